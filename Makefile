@@ -1,0 +1,79 @@
+# The doors to this repository. Python 3.11 or later and make are all that it takes; `make test-full` says what
+# else it needs. Written for every make, that of macOS (3.81) included.
+
+VENV = .venv
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check
+SETUP = setup.cfg pyproject.toml
+PYTHONS = $(if $(PYTHON),$(PYTHON),python3 python3.13 python3.12 python3.11)
+
+# Where pyenv keeps several Pythons, its commands run only those that are named; name the newest of each version.
+TOX = if command -v pyenv >/dev/null 2>&1; then \
+	    PYENV_VERSION=`for minor in 11 12 13; do \
+	        pyenv versions --bare | grep "^3\.$$minor\.[0-9]*$$" | sort -t. -k3n | tail -n 1; \
+	    done | paste -s -d : -`; \
+	    export PYENV_VERSION; \
+	fi; $(BIN)/tox
+
+.PHONY: help demo test test-full lint clean
+
+help:
+	@echo 'make demo       the example shop: orders travel from the database through a broker to their handlers'
+	@echo 'make test       the tests, on SQLite and on PostgreSQL, with a broker; coverage'
+	@echo 'make test-full  all supported Pythons and Djangos, MariaDB, Apache Kafka, style, types, package'
+	@echo '                (needs Python 3.11, 3.12 and 3.13, MariaDB, Java 17 and Maven)'
+	@echo 'make lint       style, types and import order only'
+	@echo 'make clean      remove all that these have made'
+	@echo ''
+	@echo 'PYTHON=python3.12 make ... uses that Python for $(VENV).'
+
+demo: $(VENV)/demo.installed
+	@$(BIN)/python example_project/demo.py
+
+# Whatever is missing, be it a server or a test, fails; the report counts both runs together.
+test: $(VENV)/test.installed
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --database sqlite
+	$(BIN)/coverage run -m pytest --database postgresql
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+# Two at a time keep two cores busy. Apache Kafka comes last and alone: it is the judge of the guarantees.
+test-full: $(VENV)/tox.installed
+	@$(TOX) run-parallel --parallel 2 --skip-env kafka
+	@$(TOX) run -e kafka
+
+lint: $(VENV)/tox.installed
+	@$(TOX) run -e lint,types,imports
+
+clean:
+	rm -rf $(VENV) .tox .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf build dist django_kafka_outbox.egg-info htmlcov .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Each stamp says that an installation is complete; a changed setup.cfg makes it anew.
+
+$(VENV)/made:
+	@problem='No Python 3.11 or later was found (tried: $(PYTHONS)): install one, or name it: PYTHON=/path/to/python make ...'; \
+	for python in $(PYTHONS); do \
+	    $$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 || continue; \
+	    if $$python -c 'import ensurepip, venv' >/dev/null 2>&1; then \
+	        echo "Making $(VENV) with `$$python --version`."; \
+	        $$python -m venv --clear $(VENV) && touch $@; \
+	        exit $$?; \
+	    fi; \
+	    problem="$$python cannot make virtual environments, it lacks ensurepip: install it (Debian, Ubuntu: apt-get install python3-venv) and try again."; \
+	done; \
+	echo "$$problem" >&2; exit 1
+
+$(VENV)/demo.installed: $(VENV)/made $(SETUP)
+	$(PIP) install -e '.[devbroker]'
+	@touch $@
+
+$(VENV)/test.installed: $(VENV)/made $(SETUP)
+	$(PIP) install -e '.[test]'
+	@touch $@
+
+$(VENV)/tox.installed: $(VENV)/made
+	$(PIP) install 'tox>=4'
+	@touch $@

@@ -1,0 +1,51 @@
+"""Transactional outbox for Django and Kafka: the names that applications import."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from django_outbox.events import Event
+    from django_outbox.exceptions import (
+        InvalidMessage,
+        OutboxError,
+        Reject,
+        Retry,
+        TransactionRequired,
+    )
+    from django_outbox.handlers import handler
+    from django_outbox.publishing import publish, publish_many
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Event",
+    "InvalidMessage",
+    "OutboxError",
+    "Reject",
+    "Retry",
+    "TransactionRequired",
+    "handler",
+    "publish",
+    "publish_many",
+]
+
+# Imported at first use: Django reads this package before models may be imported.
+_MODULES = {
+    "Event": "events",
+    "InvalidMessage": "exceptions",
+    "OutboxError": "exceptions",
+    "Reject": "exceptions",
+    "Retry": "exceptions",
+    "TransactionRequired": "exceptions",
+    "handler": "handlers",
+    "publish": "publishing",
+    "publish_many": "publishing",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)

@@ -1,0 +1,157 @@
+"""The admin: look at messages, find dead letters, read why, retry them."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from typing import Any
+
+from django.contrib import admin, messages
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import ngettext
+
+from django_outbox import state
+from django_outbox.models import DeadLetter, OutboxMessage
+
+ERROR_COLUMN_LENGTH = 80
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """An admin that shows and never writes: states change in ``django_outbox.state`` alone."""
+
+    show_full_result_count = False
+    list_per_page = 50
+    actions = ("retry",)
+    ordering = ("-id",)
+    search_help_text = _("Exact id, event id or key")
+    search_fields = ("id",)  # shows the search box; get_search_results does the search
+    fieldsets = (
+        (None, {"fields": ("id", "status", "event_type", "event_version", "event_id")}),
+        (_("Last error"), {"fields": ("error",)}),
+        (_("Content"), {"fields": ("message_key", "pretty_payload", "pretty_headers")}),
+        (
+            _("Way"),
+            {
+                "fields": (
+                    "topic",
+                    "partition",
+                    "offset",
+                    "publish_count",
+                    "delivery_count",
+                    "retry_count",
+                    "max_retry",
+                )
+            },
+        ),
+        (
+            _("Times"),
+            {"fields": ("created_at", "next_retry_at", "published_at", "consumed_at", "updated_at")},
+        ),
+    )
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_retry_permission(self, request: HttpRequest) -> bool:
+        """Needed for the action ``retry``."""
+        return request.user.has_perm("django_outbox.retry_outboxmessage")
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """Search by what a term can be, each an index look-up; no scan of the payloads."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        try:
+            return queryset.filter(event_id=uuid.UUID(term)), False
+        except ValueError:
+            pass
+        matches = queryset.filter(message_key=term)
+        if term.isascii() and term.isdigit() and int(term) < 2**63:
+            matches = queryset.filter(id=int(term)) | matches
+        return matches, False
+
+    @admin.action(description=_("Retry dead letters"), permissions=["retry"])
+    def retry(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
+        retried = state.retry(queryset, using=queryset.db)
+        self.message_user(
+            request,
+            ngettext(
+                "%(count)d dead letter is pending again and will be sent at once.",
+                "%(count)d dead letters are pending again and will be sent at once.",
+                retried,
+            )
+            % {"count": retried},
+            messages.SUCCESS if retried else messages.WARNING,
+        )
+
+    @admin.display(description=_("payload"))
+    def pretty_payload(self, message: OutboxMessage) -> SafeString:
+        return _preformatted(_pretty(message.payload))
+
+    @admin.display(description=_("headers"))
+    def pretty_headers(self, message: OutboxMessage) -> SafeString:
+        return _preformatted(_pretty(message.headers))
+
+    @admin.display(description=_("last error"))
+    def error(self, message: OutboxMessage) -> SafeString | str:
+        return _preformatted(message.last_error) if message.last_error else "-"
+
+    @admin.display(description=_("last error"))
+    def short_error(self, message: OutboxMessage) -> str:
+        first_line = message.last_error.split("\n", 1)[0]
+        if len(first_line) <= ERROR_COLUMN_LENGTH:
+            return first_line
+        return first_line[: ERROR_COLUMN_LENGTH - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+@admin.register(OutboxMessage)
+class OutboxMessageAdmin(ReadOnlyAdmin):
+    """All messages."""
+
+    list_display = (
+        "id",
+        "event_type",
+        "message_key",
+        "topic",
+        "status",
+        "retry_count",
+        "next_retry_at",
+        "created_at",
+    )
+    list_filter = ("status",)
+
+
+@admin.register(DeadLetter)
+class DeadLetterAdmin(ReadOnlyAdmin):
+    """The dead ones, with their reason."""
+
+    list_display = (
+        "id",
+        "event_type",
+        "message_key",
+        "topic",
+        "short_error",
+        "retry_count",
+        "updated_at",
+        "created_at",
+    )
+
+
+def _pretty(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def _preformatted(text: str) -> SafeString:
+    return format_html("<pre>{}</pre>", text)

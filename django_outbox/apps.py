@@ -1,0 +1,22 @@
+"""Django's entry to this package."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.core import checks
+from django.utils.translation import gettext_lazy as _
+
+
+class DjangoOutboxConfig(AppConfig):
+    """Registers the system checks. Handlers are imported by the consumer, not here."""
+
+    name = "django_outbox"
+    label = "django_outbox"
+    verbose_name = _("Outbox")
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        from django_outbox.checks import check_databases, check_settings
+
+        checks.register(check_settings)
+        checks.register(check_databases, checks.Tags.database)

@@ -1,0 +1,202 @@
+"""What the relay and the consumer need of a broker, and nothing more."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from django_outbox.conf import BrokerSettings
+
+MISSING_TOPIC = "it does not exist"
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A record to send. ``key`` None lets the broker's client choose the partition."""
+
+    topic: str
+    key: bytes | None
+    value: bytes
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ReceivedRecord:
+    """A record as it was read. ``offset`` counts within the partition, from 0."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+@dataclass(frozen=True, slots=True)
+class TopicPartition:
+    """One partition of a topic."""
+
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Acknowledged:
+    """The record is in the log. ``offset`` None: in the log, but the broker did not say where."""
+
+    partition: int
+    offset: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """This record can never be sent, whatever happens."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """This record failed for a reason of its own that may pass."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TopicTrouble:
+    """The record's topic cannot be written to now; no record is at fault."""
+
+    reason: str
+
+
+Outcome = Acknowledged | Refused | Failed | TopicTrouble
+
+
+class Producer(ABC):
+    """Sends batches. Used by one thread; thrown away after a ``BrokerUnavailable``."""
+
+    @abstractmethod
+    def send(self, records: Sequence[Record], timeout: float) -> list[Outcome]:
+        """Send all records and wait for all acknowledgements against one deadline.
+
+        Args:
+            records: those of one key in the order in which they are to be read.
+            timeout: seconds for the whole batch.
+
+        Returns:
+            One outcome a record, in the same order.
+
+        Raises:
+            BrokerUnavailable: no record is known to be in the log, and the broker is at fault.
+        """
+
+    @property
+    def usable(self) -> bool:
+        """False once a deadline was missed: close this producer and make another."""
+        return True
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give up what has not been sent and free all resources. Never raises, never waits long."""
+
+
+class Subscription(ABC):
+    """Reads topics as a member of a consumer group. Used by one thread."""
+
+    @abstractmethod
+    def poll(self, timeout: float, limit: int) -> list[ReceivedRecord]:
+        """Wait up to ``timeout`` seconds for at most ``limit`` records.
+
+        Those of a partition come in the order of their offsets.
+
+        Raises:
+            BrokerUnavailable: the broker is at fault; close this subscription and make another.
+        """
+
+    @abstractmethod
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Tell the group what it has done: by partition, the next offset to read.
+
+        Partitions that were taken away meanwhile are passed over: who has them reads again.
+
+        Raises:
+            BrokerUnavailable: the broker is at fault.
+        """
+
+    @abstractmethod
+    def take_assigned(self) -> set[TopicPartition]:
+        """Partitions given to this member since the last call."""
+
+    @abstractmethod
+    def caught_up(self) -> bool:
+        """True if this member has its partitions and has read each one to its end."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leave the group and free all resources. Commits nothing. Never raises."""
+
+
+class Broker(ABC):
+    """A way to reach one cluster. Cheap to make: nothing is connected before it is used."""
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        self.settings = settings
+
+    @property
+    @abstractmethod
+    def location(self) -> str:
+        """Where the broker is, for people; without user and password."""
+
+    @abstractmethod
+    def producer(self, timeout: float) -> Producer:
+        """Connect a producer whose batches have ``timeout`` seconds.
+
+        Raises:
+            BrokerUnavailable: with the reason, after a few seconds at most.
+        """
+
+    @abstractmethod
+    def subscribe(self, topics: Iterable[str], group: str) -> Subscription:
+        """Join a consumer group.
+
+        Raises:
+            BrokerUnavailable: with the reason, after a few seconds at most.
+        """
+
+    @abstractmethod
+    def missing_topics(self, topics: Iterable[str]) -> set[str]:
+        """Which of these topics do not exist.
+
+        Raises:
+            BrokerUnavailable: with the reason, after a few seconds at most.
+        """
+
+    @abstractmethod
+    def create_topics(self, topics: Iterable[str], *, partitions: int | None, replication: int | None) -> None:
+        """Create topics; those that exist stay as they are. None leaves a number to the cluster.
+
+        Raises:
+            TopicNotCreated: if the broker refuses.
+            BrokerUnavailable: with the reason, after a few seconds at most.
+        """
+
+
+def get_broker(settings: BrokerSettings) -> Broker:
+    """The broker that the settings name.
+
+    Raises:
+        ImproperlyConfigured: if the backend cannot be imported or is no broker.
+    """
+    try:
+        backend = import_string(settings.backend)
+    except ImportError as error:
+        raise ImproperlyConfigured(f'OUTBOX["BROKER"]["BACKEND"] cannot be imported: {error}.') from error
+    if not (isinstance(backend, type) and issubclass(backend, Broker)):
+        raise ImproperlyConfigured(f'OUTBOX["BROKER"]["BACKEND"] is not a Broker: {settings.backend}.')
+    return backend(settings)

@@ -1,0 +1,208 @@
+"""A broker in this process's memory, for tests: partitions, keys, groups, offsets, redelivery."""
+
+from __future__ import annotations
+
+import threading
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from django_outbox.brokers.base import (
+    MISSING_TOPIC,
+    Acknowledged,
+    Broker,
+    Outcome,
+    Producer,
+    ReceivedRecord,
+    Record,
+    Refused,
+    Subscription,
+    TopicPartition,
+    TopicTrouble,
+)
+from django_outbox.conf import BrokerSettings
+
+DEFAULT_PARTITIONS = 3
+MAX_RECORD_BYTES = 1_048_576
+
+
+@dataclass
+class _Group:
+    """A consumer group: what it has done and who is in it."""
+
+    committed: dict[TopicPartition, int] = field(default_factory=dict)
+    members: list[_Subscription] = field(default_factory=list)
+
+
+@dataclass
+class _Cluster:
+    """Everything that a real broker would keep on disk."""
+
+    logs: dict[TopicPartition, list[ReceivedRecord]] = field(default_factory=dict)
+    partitions: dict[str, int] = field(default_factory=dict)
+    groups: dict[str, _Group] = field(default_factory=dict)
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def create(self, topic: str, partitions: int) -> None:
+        if topic not in self.partitions:
+            self.partitions[topic] = partitions
+            for number in range(partitions):
+                self.logs[TopicPartition(topic, number)] = []
+            for group in self.groups.values():
+                if any(topic in member.topics for member in group.members):
+                    self.rebalance(group)
+
+    def rebalance(self, group: _Group) -> None:
+        """Deal the partitions of the subscribed topics out to the members, in turn."""
+        for member in group.members:
+            member.assign(
+                {
+                    place
+                    for index, place in enumerate(self.places(member.topics))
+                    if group.members[index % len(group.members)] is member
+                },
+                group.committed,
+            )
+
+    def places(self, topics: Iterable[str]) -> list[TopicPartition]:
+        return [
+            TopicPartition(topic, number) for topic in sorted(topics) for number in range(self.partitions.get(topic, 0))
+        ]
+
+
+_clusters: dict[str, _Cluster] = {}
+
+
+class MemoryBroker(Broker):
+    """Brokers of the same URL in one process are the same cluster, until it is cleared.
+
+    Topics are created at their first use; pass ``OPTIONS = {"create_topics": False}`` to have it
+    otherwise, and ``{"partitions": 1}`` for another number of partitions.
+    """
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        super().__init__(settings)
+        self.cluster = _clusters.setdefault(settings.url, _Cluster())
+        self._partitions = int(settings.options.get("partitions", DEFAULT_PARTITIONS))
+        self._creates = bool(settings.options.get("create_topics", True))
+
+    @staticmethod
+    def clear() -> None:
+        """Forget all clusters: every topic, record and offset."""
+        _clusters.clear()
+
+    @property
+    def location(self) -> str:
+        return "memory"
+
+    def records(self, topic: str) -> list[ReceivedRecord]:
+        """All records of a topic, partition by partition, for tests to look at."""
+        with self.cluster.changed:
+            return [record for place in self.cluster.places([topic]) for record in self.cluster.logs[place]]
+
+    def producer(self, timeout: float) -> Producer:
+        return _Producer(self)
+
+    def subscribe(self, topics: Iterable[str], group: str) -> Subscription:
+        return _Subscription(self.cluster, frozenset(topics), group)
+
+    def missing_topics(self, topics: Iterable[str]) -> set[str]:
+        topics = set(topics)
+        with self.cluster.changed:
+            if self._creates:
+                for topic in topics:
+                    self.cluster.create(topic, self._partitions)
+            return topics - self.cluster.partitions.keys()
+
+    def create_topics(self, topics: Iterable[str], *, partitions: int | None, replication: int | None) -> None:
+        with self.cluster.changed:
+            for topic in topics:
+                self.cluster.create(topic, partitions or self._partitions)
+
+
+class _Producer(Producer):
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+        self._turn = 0
+
+    def send(self, records: Sequence[Record], timeout: float) -> list[Outcome]:
+        missing = self._broker.missing_topics({record.topic for record in records})
+        with self._broker.cluster.changed:
+            outcomes = [self._append(record, missing) for record in records]
+            self._broker.cluster.changed.notify_all()
+        return outcomes
+
+    def _append(self, record: Record, missing: set[str]) -> Outcome:
+        if record.topic in missing:
+            return TopicTrouble(MISSING_TOPIC)
+        if len(record.value) > MAX_RECORD_BYTES:
+            return Refused(f"{len(record.value)} bytes are more than {MAX_RECORD_BYTES}")
+        partition = self._partition(record)
+        log = self._broker.cluster.logs[TopicPartition(record.topic, partition)]
+        offset = len(log)
+        log.append(ReceivedRecord(record.topic, partition, offset, record.key, record.value, record.headers))
+        return Acknowledged(partition, offset)
+
+    def _partition(self, record: Record) -> int:
+        count = self._broker.cluster.partitions[record.topic]
+        if record.key is None:
+            self._turn += 1
+            return self._turn % count
+        return zlib.crc32(record.key) % count
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class _Subscription(Subscription):
+    def __init__(self, cluster: _Cluster, topics: frozenset[str], group: str) -> None:
+        self.topics = topics
+        self._cluster = cluster
+        self._positions: dict[TopicPartition, int] = {}
+        self._new: set[TopicPartition] = set()
+        with cluster.changed:
+            self._group = cluster.groups.setdefault(group, _Group())
+            self._group.members.append(self)
+            cluster.rebalance(self._group)
+
+    def assign(self, places: set[TopicPartition], committed: Mapping[TopicPartition, int]) -> None:
+        """Start again from what is committed, as after any rebalance."""
+        self._positions = {place: committed.get(place, 0) for place in places}
+        self._new = set(places)
+
+    def poll(self, timeout: float, limit: int) -> list[ReceivedRecord]:
+        with self._cluster.changed:
+            records = self._take(limit)
+            if not records and timeout > 0:
+                self._cluster.changed.wait(timeout)
+                records = self._take(limit)
+            return records
+
+    def _take(self, limit: int) -> list[ReceivedRecord]:
+        records: list[ReceivedRecord] = []
+        for place, position in self._positions.items():
+            taken = self._cluster.logs[place][position : position + limit - len(records)]
+            records += taken
+            self._positions[place] = position + len(taken)
+        return records
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        with self._cluster.changed:
+            for place, offset in offsets.items():
+                if place in self._positions:
+                    self._group.committed[place] = offset
+
+    def take_assigned(self) -> set[TopicPartition]:
+        with self._cluster.changed:
+            new, self._new = self._new, set()
+            return new
+
+    def caught_up(self) -> bool:
+        with self._cluster.changed:
+            return all(position >= len(self._cluster.logs[place]) for place, position in self._positions.items())
+
+    def close(self) -> None:
+        with self._cluster.changed:
+            if self in self._group.members:
+                self._group.members.remove(self)
+                self._cluster.rebalance(self._group)

@@ -1,0 +1,206 @@
+"""The settings: ``OUTBOX`` in Django's settings, read at each use, never at import."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any, Literal, cast
+
+from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
+
+DEFAULT_BACKEND = "django_outbox.brokers.kafka.KafkaBroker"
+DEFAULT_URL = "kafka://localhost:9092"
+DEFAULT_RETENTION: dict[str, timedelta | None] = {
+    "consumed": timedelta(days=7),
+    "published": timedelta(days=7),
+    "dead": None,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSettings:
+    """Which broker to use and how to reach it. The URL may hold a password: never shown."""
+
+    backend: str = DEFAULT_BACKEND
+    url: str = field(default=DEFAULT_URL, repr=False)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    producer_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    consumer_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+class OutboxSettings:
+    """One typed property a setting, named as its key in lower case.
+
+    Each raises ``ImproperlyConfigured`` with a sentence that names the key and says what it takes.
+    """
+
+    KEYS = (
+        "BROKER",
+        "SOURCE",
+        "TOPIC",
+        "ROUTES",
+        "CONSUMER_GROUP",
+        "WIRE_FORMAT",
+        "MAX_RETRY",
+        "MAX_DELIVERIES",
+        "ORDERING",
+        "ON_DEAD",
+        "UNKNOWN_EVENT",
+        "REQUIRE_TRANSACTION",
+        "RELAY_BATCH_SIZE",
+        "POLL_INTERVAL",
+        "PUBLISH_TIMEOUT",
+        "NOTIFY",
+        "RETENTION",
+    )
+    BROKER_KEYS = ("BACKEND", "URL", "OPTIONS", "PRODUCER_OPTIONS", "CONSUMER_OPTIONS")
+
+    @property
+    def raw(self) -> Mapping[str, Any]:
+        """The ``OUTBOX`` dict as the project wrote it."""
+        value = getattr(django_settings, "OUTBOX", {})
+        if not isinstance(value, Mapping):
+            raise ImproperlyConfigured(f"OUTBOX must be a dict, not {type(value).__name__}.")
+        return value
+
+    @property
+    def broker(self) -> BrokerSettings:
+        raw = self._get("BROKER", {}, Mapping, "a dict")
+        values: dict[str, Any] = {}
+        for key in ("BACKEND", "URL"):
+            value = raw.get(key, DEFAULT_BACKEND if key == "BACKEND" else DEFAULT_URL)
+            if not isinstance(value, str) or not value:
+                raise _wrong(f'BROKER"]["{key}', value, "text", secret=key == "URL")
+            values[key.lower()] = value
+        for key in ("OPTIONS", "PRODUCER_OPTIONS", "CONSUMER_OPTIONS"):
+            value = raw.get(key, {})
+            if not isinstance(value, Mapping):
+                raise _wrong(f'BROKER"]["{key}', value, "a dict", secret=True)
+            values[key.lower()] = value
+        return BrokerSettings(**values)
+
+    @property
+    def source(self) -> str:
+        source: str = self._get("SOURCE", "", str, "text")
+        if not source:
+            raise ImproperlyConfigured(
+                'OUTBOX["SOURCE"] is missing: name this service, as in OUTBOX = {"SOURCE": "shop"}.'
+            )
+        return source
+
+    @property
+    def topic(self) -> str:
+        return self._text("TOPIC", "outbox")
+
+    @property
+    def routes(self) -> Mapping[str, str]:
+        routes: Mapping[str, str] = self._get("ROUTES", {}, Mapping, "a dict of topics by event type pattern")
+        for pattern, topic in routes.items():
+            if not isinstance(pattern, str) or not isinstance(topic, str) or not topic:
+                raise _wrong("ROUTES", routes, "a dict of topics by event type pattern")
+        return routes
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """All topics that ``TOPIC`` and ``ROUTES`` name."""
+        return frozenset({self.topic, *self.routes.values()})
+
+    @property
+    def consumer_group(self) -> str:
+        return self._text("CONSUMER_GROUP", self.source)
+
+    @property
+    def wire_format(self) -> Literal["cloudevents", "envelope"]:
+        return cast(Literal["cloudevents", "envelope"], self._choice("WIRE_FORMAT", "cloudevents", "envelope"))
+
+    @property
+    def max_retry(self) -> int:
+        return self._count("MAX_RETRY", 20)
+
+    @property
+    def max_deliveries(self) -> int:
+        return self._count("MAX_DELIVERIES", 5)
+
+    @property
+    def ordering(self) -> Literal["key", "none"]:
+        return cast(Literal["key", "none"], self._choice("ORDERING", "key", "none"))
+
+    @property
+    def on_dead(self) -> Literal["continue", "hold"]:
+        return cast(Literal["continue", "hold"], self._choice("ON_DEAD", "continue", "hold"))
+
+    @property
+    def unknown_event(self) -> Literal["ignore", "dead"]:
+        return cast(Literal["ignore", "dead"], self._choice("UNKNOWN_EVENT", "ignore", "dead"))
+
+    @property
+    def require_transaction(self) -> bool:
+        return bool(self._get("REQUIRE_TRANSACTION", True, bool, "True or False"))
+
+    @property
+    def relay_batch_size(self) -> int:
+        return self._count("RELAY_BATCH_SIZE", 500)
+
+    @property
+    def poll_interval(self) -> float:
+        """Seconds between two looks for due messages when there was none."""
+        return self._seconds("POLL_INTERVAL", 0.2)
+
+    @property
+    def publish_timeout(self) -> float:
+        """Seconds within which the broker has to acknowledge a batch."""
+        return self._seconds("PUBLISH_TIMEOUT", 10)
+
+    @property
+    def notify(self) -> bool:
+        return bool(self._get("NOTIFY", False, bool, "True or False"))
+
+    @property
+    def retention(self) -> dict[str, timedelta | None]:
+        """How long messages are kept after their last change, by status; None keeps them."""
+        takes = 'a dict of timedeltas or None by "consumed", "published" and "dead"'
+        given = self._get("RETENTION", {}, Mapping, takes)
+        for status, age in given.items():
+            if status not in DEFAULT_RETENTION or not (age is None or isinstance(age, timedelta)):
+                raise _wrong("RETENTION", given, takes)
+        return {**DEFAULT_RETENTION, **given}
+
+    def _get(self, key: str, default: Any, kind: type, takes: str) -> Any:
+        value = self.raw.get(key, default)
+        if not isinstance(value, kind):
+            raise _wrong(key, value, takes, secret=key == "BROKER")
+        return value
+
+    def _text(self, key: str, default: str) -> str:
+        value = self._get(key, default, str, "text")
+        if not value:
+            raise _wrong(key, value, "text that is not empty")
+        return str(value)
+
+    def _choice(self, key: str, *choices: str) -> object:
+        value = self.raw.get(key, choices[0])
+        if value not in choices:
+            raise _wrong(key, value, " or ".join(f'"{choice}"' for choice in choices))
+        return value
+
+    def _count(self, key: str, default: int) -> int:
+        value = self.raw.get(key, default)
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise _wrong(key, value, "a whole number from 1")
+        return value
+
+    def _seconds(self, key: str, default: float) -> float:
+        value = self.raw.get(key, default)
+        if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
+            raise _wrong(key, value, "a number of seconds above 0")
+        return float(value)
+
+
+def _wrong(key: str, value: Any, takes: str, *, secret: bool = False) -> ImproperlyConfigured:
+    shown = type(value).__name__ if secret else repr(value)
+    return ImproperlyConfigured(f'OUTBOX["{key}"] takes {takes}, not {shown}.')
+
+
+settings = OutboxSettings()

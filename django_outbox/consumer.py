@@ -1,0 +1,287 @@
+"""The consumer: runs the handlers of what the broker delivers, each message once."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from django_outbox import state
+from django_outbox.brokers.base import Broker, ReceivedRecord, Subscription, TopicPartition
+from django_outbox.codecs import Incoming, decode
+from django_outbox.conf import settings
+from django_outbox.delivery import TRIES, Delivery, Terms
+from django_outbox.exceptions import BrokerUnavailable, UnreadableRecord
+from django_outbox.faults import is_connected, is_passing
+from django_outbox.handlers import Registry, registry
+from django_outbox.models import OutboxMessage
+from django_outbox.runner import Stop, Trouble, run_through_faults
+
+log = logging.getLogger(__name__)
+
+DEFAULT_BATCH_SIZE = 100
+POLL_SECONDS = 0.5
+MISSING_TOPICS_SECONDS = 5.0
+DRAIN_PATIENCE_SECONDS = 10.0
+
+
+@dataclass(slots=True)
+class Batch:
+    """What became of the records of one poll.
+
+    Attributes:
+        received: records read.
+        consumed: messages handled and marked so.
+        failed: messages whose handler raised: they wait for a retry, or are dead if it was the last.
+        dead: messages given up at once.
+        put_back: messages sent again, uncounted, as it was not their turn or not their fault.
+        skipped: records with nothing to do: copies, strangers, events without a handler.
+    """
+
+    received: int = 0
+    consumed: int = 0
+    failed: int = 0
+    dead: int = 0
+    put_back: int = 0
+    skipped: int = 0
+
+
+class Consumer:
+    """Reads the topics of the outbox as a member of a consumer group and runs the handlers.
+
+    A record is only a hint that a row may be handled. The row decides: it is locked, it has to be
+    published, and the record has to be the one that it was last published as. All that a handler
+    gets comes from the row, and its effects and the row's new state are committed together.
+
+    The offset is committed after that. A consumer that is killed between the two reads the record
+    again, finds the row consumed and skips it. A message that fails goes back to pending, so that
+    the relay sends it again and its partition goes on.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        using: str,
+        group: str | None = None,
+        topics: Collection[str] | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
+        handlers: Registry = registry,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            broker: where from.
+            using: alias of the database with the outbox.
+            group: consumer group; None takes ``CONSUMER_GROUP``.
+            topics: what to read; None takes ``TOPIC``, those of ``ROUTES`` and of the handlers.
+            batch_size: records a poll, after which the offsets are committed.
+            handlers: whose handlers to run.
+            clock: seconds, monotonic.
+
+        Raises:
+            HandlersNotImportable: if a ``handlers`` module cannot be imported.
+        """
+        handlers.load()
+        self.broker = broker
+        self.using = using
+        self.group = group or settings.consumer_group
+        self.topics = frozenset(topics or default_topics(self.group, handlers))
+        self._terms = Terms(using, self.group, handlers)
+        self.batch_size = batch_size
+        self._clock = clock
+        self._subscription: Subscription | None = None
+        self._in_hand: deque[ReceivedRecord] = deque()
+        self._careful: dict[TopicPartition, int] = {}
+        self._missing: set[str] = set()
+        self._look_for_missing_at = 0.0
+        self._missing_trouble = Trouble(log, "A topic is missing", clock)
+        self._last_record_at = clock()
+        self._stop: Stop | None = None
+
+    def run(self, stop: Stop, *, drain: bool = False) -> None:
+        """Work until told to stop or, with ``drain``, until all that is there has been handled.
+
+        Raises:
+            BrokerUnavailable, OperationalError, InterfaceError: with ``drain``, if broker or
+                database stay away for ``PUBLISH_TIMEOUT``.
+        """
+        self._last_record_at = self._clock()
+
+        def step() -> float | None:
+            batch = self.run_once(POLL_SECONDS)
+            if batch.received:
+                return 0.0
+            if drain and self._drained():
+                return None
+            return 0.0 if self._subscription else POLL_SECONDS
+
+        self._stop = stop
+        try:
+            run_through_faults(
+                stop,
+                step,
+                log=log,
+                patience=settings.publish_timeout if drain else None,
+                clock=self._clock,
+            )
+        finally:
+            self._stop = None
+            self.close()
+
+    def close(self) -> None:
+        """Leave the group. The consumer may be used again: it joins anew."""
+        self._in_hand.clear()
+        if self._subscription is not None:
+            self._subscription.close()
+            self._subscription = None
+
+    def run_once(self, timeout: float = 0.0) -> Batch:
+        """Wait up to ``timeout`` seconds for records, handle them, commit their offsets.
+
+        After an exception the records in hand are gone on with at the next call.
+
+        Raises:
+            BrokerUnavailable: call again later.
+            OperationalError, InterfaceError: the database is away; call again later.
+        """
+        batch = Batch()
+        try:
+            subscription = self._ready_subscription()
+            if subscription is None:
+                return batch
+            if not self._in_hand:
+                self._in_hand.extend(subscription.poll(timeout, self.batch_size))
+                for place in subscription.take_assigned():
+                    self._careful[place] = self.batch_size
+            self._handle_records(subscription, batch)
+        except BrokerUnavailable:
+            self.close()
+            raise
+        return batch
+
+    def _handle_records(self, subscription: Subscription, batch: Batch) -> None:
+        done: dict[TopicPartition, int] = {}
+        try:
+            while self._in_hand and not (self._stop and self._stop.requested):
+                record = self._in_hand[0]
+                self._handle(record, batch)
+                self._in_hand.popleft()
+                batch.received += 1
+                done[TopicPartition(record.topic, record.partition)] = record.offset + 1
+        finally:
+            if done:
+                self._last_record_at = self._clock()
+                subscription.commit(done)
+
+    def _ready_subscription(self) -> Subscription | None:
+        """The membership in the group, for the topics that exist; None if there is none yet."""
+        looks = self._subscription is None or self._missing
+        if looks and not self._in_hand and self._clock() >= self._look_for_missing_at:
+            missing = self.broker.missing_topics(self.topics)
+            self._look_for_missing_at = self._clock() + MISSING_TOPICS_SECONDS if missing else 0.0
+            if missing != self._missing:
+                self.close()
+                self._missing = missing
+            if missing:
+                self._missing_trouble.report(
+                    f"{', '.join(sorted(missing))}. Create it, or start outbox_relay with --create-topics."
+                )
+            else:
+                self._missing_trouble.over()
+        present = self.topics - self._missing
+        if self._subscription is None and present:
+            self._subscription = self.broker.subscribe(sorted(present), self.group)
+        return self._subscription
+
+    def _drained(self) -> bool:
+        """True if every message that could be handled was, or nothing has come for a while.
+
+        The broker's word alone would not do: not every broker tells where its log ends.
+        """
+        if self._subscription is None:
+            return not self.topics - self._missing
+        if not self._subscription.caught_up():
+            return False
+        left = (
+            OutboxMessage.objects.using(self.using)
+            .published()
+            .filter(topic__in=self.topics - self._missing, event_type__in=self._terms.known_types)
+        )
+        if not left.exists():
+            return True
+        if self._clock() - self._last_record_at < DRAIN_PATIENCE_SECONDS:
+            return False
+        log.warning(
+            "%d published messages did not come out of the broker.",
+            left.count(),
+            extra={"action": "drained"},
+        )
+        return True
+
+    def _handle(self, record: ReceivedRecord, batch: Batch) -> None:
+        """Do all that one record asks for. Returns normally when the record is done with.
+
+        Raises:
+            OperationalError, InterfaceError: the connection is lost, and nothing was changed.
+        """
+        careful = self._takes_care(record)
+        incoming = self._own(record)
+        if incoming is None or incoming.outbox_id is None or self._is_ignored(incoming):
+            batch.skipped += 1
+            return
+        if careful:
+            state.count_delivery(incoming.outbox_id, using=self.using)
+        for _ in range(TRIES):
+            delivery = Delivery(record, incoming, self._terms)
+            try:
+                outcome = delivery.run()
+            except Exception as error:
+                if not is_passing(error, self.using):
+                    outcome = delivery.fail(error)
+                elif is_connected(self.using):
+                    log.info("Trying again: %s", error, extra={"action": "again"})
+                    continue
+                else:
+                    raise
+            setattr(batch, outcome, getattr(batch, outcome) + 1)
+            return
+        delivery.give_back()
+        batch.put_back += 1
+
+    def _takes_care(self, record: ReceivedRecord) -> bool:
+        """True for the first records after a start or a rebalance: one may have killed a process."""
+        place = TopicPartition(record.topic, record.partition)
+        left = self._careful.get(place, 0)
+        if left > 1:
+            self._careful[place] = left - 1
+        else:
+            self._careful.pop(place, None)
+        return left > 0
+
+    def _own(self, record: ReceivedRecord) -> Incoming | None:
+        """What the record says, if it comes from this service's outbox."""
+        try:
+            incoming = decode(record)
+        except UnreadableRecord as error:
+            log.warning(
+                "Skipped the record %s[%d]@%d: %s.",
+                record.topic,
+                record.partition,
+                record.offset,
+                error,
+                extra={"action": "skipped", "topic": record.topic},
+            )
+            return None
+        return incoming if incoming.source in (None, settings.source) else None
+
+    def _is_ignored(self, incoming: Incoming) -> bool:
+        return settings.unknown_event == "ignore" and incoming.event_type not in self._terms.known_types
+
+
+def default_topics(group: str, handlers: Registry) -> frozenset[str]:
+    """The topics that this project publishes to, and those that its handlers name."""
+    named = {handler.topic for handler in handlers.for_group(group) if handler.topic}
+    return settings.topics | named

@@ -1,0 +1,212 @@
+"""One try to handle one message: lock it, see whether it is its turn, run the handlers."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+
+from django.db import transaction
+
+from django_outbox import state
+from django_outbox.brokers.base import ReceivedRecord
+from django_outbox.codecs import Incoming
+from django_outbox.conf import settings
+from django_outbox.events import Event
+from django_outbox.exceptions import MessageNotFound, Reject, Retry
+from django_outbox.handlers import Handler, Registry
+from django_outbox.models import OutboxMessage
+from django_outbox.ordering import unhandled_before
+
+log = logging.getLogger(__name__)
+
+TRIES = 5
+PUT_BACK = timedelta(seconds=state.MAX_BACKOFF_SECONDS)
+
+
+@dataclass
+class Terms:
+    """What is the same for all deliveries of a consumer."""
+
+    using: str
+    group: str
+    handlers: Registry
+
+    @cached_property
+    def known_types(self) -> frozenset[str]:
+        """The event types that have a handler here."""
+        return frozenset(handler.event_type for handler in self.handlers.for_group(self.group))
+
+    def find(self, message: OutboxMessage) -> list[Handler]:
+        """The handlers that want a message."""
+        return self.handlers.find(message.event_type, topic=message.topic, group=self.group)
+
+
+class Delivery:
+    """One try to handle the message that a record names."""
+
+    def __init__(self, record: ReceivedRecord, incoming: Incoming, terms: Terms) -> None:
+        self._record = record
+        self._incoming = incoming
+        self._terms = terms
+        self._using = terms.using
+        self._message: OutboxMessage | None = None
+
+    def run(self) -> str:
+        """Handle the message in one transaction; returns the name of the count in ``Batch``."""
+        with transaction.atomic(using=self._using):
+            message = self._lock()
+            if message is None:
+                return "skipped"
+            self._message = message
+            handlers = self._terms.find(message)
+            if not handlers and settings.unknown_event == "ignore":
+                return "skipped"
+            reason = self._hopeless(message, handlers)
+            if reason is not None:
+                self._reject(message, reason)
+                return "dead"
+            if self._waits_its_turn(message):
+                return "put_back"
+            event = self._event(message)
+            for handler in handlers:
+                handler(event)
+            state.mark_consumed(message, using=self._using)
+        log.debug("Message %s is consumed.", message.id, extra=self._extra("consumed"))
+        return "consumed"
+
+    def fail(self, error: Exception) -> str:
+        """Write down that the handler raised; its transaction has been rolled back."""
+        message = self._message
+        if message is None:
+            raise error
+        if isinstance(error, Reject):
+            with transaction.atomic(using=self._using):
+                self._reject(message, str(error))
+            return "dead"
+        status = state.mark_failed(
+            message.id,
+            message.publish_count,
+            str(error) if isinstance(error, Retry) else error,
+            using=self._using,
+            delay=error.delay if isinstance(error, Retry) else None,
+        )
+        log.log(
+            logging.ERROR if status == state.Status.DEAD else logging.WARNING,
+            "Message %s (%s) failed, %d of %d, and is %s: %s: %s",
+            message.id,
+            message.event_type,
+            message.retry_count + 1,
+            message.max_retry,
+            status,
+            type(error).__name__,
+            error,
+            extra=self._extra("failed"),
+        )
+        log.debug("How it failed:", exc_info=error)
+        return "failed"
+
+    def give_back(self) -> None:
+        """Send it again later: again and again something else than the message was at fault."""
+        if self._message is not None:
+            state.put_back(self._message, PUT_BACK, using=self._using)
+            log.warning(
+                "Message %s waits %d s, as the database was in the way %d times.",
+                self._message.id,
+                PUT_BACK.total_seconds(),
+                TRIES,
+                extra=self._extra("put_back"),
+            )
+
+    def _lock(self) -> OutboxMessage | None:
+        """The message, locked; None if this record is not the one to handle it by."""
+        assert self._incoming.outbox_id is not None
+        try:
+            message = state.lock(self._incoming.outbox_id, using=self._using)
+        except MessageNotFound as error:
+            log.warning(
+                "Skipped the record %s[%d]@%d: %s",
+                self._record.topic,
+                self._record.partition,
+                self._record.offset,
+                error,
+                extra={"action": "skipped", "topic": self._record.topic},
+            )
+            return None
+        return message if self._is_current(message) else None
+
+    def _is_current(self, message: OutboxMessage) -> bool:
+        """True if the row was last published as this very record and has not been handled since.
+
+        The attempt alone would not do: what a broker took from a relay that was then killed
+        carries the same number as what the next relay sends.
+        """
+        record, incoming = self._record, self._incoming
+        if message.status != state.Status.PUBLISHED or str(message.event_id) != incoming.event_id:
+            return False
+        if incoming.attempt not in (None, message.publish_count) or message.topic != record.topic:
+            return False
+        return message.offset is None or (message.partition, message.offset) == (
+            record.partition,
+            record.offset,
+        )
+
+    def _hopeless(self, message: OutboxMessage, handlers: list[Handler]) -> str | None:
+        """Why the message must not be handled at all."""
+        if message.delivery_count > settings.max_deliveries:
+            return (
+                f"It took its process down {settings.max_deliveries} times (MAX_DELIVERIES): the "
+                f"process ended or was killed while the handler ran."
+            )
+        if not handlers:
+            return f"No handler wants {message.event_type!r} (UNKNOWN_EVENT is 'dead')."
+        return None
+
+    def _waits_its_turn(self, message: OutboxMessage) -> bool:
+        """Put the message back if an earlier one of its key has yet to be handled."""
+        earlier = unhandled_before(message, self._terms.known_types, using=self._using)
+        if earlier is None:
+            return False
+        if earlier.status == state.Status.DEAD:
+            until: datetime | timedelta = PUT_BACK
+        else:
+            until = earlier.due_at or timedelta(0)
+        return state.put_back(message, until, using=self._using)
+
+    def _reject(self, message: OutboxMessage, reason: str) -> None:
+        state.mark_rejected(message.id, message.publish_count, reason, using=self._using)
+        log.error(
+            "Message %s (%s) is dead: %s",
+            message.id,
+            message.event_type,
+            reason,
+            extra=self._extra("dead"),
+        )
+
+    def _event(self, message: OutboxMessage) -> Event:
+        return Event(
+            type=message.event_type,
+            payload=message.payload,
+            key=message.message_key,
+            headers=message.headers,
+            topic=message.topic,
+            version=message.event_version,
+            id=str(message.event_id),
+            source=settings.source,
+            time=message.created_at,
+            attempt=message.publish_count,
+            partition=self._record.partition,
+            offset=self._record.offset,
+        )
+
+    def _extra(self, action: str) -> dict[str, object]:
+        message = self._message
+        assert message is not None
+        return {
+            "action": action,
+            "message_id": message.id,
+            "event_id": str(message.event_id),
+            "topic": message.topic,
+            "attempt": message.publish_count,
+        }

@@ -1,0 +1,85 @@
+"""Every error that this package raises."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+
+class OutboxError(Exception):
+    """Base of all errors of this package."""
+
+
+class TransactionRequired(OutboxError):
+    """A message was to be written outside of a database transaction."""
+
+
+class InvalidMessage(OutboxError, ValueError):
+    """A message cannot be carried; ``field`` names the argument at fault."""
+
+    def __init__(self, field: str, reason: str) -> None:
+        super().__init__(f"{field}: {reason}")
+        self.field = field
+        self.reason = reason
+
+
+class MessageNotFound(OutboxError):
+    """A state change names a message that is not in the table."""
+
+    def __init__(self, message_id: int) -> None:
+        super().__init__(f"There is no outbox message {message_id}.")
+        self.message_id = message_id
+
+
+class HandlersNotImportable(OutboxError):
+    """The ``handlers`` module of an installed app cannot be imported."""
+
+
+class MissingDependency(OutboxError):
+    """An optional package is needed for what was asked; the text says how to install it."""
+
+
+class MessagesLeft(OutboxError):
+    """A drain ended although messages are due, as their topics cannot be written to."""
+
+
+class Retry(OutboxError):
+    """Raised by a handler: not now, try again after ``delay``.
+
+    The attempt counts, so a message that is put off for ever ends as a dead letter.
+
+    Args:
+        delay: seconds or a timedelta to wait; None takes the usual backoff.
+        reason: kept as the message's ``last_error``.
+    """
+
+    def __init__(self, delay: float | timedelta | None = None, reason: str = "") -> None:
+        if isinstance(delay, (int, float)):
+            delay = timedelta(seconds=delay)
+        super().__init__(reason or "The handler asked for a retry.")
+        self.delay = delay
+
+
+class Reject(OutboxError):
+    """Raised by a handler: this message can never be handled, make it a dead letter at once."""
+
+    def __init__(self, reason: str = "") -> None:
+        super().__init__(reason or "The handler rejected the message.")
+
+
+class BrokerError(OutboxError):
+    """Base of what goes wrong between this process and the broker."""
+
+
+class BrokerUnavailable(BrokerError):
+    """The broker cannot be reached, does not answer in time, or refuses this client.
+
+    No message is at fault. The producer or subscription that raised it must be closed.
+    """
+
+
+class TopicNotCreated(BrokerError):
+    """The broker refuses to create a topic."""
+
+
+class UnreadableRecord(BrokerError):
+    """A record is not in a wire format that this package knows."""

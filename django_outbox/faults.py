@@ -1,0 +1,77 @@
+"""Telling passing faults of the database from errors that a message causes."""
+
+from __future__ import annotations
+
+from django.db import DatabaseError, InterfaceError, OperationalError, connections
+
+UNAVAILABLE = (InterfaceError, OperationalError)
+
+# Source: PostgreSQL's manual, appendix A. Classes of SQLSTATE that speak of the connection or of
+# the server's resources, and single codes that say "run the transaction again".
+_SQLSTATE_CLASSES = ("08", "53", "58")
+_SQLSTATES = frozenset(
+    {
+        "40001",  # serialization failure
+        "40P01",  # deadlock
+        "55P03",  # lock not available
+        "57P01",  # the administrator ended the connection
+        "57P02",  # crash shutdown
+        "57P03",  # the server is starting or stopping
+        "57P05",  # idle session ended
+    }
+)
+# Source: MySQL's and MariaDB's error references.
+_MYSQL_CODES = frozenset(
+    {
+        1020,  # the record has changed since it was read (MariaDB's snapshot isolation)
+        1040,  # too many connections
+        1053,  # the server is shutting down
+        1205,  # lock wait timeout
+        1213,  # deadlock
+        1290,  # the server is read-only, as during a failover
+        1927,  # the connection was killed
+        2002,  # cannot connect
+        2003,
+        2006,  # the server has gone away
+        2013,  # the connection was lost
+        2055,
+        4031,  # ended for inactivity
+    }
+)
+_SQLITE_TEXTS = ("database is locked", "database table is locked", "database schema is locked")
+
+
+def is_passing(error: BaseException, using: str) -> bool:
+    """True if the same work may succeed later, so that no message is to blame.
+
+    Args:
+        error: what was raised, by the ORM or around it.
+        using: alias of the database that the work ran on.
+    """
+    if not isinstance(error, DatabaseError | InterfaceError):
+        return False
+    cause = error.__cause__ or error
+    sqlstate = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    if sqlstate:
+        return sqlstate in _SQLSTATES or sqlstate[:2] in _SQLSTATE_CLASSES
+    if cause.args and isinstance(cause.args[0], int):
+        return cause.args[0] in _MYSQL_CODES
+    if any(text in str(error) for text in _SQLITE_TEXTS):
+        return True
+    return isinstance(error, UNAVAILABLE) and not is_connected(using)
+
+
+def is_connected(using: str) -> bool:
+    """True if the connection still works. Asks the server."""
+    connection = connections[using]
+    if connection.connection is None:
+        return False
+    try:
+        return connection.is_usable()
+    except Exception:  # drivers raise whatever they like here
+        return False
+
+
+def in_one_line(error: BaseException) -> str:
+    """An error's text without line breaks, for a log."""
+    return " ".join(str(error).split()) or type(error).__name__

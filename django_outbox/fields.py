@@ -1,0 +1,56 @@
+"""Column types and expressions that behave the same on every supported database."""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from django.db import models
+from django.db.models.functions import Now
+
+if TYPE_CHECKING:
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.models.sql.compiler import SQLCompiler
+
+
+class DatabaseNow(Now):
+    """The database's clock, so that due times do not depend on any application server's clock.
+
+    Django's ``Now`` reads MySQL's session time zone, while Django stores UTC there; this does not.
+    """
+
+    def as_mysql(
+        self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **extra: Any
+    ) -> tuple[str, tuple[str | int, ...]]:
+        return "UTC_TIMESTAMP(6)", ()
+
+
+class ExactCharField(models.CharField):  # type: ignore[type-arg]
+    """A CharField that compares character by character.
+
+    MySQL's and MariaDB's default collations ignore case and trailing spaces, which would
+    merge keys that Kafka keeps apart.
+    """
+
+    def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
+        parameters = super().db_parameters(connection)
+        if connection.vendor == "mysql":
+            mariadb = getattr(connection, "mysql_is_mariadb", False)
+            parameters["collation"] = "utf8mb4_nopad_bin" if mariadb else "utf8mb4_0900_bin"
+        return parameters
+
+
+def uuid7() -> uuid.UUID:
+    """A new UUID that sorts by creation time in milliseconds.
+
+    Source: RFC 9562, section 5.7: 48 bits of Unix time in ms, version 7, variant 0b10,
+    the other 74 bits random.
+    """
+    milliseconds = time.time_ns() // 1_000_000
+    random = int.from_bytes(os.urandom(10), "big")
+    value = (milliseconds & (1 << 48) - 1) << 80 | random
+    value = value & ~(0xF << 76) | 0x7 << 76
+    value = value & ~(0x3 << 62) | 0x2 << 62
+    return uuid.UUID(int=value)

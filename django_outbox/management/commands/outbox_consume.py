@@ -1,0 +1,66 @@
+"""``manage.py outbox_consume``: run the handlers of what Kafka delivers."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from django_outbox.brokers.base import get_broker
+from django_outbox.conf import settings
+from django_outbox.consumer import DEFAULT_BATCH_SIZE, Consumer
+from django_outbox.management.worker import WorkerCommand, at_least
+
+log = logging.getLogger("django_outbox.consumer")
+
+
+class Command(WorkerCommand):
+    help = (
+        "Read the topics of the outbox and run the handlers, until SIGTERM or SIGINT (Ctrl-C). A "
+        "handler's effects and the mark that the message is consumed are one transaction. Any "
+        "number of consumers may run side by side; Kafka deals the partitions out to them."
+    )
+    logger = log
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument("--group", metavar="G", help="Consumer group (default: CONSUMER_GROUP, else SOURCE).")
+        parser.add_argument(
+            "--topics",
+            nargs="+",
+            metavar="T",
+            help="Topics to read (default: TOPIC, those of ROUTES and of the handlers).",
+        )
+        parser.add_argument(
+            "--batch-size",
+            type=at_least(1),
+            default=DEFAULT_BATCH_SIZE,
+            metavar="N",
+            help="Records to read at once, after which the offsets are committed (default: 100).",
+        )
+
+    def handle(
+        self,
+        *,
+        database: str,
+        group: str | None,
+        topics: list[str] | None,
+        batch_size: int,
+        drain: bool,
+        verbosity: int,
+        **options: Any,
+    ) -> None:
+        self.require_tables(database)
+        broker = get_broker(settings.broker)
+        consumer = Consumer(broker, using=database, group=group, topics=topics, batch_size=batch_size)
+        with self.working(verbosity) as stop:
+            log.info(
+                "Consumer of %s from %s in group %s started.",
+                ", ".join(sorted(consumer.topics)),
+                broker.location,
+                consumer.group,
+                extra={"action": "started"},
+            )
+            consumer.run(stop, drain=drain)
+            log.info("Consumer ended.", extra={"action": "ended"})

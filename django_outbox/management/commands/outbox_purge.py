@@ -1,0 +1,60 @@
+"""``manage.py outbox_purge``: delete messages that ended long ago."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from django.core.management.base import CommandParser
+from django.db.models import QuerySet
+
+from django_outbox.conf import settings
+from django_outbox.fields import DatabaseNow
+from django_outbox.management.worker import OutboxCommand, at_least
+from django_outbox.models import OutboxMessage
+
+
+class Command(OutboxCommand):
+    help = (
+        "Delete messages that have been consumed or published for longer than RETENTION says. Dead "
+        "ones are kept unless RETENTION gives them an age; pending ones are always kept."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--batch-size",
+            type=at_least(1),
+            default=1000,
+            metavar="N",
+            help="Rows to delete in one transaction (default: 1000).",
+        )
+        parser.add_argument("--dry-run", action="store_true", help="Only say how many it would be.")
+
+    def handle(self, *, database: str, batch_size: int, dry_run: bool, **options: Any) -> None:
+        self.require_tables(database)
+        for status, age in settings.retention.items():
+            if age is None:
+                continue
+            if dry_run:
+                count = expired(status, age, using=database).count()
+                self.stdout.write(f"{count} {status} messages would be deleted.")
+            else:
+                self.stdout.write(f"{purge(status, age, batch_size, using=database)} {status} messages deleted.")
+
+
+def expired(status: str, age: timedelta, *, using: str) -> QuerySet[OutboxMessage]:
+    """Messages in a state since longer than ``age``, by the database's clock."""
+    return OutboxMessage.objects.using(using).filter(status=status, updated_at__lt=DatabaseNow() - age)
+
+
+def purge(status: str, age: timedelta, batch_size: int, *, using: str) -> int:
+    """Delete expired messages batch by batch, so that no lock is held for long; returns how many."""
+    total = 0
+    while True:
+        ids = list(expired(status, age, using=using).values_list("id", flat=True)[:batch_size])
+        # The condition again: an operator may have retried one of them meanwhile.
+        deleted, _ = expired(status, age, using=using).filter(id__in=ids).delete()
+        total += deleted
+        if len(ids) < batch_size:
+            return total

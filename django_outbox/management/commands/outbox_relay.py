@@ -1,0 +1,104 @@
+"""``manage.py outbox_relay``: carry due messages to Kafka."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from django_outbox.brokers.base import Broker, get_broker
+from django_outbox.conf import settings
+from django_outbox.management.worker import WorkerCommand, at_least
+from django_outbox.relay import Relay
+
+log = logging.getLogger("django_outbox.relay")
+
+
+class Command(WorkerCommand):
+    help = (
+        "Carry due messages from the outbox to Kafka, until SIGTERM or SIGINT (Ctrl-C). Any number "
+        "of relays may run side by side. If the broker or the database goes away, the relay waits "
+        "for it; no message is harmed."
+    )
+    logger = log
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--batch-size",
+            type=at_least(1),
+            metavar="N",
+            help="Messages to send in one transaction (default: RELAY_BATCH_SIZE, 500).",
+        )
+        parser.add_argument(
+            "--interval",
+            type=at_least(0.001, float),
+            metavar="S",
+            help="Seconds between two looks when nothing is due (default: POLL_INTERVAL, 0.2).",
+        )
+        parser.add_argument(
+            "--create-topics",
+            action="store_true",
+            help="Create topics that do not exist. Without it their messages wait.",
+        )
+        parser.add_argument(
+            "--partitions",
+            type=at_least(1),
+            metavar="N",
+            help="Partitions of created topics (default: the cluster's).",
+        )
+        parser.add_argument(
+            "--replication",
+            type=at_least(1),
+            metavar="N",
+            help="Replication factor of created topics (default: the cluster's).",
+        )
+
+    def handle(
+        self,
+        *,
+        database: str,
+        batch_size: int | None,
+        interval: float | None,
+        drain: bool,
+        create_topics: bool,
+        partitions: int | None,
+        replication: int | None,
+        verbosity: int,
+        **options: Any,
+    ) -> None:
+        self.require_tables(database)
+        broker = get_broker(settings.broker)
+        creator = _Creator(broker, partitions, replication) if create_topics else None
+        relay = Relay(
+            broker,
+            using=database,
+            batch_size=batch_size,
+            poll_interval=interval,
+            create_topics=creator,
+        )
+        with self.working(verbosity) as stop:
+            log.info(
+                "Relay from %s to %s started.",
+                database,
+                broker.location,
+                extra={"action": "started"},
+            )
+            relay.run(stop, drain=drain)
+            log.info("Relay ended.", extra={"action": "ended"})
+
+
+class _Creator:
+    """Creates topics as the options say."""
+
+    def __init__(self, broker: Broker, partitions: int | None, replication: int | None) -> None:
+        self._broker = broker
+        self._partitions = partitions
+        self._replication = replication
+
+    def __call__(self, topics: Iterable[str]) -> None:
+        topics = list(topics)
+        self._broker.create_topics(topics, partitions=self._partitions, replication=self._replication)
+        log.info("Created %s.", ", ".join(topics), extra={"action": "created"})

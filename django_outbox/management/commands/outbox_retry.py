@@ -1,0 +1,75 @@
+"""``manage.py outbox_retry``: give dead messages another life."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.core.management.base import CommandError, CommandParser
+
+from django_outbox import state
+from django_outbox.management.worker import OutboxCommand, at_least
+from django_outbox.models import OutboxMessage
+
+
+class Command(OutboxCommand):
+    help = (
+        "Make dead messages pending again, due at once, with no failures counted. Choose them with "
+        "one or more filters (all have to match) or --all. Nothing but dead messages is touched."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument("--id", nargs="+", type=at_least(1), metavar="N", help="These messages.")
+        parser.add_argument("--event-type", metavar="TYPE", help="Those of this event type.")
+        parser.add_argument("--topic", metavar="T", help="Those of this topic.")
+        parser.add_argument("--key", metavar="K", help="Those of this key.")
+        parser.add_argument("--error-contains", metavar="TEXT", help="Those whose last error contains this text.")
+        parser.add_argument("--all", action="store_true", help="All dead messages.")
+        parser.add_argument("--dry-run", action="store_true", help="Only say how many it would be.")
+
+    def handle(
+        self,
+        *,
+        database: str,
+        id: list[int] | None,
+        event_type: str | None,
+        topic: str | None,
+        key: str | None,
+        error_contains: str | None,
+        all: bool,
+        dry_run: bool,
+        **options: Any,
+    ) -> None:
+        filters: dict[str, Any] = {
+            "id__in": id,
+            "event_type": event_type,
+            "topic": topic,
+            "message_key": key,
+            "last_error__contains": error_contains,
+        }
+        filters = {name: value for name, value in filters.items() if value is not None}
+        if bool(filters) == all:
+            raise CommandError("Choose messages by filters, such as --id 17, or all with --all.")
+        self.require_tables(database)
+        dead = OutboxMessage.objects.using(database).dead().filter(**filters)
+        if dry_run:
+            self.stdout.write(f"{_messages(dead.count())} would be retried.")
+            return
+        missing = _not_dead(id or [], database)
+        retried = state.retry(dead, using=database)
+        self.stdout.write(f"{_messages(retried)} pending again.")
+        for message in missing:
+            self.stderr.write(message)
+
+
+def _not_dead(ids: list[int], using: str) -> list[str]:
+    statuses = dict(OutboxMessage.objects.using(using).filter(id__in=ids).values_list("id", "status"))
+    return [
+        f"Message {id} is {statuses[id]}, not dead." if id in statuses else f"No message {id}."
+        for id in ids
+        if statuses.get(id) != OutboxMessage.Status.DEAD
+    ]
+
+
+def _messages(count: int) -> str:
+    return f"{count} dead message" + ("" if count == 1 else "s")

@@ -1,0 +1,111 @@
+"""``manage.py outbox_status``: what is in the outbox, for people and for monitoring."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+from django.core.management.base import CommandParser
+from django.db import OperationalError
+from django.db.models import Count, Min
+from django.db.utils import InterfaceError
+from django.utils import timezone
+
+from django_outbox.faults import in_one_line
+from django_outbox.management.worker import OutboxCommand, at_least
+from django_outbox.models import OutboxMessage
+
+OK, WARNING, CRITICAL = 0, 1, 2
+
+
+class Command(OutboxCommand):
+    help = (
+        "Show how many messages are in which state and how old the oldest are. With --check: one "
+        "line and an exit code for monitoring: 0 OK, 1 WARNING, 2 CRITICAL."
+    )
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument("--json", action="store_true", help="Print JSON.")
+        parser.add_argument("--check", action="store_true", help="Compare with the limits below and exit so.")
+        parser.add_argument(
+            "--max-age",
+            type=at_least(0, float),
+            metavar="S",
+            help="CRITICAL if the oldest pending or published message is older than S seconds.",
+        )
+        parser.add_argument(
+            "--max-dead",
+            type=at_least(0),
+            metavar="N",
+            help="WARNING if more than N messages are dead.",
+        )
+
+    def handle(
+        self,
+        *,
+        database: str,
+        json: bool,
+        check: bool,
+        max_age: float | None,
+        max_dead: int | None,
+        **options: Any,
+    ) -> None:
+        try:
+            self.require_tables(database)
+            status = outbox_status(database)
+        except (OperationalError, InterfaceError) as error:
+            if not check:
+                raise
+            self.stdout.write(f"OUTBOX CRITICAL - the database does not answer: {in_one_line(error)}")
+            sys.exit(CRITICAL)
+        if json:
+            self.stdout.write(_json({"outbox": status}))
+        elif not check:
+            for name, value in status.items():
+                self.stdout.write(f"{name.replace('_', ' '):<26}{_plain(value):>12}")
+        if check:
+            sys.exit(self._check(status, max_age, max_dead, quiet=json))
+
+    def _check(self, status: dict[str, Any], max_age: float | None, max_dead: int | None, *, quiet: bool) -> int:
+        code, reasons = OK, []
+        if max_dead is not None and status["dead"] > max_dead:
+            code = WARNING
+            reasons.append(f"{status['dead']} dead")
+        for name in ("pending", "published"):
+            age = status[f"oldest_{name}_seconds"]
+            if max_age is not None and age is not None and age > max_age:
+                code = CRITICAL
+                reasons.append(f"oldest {name} message is {age:.0f} s old")
+        if not quiet:
+            word = ("OK", "WARNING", "CRITICAL")[code]
+            counts = ", ".join(f"{status[name]} {name}" for name in OutboxMessage.Status.values)
+            self.stdout.write(f"OUTBOX {word} - {'; '.join(reasons) or counts}")
+        return code
+
+
+def outbox_status(using: str) -> dict[str, Any]:
+    """Counts by state, and seconds since the oldest message in it was written (None: none is)."""
+    messages = OutboxMessage.objects.using(using).order_by()
+    found = {
+        status: (count, oldest)
+        for status, count, oldest in messages.values_list("status").annotate(Count("id"), Min("created_at"))
+    }
+    now = timezone.now()
+    status: dict[str, Any] = {name: found.get(name, (0, None))[0] for name in OutboxMessage.Status.values}
+    for name in ("pending", "published", "dead"):
+        oldest = found.get(name, (0, None))[1]
+        age = None if oldest is None else max(0.0, (now - oldest).total_seconds())
+        status[f"oldest_{name}_seconds"] = age
+    return status
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1f}" if isinstance(value, float) else str(value)
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, indent=2)

@@ -1,0 +1,122 @@
+"""What the long-running commands share."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
+from django.db.migrations.executor import MigrationExecutor
+from django.db.utils import InterfaceError
+
+from django_outbox.exceptions import OutboxError
+from django_outbox.faults import in_one_line
+from django_outbox.runner import Stop, stop_on_signals
+
+LEVELS = {0: logging.ERROR, 1: logging.INFO, 2: logging.DEBUG, 3: logging.DEBUG}
+CLIENT_LOGGERS = ("kafka",)
+
+
+class OutboxCommand(BaseCommand):
+    """A command on the outbox of one database, whose errors are sentences."""
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument(
+            "--database",
+            default=DEFAULT_DB_ALIAS,
+            choices=tuple(connections),
+            help='Alias of the database with the outbox (default: "default").',
+        )
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        try:
+            return super().execute(*args, **options)
+        except ImproperlyConfigured as error:
+            raise CommandError(str(error)) from error
+        except OutboxError as error:
+            raise CommandError(in_one_line(error)) from error
+        except (OperationalError, InterfaceError) as error:
+            alias = options.get("database", DEFAULT_DB_ALIAS)
+            raise CommandError(f"The database {alias!r} does not answer: {in_one_line(error)}") from error
+
+    def require_tables(self, using: str) -> None:
+        """Raise ``CommandError`` if migrations of the outbox have not been applied."""
+        executor = MigrationExecutor(connections[using])
+        targets = [node for node in executor.loader.graph.leaf_nodes() if node[0] == "django_outbox"]
+        if executor.migration_plan(targets):
+            database = "" if using == DEFAULT_DB_ALIAS else f" --database {using}"
+            raise CommandError(
+                f"The tables of the outbox are not there or not up to date. Run: manage.py migrate "
+                f"django_outbox{database}"
+            )
+
+
+class WorkerCommand(OutboxCommand):
+    """A command that works until a signal ends it."""
+
+    logger: logging.Logger
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        parser.add_argument(
+            "--drain",
+            action="store_true",
+            help="End when nothing is left to do now, instead of waiting for more.",
+        )
+
+    @contextmanager
+    def working(self, verbosity: int) -> Iterator[Stop]:
+        """Logs set up, signals caught."""
+        with logging_to(self.stderr, verbosity), stop_on_signals(self.logger) as stop:
+            yield stop
+
+
+@contextmanager
+def logging_to(stream: Any, verbosity: int) -> Iterator[None]:
+    """Let ``--verbosity`` set the level, and show the log if the project has not said where to.
+
+    The client libraries repeat each fault every few milliseconds and know nothing of what it
+    means here: they are quiet below ``--verbosity 3``.
+    """
+    outbox = logging.getLogger("django_outbox")
+    changed = [(outbox, LEVELS[verbosity])]
+    if verbosity < 3:
+        changed += [(logging.getLogger(name), logging.CRITICAL + 1) for name in CLIENT_LOGGERS]
+    levels = [(logger, logger.level) for logger, _ in changed]
+    handler: logging.Handler | None = None
+    if not outbox.hasHandlers():
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        outbox.addHandler(handler)
+        if verbosity == 3:
+            logging.getLogger("kafka").addHandler(handler)
+    for logger, level in changed:
+        logger.setLevel(level)
+    try:
+        yield
+    finally:
+        for logger, level in levels:
+            logger.setLevel(level)
+        if handler is not None:
+            outbox.removeHandler(handler)
+            logging.getLogger("kafka").removeHandler(handler)
+
+
+def at_least(least: float, kind: Callable[[str], Any] = int) -> Callable[[str], Any]:
+    """An argparse type: a number not below ``least``."""
+
+    def parse(text: str) -> Any:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = None
+        if value is None or not value >= least:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least:g}")
+        return value
+
+    return parse

@@ -1,0 +1,139 @@
+"""The outbox table: one row an event, from its writing to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from django_outbox.conf import settings
+from django_outbox.fields import DatabaseNow, ExactCharField, uuid7
+
+ERROR_LENGTH = 2000
+KEY_LENGTH = 255
+TOPIC_LENGTH = 249  # Kafka's own limit
+
+
+def default_max_retry() -> int:
+    """How many failures a new message may have before it is dead."""
+    return settings.max_retry
+
+
+class OutboxQuerySet(models.QuerySet["OutboxMessage"]):
+    """Reading the outbox. Writing a status is the business of ``django_outbox.state``."""
+
+    def pending(self) -> OutboxQuerySet:
+        return self.filter(status=OutboxMessage.Status.PENDING)
+
+    def published(self) -> OutboxQuerySet:
+        return self.filter(status=OutboxMessage.Status.PUBLISHED)
+
+    def dead(self) -> OutboxQuerySet:
+        return self.filter(status=OutboxMessage.Status.DEAD)
+
+    def due(self) -> OutboxQuerySet:
+        """Pending messages whose time has come by the database's clock, the longest due first."""
+        return self.pending().filter(next_retry_at__lte=DatabaseNow()).order_by("next_retry_at", "id")
+
+    def except_topics(self, topics: Iterable[str]) -> OutboxQuerySet:
+        topics = list(topics)
+        return self.exclude(topic__in=topics) if topics else self.all()
+
+
+class OutboxMessage(models.Model):
+    """An event on its way to Kafka and to its handler, or at its end."""
+
+    class Status(models.TextChoices):
+        PENDING = "pending", _("pending")
+        """To be sent to Kafka when ``next_retry_at`` comes."""
+        PUBLISHED = "published", _("published")
+        """Acknowledged by Kafka, not yet handled."""
+        CONSUMED = "consumed", _("consumed")
+        """Handled: the handler's effects and this status were committed together. Final."""
+        DEAD = "dead", _("dead")
+        """Given up, with the reason in ``last_error``. Final until an operator retries it."""
+
+    id = models.BigAutoField(primary_key=True)
+    event_id = models.UUIDField(_("event id"), default=uuid7, unique=True)
+    event_type = ExactCharField(_("event type"), max_length=255)
+    event_version = models.CharField(_("event version"), max_length=32, default="v1")
+    topic = ExactCharField(_("topic"), max_length=TOPIC_LENGTH)
+    message_key = ExactCharField(_("key"), max_length=KEY_LENGTH, blank=True, default="")
+    payload = models.JSONField(_("payload"))
+    headers = models.JSONField(_("headers"), default=dict, blank=True)
+    status = models.CharField(_("status"), max_length=9, choices=Status.choices, default=Status.PENDING)
+    publish_count = models.PositiveIntegerField(_("times published"), default=0)
+    delivery_count = models.PositiveIntegerField(_("deliveries"), default=0)
+    retry_count = models.PositiveIntegerField(_("failures"), default=0)
+    max_retry = models.PositiveIntegerField(_("failures allowed"), default=default_max_retry)
+    next_retry_at = models.DateTimeField(_("due at"), null=True, blank=True, db_default=DatabaseNow())
+    last_error = models.TextField(_("last error"), blank=True, default="")
+    partition = models.IntegerField(_("partition"), null=True, blank=True)
+    offset = models.BigIntegerField(_("offset"), null=True, blank=True)
+    created_at = models.DateTimeField(_("created at"), db_default=DatabaseNow())
+    updated_at = models.DateTimeField(_("updated at"), db_default=DatabaseNow())
+    published_at = models.DateTimeField(_("published at"), null=True, blank=True)
+    consumed_at = models.DateTimeField(_("consumed at"), null=True, blank=True)
+
+    objects = OutboxQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("outbox message")
+        verbose_name_plural = _("outbox messages")
+        default_permissions = ("view",)
+        permissions: ClassVar[list[tuple[str, Any]]] = [
+            ("retry_outboxmessage", _("Can retry dead letters")),
+        ]
+        constraints: ClassVar[list[models.BaseConstraint]] = [
+            models.CheckConstraint(
+                name="django_outbox_status_known",
+                condition=Q(status__in=["pending", "published", "consumed", "dead"]),
+            ),
+            models.CheckConstraint(
+                name="django_outbox_due_when_pending",
+                condition=Q(status="pending", next_retry_at__isnull=False)
+                | (~Q(status="pending") & Q(next_retry_at__isnull=True)),
+            ),
+            models.CheckConstraint(
+                name="django_outbox_consumed_at",
+                condition=Q(status="consumed", consumed_at__isnull=False)
+                | (~Q(status="consumed") & Q(consumed_at__isnull=True)),
+            ),
+        ]
+        indexes: ClassVar[list[models.Index]] = [
+            # What the relay polls. MySQL and MariaDB ignore the condition; the column is NULL
+            # there for all but pending rows, so the index stays as useful.
+            models.Index(
+                name="django_outbox_due",
+                fields=["next_retry_at", "id"],
+                condition=Q(status="pending"),
+            ),
+            # Whether an earlier message of a key is unfinished.
+            models.Index(
+                name="django_outbox_key",
+                fields=["topic", "message_key", "status", "id"],
+                condition=Q(status__in=["pending", "published", "dead"]),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.event_type} {self.event_id} ({self.status})"
+
+
+class DeadLetter(OutboxMessage):
+    """The dead messages alone, as an entry of their own in the admin."""
+
+    class _Manager(models.Manager["DeadLetter"]):
+        def get_queryset(self) -> models.QuerySet[DeadLetter]:
+            return super().get_queryset().filter(status=OutboxMessage.Status.DEAD)
+
+    objects = _Manager()  # type: ignore[assignment,misc]
+
+    class Meta:
+        proxy = True
+        verbose_name = _("dead letter")
+        verbose_name_plural = _("dead letters")
+        default_permissions = ("view",)

@@ -1,0 +1,341 @@
+"""The relay: carries due messages from the outbox to the broker."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+from django.db import transaction
+from django.db.models import TextField
+from django.db.models.functions import Cast
+
+from django_outbox import state
+from django_outbox.brokers.base import (
+    MISSING_TOPIC,
+    Acknowledged,
+    Broker,
+    Failed,
+    Outcome,
+    Producer,
+    Record,
+    Refused,
+)
+from django_outbox.codecs import Outgoing, encode
+from django_outbox.conf import settings
+from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotCreated
+from django_outbox.faults import in_one_line
+from django_outbox.models import OutboxMessage, OutboxQuerySet
+from django_outbox.ordering import unsent_before
+from django_outbox.runner import Stop, Trouble, run_through_faults
+
+log = logging.getLogger(__name__)
+
+Note = Callable[[], None]
+"""Something to log once the transaction that it speaks of is committed."""
+
+_SENT = Failed("no answer")  # stands for an outcome that the broker has yet to give
+_TOPIC_ADVICE = "Create the topic, or start the relay with --create-topics; its messages wait meanwhile."
+
+
+@dataclass(slots=True)
+class Pass:
+    """What one look at the outbox came to, in messages.
+
+    Attributes:
+        claimed: were due and locked by this relay.
+        published: are in the broker's log and marked so.
+        failed: could not be sent and wait for a retry, or are dead as it was the last.
+        dead: can never be sent.
+        blocked: were not sent, as an earlier message of their key comes first.
+        postponed: of the blocked, those that now wait as long as the earlier one.
+    """
+
+    claimed: int = 0
+    published: int = 0
+    failed: int = 0
+    dead: int = 0
+    blocked: int = 0
+    postponed: int = 0
+
+    @property
+    def moved(self) -> bool:
+        """True if a row changed, so that the next pass will find others."""
+        return bool(self.published or self.failed or self.dead or self.postponed)
+
+
+@dataclass(slots=True)
+class _Parked:
+    """A topic that is left alone until ``until``, on the relay's clock."""
+
+    trouble: Trouble
+    reason: str = ""
+    until: float = 0.0
+
+
+class Relay:
+    """Sends due messages in batches, each in one transaction that locks its rows.
+
+    Several relays may run side by side: they pass over rows that another has locked. A relay that
+    is killed frees its rows at once, as the database ends its transaction; what it had sent
+    already is sent again, and the consumer skips the copy.
+    """
+
+    def __init__(
+        self,
+        broker: Broker,
+        *,
+        using: str,
+        batch_size: int | None = None,
+        poll_interval: float | None = None,
+        create_topics: Callable[[Iterable[str]], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """
+        Args:
+            broker: where to.
+            using: alias of the database with the outbox.
+            batch_size: rows a transaction; None takes ``RELAY_BATCH_SIZE``.
+            poll_interval: seconds between two looks when nothing is due; None takes
+                ``POLL_INTERVAL``.
+            create_topics: called with topics that do not exist, those of the settings at the start
+                and others as they come up; None reports them instead.
+            clock: seconds, monotonic.
+        """
+        self.broker = broker
+        self.using = using
+        self.batch_size = batch_size or settings.relay_batch_size
+        self.poll_interval = poll_interval or settings.poll_interval
+        self._create_topics = create_topics
+        self._clock = clock
+        self._producer: Producer | None = None
+        self._parked: dict[str, _Parked] = {}
+        self._idle = False
+
+    def run(self, stop: Stop, *, drain: bool = False) -> None:
+        """Work until told to stop or, with ``drain``, until nothing is due.
+
+        Raises:
+            BrokerUnavailable, OperationalError, InterfaceError: with ``drain``, if broker or
+                database stay away for ``PUBLISH_TIMEOUT``.
+            MessagesLeft: with ``drain``, if a topic cannot be written to.
+        """
+
+        def step() -> float | None:
+            done = self.run_once()
+            if done.moved:
+                return 0.0
+            if drain and not done.claimed:
+                return None
+            return self.poll_interval
+
+        try:
+            run_through_faults(
+                stop,
+                step,
+                log=log,
+                patience=settings.publish_timeout if drain else None,
+                clock=self._clock,
+            )
+            if drain and self._parked:
+                raise MessagesLeft(self._left())
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Let go of the producer. The relay may be used again: it makes another."""
+        if self._producer is not None:
+            self._producer.close()
+            self._producer = None
+
+    def run_once(self) -> Pass:
+        """Send one batch.
+
+        Raises:
+            BrokerUnavailable: nothing was counted on any message; call again later.
+        """
+        if self._idle and not self._due().exists():
+            return Pass()
+        self._idle = False
+        try:
+            producer = self._ready_producer()
+            self._look_at_parked()
+            with transaction.atomic(using=self.using):
+                done, notes = self._pass(producer)
+        except BrokerUnavailable:
+            self.close()
+            raise
+        for note in notes:  # only now are they true
+            note()
+        if not producer.usable:
+            self.close()
+        self._idle = not done.moved
+        return done
+
+    def _ready_producer(self) -> Producer:
+        """A connected producer. Made outside of any transaction, as that may take seconds."""
+        if self._producer is None:
+            self._producer = self.broker.producer(settings.publish_timeout)
+            if self._create_topics is not None:
+                for topic in self.broker.missing_topics(settings.topics):
+                    self._create(topic, self._create_topics)
+        return self._producer
+
+    def _pass(self, producer: Producer) -> tuple[Pass, list[Note]]:
+        batch = self._claim()
+        done = Pass(claimed=len(batch))
+        notes: list[Note] = []
+        sendable = self._in_order(batch, done) if settings.ordering == "key" else batch
+        records: list[Record] = []
+        outcomes: list[Outcome] = []
+        for message in sendable:
+            try:
+                records.append(encode(message, source=settings.source, wire_format=settings.wire_format))
+            except (ValueError, TypeError, AttributeError) as error:
+                outcomes.append(Refused(f"It cannot be encoded: {error}"))
+            else:
+                outcomes.append(_SENT)
+        if records:
+            answers = iter(producer.send(records, settings.publish_timeout))
+            outcomes = [next(answers) if outcome is _SENT else outcome for outcome in outcomes]
+        self._apply(sendable, outcomes, done, notes)
+        return done, notes
+
+    def _due(self) -> OutboxQuerySet:
+        now = self._clock()
+        parked = [topic for topic, parked in self._parked.items() if parked.until > now]
+        return OutboxMessage.objects.using(self.using).due().except_topics(parked)
+
+    def _claim(self) -> list[Outgoing]:
+        """Lock due rows; in the order of their ids, which is the order of their writing."""
+        rows = (
+            self._due()
+            .select_for_update(skip_locked=True)
+            .values_list(*Outgoing.COLUMNS, Cast("payload", TextField()))[: self.batch_size]
+        )
+        return sorted((Outgoing(*row) for row in rows), key=lambda message: message.id)
+
+    def _in_order(self, batch: Sequence[Outgoing], done: Pass) -> list[Outgoing]:
+        """Leave out what has an earlier, unsent message of its key outside of the batch.
+
+        If that one waits for its retry, those behind it wait as long, so that they do not fill
+        batch after batch.
+        """
+        blockers = unsent_before(batch, using=self.using)
+        if not blockers:
+            return list(batch)
+        sendable = []
+        blocked: dict[datetime | None, list[int]] = {}
+        for message in batch:
+            blocker = blockers.get((message.topic, message.message_key))
+            if blocker is None or blocker.id > message.id:
+                sendable.append(message)
+            else:
+                blocked.setdefault(blocker.due_at, []).append(message.id)
+        for due_at, ids in blocked.items():
+            done.postponed += state.postpone(ids, due_at, using=self.using)
+        done.blocked = len(batch) - len(sendable)
+        return sendable
+
+    def _apply(
+        self,
+        messages: Sequence[Outgoing],
+        outcomes: Sequence[Outcome],
+        done: Pass,
+        notes: list[Note],
+    ) -> None:
+        """Write down what became of each message; of a key only what was taken before a failure.
+
+        A message that is in the log behind a failed one of its key is sent again after it: the
+        row then names the later record, and the consumer skips the earlier.
+        """
+        published: list[state.Published] = []
+        written: set[str] = set()
+        broken: set[tuple[str, str]] = set()
+        for message, outcome in zip(messages, outcomes, strict=True):
+            place = (message.topic, message.message_key)
+            if place in broken:
+                continue
+            if isinstance(outcome, Acknowledged):
+                written.add(message.topic)
+                published.append(state.Published(message.id, message.attempt, outcome.partition, outcome.offset))
+            elif isinstance(outcome, Refused):
+                done.dead += state.mark_refused(message.id, outcome.reason, using=self.using)
+                notes.append(partial(_log_refused, message, outcome.reason))
+            else:
+                if isinstance(outcome, Failed):
+                    status = state.mark_unsent(message.id, message.attempt, outcome.reason, using=self.using)
+                    done.failed += 1
+                    notes.append(partial(_log_failed, message, outcome.reason, status))
+                else:
+                    self._park(message.topic, outcome.reason)
+                if message.message_key and settings.ordering == "key":
+                    broken.add(place)
+        done.published = state.mark_published(published, using=self.using)
+        for topic in written & self._parked.keys():
+            self._parked.pop(topic).trouble.over()
+
+    def _park(self, topic: str, reason: str) -> None:
+        """Leave a topic alone for a while; its messages stay due and uncounted."""
+        parked = self._parked.setdefault(topic, _Parked(Trouble(log, f"The topic {topic}", self._clock)))
+        if parked.until > self._clock():
+            return
+        parked.reason = reason
+        if reason != MISSING_TOPIC or self._create_topics is None:
+            parked.until = self._clock() + parked.trouble.report(f"{reason}. {_TOPIC_ADVICE}")
+
+    def _look_at_parked(self) -> None:
+        """Leave topics that still do not exist parked, or create them, before a transaction."""
+        now = self._clock()
+        topics = [topic for topic, parked in self._parked.items() if parked.until <= now]
+        if not topics:
+            return
+        for topic in self.broker.missing_topics(topics):
+            if self._create_topics is None:
+                self._park(topic, MISSING_TOPIC)
+            else:
+                self._create(topic, self._create_topics)
+
+    def _create(self, topic: str, create_topics: Callable[[Iterable[str]], None]) -> None:
+        try:
+            create_topics([topic])
+        except TopicNotCreated as error:
+            self._park(topic, in_one_line(error))
+
+    def _left(self) -> str:
+        topics = "; ".join(f"{topic}: {parked.reason}" for topic, parked in self._parked.items())
+        return f"Messages are left, as their topics cannot be written to ({topics}). {_TOPIC_ADVICE}"
+
+
+def _log_refused(message: Outgoing, reason: str) -> None:
+    log.error(
+        "Message %s (%s) is dead, as it can never be sent: %s",
+        message.id,
+        message.event_type,
+        reason,
+        extra=_extra("dead", message),
+    )
+
+
+def _log_failed(message: Outgoing, reason: str, status: str) -> None:
+    log.warning(
+        "Message %s (%s) could not be sent and is %s: %s",
+        message.id,
+        message.event_type,
+        status,
+        reason,
+        extra=_extra("failed", message),
+    )
+
+
+def _extra(action: str, message: Outgoing) -> dict[str, object]:
+    return {
+        "action": action,
+        "message_id": message.id,
+        "event_id": str(message.event_id),
+        "topic": message.topic,
+        "attempt": message.attempt,
+    }

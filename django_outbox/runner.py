@@ -1,0 +1,179 @@
+"""Running for years: stopping on signals, waiting, backing off, and telling trouble once."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from django.db import close_old_connections
+
+from django_outbox.exceptions import BrokerUnavailable
+from django_outbox.faults import UNAVAILABLE, in_one_line
+
+REMINDER_SECONDS = 60.0
+BACKOFF_SECONDS = (0.5, 30.0)
+
+
+class Stop:
+    """A request to end, that a signal handler may make and that ends a wait at once.
+
+    A ``threading.Event`` would not do: setting one from a signal handler can deadlock with the
+    wait that it interrupts, as both take the same lock.
+    """
+
+    def __init__(self) -> None:
+        self._reader, self._writer = socket.socketpair()
+        self._writer.setblocking(False)
+        self._requested = False
+
+    def request(self) -> None:
+        if not self._requested:
+            self._requested = True
+            self._writer.send(b"\0")
+
+    @property
+    def requested(self) -> bool:
+        return self._requested
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for at most this long; True if the end was requested."""
+        if not self._requested and seconds > 0:
+            select.select([self._reader], [], [], seconds)
+        return self._requested
+
+    def close(self) -> None:
+        self._reader.close()
+        self._writer.close()
+
+
+@contextmanager
+def stop_on_signals(log: logging.Logger) -> Iterator[Stop]:
+    """A ``Stop`` that SIGTERM and SIGINT request; a second signal ends the process at once."""
+    stop = Stop()
+
+    def on_signal(signum: int, frame: FrameType | None) -> None:
+        if stop.requested:
+            signal.signal(signum, signal.SIG_DFL)
+            os.kill(os.getpid(), signum)
+        stop.request()
+        log.info(
+            "%s received: finishing the work in hand. Send it again to end at once.",
+            signal.Signals(signum).name,
+            extra={"action": "stopping"},
+        )
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, old in before.items():
+            signal.signal(number, old)
+        stop.close()
+
+
+class Backoff:
+    """Growing delays: half a second, doubled each time up to 30 s, with up to 20 % jitter."""
+
+    def __init__(
+        self,
+        seconds: tuple[float, float] = BACKOFF_SECONDS,
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._first, self._most = seconds
+        self._jitter = jitter
+        self._failures = 0
+
+    def next(self) -> float:
+        delay = min(self._first * 2.0 ** min(self._failures, 16), self._most)
+        self._failures += 1
+        return delay * (1 - 0.2 * self._jitter())
+
+    def reset(self) -> None:
+        self._failures = 0
+
+
+class Trouble:
+    """One fault that may last: logged when it starts, once a minute while it lasts, at its end."""
+
+    def __init__(self, log: logging.Logger, subject: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._log = log
+        self._subject = subject
+        self._clock = clock
+        self._since: float | None = None
+        self._told = 0.0
+        self.backoff = Backoff()
+
+    @property
+    def lasts(self) -> bool:
+        return self._since is not None
+
+    @property
+    def seconds(self) -> float:
+        """How long it has lasted; 0 when all is well."""
+        return 0.0 if self._since is None else self._clock() - self._since
+
+    def report(self, reason: object) -> float:
+        """Note that it is (still) there; returns the seconds to wait before the next try."""
+        now = self._clock()
+        extra = {"action": "trouble"}
+        if self._since is None:
+            self._since = self._told = now
+            self._log.error("%s: %s Trying again until it works.", self._subject, reason, extra=extra)
+        elif now - self._told >= REMINDER_SECONDS:
+            self._told = now
+            self._log.error("%s, for %.0f s now: %s", self._subject, now - self._since, reason, extra=extra)
+        return self.backoff.next()
+
+    def over(self) -> None:
+        """Note that all is well."""
+        if self._since is not None:
+            self._log.info("%s: over after %.0f s.", self._subject, self.seconds, extra={"action": "recovered"})
+            self._since = None
+        self.backoff.reset()
+
+
+def run_through_faults(
+    stop: Stop,
+    step: Callable[[], float | None],
+    *,
+    log: logging.Logger,
+    patience: float | None = None,
+    clock: Callable[[], float] = time.monotonic,
+) -> None:
+    """Call ``step`` until it returns None or ``stop`` is requested, whatever happens meanwhile.
+
+    Args:
+        stop: ends the loop, and any wait in it at once.
+        step: returns the seconds to wait before the next call; None means that all is done.
+        log: where faults are told, once each.
+        patience: seconds after which a fault that lasts is raised; None waits for ever.
+        clock: seconds, monotonic.
+
+    Raises:
+        BrokerUnavailable, OperationalError, InterfaceError: only with ``patience``.
+    """
+    broker = Trouble(log, "The broker", clock)
+    database = Trouble(log, "The database", clock)
+    while not stop.requested:
+        try:
+            wait = step()
+        except (BrokerUnavailable, *UNAVAILABLE) as error:
+            trouble = broker if isinstance(error, BrokerUnavailable) else database
+            close_old_connections()
+            wait = trouble.report(in_one_line(error))
+            if patience is not None and trouble.seconds >= patience:
+                raise
+        else:
+            broker.over()
+            database.over()
+            if wait is None:
+                return
+        stop.wait(wait)

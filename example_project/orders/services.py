@@ -1,0 +1,31 @@
+"""Place an order: the one place that writes orders."""
+
+from django.db import transaction
+
+from django_outbox import publish
+
+from .catalogue import PRICES, Item
+from .models import Order
+
+
+def place_order(customer: str, item: str, quantity: int) -> Order:
+    """Save the order and the news of it in one transaction: both exist, or neither does.
+
+    The key is the order's number, so all messages of one order stay in their order.
+    """
+    with transaction.atomic():
+        order = Order.objects.create(
+            customer=customer, item=item, quantity=quantity, amount=PRICES[Item(item)] * quantity
+        )
+        publish(
+            "order.created",
+            {
+                "order_id": order.pk,
+                "customer": order.customer,
+                "item": order.item,
+                "quantity": order.quantity,
+                "amount": str(order.amount),
+            },
+            key=str(order.pk),
+        )
+    return order

@@ -1,0 +1,7 @@
+"""App configuration of the shop's shipping."""
+
+from django.apps import AppConfig
+
+
+class ShippingConfig(AppConfig):
+    name = "shipping"

@@ -1,0 +1,32 @@
+"""Find a TCP port that nobody listens on."""
+
+import socket
+
+HOST = "127.0.0.1"
+
+
+def free_port(preferred: int) -> int:
+    """The preferred port if nobody has it, else one that the system picks."""
+    if not answers(preferred) and _can_bind(preferred):
+        return preferred
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return probe.getsockname()[1]
+
+
+def answers(port: int) -> bool:
+    """Whether somebody accepts connections on this port."""
+    with socket.socket() as probe:
+        probe.settimeout(1)
+        return probe.connect_ex((HOST, port)) == 0
+
+
+def _can_bind(port: int) -> bool:
+    with socket.socket() as probe:
+        # As servers do it: connections that ended a moment ago do not count as taken.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True

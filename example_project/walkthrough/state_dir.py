@@ -1,0 +1,70 @@
+"""The folder that holds all that a demo run writes."""
+
+import fcntl
+import os
+import shutil
+from pathlib import Path
+
+from .errors import DemoFailed
+
+LOCK_NAME = "demo.lock"
+
+
+class StateDir:
+    """An empty folder for this run alone: what an earlier run left is removed."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.resolve()
+        self.path.mkdir(parents=True, exist_ok=True)
+        if any(self.path.iterdir()) and not (self.path / LOCK_NAME).exists():
+            raise DemoFailed(
+                f"{self.path} is not empty and not from an earlier demo. Give another --state-dir."
+            )
+        self._lock = self._acquire()
+        for entry in self.path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                shutil.rmtree(entry)
+            elif entry.name != LOCK_NAME:
+                entry.unlink()
+        self.logs.mkdir()
+        self.mails.mkdir()
+
+    @property
+    def logs(self) -> Path:
+        return self.path / "logs"
+
+    @property
+    def mails(self) -> Path:
+        return self.path / "mails"
+
+    @property
+    def database(self) -> Path:
+        return self.path / "shop.sqlite3"
+
+    @property
+    def environment(self) -> Path:
+        """A shell file with the settings of this run, for commands in other terminals."""
+        return self.path / "env"
+
+    @property
+    def shown(self) -> str:
+        return shown_path(self.path)
+
+    def release(self) -> None:
+        """Let another demo have the folder. The end of this process, however it comes, does too."""
+        os.close(self._lock)
+
+    def _acquire(self) -> int:
+        lock = os.open(self.path / LOCK_NAME, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(lock)
+            raise DemoFailed(f"Another demo is running in {self.path}. Stop it first.") from None
+        return lock
+
+
+def shown_path(path: Path) -> str:
+    """The path as one would type it from here."""
+    relative = os.path.relpath(path)
+    return str(path) if relative.startswith("..") else relative

@@ -1,0 +1,1 @@
+"""Handlers of the tests; most tests register their own in a registry of their own."""

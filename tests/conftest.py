@@ -1,0 +1,210 @@
+"""Which database and which broker a run uses, and the fixtures through which tests reach them."""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.helpers import Command
+from tests.services.apache_kafka import ApacheKafka
+from tests.services.base import Service, ServiceError
+from tests.services.mariadb import MariaDB
+from tests.services.postgres import PostgreSQL
+from tests.services.process import make_directory, remove_directory
+from tests.services.tansu import Tansu
+
+DATABASES: dict[str, type[Service] | None] = {"sqlite": None, "postgresql": PostgreSQL, "mariadb": MariaDB}
+BROKERS: dict[str, type[Service]] = {"tansu": Tansu, "apache": ApacheKafka}
+
+database_key = pytest.StashKey[Service]()
+directory_key = pytest.StashKey[Path]()
+header_key = pytest.StashKey[str]()
+skipped_key = pytest.StashKey[list[str]]()
+
+
+# Choosing
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("services", "servers that the tests run against")
+    group.addoption("--database", choices=sorted(DATABASES), default="sqlite", help="default: %(default)s")
+    group.addoption("--kafka", choices=sorted(BROKERS), default="tansu", help="default: %(default)s")
+    group.addoption("--database-url", metavar="URL", help="use this server (of the kind of --database), start none")
+    group.addoption("--kafka-url", metavar="URL", help="use this broker (of the kind of --kafka), start none")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "databases(*names): run on these databases only (names as in --database)")
+    config.addinivalue_line("markers", "brokers(*names): run on these brokers only (names as in --kafka)")
+    config.stash[skipped_key] = []
+    if config.option.help:
+        return
+
+    from django.conf import settings
+
+    if settings.configured:
+        raise pytest.UsageError(
+            "Django is set up before the test database is started: unset DJANGO_SETTINGS_MODULE, "
+            "and import models in fixtures and tests, not at the head of a conftest.py"
+        )
+    try:
+        os.environ["DATABASE_URL"] = _start_database(config)
+    except ServiceError as error:
+        raise pytest.UsageError(str(error)) from None
+    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+    settings._setup()  # pytest-django, next in turn, takes settings that are already loaded
+
+
+def _start_database(config: pytest.Config) -> str:
+    """Start the chosen database and return its URL."""
+    if config.option.database_url:
+        config.stash[header_key] = f"{config.option.database}, not started by this run"
+        return str(config.option.database_url)
+    kind = DATABASES[config.option.database]
+    if kind is None:
+        import sqlite3
+
+        directory = config.stash[directory_key] = make_directory("test-sqlite")
+        config.stash[header_key] = f"SQLite {sqlite3.sqlite_version}"
+        return f"sqlite:///{directory / 'db.sqlite3'}"
+    service = config.stash[database_key] = kind().start()
+    config.stash[header_key] = service.version()
+    return service.url
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if database_key in config.stash:
+        config.stash[database_key].close()
+    if directory_key in config.stash:
+        remove_directory(config.stash[directory_key])
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    if config.option.kafka_url:
+        broker = f"{config.option.kafka}, not started by this run"
+    else:
+        broker = BROKERS[config.option.kafka]().version()
+    return [f"database: {config.stash[header_key]}", f"broker: {broker}"]
+
+
+# Nothing is skipped silently: what a service cannot do is said by a marker, and any other skip fails the run.
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    chosen = {"databases": config.option.database, "brokers": config.option.kafka}
+
+    def applies(item: pytest.Item) -> bool:
+        return all(name in mark.args for kind, name in chosen.items() for mark in item.iter_markers(kind))
+
+    if others := [item for item in items if not applies(item)]:
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if applies(item)]
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    report: Any = yield
+    if report.skipped and not hasattr(report, "wasxfail"):
+        item.config.stash[skipped_key].append(item.nodeid)
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    if session.config.stash[skipped_key] and exitstatus == pytest.ExitCode.OK:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if skipped := config.stash[skipped_key]:
+        terminalreporter.section("skipped tests fail the run", red=True)
+        terminalreporter.line("Mark them with databases(...) or brokers(...) where they apply to some services only:")
+        for nodeid in skipped:
+            terminalreporter.line(f"  {nodeid}")
+
+
+# The broker
+
+
+@pytest.fixture(scope="session")
+def kafka_url(pytestconfig: pytest.Config) -> Iterator[str]:
+    """The URL of a running broker, which all tests of the run share."""
+    if pytestconfig.option.kafka_url:
+        yield pytestconfig.option.kafka_url
+        return
+    with BROKERS[pytestconfig.option.kafka]() as broker:
+        yield broker.url
+
+
+@pytest.fixture
+def topic(request: pytest.FixtureRequest) -> str:
+    """The name of a topic that no other test uses. It does not exist yet."""
+    test = re.sub(r"[^A-Za-z0-9_-]+", "-", request.node.name)[:80]
+    return f"{test}-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture
+def kafka_outbox(settings: Any, kafka_url: str, topic: str) -> dict[str, Any]:
+    """Make this process use the real broker, with topic and consumer group of this test's own; return `OUTBOX`."""
+    settings.OUTBOX = {
+        **settings.OUTBOX,
+        "BROKER": {
+            **settings.OUTBOX["BROKER"],
+            "BACKEND": "django_outbox.brokers.kafka.KafkaBroker",
+            "URL": kafka_url,
+        },
+        "TOPIC": topic,
+        # Shared groups would wait for the last test's killed members to time out.
+        "CONSUMER_GROUP": topic,
+    }
+    return dict(settings.OUTBOX)
+
+
+# Real commands
+
+
+@pytest.fixture
+def subprocess_env(transactional_db: None, kafka_outbox: Mapping[str, Any]) -> dict[str, str]:
+    """The environment of real commands: this test's database, broker, topic and consumer group.
+
+    On `transactional_db`, since another process sees only what is committed; so commands are also ended
+    before the tables are emptied.
+    """
+    from django.db import connection
+
+    server = os.environ["DATABASE_URL"]
+    name = connection.settings_dict["NAME"]
+    return {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "DATABASE_URL": f"sqlite:///{name}" if connection.vendor == "sqlite" else f"{server.rpartition('/')[0]}/{name}",
+        "OUTBOX_BACKEND": kafka_outbox["BROKER"]["BACKEND"],
+        "KAFKA_URL": kafka_outbox["BROKER"]["URL"],
+        "OUTBOX_TOPIC": kafka_outbox["TOPIC"],
+        "OUTBOX_CONSUMER_GROUP": kafka_outbox["CONSUMER_GROUP"],
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+@pytest.fixture
+def manage(subprocess_env: dict[str, str]) -> Iterator[Callable[..., Command]]:
+    """Start a Django command in a process of its own: `manage("outbox_relay", "--drain", env={"NAME": "value"})`.
+
+    Whatever still runs at the end of the test is killed; what the commands printed is part of a failure's report.
+    """
+    commands: list[Command] = []
+
+    def start(name: str, *arguments: object, env: Mapping[str, str] | None = None) -> Command:
+        command = Command(name, *arguments, env={**subprocess_env, **(env or {})})
+        commands.append(command)
+        return command
+
+    yield start
+    for command in commands:
+        command.close()
+        print(f"--- {command.name} (exit code {command.returncode})\n{command.output}")

@@ -1,0 +1,1 @@
+"""Tests of the example project, which brings settings and services of its own."""

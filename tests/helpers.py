@@ -1,0 +1,124 @@
+"""Waiting for conditions, and real commands in processes of their own."""
+
+from __future__ import annotations
+
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TypeVar
+
+from tests.services.process import spawn, stop
+
+ROOT = Path(__file__).parent.parent
+
+T = TypeVar("T")
+
+
+def wait_until(condition: Callable[[], T], timeout: float = 30, *, what: str = "") -> T:
+    """Call `condition` until it returns something true, and return that; fail after `timeout` seconds."""
+    deadline = time.monotonic() + timeout
+    while not (result := condition()):
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout:g} s: {what or condition}; at last it was {result!r}")
+        time.sleep(0.02)
+    return result
+
+
+class Command:
+    """A Django command as a real process: `Command("outbox_relay", "--drain", env=subprocess_env)`.
+
+    Its standard output and error are one stream, which can be read while it runs.
+    """
+
+    def __init__(self, name: str, *arguments: object, env: Mapping[str, str]) -> None:
+        self.name = name
+        self._lines: list[str] = []
+        self._seen = 0
+        self._ended = False
+        self._changed = threading.Condition()
+        self.process: subprocess.Popen[str] = spawn(
+            [sys.executable, "-m", "django", name, *map(str, arguments)],
+            env=env,
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        )
+        self._reader = threading.Thread(target=self._read, name=f"output of {name}", daemon=True)
+        self._reader.start()
+
+    @property
+    def output(self) -> str:
+        """All that it has printed so far."""
+        with self._changed:
+            return "\n".join(self._lines)
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit code, the negative number of the signal that ended it, or None while it runs."""
+        return self.process.poll()
+
+    def wait_for_line(self, pattern: str, timeout: float = 30) -> re.Match[str]:
+        """Wait for a line in which `pattern` (a regular expression) is found.
+
+        The search goes on after the line that the last call found, so that a second call waits for a second line.
+        """
+        expression = re.compile(pattern)
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            while True:
+                while self._seen < len(self._lines):
+                    line = self._lines[self._seen]
+                    self._seen += 1
+                    if found := expression.search(line):
+                        return found
+                left = deadline - time.monotonic()
+                if self._ended or left <= 0:
+                    ending = "it ended" if self._ended else f"{timeout:g} s passed"
+                    raise AssertionError(f"{self.name}: {ending} without a line like {pattern!r}:\n{self.output}")
+                self._changed.wait(left)
+
+    def send_signal(self, number: signal.Signals) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = 30) -> int:
+        """Wait until it ends by itself and return its exit code."""
+        try:
+            self.process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self.name} still runs after {timeout:g} s:\n{self.output}") from None
+        return self.close()
+
+    def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 30) -> int:
+        """Send a signal, wait until it ends and return its exit code."""
+        self.send_signal(number)
+        return self.wait(timeout)
+
+    def kill(self) -> None:
+        """End it at whatever instruction it is."""
+        self.process.kill()
+        self.close()
+
+    def close(self) -> int:
+        """End it and everything that it started, by force if it still runs."""
+        returncode = stop(self.process, stop_signal=signal.SIGKILL)
+        self._reader.join(10)
+        return returncode
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        with self.process.stdout as stream:
+            for line in stream:
+                with self._changed:
+                    self._lines.append(line.rstrip("\n"))
+                    self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()

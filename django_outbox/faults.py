@@ -72,6 +72,17 @@ def is_connected(using: str) -> bool:
         return False
 
 
+def drop_broken_connections() -> None:
+    """Close connections that no longer work, so that the next query makes new ones.
+
+    Not those within ``atomic()``, as in a ``TestCase``: Django's own ``close_old_connections``
+    would end that transaction.
+    """
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
+
+
 def in_one_line(error: BaseException) -> str:
     """An error's text without line breaks, for a log."""
     return " ".join(str(error).split()) or type(error).__name__

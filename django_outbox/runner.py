@@ -13,10 +13,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from django.db import close_old_connections
-
 from django_outbox.exceptions import BrokerUnavailable
-from django_outbox.faults import UNAVAILABLE, in_one_line
+from django_outbox.faults import UNAVAILABLE, drop_broken_connections, in_one_line
 
 REMINDER_SECONDS = 60.0
 BACKOFF_SECONDS = (0.5, 30.0)
@@ -126,7 +124,7 @@ class Trouble:
         extra = {"action": "trouble"}
         if self._since is None:
             self._since = self._told = now
-            self._log.error("%s: %s Trying again until it works.", self._subject, reason, extra=extra)
+            self._log.error("%s: %s Trying again until it works.", self._subject, _sentence(reason), extra=extra)
         elif now - self._told >= REMINDER_SECONDS:
             self._told = now
             self._log.error("%s, for %.0f s now: %s", self._subject, now - self._since, reason, extra=extra)
@@ -138,6 +136,11 @@ class Trouble:
             self._log.info("%s: over after %.0f s.", self._subject, self.seconds, extra={"action": "recovered"})
             self._since = None
         self.backoff.reset()
+
+
+def _sentence(reason: object) -> str:
+    text = str(reason)
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def run_through_faults(
@@ -167,7 +170,7 @@ def run_through_faults(
             wait = step()
         except (BrokerUnavailable, *UNAVAILABLE) as error:
             trouble = broker if isinstance(error, BrokerUnavailable) else database
-            close_old_connections()
+            drop_broken_connections()
             wait = trouble.report(in_one_line(error))
             if patience is not None and trouble.seconds >= patience:
                 raise

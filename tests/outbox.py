@@ -1,0 +1,207 @@
+"""Rows, brokers and handlers for tests of the pipeline."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import connection, connections
+
+from django_outbox import state
+from django_outbox.brokers.base import Outcome, Producer, ReceivedRecord, Record
+from django_outbox.brokers.memory import MemoryBroker
+from django_outbox.conf import BrokerSettings
+from django_outbox.consumer import Batch, Consumer
+from django_outbox.events import Event
+from django_outbox.fields import DatabaseNow
+from django_outbox.handlers import Registry
+from django_outbox.models import OutboxMessage
+from django_outbox.relay import Relay
+
+Status = OutboxMessage.Status
+
+_names = itertools.count()
+
+
+def make_message(status: str = Status.PENDING, **fields: Any) -> OutboxMessage:
+    """A stored message in any state, whole as the constraints want it."""
+    if status != Status.PENDING:
+        fields.setdefault("next_retry_at", None)
+        fields.setdefault("publish_count", 1)
+    if status == Status.CONSUMED:
+        fields.setdefault("consumed_at", DatabaseNow())
+    values = {"event_type": "order.created", "topic": "outbox", "payload": {"order": 1}, **fields}
+    message = OutboxMessage.objects.create(status=status, **values)
+    message.refresh_from_db()
+    return message
+
+
+def make_due(*messages: OutboxMessage) -> None:
+    """Let pending messages be due now, as if their wait were over."""
+    OutboxMessage.objects.filter(id__in=[m.id for m in messages], status=Status.PENDING).update(
+        next_retry_at=DatabaseNow()
+    )
+
+
+def row(message: OutboxMessage | int) -> OutboxMessage:
+    """The message as the database has it now."""
+    return OutboxMessage.objects.get(id=message if isinstance(message, int) else message.id)
+
+
+def statuses() -> list[str]:
+    """The state of every message, by id."""
+    return list(OutboxMessage.objects.order_by("id").values_list("status", flat=True))
+
+
+def memory_broker(**options: Any) -> MemoryBroker:
+    """A broker of its own, with one partition unless told otherwise."""
+    return MemoryBroker(BrokerSettings(url=f"memory://{next(_names)}", options={"partitions": 1, **options}))
+
+
+class ScriptedBroker(MemoryBroker):
+    """A memory broker whose answers a test decides.
+
+    ``answer`` gets the records and what the memory broker said of them, and returns or raises what
+    the relay is to see.
+    """
+
+    def __init__(self, answer: Callable[[Sequence[Record], list[Outcome]], list[Outcome]], **options: Any) -> None:
+        super().__init__(BrokerSettings(url=f"memory://{next(_names)}", options={"partitions": 1, **options}))
+        self.answer = answer
+        self.producers: list[ScriptedProducer] = []
+
+    def producer(self, timeout: float) -> Producer:
+        producer = ScriptedProducer(self, super().producer(timeout))
+        self.producers.append(producer)
+        return producer
+
+
+class ScriptedProducer(Producer):
+    def __init__(self, broker: ScriptedBroker, real: Producer) -> None:
+        self._broker = broker
+        self._real = real
+        self.is_usable = True
+        self.closed = False
+
+    @property
+    def usable(self) -> bool:
+        return self.is_usable
+
+    def send(self, records: Sequence[Record], timeout: float) -> list[Outcome]:
+        return self._broker.answer(records, self._real.send(records, timeout))
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class Pipeline:
+    """A relay and a consumer around one broker, with handlers of the test's own."""
+
+    def __init__(self, broker: MemoryBroker | None = None, **consumer_options: Any) -> None:
+        self.broker = broker or memory_broker()
+        self.handlers = Registry()
+        self.handlers.load = lambda: None  # type: ignore[method-assign]
+        self.handled: list[Event] = []
+        self.relay = Relay(self.broker, using="default")
+        self._consumer_options = consumer_options
+        self._consumer: Consumer | None = None
+
+    def on(self, event_type: str, function: Callable[[Event], Any] | None = None) -> None:
+        """Handle events of a type; by default they are kept in ``handled``."""
+        self.handlers.register(event_type, function or self.handled.append)
+
+    @property
+    def consumer(self) -> Consumer:
+        """Made at its first use, when the handlers are there."""
+        if self._consumer is None:
+            self._consumer = Consumer(self.broker, using="default", handlers=self.handlers, **self._consumer_options)
+        return self._consumer
+
+    def restart_consumer(self) -> None:
+        """As after a crash: whatever was not committed is gone."""
+        if self._consumer is not None:
+            self._consumer.close()
+        self._consumer = None
+
+    def turn(self) -> Batch:
+        """One pass of the relay, then one batch of the consumer."""
+        self.relay.run_once()
+        return self.consumer.run_once()
+
+    def run(self, turns: int = 20) -> None:
+        """Turn until nothing moves any more."""
+        for _ in range(turns):
+            done = self.relay.run_once()
+            batch = self.consumer.run_once()
+            if not done.moved and not batch.received:
+                return
+        raise AssertionError(f"still moving after {turns} turns: {statuses()}")
+
+    def deliver(self, message: OutboxMessage, **changes: Any) -> ReceivedRecord:
+        """Put a record for a message into the log, as it is or forged; returns it."""
+        from django.db.models import TextField
+        from django.db.models.functions import Cast
+
+        from django_outbox.codecs import Outgoing, encode
+
+        values = OutboxMessage.objects.values_list(*Outgoing.COLUMNS, Cast("payload", TextField())).get(id=message.id)
+        outgoing = Outgoing(*values)
+        for name, value in changes.items():
+            setattr(outgoing, name, value)
+        record = encode(outgoing, source="tests", wire_format="cloudevents")
+        self.broker.missing_topics([record.topic])
+        self.broker.producer(1).send([record], 1)
+        return self.broker.records(record.topic)[-1]
+
+
+@contextmanager
+def in_thread(work: Callable[[], Any]) -> Iterator[threading.Thread]:
+    """Run ``work`` beside the test on a connection of its own; an error in it fails the test."""
+    errors: list[BaseException] = []
+
+    def target() -> None:
+        try:
+            work()
+        except BaseException as error:  # reported below, in the test's own thread
+            errors.append(error)
+        finally:
+            connections.close_all()
+
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    try:
+        yield thread
+    finally:
+        thread.join(30)
+        assert not thread.is_alive(), "the thread does not end"
+        if errors:
+            raise errors[0]
+
+
+def is_waiting_for_a_lock() -> bool:
+    """True if some other session of this PostgreSQL database waits for a lock."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_clear_snapshot()")  # or this transaction sees old news
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        return bool(cursor.fetchone()[0])
+
+
+def fail(message: OutboxMessage, times: int = 1) -> str:
+    """Let a published message fail, be published again and so on; returns its last state."""
+    status = str(message.status)
+    for _ in range(times):
+        current = row(message)
+        status = state.mark_failed(current.id, current.publish_count, "boom", using="default")
+        if status == Status.PENDING and times > 1:
+            publish_again(message)
+    return status
+
+
+def publish_again(message: OutboxMessage, partition: int = 0, offset: int | None = None) -> None:
+    current = row(message)
+    state.mark_published([state.Published(current.id, current.publish_count + 1, partition, offset)], using="default")

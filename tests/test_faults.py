@@ -1,0 +1,110 @@
+"""Which errors of the database pass, and which are a message's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import (
+    DatabaseError,
+    DataError,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    ProgrammingError,
+    connection,
+    connections,
+    transaction,
+)
+
+from django_outbox.faults import drop_broken_connections, in_one_line, is_connected, is_passing
+from tests.app.models import Effect
+
+
+def caused(error: DatabaseError, cause: Exception, **attributes: Any) -> DatabaseError:
+    for name, value in attributes.items():
+        setattr(cause, name, value)
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize("sqlstate", ["40001", "40P01", "55P03", "57P01", "57P03", "08006", "53300"])
+def test_what_postgresql_says_of_itself_passes(sqlstate: str) -> None:
+    error = caused(OperationalError("x"), Exception(), sqlstate=sqlstate)
+    assert is_passing(error, "default")
+
+
+@pytest.mark.parametrize("sqlstate", ["57014", "22001", "23505", "42P01", "25P02"])
+def test_what_postgresql_says_of_the_statement_does_not_pass(sqlstate: str) -> None:
+    error = caused(OperationalError("x"), Exception(), sqlstate=sqlstate)
+    assert not is_passing(error, "default")
+
+
+@pytest.mark.parametrize("code", [1205, 1213, 2006, 2013, 2003])
+def test_what_mysql_says_of_itself_passes(code: int) -> None:
+    error = caused(OperationalError("x"), Exception(code, "text"))
+    assert is_passing(error, "default")
+
+
+@pytest.mark.parametrize("code", [1048, 1062, 1146, 1406])
+def test_what_mysql_says_of_the_statement_does_not_pass(code: int) -> None:
+    error = caused(OperationalError("x"), Exception(code, "text"))
+    assert not is_passing(error, "default")
+
+
+@pytest.mark.django_db
+def test_a_locked_sqlite_passes_and_a_missing_table_does_not() -> None:
+    assert is_passing(OperationalError("database is locked"), "default")
+    assert not is_passing(OperationalError("no such table: x"), "default")
+
+
+@pytest.mark.parametrize(
+    "error", [IntegrityError("x"), DataError("x"), ProgrammingError("x"), ValueError("x"), KeyError(1)]
+)
+def test_other_errors_are_the_messages_own(error: Exception) -> None:
+    assert not is_passing(error, "default")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("kind", [OperationalError, InterfaceError])
+def test_without_a_connection_what_the_driver_cannot_do_passes(kind: type[DatabaseError]) -> None:
+    connection.close()
+    assert not is_connected("default")
+    assert is_passing(kind("the connection is closed"), "default")
+
+
+@pytest.mark.django_db
+def test_a_connection_that_works_is_connected() -> None:
+    assert Effect.objects.count() == 0
+    assert is_connected("default")
+
+
+def test_a_driver_that_raises_is_not_connected(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> bool:
+        raise RuntimeError("what a driver may do")
+
+    monkeypatch.setattr(connections["default"], "connection", object())
+    monkeypatch.setattr(connections["default"], "is_usable", broken)
+    assert not is_connected("default")
+
+
+@pytest.mark.databases("postgresql")
+@pytest.mark.django_db(transaction=True)
+def test_broken_connections_are_dropped_but_not_within_a_transaction() -> None:
+    with transaction.atomic():
+        Effect.objects.count()
+        mine = connection.connection
+        drop_broken_connections()
+        assert connection.connection is mine
+    mine.close()
+    connection.errors_occurred = True
+
+    drop_broken_connections()
+
+    assert connection.connection is None
+    assert Effect.objects.count() == 0
+
+
+def test_an_error_fits_into_a_log_line() -> None:
+    assert in_one_line(ValueError("a\n  b\tc")) == "a b c"
+    assert in_one_line(ValueError()) == "ValueError"

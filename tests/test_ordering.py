@@ -1,0 +1,251 @@
+"""Order by key, through failures, retries, several relays and several consumers."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from django_outbox import state
+from django_outbox.brokers.base import Failed, Outcome
+from django_outbox.events import Event
+from django_outbox.models import OutboxMessage
+from django_outbox.relay import Relay
+from tests.outbox import Pipeline, ScriptedBroker, Status, make_due, make_message, memory_broker, row, statuses
+
+pytestmark = pytest.mark.django_db
+
+AN_HOUR = timedelta(hours=1)
+
+
+def fails_first(events: list[Event], *, times: int = 1) -> Any:
+    """A handler that keeps what it gets, but for the first deliveries, which fail."""
+    left = [times]
+
+    def handle(event: Event) -> None:
+        if left[0]:
+            left[0] -= 1
+            raise ArithmeticError("not yet")
+        events.append(event)
+
+    return handle
+
+
+def handled_payloads(pipeline: Pipeline) -> list[Any]:
+    return [event.payload for event in pipeline.handled]
+
+
+# The relay
+
+
+def test_an_earlier_message_that_waits_for_its_retry_holds_the_later_ones() -> None:
+    broker = memory_broker()
+    later = timezone.now() + AN_HOUR
+    first = make_message(message_key="a", next_retry_at=later)
+    second = make_message(message_key="a")
+    other = make_message(message_key="b")
+
+    done = Relay(broker, using="default").run_once()
+
+    assert (done.claimed, done.published, done.blocked, done.postponed) == (2, 1, 1, 1)
+    assert row(second).next_retry_at == row(first).next_retry_at
+    assert row(second).retry_count == 0
+    assert row(other).status == Status.PUBLISHED
+
+
+def test_the_same_key_of_another_topic_is_another_order() -> None:
+    make_message(message_key="a", topic="one", next_retry_at=timezone.now() + AN_HOUR)
+    other = make_message(message_key="a", topic="two")
+
+    Relay(memory_broker(), using="default").run_once()
+
+    assert row(other).status == Status.PUBLISHED
+
+
+def test_messages_without_key_have_no_order() -> None:
+    make_message(next_retry_at=timezone.now() + AN_HOUR)
+    second = make_message()
+
+    Relay(memory_broker(), using="default").run_once()
+
+    assert row(second).status == Status.PUBLISHED
+
+
+def test_ordering_none_lets_everything_pass(settings: Any) -> None:
+    settings.OUTBOX = {**settings.OUTBOX, "ORDERING": "none"}
+    make_message(message_key="a", next_retry_at=timezone.now() + AN_HOUR)
+    second = make_message(message_key="a")
+
+    Relay(memory_broker(), using="default").run_once()
+
+    assert row(second).status == Status.PUBLISHED
+
+
+def test_a_key_goes_out_in_the_order_of_ids_whatever_their_due_times() -> None:
+    broker = memory_broker()
+    now = timezone.now()
+    for minutes in (1, 3, 2):
+        make_message(message_key="a", payload=minutes, next_retry_at=now - timedelta(minutes=minutes))
+
+    Relay(broker, using="default").run_once()
+
+    assert [record.value for record in broker.records("outbox")] == [b"1", b"3", b"2"]
+
+
+def test_a_batch_that_cuts_a_key_in_two_keeps_its_order() -> None:
+    broker = memory_broker()
+    now = timezone.now()
+    # The third is due before the first two, so it comes into a batch of one before them.
+    for payload, minutes in ((1, 1), (2, 2), (3, 3)):
+        make_message(message_key="a", payload=payload, next_retry_at=now - timedelta(minutes=minutes))
+    relay = Relay(broker, using="default", batch_size=1)
+
+    for _ in range(3):
+        relay.run_once()
+
+    records = [record.value for record in broker.records("outbox")]
+    assert records == sorted(records)
+
+
+def test_a_hot_key_goes_out_in_full_batches() -> None:
+    OutboxMessage.objects.bulk_create(
+        OutboxMessage(event_type="e", topic="outbox", message_key="hot", payload=n) for n in range(300)
+    )
+    relay = Relay(memory_broker(), using="default", batch_size=100)
+
+    assert [relay.run_once().published for _ in range(4)] == [100, 100, 100, 0]
+
+
+def test_of_a_key_only_what_was_taken_before_a_failure_counts() -> None:
+    def second_fails(records: Any, outcomes: list[Outcome]) -> list[Outcome]:
+        return [outcomes[0], Failed("boom"), *outcomes[2:]]
+
+    broker = ScriptedBroker(second_fails)
+    first, second, third = (make_message(message_key="a") for _ in range(3))
+    free = make_message(message_key="b")
+
+    done = Relay(broker, using="default").run_once()
+
+    assert (done.published, done.failed) == (2, 1)
+    assert statuses() == ["published", "pending", "pending", "published"]
+    assert (row(second).retry_count, row(third).retry_count) == (1, 0)
+    assert (row(third).publish_count, row(free).publish_count) == (0, 1)
+    assert row(first).offset == 0
+
+
+# The consumer
+
+
+def test_messages_of_a_key_are_handled_in_order_through_failures() -> None:
+    pipeline = Pipeline()
+    pipeline.on("order.created", fails_first(pipeline.handled))
+    messages = [make_message(message_key="a", payload=n) for n in range(3)]
+
+    pipeline.run()
+    assert handled_payloads(pipeline) == []
+    assert statuses() == ["pending", "pending", "pending"]
+    assert [row(m).retry_count for m in messages] == [1, 0, 0]
+    assert len({row(m).next_retry_at for m in messages}) == 1
+
+    make_due(*messages)
+    pipeline.run()
+    assert handled_payloads(pipeline) == [0, 1, 2]
+    assert statuses() == ["consumed"] * 3
+
+
+def test_a_failed_message_that_was_sent_again_still_comes_first() -> None:
+    pipeline = Pipeline(batch_size=1)
+    pipeline.on("order.created", fails_first(pipeline.handled))
+    first, second = (make_message(message_key="a", payload=n) for n in range(2))
+    pipeline.turn()  # both are published, the first fails
+    make_due(first)
+    pipeline.relay.run_once()  # the first is published again, behind the second
+
+    assert pipeline.consumer.run_once().put_back == 1
+    assert (row(second).status, row(second).retry_count) == (Status.PENDING, 0)
+
+    pipeline.run()
+    assert handled_payloads(pipeline) == [0, 1]
+
+
+def test_other_keys_pass_a_failed_message() -> None:
+    pipeline = Pipeline()
+    pipeline.on("order.created", fails_first(pipeline.handled))
+    for key in ("a", "b", ""):
+        make_message(message_key=key, payload=key)
+
+    pipeline.run()
+
+    assert handled_payloads(pipeline) == ["b", ""]
+
+
+def test_later_messages_pass_a_dead_one_by_default() -> None:
+    pipeline = Pipeline()
+    pipeline.on("order.created")
+    make_message(Status.DEAD, message_key="a")
+    make_message(message_key="a", payload="later")
+
+    pipeline.run()
+
+    assert handled_payloads(pipeline) == ["later"]
+
+
+def test_on_dead_hold_parks_a_key_until_an_operator_retries(settings: Any) -> None:
+    settings.OUTBOX = {**settings.OUTBOX, "ON_DEAD": "hold"}
+    pipeline = Pipeline()
+    pipeline.on("order.created")
+    dead = make_message(Status.DEAD, message_key="a", payload="first")
+    later = make_message(message_key="a", payload="later")
+
+    pipeline.run()
+    assert handled_payloads(pipeline) == []
+    assert (row(later).status, row(later).retry_count) == (Status.PENDING, 0)
+
+    state.retry(OutboxMessage.objects.filter(id=dead.id), using="default")
+    make_due(later)
+    pipeline.run()
+    assert handled_payloads(pipeline) == ["first", "later"]
+
+
+def test_on_dead_hold_also_holds_what_was_published_already(settings: Any) -> None:
+    settings.OUTBOX = {**settings.OUTBOX, "ON_DEAD": "hold"}
+    pipeline = Pipeline()
+    pipeline.on("order.created", fails_first(pipeline.handled, times=99))
+    make_message(message_key="a", max_retry=1)
+    later = make_message(message_key="a")
+
+    pipeline.relay.run_once()
+    batch = pipeline.consumer.run_once()
+
+    assert (batch.failed, batch.put_back) == (1, 1)
+    assert statuses() == ["dead", "pending"]
+    wait = row(later).next_retry_at - row(later).updated_at  # type: ignore[operator]
+    assert wait == pytest.approx(timedelta(seconds=32), abs=timedelta(seconds=1))
+
+
+def test_an_event_that_nobody_handles_holds_nothing() -> None:
+    pipeline = Pipeline()
+    pipeline.on("order.created")
+    make_message(message_key="a", event_type="audit.written")
+    make_message(message_key="a", payload="mine")
+
+    pipeline.run()
+
+    assert handled_payloads(pipeline) == ["mine"]
+    assert statuses() == ["published", "consumed"]
+
+
+def test_of_an_abandoned_batch_no_copy_is_handled_out_of_order() -> None:
+    """A relay is killed after the second of two was taken; the next one sends both."""
+    pipeline = Pipeline()
+    pipeline.on("order.created")
+    first, second = (make_message(message_key="a", payload=n) for n in range(2))
+    pipeline.deliver(second)  # the copy: right attempt, wrong place
+    assert isinstance(first.id, int)
+
+    pipeline.run()
+
+    assert handled_payloads(pipeline) == [0, 1]
+    assert len(pipeline.broker.records("outbox")) == 3

@@ -1,0 +1,455 @@
+"""The state machine: each transition leaves only the state that it is named for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import transaction
+from django.utils import timezone
+
+from django_outbox import state
+from django_outbox.exceptions import MessageNotFound
+from django_outbox.models import OutboxMessage
+from tests.app.models import Effect
+from tests.helpers import wait_until
+from tests.outbox import (
+    Status,
+    fail,
+    in_thread,
+    is_waiting_for_a_lock,
+    make_message,
+    publish_again,
+    row,
+    statuses,
+)
+
+pytestmark = pytest.mark.django_db
+
+A_DAY = timedelta(days=1)
+
+
+def published(message: OutboxMessage, attempt: int | None = None) -> int:
+    attempt = message.publish_count + 1 if attempt is None else attempt
+    return state.mark_published([state.Published(message.id, attempt, 2, 7)], using="default")
+
+
+TRANSITIONS: dict[str, tuple[str, str, Callable[[OutboxMessage], Any]]] = {
+    "mark_published": (Status.PENDING, Status.PUBLISHED, published),
+    "mark_unsent": (
+        Status.PENDING,
+        Status.PENDING,
+        lambda m: state.mark_unsent(m.id, m.publish_count + 1, "boom", using="default"),
+    ),
+    "postpone": (
+        Status.PENDING,
+        Status.PENDING,
+        lambda m: state.postpone([m.id], timezone.now() + A_DAY, using="default"),
+    ),
+    "mark_refused": (
+        Status.PENDING,
+        Status.DEAD,
+        lambda m: state.mark_refused(m.id, "too large", using="default"),
+    ),
+    "consume": (
+        Status.PUBLISHED,
+        Status.CONSUMED,
+        lambda m: state.consume(m.id, lambda message: None, using="default"),
+    ),
+    "count_delivery": (
+        Status.PUBLISHED,
+        Status.PUBLISHED,
+        lambda m: state.count_delivery(m.id, using="default"),
+    ),
+    "mark_failed": (
+        Status.PUBLISHED,
+        Status.PENDING,
+        lambda m: state.mark_failed(m.id, m.publish_count, "boom", using="default"),
+    ),
+    "put_back": (
+        Status.PUBLISHED,
+        Status.PENDING,
+        lambda m: state.put_back(m, timedelta(0), using="default"),
+    ),
+    "mark_rejected": (
+        Status.PUBLISHED,
+        Status.DEAD,
+        lambda m: state.mark_rejected(m.id, m.publish_count, "no", using="default"),
+    ),
+    "retry": (
+        Status.DEAD,
+        Status.PENDING,
+        lambda m: state.retry(OutboxMessage.objects.filter(id=m.id), using="default"),
+    ),
+}
+
+
+@pytest.mark.parametrize("status", Status.values)
+@pytest.mark.parametrize("name", TRANSITIONS)
+def test_a_transition_leaves_only_the_state_that_it_is_for(name: str, status: str) -> None:
+    leaves, reaches, transition = TRANSITIONS[name]
+    message = make_message(status, last_error="before")
+    before = OutboxMessage.objects.values().get(id=message.id)
+
+    transition(message)
+
+    after = OutboxMessage.objects.values().get(id=message.id)
+    if status == leaves:
+        assert after["status"] == reaches
+        assert after != before
+    else:
+        assert after == before
+
+
+def test_publishing_sets_what_is_known_of_the_record() -> None:
+    message = make_message(retry_count=3, last_error="boom")
+
+    assert published(message) == 1
+
+    now = row(message)
+    assert (now.publish_count, now.partition, now.offset) == (1, 2, 7)
+    assert (now.next_retry_at, now.last_error, now.retry_count) == (None, "", 3)
+    assert now.published_at is not None
+
+
+def test_publishing_many_sets_the_place_of_each_one() -> None:
+    first, second, third = (make_message(publish_count=n) for n in (0, 0, 4))
+
+    changed = state.mark_published(
+        [
+            state.Published(first.id, 1, 0, 10),
+            state.Published(second.id, 1, 3, None),
+            state.Published(third.id, 5, 0, 11),
+        ],
+        using="default",
+    )
+
+    assert changed == 3
+    places = [(m.publish_count, m.partition, m.offset) for m in map(row, (first, second, third))]
+    assert places == [(1, 0, 10), (1, 3, None), (5, 0, 11)]
+
+
+def test_publishing_nothing_asks_nothing(django_assert_num_queries: Any) -> None:
+    with django_assert_num_queries(0):
+        assert state.mark_published([], using="default") == 0
+
+
+# Faults of the system that this package began as: each of these failed there.
+
+
+def test_regression_a_late_published_does_not_strand_a_message_that_failed_meanwhile() -> None:
+    message = make_message()
+    published(message, attempt=1)
+    assert fail(message) == Status.PENDING  # and waits for its retry
+
+    assert published(message, attempt=1) == 0  # a relay that was slow to say so
+
+    now = row(message)
+    assert now.status == Status.PENDING
+    assert now.next_retry_at is not None
+
+
+def test_regression_dead_does_not_overwrite_consumed() -> None:
+    message = make_message(Status.CONSUMED)
+
+    assert state.mark_refused(message.id, "late", using="default") is False
+    assert state.mark_rejected(message.id, 1, "late", using="default") is False
+    assert state.mark_failed(message.id, 1, "late", using="default") == Status.CONSUMED
+    assert state.mark_unsent(message.id, 2, "late", using="default") == Status.CONSUMED
+
+    assert (row(message).status, row(message).last_error) == (Status.CONSUMED, "")
+
+
+def test_regression_consumed_does_not_overwrite_dead() -> None:
+    message = make_message(Status.DEAD, last_error="why")
+    calls: list[OutboxMessage] = []
+
+    assert state.consume(message.id, calls.append, using="default") is None
+
+    assert calls == []
+    assert (row(message).status, row(message).last_error) == (Status.DEAD, "why")
+
+
+def test_regression_error_text_is_never_cut_inside_a_character() -> None:
+    message = make_message(Status.PUBLISHED)
+
+    state.mark_failed(message.id, 1, "\N{SNOWMAN}" * 3000, using="default")
+
+    assert row(message).last_error == "\N{SNOWMAN}" * 2000
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda: state.mark_failed(404, 1, "boom", using="default"),
+        lambda: state.mark_unsent(404, 1, "boom", using="default"),
+        lambda: state.consume(404, lambda message: None, using="default"),
+    ],
+    ids=["mark_failed", "mark_unsent", "consume"],
+)
+def test_regression_a_missing_row_is_not_a_success(change: Callable[[], Any]) -> None:
+    with pytest.raises(MessageNotFound, match="no outbox message 404"):
+        change()
+
+
+def test_regression_a_missing_row_is_not_counted() -> None:
+    gone = OutboxMessage(id=404, publish_count=1)
+
+    assert published(gone) == 0
+    assert state.mark_refused(404, "boom", using="default") is False
+    assert state.mark_rejected(404, 1, "boom", using="default") is False
+    assert state.count_delivery(404, using="default") is False
+    assert state.put_back(gone, timedelta(0), using="default") is False
+    with pytest.raises(MessageNotFound):
+        state.mark_consumed(gone, using="default")
+
+
+# Failing
+
+
+def test_backoff_doubles_from_one_second_to_thirty_two() -> None:
+    waits = [state.backoff(n, jitter=lambda: 0.0).total_seconds() for n in range(1, 10)]
+
+    assert waits == [1, 2, 4, 8, 16, 32, 32, 32, 32]
+
+
+def test_backoff_is_at_most_a_tenth_longer_and_never_shorter() -> None:
+    assert state.backoff(3, jitter=lambda: 1.0) == timedelta(seconds=4.4)
+    assert all(4 <= state.backoff(3).total_seconds() <= 4.4 for _ in range(100))
+    assert 32 <= state.backoff(10**6).total_seconds() <= 35.2
+
+
+def test_a_failure_is_counted_and_waits() -> None:
+    message = make_message(Status.PUBLISHED, retry_count=2, delivery_count=3)
+
+    assert state.mark_failed(message.id, 1, "boom", using="default") == Status.PENDING
+
+    now = row(message)
+    assert (now.retry_count, now.last_error, now.delivery_count) == (3, "boom", 0)
+    assert now.next_retry_at is not None
+    wait = now.next_retry_at - now.updated_at
+    assert timedelta(seconds=4) <= wait <= timedelta(seconds=4.5)
+
+
+def test_the_twentieth_failure_is_the_last_by_default() -> None:
+    message = make_message(Status.PUBLISHED)
+    assert message.max_retry == 20
+
+    assert fail(message, times=19) == Status.PENDING
+    assert fail(message) == Status.DEAD
+
+    now = row(message)
+    assert (now.retry_count, now.last_error, now.next_retry_at) == (20, "boom", None)
+
+
+@pytest.mark.parametrize("max_retry", [0, 1])
+def test_a_message_without_retries_dies_of_its_first_failure(max_retry: int) -> None:
+    message = make_message(Status.PUBLISHED, max_retry=max_retry)
+
+    assert fail(message) == Status.DEAD
+
+
+def test_a_failure_of_an_older_publication_changes_nothing() -> None:
+    message = make_message(Status.PUBLISHED, publish_count=2)
+
+    assert state.mark_failed(message.id, 1, "late", using="default") == Status.PUBLISHED
+    assert state.mark_rejected(message.id, 1, "late", using="default") is False
+
+    assert (row(message).status, row(message).retry_count) == (Status.PUBLISHED, 0)
+
+
+def test_a_failure_to_send_is_counted_and_ends_dead() -> None:
+    message = make_message(max_retry=2)
+
+    assert state.mark_unsent(message.id, 1, "boom", using="default") == Status.PENDING
+    assert state.mark_unsent(message.id, 1, "boom", using="default") == Status.DEAD
+
+
+def test_a_failure_may_bring_its_own_delay() -> None:
+    message = make_message(Status.PUBLISHED)
+
+    state.mark_failed(message.id, 1, "later", using="default", delay=timedelta(hours=1))
+
+    now = row(message)
+    assert now.next_retry_at is not None
+    assert now.next_retry_at - now.updated_at == pytest.approx(timedelta(hours=1), abs=timedelta(milliseconds=1))
+
+
+def test_error_text_names_class_text_and_place() -> None:
+    try:
+        raise LookupError("no price for 'tent'")
+    except LookupError as error:
+        text = state.error_text(error)
+
+    assert text.startswith("LookupError: no price for 'tent'\n")
+    assert 'test_state.py", line ' in text
+    assert len(text) <= 2000
+
+
+def test_error_text_leaves_out_the_frames_of_the_outbox() -> None:
+    with pytest.raises(TypeError) as caught:
+        state.backoff(None)  # type: ignore[arg-type]
+
+    assert "test_state.py" in state.error_text(caught.value)
+    assert "/state.py" not in state.error_text(caught.value)
+
+
+def test_error_text_is_what_every_database_can_store() -> None:
+    message = make_message(Status.PUBLISHED)
+
+    state.mark_failed(message.id, 1, "a\0b\ud800c", using="default")
+
+    assert row(message).last_error == "a\N{REPLACEMENT CHARACTER}b?c"
+    assert state.error_text(ValueError()) == "ValueError"
+
+
+# Consuming
+
+
+def test_consuming_commits_effects_and_state_together() -> None:
+    message = make_message(Status.PUBLISHED, last_error="of the last time")
+
+    handled = state.consume(
+        message.id, lambda m: Effect.objects.create(name="done", event_id=m.event_id), using="default"
+    )
+
+    now = row(message)
+    assert handled == now
+    assert (now.status, now.last_error) == (Status.CONSUMED, "")
+    assert now.consumed_at is not None
+    assert Effect.objects.get().event_id == str(message.event_id)
+
+
+def test_a_handler_that_raises_leaves_nothing_behind() -> None:
+    message = make_message(Status.PUBLISHED)
+
+    def handle(message: OutboxMessage) -> None:
+        Effect.objects.create(name="half", event_id=message.event_id)
+        raise ArithmeticError("boom")
+
+    with pytest.raises(ArithmeticError):
+        state.consume(message.id, handle, using="default")
+
+    assert not Effect.objects.exists()
+    assert row(message).status == Status.PUBLISHED
+
+
+def test_a_handler_that_removes_its_own_row_is_an_error() -> None:
+    message = make_message(Status.PUBLISHED)
+
+    with pytest.raises(MessageNotFound):
+        state.consume(message.id, lambda m: m.delete(), using="default")
+
+    assert row(message).status == Status.PUBLISHED
+
+
+# Putting back, postponing, retrying
+
+
+def test_what_is_put_back_is_not_counted() -> None:
+    message = make_message(Status.PUBLISHED, retry_count=2, delivery_count=1)
+
+    assert state.put_back(message, timedelta(seconds=5), using="default")
+
+    now = row(message)
+    assert (now.status, now.retry_count, now.delivery_count) == (Status.PENDING, 2, 0)
+    assert now.next_retry_at is not None
+    assert timedelta(seconds=4) < now.next_retry_at - now.updated_at <= timedelta(seconds=5)
+
+
+def test_put_back_until_a_time() -> None:
+    message = make_message(Status.PUBLISHED)
+    then = timezone.now().replace(microsecond=0) + A_DAY
+
+    state.put_back(message, then, using="default")
+
+    assert row(message).next_retry_at == then
+
+
+def test_postponing_makes_no_message_due_sooner() -> None:
+    tomorrow = timezone.now() + A_DAY
+    soon, late = make_message(), make_message(next_retry_at=tomorrow + A_DAY)
+
+    assert state.postpone([soon.id, late.id], tomorrow, using="default") == 1
+
+    assert row(soon).next_retry_at == tomorrow
+    assert row(late).next_retry_at == late.next_retry_at
+
+
+def test_postponing_behind_a_dead_message_looks_again_later() -> None:
+    message = make_message()
+
+    assert state.postpone([message.id], None, using="default") == 1
+
+    wait = row(message).next_retry_at - message.created_at  # type: ignore[operator]
+    assert timedelta(seconds=31) < wait < timedelta(seconds=40)
+
+
+def test_retrying_starts_the_counts_anew_and_keeps_the_error() -> None:
+    message = make_message(Status.DEAD, retry_count=20, delivery_count=6, last_error="why")
+
+    assert state.retry(OutboxMessage.objects.dead(), using="default") == 1
+
+    now = row(message)
+    assert (now.status, now.retry_count, now.delivery_count) == (Status.PENDING, 0, 0)
+    assert now.last_error == "why"
+    assert OutboxMessage.objects.due().get() == now
+
+
+def test_retrying_touches_only_what_was_chosen_and_is_dead() -> None:
+    for status in Status.values:
+        make_message(status)
+    other = make_message(Status.DEAD, topic="other")
+
+    assert state.retry(OutboxMessage.objects.exclude(id=other.id), using="default") == 1
+
+    assert statuses() == ["pending", "published", "consumed", "pending", "dead"]
+
+
+# Due
+
+
+def test_due_messages_come_by_time_then_id() -> None:
+    now = timezone.now()
+    third, second = make_message(next_retry_at=now), make_message(next_retry_at=now - A_DAY)
+    first = make_message(next_retry_at=now - 2 * A_DAY)
+    fourth = make_message(next_retry_at=now)
+    make_message(next_retry_at=now + A_DAY)
+    make_message(Status.PUBLISHED)
+
+    assert list(OutboxMessage.objects.due()) == [first, second, third, fourth]
+
+
+# Locks, between sessions
+
+
+@pytest.mark.databases("postgresql")
+@pytest.mark.django_db(transaction=True)
+def test_who_fails_and_who_consumes_wait_for_each_other() -> None:
+    message = make_message(Status.PUBLISHED)
+    results: list[str] = []
+
+    def fail_it() -> None:
+        results.append(state.mark_failed(message.id, 1, "boom", using="default"))
+
+    with ExitStack() as beside, transaction.atomic():
+        held = state.lock(message.id, using="default")
+        beside.enter_context(in_thread(fail_it))
+        wait_until(is_waiting_for_a_lock)
+        state.mark_consumed(held, using="default")
+
+    assert results == [Status.CONSUMED]
+    assert row(message).status == Status.CONSUMED
+
+
+def test_publishing_again_counts_up() -> None:
+    message = make_message(Status.PUBLISHED)
+    fail(message)
+
+    publish_again(message, 1, 5)
+
+    now = row(message)
+    assert (now.status, now.publish_count, now.partition, now.offset) == ("published", 2, 1, 5)

@@ -97,7 +97,7 @@ class Consumer:
         self._careful: dict[TopicPartition, int] = {}
         self._missing: set[str] = set()
         self._look_for_missing_at = 0.0
-        self._missing_trouble = Trouble(log, "A topic is missing", clock)
+        self._missing_trouble = Trouble(log, "A topic is missing", clock, level=logging.WARNING)
         self._last_record_at = clock()
         self._stop: Stop | None = None
 
@@ -181,14 +181,14 @@ class Consumer:
         looks = self._subscription is None or self._missing
         if looks and not self._in_hand and self._clock() >= self._look_for_missing_at:
             missing = self.broker.missing_topics(self.topics)
-            self._look_for_missing_at = self._clock() + MISSING_TOPICS_SECONDS if missing else 0.0
             if missing != self._missing:
                 self.close()
                 self._missing = missing
             if missing:
-                self._missing_trouble.report(
+                wait = self._missing_trouble.report(
                     f"{', '.join(sorted(missing))}. Create it, or start outbox_relay with --create-topics."
                 )
+                self._look_for_missing_at = self._clock() + min(wait, MISSING_TOPICS_SECONDS)
             else:
                 self._missing_trouble.over()
         present = self.topics - self._missing

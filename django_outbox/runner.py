@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import random
-import select
+import selectors
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,10 +42,12 @@ class Stop:
     def requested(self) -> bool:
         return self._requested
 
-    def wait(self, seconds: float) -> bool:
-        """Wait for at most this long; True if the end was requested."""
-        if not self._requested and seconds > 0:
-            select.select([self._reader], [], [], seconds)
+    def wait(self, seconds: float | None) -> bool:
+        """Wait for at most this long, None for ever; True if the end was requested."""
+        if not self._requested and (seconds is None or seconds > 0):
+            with selectors.DefaultSelector() as selector:
+                selector.register(self._reader, selectors.EVENT_READ)
+                selector.select(seconds)
         return self._requested
 
     def close(self) -> None:
@@ -54,26 +57,42 @@ class Stop:
 
 @contextmanager
 def stop_on_signals(log: logging.Logger) -> Iterator[Stop]:
-    """A ``Stop`` that SIGTERM and SIGINT request; a second signal ends the process at once."""
+    """A ``Stop`` that SIGTERM and SIGINT request; a second signal ends the process at once.
+
+    In a thread, where signals cannot be caught, it is one that only code can request.
+    """
     stop = Stop()
+    received: list[int] = []
 
     def on_signal(signum: int, frame: FrameType | None) -> None:
+        # No logging here: the signal may have interrupted a write to the same stream.
         if stop.requested:
             signal.signal(signum, signal.SIG_DFL)
             os.kill(os.getpid(), signum)
+        received.append(signum)
         stop.request()
-        log.info(
-            "%s received: finishing the work in hand. Send it again to end at once.",
-            signal.Signals(signum).name,
-            extra={"action": "stopping"},
-        )
 
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    def announce() -> None:
+        stop.wait(None)
+        if received:
+            log.info(
+                "%s received: finishing the work in hand. Send it again to end at once.",
+                signal.Signals(received[0]).name,
+                extra={"action": "stopping"},
+            )
+
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    signals = (signal.SIGTERM, signal.SIGINT) if in_main_thread else ()
+    announcer = threading.Thread(target=announce, name="outbox-stop", daemon=True)
+    announcer.start()
+    before = {number: signal.signal(number, on_signal) for number in signals}
     try:
         yield stop
     finally:
         for number, old in before.items():
             signal.signal(number, old)
+        stop.request()
+        announcer.join()
         stop.close()
 
 
@@ -101,8 +120,16 @@ class Backoff:
 class Trouble:
     """One fault that may last: logged when it starts, once a minute while it lasts, at its end."""
 
-    def __init__(self, log: logging.Logger, subject: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        log: logging.Logger,
+        subject: str,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        level: int = logging.ERROR,
+    ) -> None:
         self._log = log
+        self._level = level
         self._subject = subject
         self._clock = clock
         self._since: float | None = None
@@ -124,10 +151,12 @@ class Trouble:
         extra = {"action": "trouble"}
         if self._since is None:
             self._since = self._told = now
-            self._log.error("%s: %s Trying again until it works.", self._subject, _sentence(reason), extra=extra)
+            self._log.log(
+                self._level, "%s: %s Trying again until it works.", self._subject, _sentence(reason), extra=extra
+            )
         elif now - self._told >= REMINDER_SECONDS:
             self._told = now
-            self._log.error("%s, for %.0f s now: %s", self._subject, now - self._since, reason, extra=extra)
+            self._log.log(self._level, "%s, for %.0f s now: %s", self._subject, now - self._since, reason, extra=extra)
         return self.backoff.next()
 
     def over(self) -> None:

@@ -208,3 +208,14 @@ def manage(subprocess_env: dict[str, str]) -> Iterator[Callable[..., Command]]:
     for command in commands:
         command.close()
         print(f"--- {command.name} (exit code {command.returncode})\n{command.output}")
+
+
+@pytest.fixture
+def stop() -> Iterator[Any]:
+    """A request to end, for the loops of relay and consumer; made at the end of the test at the latest."""
+    from django_outbox.runner import Stop
+
+    stop = Stop()
+    yield stop
+    stop.request()
+    stop.close()

@@ -76,4 +76,6 @@ OUTBOX = {
     "SOURCE": "tests",
     "TOPIC": env.str("OUTBOX_TOPIC", default="outbox"),
     "CONSUMER_GROUP": env.str("OUTBOX_CONSUMER_GROUP", default="tests"),
+    "WIRE_FORMAT": env.str("OUTBOX_WIRE_FORMAT", default="cloudevents"),
+    "MAX_DELIVERIES": env.int("OUTBOX_MAX_DELIVERIES", default=5),
 }

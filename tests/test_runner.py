@@ -39,7 +39,8 @@ class PatientStop(Stop):
         self.clock = clock
         self.waits: list[float] = []
 
-    def wait(self, seconds: float) -> bool:
+    def wait(self, seconds: float | None) -> bool:
+        assert seconds is not None
         self.waits.append(seconds)
         self.clock.now += seconds
         return self.requested
@@ -93,6 +94,21 @@ def test_a_signal_requests_the_stop_and_the_old_handler_comes_back(
 
     assert signal.getsignal(number) is before
     assert f"{number.name} received: finishing the work in hand." in caplog.text
+
+
+def test_in_a_thread_there_is_a_stop_but_no_signal() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    seen: list[Any] = []
+
+    def work() -> None:
+        with stop_on_signals(log) as stop:
+            seen.extend([stop.requested, signal.getsignal(signal.SIGTERM)])
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(30)
+
+    assert seen == [False, before]
 
 
 # Backoff and trouble

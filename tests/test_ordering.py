@@ -237,6 +237,19 @@ def test_an_event_that_nobody_handles_holds_nothing() -> None:
     assert statuses() == ["published", "consumed"]
 
 
+def test_one_that_had_its_turn_and_was_lost_holds_nothing() -> None:
+    """Its offset has been passed: waiting for it would be waiting for ever."""
+    pipeline = Pipeline()
+    pipeline.on("order.created")
+    make_message(Status.PUBLISHED, message_key="a", partition=0, offset=0)
+    pipeline.deliver(make_message(event_type="of.nobody"))  # takes the offset 0
+    make_message(message_key="a", payload="later")
+
+    pipeline.run()
+
+    assert handled_payloads(pipeline) == ["later"]
+
+
 def test_of_an_abandoned_batch_no_copy_is_handled_out_of_order() -> None:
     """A relay is killed after the second of two was taken; the next one sends both."""
     pipeline = Pipeline()

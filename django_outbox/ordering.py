@@ -11,8 +11,10 @@ from collections.abc import Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from django.db import connections
 from django.db.models import Min, Q
 
+from django_outbox import postgresql
 from django_outbox.codecs import Outgoing
 from django_outbox.conf import settings
 from django_outbox.models import OutboxMessage
@@ -38,10 +40,15 @@ def unsent_before(batch: Sequence[Outgoing], *, using: str) -> dict[tuple[str, s
     keyed = [message for message in batch if message.message_key]
     if not keyed or settings.ordering != "key":
         return {}
+    statuses = [Status.PENDING.value, *_dead_that_hold()]
+    if connections[using].vendor == "postgresql":
+        last_ids = {(message.topic, message.message_key): message.id for message in keyed}
+        found = postgresql.unsent_before(last_ids.values(), [message.id for message in keyed], statuses, using=using)
+        return {(topic, key): Earlier(id, status, due_at) for topic, key, id, status, due_at in found}
     messages = OutboxMessage.objects.using(using).order_by()
     firsts = (
         messages.filter(
-            status__in=[Status.PENDING, *_dead_that_hold()],
+            status__in=statuses,
             topic__in={message.topic for message in keyed},
             message_key__in={message.message_key for message in keyed},
             id__lt=keyed[-1].id,
@@ -89,4 +96,4 @@ def unhandled_before(message: OutboxMessage, known_types: Collection[str], *, us
 
 
 def _dead_that_hold() -> list[str]:
-    return [Status.DEAD] if settings.on_dead == "hold" else []
+    return [Status.DEAD.value] if settings.on_dead == "hold" else []

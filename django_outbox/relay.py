@@ -8,12 +8,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from operator import attrgetter
 
-from django.db import transaction
+from django.db import connections, transaction
 from django.db.models import TextField
 from django.db.models.functions import Cast
 
-from django_outbox import state
+from django_outbox import postgresql, state
 from django_outbox.brokers.base import (
     MISSING_TOPIC,
     Acknowledged,
@@ -188,12 +189,13 @@ class Relay:
         batch = self._claim()
         done = Pass(claimed=len(batch))
         notes: list[Note] = []
-        sendable = self._in_order(batch, done) if settings.ordering == "key" else batch
+        sendable = self._in_order(batch, done)
         records: list[Record] = []
         outcomes: list[Outcome] = []
+        source, wire_format = settings.source, settings.wire_format
         for message in sendable:
             try:
-                records.append(encode(message, source=settings.source, wire_format=settings.wire_format))
+                records.append(encode(message, source=source, wire_format=wire_format))
             except (ValueError, TypeError, AttributeError) as error:
                 outcomes.append(Refused(f"It cannot be encoded: {error}"))
             else:
@@ -205,18 +207,24 @@ class Relay:
         return done, notes
 
     def _due(self) -> OutboxQuerySet:
+        return OutboxMessage.objects.using(self.using).due().except_topics(self._left_alone())
+
+    def _left_alone(self) -> list[str]:
         now = self._clock()
-        parked = [topic for topic, parked in self._parked.items() if parked.until > now]
-        return OutboxMessage.objects.using(self.using).due().except_topics(parked)
+        return [topic for topic, parked in self._parked.items() if parked.until > now]
 
     def _claim(self) -> list[Outgoing]:
         """Lock due rows; in the order of their ids, which is the order of their writing."""
-        rows = (
-            self._due()
-            .select_for_update(skip_locked=True)
-            .values_list(*Outgoing.COLUMNS, Cast("payload", TextField()))[: self.batch_size]
-        )
-        return sorted((Outgoing(*row) for row in rows), key=lambda message: message.id)
+        if connections[self.using].vendor == "postgresql":
+            batch = postgresql.claim_due(self.batch_size, self._left_alone(), using=self.using)
+        else:
+            rows = (
+                self._due()
+                .select_for_update(skip_locked=True)
+                .values_list(*Outgoing.COLUMNS, Cast("payload", TextField()))[: self.batch_size]
+            )
+            batch = [Outgoing(*row) for row in rows]
+        return sorted(batch, key=attrgetter("id"))
 
     def _in_order(self, batch: Sequence[Outgoing], done: Pass) -> list[Outgoing]:
         """Leave out what has an earlier, unsent message of its key outside of the batch.

@@ -21,15 +21,16 @@ from __future__ import annotations
 import os
 import random
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from django.db import connections, transaction
-from django.db.models import Case, F, QuerySet, Value, When
-from django.db.models.fields import BigIntegerField, IntegerField
+from django.db.models import F, QuerySet
+from django.db.models.expressions import RawSQL
 
+from django_outbox import postgresql
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import ERROR_LENGTH, OutboxMessage
@@ -87,41 +88,38 @@ def mark_published(published: Sequence[Published], *, using: str) -> int:
     """
     if not published:
         return 0
-    changed = 0
+    if connections[using].vendor == "postgresql":
+        return postgresql.mark_published(published, using=using)
     by_attempt: dict[int, list[Published]] = {}
     for message in published:
         by_attempt.setdefault(message.attempt, []).append(message)
-    for attempt, messages in by_attempt.items():
-        places = {
-            "partition": _by_id(((m.id, m.partition) for m in messages), IntegerField()),
-            "offset": _by_id(((m.id, m.offset) for m in messages), BigIntegerField()),
-        }
-        changed += (
-            _messages(using)
-            .filter(
-                id__in=[message.id for message in messages],
-                status=Status.PENDING,
-                publish_count=attempt - 1,
-            )
-            .update(
-                status=Status.PUBLISHED,
-                publish_count=attempt,
-                published_at=DatabaseNow(),
-                updated_at=DatabaseNow(),
-                next_retry_at=None,
-                last_error="",
-                **places,
-            )
+    return sum(
+        _messages(using)
+        .filter(
+            id__in=[message.id for message in messages],
+            status=Status.PENDING,
+            publish_count=attempt - 1,
         )
-    return changed
+        .update(
+            status=Status.PUBLISHED,
+            publish_count=attempt,
+            partition=_by_id({message.id: message.partition for message in messages}),
+            offset=_by_id({message.id: message.offset for message in messages}),
+            published_at=DatabaseNow(),
+            updated_at=DatabaseNow(),
+            next_retry_at=None,
+            last_error="",
+        )
+        for attempt, messages in by_attempt.items()
+    )
 
 
-def _by_id(values: Any, field: Any) -> Any:
-    pairs = list(values)
-    if len(pairs) == 1:
-        return pairs[0][1]
-    cases = [When(id=id, then=Value(value, field)) for id, value in pairs if value is not None]
-    return Case(*cases, default=None, output_field=field) if cases else None
+def _by_id(numbers: Mapping[int, int | None]) -> RawSQL:
+    """A number for each id. Written as text: Django takes a hundred times as long for its ``Case``."""
+    cases = " ".join(
+        f"WHEN {int(id)} THEN {'NULL' if number is None else int(number)}" for id, number in numbers.items()
+    )
+    return RawSQL(f"CASE id {cases} END", [])  # noqa: S611  # nothing but numbers
 
 
 # pending -> pending

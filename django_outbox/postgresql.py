@@ -1,0 +1,124 @@
+"""PostgreSQL's own statements for what the relay does all the time.
+
+They say what the ORM says for other databases, in a fraction of the time: arrays instead of a
+parameter a row, text as the database has it, and no query to compile at each pass.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+
+from django.db import connections
+
+from django_outbox.codecs import Outgoing
+
+# Lock due messages, passing over those that another relay has locked.
+CLAIM_DUE = """
+    SELECT id, event_id::text, event_type, event_version, topic, message_key, headers::text,
+           created_at, publish_count, payload::text
+    FROM django_outbox_outboxmessage
+    WHERE status = 'pending' AND next_retry_at <= statement_timestamp() AND topic <> ALL(%s)
+    ORDER BY next_retry_at, id
+    LIMIT %s
+    FOR UPDATE SKIP LOCKED
+"""
+
+# For the last message of each topic and key in a batch, the first unsent one before it that is not
+# in the batch.
+UNSENT_BEFORE = """
+    SELECT last.topic, last.message_key, earlier.id, earlier.status, earlier.next_retry_at
+    FROM django_outbox_outboxmessage AS last
+    CROSS JOIN LATERAL (
+        SELECT id, status, next_retry_at
+        FROM django_outbox_outboxmessage AS message
+        WHERE message.topic = last.topic
+          AND message.message_key = last.message_key
+          AND message.status = ANY(%s)
+          AND message.id < last.id
+          AND message.id <> ALL(%s::bigint[])
+        ORDER BY id
+        LIMIT 1
+    ) AS earlier
+    WHERE last.id = ANY(%s::bigint[])
+"""
+
+# Mark what the broker acknowledged, changing it from pending to published.
+MARK_PUBLISHED = """
+    UPDATE django_outbox_outboxmessage AS message
+    SET status = 'published',
+        publish_count = acknowledged.attempt,
+        "partition" = acknowledged."partition",
+        "offset" = acknowledged."offset",
+        published_at = statement_timestamp(),
+        updated_at = statement_timestamp(),
+        next_retry_at = NULL,
+        last_error = ''
+    FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::bigint[])
+         AS acknowledged(id, attempt, "partition", "offset")
+    WHERE message.id = acknowledged.id
+      AND message.status = 'pending'
+      AND message.publish_count = acknowledged.attempt - 1
+"""
+
+
+def claim_due(limit: int, without_topics: Sequence[str], *, using: str) -> list[Outgoing]:
+    """Lock and read due messages, by due time."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(CLAIM_DUE, [list(without_topics), limit])
+        rows = cursor.fetchall()
+    return [
+        Outgoing(
+            id=id,
+            event_id=event_id,
+            event_type=event_type,
+            event_version=event_version,
+            topic=topic,
+            message_key=message_key,
+            headers=_object(headers),
+            created_at=created_at,
+            publish_count=publish_count,
+            payload_json=payload_json,
+        )
+        for (
+            id,
+            event_id,
+            event_type,
+            event_version,
+            topic,
+            message_key,
+            headers,
+            created_at,
+            publish_count,
+            payload_json,
+        ) in rows
+    ]
+
+
+def unsent_before(
+    last_ids: Iterable[int], ids: Iterable[int], statuses: Sequence[str], *, using: str
+) -> list[tuple[str, str, int, str, datetime | None]]:
+    """Topic, key, id, state and due time of what comes before the last ones of their keys."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(UNSENT_BEFORE, [list(statuses), _array(ids), _array(last_ids)])
+        found: list[tuple[str, str, int, str, datetime | None]] = cursor.fetchall()
+    return found
+
+
+def mark_published(published: Sequence[tuple[int, int, int | None, int | None]], *, using: str) -> int:
+    """Mark (id, attempt, partition, offset); returns how many messages that changed."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(MARK_PUBLISHED, [_array(column) for column in zip(*published, strict=True)])
+        return int(cursor.rowcount)
+
+
+def _array(numbers: Iterable[int | None]) -> str:
+    """An array of numbers as PostgreSQL reads it. The driver takes ten times as long to write one."""
+    items = ",".join(["NULL" if number is None else str(number) for number in numbers])
+    return f"{{{items}}}"
+
+
+def _object(text: str) -> dict[str, str]:
+    value: dict[str, str] = json.loads(text) if text != "{}" else {}
+    return value

@@ -44,6 +44,32 @@ UNSENT_BEFORE = """
     WHERE last.id = ANY(%s::bigint[])
 """
 
+# Let what is behind some messages, in their keys, wait as long as they do, but for what another relay
+# has in hand.
+POSTPONE = """
+    UPDATE django_outbox_outboxmessage AS message
+    SET next_retry_at = waiting.until, updated_at = statement_timestamp()
+    FROM (
+        SELECT later.id, due.until
+        FROM django_outbox_outboxmessage AS earlier
+        CROSS JOIN LATERAL (
+            SELECT coalesce(
+                earlier.next_retry_at, statement_timestamp() + make_interval(secs => %s)
+            ) AS until
+        ) AS due
+        JOIN django_outbox_outboxmessage AS later
+          ON later.topic = earlier.topic
+         AND later.message_key = earlier.message_key
+         AND later.id > earlier.id
+        WHERE earlier.id = ANY(%s::bigint[])
+          AND earlier.status IN ('pending', 'dead')
+          AND later.status = 'pending'
+          AND later.next_retry_at < due.until
+        FOR UPDATE OF later SKIP LOCKED
+    ) AS waiting
+    WHERE message.id = waiting.id
+"""
+
 # Mark what the broker acknowledged, changing it from pending to published.
 MARK_PUBLISHED = """
     UPDATE django_outbox_outboxmessage AS message
@@ -104,6 +130,13 @@ def unsent_before(
         cursor.execute(UNSENT_BEFORE, [list(statuses), _array(ids), _array(last_ids)])
         found: list[tuple[str, str, int, str, datetime | None]] = cursor.fetchall()
     return found
+
+
+def postpone(earlier_ids: Iterable[int], seconds_behind_dead: float, *, using: str) -> int:
+    """Let what is behind these messages wait; returns how many messages wait longer than before."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(POSTPONE, [seconds_behind_dead, _array(earlier_ids)])
+        return int(cursor.rowcount)
 
 
 def mark_published(published: Sequence[tuple[int, int, int | None, int | None]], *, using: str) -> int:

@@ -6,7 +6,6 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from operator import attrgetter
 
@@ -28,8 +27,9 @@ from django_outbox.brokers.base import (
 from django_outbox.codecs import Outgoing, encode
 from django_outbox.conf import settings
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotCreated
-from django_outbox.faults import in_one_line
+from django_outbox.faults import UNAVAILABLE, in_one_line
 from django_outbox.models import OutboxMessage, OutboxQuerySet
+from django_outbox.notify import QUIET_SECONDS, Listener
 from django_outbox.ordering import unsent_before
 from django_outbox.runner import Stop, Trouble, run_through_faults
 
@@ -52,7 +52,7 @@ class Pass:
         failed: could not be sent and wait for a retry, or are dead as it was the last.
         dead: can never be sent.
         blocked: were not sent, as an earlier message of their key comes first.
-        postponed: of the blocked, those that now wait as long as the earlier one.
+        postponed: these and others behind an earlier one that now wait as long as it does.
     """
 
     claimed: int = 0
@@ -115,6 +115,9 @@ class Relay:
         self._producer: Producer | None = None
         self._parked: dict[str, _Parked] = {}
         self._idle = False
+        self._listener = Listener(using)
+        self._listens = settings.notify and connections[using].vendor == "postgresql"
+        self._alert_until = 0.0
 
     def run(self, stop: Stop, *, drain: bool = False) -> None:
         """Work until told to stop or, with ``drain``, until nothing is due.
@@ -126,12 +129,23 @@ class Relay:
         """
 
         def step() -> float | None:
+            if self._listens and not self._listener.is_open and not drain:
+                self._listens = self._listener.open()
             done = self.run_once()
             if done.moved:
                 return 0.0
             if drain and not done.claimed:
                 return None
-            return self.poll_interval
+            return QUIET_SECONDS if self._clock() < self._alert_until else self.poll_interval
+
+        def wait_for_work(seconds: float) -> None:
+            try:
+                if self._listener.wait(stop, seconds):
+                    self._idle = False
+                    self._alert_until = self._clock() + 2 * QUIET_SECONDS
+            except UNAVAILABLE:
+                self._listener.close()
+                raise
 
         try:
             run_through_faults(
@@ -139,6 +153,7 @@ class Relay:
                 step,
                 log=log,
                 patience=settings.publish_timeout if drain else None,
+                wait_for_work=wait_for_work,
                 clock=self._clock,
             )
             if drain and self._parked:
@@ -147,7 +162,11 @@ class Relay:
             self.close()
 
     def close(self) -> None:
-        """Let go of the producer. The relay may be used again: it makes another."""
+        """Let go of all connections. The relay may be used again: it makes others."""
+        self._listener.close()
+        self._drop_producer()
+
+    def _drop_producer(self) -> None:
         if self._producer is not None:
             self._producer.close()
             self._producer = None
@@ -167,12 +186,12 @@ class Relay:
             with transaction.atomic(using=self.using):
                 done, notes = self._pass(producer)
         except BrokerUnavailable:
-            self.close()
+            self._drop_producer()
             raise
         for note in notes:  # only now are they true
             note()
         if not producer.usable:
-            self.close()
+            self._drop_producer()
         self._idle = not done.moved
         return done
 
@@ -229,23 +248,22 @@ class Relay:
     def _in_order(self, batch: Sequence[Outgoing], done: Pass) -> list[Outgoing]:
         """Leave out what has an earlier, unsent message of its key outside of the batch.
 
-        If that one waits for its retry, those behind it wait as long, so that they do not fill
-        batch after batch.
+        If that one waits for its retry, all that is behind it in its key waits as long.
         """
         blockers = unsent_before(batch, using=self.using)
         if not blockers:
             return list(batch)
         sendable = []
-        blocked: dict[datetime | None, list[int]] = {}
+        blocked_by: set[int] = set()
         for message in batch:
             blocker = blockers.get((message.topic, message.message_key))
             if blocker is None or blocker.id > message.id:
                 sendable.append(message)
             else:
-                blocked.setdefault(blocker.due_at, []).append(message.id)
-        for due_at, ids in blocked.items():
-            done.postponed += state.postpone(ids, due_at, using=self.using)
-        done.blocked = len(batch) - len(sendable)
+                blocked_by.add(blocker.id)
+        if blocked_by:
+            done.blocked = len(batch) - len(sendable)
+            done.postponed = state.postpone(blocked_by, using=self.using)
         return sendable
 
     def _apply(

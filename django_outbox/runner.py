@@ -13,12 +13,19 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Protocol
 
 from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.faults import UNAVAILABLE, drop_broken_connections, in_one_line
 
 REMINDER_SECONDS = 60.0
 BACKOFF_SECONDS = (0.5, 30.0)
+
+
+class HasFileno(Protocol):
+    """What the operating system can wait for, such as a socket."""
+
+    def fileno(self) -> int: ...
 
 
 class Stop:
@@ -42,11 +49,15 @@ class Stop:
     def requested(self) -> bool:
         return self._requested
 
-    def wait(self, seconds: float | None) -> bool:
-        """Wait for at most this long, None for ever; True if the end was requested."""
+    def wait(self, seconds: float | None, *others: HasFileno) -> bool:
+        """Wait for at most this long, None for ever; True if the end was requested.
+
+        The wait also ends when there is something to read from one of the ``others``.
+        """
         if not self._requested and (seconds is None or seconds > 0):
             with selectors.DefaultSelector() as selector:
-                selector.register(self._reader, selectors.EVENT_READ)
+                for source in (self._reader, *others):
+                    selector.register(source, selectors.EVENT_READ)
                 selector.select(seconds)
         return self._requested
 
@@ -178,6 +189,7 @@ def run_through_faults(
     *,
     log: logging.Logger,
     patience: float | None = None,
+    wait_for_work: Callable[[float], object] | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Call ``step`` until it returns None or ``stop`` is requested, whatever happens meanwhile.
@@ -186,6 +198,8 @@ def run_through_faults(
         stop: ends the loop, and any wait in it at once.
         step: returns the seconds to wait before the next call; None means that all is done.
         log: where faults are told, once each.
+        wait_for_work: waits between calls; None takes ``stop.wait``. Waits after a fault are always
+            ``stop.wait``.
         patience: seconds after which a fault that lasts is raised; None waits for ever.
         clock: seconds, monotonic.
 
@@ -197,15 +211,15 @@ def run_through_faults(
     while not stop.requested:
         try:
             wait = step()
-        except (BrokerUnavailable, *UNAVAILABLE) as error:
-            trouble = broker if isinstance(error, BrokerUnavailable) else database
-            drop_broken_connections()
-            wait = trouble.report(in_one_line(error))
-            if patience is not None and trouble.seconds >= patience:
-                raise
-        else:
             broker.over()
             database.over()
             if wait is None:
                 return
-        stop.wait(wait)
+            (wait_for_work or stop.wait)(wait)
+        except (BrokerUnavailable, *UNAVAILABLE) as error:
+            trouble = broker if isinstance(error, BrokerUnavailable) else database
+            drop_broken_connections()
+            delay = trouble.report(in_one_line(error))
+            if patience is not None and trouble.seconds >= patience:
+                raise
+            stop.wait(delay)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import random
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -134,19 +134,32 @@ def mark_unsent(message_id: int, attempt: int, error: BaseException | str, *, us
     return _count_failure(message_id, Status.PENDING, attempt - 1, error, None, using)
 
 
-def postpone(message_ids: Sequence[int], until: datetime | None, *, using: str) -> int:
-    """Let messages wait for an earlier one of their key, uncounted; returns how many wait longer.
+def postpone(earlier_ids: Collection[int], *, using: str) -> int:
+    """Let all that is behind these messages, in their keys, wait as long as they do, uncounted.
 
-    ``until`` is when the earlier one is due; None if it is dead, so that nobody knows: they look
-    again after the longest backoff.
+    All of it and not only a batch, so that a hundred thousand messages behind one that fails do not
+    come up, batch after batch, before anything else. What waits behind a dead message looks again
+    after the longest backoff. Returns how many messages wait longer than before.
     """
-    waiting = _messages(using).filter(id__in=message_ids, status=Status.PENDING)
-    if until is None:
-        return waiting.update(
-            next_retry_at=DatabaseNow() + timedelta(seconds=MAX_BACKOFF_SECONDS),
-            updated_at=DatabaseNow(),
+    if connections[using].vendor == "postgresql":
+        return postgresql.postpone(earlier_ids, MAX_BACKOFF_SECONDS, using=using)
+    earlier = _messages(using).filter(id__in=earlier_ids, status__in=[Status.PENDING, Status.DEAD])
+    return sum(_postpone(message, using) for message in earlier)
+
+
+def _postpone(earlier: OutboxMessage, using: str) -> int:
+    until = earlier.next_retry_at or DatabaseNow() + timedelta(seconds=MAX_BACKOFF_SECONDS)
+    return (
+        _messages(using)
+        .filter(
+            status=Status.PENDING,
+            topic=earlier.topic,
+            message_key=earlier.message_key,
+            id__gt=earlier.id,
+            next_retry_at__lt=until,
         )
-    return waiting.filter(next_retry_at__lt=until).update(next_retry_at=until, updated_at=DatabaseNow())
+        .update(next_retry_at=until, updated_at=DatabaseNow())
+    )
 
 
 # pending -> dead

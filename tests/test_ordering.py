@@ -6,6 +6,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 from django.utils import timezone
 
 from django_outbox import state
@@ -133,6 +134,27 @@ def test_of_a_key_only_what_was_taken_before_a_failure_counts() -> None:
     assert (row(second).retry_count, row(third).retry_count) == (1, 0)
     assert (row(third).publish_count, row(free).publish_count) == (0, 1)
     assert row(first).offset == 0
+
+
+@pytest.mark.databases("postgresql")
+def test_a_hundred_thousand_blocked_messages_do_not_keep_a_free_one_back() -> None:
+    """They come first by their due time, and all wait for one that fails."""
+    make_message(message_key="failing", next_retry_at=timezone.now() + AN_HOUR)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO django_outbox_outboxmessage (event_id, event_type, event_version, topic,"
+            " message_key, payload, headers, status, publish_count, delivery_count, retry_count,"
+            " max_retry, last_error) SELECT gen_random_uuid(), 'e', 'v1', 'outbox', 'failing', '1',"
+            " '{}', 'pending', 0, 0, 0, 20, '' FROM generate_series(1, 100000)"
+        )
+    free = make_message(message_key="free")
+    relay = Relay(memory_broker(), using="default")
+
+    first, second = relay.run_once(), relay.run_once()
+
+    assert (first.published, first.postponed) == (0, 100_000)
+    assert (second.claimed, second.published) == (1, 1)
+    assert row(free).status == Status.PUBLISHED
 
 
 # The consumer

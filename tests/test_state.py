@@ -37,6 +37,11 @@ def published(message: OutboxMessage, attempt: int | None = None) -> int:
     return state.mark_published([state.Published(message.id, attempt, 2, 7)], using="default")
 
 
+def something_before(message: OutboxMessage) -> OutboxMessage:
+    """A message that this one has to wait for."""
+    return make_message(id=message.id - 1, message_key=message.message_key, next_retry_at=timezone.now() + A_DAY)
+
+
 TRANSITIONS: dict[str, tuple[str, str, Callable[[OutboxMessage], Any]]] = {
     "mark_published": (Status.PENDING, Status.PUBLISHED, published),
     "mark_unsent": (
@@ -47,7 +52,7 @@ TRANSITIONS: dict[str, tuple[str, str, Callable[[OutboxMessage], Any]]] = {
     "postpone": (
         Status.PENDING,
         Status.PENDING,
-        lambda m: state.postpone([m.id], timezone.now() + A_DAY, using="default"),
+        lambda m: state.postpone([something_before(m).id], using="default"),
     ),
     "mark_refused": (
         Status.PENDING,
@@ -91,7 +96,7 @@ TRANSITIONS: dict[str, tuple[str, str, Callable[[OutboxMessage], Any]]] = {
 @pytest.mark.parametrize("name", TRANSITIONS)
 def test_a_transition_leaves_only_the_state_that_it_is_for(name: str, status: str) -> None:
     leaves, reaches, transition = TRANSITIONS[name]
-    message = make_message(status, last_error="before")
+    message = make_message(status, id=1000, message_key="k", last_error="before")
     before = OutboxMessage.objects.values().get(id=message.id)
 
     transition(message)
@@ -369,23 +374,39 @@ def test_put_back_until_a_time() -> None:
     assert row(message).next_retry_at == then
 
 
-def test_postponing_makes_no_message_due_sooner() -> None:
+def test_what_waits_behind_a_message_waits_as_long_and_never_shorter() -> None:
     tomorrow = timezone.now() + A_DAY
-    soon, late = make_message(), make_message(next_retry_at=tomorrow + A_DAY)
+    before = make_message(message_key="k")
+    earlier = make_message(message_key="k", next_retry_at=tomorrow)
+    soon = make_message(message_key="k")
+    late = make_message(message_key="k", next_retry_at=tomorrow + A_DAY)
+    others = [make_message(message_key="j"), make_message(message_key="k", topic="other")]
 
-    assert state.postpone([soon.id, late.id], tomorrow, using="default") == 1
+    assert state.postpone([earlier.id], using="default") == 1
 
     assert row(soon).next_retry_at == tomorrow
-    assert row(late).next_retry_at == late.next_retry_at
+    for message in (before, late, *others):
+        assert row(message).next_retry_at == message.next_retry_at
 
 
-def test_postponing_behind_a_dead_message_looks_again_later() -> None:
-    message = make_message()
+def test_what_waits_behind_a_dead_message_looks_again_later() -> None:
+    dead = make_message(Status.DEAD, message_key="k")
+    message = make_message(message_key="k")
 
-    assert state.postpone([message.id], None, using="default") == 1
+    assert state.postpone([dead.id], using="default") == 1
 
     wait = row(message).next_retry_at - message.created_at  # type: ignore[operator]
     assert timedelta(seconds=31) < wait < timedelta(seconds=40)
+
+
+@pytest.mark.parametrize("status", [Status.PUBLISHED, Status.CONSUMED])
+def test_nothing_waits_behind_a_message_that_went_out_meanwhile(status: str) -> None:
+    gone = make_message(status, message_key="k")
+    message = make_message(message_key="k")
+
+    assert state.postpone([gone.id], using="default") == 0
+
+    assert row(message).next_retry_at == message.next_retry_at
 
 
 def test_retrying_starts_the_counts_anew_and_keeps_the_error() -> None:

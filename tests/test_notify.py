@@ -1,0 +1,160 @@
+"""NOTIFY: the relay is woken after a commit, and still polls."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connection, transaction
+from django.test.utils import CaptureQueriesContext
+
+from django_outbox import Event, notify, publish, publish_many
+from django_outbox.notify import Listener
+from django_outbox.relay import Relay
+from django_outbox.runner import Stop
+from tests.helpers import wait_until
+from tests.outbox import Status, in_thread, memory_broker, row
+
+pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.django_db(transaction=True)]
+
+
+@pytest.fixture(autouse=True)
+def notifying(settings: Any) -> None:
+    settings.OUTBOX = {**settings.OUTBOX, "NOTIFY": True}
+    notify._last_at.clear()
+
+
+@pytest.fixture
+def listener() -> Iterator[Listener]:
+    listener = Listener("default")
+    assert listener.open()
+    notify._last_at.clear()
+    yield listener
+    listener.close()
+
+
+def publish_now() -> Any:
+    with transaction.atomic():
+        return publish("order.created", {})
+
+
+def test_a_commit_notifies(listener: Listener, stop: Stop) -> None:
+    publish_now()
+    assert listener.wait(stop, 30)
+    assert not listener.wait(stop, 0)
+
+
+def test_publish_many_notifies_once(listener: Listener, stop: Stop) -> None:
+    with CaptureQueriesContext(connection) as queries, transaction.atomic():
+        publish_many([Event(type="order.created", payload=n) for n in range(50)])
+
+    assert [query["sql"] for query in queries if "NOTIFY" in query["sql"]] == ["NOTIFY django_outbox"]
+    assert listener.wait(stop, 30)
+
+
+def test_a_rollback_notifies_nobody(listener: Listener, stop: Stop) -> None:
+    with transaction.atomic():
+        publish("order.created", {})
+        transaction.set_rollback(True)
+
+    assert not listener.wait(stop, 0.05)
+
+
+def test_the_notification_comes_after_the_commit_not_within() -> None:
+    with CaptureQueriesContext(connection) as queries:
+        publish_now()
+
+    statements = [query["sql"] for query in queries]
+    assert statements.index("NOTIFY django_outbox") > statements.index("COMMIT")
+
+
+def test_a_burst_costs_at_most_a_hundred_notifications_a_second() -> None:
+    started = time.monotonic()
+    with CaptureQueriesContext(connection) as queries:
+        for _ in range(100):
+            publish_now()
+    seconds = time.monotonic() - started
+
+    sent = sum("NOTIFY" in query["sql"] for query in queries)
+    assert 1 <= sent <= seconds * 100 + 1
+
+
+def test_a_failure_to_notify_is_no_failure_to_publish(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(notify, "CHANNEL", "not a channel")
+
+    message = publish_now()
+
+    assert row(message).status == Status.PENDING
+    assert "The relay was not notified: syntax error" in caplog.text
+
+
+def test_without_the_setting_nothing_is_sent(settings: Any) -> None:
+    settings.OUTBOX = {**settings.OUTBOX, "NOTIFY": False}
+    with CaptureQueriesContext(connection) as queries:
+        publish_now()
+
+    assert not any("NOTIFY" in query["sql"] for query in queries)
+
+
+def test_the_relay_is_woken_long_before_it_would_look(stop: Stop) -> None:
+    relay = Relay(memory_broker(), using="default", poll_interval=30)
+    with in_thread(lambda: relay.run(stop)):
+        try:
+            wait_until(lambda: relay._listener.is_open and relay._idle)
+            messages = [publish_now() for _ in range(20)]
+            wait_until(lambda: all(row(m).status == Status.PUBLISHED for m in messages), 10)
+        finally:
+            stop.request()
+
+
+def test_a_relay_whose_listening_connection_is_lost_listens_again(stop: Stop, caplog: pytest.LogCaptureFixture) -> None:
+    relay = Relay(memory_broker(), using="default", poll_interval=30)
+    with in_thread(lambda: relay.run(stop)):
+        try:
+            wait_until(lambda: relay._listener.is_open and relay._idle)
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND query LIKE 'LISTEN %'"
+                )
+            wait_until(lambda: "The database: " in caplog.text)
+            wait_until(lambda: relay._listener.is_open and relay._idle)
+            message = publish_now()
+            wait_until(lambda: row(message).status == Status.PUBLISHED, 10)
+        finally:
+            stop.request()
+
+
+def test_behind_a_transaction_pooler_the_relay_polls_and_says_so(
+    stop: Stop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(notify, "SELF_TEST_SECONDS", 0.05)
+    monkeypatch.setattr(Listener, "_is_readable", lambda self, seconds: False)
+    relay = Relay(memory_broker(), using="default", poll_interval=0.01)
+    with in_thread(lambda: relay.run(stop)):
+        try:
+            wait_until(lambda: "NOTIFY does not arrive" in caplog.text)
+            message = publish_now()
+            wait_until(lambda: row(message).status == Status.PUBLISHED, 10)
+        finally:
+            stop.request()
+
+    warnings = [r for r in caplog.records if r.levelno == logging.WARNING]
+    assert len(warnings) == 1
+
+
+def test_a_lost_connection_is_told_as_django_tells_it(listener: Listener, stop: Stop) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN %'")
+
+    def wait_for_it() -> None:
+        while not stop.requested:  # the server's last words come first
+            listener.wait(stop, 30)
+
+    with pytest.raises(OperationalError):
+        wait_for_it()

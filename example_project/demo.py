@@ -30,9 +30,18 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--state-dir",
         type=Path,
+        metavar="FOLDER",
         default=Path(__file__).resolve().parent / ".demo",
         help="where database, e-mails and logs go; emptied at the start (default: %(default)s)",
     )
+    for name, port in (("broker", 9092), ("web", 8000)):
+        parser.add_argument(
+            f"--{name}-port",
+            type=int,
+            default=port,
+            metavar="N",
+            help="if it is taken, any free one; 0: any free one (default: %(default)s)",
+        )
     return parser.parse_args()
 
 
@@ -50,12 +59,17 @@ def main() -> int:
         services = None
         try:
             state_dir = StateDir(options.state_dir)
-            services = Services(state_dir, interrupts.pause)
+            services = Services(
+                state_dir,
+                interrupts.pause,
+                broker_port=options.broker_port,
+                web_port=options.web_port,
+            )
             Story(screen, services, interrupts.pause).tell(stay=options.stay)
         except Stopped as stopped:
             interrupts.ignore()
             screen.finish_table()
-            screen.say("Stopping everything that this demo started.")
+            screen.heading("Stopping everything that this demo started.")
             return stopped.exit_code
         except DemoFailed as failure:
             screen.finish_table()
@@ -68,7 +82,7 @@ def main() -> int:
             interrupts.ignore()
             if services is not None:
                 services.stop()
-                screen.say(f"All stopped. Database, e-mails and logs: {services.state_dir.shown}")
+                screen.heading(f"Stopped. Database, e-mails and logs: {services.state_dir.shown}")
     return 0
 
 

@@ -16,6 +16,4 @@ class OrderForm(forms.ModelForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["item"].choices = [
-            (item.value, f"{item.label}, {PRICES[item]}") for item in Item
-        ]
+        self.fields["item"].choices = [(item.value, f"{item.label}, {PRICES[item]}") for item in Item]

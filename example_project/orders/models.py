@@ -11,9 +11,7 @@ class Order(models.Model):
 
     customer = models.EmailField("e-mail")
     item = models.CharField(max_length=40, choices=Item)
-    quantity = models.PositiveSmallIntegerField(
-        default=1, validators=[MinValueValidator(1), MaxValueValidator(100)]
-    )
+    quantity = models.PositiveSmallIntegerField(default=1, validators=[MinValueValidator(1), MaxValueValidator(100)])
     amount = models.DecimalField(max_digits=10, decimal_places=2, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
 

@@ -23,6 +23,7 @@ class OrderRow:
     def as_json(self) -> dict[str, object]:
         return {
             "id": self.order.pk,
+            "customer": self.order.customer,
             "item": self.order.get_item_display(),
             "quantity": self.order.quantity,
             "grams": self.grams,
@@ -48,9 +49,7 @@ def latest_orders(limit: int = SHOWN) -> list[OrderRow]:
     orders = list(orders[:limit])
     messages: dict[str, list[OutboxMessage]] = defaultdict(list)
     keys = [str(order.pk) for order in orders]
-    for message in OutboxMessage.objects.filter(
-        message_key__in=keys, event_type__startswith="order."
-    ).order_by("pk"):
+    for message in OutboxMessage.objects.filter(message_key__in=keys, event_type__startswith="order.").order_by("pk"):
         messages[message.message_key].append(message)
     return [_row(order, messages[str(order.pk)]) for order in orders]
 

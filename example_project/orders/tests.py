@@ -76,9 +76,7 @@ class PageTests(TestCase):
         self.assertContains(response, '<span class="state pending">pending</span>', count=2)
 
     def test_a_bad_order_is_refused_with_its_reason(self):
-        response = self.client.post(
-            reverse("orders:index"), {"customer": "ada", "item": "yacht", "quantity": "0"}
-        )
+        response = self.client.post(reverse("orders:index"), {"customer": "ada", "item": "yacht", "quantity": "0"})
 
         self.assertEqual(response.status_code, HTTPStatus.UNPROCESSABLE_ENTITY)
         self.assertContains(response, "valid email", status_code=HTTPStatus.UNPROCESSABLE_ENTITY)
@@ -95,9 +93,7 @@ class PageTests(TestCase):
         response = self.client.get(reverse("orders:list"))
 
         self.assertContains(response, "KeyError: &#x27;&lt;piano&gt;&#x27;")
-        self.assertContains(
-            response, reverse("admin:django_outbox_deadletter_change", args=[message.pk])
-        )
+        self.assertContains(response, reverse("admin:django_outbox_deadletter_change", args=[message.pk]))
 
     def test_the_list_for_programs(self):
         order = place_order("ada@example.com", "umbrella", 1)
@@ -105,6 +101,7 @@ class PageTests(TestCase):
         listed = self.client.get(reverse("orders:json")).json()["orders"]
 
         self.assertEqual([entry["id"] for entry in listed], [order.pk])
+        self.assertEqual(listed[0]["customer"], "ada@example.com")
         self.assertEqual(listed[0]["item"], "Umbrella")
         self.assertEqual(listed[0]["mails_sent"], 0)
         self.assertEqual(

@@ -61,9 +61,7 @@ TEMPLATES = [
 
 # The messages live in the same database as the orders: that is what makes one transaction of both.
 DATABASES: dict[str, dict[str, Any]] = {
-    "default": env.db_url(
-        "DATABASE_URL", default=f"sqlite:///{quote(str(BASE_DIR / 'shop.sqlite3'))}"
-    ),
+    "default": env.db_url("DATABASE_URL", default=f"sqlite:///{quote(str(BASE_DIR / 'shop.sqlite3'))}"),
 }
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # SQLite has no row locks. IMMEDIATE takes the write lock when a transaction begins, so that

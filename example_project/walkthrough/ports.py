@@ -6,12 +6,13 @@ HOST = "127.0.0.1"
 
 
 def free_port(preferred: int) -> int:
-    """The preferred port if nobody has it, else one that the system picks."""
-    if not answers(preferred) and _can_bind(preferred):
+    """The preferred port if nobody has it, else (or for 0) one that the system picks."""
+    if preferred and not answers(preferred) and _can_bind(preferred):
         return preferred
     with socket.socket() as probe:
         probe.bind((HOST, 0))
-        return probe.getsockname()[1]
+        port: int = probe.getsockname()[1]
+        return port
 
 
 def answers(port: int) -> bool:

@@ -8,7 +8,7 @@ import os
 import shutil
 import textwrap
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from . import table
@@ -24,9 +24,7 @@ class Screen:
         self._size = shutil.get_terminal_size()
         terminal = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._colour = terminal and not os.environ.get("NO_COLOR")
-        self._redraws = (
-            terminal and self._size.columns > table.WIDTH and self._size.lines >= MIN_HEIGHT
-        )
+        self._redraws = terminal and self._size.columns > table.WIDTH and self._size.lines >= MIN_HEIGHT
         self._started = time.monotonic()
         self._seen: list[Order] = []
         self._below: list[Order] = []
@@ -48,8 +46,13 @@ class Screen:
         """Lines that are to stand as they are, such as commands."""
         self._write([f"    {line}" for line in lines])
 
+    def details(self, lines: Iterable[str]) -> None:
+        """Lines that say no more than the table above, should there be one."""
+        if not self._redraws:
+            self.lines(*lines)
+
     def problem(self, text: str) -> None:
-        self._write(["", *text.splitlines(), ""])
+        self._write(["", *text.splitlines()])
 
     def show(self, orders: Sequence[Order]) -> None:
         """Bring the table, or the list of changes, up to date."""

@@ -37,10 +37,17 @@ class Service:
 class Services:
     """All processes that the demo has started, in a common environment."""
 
-    def __init__(self, state_dir: StateDir, pause: Callable[[float], None]) -> None:
+    def __init__(
+        self,
+        state_dir: StateDir,
+        pause: Callable[[float], None],
+        *,
+        broker_port: int,
+        web_port: int,
+    ) -> None:
         self.state_dir = state_dir
-        self.broker_port = free_port(9092)
-        self.web_port = free_port(8000)
+        self.broker_port = free_port(broker_port)
+        self.web_port = free_port(web_port)
         self.admin_password = secrets.token_hex(4)
         self._pause = pause
         self._running: list[Service] = []
@@ -85,9 +92,7 @@ class Services:
         while service.process.poll() is None:
             self.check()
             if time.monotonic() > deadline:
-                raise DemoFailed(
-                    f"manage.py {name} did not end within {seconds:.0f} s.", look_at=(name,)
-                )
+                raise DemoFailed(f"manage.py {name} did not end within {seconds:.0f} s.", look_at=(name,))
             self._pause(0.05)
         self._forget(service)
         if service.process.returncode != 0:

@@ -34,6 +34,7 @@ class Order:
     """One order with its messages, as the shop shows it."""
 
     id: int
+    customer: str
     item: str
     quantity: int
     mails_sent: int
@@ -96,7 +97,8 @@ class Shop:
     def _get(self, path: str, data: bytes | None = None) -> bytes:
         try:
             with self._opener.open(self._url + path, data, timeout=SECONDS) as response:
-                return response.read()
+                content: bytes = response.read()
+                return content
         except OSError as error:
             message = f"The shop's page {self._url}{path} did not work: {error}."
             raise DemoFailed(message, look_at=("shop",)) from error
@@ -107,6 +109,7 @@ def parse_orders(text: bytes | str) -> list[Order]:
     orders = [
         Order(
             id=order["id"],
+            customer=order["customer"],
             item=order["item"],
             quantity=order["quantity"],
             mails_sent=order["mails_sent"],

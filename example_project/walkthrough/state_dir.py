@@ -17,9 +17,7 @@ class StateDir:
         self.path = path.resolve()
         self.path.mkdir(parents=True, exist_ok=True)
         if any(self.path.iterdir()) and not (self.path / LOCK_NAME).exists():
-            raise DemoFailed(
-                f"{self.path} is not empty and not from an earlier demo. Give another --state-dir."
-            )
+            raise DemoFailed(f"{self.path} is not empty and not from an earlier demo. Give another --state-dir.")
         self._lock = self._acquire()
         for entry in self.path.iterdir():
             if entry.is_dir() and not entry.is_symlink():

@@ -23,7 +23,9 @@ class DemoProcess:
     def __init__(self, folder: Path, *, terminal: bool = False) -> None:
         self.state_dir = folder / "state"
         self._output = folder / "output"
-        command = [sys.executable, str(EXAMPLE / "demo.py"), "--state-dir", str(self.state_dir)]
+        # Any ports: a person's demo, or that of another test run, may have the usual ones.
+        command = [sys.executable, str(EXAMPLE / "demo.py"), "--broker-port", "0", "--web-port", "0"]
+        command += ["--state-dir", str(self.state_dir)]
         environment: Mapping[str, str] = os.environ
         if terminal:
             command = [sys.executable, "-c", IN_TERMINAL, *command]

@@ -19,6 +19,7 @@ def manage(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
     clean = {name: value for name, value in os.environ.items() if name not in OURS}
     return subprocess.run(
         [sys.executable, str(EXAMPLE / "manage.py"), *arguments],
+        cwd=EXAMPLE,
         env={**clean, "PYTHONPATH": str(ROOT), "DATABASE_URL": "sqlite://:memory:", **environment},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,

@@ -37,7 +37,7 @@ SHIPPED = Message(8, "order.shipped", "consumed", 0, 3, "")
 
 
 def order(*messages: Message, number: int = 4, mails_sent: int = 0) -> Order:
-    return Order(number, "Grand piano", 1, mails_sent, messages)
+    return Order(number, "clara@example.com", "Grand piano", 1, mails_sent, messages)
 
 
 # Reading the shop
@@ -52,10 +52,8 @@ def test_orders_are_read_oldest_first() -> None:
         "max_retry": 3,
         "last_error": "",
     }
-    listed = [
-        {"id": n, "item": "Teapot", "quantity": 2, "mails_sent": 1, "messages": [message]}
-        for n in (2, 1)
-    ]
+    shown = {"customer": "ada@example.com", "item": "Teapot", "quantity": 2, "mails_sent": 1, "messages": [message]}
+    listed = [{"id": 2, **shown}, {"id": 1, **shown}]
 
     orders = parse_orders(json.dumps({"orders": listed}))
 
@@ -88,15 +86,12 @@ def test_an_order_is_done_at_the_end_of_its_chain(entry: Order, done: bool) -> N
 
 
 def test_changes_name_old_and_new_state() -> None:
-    assert table.changes([], [order(PENDING)]) == [
-        "order 4 (1 x Grand piano): order.created pending"
-    ]
+    assert table.changes([], [order(PENDING)]) == ["order 4 (1 x Grand piano): order.created pending"]
     assert table.changes([order(PENDING)], [order(PUBLISHED)]) == [
         "order 4 (1 x Grand piano): order.created pending -> published"
     ]
     assert table.changes([order(FAILED)], [order(DEAD)]) == [
-        "order 4 (1 x Grand piano): order.created pending -> dead, failed 3 of 3: "
-        "KeyError: 'grand-piano'"
+        "order 4 (1 x Grand piano): order.created pending -> dead, failed 3 of 3: KeyError: 'grand-piano'"
     ]
 
 
@@ -212,6 +207,10 @@ def test_a_free_port_is_taken_as_preferred() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     assert free_port(port) == port
+
+
+def test_no_preference_is_any_free_port() -> None:
+    assert free_port(0) > 0
 
 
 def test_what_an_earlier_demo_left_is_removed(tmp_path: Path) -> None:

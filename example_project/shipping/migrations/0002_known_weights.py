@@ -6,9 +6,7 @@ GRAMS = {"teapot": 900, "desk-lamp": 1_400, "cookbook": 750, "umbrella": 480}
 
 
 def add_weights(apps, schema_editor):
-    weights = apps.get_model("shipping", "ParcelWeight").objects.using(
-        schema_editor.connection.alias
-    )
+    weights = apps.get_model("shipping", "ParcelWeight").objects.using(schema_editor.connection.alias)
     weights.bulk_create(weights.model(item=item, grams=grams) for item, grams in GRAMS.items())
 
 

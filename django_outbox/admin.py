@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import uuid
+from contextlib import suppress
 from typing import Any
 
 from django.contrib import admin, messages
-from django.db.models import Model, QuerySet
+from django.db import router
+from django.db.models import Model, Q, QuerySet
 from django.http import HttpRequest
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -69,22 +71,20 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
-        """Search by what a term can be, each an index look-up; no scan of the payloads."""
+        """Find what is called exactly so; payloads and errors are not searched."""
         term = search_term.strip()
         if not term:
             return queryset, False
-        try:
-            return queryset.filter(event_id=uuid.UUID(term)), False
-        except ValueError:
-            pass
-        matches = queryset.filter(message_key=term)
-        if term.isascii() and term.isdigit() and int(term) < 2**63:
-            matches = queryset.filter(id=int(term)) | matches
-        return matches, False
+        wanted = Q(message_key=term)
+        if term.isascii() and term.isdigit() and len(term) < 20:
+            wanted |= Q(id=int(term))
+        with suppress(ValueError):
+            wanted |= Q(event_id=uuid.UUID(term))
+        return queryset.filter(wanted), False
 
     @admin.action(description=_("Retry dead letters"), permissions=["retry"])
     def retry(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        retried = state.retry(queryset, using=queryset.db)
+        retried = state.retry(queryset, using=router.db_for_write(OutboxMessage))
         self.message_user(
             request,
             ngettext(

@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from difflib import get_close_matches
 from typing import Any
 
+from django.conf import settings as django_settings
 from django.core.checks import CheckMessage, Error, Warning
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_outbox.brokers.base import get_broker
 from django_outbox.conf import OutboxSettings, settings
-from django_outbox.models import OutboxMessage
+from django_outbox.models import TOPIC_LENGTH, OutboxMessage
+from django_outbox.publishing import is_topic
 
 _SOURCE_HINT = 'Name this service, as in OUTBOX = {"SOURCE": "shop"}.'
 _IMMEDIATE_HINT = (
@@ -60,7 +63,32 @@ def check_databases(databases: Sequence[str] | None = None, **kwargs: Any) -> li
                     id="django_outbox.E006",
                 )
             )
+        found += _notify(connection)
+    if not django_settings.USE_TZ:
+        found.append(
+            Warning(
+                "USE_TZ is False, so the times of messages are those of the database's clock and zone.",
+                hint="Set USE_TZ = True, or expect ce_time and the admin's times to be off by the zone.",
+                id="django_outbox.W003",
+            )
+        )
     return found
+
+
+def _notify(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
+    try:
+        wanted = settings.notify
+    except ImproperlyConfigured:
+        return []  # told already, as a wrong value
+    if not wanted or connection.vendor == "postgresql":
+        return []
+    return [
+        Warning(
+            f'OUTBOX["NOTIFY"] has no effect on the database {connection.alias!r}, which is no PostgreSQL.',
+            hint="The relay polls it. Set POLL_INTERVAL for a shorter latency.",
+            id="django_outbox.W002",
+        )
+    ]
 
 
 def _unknown_keys(given: Any, known: Sequence[str], place: str) -> list[CheckMessage]:
@@ -90,15 +118,21 @@ def _values(raw: Any) -> list[CheckMessage]:
                 getattr(settings, key.lower())
             except ImproperlyConfigured as error:
                 found.append(_wrong_value(str(error)))
-    if settings.raw.get("NOTIFY") is True:
-        found.append(
-            Warning(
-                'OUTBOX["NOTIFY"] has no effect yet: the relay polls.',
-                hint="Remove it, and set POLL_INTERVAL for a shorter latency.",
-                id="django_outbox.W002",
-            )
-        )
+    found += [_wrong_value(text) for text in _wrong_topics()]
     return found
+
+
+def _wrong_topics() -> list[str]:
+    try:
+        places = {'OUTBOX["TOPIC"]': settings.topic}
+        places |= {f'OUTBOX["ROUTES"][{pattern!r}]': topic for pattern, topic in settings.routes.items()}
+    except ImproperlyConfigured:
+        return []  # told already
+    return [
+        f"{place} is no Kafka topic: {topic!r}. Those are of letters, digits, '.', '_' and '-', {TOPIC_LENGTH} at most."
+        for place, topic in places.items()
+        if not is_topic(topic)
+    ]
 
 
 def _wrong_value(text: str) -> CheckMessage:

@@ -17,6 +17,7 @@ from django_outbox.exceptions import UnreadableRecord
 
 RESERVED_PREFIX = "ce_"
 CONTENT_TYPE = "content-type"
+_MAX_ID = 2**63 - 1
 
 
 @dataclass(slots=True)
@@ -144,7 +145,7 @@ def decode(record: ReceivedRecord) -> Incoming:
 def _decode_cloudevent(headers: dict[str, bytes]) -> Incoming:
     version = _text(headers, "ce_specversion")
     if not version.startswith("1."):
-        raise UnreadableRecord(f"CloudEvents version {version!r} is not known")
+        raise UnreadableRecord(f"CloudEvents version {version[:20]!r} is not known")
     return Incoming(
         source=_text(headers, "ce_source"),
         event_id=_text(headers, "ce_id"),
@@ -187,10 +188,10 @@ def _number(headers: dict[str, bytes], name: str) -> int | None:
     if name not in headers:
         return None
     text = _text(headers, name)
-    if not (text.isascii() and text.isdigit() and _is_id(int(text[:20]))):
+    if not (text.isascii() and text.isdigit() and len(text) <= len(str(_MAX_ID)) and _is_id(int(text))):
         raise UnreadableRecord(f"header {name} is not a whole number in range")
     return int(text)
 
 
 def _is_id(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 < value < 2**63
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= _MAX_ID

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,6 +18,10 @@ DEFAULT_RETENTION: dict[str, timedelta | None] = {
     "published": timedelta(days=7),
     "dead": None,
 }
+LARGEST_COUNT = 32767
+LONGEST_WAIT = timedelta(days=1)
+LONGEST_RETENTION = timedelta(days=36500)
+_DOTTED_PATH = re.compile(r"[\w.]+\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +77,13 @@ class OutboxSettings:
         for key in ("BACKEND", "URL"):
             value = raw.get(key, DEFAULT_BACKEND if key == "BACKEND" else DEFAULT_URL)
             if not isinstance(value, str) or not value:
-                raise _wrong(f'BROKER"]["{key}', value, "text", secret=key == "URL")
+                raise _wrong(f'BROKER"]["{key}', value, "text", secret=True)
             values[key.lower()] = value
+        if not _DOTTED_PATH.match(values["backend"]):
+            # Not shown: somebody may have put the URL here.
+            raise ImproperlyConfigured(
+                f'OUTBOX["BROKER"]["BACKEND"] takes the dotted path of a class, such as {DEFAULT_BACKEND}.'
+            )
         for key in ("OPTIONS", "PRODUCER_OPTIONS", "CONSUMER_OPTIONS"):
             value = raw.get(key, {})
             if not isinstance(value, Mapping):
@@ -109,7 +119,7 @@ class OutboxSettings:
 
     @property
     def consumer_group(self) -> str:
-        return self._text("CONSUMER_GROUP", self.source)
+        return self._text("CONSUMER_GROUP", "") if "CONSUMER_GROUP" in self.raw else self.source
 
     @property
     def wire_format(self) -> Literal["cloudevents", "envelope"]:
@@ -160,11 +170,13 @@ class OutboxSettings:
     @property
     def retention(self) -> dict[str, timedelta | None]:
         """How long messages are kept after their last change, by status; None keeps them."""
-        takes = 'a dict of timedeltas or None by "consumed", "published" and "dead"'
+        takes = 'a dict of timedeltas (or None: keep them) by "consumed", "published" and "dead"'
         given = self._get("RETENTION", {}, Mapping, takes)
         for status, age in given.items():
             if status not in DEFAULT_RETENTION or not (age is None or isinstance(age, timedelta)):
                 raise _wrong("RETENTION", given, takes)
+            if age is not None and not timedelta(0) <= age <= LONGEST_RETENTION:
+                raise _wrong("RETENTION", age, "ages from nothing to a hundred years, or None")
         return {**DEFAULT_RETENTION, **given}
 
     def _get(self, key: str, default: Any, kind: type, takes: str) -> Any:
@@ -187,14 +199,16 @@ class OutboxSettings:
 
     def _count(self, key: str, default: int) -> int:
         value = self.raw.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise _wrong(key, value, "a whole number from 1")
+        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST_COUNT:
+            raise _wrong(key, value, f"a whole number from 1 to {LARGEST_COUNT}")
         return value
 
     def _seconds(self, key: str, default: float) -> float:
         value = self.raw.get(key, default)
-        if not isinstance(value, (int, float)) or isinstance(value, bool) or value <= 0:
-            raise _wrong(key, value, "a number of seconds above 0")
+        if not isinstance(value, (int, float)) or isinstance(value, bool):
+            raise _wrong(key, value, "a number of seconds")
+        if not 0 < value <= LONGEST_WAIT.total_seconds():
+            raise _wrong(key, value, "a number of seconds above 0, of a day at most")
         return float(value)
 
 

@@ -12,6 +12,7 @@ from django.db.models.functions import Now
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.db.backends.base.schema import BaseDatabaseSchemaEditor
     from django.db.models.sql.compiler import SQLCompiler
 
 
@@ -40,6 +41,31 @@ class ExactCharField(models.CharField):  # type: ignore[type-arg]
             mariadb = getattr(connection, "mysql_is_mariadb", False)
             parameters["collation"] = "utf8mb4_nopad_bin" if mariadb else "utf8mb4_0900_bin"
         return parameters
+
+
+class PartialIndex(models.Index):
+    """An index on some rows, and on all of them where the database has no partial indexes.
+
+    Django's own does the same, but warns on MySQL and MariaDB before each command.
+
+    Args:
+        where: which rows; Django's ``condition`` by another name, which its check does not know.
+    """
+
+    def __init__(self, *, where: models.Q, **options: Any) -> None:
+        super().__init__(**options)
+        self.where = where
+
+    def create_sql(
+        self, model: type[models.Model], schema_editor: BaseDatabaseSchemaEditor, using: str = "", **kwargs: Any
+    ) -> Any:
+        partial = schema_editor.connection.features.supports_partial_indexes
+        index = models.Index(fields=self.fields, name=self.name, condition=self.where if partial else None)
+        return index.create_sql(model, schema_editor, using, **kwargs)
+
+    def deconstruct(self) -> tuple[str, Any, dict[str, Any]]:
+        path, arguments, options = super().deconstruct()
+        return path, arguments, {**options, "where": self.where}
 
 
 def uuid7() -> uuid.UUID:

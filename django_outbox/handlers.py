@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from importlib import import_module
+from types import CodeType
 from typing import Any, TypeVar
 
 from asgiref.sync import async_to_sync
@@ -32,13 +33,32 @@ class Handler:
     @property
     def name(self) -> str:
         """Where the function is defined."""
-        return f"{self.function.__module__}.{self.function.__qualname__}"
+        function = inspect.unwrap(self.function)
+        qualname = getattr(function, "__qualname__", None)
+        return repr(function) if qualname is None else f"{function.__module__}.{qualname}"
 
     def __call__(self, event: Event) -> None:
-        if inspect.iscoroutinefunction(self.function):
-            async_to_sync(self.function)(event)
-        else:
-            self.function(event)
+        result = self.function(event)
+        if inspect.isawaitable(result):
+            async_to_sync(_wait_for)(result)
+
+    def replaces(self, old: Handler) -> bool:
+        """True if this is the older one again, as after a second import of its module.
+
+        Not so for functions that only share a name, such as those of one factory or decorator.
+        """
+        if (self.event_type, self.topic, self.group) != (old.event_type, old.topic, old.group):
+            return False
+        if self.function == old.function:
+            return True
+        code, old_code = _code(self.function), _code(old.function)
+        if code is None or old_code is None or code is old_code:
+            return False
+        return (self.name, code.co_filename, code.co_firstlineno) == (
+            old.name,
+            old_code.co_filename,
+            old_code.co_firstlineno,
+        )
 
 
 class Registry:
@@ -56,10 +76,10 @@ class Registry:
         topic: str | None = None,
         group: str | None = None,
     ) -> None:
-        """Add a handler; one of the same name and type takes the place of the older."""
+        """Add a handler. The same once more, as by a second import, takes the place of the older."""
         new = Handler(event_type, function, topic, group)
         for index, old in enumerate(self._handlers):
-            if (old.name, old.event_type) == (new.name, new.event_type):
+            if new.replaces(old):
                 self._handlers[index] = new
                 return
         self._handlers.append(new)
@@ -112,12 +132,40 @@ def handler(event_type: str, *, topic: str | None = None, group: str | None = No
         event_type: such as ``"order.created"``.
         topic: only events that come from this topic; None takes all.
         group: only in a consumer of this group; None takes the consumer's.
+
+    Raises:
+        TypeError: if this is not how it is used.
     """
     if not isinstance(event_type, str) or not event_type:
         raise TypeError('@handler takes the event type, as in @handler("order.created").')
+    for name, value in {"topic": topic, "group": group}.items():
+        if value is not None and (not isinstance(value, str) or not value):
+            raise TypeError(f"@handler takes text or None as {name}, not {value!r}.")
 
     def register(function: Function) -> Function:
+        _require_handler(function)
         registry.register(event_type, function, topic=topic, group=group)
         return function
 
     return register
+
+
+def _require_handler(function: Any) -> None:
+    if not callable(function):
+        raise TypeError(f"@handler decorates a function, not {function!r}.")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise TypeError(f"A handler must not yield, or nothing in it would run: {function!r}.")
+    try:
+        inspect.signature(function).bind(None)
+    except TypeError:
+        raise TypeError(f"A handler takes one argument, the event: {function!r}.") from None
+    except ValueError:
+        pass  # some functions written in C do not tell
+
+
+async def _wait_for(result: Awaitable[Any]) -> None:
+    await result
+
+
+def _code(function: Any) -> CodeType | None:
+    return getattr(inspect.unwrap(function), "__code__", None)

@@ -10,7 +10,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from django_outbox.conf import settings
-from django_outbox.fields import DatabaseNow, ExactCharField, uuid7
+from django_outbox.fields import DatabaseNow, ExactCharField, PartialIndex, uuid7
 
 ERROR_LENGTH = 2000
 KEY_LENGTH = 255
@@ -64,7 +64,7 @@ class OutboxMessage(models.Model):
     message_key = ExactCharField(_("key"), max_length=KEY_LENGTH, blank=True, default="")
     payload = models.JSONField(_("payload"))
     headers = models.JSONField(_("headers"), default=dict, blank=True)
-    status = models.CharField(_("status"), max_length=9, choices=Status.choices, default=Status.PENDING)
+    status = ExactCharField(_("status"), max_length=9, choices=Status.choices, default=Status.PENDING)
     publish_count = models.PositiveIntegerField(_("times published"), default=0)
     delivery_count = models.PositiveIntegerField(_("deliveries"), default=0)
     retry_count = models.PositiveIntegerField(_("failures"), default=0)
@@ -104,18 +104,18 @@ class OutboxMessage(models.Model):
             ),
         ]
         indexes: ClassVar[list[models.Index]] = [
-            # What the relay polls. MySQL and MariaDB ignore the condition; the column is NULL
-            # there for all but pending rows, so the index stays as useful.
-            models.Index(
+            # What the relay polls. MySQL and MariaDB have no partial indexes; the column is NULL for
+            # all but pending rows, so the index is as useful there.
+            PartialIndex(
                 name="django_outbox_due",
                 fields=["next_retry_at", "id"],
-                condition=Q(status="pending"),
+                where=Q(status="pending"),
             ),
             # Whether an earlier message of a key is unfinished.
-            models.Index(
+            PartialIndex(
                 name="django_outbox_key",
                 fields=["topic", "message_key", "status", "id"],
-                condition=Q(status__in=["pending", "published", "dead"]),
+                where=Q(status__in=["pending", "published", "dead"]),
             ),
         ]
 

@@ -10,7 +10,7 @@ from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, models, router, transaction
+from django.db import DEFAULT_DB_ALIAS, connections, models, router, transaction
 from django.db.models import Value
 
 from django_outbox.codecs import CONTENT_TYPE, RESERVED_PREFIX
@@ -19,12 +19,18 @@ from django_outbox.events import Event
 from django_outbox.exceptions import InvalidMessage, TransactionRequired
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import KEY_LENGTH, TOPIC_LENGTH, OutboxMessage
+from django_outbox.notify import notify_after_commit
 
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]+\Z")
 _TYPE_LENGTH = 255
 _VERSION_LENGTH = 32
 _BULK_SIZE = 1000
 _MAX_DELAY = timedelta(days=3650)
+_MAX_RETRY = 32767
+# Lists and dicts within one another. MySQL and MariaDB store no more; and what is near to Python's
+# own limit can be encoded here, and then not deeper in the stack, where Django does it again.
+_MAX_DEPTH = 99
+_MAX_DEPTH_ON_MARIADB = 31
 
 
 def publish(
@@ -60,7 +66,8 @@ def publish(
     Raises:
         TransactionRequired: outside of ``transaction.atomic()``, unless ``REQUIRE_TRANSACTION``
             is False.
-        InvalidMessage: naming the argument that cannot be carried.
+        InvalidMessage: naming the argument that cannot be carried; nothing has been written, and
+            the transaction may go on.
     """
     using = _database(using)
     message = _message(
@@ -71,15 +78,18 @@ def publish(
             topic=topic,
             headers={} if headers is None else headers,
             version=version,
-            id=None if event_id is None else str(event_id),
-        )
+        ),
+        using,
     )
+    if event_id is not None:
+        message.event_id = _event_id(event_id)
     if max_retry is not None:
         message.max_retry = _max_retry(max_retry)
     if delay is not None:
         message.next_retry_at = DatabaseNow() + _delay(delay)
     message.save(using=using, force_insert=True)
-    return _stored(message, payload)
+    notify_after_commit(using)
+    return _stored(message)
 
 
 def publish_many(events: Iterable[Event], using: str | None = None) -> list[OutboxMessage]:
@@ -95,9 +105,13 @@ def publish_many(events: Iterable[Event], using: str | None = None) -> list[Outb
     """
     using = _database(using)
     events = list(events)
-    messages = [_message(event) for event in events]
+    messages = [_numbered_message(number, event, using) for number, event in enumerate(events, 1)]
     OutboxMessage.objects.using(using).bulk_create(messages, batch_size=_BULK_SIZE)
-    return [_stored(message, event.payload) for message, event in zip(messages, events, strict=True)]
+    if not connections[using].features.can_return_rows_from_bulk_insert:
+        _set_ids(messages, using)
+    if messages:
+        notify_after_commit(using)
+    return [_stored(message) for message in messages]
 
 
 def _database(using: str | None) -> str:
@@ -111,26 +125,43 @@ def _database(using: str | None) -> str:
     return using
 
 
-def _message(event: Event) -> OutboxMessage:
+def _numbered_message(number: int, event: Any, using: str) -> OutboxMessage:
+    if not isinstance(event, Event):
+        raise InvalidMessage("events", f"number {number} is no Event(type=..., payload=...), but {_kind(event)}")
+    try:
+        message = _message(event, using)
+        if event.id is not None:
+            message.event_id = _event_id(event.id)
+    except InvalidMessage as error:
+        raise InvalidMessage(error.field, f"{error.reason} (event number {number})") from error
+    return message
+
+
+def _set_ids(messages: list[OutboxMessage], using: str) -> None:
+    """Ask for the ids where, as on MySQL, an INSERT of several rows does not tell them."""
+    stored = OutboxMessage.objects.using(using).filter(event_id__in=[message.event_id for message in messages])
+    ids = dict(stored.values_list("event_id", "id"))
+    for message in messages:
+        message.id = ids[message.event_id]
+
+
+def _message(event: Event, using: str) -> OutboxMessage:
     event_type = _text("event_type", event.type, _TYPE_LENGTH)
     if not event_type:
         raise InvalidMessage("event_type", "it is empty; name what happened, as in order.created")
-    message = OutboxMessage(
+    return OutboxMessage(
         event_type=event_type,
         event_version=_text("version", event.version, _VERSION_LENGTH),
         topic=_topic(event_type, event.topic),
         message_key=_text("key", event.key, KEY_LENGTH),
-        payload=_payload(event.payload),
+        payload=_payload(event.payload, using),
         headers=_headers(event.headers),
     )
-    if event.id is not None:
-        message.event_id = _event_id(event.id)
-    return message
 
 
-def _stored(message: OutboxMessage, payload: Any) -> OutboxMessage:
+def _stored(message: OutboxMessage) -> OutboxMessage:
     """Drop expressions that the database has evaluated: they are read when they are asked for."""
-    if payload is None:
+    if isinstance(message.payload, Value):
         message.payload = None
     for name, value in list(message.__dict__.items()):
         if hasattr(value, "resolve_expression"):
@@ -138,7 +169,12 @@ def _stored(message: OutboxMessage, payload: Any) -> OutboxMessage:
     return message
 
 
-def _topic(event_type: str, topic: str | None) -> str:
+def is_topic(name: str) -> bool:
+    """True if Kafka allows this name for a topic."""
+    return bool(_TOPIC.match(name)) and len(name) <= TOPIC_LENGTH and name not in (".", "..")
+
+
+def _topic(event_type: str, topic: Any) -> str:
     if topic is None:
         for pattern, routed in settings.routes.items():
             if fnmatchcase(event_type, pattern):
@@ -146,19 +182,32 @@ def _topic(event_type: str, topic: str | None) -> str:
                 break
         else:
             topic = settings.topic
-    topic = _text("topic", topic, TOPIC_LENGTH)
-    if not _TOPIC.match(topic) or topic in (".", ".."):
-        raise InvalidMessage("topic", f"{topic!r} is no Kafka topic; those are letters, digits, '.', '_' and '-'")
-    return topic
+    name = _text("topic", topic, TOPIC_LENGTH)
+    if not is_topic(name):
+        raise InvalidMessage("topic", f"{name!r} is no Kafka topic; those are of letters, digits, '.', '_' and '-'")
+    return name
 
 
 def _text(field: str, value: Any, length: int) -> str:
     if not isinstance(value, str):
-        raise InvalidMessage(field, f"it must be text, not {type(value).__name__}")
+        raise InvalidMessage(field, f"it must be text, not {_kind(value)}")
     if len(value) > length:
         raise InvalidMessage(field, f"it has {len(value)} characters; {length} are allowed")
     _storable(field, value)
     return value
+
+
+def _kind(value: Any) -> str:
+    return type(value).__name__
+
+
+def _shown(value: Any) -> str:
+    """A value as an error shows it. Not every value can be: Python refuses to write huge integers."""
+    try:
+        text = repr(value)
+    except Exception:  # whatever a class of the caller's raises
+        return f"this {_kind(value)}"
+    return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _storable(field: str, text: str) -> None:
@@ -171,11 +220,14 @@ def _storable(field: str, text: str) -> None:
         raise InvalidMessage(field, "it contains half of a surrogate pair, which is not valid Unicode") from None
 
 
-def _payload(payload: Any) -> Any:
+def _payload(payload: Any, using: str) -> Any:
+    """The payload as it will be read: lists for tuples, text for keys that are numbers."""
     try:
         text = json.dumps(payload, ensure_ascii=False, allow_nan=False)
+        payload = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidMessage("payload", f"JSON cannot carry it: {error}") from error
+    _limit_depth(payload, text, using)
     if "\\u0000" in text:
         # Perhaps only the text of a backslash and "u0000": look at the strings themselves.
         _no_nul(payload)
@@ -184,14 +236,32 @@ def _payload(payload: Any) -> Any:
     return Value(None, models.JSONField()) if payload is None else payload
 
 
+def _limit_depth(payload: Any, text: str, using: str) -> None:
+    on_mariadb = getattr(connections[using], "mysql_is_mariadb", False)
+    limit = _MAX_DEPTH_ON_MARIADB if on_mariadb else _MAX_DEPTH
+    if text.count("[") + text.count("{") > limit and _depth(payload) > limit:
+        where = " on MariaDB" if on_mariadb else ""
+        raise InvalidMessage("payload", f"it is nested more than {limit} levels deep, the most that is stored{where}")
+
+
+def _depth(payload: Any) -> int:
+    """How many lists and dicts are within one another."""
+    depth = 0
+    level = [payload]
+    while level := [value for value in level if isinstance(value, (list, dict))]:
+        depth += 1
+        level = [item for value in level for item in (value.values() if isinstance(value, dict) else value)]
+    return depth
+
+
 def _no_nul(value: Any) -> None:
     if isinstance(value, str):
         _storable("payload", value)
-    elif isinstance(value, Mapping):
+    elif isinstance(value, dict):
         for name, item in value.items():
             _no_nul(name)
             _no_nul(item)
-    elif isinstance(value, (list, tuple)):
+    elif isinstance(value, list):
         for item in value:
             _no_nul(item)
 
@@ -201,32 +271,36 @@ def _headers(headers: Any) -> dict[str, str]:
         raise InvalidMessage("headers", f"they must be a dict, not {type(headers).__name__}")
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str) or not name:
-            raise InvalidMessage("headers", f"name and value of {name!r} must be text")
+            raise InvalidMessage("headers", f"name and value of {_shown(name)} must be text")
         if name.lower().startswith(RESERVED_PREFIX) or name.lower() == CONTENT_TYPE:
-            raise InvalidMessage("headers", f"{name!r} is set by the outbox itself")
+            raise InvalidMessage("headers", f"{_shown(name)} is set by the outbox itself")
         _storable("headers", name)
         _storable("headers", value)
     return dict(headers)
 
 
-def _event_id(value: str) -> uuid.UUID:
+def _event_id(value: Any) -> uuid.UUID:
+    if isinstance(value, uuid.UUID):
+        return value
     try:
         return uuid.UUID(value)
-    except ValueError:
-        raise InvalidMessage("event_id", f"{value!r} is not a UUID") from None
+    except (ValueError, TypeError, AttributeError):
+        raise InvalidMessage("event_id", f"{_shown(value)} is not a UUID") from None
 
 
 def _delay(delay: Any) -> timedelta:
     try:
         wait = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
     except (TypeError, ValueError, OverflowError):
-        raise InvalidMessage("delay", f"{delay!r} is no timedelta or number of seconds") from None
+        wait = None
+    if wait is None or isinstance(delay, bool):
+        raise InvalidMessage("delay", f"{_shown(delay)} is no timedelta or number of seconds")
     if not timedelta(0) <= wait <= _MAX_DELAY:
         raise InvalidMessage("delay", f"{wait} is not between nothing and {_MAX_DELAY.days} days")
     return wait
 
 
 def _max_retry(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= 32767:
-        raise InvalidMessage("max_retry", f"{value!r} is no whole number from 0 to 32767")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_RETRY:
+        raise InvalidMessage("max_retry", f"{_shown(value)} is no whole number from 0 to {_MAX_RETRY}")
     return value

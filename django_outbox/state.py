@@ -325,7 +325,7 @@ def _count_failure(
     with transaction.atomic(using=using):
         message = lock(message_id, using=using)
         if message.status != leaves or message.publish_count != publish_count:
-            return message.status
+            return str(message.status)
         failures = message.retry_count + 1
         alive = failures < message.max_retry
         wait = backoff(failures) if delay is None else delay
@@ -338,7 +338,7 @@ def _count_failure(
             last_error=error_text(error),
             updated_at=DatabaseNow(),
         )
-        return status
+        return str(status)
 
 
 def _give_up(messages: QuerySet[OutboxMessage], error: BaseException | str) -> bool:

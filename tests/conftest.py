@@ -35,6 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("services", "servers that the tests run against")
     group.addoption("--database", choices=sorted(DATABASES), default="sqlite", help="default: %(default)s")
     group.addoption("--kafka", choices=sorted(BROKERS), default="tansu", help="default: %(default)s")
+    group.addoption("--database-tests-only", action="store_true", help="leave out tests that use no database")
     group.addoption("--database-url", metavar="URL", help="use this server (of the kind of --database), start none")
     group.addoption("--kafka-url", metavar="URL", help="use this broker (of the kind of --kafka), start none")
 
@@ -100,11 +101,21 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     chosen = {"databases": config.option.database, "brokers": config.option.kafka}
 
     def applies(item: pytest.Item) -> bool:
+        if config.option.database_tests_only and not _uses_database(item):
+            return False
         return all(name in mark.args for kind, name in chosen.items() for mark in item.iter_markers(kind))
 
     if others := [item for item in items if not applies(item)]:
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if applies(item)]
+
+
+def _uses_database(item: pytest.Item) -> bool:
+    """Tell whether the test's outcome can depend on the database: pytest-django keeps it from all other tests."""
+    fixtures = {"db", "transactional_db", "django_db_reset_sequences", "django_db_serialized_rollback"}
+    return item.get_closest_marker("django_db") is not None or not fixtures.isdisjoint(
+        getattr(item, "fixturenames", ())
+    )
 
 
 @pytest.hookimpl(wrapper=True)

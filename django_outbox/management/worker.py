@@ -42,7 +42,10 @@ class OutboxCommand(BaseCommand):
             raise CommandError(in_one_line(error)) from error
         except (OperationalError, InterfaceError) as error:
             alias = options.get("database", DEFAULT_DB_ALIAS)
-            raise CommandError(f"The database {alias!r} does not answer: {in_one_line(error)}") from error
+            raise CommandError(
+                f"The database {alias!r} does not answer ({in_one_line(error)}): is it there, and is "
+                f'DATABASES["{alias}"] right?'
+            ) from error
 
     def require_tables(self, using: str) -> None:
         """Raise ``CommandError`` if migrations of the outbox have not been applied."""
@@ -72,21 +75,33 @@ class WorkerCommand(OutboxCommand):
     @contextmanager
     def working(self, verbosity: int) -> Iterator[Stop]:
         """Logs set up, signals caught."""
-        with logging_to(self.stderr, verbosity), stop_on_signals(self.logger) as stop:
-            yield stop
+        # On a terminal Django writes to stderr in red, but a log is not an error.
+        style = self.stderr.style_func
+        self.stderr.style_func = None
+        try:
+            with logging_to(self.stderr, verbosity), stop_on_signals(self.logger) as stop:
+                yield stop
+        finally:
+            self.stderr.style_func = style
 
 
 @contextmanager
 def logging_to(stream: Any, verbosity: int) -> Iterator[None]:
     """Let ``--verbosity`` set the level, and show the log if the project has not said where to.
 
+    A level that the project itself gave to ``django_outbox`` stays, unless another verbosity than
+    the usual is asked for.
+
     The client libraries repeat each fault every few milliseconds and know nothing of what it
-    means here: they are quiet below ``--verbosity 3``.
+    means here: they are quiet below ``--verbosity 3``, unless the project gave them a level.
     """
     outbox = logging.getLogger("django_outbox")
-    changed = [(outbox, LEVELS[verbosity])]
+    changed = []
+    if verbosity != 1 or outbox.level == logging.NOTSET:
+        changed.append((outbox, LEVELS[verbosity]))
     if verbosity < 3:
-        changed += [(logging.getLogger(name), logging.CRITICAL + 1) for name in CLIENT_LOGGERS]
+        clients = [logging.getLogger(name) for name in CLIENT_LOGGERS]
+        changed += [(client, logging.CRITICAL + 1) for client in clients if client.level == logging.NOTSET]
     levels = [(logger, logger.level) for logger, _ in changed]
     handler: logging.Handler | None = None
     if not outbox.hasHandlers():
@@ -107,8 +122,8 @@ def logging_to(stream: Any, verbosity: int) -> Iterator[None]:
             logging.getLogger("kafka").removeHandler(handler)
 
 
-def at_least(least: float, kind: Callable[[str], Any] = int) -> Callable[[str], Any]:
-    """An argparse type: a number not below ``least``."""
+def at_least(least: float, kind: Callable[[str], Any] = int, *, most: float = 2**31 - 1) -> Callable[[str], Any]:
+    """An argparse type: a number from ``least`` to ``most``."""
 
     def parse(text: str) -> Any:
         try:
@@ -117,6 +132,8 @@ def at_least(least: float, kind: Callable[[str], Any] = int) -> Callable[[str], 
             value = None
         if value is None or not value >= least:
             raise argparse.ArgumentTypeError(f"{text!r} is not a number from {least:g}")
+        if value > most:
+            raise argparse.ArgumentTypeError(f"{text!r} is too large; {most:.15g} is the most")
         return value
 
     return parse

@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from django_outbox.brokers.base import get_broker
-from django_outbox.conf import settings
+from django_outbox.conf import LARGEST_COUNT, settings
 from django_outbox.consumer import DEFAULT_BATCH_SIZE, Consumer
 from django_outbox.management.worker import WorkerCommand, at_least
 
@@ -34,7 +34,7 @@ class Command(WorkerCommand):
         )
         parser.add_argument(
             "--batch-size",
-            type=at_least(1),
+            type=at_least(1, most=LARGEST_COUNT),
             default=DEFAULT_BATCH_SIZE,
             metavar="N",
             help="Records to read at once, after which the offsets are committed (default: 100).",

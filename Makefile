@@ -30,24 +30,32 @@ help:
 demo: $(VENV)/demo.installed
 	@$(BIN)/python example_project/demo.py
 
-# Whatever is missing, be it a server or a test, fails; the report counts both runs together.
-test: $(VENV)/test.installed
-	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --database sqlite
-	$(BIN)/coverage run -m pytest --database postgresql
-	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report
+# Each part starts its own servers; what uses no database runs once, with SQLite. Whatever is missing, be it a server or
+# a test, fails; the report counts all parts together.
+COVERED = $(BIN)/coverage run -m pytest -o cache_dir=.pytest_cache
 
-# Two at a time keep two cores busy. Apache Kafka comes last and alone: it is the judge of the guarantees.
+test: $(VENV)/test.installed
+	@$(BIN)/coverage erase
+	@$(BIN)/python .ci/side_by_side.py \
+	    'SQLite: $(COVERED)/sqlite --database sqlite --ignore tests/integration' \
+	    'SQLite, integration: $(COVERED)/sqlite-integration --database sqlite tests/integration' \
+	    'PostgreSQL: $(COVERED)/postgresql --database postgresql --database-tests-only --ignore tests/integration' \
+	    'PostgreSQL, integration: $(COVERED)/postgresql-integration --database postgresql tests/integration'
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report
+
+# Tests wait more than they compute: four environments at a time keep two cores busy. Apache Kafka comes last and
+# alone: it is the judge of the guarantees, and its result is the last line.
 test-full: $(VENV)/tox.installed
-	@$(TOX) run-parallel --parallel 2 --skip-env kafka
-	@$(TOX) run -e kafka
+	@$(TOX) run-parallel --parallel 4 --skip-env kafka
+	@$(TOX) run --notest -e kafka
+	@$(TOX) -qq run --skip-pkg-install -e kafka
 
 lint: $(VENV)/tox.installed
 	@$(TOX) run -e lint,types,imports
 
 clean:
-	rm -rf $(VENV) .tox .cache .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) .tox .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	rm -rf build dist django_kafka_outbox.egg-info htmlcov .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
 
-from django_outbox.brokers.base import MISSING_TOPIC, Broker, Producer, Subscription
+from django_outbox.brokers.base import Broker, Producer, Subscription
 from django_outbox.brokers.kafka_client import (
     CLIENT_AT_FAULT,
     CONNECT_SECONDS,
+    DROP_UNSENT,
+    NetClient,
+    ProducerNetClient,
     connect,
     connection_options,
     error_text,
-    topic_faults,
 )
-from django_outbox.brokers.kafka_producer import KafkaBrokerProducer
+from django_outbox.brokers.kafka_options import checked
+from django_outbox.brokers.kafka_producer import KafkaBrokerProducer, TopicFaults
 from django_outbox.brokers.kafka_subscription import KafkaSubscription
 from django_outbox.brokers.url import parse_url
 from django_outbox.conf import BrokerSettings
 from django_outbox.exceptions import BrokerUnavailable, TopicNotCreated
 
-# Options on which the guarantees rest. Others may be set as the project likes.
-_FIXED_PRODUCER_OPTIONS = frozenset(
-    {"acks", "enable_idempotence", "key_serializer", "transactional_id", "value_serializer"}
-)
-_FIXED_CONSUMER_OPTIONS = frozenset({"enable_auto_commit", "group_id", "key_deserializer", "value_deserializer"})
+Client = TypeVar("Client")
+
+_OWN_OPTIONS: dict[type, str] = {KafkaProducer: "PRODUCER_OPTIONS", KafkaConsumer: "CONSUMER_OPTIONS"}
 
 
 class KafkaBroker(Broker):
@@ -38,42 +40,56 @@ class KafkaBroker(Broker):
     def __init__(self, settings: BrokerSettings) -> None:
         super().__init__(settings)
         self._url = parse_url(settings.url)
-        self._shared = {**self._url.options, **settings.options}
-        self._check_options()
+        self._given = {
+            "URL": checked("URL", self._url.options),
+            "OPTIONS": checked("OPTIONS", settings.options),
+            "PRODUCER_OPTIONS": checked("PRODUCER_OPTIONS", settings.producer_options),
+            "CONSUMER_OPTIONS": checked("CONSUMER_OPTIONS", settings.consumer_options),
+        }
 
     @property
     def location(self) -> str:
         return self._url.location
 
     def producer(self, timeout: float) -> Producer:
-        milliseconds = int(timeout * 1000)
-        defaults = {
+        milliseconds = max(int(timeout * 1000), 10)
+        options = {
             "max_block_ms": min(milliseconds, 5000),
             "delivery_timeout_ms": milliseconds,
-            "request_timeout_ms": max(milliseconds * 3 // 4, 1),
+            "request_timeout_ms": milliseconds * 3 // 4,
             "metrics_enabled": False,
+            "socket_options": KafkaProducer.DEFAULT_CONFIG["socket_options"],
+            **self._options(KafkaProducer),
+            "enable_idempotence": True,
         }
-        options = self._options(KafkaProducer, defaults, self.settings.producer_options)
-        options["enable_idempotence"] = True
-        with self._reaching_it():
-            return KafkaBrokerProducer(connect(KafkaProducer, options), self._admin)
+        options["socket_options"] = [*options["socket_options"], DROP_UNSENT]
+
+        def connect() -> KafkaProducer:
+            with self._reaching_it():
+                return self._connect(KafkaProducer, options, ProducerNetClient)
+
+        return KafkaBrokerProducer(connect, self.location, self._topic_faults)
 
     def subscribe(self, topics: Iterable[str], group: str) -> Subscription:
-        defaults = {
-            "auto_offset_reset": "earliest",
+        options = {
             # Half of Kafka's default: what a dead member had moves on sooner, and a member that
             # was only slow does no harm, as its messages are not handled twice.
             "session_timeout_ms": 10000,
             "metrics_enabled": False,
+            **self._options(KafkaConsumer),
+            "group_id": group,
+            "enable_auto_commit": False,
+            "auto_offset_reset": "earliest",
         }
-        options = self._options(KafkaConsumer, defaults, self.settings.consumer_options)
-        options.update(group_id=group, enable_auto_commit=False)
+        topics = list(topics)
         with self._reaching_it():
-            return KafkaSubscription(connect(KafkaConsumer, options), list(topics), self.location)
+            client = self._connect(KafkaConsumer, options, partial(NetClient, topics))
+        return KafkaSubscription(client, topics, self.location)
 
     def missing_topics(self, topics: Iterable[str]) -> set[str]:
-        with self._reaching_it(), self._admin() as admin:
-            return {topic for topic, reason in topic_faults(admin, topics).items() if reason is MISSING_TOPIC}
+        absent = (kafka_errors.UnknownTopicOrPartitionError, kafka_errors.InvalidTopicError)
+        faults = self._topic_faults(set(topics))
+        return {topic for topic, error in faults.items() if isinstance(error, absent)}
 
     def create_topics(self, topics: Iterable[str], *, partitions: int | None, replication: int | None) -> None:
         numbers = {
@@ -94,17 +110,57 @@ class KafkaBroker(Broker):
                     )
             admin.wait_for_topics(list(wanted), timeout_ms=int(CONNECT_SECONDS * 1000))
 
-    def _options(self, client: type, defaults: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-        known = client.DEFAULT_CONFIG  # type: ignore[attr-defined]
-        shared = {name: value for name, value in self._shared.items() if name in known}
-        return {**defaults, **connection_options(self._url), **shared, **own}
+    def _topic_faults(self, topics: Collection[str], timeout: float = 2 * CONNECT_SECONDS) -> TopicFaults:
+        """Why topics cannot be written to, by topic; those in order are left out.
+
+        Raises:
+            BrokerUnavailable: with the reason, after ``timeout`` at most.
+        """
+        if not topics:
+            return {}
+        # To connect and to ask may each take its time.
+        with self._reaching_it(), self._admin(min(CONNECT_SECONDS, timeout / 2)) as admin:
+            described = admin.describe_topics(list(topics))
+        errors = {topic["name"]: kafka_errors.for_code(topic["error_code"]) for topic in described}
+        return {topic: error() for topic, error in errors.items() if error is not kafka_errors.NoError}
+
+    def _options(self, client: Any) -> dict[str, Any]:
+        """What URL and settings say, as far as it concerns this client."""
+        given = {name: self._given[key][name] for name, key in self._places(client).items()}
+        return connection_options(self._url) | given
+
+    def _places(self, client: Any) -> dict[str, str]:
+        """Which options the project sets for a client, and where; the last one counts."""
+        own = _OWN_OPTIONS.get(client)
+        keys = ["URL", "OPTIONS", *([own] if own else [])]
+        return {name: key for key in keys for name in self._given[key] if name in client.DEFAULT_CONFIG}
+
+    def _connect(
+        self, client: type[Client], options: Mapping[str, Any], make_net: Callable[..., NetClient] = NetClient
+    ) -> Client:
+        try:
+            return connect(client, options, make_net)
+        except (kafka_errors.KafkaConfigurationError, RuntimeError) as error:
+            raise self._refused(client, str(error)) from error
+        except (FileNotFoundError, IsADirectoryError, PermissionError) as error:  # of an ssl_ option
+            raise self._refused(client, str(error)) from error
+        except (kafka_errors.KafkaError, OSError):
+            raise
+        except Exception as error:  # its text may show a password
+            raise self._refused(client, type(error).__name__) from error
+
+    def _refused(self, client: type, reason: str) -> ImproperlyConfigured:
+        places = ", ".join(f'OUTBOX["BROKER"]["{key}"] ({name})' for name, key in self._places(client).items())
+        return ImproperlyConfigured(
+            f"kafka-python refuses its options: {reason}. They are in {places or 'no setting'}."
+        )
 
     @contextmanager
-    def _admin(self) -> Iterator[KafkaAdminClient]:
-        client = connect(
-            KafkaAdminClient,
-            self._options(KafkaAdminClient, {"request_timeout_ms": int(CONNECT_SECONDS * 1000)}, {}),
-        )
+    def _admin(self, timeout: float = CONNECT_SECONDS) -> Iterator[KafkaAdminClient]:
+        options = {"request_timeout_ms": int(CONNECT_SECONDS * 1000), **self._options(KafkaAdminClient)}
+        for name in ("bootstrap_timeout_ms", "request_timeout_ms"):
+            options[name] = min(options[name], int(timeout * 1000))
+        client = self._connect(KafkaAdminClient, options)
         try:
             yield client
         finally:
@@ -115,44 +171,11 @@ class KafkaBroker(Broker):
     def _reaching_it(self) -> Iterator[None]:
         try:
             yield
-        except kafka_errors.KafkaConfigurationError as error:
-            raise ImproperlyConfigured(f"kafka-python refuses its options: {error}") from error
         except CLIENT_AT_FAULT as error:
             raise BrokerUnavailable(f"{self.location} refuses this client: {error_text(error)}.") from error
-        except (kafka_errors.KafkaError, OSError) as error:
+        except (kafka_errors.KafkaError, OSError, RuntimeError) as error:
+            login = ", with its user and password" if self._url.username else ""
             raise BrokerUnavailable(
-                f"{self.location} cannot be reached ({error_text(error)}). Is it running, and is "
-                f'OUTBOX["BROKER"]["URL"] right?'
+                f"{self.location} cannot be reached ({error_text(error)}): is it running, and is "
+                f'OUTBOX["BROKER"]["URL"] right{login}?'
             ) from error
-
-    def _check_options(self) -> None:
-        """Name what is wrong here; the client would print values, and so passwords."""
-        clients: dict[str, tuple[Mapping[str, Any], tuple[type, ...], frozenset[str]]] = {
-            "OPTIONS": (
-                self._shared,
-                (KafkaProducer, KafkaConsumer, KafkaAdminClient),
-                _FIXED_PRODUCER_OPTIONS | _FIXED_CONSUMER_OPTIONS,
-            ),
-            "PRODUCER_OPTIONS": (
-                self.settings.producer_options,
-                (KafkaProducer,),
-                _FIXED_PRODUCER_OPTIONS,
-            ),
-            "CONSUMER_OPTIONS": (
-                self.settings.consumer_options,
-                (KafkaConsumer,),
-                _FIXED_CONSUMER_OPTIONS,
-            ),
-        }
-        for key, (options, classes, fixed) in clients.items():
-            for name in options:
-                if name in fixed:
-                    raise ImproperlyConfigured(
-                        f'OUTBOX["BROKER"]["{key}"] must not set {name!r}: the delivery guarantees '
-                        f"rest on the value that the outbox gives it."
-                    )
-                if not any(name in kafka_class.DEFAULT_CONFIG for kafka_class in classes):  # type: ignore[attr-defined]
-                    raise ImproperlyConfigured(
-                        f'OUTBOX["BROKER"]["{key}"] (or the URL) has an option that kafka-python '
-                        f"does not know: {name!r}."
-                    )

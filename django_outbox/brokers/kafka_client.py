@@ -2,23 +2,34 @@
 
 Facts about the client (version 3.0) that shape these modules: a topic that does not exist cannot be
 told from an outage by the producer, which also creates it unasked, so topics are looked up before
-they are used; a producer that missed a deadline may never send again, so it is thrown away.
+they are used; a producer that missed a deadline may never send again, so it is thrown away; and
+why a connection failed is only logged, so it is noted here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import socket
+import struct
+import traceback
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from typing import Any, TypeVar
 
-from kafka import KafkaAdminClient
 from kafka import errors as kafka_errors
+from kafka.net.compat import KafkaNetClient
+from kafka.net.connection import KafkaConnection
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
+from kafka.net.transport import KafkaTCPTransport
 
-from django_outbox.brokers.base import MISSING_TOPIC
+from django_outbox.brokers.kafka_secrets import secret
 from django_outbox.brokers.url import BrokerURL
 
 CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
+
+# Makes the kernel drop what it has not sent yet when the socket is closed, or the process dies.
+DROP_UNSENT = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 Client = TypeVar("Client")
 
@@ -39,15 +50,102 @@ TOPIC_AT_FAULT = (
 PRODUCER_AT_FAULT = (
     kafka_errors.OutOfOrderSequenceNumberError,
     kafka_errors.InvalidProducerEpochError,
+    kafka_errors.InvalidProducerIdMappingError,
+    kafka_errors.ProducerFencedError,
     kafka_errors.UnknownProducerIdError,
     kafka_errors.IllegalStateError,
+    kafka_errors.KafkaProtocolError,
+    kafka_errors.BrokerNotAvailableError,
 )
+TIMEOUTS = (kafka_errors.KafkaTimeoutError, kafka_errors.RequestTimedOutError)
 CLIENT_AT_FAULT = (
     kafka_errors.AuthorizationError,
+    kafka_errors.IllegalSaslStateError,
     kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.SecurityDisabledError,
+    kafka_errors.UnsupportedCompressionTypeError,
     kafka_errors.UnsupportedSaslMechanismError,
     kafka_errors.UnsupportedVersionError,
 )
+
+
+class _Connections(KafkaConnectionManager):  # type: ignore[misc]
+    """The client's connections, with a note of why they fail."""
+
+    def __init__(self, net: NetworkSelector, **configs: Any) -> None:
+        super().__init__(net, **configs)
+        self.last_error: BaseException | None = None
+
+    def get_connection(self, node_id: Any, timeout_ms: float | None = None, **options: Any) -> KafkaConnection:
+        is_new = node_id not in self._conns
+        connection = super().get_connection(node_id, timeout_ms=timeout_ms, **options)
+        if is_new:
+            connection.close_future.add_errback(self._note)
+            self._limit(connection, (timeout_ms or self.socket_connection_setup_timeout_ms(node_id)) / 1000)
+        return connection
+
+    def _limit(self, connection: KafkaConnection, seconds: float) -> None:
+        """End a try to connect in time: the client would wait for the end of a TLS handshake for ever."""
+
+        def give_up() -> None:
+            if not connection.init_future.is_done:
+                connection.close(kafka_errors.KafkaTimeoutError(f"no answer within {seconds:.3g} s"))
+
+        self._net.call_later(seconds, give_up)
+
+    def _note(self, error: BaseException) -> None:
+        _close_sockets(error)
+        # A refusal says most. A deadline that cuts the last try short says nothing.
+        if isinstance(error, TIMEOUTS) and self.last_error:
+            return
+        if not isinstance(self.last_error, CLIENT_AT_FAULT):
+            self.last_error = error
+
+
+def _close_sockets(error: BaseException) -> None:
+    """Close what a failed try to connect has opened: the client leaves that to the garbage collector."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        for thing in frame.f_locals.values():
+            end = getattr(thing, "_sock", None) if isinstance(thing, KafkaTCPTransport) else thing
+            if isinstance(end, socket.socket):
+                end.close()
+
+
+class NetClient(KafkaNetClient):  # type: ignore[misc]
+    """The part of a client that talks to brokers. Never creates a topic by asking about it.
+
+    Args:
+        topics: to know of from the start: a consumer that is in its group before it has heard of
+            its topics is given none of their partitions.
+        configs: the client's.
+    """
+
+    def __init__(self, topics: Collection[str] = (), **configs: Any) -> None:
+        net = NetworkSelector(**configs)
+        try:
+            self.connections = _Connections(net, **configs)
+        except BaseException:  # an option that it refuses
+            net.close()
+            raise
+        super().__init__(net=net, manager=self.connections)
+        self.cluster.config["allow_auto_create_topics"] = False
+        self.cluster._topics = set(topics)
+
+
+class ProducerNetClient(NetClient):
+    """A ``NetClient`` that sends nothing more once it is closed.
+
+    The client would leave a connection that waits to write open, and what the kernel holds for a
+    connection that hangs would go out when it no longer does, long after the batch was given up.
+    """
+
+    def close(self, node_id: Any = None) -> None:
+        if node_id is None:
+            for connection in list(self.connections._conns.values()):
+                if connection.in_flight_requests or not connection.connected:
+                    with suppress(Exception):
+                        connection.close(kafka_errors.KafkaConnectionError("given up"))
+        super().close(node_id)
 
 
 def connection_options(url: BrokerURL) -> dict[str, Any]:
@@ -58,40 +156,47 @@ def connection_options(url: BrokerURL) -> dict[str, Any]:
         # Found again quickly after an outage, at the price of a try a second.
         "reconnect_backoff_max_ms": 1000,
     }
-    if url.username is not None:
+    if url.password is not None:
         options.update(
             sasl_mechanism="PLAIN",
             sasl_plain_username=url.username,
-            sasl_plain_password=url.password,
+            sasl_plain_password=secret(url.password),
         )
     return options
 
 
-def connect(client_class: type[Client], options: dict[str, Any]) -> Client:
-    """Make a client. One that cannot connect would leave its I/O thread behind: end it."""
-    client: Any = client_class.__new__(client_class)
+def connect(
+    client_class: type[Client], options: Mapping[str, Any], make_net: Callable[..., NetClient] = NetClient
+) -> Client:
+    """Make a client and see that it reaches a broker. One that does not leaves nothing behind.
+
+    Raises:
+        KafkaError, OSError: why the last try failed, where that is known.
+        Exception: whatever the client thinks of its options.
+    """
+    made: list[NetClient] = []
+
+    def kafka_client(**configs: Any) -> NetClient:
+        made.append(make_net(**configs))
+        return made[-1]
+
     try:
-        client.__init__(**options)
-    except BaseException:
-        net = getattr(client, "_net", None)
-        if net is not None:
+        return client_class(**{**options, "kafka_client": kafka_client})
+    except BaseException as error:
+        for net in made:
             with suppress(Exception):
-                net.stop()
-        raise
-    return client  # type: ignore[no-any-return]
-
-
-def topic_faults(admin: KafkaAdminClient, topics: Iterable[str]) -> dict[str, str]:
-    """Why topics cannot be written to, by topic; those in order are left out."""
-    faults = {}
-    for topic in admin.describe_topics(list(topics)):
-        error = kafka_errors.for_code(topic["error_code"])
-        if error is kafka_errors.UnknownTopicOrPartitionError:
-            faults[topic["name"]] = MISSING_TOPIC
-        elif error is not kafka_errors.NoError:
-            faults[topic["name"]] = error.__name__
-    return faults
+                net.close()
+        cause = made[-1].connections.last_error if made else None
+        if cause is None or not isinstance(error, kafka_errors.KafkaTimeoutError):
+            raise
+        if not isinstance(cause, (kafka_errors.KafkaError, OSError)):
+            cause = kafka_errors.KafkaConnectionError(type(cause).__name__)
+        raise cause from error
 
 
 def error_text(error: BaseException) -> str:
+    """What an error says; of an error of the broker that says nothing, what it means."""
+    description = getattr(error, "description", None)
+    if description and error.args in ((), (None,)):
+        return f"{type(error).__name__}: {description.rstrip('.')}"
     return str(error) or type(error).__name__

@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer
 from kafka import errors as kafka_errors
-from kafka.structs import OffsetAndMetadata
+from kafka.structs import MemberState, OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaTopicPartition
 
 from django_outbox.brokers.base import ReceivedRecord, Subscription, TopicPartition
 from django_outbox.brokers.kafka_client import CLOSE_SECONDS, CONNECT_SECONDS, error_text
 from django_outbox.exceptions import BrokerUnavailable
+
+# After so long without a record a subscription asks whether the broker is still there.
+SILENCE_SECONDS = 10.0
+
+_CONNECT_MS = int(CONNECT_SECONDS * 1000)
+
+# The client raises RuntimeError and OSError when its I/O thread is gone.
+_BROKEN = (kafka_errors.KafkaError, RuntimeError, OSError)
 
 
 class KafkaSubscription(Subscription):
@@ -22,12 +31,19 @@ class KafkaSubscription(Subscription):
         self._client = client
         self._location = location
         self._listener = _Assignments()
-        client.subscribe(topics=topics, listener=self._listener)
+        self._heard_at = time.monotonic()
+        try:
+            client.subscribe(topics=topics, listener=self._listener)
+        except BaseException:
+            self.close()
+            raise
 
     def poll(self, timeout: float, limit: int) -> list[ReceivedRecord]:
         try:
+            self._go_on_joining()
             batches = self._client.poll(timeout_ms=int(timeout * 1000), max_records=limit)
-        except kafka_errors.KafkaError as error:
+            self._notice_silence(bool(batches))
+        except _BROKEN as error:
             raise self._unavailable(error) from error
         return [
             ReceivedRecord(
@@ -52,7 +68,7 @@ class KafkaSubscription(Subscription):
         if not positions:
             return
         try:
-            self._client.commit(positions, timeout_ms=int(CONNECT_SECONDS * 1000))
+            self._client.commit(positions, timeout_ms=_CONNECT_MS)
         except (
             kafka_errors.CommitFailedError,
             kafka_errors.RebalanceInProgressError,
@@ -62,7 +78,7 @@ class KafkaSubscription(Subscription):
             # A rebalance is under way. Whoever gets the partition reads these records again and
             # skips them, as their rows say that they are done.
             return
-        except kafka_errors.KafkaError as error:
+        except _BROKEN as error:
             raise self._unavailable(error) from error
 
     def take_assigned(self) -> set[TopicPartition]:
@@ -74,18 +90,45 @@ class KafkaSubscription(Subscription):
         mine = self._client.assignment()
         if not mine:
             return True
-        limit = int(CONNECT_SECONDS * 1000)
         try:
-            ends = self._client.end_offsets(list(mine), timeout_ms=limit)
-            return all((self._client.position(place, timeout_ms=limit) or 0) >= end for place, end in ends.items())
-        except kafka_errors.KafkaError as error:
+            ends = self._client.end_offsets(list(mine), timeout_ms=_CONNECT_MS)
+            return all(self._has_read(place, end) for place, end in ends.items())
+        except kafka_errors.IllegalStateError:  # a partition was taken away while this asked about it
+            return False
+        except _BROKEN as error:
             raise self._unavailable(error) from error
 
     def close(self) -> None:
         with suppress(Exception):
             self._client.close(autocommit=False, timeout_ms=int(CLOSE_SECONDS * 1000))
 
-    def _unavailable(self, error: kafka_errors.KafkaError) -> BrokerUnavailable:
+    def _has_read(self, place: KafkaTopicPartition, end: int) -> bool:
+        # Not every broker tells the true end when asked, but what it sent does.
+        end = max(end, self._client.highwater(place) or 0)
+        return (self._client.position(place, timeout_ms=_CONNECT_MS) or 0) >= end
+
+    def _go_on_joining(self) -> None:
+        """Have the client take up a join that outlasted the last poll.
+
+        It forgets one that it started because the partitions of a topic changed, or became known: it would
+        then neither have partitions nor be in the group, and never try again.
+        """
+        if self._client.group_metadata().state is MemberState.REBALANCING:
+            self._client._coordinator.request_rejoin()
+
+    def _notice_silence(self, heard: bool) -> None:
+        """Ask for a sign of life if none was heard for long: the client waits for brokers for ever.
+
+        Raises:
+            KafkaError: no broker answers.
+        """
+        if not heard:
+            if time.monotonic() - self._heard_at < SILENCE_SECONDS:
+                return
+            self._client.bootstrap(timeout_ms=_CONNECT_MS, refresh=True)
+        self._heard_at = time.monotonic()
+
+    def _unavailable(self, error: BaseException) -> BrokerUnavailable:
         return BrokerUnavailable(f"{self._location} does not answer ({error_text(error)}).")
 
 

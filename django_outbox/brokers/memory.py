@@ -7,6 +7,8 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+from django.core.exceptions import ImproperlyConfigured
+
 from django_outbox.brokers.base import (
     MISSING_TOPIC,
     Acknowledged,
@@ -63,6 +65,7 @@ class _Cluster:
                 },
                 group.committed,
             )
+        self.changed.notify_all()  # who waits for records may have got some
 
     def places(self, topics: Iterable[str]) -> list[TopicPartition]:
         return [
@@ -83,8 +86,12 @@ class MemoryBroker(Broker):
     def __init__(self, settings: BrokerSettings) -> None:
         super().__init__(settings)
         self.cluster = _clusters.setdefault(settings.url, _Cluster())
-        self._partitions = int(settings.options.get("partitions", DEFAULT_PARTITIONS))
-        self._creates = bool(settings.options.get("create_topics", True))
+        self._partitions = settings.options.get("partitions", DEFAULT_PARTITIONS)
+        self._creates = settings.options.get("create_topics", True)
+        if not isinstance(self._partitions, int) or self._partitions < 1:
+            raise ImproperlyConfigured('OUTBOX["BROKER"]["OPTIONS"]: "partitions" takes a whole number from 1.')
+        if not isinstance(self._creates, bool):
+            raise ImproperlyConfigured('OUTBOX["BROKER"]["OPTIONS"]: "create_topics" takes True or False.')
 
     @staticmethod
     def clear() -> None:
@@ -172,11 +179,11 @@ class _Subscription(Subscription):
 
     def poll(self, timeout: float, limit: int) -> list[ReceivedRecord]:
         with self._cluster.changed:
-            records = self._take(limit)
-            if not records and timeout > 0:
-                self._cluster.changed.wait(timeout)
-                records = self._take(limit)
-            return records
+            self._cluster.changed.wait_for(self._has_records, timeout)
+            return self._take(limit)
+
+    def _has_records(self) -> bool:
+        return any(position < len(self._cluster.logs[place]) for place, position in self._positions.items())
 
     def _take(self, limit: int) -> list[ReceivedRecord]:
         records: list[ReceivedRecord] = []
@@ -199,10 +206,11 @@ class _Subscription(Subscription):
 
     def caught_up(self) -> bool:
         with self._cluster.changed:
-            return all(position >= len(self._cluster.logs[place]) for place, position in self._positions.items())
+            return not self._has_records()
 
     def close(self) -> None:
         with self._cluster.changed:
             if self in self._group.members:
                 self._group.members.remove(self)
+                self.assign(set(), {})
                 self._cluster.rebalance(self._group)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from django.core.exceptions import ImproperlyConfigured
-from environ import Env
 
 PROTOCOLS = {
     "kafka": "PLAINTEXT",
@@ -18,9 +16,8 @@ PROTOCOLS = {
 }
 DEFAULT_PORT = 9092
 
-_URL = re.compile(r"(?P<scheme>[^:/?#]*)://(?:(?P<login>[^/?#]*)@)?(?P<hosts>[^/?#@]*)/?(?:\?(?P<query>[^#]*))?\Z")
+_URL = re.compile(r"(?P<scheme>[^:/?#]*)://(?:(?P<login>[^/?#@]*)@)?(?P<hosts>[^/?#@]*)/?(?:\?(?P<query>[^#]*))?\Z")
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+)(?::(?P<port>\d+))?\Z", re.ASCII)
-_BOOLEANS = ("true", "false", "yes", "no", "on", "off")
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,14 +29,14 @@ class BrokerURL:
         protocol: Kafka's ``security.protocol``.
         username: percent-decoded, None if not given.
         password: percent-decoded, None if not given; never shown.
-        options: the query, with numbers and booleans as such.
+        options: the query, as text: what each means depends on the client that takes it.
     """
 
     hosts: tuple[str, ...]
     protocol: str
     username: str | None = None
     password: str | None = field(default=None, repr=False)
-    options: dict[str, Any] = field(default_factory=dict, repr=False)
+    options: dict[str, str] = field(default_factory=dict, repr=False)
 
     @property
     def location(self) -> str:
@@ -59,22 +56,25 @@ def parse_url(url: str) -> BrokerURL:
     """
     match = _URL.match(url)
     if match is None:
-        raise _malformed("it must look like kafka://host:9092")
+        raise _malformed(
+            "it must look like kafka://host:9092 or kafka+sasl://user:password@host:9092, with @ : / ? # % in user "
+            "and password percent-encoded"
+        )
     if match["scheme"] not in PROTOCOLS:
         known = ", ".join(f"{scheme}://" for scheme in PROTOCOLS)
         raise _malformed(f"the scheme {match['scheme']!r} is none of {known}")
     username, password = _login(match["login"])
     protocol = PROTOCOLS[match["scheme"]]
-    if "SASL" in protocol and (username is None or password is None):
+    if "SASL" in protocol and not (username and password):
         raise _malformed(f"{match['scheme']}:// needs a user and a password before the host")
     if "SASL" not in protocol and username is not None:
         raise _malformed("a user and a password need kafka+sasl:// or kafka+sasl+ssl://")
     return BrokerURL(
-        hosts=tuple(_host(host) for host in match["hosts"].split(",")),
+        hosts=tuple(_host(number, host) for number, host in enumerate(match["hosts"].split(","), start=1)),
         protocol=protocol,
         username=username,
         password=password,
-        options={name: _option(value) for name, value in _query(match["query"])},
+        options=_query(match["query"]),
     )
 
 
@@ -82,33 +82,26 @@ def _login(login: str | None) -> tuple[str | None, str | None]:
     if login is None:
         return None, None
     username, colon, password = login.partition(":")
-    return unquote(username), unquote(password) if colon else None
+    try:
+        return unquote(username, errors="strict"), unquote(password, errors="strict") if colon else None
+    except UnicodeDecodeError:
+        raise _malformed("user and password must be percent-encoded UTF-8") from None
 
 
-def _host(text: str) -> str:
+def _host(number: int, text: str) -> str:
     match = _HOST.match(text)
     port = int(match["port"] or DEFAULT_PORT) if match else 0
     if match is None or not 0 < port < 65536:
-        raise _malformed(f"{text!r} is not a host or host:port")
+        # Not shown: without the @ it would be user and password.
+        raise _malformed(f"host {number} is not a name or address, or its port is not a number from 1 to 65535")
     return f"{match['host']}:{port}"
 
 
-def _query(query: str | None) -> list[tuple[str, str]]:
+def _query(query: str | None) -> dict[str, str]:
     try:
-        return parse_qsl(query or "", keep_blank_values=True, strict_parsing=bool(query))
+        return dict(parse_qsl(query or "", keep_blank_values=True, strict_parsing=bool(query)))
     except ValueError:
         raise _malformed("its options must look like ?name=value&other=value") from None
-
-
-def _option(value: str) -> Any:
-    if value.lower() in _BOOLEANS:
-        return Env.parse_value(value, bool)
-    for kind in (int, float):
-        try:
-            return kind(value)
-        except ValueError:
-            continue
-    return value
 
 
 def _malformed(reason: str) -> ImproperlyConfigured:

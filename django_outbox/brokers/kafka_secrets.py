@@ -1,0 +1,45 @@
+"""Keeping passwords out of what kafka-python logs at level DEBUG: its configuration and its requests."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+_REQUEST_LOGGERS = ("kafka.net.connection", "kafka.protocol.parser")
+
+
+class Secret(str):
+    """Text that a repr does not show."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'***'"
+
+
+class _NoPasswords(logging.Filter):
+    """Drops records of requests that carry a password."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passwords: set[bytes] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        arguments = record.args if isinstance(record.args, tuple) else ()
+        return not any(self._is_shown_by(argument) for argument in arguments)
+
+    def _is_shown_by(self, argument: Any) -> bool:
+        data: Any = argument if isinstance(argument, bytes | bytearray) else getattr(argument, "auth_bytes", None)
+        return bool(data) and any(password in data for password in self.passwords)
+
+
+_no_passwords = _NoPasswords()
+
+
+def secret(text: str) -> Secret:
+    """The same text, hidden from now on wherever the client would log it."""
+    if text:
+        _no_passwords.passwords.add(text.encode())
+        for name in _REQUEST_LOGGERS:
+            logging.getLogger(name).addFilter(_no_passwords)  # once: a second time changes nothing
+    return Secret(text)

@@ -1,0 +1,111 @@
+"""A network between client and broker that can hang and break."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import struct
+import threading
+from types import TracebackType
+from typing import Self
+
+# Closing a socket with this set is heard at once at the other end, and what was not sent is lost.
+RESET_ON_CLOSE = struct.pack("ii", 1, 0)
+CHUNK = 4096
+
+
+class Proxy:
+    """Passes on what comes in at `port` to the port `target` of this machine, and back.
+
+    Its buffers are small, so that what a client sends into a stalled connection stays with the client.
+    """
+
+    def __init__(self) -> None:
+        self.target = 0
+        self._listener = socket.socket()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, CHUNK)
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen()
+        self._flowing = threading.Event()
+        self._flowing.set()
+        self._open: set[socket.socket] = set()
+        self.held = 0
+        self._threads: list[threading.Thread] = []
+        self._start(self._accept)
+
+    @property
+    def port(self) -> int:
+        return int(self._listener.getsockname()[1])
+
+    @property
+    def connections(self) -> int:
+        """How many clients are connected."""
+        return len(self._open) // 2
+
+    def stall(self) -> None:
+        """Let connections stay open and pass on nothing; new ones are accepted and hang, too."""
+        self._flowing.clear()
+
+    def heal(self) -> None:
+        """Go on where `stall` stopped."""
+        self._flowing.set()
+
+    def cut(self) -> None:
+        """Break all connections. New ones may be made."""
+        for end in list(self._open):
+            self._close(end)
+
+    def close(self) -> None:
+        self._flowing.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        self.cut()
+        for thread in self._threads:
+            thread.join(10)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self, work: object, *arguments: object) -> None:
+        thread = threading.Thread(target=work, args=arguments, name="proxy", daemon=True)  # type: ignore[arg-type]
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                client, _ = self._listener.accept()
+                server = socket.create_connection(("127.0.0.1", self.target))
+            except OSError:
+                if self._listener.fileno() == -1:
+                    return
+                client.close()
+                continue
+            self._open |= {client, server}
+            self._start(self._pass_on, client, server)
+            self._start(self._pass_on, server, client)
+
+    def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(CHUNK):
+                if not self._flowing.is_set():
+                    self.held += 1
+                    self._flowing.wait()
+                    self.held -= 1
+                sink.sendall(data)
+        self._close(source)
+        self._close(sink)
+
+    def _close(self, end: socket.socket) -> None:
+        self._open.discard(end)
+        with contextlib.suppress(OSError):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+            # Wakes the thread that reads here; closing alone would not.
+            end.shutdown(socket.SHUT_RD)
+        end.close()

@@ -1,0 +1,84 @@
+"""Brokers that are reached in other ways than those that all tests share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.brokers.proxy import Proxy
+from tests.services.apache_kafka import ApacheKafka
+from tests.services.base import Service
+from tests.services.process import free_port
+from tests.services.tansu import Tansu
+
+USER, PASSWORD = "alice", "open-sesame-42"
+
+
+class TansuBehindProxy(Tansu):
+    """Tells its clients to come through a proxy."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        super().__init__()
+        self._proxy = proxy
+
+    @property
+    def url(self) -> str:
+        return f"kafka://127.0.0.1:{self._proxy.port}"
+
+    def command(self) -> list[str]:
+        command = super().command()
+        command[command.index("--advertised-listener-url") + 1] = f"tcp://127.0.0.1:{self._proxy.port}"
+        return command
+
+
+class ApacheKafkaBehindProxy(ApacheKafka):
+    """Tells its clients to come through a proxy."""
+
+    def __init__(self, proxy: Proxy) -> None:
+        super().__init__()
+        self._proxy = proxy
+
+    @property
+    def url(self) -> str:
+        return f"kafka://127.0.0.1:{self._proxy.port}"
+
+    def command(self) -> list[str | Path]:
+        return [
+            *super().command(),
+            "--override",
+            f"advertised.listeners=PLAINTEXT://127.0.0.1:{self._proxy.port},"
+            f"CONTROLLER://127.0.0.1:{self._controller_port}",
+        ]
+
+
+class ApacheKafkaWithLogin(ApacheKafka):
+    """Has a second port for clients that log in as `USER` with `PASSWORD`."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        self.login_port = free_port()
+
+    def command(self) -> list[str | Path]:
+        listeners = (
+            f"PLAINTEXT://127.0.0.1:{self.port},SASL_PLAINTEXT://127.0.0.1:{self.login_port},"
+            f"CONTROLLER://127.0.0.1:{self._controller_port}"
+        )
+        properties = {
+            "listeners": listeners,
+            "advertised.listeners": listeners,
+            "listener.security.protocol.map": (
+                "PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT"
+            ),
+            "sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.sasl_plaintext.plain.sasl.jaas.config": (
+                f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
+            ),
+        }
+        overrides = [word for name, value in properties.items() for word in ("--override", f"{name}={value}")]
+        return [*super().command(), *overrides]
+
+
+OWN: dict[str, type[Service]] = {"tansu": Tansu, "apache": ApacheKafka}
+BEHIND_PROXY: dict[str, type[TansuBehindProxy] | type[ApacheKafkaBehindProxy]] = {
+    "tansu": TansuBehindProxy,
+    "apache": ApacheKafkaBehindProxy,
+}

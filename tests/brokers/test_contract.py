@@ -1,0 +1,366 @@
+"""What relay and consumer may rely on, whichever broker it is."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from django_outbox.brokers.base import (
+    MISSING_TOPIC,
+    Acknowledged,
+    Broker,
+    Producer,
+    Record,
+    Refused,
+    Subscription,
+    TopicPartition,
+    TopicTrouble,
+)
+from django_outbox.brokers.kafka import KafkaBroker
+from django_outbox.brokers.memory import MemoryBroker
+from django_outbox.conf import BrokerSettings
+from tests.brokers.records import IMPATIENT, SECONDS, join, make_topic, numbered, places, read, send
+from tests.helpers import wait_until
+
+Subscribe = Callable[..., Subscription]
+
+
+def memory_broker(request: pytest.FixtureRequest) -> Broker:
+    return MemoryBroker(BrokerSettings(url=f"memory://{request.node.name}", options={"create_topics": False}))
+
+
+def kafka_broker(request: pytest.FixtureRequest) -> Broker:
+    url = request.getfixturevalue("kafka_url")
+    return KafkaBroker(BrokerSettings(url=url, consumer_options=IMPATIENT))
+
+
+@pytest.fixture(params=[memory_broker, kafka_broker], ids=["memory", "kafka"])
+def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+    yield request.param(request)
+    MemoryBroker.clear()
+
+
+@pytest.fixture
+def producer(broker: Broker) -> Iterator[Producer]:
+    producer = broker.producer(SECONDS)
+    yield producer
+    producer.close()
+
+
+@pytest.fixture
+def subscribe(broker: Broker, topic: str) -> Iterator[Subscribe]:
+    """Join a group, by default one of the test's own, for the test's topic: `subscribe(*topics, group=...)`."""
+    members: list[Subscription] = []
+
+    def subscribe(*topics: str, group: str = topic) -> Subscription:
+        members.append(broker.subscribe(topics or [topic], group))
+        return members[-1]
+
+    yield subscribe
+    for member in members:
+        member.close()
+
+
+# Sending
+
+
+def test_records_of_a_key_are_read_from_one_partition_in_the_order_of_sending(
+    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
+) -> None:
+    make_topic(broker, topic)
+    keys = [b"key %d" % number for number in range(20)]
+    sent = [Record(topic, key, b"%s: %d" % (key, number)) for number in range(100) for key in keys]
+    send(producer, *sent[:1200])
+    send(producer, *sent[1200:])
+
+    partitions, values = defaultdict(set), defaultdict(list)
+    for record in read(subscribe(), len(sent)):
+        partitions[record.key].add(record.partition)
+        values[record.key].append(record.value)
+    assert {len(of_key) for of_key in partitions.values()} == {1}
+    assert values == {key: [b"%s: %d" % (key, number) for number in range(100)] for key in keys}
+    assert len(set().union(*partitions.values())) == 3
+
+
+def test_an_acknowledgement_names_the_place_at_which_the_record_is_read(
+    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
+) -> None:
+    make_topic(broker, topic)
+    sent = [Record(topic, b"key %d" % (number % 7), b"%d" % number) for number in range(30)]
+    outcomes = send(producer, *sent[:10]) + send(producer, *sent[10:])
+
+    log = {(record.partition, record.offset): (record.key, record.value) for record in read(subscribe(), len(sent))}
+    assert [log[outcome.partition, outcome.offset] for outcome in outcomes] == [
+        (record.key, record.value) for record in sent
+    ]
+
+
+def test_records_are_read_as_they_were_sent(
+    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
+) -> None:
+    make_topic(broker, topic, partitions=1)
+    sent = [
+        Record(topic, b"headers in order, twice", b"v", (("b", b"1"), ("a", b"2"), ("b", b"3"))),
+        Record(topic, b"headers of bytes", b"v", (("raw", b"\x00\xff"), ("empty", b""), ("ключ", b"v"))),
+        Record(topic, b"empty value", b""),
+        Record(topic, None, b"no key"),
+        Record(topic, "clé-ключ-鍵-🔑".encode(), "naïve ☃".encode()),
+        Record(topic, b"\x00\xff\xfe", bytes(range(256))),
+        Record(topic, b"k" * 1020, b"v" * 1_000_000),
+    ]
+    for record in sent:
+        send(producer, record)
+    received = read(subscribe(), len(sent))
+    assert [record.offset for record in received] == list(range(len(sent)))
+    for was, now in zip(sent, received, strict=True):
+        assert (now.topic, now.partition) == (topic, 0)
+        assert (now.key, now.value, now.headers) == (was.key, was.value, was.headers)
+
+
+def test_a_record_that_is_too_large_is_refused_alone(
+    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
+) -> None:
+    make_topic(broker, topic)
+    before, large, after = Record(topic, b"k", b"1"), Record(topic, b"k", b"x" * 1_100_000), Record(topic, b"k", b"2")
+    outcomes = producer.send([before, large, after], SECONDS)
+    assert [type(outcome) for outcome in outcomes] == [Acknowledged, Refused, Acknowledged]
+    assert producer.usable
+    assert [record.value for record in read(subscribe(), 2)] == [b"1", b"2"]
+
+
+def test_a_missing_topic_is_trouble_for_its_own_records_only(broker: Broker, producer: Producer, topic: str) -> None:
+    make_topic(broker, topic)
+    missing = f"{topic}-missing"
+    records = [Record(name, b"k", b"v") for name in (missing, topic, missing, topic)]
+    outcomes = producer.send(records, SECONDS)
+    assert outcomes[0] == outcomes[2] == TopicTrouble(MISSING_TOPIC)
+    assert [type(outcome) for outcome in outcomes[1::2]] == [Acknowledged, Acknowledged]
+    assert producer.usable
+
+
+def test_a_topic_that_was_missing_can_be_written_to_once_it_is_created(
+    broker: Broker, producer: Producer, topic: str
+) -> None:
+    assert producer.send(numbered(topic, 1), SECONDS) == [TopicTrouble(MISSING_TOPIC)]
+    make_topic(broker, topic)
+    send(producer, *numbered(topic, 1))
+
+
+# Topics
+
+
+def test_a_topic_is_created_neither_by_asking_nor_sending_nor_reading(
+    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
+) -> None:
+    assert broker.missing_topics([topic]) == {topic}
+    producer.send(numbered(topic, 1), SECONDS)
+    subscribe().poll(0.5, 1)
+    assert broker.missing_topics([topic]) == {topic}
+
+
+def test_missing_topics_are_those_that_do_not_exist(broker: Broker, topic: str) -> None:
+    present, missing = make_topic(broker, topic), f"{topic}-missing"
+    assert broker.missing_topics([present, missing]) == {missing}
+    assert broker.missing_topics([present]) == set()
+    assert broker.missing_topics([]) == set()
+
+
+def test_a_topic_is_created_once_with_its_partitions(broker: Broker, producer: Producer, topic: str) -> None:
+    make_topic(broker, topic, partitions=4)
+    make_topic(broker, topic, partitions=7)
+    outcomes = send(producer, *(Record(topic, b"key %d" % number, b"v") for number in range(100)))
+    assert {outcome.partition for outcome in outcomes} == {0, 1, 2, 3}
+
+
+def test_the_number_of_partitions_may_be_left_to_the_broker(broker: Broker, producer: Producer, topic: str) -> None:
+    broker.create_topics([topic, f"{topic}-2"], partitions=None, replication=None)
+    broker.create_topics([], partitions=None, replication=None)
+    assert broker.missing_topics([topic, f"{topic}-2"]) == set()
+    send(producer, *numbered(topic, 1))
+
+
+# Reading as a group
+
+
+def test_a_new_group_reads_from_the_beginning(
+    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
+) -> None:
+    make_topic(broker, topic, partitions=1)
+    send(producer, *numbered(topic, 5))
+    member = subscribe()
+    assert [record.offset for record in read(member, 5)] == [0, 1, 2, 3, 4]
+    send(producer, *numbered(topic, 2, start=5))
+    assert [record.value for record in read(member, 2)] == [b"5", b"6"]
+
+
+def test_a_group_goes_on_behind_what_it_committed(
+    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
+) -> None:
+    make_topic(broker, topic, partitions=1)
+    send(producer, *numbered(topic, 5))
+    first = subscribe()
+    read(first, 5)
+    first.commit({TopicPartition(topic, 0): 3})
+    first.close()
+    assert [record.offset for record in read(subscribe(), 2)] == [3, 4]
+
+
+def test_what_was_not_committed_is_read_again(
+    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
+) -> None:
+    make_topic(broker, topic, partitions=1)
+    send(producer, *numbered(topic, 5))
+    first = subscribe()
+    read(first, 5)
+    first.close()
+    assert [record.offset for record in read(subscribe(), 5)] == [0, 1, 2, 3, 4]
+
+
+def test_two_groups_both_read_everything(broker: Broker, producer: Producer, subscribe: Subscribe, topic: str) -> None:
+    make_topic(broker, topic, partitions=1)
+    send(producer, *numbered(topic, 3))
+    one, other = subscribe(), subscribe(group=f"{topic}-other")
+    read(one, 3)
+    one.commit({TopicPartition(topic, 0): 3})
+    assert [record.value for record in read(other, 3)] == [b"0", b"1", b"2"]
+
+
+def test_several_topics_are_read_by_one_member(
+    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
+) -> None:
+    topics = [make_topic(broker, f"{topic}-{number}") for number in range(3)]
+    send(producer, *(Record(name, b"k", b"v") for name in topics))
+    assert {record.topic for record in read(subscribe(*topics), 3)} == set(topics)
+
+
+def test_a_member_goes_on_reading_when_another_of_its_topics_appears(
+    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
+) -> None:
+    make_topic(broker, topic, partitions=1)
+    member = subscribe(topic, f"{topic}-later")
+    join(member, places=places(topic, 1))
+    make_topic(broker, f"{topic}-later", partitions=1)
+    started, sent, values = time.monotonic(), 0, set()
+
+    def all_read() -> bool:
+        values.update(record.value for record in member.poll(0.05, 500))
+        return len(values) == sent
+
+    while time.monotonic() - started < 1:
+        send(producer, *numbered(topic, 1, start=sent))
+        sent += 1
+        wait_until(all_read)
+
+
+def test_two_members_share_the_partitions_and_are_told_which_are_theirs(
+    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
+) -> None:
+    make_topic(broker, topic, partitions=4)
+    members = subscribe(), subscribe()
+    shares = join(*members, places=places(topic, 4))
+    assert [len(share) for share in shares] == [2, 2]
+    assert [member.take_assigned() for member in members] == [set(), set()]
+
+    outcomes = send(producer, *(Record(topic, b"key %d" % number, b"v") for number in range(100)))
+    for member, share in zip(members, shares, strict=True):
+        mine = [outcome for outcome in outcomes if TopicPartition(topic, outcome.partition) in share]
+        records = read(member, len(mine))
+        assert {TopicPartition(topic, record.partition) for record in records} == share
+
+
+def test_a_member_that_closes_hands_its_partitions_over(
+    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
+) -> None:
+    make_topic(broker, topic, partitions=2)
+    leaving, staying = subscribe(), subscribe()
+    join(leaving, staying, places=places(topic, 2))
+    leaving.close()
+    join(staying, places=places(topic, 2))
+    send(producer, *(Record(topic, b"key %d" % number, b"v") for number in range(20)))
+    assert {record.partition for record in read(staying, 20)} == {0, 1}
+
+
+def test_offsets_of_partitions_of_others_are_passed_over(
+    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
+) -> None:
+    own, others = make_topic(broker, topic, partitions=1), make_topic(broker, f"{topic}-other", partitions=1)
+    send(producer, *numbered(own, 3), *numbered(others, 3))
+    member = subscribe(own)
+    read(member, 3)
+    member.commit({TopicPartition(others, 0): 3, TopicPartition(own, 99): 3, TopicPartition(own, 0): 2})
+    member.commit({TopicPartition(others, 0): 3})
+    member.commit({})
+    member.close()
+    left = [(record.topic, record.offset) for record in read(subscribe(own, others), 4)]
+    assert sorted(left) == sorted([(own, 2), (others, 0), (others, 1), (others, 2)])
+
+
+def test_caught_up_means_that_nothing_is_left_to_read(
+    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
+) -> None:
+    make_topic(broker, topic, partitions=1)
+    send(producer, *numbered(topic, 3))
+    send(producer, *numbered(topic, 3))
+    member = subscribe()
+    assert not member.caught_up()
+    for left in range(5, 0, -1):
+        assert len(wait_until(lambda: member.poll(0.2, 1))) == 1
+        assert not member.caught_up(), f"{left} are left"
+    assert len(wait_until(lambda: member.poll(0.2, 1))) == 1
+    assert member.caught_up()
+    send(producer, *numbered(topic, 3))
+    assert not member.caught_up()
+
+
+def test_a_member_of_an_empty_topic_is_caught_up_once_it_has_its_partitions(
+    broker: Broker, subscribe: Subscribe, topic: str
+) -> None:
+    make_topic(broker, topic)
+    member = subscribe()
+    join(member, places=places(topic, 3))
+    wait_until(member.caught_up)
+
+
+def test_poll_returns_at_most_as_many_records_as_it_is_asked_for(
+    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
+) -> None:
+    make_topic(broker, topic)
+    send(producer, *(Record(topic, b"key %d" % (number % 10), b"%d" % number) for number in range(50)))
+    member = subscribe()
+    lengths, offsets = [], defaultdict(list)
+    while sum(lengths) < 50:
+        batch = wait_until(lambda: member.poll(0.2, 7))
+        lengths.append(len(batch))
+        for record in batch:
+            offsets[record.partition].append(record.offset)
+    assert max(lengths) <= 7
+    assert all(of_partition == list(range(len(of_partition))) for of_partition in offsets.values())
+
+
+def test_poll_waits_as_long_as_it_is_told_to(broker: Broker, subscribe: Subscribe, topic: str) -> None:
+    make_topic(broker, topic)
+    member = subscribe()
+    join(member, places=places(topic, 3))
+    for timeout in (0, 0.3):
+        started = time.monotonic()
+        assert member.poll(timeout, 10) == []
+        assert timeout <= time.monotonic() - started < timeout + 0.5
+
+
+# Ending
+
+
+def test_close_never_raises_and_twice_neither(
+    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
+) -> None:
+    make_topic(broker, topic)
+    send(producer, *numbered(topic, 3))
+    unused, used = broker.producer(SECONDS), producer
+    not_joined, joined = subscribe(), subscribe(group=f"{topic}-2")
+    read(joined, 3)
+    for _ in range(2):
+        for resource in (unused, used, not_joined, joined):
+            resource.close()

@@ -32,15 +32,17 @@ demo: $(VENV)/demo.installed
 
 # Each part starts its own servers; what uses no database runs once, with SQLite. Whatever is missing, be it a server or
 # a test, fails; the report counts all parts together.
+APART = tests/integration tests/brokers tests/example
 COVERED = $(BIN)/coverage run -m pytest -o cache_dir=.pytest_cache
 
 test: $(VENV)/test.installed
 	@$(BIN)/coverage erase
 	@$(BIN)/python .ci/side_by_side.py \
-	    'SQLite: $(COVERED)/sqlite --database sqlite --ignore tests/integration' \
+	    'SQLite: $(COVERED)/sqlite --database sqlite $(APART:%=--ignore %)' \
+	    'PostgreSQL: $(COVERED)/postgresql --database postgresql --database-tests-only $(APART:%=--ignore %)' \
 	    'SQLite, integration: $(COVERED)/sqlite-integration --database sqlite tests/integration' \
-	    'PostgreSQL: $(COVERED)/postgresql --database postgresql --database-tests-only --ignore tests/integration' \
-	    'PostgreSQL, integration: $(COVERED)/postgresql-integration --database postgresql tests/integration'
+	    'PostgreSQL, integration: $(COVERED)/postgresql-integration --database postgresql tests/integration' \
+	    'brokers and example: $(COVERED)/brokers tests/brokers tests/example'
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 

@@ -15,7 +15,7 @@ TOX = if command -v pyenv >/dev/null 2>&1; then \
 	    export PYENV_VERSION; \
 	fi; $(BIN)/tox
 
-.PHONY: help demo test test-full lint clean
+.PHONY: help demo test test-full lint bench clean
 
 help:
 	@echo 'make demo       the example shop: orders travel from the database through a broker to their handlers'
@@ -23,6 +23,7 @@ help:
 	@echo 'make test-full  all supported Pythons and Djangos, MariaDB, Apache Kafka, style, types, package'
 	@echo '                (needs Python 3.11, 3.12 and 3.13, MariaDB, Java 17 and Maven)'
 	@echo 'make lint       style, types and import order only'
+	@echo 'make bench      how fast it is here, beside raw loops (needs an idle machine)'
 	@echo 'make clean      remove all that these have made'
 	@echo ''
 	@echo 'PYTHON=python3.12 make ... uses that Python for $(VENV).'
@@ -56,6 +57,9 @@ test-full: $(VENV)/tox.installed
 lint: $(VENV)/tox.installed
 	@$(TOX) run -e lint,types,imports
 
+bench: $(VENV)/bench.installed
+	@$(BIN)/python -m benchmarks
+
 clean:
 	rm -rf $(VENV) .tox .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
 	rm -rf build dist django_kafka_outbox.egg-info htmlcov .coverage .coverage.*
@@ -82,6 +86,10 @@ $(VENV)/demo.installed: $(VENV)/made $(SETUP)
 
 $(VENV)/test.installed: $(VENV)/made $(SETUP)
 	$(PIP) install -e '.[test]'
+	@touch $@
+
+$(VENV)/bench.installed: $(VENV)/made $(SETUP)
+	$(PIP) install -e '.[test,confluent]'
 	@touch $@
 
 $(VENV)/tox.installed: $(VENV)/made

@@ -25,23 +25,27 @@ CLAIM_DUE = """
     FOR UPDATE SKIP LOCKED
 """
 
-# For the last message of each topic and key in a batch, the first unsent one before it that is not
-# in the batch.
+# For the last message of each topic and key in a batch, and for each state, the first message before
+# it that is not in the batch; the largest ids first. In the order of ids alone, PostgreSQL would walk
+# the primary key, through all that is finished, instead of the index on what is not.
 UNSENT_BEFORE = """
     SELECT last.topic, last.message_key, earlier.id, earlier.status, earlier.next_retry_at
     FROM django_outbox_outboxmessage AS last
+    CROSS JOIN unnest(%s::text[]) AS wanted(status)
     CROSS JOIN LATERAL (
         SELECT id, status, next_retry_at
         FROM django_outbox_outboxmessage AS message
         WHERE message.topic = last.topic
           AND message.message_key = last.message_key
-          AND message.status = ANY(%s)
+          AND message.status = ANY(ARRAY[wanted.status])
+          AND message.status IN ('pending', 'published', 'dead')
           AND message.id < last.id
           AND message.id <> ALL(%s::bigint[])
-        ORDER BY id
+        ORDER BY message.status, message.id
         LIMIT 1
     ) AS earlier
     WHERE last.id = ANY(%s::bigint[])
+    ORDER BY earlier.id DESC
 """
 
 # Let what is behind some messages, in their keys, wait as long as they do, but for what another relay
@@ -125,7 +129,10 @@ def claim_due(limit: int, without_topics: Sequence[str], *, using: str) -> list[
 def unsent_before(
     last_ids: Iterable[int], ids: Iterable[int], statuses: Sequence[str], *, using: str
 ) -> list[tuple[str, str, int, str, datetime | None]]:
-    """Topic, key, id, state and due time of what comes before the last ones of their keys."""
+    """Topic, key, id, state and due time of what comes before the last ones of their keys.
+
+    The first message of each key comes last, so that a dict keeps it.
+    """
     with connections[using].cursor() as cursor:
         cursor.execute(UNSENT_BEFORE, [list(statuses), _array(ids), _array(last_ids)])
         found: list[tuple[str, str, int, str, datetime | None]] = cursor.fetchall()

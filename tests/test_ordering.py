@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_outbox import state
@@ -270,6 +271,35 @@ def test_one_that_had_its_turn_and_was_lost_holds_nothing() -> None:
     pipeline.run()
 
     assert handled_payloads(pipeline) == ["later"]
+
+
+@pytest.mark.databases("postgresql")
+def test_few_keys_and_much_that_is_finished_do_not_slow_the_look_at_earlier_messages() -> None:
+    """PostgreSQL must not walk the primary key through all that is finished."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO django_outbox_outboxmessage (event_id, event_type, event_version, topic,"
+            " message_key, payload, headers, status, publish_count, delivery_count, retry_count,"
+            " max_retry, last_error, next_retry_at, consumed_at)"
+            " SELECT gen_random_uuid(), 'order.created', 'v1', 'outbox', (n % 10)::text, '1', '{}',"
+            " CASE WHEN n <= 20000 THEN 'consumed' ELSE 'pending' END, 1, 0, 0, 20, '',"
+            " CASE WHEN n > 20000 THEN now() END, CASE WHEN n <= 20000 THEN now() END"
+            " FROM generate_series(1, 40000) AS n"
+        )
+        cursor.execute("ANALYZE django_outbox_outboxmessage")
+    pipeline = Pipeline(batch_size=20)
+    pipeline.on("order.created")
+
+    with CaptureQueriesContext(connection) as queries:
+        batch = pipeline.turn()
+
+    looks = [query["sql"] for query in queries if "AS earlier" in query["sql"] or '"id" <' in query["sql"]]
+    assert (batch.consumed, len(looks)) == (20, 21)
+    with connection.cursor() as cursor:
+        for sql in looks[:2]:
+            cursor.execute("EXPLAIN " + sql)
+            plan = "\n".join(line for (line,) in cursor.fetchall())
+            assert "django_outbox_key" in plan, plan
 
 
 def test_of_an_abandoned_batch_no_copy_is_handled_out_of_order() -> None:

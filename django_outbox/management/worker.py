@@ -63,6 +63,7 @@ class WorkerCommand(OutboxCommand):
     """A command that works until a signal ends it."""
 
     logger: logging.Logger
+    title = "Worker"
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
@@ -74,13 +75,15 @@ class WorkerCommand(OutboxCommand):
 
     @contextmanager
     def working(self, verbosity: int) -> Iterator[Stop]:
-        """Logs set up, signals caught."""
+        """Logs set up, signals caught; logs the end, after all that was logged of a signal."""
         # On a terminal Django writes to stderr in red, but a log is not an error.
         style = self.stderr.style_func
         self.stderr.style_func = None
         try:
-            with logging_to(self.stderr, verbosity), stop_on_signals(self.logger) as stop:
-                yield stop
+            with logging_to(self.stderr, verbosity):
+                with stop_on_signals(self.logger) as stop:
+                    yield stop
+                self.logger.info("%s ended.", self.title, extra={"action": "ended"})
         finally:
             self.stderr.style_func = style
 

@@ -22,6 +22,7 @@ class Command(WorkerCommand):
         "number of consumers may run side by side; Kafka deals the partitions out to them."
     )
     logger = log
+    title = "Consumer"
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
@@ -63,4 +64,3 @@ class Command(WorkerCommand):
                 extra={"action": "started"},
             )
             consumer.run(stop, drain=drain)
-            log.info("Consumer ended.", extra={"action": "ended"})

@@ -23,6 +23,7 @@ class Command(WorkerCommand):
         "for it; no message is harmed."
     )
     logger = log
+    title = "Relay"
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
@@ -87,7 +88,6 @@ class Command(WorkerCommand):
                 extra={"action": "started"},
             )
             relay.run(stop, drain=drain)
-            log.info("Relay ended.", extra={"action": "ended"})
 
 
 class _Creator:

@@ -1,0 +1,1 @@
+"""How fast the outbox is, beside raw loops that do the same work: ``python -m benchmarks``."""

@@ -1,0 +1,164 @@
+"""What all measurements share: servers, options, and the running of jobs with a fresh table and topic."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from typing import Any, TypeVar
+
+from benchmarks import clients, servers, workload
+from benchmarks.backends import CONFLUENT, KAFKA_PYTHON
+from benchmarks.processes import Job
+from benchmarks.report import Progress
+
+WARM_UP_ROWS = 2000
+CLIENTS = {"confluent": CONFLUENT, "kafka-python": KAFKA_PYTHON}
+
+Variant = TypeVar("Variant")
+
+
+class WorkNotDone(AssertionError):
+    """The rows or records that a job should have left are not there: its figure means nothing."""
+
+
+@dataclass(slots=True)
+class Bench:
+    """One run of the suite."""
+
+    servers: servers.Servers
+    progress: Progress
+    runs: int
+    quick: bool = False
+    rows: int | None = None
+    jobs: list[dict[str, Any]] = field(default_factory=list)
+
+    def amount(self, usual: int) -> int:
+        """How many rows a measurement uses, given what it usually does."""
+        if self.rows is not None:
+            return self.rows
+        return max(usual // 10, 1000) if self.quick else usual
+
+    def rounds(self, variants: Sequence[Variant]) -> Iterator[tuple[int, Variant]]:
+        """Each variant once a round, every round beginning with another one."""
+        for number in range(self.runs):
+            shift = number % len(variants)
+            for variant in (*variants[shift:], *variants[:shift]):
+                yield number, variant
+
+    def environment(self, client: str, url: str, topic: str, **others: str) -> dict[str, str]:
+        """What a process has to know of this run."""
+        return {
+            "DATABASE_URL": self.servers.database,
+            "KAFKA_URL": url,
+            "BENCH_BACKEND": CLIENTS[client],
+            "BENCH_TOPIC": topic,
+            "BENCH_GROUP": topic,
+            **others,
+        }
+
+    def run_jobs(self, name: str, count: int, environment: Mapping[str, str], **arguments: Any) -> dict[str, Any]:
+        """Run processes side by side from the first one's start to the last one's end."""
+        return self.run_prepared(name, count, environment, lambda: None, **arguments)
+
+    def run_prepared(
+        self, name: str, count: int, environment: Mapping[str, str], prepare: Callable[[], None], **arguments: Any
+    ) -> dict[str, Any]:
+        """As ``run_jobs``; ``prepare`` is called when all are warm and wait for the word."""
+        load = os.getloadavg()[0]
+        with ExitStack() as stack:
+            jobs = [stack.enter_context(Job(name, environment, **arguments)) for _ in range(count)]
+            for job in jobs:
+                job.wait_until_ready()
+            prepare()
+            for job in jobs:
+                job.go()
+            results = [job.result() for job in jobs]
+        rows = sum(result["rows"] for result in results)
+        seconds = max(result["last"] for result in results) - min(result["first"] for result in results)
+        found = {
+            "job": name,
+            "processes": count,
+            "client": environment["BENCH_BACKEND"].rpartition(".")[2],
+            "far": environment["KAFKA_URL"] == self.servers.far,
+            **arguments,
+            "rows": rows,
+            "seconds": seconds,
+            "per_second": rows / seconds if rows else 0.0,
+            "cpu_microseconds_a_row": 1e6 * sum(result["cpu"] for result in results) / max(rows, 1),
+            "passes": [result["passes"] for result in results],
+            "load_before": load,
+        }
+        self.jobs.append(found)
+        return found
+
+    def relay(
+        self,
+        name: str,
+        client: str,
+        url: str,
+        rows: int,
+        *,
+        processes: int = 1,
+        keys: int = workload.KEYS,
+        ordering: str = "key",
+        **arguments: Any,
+    ) -> float:
+        """Let jobs carry a backlog out to a topic of its own; messages a second.
+
+        Raises:
+            WorkNotDone: if not every row is published and every message readable.
+        """
+        with self.topic(url) as topic:
+            workload.empty()
+            workload.fill(WARM_UP_ROWS, topic=topic, keys=keys)
+
+            def prepare() -> None:
+                workload.empty()
+                workload.fill(rows, topic=topic, keys=keys)
+
+            environment = self.environment(client, url, topic, BENCH_ORDERING=ordering)
+            found = self.run_prepared(name, processes, environment, prepare, **arguments)
+            found.update(keys=keys, ordering=ordering)
+            _check("published rows", workload.count("published"), rows)
+            _check("rows that the job counted", found["rows"], rows)
+            readable = clients.distinct_messages(url, topic, WARM_UP_ROWS + rows)
+            _check("readable messages", readable, WARM_UP_ROWS + rows)
+        rate: float = found["per_second"]
+        return rate
+
+    @contextmanager
+    def topic(self, url: str) -> Iterator[str]:
+        with servers.topic(url) as name:
+            yield name
+
+
+def missing_client(client: str) -> str:
+    """Why this client cannot be measured; empty if it can."""
+    module = CLIENTS[client].rpartition(".")[0]
+    try:
+        import_module(module)
+    except ImportError:
+        return "not available"
+    return ""
+
+
+def wait_for(count: Callable[[], int], expected: int, what: str, timeout: float = 60) -> None:
+    """Wait until so many are there.
+
+    Raises:
+        WorkNotDone: if they do not come.
+    """
+    deadline = time.monotonic() + timeout
+    while (found := count()) < expected:
+        if time.monotonic() > deadline:
+            raise WorkNotDone(f"{what}: {found} instead of {expected}")
+        time.sleep(0.02)
+
+
+def _check(what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise WorkNotDone(f"{what}: {found} instead of {expected}")

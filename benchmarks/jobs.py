@@ -1,0 +1,281 @@
+"""What runs in processes of its own: ``python -m benchmarks.jobs NAME ARGUMENTS``, with a pipe to its starter.
+
+A job gets ready, says so, waits for the word to go, works, and prints what it measured. Times are
+those of the machine's monotonic clock, which all processes share.
+"""
+
+from __future__ import annotations
+
+import cProfile
+import json
+import os
+import pstats
+import sys
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any
+
+import django
+
+Gate = Callable[[], None]
+
+
+def main() -> None:
+    """Run the job that the command line names and print its result as JSON."""
+    name, arguments = sys.argv[1], json.loads(sys.argv[2])
+    django.setup()
+    result = JOBS[name](_gate, **arguments)
+    _say({"result": result})
+
+
+def _say(value: Any) -> None:
+    sys.stdout.write(json.dumps(value) + "\n")
+    sys.stdout.flush()
+
+
+def _gate() -> None:
+    _say({"ready": True})
+    if not sys.stdin.readline():
+        sys.exit("the starter is gone")
+
+
+def relay(gate: Gate, *, profile: str | None = None) -> dict[str, Any]:
+    """Carry a backlog out by the relay's own loop; whatever is due before the gate warms it up."""
+    from django_outbox.brokers.base import get_broker
+    from django_outbox.conf import settings
+    from django_outbox.relay import Pass, Relay
+    from django_outbox.runner import Stop
+
+    relay = Relay(get_broker(settings.broker), using="default")
+    run_once = relay.run_once
+    times = {"first": 0.0, "last": 0.0}
+    counts = {"rows": 0, "passes": 0}
+
+    def noted() -> Pass:
+        times["first"] = times["first"] or time.monotonic()
+        done = run_once()
+        counts["passes"] += 1
+        if done.moved:
+            counts["rows"] += done.published
+            times["last"] = time.monotonic()
+        return done
+
+    relay.run_once = noted  # type: ignore[method-assign]
+    close, relay.close = relay.close, lambda: None  # type: ignore[method-assign]
+    relay.run(Stop(), drain=True)
+    gate()
+    cpu = time.process_time()
+    times.update(first=0.0, last=0.0)
+    counts.update(rows=0, passes=0)
+    with _profiled(profile):
+        relay.run(Stop(), drain=True)
+    cpu = time.process_time() - cpu
+    close()
+    return {**times, **counts, "cpu": cpu}
+
+
+def raw_relay(gate: Gate, *, bare: bool = False, batch_size: int = 500) -> dict[str, Any]:
+    """Carry a backlog out by a raw loop."""
+    from benchmarks import clients, raw
+
+    connection = _raw_connection()
+    sender = clients.sender(os.environ["BENCH_BACKEND"], os.environ["KAFKA_URL"])
+    while raw.relay_pass(connection, sender, batch_size, bare=bare):
+        pass
+    gate()
+    cpu = time.process_time()
+    rows, passes, first, last = 0, 0, time.monotonic(), 0.0
+    while done := raw.relay_pass(connection, sender, batch_size, bare=bare):
+        rows += done
+        passes += 1
+        last = time.monotonic()
+    cpu = time.process_time() - cpu
+    sender.close()
+    return {"first": first, "last": last, "rows": rows, "passes": passes, "cpu": cpu}
+
+
+def consume(gate: Gate, *, rows: int, warm_up: int, profile: str | None = None) -> dict[str, Any]:
+    """Handle a backlog; measured from the end of the warm-up to the last commit."""
+    from django_outbox.brokers.base import get_broker
+    from django_outbox.conf import settings
+    from django_outbox.consumer import DEFAULT_BATCH_SIZE, POLL_SECONDS, Consumer
+
+    consumer = Consumer(get_broker(settings.broker), using="default", batch_size=DEFAULT_BATCH_SIZE)
+    try:
+        return _consume(gate, lambda: consumer.run_once(POLL_SECONDS).consumed, rows, warm_up, profile)
+    finally:
+        consumer.close()
+
+
+def raw_consume(gate: Gate, *, rows: int, warm_up: int) -> dict[str, Any]:
+    """Handle a backlog by a raw loop with batches of the consumer's default size."""
+    from benchmarks import clients, raw
+    from django_outbox.consumer import DEFAULT_BATCH_SIZE, POLL_SECONDS
+
+    connection = _raw_connection()
+    environment = os.environ
+    reader = clients.group_reader(
+        environment["BENCH_BACKEND"], environment["KAFKA_URL"], environment["BENCH_TOPIC"], environment["BENCH_GROUP"]
+    )
+
+    def step() -> int:
+        return raw.consume_pass(connection, reader, DEFAULT_BATCH_SIZE, POLL_SECONDS)
+
+    try:
+        return _consume(gate, step, rows, warm_up, None)
+    finally:
+        reader.close()
+
+
+def _consume(gate: Gate, step: Callable[[], int], rows: int, warm_up: int, profile: str | None) -> dict[str, Any]:
+    gate()
+    handled, passes, patience = 0, 0, time.monotonic() + 60
+    while handled < warm_up and time.monotonic() < patience:
+        handled += step()
+    started_with, first, last = handled, time.monotonic(), 0.0
+    patience = first + 30
+    cpu = time.process_time()
+    with _profiled(profile):
+        while handled < rows + warm_up and time.monotonic() < patience:
+            if done := step():
+                handled += done
+                passes += 1
+                last = time.monotonic()
+                patience = last + 30
+    return {
+        "first": first,
+        "last": last,
+        "rows": handled - started_with,
+        "passes": passes,
+        "handled": handled,
+        "cpu": time.process_time() - cpu,
+    }
+
+
+def raw_publish(gate: Gate) -> dict[str, Any]:
+    """Publish what is pending, quickly, as the start of another measurement."""
+    from benchmarks import clients, raw
+
+    client = clients.fastest()
+    connection = _raw_connection()
+    sender = clients.sender(client, os.environ["KAFKA_URL"])
+    gate()
+    rows, passes, first, cpu = 0, 0, time.monotonic(), time.process_time()
+    while done := raw.relay_pass(connection, sender, 1000, bare=False):
+        rows += done
+        passes += 1
+    sender.close()
+    return {
+        "first": first,
+        "last": time.monotonic(),
+        "rows": rows,
+        "passes": passes,
+        "cpu": time.process_time() - cpu,
+    }
+
+
+def write(gate: Gate, *, count: int, per_second: int) -> dict[str, Any]:
+    """Publish at a steady pace; the time of each commit by event id."""
+    from django.db import connection, transaction
+
+    from benchmarks import workload
+    from django_outbox import publish
+
+    times: dict[str, float] = {}
+
+    def one(number: int) -> None:
+        committed: list[float] = []
+        with transaction.atomic():
+            # Before publish(), so that this runs before anything that publish() does after the commit.
+            transaction.on_commit(lambda: committed.append(time.monotonic()))
+            message = publish("bench.sql", workload.payload(number), key=f"customer-{number % workload.KEYS}")
+        times[str(message.event_id)] = committed[0]
+
+    connection.ensure_connection()
+    gate()
+    _at_pace(one, count, per_second)
+    return {"times": times}
+
+
+def send(gate: Gate, *, count: int, per_second: int) -> dict[str, Any]:
+    """Send to Kafka at a steady pace; the time of each sending by event id."""
+    from benchmarks import clients, workload
+
+    sender = clients.sender(os.environ["BENCH_BACKEND"], os.environ["KAFKA_URL"])
+    topic = os.environ["BENCH_TOPIC"]
+    times: dict[str, float] = {}
+
+    def one(number: int) -> None:
+        event_id = str(uuid.uuid4())
+        value = json.dumps(workload.payload(number)).encode()
+        key = f"customer-{number % workload.KEYS}".encode()
+        times[event_id] = time.monotonic()
+        sender.send([clients.Message(topic, key, value, [("ce_id", event_id.encode())])])
+
+    gate()
+    _at_pace(one, count, per_second)
+    sender.close()
+    return {"times": times}
+
+
+def read(gate: Gate, *, count: int, patience: float = 20.0) -> dict[str, Any]:
+    """Read records one by one as they come; the time of each by event id."""
+    from benchmarks import clients
+
+    reader = clients.TopicReader(os.environ["KAFKA_URL"], os.environ["BENCH_TOPIC"])
+    times: dict[str, float] = {}
+    gate()
+    deadline = time.monotonic() + patience
+    while len(times) < count and time.monotonic() < deadline:
+        for headers in reader.poll(0.5, limit=1):
+            now = time.monotonic()
+            times.setdefault(dict(headers)["ce_id"].decode(), now)
+            deadline = now + patience
+    reader.close()
+    return {"times": times}
+
+
+def _at_pace(one: Callable[[int], None], count: int, per_second: int) -> None:
+    start = time.monotonic()
+    for number in range(count):
+        time.sleep(max(0.0, start + number / per_second - time.monotonic()))
+        one(number)
+
+
+class _profiled:  # noqa: N801
+    """Profile the block and write the figures to a file, if one is named."""
+
+    def __init__(self, path: str | None) -> None:
+        self._path = path
+        self._profile = cProfile.Profile() if path else None
+
+    def __enter__(self) -> None:
+        if self._profile:
+            self._profile.enable()
+
+    def __exit__(self, *error: object) -> None:
+        if self._profile and self._path:
+            self._profile.disable()
+            pstats.Stats(self._profile).dump_stats(self._path)
+
+
+def _raw_connection() -> Any:
+    import psycopg
+
+    return psycopg.connect(os.environ["DATABASE_URL"].replace("postgres://", "postgresql://", 1), autocommit=True)
+
+
+JOBS: dict[str, Callable[..., dict[str, Any]]] = {
+    "relay": relay,
+    "raw_relay": raw_relay,
+    "consume": consume,
+    "raw_consume": raw_consume,
+    "raw_publish": raw_publish,
+    "write": write,
+    "send": send,
+    "read": read,
+}
+
+if __name__ == "__main__":
+    main()

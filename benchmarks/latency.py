@@ -1,0 +1,120 @@
+"""Latency at 100 messages a second: from commit to the record in Kafka, and to the handler."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+
+from django.db import transaction
+
+from benchmarks import workload
+from benchmarks.bench import CLIENTS, Bench, WorkNotDone, missing_client, wait_for
+from benchmarks.models import Effect
+from benchmarks.processes import Command, Job
+from benchmarks.report import Line, Target
+from django_outbox import publish
+
+PER_SECOND = 100
+SECONDS = 6
+WARM_UP_SECONDS = 1
+ABOVE_FLOOR_MS = 1.5
+P99_MS = 15.0
+AFTER_HALF_A_POLL_MS = 20.0
+PERCENTILES = (50, 95, 99)
+
+
+def measure(bench: Bench) -> Iterator[Line]:
+    """Both clients: the floor, that is a producer and a reader alone; then with NOTIFY and without."""
+    from django_outbox.conf import settings
+
+    half_a_poll_ms = 1000 * settings.poll_interval / 2
+    for client in CLIENTS:
+        if reason := missing_client(client):
+            yield Line(f"latency, {client}", "ms", missing=reason)
+            continue
+        variants = [("floor", False), ("record", True), ("record", False), ("handler", True), ("handler", False)]
+        found: dict[tuple[str, bool], list[list[float]]] = {variant: [] for variant in variants}
+        for number, variant in bench.rounds(variants):
+            to, notify = variant
+            bench.progress.say(f"latency, {client}: {to}, NOTIFY {notify}, round {number + 1} of {bench.runs}")
+            samples = _floor(bench, client) if to == "floor" else _samples(bench, client, to, notify)
+            found[variant].append(samples)
+        floor = [_percentile(samples, 50) for samples in found["floor", False]]
+        for to, notify in variants:
+            if to == "floor":
+                name = f"latency, {client}, floor: producer to reader"
+            else:
+                name = f"latency, {client}, commit to {to}, {'NOTIFY' if notify else 'polling'}"
+            for percentile in PERCENTILES:
+                target = Target()
+                if to == "record" and percentile == 50:
+                    limit = (
+                        statistics.median(floor) + ABOVE_FLOOR_MS if notify else half_a_poll_ms + AFTER_HALF_A_POLL_MS
+                    )
+                    target = Target(most=limit)
+                elif to == "record" and percentile == 99 and notify:
+                    target = Target(most=P99_MS)
+                runs = [_percentile(samples, percentile) for samples in found[to, notify]]
+                yield Line(f"{name}, p{percentile}", "ms", runs, target=target)
+
+
+def _percentile(samples: Sequence[float], percentile: int) -> float:
+    return statistics.quantiles(samples, n=100, method="inclusive")[percentile - 1]
+
+
+def _floor(bench: Bench, client: str) -> list[float]:
+    """Milliseconds from sending to reading, with nothing between."""
+    with bench.topic(bench.servers.near) as topic:
+        environment = bench.environment(client, bench.servers.near, topic)
+        with Job("read", environment, count=_count()) as reader, Job("send", environment, **_pace()) as sender:
+            return _between(_results(sender, reader))
+
+
+def _samples(bench: Bench, client: str, to: str, notify: bool) -> list[float]:
+    """Milliseconds from commit to the record or to the handler, with real commands at work."""
+    workload.empty()
+    with bench.topic(bench.servers.near) as topic, ExitStack() as stack:
+        environment = bench.environment(client, bench.servers.near, topic, BENCH_NOTIFY=str(int(notify)))
+        stack.enter_context(Command("outbox_relay", environment))
+        if to == "handler":
+            stack.enter_context(Command("outbox_consume", environment))
+        with transaction.atomic():
+            publish("bench.sql", workload.payload(), topic=topic)
+        status = "consumed" if to == "handler" else "published"
+        wait_for(lambda: workload.count(status), 1, f"{status} messages")
+        writer = stack.enter_context(Job("write", environment, **_pace()))
+        if to == "record":
+            # One more: that of the message above.
+            reader = stack.enter_context(Job("read", environment, count=_count() + 1))
+            return _between(_results(writer, reader))
+        writer.wait_until_ready()
+        writer.go()
+        written = writer.result()["times"]
+        wait_for(lambda: workload.count("consumed"), _count() + 1, "consumed messages")
+        handled = dict(Effect.objects.values_list("event_id", "handled_at"))
+        return _between((written, handled))
+
+
+def _pace() -> dict[str, int]:
+    return {"count": _count(), "per_second": PER_SECOND}
+
+
+def _count() -> int:
+    return PER_SECOND * (WARM_UP_SECONDS + SECONDS)
+
+
+def _results(writer: Job, reader: Job) -> tuple[dict[str, float], dict[str, float]]:
+    for job in (reader, writer):
+        job.wait_until_ready()
+        job.go()
+    return writer.result()["times"], reader.result()["times"]
+
+
+def _between(times: tuple[dict[str, float], dict[str, float]]) -> list[float]:
+    """Milliseconds a message, without the warm-up."""
+    written, arrived = times
+    if lost := written.keys() - arrived.keys():
+        raise WorkNotDone(f"{len(lost)} of {len(written)} messages did not arrive")
+    in_order = sorted(written, key=written.__getitem__)[PER_SECOND * WARM_UP_SECONDS :]
+    return [1000 * (arrived[event_id] - written[event_id]) for event_id in in_order]

@@ -1,0 +1,114 @@
+"""The same work without the package: psycopg, a Kafka client and nothing between them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import UTC
+from typing import Any
+
+import psycopg
+
+from benchmarks.clients import GroupReader, Message, Sender
+from benchmarks.handlers import INSERT
+
+TABLE = "django_outbox_outboxmessage"
+
+CLAIM = f"""
+    SELECT id, event_id::text, event_type, event_version, topic, message_key, headers, created_at, publish_count,
+           payload::text
+    FROM {TABLE}
+    WHERE status = 'pending' AND next_retry_at <= statement_timestamp()
+    ORDER BY next_retry_at, id
+    LIMIT %s
+    FOR UPDATE SKIP LOCKED
+"""
+CLAIM_BARE = f"""
+    SELECT id, topic, message_key, publish_count, payload::text
+    FROM {TABLE}
+    WHERE status = 'pending' AND next_retry_at <= statement_timestamp()
+    ORDER BY next_retry_at, id
+    LIMIT %s
+    FOR UPDATE SKIP LOCKED
+"""
+MARK_PUBLISHED = f"""
+    UPDATE {TABLE} AS message
+    SET status = 'published', publish_count = publish_count + 1, partition = place.partition,
+        "offset" = place.position, published_at = statement_timestamp(), updated_at = statement_timestamp(),
+        next_retry_at = NULL, last_error = ''
+    FROM unnest(%s::bigint[], %s::int[], %s::bigint[]) AS place (id, partition, position)
+    WHERE message.id = place.id AND message.status = 'pending'
+"""
+LOCK = f"""
+    SELECT id, event_id::text, event_type, event_version, topic, message_key, headers, created_at, publish_count,
+           partition, "offset", payload
+    FROM {TABLE}
+    WHERE id = ANY(%s) AND status = 'published'
+    ORDER BY id
+    FOR UPDATE
+"""
+MARK_CONSUMED = f"""
+    UPDATE {TABLE}
+    SET status = 'consumed', consumed_at = statement_timestamp(), updated_at = statement_timestamp(), last_error = ''
+    WHERE id = ANY(%s) AND status = 'published'
+"""
+
+Record = Callable[[tuple[Any, ...]], Message]
+
+
+def relay_pass(connection: psycopg.Connection[Any], sender: Sender, batch_size: int, *, bare: bool) -> int:
+    """Claim, send, mark and commit one batch; returns how many rows it had.
+
+    ``bare`` leaves out the CloudEvents headers, all but the id, and the columns that they need.
+    """
+    with connection.transaction():
+        rows = connection.execute(CLAIM_BARE if bare else CLAIM, (batch_size,)).fetchall()
+        if rows:
+            places = sender.send([_bare_record(row) if bare else _record(row) for row in rows])
+            ids = [row[0] for row in rows]
+            connection.execute(MARK_PUBLISHED, (ids, [place[0] for place in places], [place[1] for place in places]))
+    return len(rows)
+
+
+def _record(row: tuple[Any, ...]) -> Message:
+    """The record that the relay would send, byte for byte as many."""
+    id_, event_id, event_type, version, topic, key, headers, created_at, publish_count, payload = row
+    time_ = created_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return Message(
+        topic,
+        key.encode() or None,
+        payload.encode(),
+        [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", event_id.encode()),
+            ("ce_type", event_type.encode()),
+            ("ce_time", time_.encode()),
+            ("ce_eventversion", version.encode()),
+            ("ce_subject", key.encode()),
+            ("ce_source", b"benchmarks"),
+            ("ce_outboxid", b"%d" % id_),
+            ("ce_outboxattempt", b"%d" % (publish_count + 1)),
+            ("content-type", b"application/json"),
+            *((name, text.encode()) for name, text in headers.items()),
+        ],
+    )
+
+
+def _bare_record(row: tuple[Any, ...]) -> Message:
+    id_, topic, key, _, payload = row
+    return Message(topic, key.encode() or None, payload.encode(), [("ce_outboxid", b"%d" % id_)])
+
+
+def consume_pass(connection: psycopg.Connection[Any], reader: GroupReader, batch_size: int, timeout: float) -> int:
+    """Read a batch, lock its rows, insert a row for each, mark them, commit; then commit the offsets."""
+    records = reader.poll(batch_size, timeout)
+    if not records:
+        return 0
+    ids = [int(dict(record.headers)["ce_outboxid"]) for record in records]
+    with connection.transaction(), connection.cursor() as cursor:
+        rows = cursor.execute(LOCK, (ids,)).fetchall()
+        for row in rows:
+            cursor.execute(INSERT, (row[1], time.monotonic()))
+        cursor.execute(MARK_CONSUMED, ([row[0] for row in rows],))
+    reader.commit({record.partition: record.offset + 1 for record in records})
+    return len(rows)

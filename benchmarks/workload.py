@@ -1,0 +1,72 @@
+"""The outbox table of a run: filling it with equal rows, emptying it, checking what became of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.db import connection
+
+from django_outbox.models import OutboxMessage
+
+PAYLOAD_BYTES = 200
+KEYS = 1000
+TABLE = OutboxMessage._meta.db_table
+
+
+def payload(number: int = 0) -> dict[str, Any]:
+    """A payload whose JSON has 200 bytes."""
+    body = {"order_id": number, "customer": "Ada Lovelace", "currency": "EUR", "text": ""}
+    return {**body, "text": "x" * (PAYLOAD_BYTES - len(json.dumps(body)))}
+
+
+def empty() -> None:
+    """Take all rows away. Ids go on: no record of an earlier run is taken for one of the next."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"TRUNCATE {TABLE}, benchmarks_effect")
+    settle()
+
+
+def settle() -> None:
+    """Let no vacuum, no stale statistics and no pending checkpoint fall into the run that follows."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"VACUUM ANALYZE {TABLE}")
+        cursor.execute("SELECT pg_has_role(current_user, 'pg_checkpoint', 'MEMBER')")
+        if cursor.fetchone()[0]:
+            cursor.execute("CHECKPOINT")
+
+
+def fill(rows: int, *, topic: str, keys: int = KEYS, event_type: str = "bench.sql", status: str = "pending") -> None:
+    """Insert due messages (or, with ``status``, finished ones) as fast as the database can, keys at random."""
+    expressions = {
+        "event_id": "gen_random_uuid()",
+        "message_key": f"'customer-' || floor(random() * {int(keys)})::int",
+        "next_retry_at": "statement_timestamp()" if status == "pending" else "NULL",
+        "consumed_at": "statement_timestamp()" if status == "consumed" else "NULL",
+        "created_at": "statement_timestamp()",
+        "updated_at": "statement_timestamp()",
+    }
+    values = {"event_type": event_type, "topic": topic, "payload": payload(), "status": status}
+    model = OutboxMessage(**values)
+    columns, parts, parameters = [], [], []
+    for field in OutboxMessage._meta.concrete_fields:
+        if field.primary_key:
+            continue
+        columns.append(connection.ops.quote_name(field.column or field.name))
+        if field.name in expressions:
+            parts.append(expressions[field.name])
+        else:
+            parts.append("%s")
+            parameters.append(field.get_db_prep_save(getattr(model, field.attname), connection))
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT setseed(0.5)")
+        cursor.execute(
+            f"INSERT INTO {TABLE} ({', '.join(columns)}) SELECT {', '.join(parts)} FROM generate_series(1, %s)",
+            [*parameters, rows],
+        )
+    settle()
+
+
+def count(status: str) -> int:
+    """How many messages have this status."""
+    return OutboxMessage.objects.filter(status=status).count()

@@ -84,7 +84,7 @@ class KafkaBroker(Broker):
         topics = list(topics)
         with self._reaching_it():
             client = self._connect(KafkaConsumer, options, partial(NetClient, topics))
-        return KafkaSubscription(client, topics, self.location)
+            return KafkaSubscription(client, topics, self.location)
 
     def missing_topics(self, topics: Iterable[str]) -> set[str]:
         absent = (kafka_errors.UnknownTopicOrPartitionError, kafka_errors.InvalidTopicError)

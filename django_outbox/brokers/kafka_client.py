@@ -57,7 +57,7 @@ PRODUCER_AT_FAULT = (
     kafka_errors.KafkaProtocolError,
     kafka_errors.BrokerNotAvailableError,
 )
-TIMEOUTS = (kafka_errors.KafkaTimeoutError, kafka_errors.RequestTimedOutError)
+VAGUE = (kafka_errors.KafkaTimeoutError, kafka_errors.RequestTimedOutError)
 CLIENT_AT_FAULT = (
     kafka_errors.AuthorizationError,
     kafka_errors.IllegalSaslStateError,
@@ -89,26 +89,30 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
 
         def give_up() -> None:
             if not connection.init_future.is_done:
-                connection.close(kafka_errors.KafkaTimeoutError(f"no answer within {seconds:.3g} s"))
+                connection.close(kafka_errors.KafkaTimeoutError("no answer"))
 
         self._net.call_later(seconds, give_up)
 
     def _note(self, error: BaseException) -> None:
         _close_sockets(error)
-        # A refusal says most. A deadline that cuts the last try short says nothing.
-        if isinstance(error, TIMEOUTS) and self.last_error:
-            return
-        if not isinstance(self.last_error, CLIENT_AT_FAULT):
+        # The first that says something: the deadline often cuts the last try short.
+        if self.last_error is None or (_is_vague(self.last_error) and not _is_vague(error)):
             self.last_error = error
 
 
-def _close_sockets(error: BaseException) -> None:
+def _is_vague(error: BaseException) -> bool:
+    return isinstance(error, VAGUE) or "timed out" in str(error)
+
+
+def _close_sockets(error: BaseException | None) -> None:
     """Close what a failed try to connect has opened: the client leaves that to the garbage collector."""
-    for frame, _ in traceback.walk_tb(error.__traceback__):
-        for thing in frame.f_locals.values():
-            end = getattr(thing, "_sock", None) if isinstance(thing, KafkaTCPTransport) else thing
-            if isinstance(end, socket.socket):
-                end.close()
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            for thing in frame.f_locals.values():
+                end = getattr(thing, "_sock", None) if isinstance(thing, KafkaTCPTransport) else thing
+                if isinstance(end, socket.socket):
+                    end.close()
+        error = error.__context__
 
 
 class NetClient(KafkaNetClient):  # type: ignore[misc]
@@ -130,6 +134,19 @@ class NetClient(KafkaNetClient):  # type: ignore[misc]
         super().__init__(net=net, manager=self.connections)
         self.cluster.config["allow_auto_create_topics"] = False
         self.cluster._topics = set(topics)
+
+    def close(self, node_id: Any = None) -> None:
+        """Also closes what was on its way to be connected, which the client would forget."""
+        if node_id is not None:
+            super().close(node_id)
+            return
+        self.connections.close()
+        self._net.stop()
+        waiting = [key.fileobj for key in (self._net._selector.get_map() or {}).values()]
+        super().close()
+        for end in waiting:
+            if isinstance(end, socket.socket):
+                end.close()
 
 
 class ProducerNetClient(NetClient):

@@ -34,6 +34,8 @@ class KafkaSubscription(Subscription):
         self._heard_at = time.monotonic()
         try:
             client.subscribe(topics=topics, listener=self._listener)
+            # Or partitions that become known only after the first join would make the group join again.
+            client.bootstrap(timeout_ms=_CONNECT_MS, refresh=True)
         except BaseException:
             self.close()
             raise

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import threading
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 
 from django_outbox.brokers.base import (
     Acknowledged,
@@ -53,18 +55,68 @@ def read(subscription: Subscription, count: int, *, limit: int = 500) -> list[Re
     return records
 
 
-def join(*members: Subscription, places: Collection[TopicPartition]) -> list[set[TopicPartition]]:
-    """Poll until each member has some of these places and no two have the same; return who has which."""
-    shares: list[set[TopicPartition]] = [set() for _ in members]
+class Reader(threading.Thread):
+    """Polls a member as a consumer does, without long pauses, and notes what it gets."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        super().__init__(name="reader", daemon=True)
+        self.subscription = subscription
+        self.share: set[TopicPartition] = set()
+        self.records: list[ReceivedRecord] = []
+        self._stopped = False
+        self._error: Exception | None = None
+
+    @property
+    def offsets(self) -> dict[TopicPartition, set[int]]:
+        """Which records it got; after a rebalance it gets those again that nobody has committed."""
+        offsets: dict[TopicPartition, set[int]] = {}
+        for record in self.records:
+            offsets.setdefault(TopicPartition(record.topic, record.partition), set()).add(record.offset)
+        return offsets
+
+    def run(self) -> None:
+        try:
+            while not self._stopped:
+                self.records += self.subscription.poll(0.2, 500)
+                self.share = self.subscription.take_assigned() or self.share
+        except Exception as error:
+            self._error = error
+
+    def stop(self) -> None:
+        self._stopped = True
+        self.join()
+        if self._error is not None:
+            raise self._error
+
+
+@contextmanager
+def reading(*subscriptions: Subscription) -> Iterator[list[Reader]]:
+    """Readers of these members, at work until the end of the block."""
+    readers = [Reader(subscription) for subscription in subscriptions]
+    for reader in readers:
+        reader.start()
+    try:
+        yield readers
+    finally:
+        for reader in readers:
+            reader.stop()
+
+
+def wait_for_shares(readers: Sequence[Reader], places: Collection[TopicPartition]) -> None:
+    """Wait until each reader has some of these places, no two have the same, and none is left."""
 
     def shared() -> bool:
-        for index, member in enumerate(members):
-            member.poll(0.05, 500)
-            shares[index] = member.take_assigned() or shares[index]
+        shares = [reader.share for reader in readers]
         return all(shares) and sorted(map(str, places)) == sorted(str(place) for share in shares for place in share)
 
     wait_until(shared, what="partitions shared")
-    return shares
+
+
+def join(*members: Subscription, places: Collection[TopicPartition]) -> list[set[TopicPartition]]:
+    """Wait until the members share these places, and return who has which. What is read meanwhile is lost."""
+    with reading(*members) as readers:
+        wait_for_shares(readers, places)
+        return [reader.share for reader in readers]
 
 
 def places(topic: str, count: int) -> set[TopicPartition]:

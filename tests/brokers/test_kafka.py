@@ -126,17 +126,14 @@ def test_the_reason_of_a_failed_connection_is_told() -> None:
         broker.producer(SECONDS)
 
 
-# The client lets go of what hangs in a handshake, and Python complains of the socket.
-@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 @connecting
 def test_a_server_that_hangs_in_the_tls_handshake_is_reported(connect: Callable[[KafkaBroker], object]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         url = f"kafka+ssl://127.0.0.1:{listener.getsockname()[1]}"
-        broker = kafka_broker(url, options={"bootstrap_timeout_ms": 500})
+        broker = kafka_broker(url, options={"bootstrap_timeout_ms": 200})
         seconds, text = seconds_until(BrokerUnavailable, lambda: connect(broker))
-    assert seconds < 1.5
-    assert "no answer within 0.5 s" in text
-    gc.collect()
+    assert seconds < 1
+    assert "no answer" in text
 
 
 @connecting
@@ -184,13 +181,13 @@ def test_a_broker_that_dies_is_reported_within_the_deadline_and_nothing_is_sent_
 ) -> None:
     broker = kafka_broker(own_broker.url)
     make_topic(broker, topic, partitions=1)
-    producer = broker.producer(2)
+    producer = broker.producer(1)
     send(producer, Record(topic, b"k", b"before"))
 
     own_broker.kill()
-    seconds, text = seconds_until(BrokerUnavailable, lambda: producer.send(numbered(topic, 10), 2))
-    assert seconds < 2.5
-    assert text == f"{own_broker.url} did not take a batch: no acknowledgement within 2 s."
+    seconds, text = seconds_until(BrokerUnavailable, lambda: producer.send(numbered(topic, 10), 1))
+    assert seconds < 1.5
+    assert text == f"{own_broker.url} did not take a batch: no acknowledgement within 1 s."
     assert not producer.usable
     seconds, _ = seconds_after(producer.close)
     assert seconds < 2
@@ -216,12 +213,12 @@ def test_nothing_of_an_abandoned_batch_is_sent_when_its_connection_heals(
     proxied: KafkaBroker, proxy: Proxy, topic: str, size: int
 ) -> None:
     make_topic(proxied, topic, partitions=1)
-    producer = proxied.producer(2)
+    producer = proxied.producer(1)
     send(producer, Record(topic, b"k", b"before"))
 
     proxy.stall()
-    seconds, _ = seconds_until(BrokerUnavailable, lambda: producer.send([Record(topic, b"k", b"x" * size)] * 5, 2))
-    assert seconds < 2.5
+    seconds, _ = seconds_until(BrokerUnavailable, lambda: producer.send([Record(topic, b"k", b"x" * size)] * 5, 1))
+    assert seconds < 1.5
     seconds, _ = seconds_after(producer.close)
     assert seconds < 2
     assert not [thread for thread in threading.enumerate() if "network-thread" in thread.name]
@@ -350,7 +347,7 @@ def test_silence_of_a_broker_that_is_there_is_no_outage(
     member = broker.subscribe([topic], topic)
     join(member, places=places(topic, 1))
     monkeypatch.setattr(kafka_subscription, "SILENCE_SECONDS", 0)
-    for _ in range(20):
+    for _ in range(10):
         assert member.poll(0.02, 10) == []
     producer = broker.producer(SECONDS)
     send(producer, *numbered(topic, 3))
@@ -748,7 +745,8 @@ def test_options_reach_the_clients_that_know_them(kafka_url: str, topic: str) ->
     assert (made["acks"], made["enable_idempotence"]) == (-1, True)
     assert made["socket_options"][0] == (socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
     assert (read_with["client_id"], read_with["fetch_min_bytes"]) == ("shop", 2)
-    assert (read_with["metadata_max_age_ms"], read_with["session_timeout_ms"]) == (90000, 2000)
+    assert read_with["metadata_max_age_ms"] == 90000
+    assert read_with["session_timeout_ms"] == IMPATIENT["session_timeout_ms"]
     assert (read_with["enable_auto_commit"], read_with["auto_offset_reset"]) == (False, "earliest")
     producer.close()
     subscription.close()
@@ -770,7 +768,7 @@ def test_a_password_is_not_shown_when_a_server_asks_for_none(
     kafka_url: str, everything_logged: pytest.LogCaptureFixture, connect: Callable[[KafkaBroker], object]
 ) -> None:
     address = kafka_url.removeprefix("kafka://")
-    url = f"kafka+sasl://{USER}:{PASSWORD}@{address}?bootstrap_timeout_ms=500"
+    url = f"kafka+sasl://{USER}:{PASSWORD}@{address}?bootstrap_timeout_ms=200"
     broker = kafka_broker(url, options={"ssl_password": PASSWORD})
     with pytest.raises(BrokerUnavailable) as raised:
         connect(broker)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import time
@@ -91,7 +92,9 @@ class Service(ABC):
 
     def suspend(self) -> None:
         """Let the server hang: connections stay open, nothing is answered."""
-        self._running().send_signal(signal.SIGSTOP)
+        process = self._running()
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)  # a signal is sent before it is obeyed
 
     def resume(self) -> None:
         self._running().send_signal(signal.SIGCONT)

@@ -121,6 +121,8 @@ class ApacheKafka(Service):
         }
         self._properties.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
         self.run(
-            self._java("kafka.tools.StorageTool", "format", "--standalone", "-t", cluster, "-c", self._properties),
+            self._java(
+                "kafka.tools.StorageTool", "format", "--standalone", f"--cluster-id={cluster}", "-c", self._properties
+            ),
             cwd=self.directory,
         )

@@ -225,7 +225,8 @@ class Consumer:
         """Do all that one record asks for. Returns normally when the record is done with.
 
         Raises:
-            OperationalError, InterfaceError: the connection is lost, and nothing was changed.
+            OperationalError, InterfaceError: the connection is lost, or the message cannot even be
+                locked; nothing was changed.
         """
         careful = self._takes_care(record)
         incoming = self._own(record)
@@ -234,6 +235,7 @@ class Consumer:
             return
         if careful:
             state.count_delivery(incoming.outbox_id, using=self.using)
+        fault: Exception | None = None
         for _ in range(TRIES):
             delivery = Delivery(record, incoming, self._terms)
             try:
@@ -243,12 +245,14 @@ class Consumer:
                     outcome = delivery.fail(error)
                 elif is_connected(self.using):
                     log.info("Trying again: %s", error, extra={"action": "again"})
+                    fault = error
                     continue
                 else:
                     raise
             setattr(batch, outcome, getattr(batch, outcome) + 1)
             return
-        delivery.give_back()
+        assert fault is not None
+        delivery.give_back(fault)
         batch.put_back += 1
 
     def _takes_care(self, record: ReceivedRecord) -> bool:

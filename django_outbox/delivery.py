@@ -107,17 +107,23 @@ class Delivery:
         log.debug("How it failed:", exc_info=error)
         return "failed"
 
-    def give_back(self) -> None:
-        """Send it again later: again and again something else than the message was at fault."""
-        if self._message is not None:
-            state.put_back(self._message, PUT_BACK, using=self._using)
-            log.warning(
-                "Message %s waits %d s, as the database was in the way %d times.",
-                self._message.id,
-                PUT_BACK.total_seconds(),
-                TRIES,
-                extra=self._extra("put_back"),
-            )
+    def give_back(self, fault: Exception) -> None:
+        """Send it again later: again and again something else than the message was at fault.
+
+        Raises:
+            OperationalError: ``fault`` itself, if the message could not even be locked: nothing is
+                known about it, so its record must not count as done with.
+        """
+        if self._message is None:
+            raise fault
+        state.put_back(self._message, PUT_BACK, using=self._using)
+        log.warning(
+            "Message %s waits %d s, as the database was in the way %d times.",
+            self._message.id,
+            PUT_BACK.total_seconds(),
+            TRIES,
+            extra=self._extra("put_back"),
+        )
 
     def _lock(self) -> OutboxMessage | None:
         """The message, locked; None if this record is not the one to handle it by."""

@@ -661,6 +661,30 @@ def test_a_database_that_is_gone_leaves_the_record_in_hand(pipeline: Pipeline, m
     assert (row(message).retry_count, effects()) == (0, ["order.created"])
 
 
+def test_a_message_that_cannot_even_be_locked_stays_in_hand(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as with a short ``lock_timeout``: the record is not done with, so its offset is not committed."""
+    pipeline.on("order.created", effect)
+    message = make_message()
+    pipeline.relay.run_once()
+    busy = True
+
+    def lock(*args: Any, **kwargs: Any) -> OutboxMessage:
+        if busy:
+            raise PassingFault("canceling statement due to lock timeout")
+        return real_lock(*args, **kwargs)
+
+    real_lock = state.lock
+    monkeypatch.setattr(state, "lock", lock)
+    with pytest.raises(OperationalError, match="lock timeout"):
+        pipeline.consumer.run_once()
+    busy = False
+
+    assert pipeline.consumer.run_once().consumed == 1
+    assert (row(message).retry_count, effects()) == (0, ["order.created"])
+
+
 # Between sessions
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from django_outbox import state
 from django_outbox.brokers.base import Broker, ReceivedRecord, Subscription, TopicPartition
-from django_outbox.codecs import Incoming, decode
+from django_outbox.codecs import decode
 from django_outbox.conf import settings
-from django_outbox.delivery import TRIES, Delivery, Terms
+from django_outbox.delivery import TRIES, Delivery, Named, Terms
 from django_outbox.exceptions import BrokerUnavailable, UnreadableRecord
+from django_outbox.fast_path import FastPath
 from django_outbox.faults import is_connected, is_passing
 from django_outbox.handlers import Registry, registry
 from django_outbox.models import OutboxMessage
@@ -93,8 +95,10 @@ class Consumer:
         self.batch_size = batch_size
         self._clock = clock
         self._subscription: Subscription | None = None
-        self._in_hand: deque[ReceivedRecord] = deque()
+        self._fast_path = FastPath(self._terms, clock)
+        self._in_hand: deque[tuple[ReceivedRecord, Named | None]] = deque()
         self._careful: dict[TopicPartition, int] = {}
+        self._alone = 0
         self._missing: set[str] = set()
         self._look_for_missing_at = 0.0
         self._missing_trouble = Trouble(log, "A topic is missing", clock, level=logging.WARNING)
@@ -134,6 +138,7 @@ class Consumer:
     def close(self) -> None:
         """Leave the group. The consumer may be used again: it joins anew."""
         self._in_hand.clear()
+        self._alone = 0
         if self._subscription is not None:
             self._subscription.close()
             self._subscription = None
@@ -153,7 +158,8 @@ class Consumer:
             if subscription is None:
                 return batch
             if not self._in_hand:
-                self._in_hand.extend(subscription.poll(timeout, self.batch_size))
+                for record in subscription.poll(timeout, self.batch_size):
+                    self._in_hand.append((record, self._named(record)))
                 for place in subscription.take_assigned():
                     self._careful[place] = self.batch_size
             self._handle_records(subscription, batch)
@@ -165,16 +171,37 @@ class Consumer:
     def _handle_records(self, subscription: Subscription, batch: Batch) -> None:
         done: dict[TopicPartition, int] = {}
         try:
-            while self._in_hand and not (self._stop and self._stop.requested):
-                record = self._in_hand[0]
-                self._handle(record, batch)
-                self._in_hand.popleft()
-                batch.received += 1
-                done[TopicPartition(record.topic, record.partition)] = record.offset + 1
+            while self._in_hand and not self._is_stopping():
+                for _ in range(self._handle_next(batch)):
+                    record, _named = self._in_hand.popleft()
+                    batch.received += 1
+                    done[TopicPartition(record.topic, record.partition)] = record.offset + 1
         finally:
             if done:
                 self._last_record_at = self._clock()
                 subscription.commit(done)
+
+    def _handle_next(self, batch: Batch) -> int:
+        """Handle what is first in hand; returns how many records are done with."""
+        _record, named = self._in_hand[0]
+        if named is None:
+            batch.skipped += 1
+            return 1
+        together = [] if self._alone else list(takewhile(self._is_steady, self._in_hand))
+        messages = [named for _, named in together if named]
+        if len(messages) < 2:
+            self._handle(named, batch)
+            self._alone = max(0, self._alone - 1)
+            return 1
+        outcome = self._fast_path.run(messages, self._is_stopping)
+        self._alone = outcome.alone
+        records = _records(together, outcome.messages)
+        batch.consumed += outcome.handled
+        batch.skipped += records - outcome.handled
+        return records
+
+    def _is_stopping(self) -> bool:
+        return self._stop is not None and self._stop.requested
 
     def _ready_subscription(self) -> Subscription | None:
         """The membership in the group, for the topics that exist; None if there is none yet."""
@@ -221,23 +248,17 @@ class Consumer:
         )
         return True
 
-    def _handle(self, record: ReceivedRecord, batch: Batch) -> None:
-        """Do all that one record asks for. Returns normally when the record is done with.
+    def _handle(self, named: Named, batch: Batch) -> None:
+        """Do all that one record asks for, by itself. Returns normally when the record is done with.
 
         Raises:
             OperationalError, InterfaceError: the connection is lost, or the message cannot even be
                 locked; nothing was changed.
         """
-        careful = self._takes_care(record)
-        incoming = self._own(record)
-        if incoming is None or incoming.outbox_id is None or self._is_ignored(incoming):
-            batch.skipped += 1
-            return
-        if careful:
-            state.count_delivery(incoming.outbox_id, using=self.using)
+        self._count_if_careful(named)
         fault: Exception | None = None
         for _ in range(TRIES):
-            delivery = Delivery(record, incoming, self._terms)
+            delivery = Delivery(named, self._terms)
             try:
                 outcome = delivery.run()
             except Exception as error:
@@ -255,18 +276,23 @@ class Consumer:
         delivery.give_back(fault)
         batch.put_back += 1
 
-    def _takes_care(self, record: ReceivedRecord) -> bool:
-        """True for the first records after a start or a rebalance: one may have killed a process."""
-        place = TopicPartition(record.topic, record.partition)
-        left = self._careful.get(place, 0)
-        if left > 1:
-            self._careful[place] = left - 1
-        else:
-            self._careful.pop(place, None)
-        return left > 0
+    def _is_steady(self, in_hand: tuple[ReceivedRecord, Named | None]) -> bool:
+        """False for the first messages after a start or a rebalance: one may have killed a process."""
+        record, _ = in_hand
+        return TopicPartition(record.topic, record.partition) not in self._careful
 
-    def _own(self, record: ReceivedRecord) -> Incoming | None:
-        """What the record says, if it comes from this service's outbox."""
+    def _count_if_careful(self, named: Named) -> None:
+        """Count the delivery before it can kill, if this is one of the first."""
+        place = TopicPartition(named.record.topic, named.record.partition)
+        left = self._careful.get(place, 0)
+        if left and state.count_delivery(named.id, named.incoming.attempt, using=self.using):
+            if left > 1:
+                self._careful[place] = left - 1
+            else:
+                del self._careful[place]
+
+    def _named(self, record: ReceivedRecord) -> Named | None:
+        """The record as one of this service's outbox that a handler here wants; None for others."""
         try:
             incoming = decode(record)
         except UnreadableRecord as error:
@@ -279,10 +305,20 @@ class Consumer:
                 extra={"action": "skipped", "topic": record.topic},
             )
             return None
-        return incoming if incoming.source in (None, settings.source) else None
+        if incoming.outbox_id is None or incoming.source not in (None, settings.source):
+            return None
+        if settings.unknown_event == "ignore" and incoming.event_type not in self._terms.known_types:
+            return None
+        return Named(record, incoming, incoming.outbox_id)
 
-    def _is_ignored(self, incoming: Incoming) -> bool:
-        return settings.unknown_event == "ignore" and incoming.event_type not in self._terms.known_types
+
+def _records(in_hand: Sequence[tuple[ReceivedRecord, Named | None]], messages: int) -> int:
+    """How many records from the start there are before the one that follows so many messages."""
+    for count, (_, named) in enumerate(in_hand):
+        if named and not messages:
+            return count
+        messages -= named is not None
+    return len(in_hand)
 
 
 def default_topics(group: str, handlers: Registry) -> frozenset[str]:

@@ -1,4 +1,4 @@
-"""One try to handle one message: lock it, see whether it is its turn, run the handlers."""
+"""Handling one message: lock it, see whether it is its turn, run the handlers, write down what came of it."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.codecs import Incoming
 from django_outbox.conf import settings
 from django_outbox.events import Event
-from django_outbox.exceptions import MessageNotFound, Reject, Retry
+from django_outbox.exceptions import Reject, Retry
 from django_outbox.handlers import Handler, Registry
-from django_outbox.models import OutboxMessage
 from django_outbox.ordering import unhandled_before
+from django_outbox.rows import LockedMessage
 
 log = logging.getLogger(__name__)
 
@@ -25,33 +25,75 @@ TRIES = 5
 PUT_BACK = timedelta(seconds=state.MAX_BACKOFF_SECONDS)
 
 
-@dataclass
 class Terms:
     """What is the same for all deliveries of a consumer."""
 
-    using: str
-    group: str
-    handlers: Registry
+    def __init__(self, using: str, group: str, handlers: Registry) -> None:
+        self.using = using
+        self.group = group
+        self._handlers = handlers
+        self._found: dict[tuple[str, str], list[Handler]] = {}
 
     @cached_property
     def known_types(self) -> frozenset[str]:
         """The event types that have a handler here."""
-        return frozenset(handler.event_type for handler in self.handlers.for_group(self.group))
+        return frozenset(handler.event_type for handler in self._handlers.for_group(self.group))
 
-    def find(self, message: OutboxMessage) -> list[Handler]:
+    def find(self, message: LockedMessage) -> list[Handler]:
         """The handlers that want a message."""
-        return self.handlers.find(message.event_type, topic=message.topic, group=self.group)
+        kind = (message.event_type, message.topic)
+        if kind not in self._found:
+            self._found[kind] = self._handlers.find(message.event_type, topic=message.topic, group=self.group)
+        return self._found[kind]
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A record of this service, and what it says of itself."""
+
+    record: ReceivedRecord
+    incoming: Incoming
+    id: int
+
+    def names(self, message: LockedMessage) -> bool:
+        """True if the row was last published as this very record and has not been handled since.
+
+        The attempt alone would not do: what a broker took from a relay that was then killed
+        carries the same number as what the next relay sends.
+        """
+        record, incoming = self.record, self.incoming
+        if message.status != state.Status.PUBLISHED or message.event_id != incoming.event_id:
+            return False
+        if incoming.attempt not in (None, message.publish_count) or message.topic != record.topic:
+            return False
+        return message.offset is None or (message.partition, message.offset) == (record.partition, record.offset)
+
+    def event(self, message: LockedMessage) -> Event:
+        """What a handler gets: the content of the row, and where the record was found."""
+        return Event(
+            type=message.event_type,
+            payload=message.payload,
+            key=message.message_key,
+            headers=message.headers,
+            topic=message.topic,
+            version=message.event_version,
+            id=message.event_id,
+            source=settings.source,
+            time=message.created_at,
+            attempt=message.publish_count,
+            partition=self.record.partition,
+            offset=self.record.offset,
+        )
 
 
 class Delivery:
     """One try to handle the message that a record names."""
 
-    def __init__(self, record: ReceivedRecord, incoming: Incoming, terms: Terms) -> None:
-        self._record = record
-        self._incoming = incoming
+    def __init__(self, named: Named, terms: Terms) -> None:
+        self._named = named
         self._terms = terms
         self._using = terms.using
-        self._message: OutboxMessage | None = None
+        self._message: LockedMessage | None = None
 
     def run(self) -> str:
         """Handle the message in one transaction; returns the name of the count in ``Batch``."""
@@ -69,10 +111,10 @@ class Delivery:
                 return "dead"
             if self._waits_its_turn(message):
                 return "put_back"
-            event = self._event(message)
+            event = self._named.event(message)
             for handler in handlers:
                 handler(event)
-            state.mark_consumed(message, using=self._using)
+            state.mark_consumed([message], using=self._using)
         log.debug("Message %s is consumed.", message.id, extra=self._extra("consumed"))
         return "consumed"
 
@@ -125,40 +167,22 @@ class Delivery:
             extra=self._extra("put_back"),
         )
 
-    def _lock(self) -> OutboxMessage | None:
+    def _lock(self) -> LockedMessage | None:
         """The message, locked; None if this record is not the one to handle it by."""
-        assert self._incoming.outbox_id is not None
-        try:
-            message = state.lock(self._incoming.outbox_id, using=self._using)
-        except MessageNotFound as error:
+        named = self._named
+        message = state.lock([named.id], using=self._using).get(named.id)
+        if message is None:
             log.warning(
-                "Skipped the record %s[%d]@%d: %s",
-                self._record.topic,
-                self._record.partition,
-                self._record.offset,
-                error,
-                extra={"action": "skipped", "topic": self._record.topic},
+                "Skipped the record %s[%d]@%d: there is no outbox message %d.",
+                named.record.topic,
+                named.record.partition,
+                named.record.offset,
+                named.id,
+                extra={"action": "skipped", "topic": named.record.topic},
             )
-            return None
-        return message if self._is_current(message) else None
+        return message if message is not None and named.names(message) else None
 
-    def _is_current(self, message: OutboxMessage) -> bool:
-        """True if the row was last published as this very record and has not been handled since.
-
-        The attempt alone would not do: what a broker took from a relay that was then killed
-        carries the same number as what the next relay sends.
-        """
-        record, incoming = self._record, self._incoming
-        if message.status != state.Status.PUBLISHED or str(message.event_id) != incoming.event_id:
-            return False
-        if incoming.attempt not in (None, message.publish_count) or message.topic != record.topic:
-            return False
-        return message.offset is None or (message.partition, message.offset) == (
-            record.partition,
-            record.offset,
-        )
-
-    def _hopeless(self, message: OutboxMessage, handlers: list[Handler]) -> str | None:
+    def _hopeless(self, message: LockedMessage, handlers: list[Handler]) -> str | None:
         """Why the message must not be handled at all."""
         if message.delivery_count > settings.max_deliveries:
             return (
@@ -169,9 +193,9 @@ class Delivery:
             return f"No handler wants {message.event_type!r} (UNKNOWN_EVENT is 'dead')."
         return None
 
-    def _waits_its_turn(self, message: OutboxMessage) -> bool:
+    def _waits_its_turn(self, message: LockedMessage) -> bool:
         """Put the message back if an earlier one of its key has yet to be handled."""
-        earlier = unhandled_before(message, self._terms.known_types, using=self._using)
+        earlier = unhandled_before([message], self._terms.known_types, using=self._using).get(message.id)
         if earlier is None:
             return False
         if earlier.status == state.Status.DEAD:
@@ -180,7 +204,7 @@ class Delivery:
             until = earlier.due_at or timedelta(0)
         return state.put_back(message, until, using=self._using)
 
-    def _reject(self, message: OutboxMessage, reason: str) -> None:
+    def _reject(self, message: LockedMessage, reason: str) -> None:
         state.mark_rejected(message.id, message.publish_count, reason, using=self._using)
         log.error(
             "Message %s (%s) is dead: %s",
@@ -190,29 +214,13 @@ class Delivery:
             extra=self._extra("dead"),
         )
 
-    def _event(self, message: OutboxMessage) -> Event:
-        return Event(
-            type=message.event_type,
-            payload=message.payload,
-            key=message.message_key,
-            headers=message.headers,
-            topic=message.topic,
-            version=message.event_version,
-            id=str(message.event_id),
-            source=settings.source,
-            time=message.created_at,
-            attempt=message.publish_count,
-            partition=self._record.partition,
-            offset=self._record.offset,
-        )
-
     def _extra(self, action: str) -> dict[str, object]:
         message = self._message
         assert message is not None
         return {
             "action": action,
             "message_id": message.id,
-            "event_id": str(message.event_id),
+            "event_id": message.event_id,
             "topic": message.topic,
             "attempt": message.publish_count,
         }

@@ -23,11 +23,16 @@ class InvalidMessage(OutboxError, ValueError):
 
 
 class MessageNotFound(OutboxError):
-    """A state change names a message that is not in the table."""
+    """A state change names a message that is not in the table, or no longer as it was locked."""
 
-    def __init__(self, message_id: int) -> None:
-        super().__init__(f"There is no outbox message {message_id}.")
-        self.message_id = message_id
+    def __init__(self, *message_ids: int) -> None:
+        ids = ", ".join(map(str, message_ids))
+        super().__init__(
+            f"There is no outbox message {ids}."
+            if len(message_ids) == 1
+            else f"Of the outbox messages {ids} one is gone or was changed, though this transaction had locked them."
+        )
+        self.message_ids = message_ids
 
 
 class HandlersNotImportable(OutboxError):

@@ -111,11 +111,26 @@ class OutboxMessage(models.Model):
                 fields=["next_retry_at", "id"],
                 where=Q(status="pending"),
             ),
-            # Whether an earlier message of a key is unfinished.
+            # Whether an earlier message of a key is unsent, or dead and holds it.
             PartialIndex(
                 name="django_outbox_key",
                 fields=["topic", "message_key", "status", "id"],
-                where=Q(status__in=["pending", "published", "dead"]),
+                where=Q(status__in=["pending", "dead"]),
+            ),
+            # Whether an earlier message of a key was sent behind a later one, as on its retry. Apart from
+            # the former: what was published for other services stays so for days, and is not walked.
+            PartialIndex(
+                name="django_outbox_key_sent",
+                fields=["topic", "message_key", "partition", "offset"],
+                where=Q(status="published"),
+            ),
+            # What a partition should hold of the events that are handled here, to be compared with what has
+            # been read of it. The count, true of all of them, keeps PostgreSQL from using this where it has
+            # to use the one above, as it does when its statistics are old.
+            PartialIndex(
+                name="django_outbox_place",
+                fields=["event_type", "topic", "partition", "offset"],
+                where=Q(status="published", publish_count__gt=0),
             ),
         ]
 

@@ -12,12 +12,13 @@ from datetime import datetime
 from typing import NamedTuple
 
 from django.db import connections
-from django.db.models import Min, Q
+from django.db.models import Min, Q, QuerySet
 
 from django_outbox import postgresql
 from django_outbox.codecs import Outgoing
 from django_outbox.conf import settings
 from django_outbox.models import OutboxMessage
+from django_outbox.rows import LockedMessage
 
 Status = OutboxMessage.Status
 
@@ -64,38 +65,78 @@ def unsent_before(batch: Sequence[Outgoing], *, using: str) -> dict[tuple[str, s
     return {(topic, key): Earlier(id, status, due_at) for topic, key, id, status, due_at in rows}
 
 
-def unhandled_before(message: OutboxMessage, known_types: Collection[str], *, using: str) -> Earlier | None:
-    """A message of this one's key that has to be handled before it, if any is left.
+def unhandled_before(
+    messages: Sequence[LockedMessage], known_types: Collection[str], *, using: str
+) -> dict[int, Earlier]:
+    """By id, what has to be handled before a message and is not one of these.
 
     Args:
-        message: published, and locked.
+        messages: published, and locked.
         known_types: event types that have a handler; what has none is nobody's turn.
         using: alias of the database.
     """
-    if not message.message_key or settings.ordering != "key":
-        return None
-    unhandled = Q(status__in=[Status.PENDING, *_dead_that_hold()])
-    published = Q(status=Status.PUBLISHED, event_type__in=known_types)
+    keyed = [message for message in messages if message.message_key]
+    if not keyed or settings.ordering != "key":
+        return {}
+    if connections[using].vendor == "postgresql":
+        found = postgresql.unhandled_before(
+            [message.id for message in keyed], known_types, dead=settings.on_dead == "hold", using=using
+        )
+        # The dead first, as they hold the longest, then those that wait for their retry.
+        found.sort(key=lambda row: row[2])
+        return {id: Earlier(earlier_id, status, due_at) for id, earlier_id, status, due_at in reversed(found)}
+    ids = [message.id for message in messages]
+    firsts = _first_unhandled(keyed, ids, known_types, using)
+    blocked: dict[int, Earlier] = {}
+    for message in keyed:
+        if firsts.get((message.topic, message.message_key), message.id) < message.id:
+            earlier = _unhandled_before(message, ids, known_types, using)
+            if earlier is not None:
+                blocked[message.id] = earlier
+    return blocked
+
+
+def _first_unhandled(
+    messages: Sequence[LockedMessage], ids: Collection[int], known_types: Collection[str], using: str
+) -> dict[tuple[str, str], int]:
+    """By topic and key, the first message that may have to be handled before some of these."""
+    firsts = (
+        _unhandled(known_types, using)
+        .filter(
+            topic__in={message.topic for message in messages},
+            message_key__in={message.message_key for message in messages},
+            id__lt=max(message.id for message in messages),
+        )
+        .exclude(id__in=ids)
+        .order_by()
+        .values("topic", "message_key")
+        .annotate(first=Min("id"))
+    )
+    return {(row["topic"], row["message_key"]): row["first"] for row in firsts}
+
+
+def _unhandled_before(
+    message: LockedMessage, ids: Collection[int], known_types: Collection[str], using: str
+) -> Earlier | None:
+    messages = _unhandled(known_types, using)
     if message.offset is not None:
         # Those that were published before this one had their turn already; those published after
         # it, on their retry, are yet to come.
-        published &= Q(offset__gt=message.offset) | ~Q(partition=message.partition)
+        messages = messages.exclude(status=Status.PUBLISHED, partition=message.partition, offset__lt=message.offset)
     earlier = (
-        OutboxMessage.objects.using(using)
-        .filter(
-            unhandled | published,
-            # Said again for PostgreSQL, which then knows that the index on unfinished messages will do.
-            status__in=[Status.PENDING, Status.PUBLISHED, Status.DEAD],
-            topic=message.topic,
-            message_key=message.message_key,
-            id__lt=message.id,
-        )
-        # By id alone, PostgreSQL would walk the primary key, through all that is finished.
+        messages.filter(topic=message.topic, message_key=message.message_key, id__lt=message.id)
+        .exclude(id__in=ids)
         .order_by("status", "id")
         .values_list("id", "status", "next_retry_at")
         .first()
     )
     return None if earlier is None else Earlier(*earlier)
+
+
+def _unhandled(known_types: Collection[str], using: str) -> QuerySet[OutboxMessage]:
+    return OutboxMessage.objects.using(using).filter(
+        Q(status__in=[Status.PENDING, *_dead_that_hold()]) | Q(status=Status.PUBLISHED, event_type__in=known_types)
+    )
 
 
 def _dead_that_hold() -> list[str]:

@@ -1,4 +1,4 @@
-"""PostgreSQL's own statements for what the relay does all the time.
+"""PostgreSQL's own statements for what relay and consumer do all the time.
 
 They say what the ORM says for other databases, in a fraction of the time: arrays instead of a
 parameter a row, text as the database has it, and no query to compile at each pass.
@@ -13,6 +13,7 @@ from datetime import datetime
 from django.db import connections
 
 from django_outbox.codecs import Outgoing
+from django_outbox.rows import LockedMessage
 
 # Lock due messages, passing over those that another relay has locked.
 CLAIM_DUE = """
@@ -38,7 +39,7 @@ UNSENT_BEFORE = """
         WHERE message.topic = last.topic
           AND message.message_key = last.message_key
           AND message.status = ANY(ARRAY[wanted.status])
-          AND message.status IN ('pending', 'published', 'dead')
+          AND message.status IN ('pending', 'dead')
           AND message.id < last.id
           AND message.id <> ALL(%s::bigint[])
         ORDER BY message.status, message.id
@@ -90,6 +91,60 @@ MARK_PUBLISHED = """
     WHERE message.id = acknowledged.id
       AND message.status = 'pending'
       AND message.publish_count = acknowledged.attempt - 1
+"""
+
+# Lock messages, in the order of their ids, so that two sessions never wait for each other.
+LOCK = """
+    SELECT id, event_id::text, event_type, event_version, topic, message_key, created_at, status, publish_count,
+           delivery_count, retry_count, max_retry, "partition", "offset", headers::text, payload::text
+    FROM django_outbox_outboxmessage
+    WHERE id = ANY(%s::bigint[])
+    ORDER BY id
+    FOR UPDATE
+"""
+
+_ONE_BEFORE = """(
+            SELECT id, status, next_retry_at
+            FROM django_outbox_outboxmessage AS message
+            WHERE message.topic = mine.topic AND message.message_key = mine.message_key
+              AND message.id < mine.id AND message.id <> ALL(%(ids)s::bigint[])
+              AND {}
+            LIMIT 1
+        )"""
+_KNOWN = "message.status = 'published' AND message.event_type = ANY(%(known_types)s)"
+
+# For each of some published messages, what has to be handled before it and is not among them: what is
+# unsent, what is dead and holds its key, and what was published behind it, on its retry, or to a partition of
+# which nobody knows how far it is read. Each is one step into an index.
+UNHANDLED_BEFORE = """
+    SELECT mine.id, earlier.id, earlier.status, earlier.next_retry_at
+    FROM django_outbox_outboxmessage AS mine
+    CROSS JOIN LATERAL (
+        {}
+    ) AS earlier
+    WHERE mine.id = ANY(%(ids)s::bigint[]) AND mine.message_key <> ''
+""".format(  # noqa: S608  # nothing but what stands here
+    " UNION ALL ".join(
+        _ONE_BEFORE.format(condition)
+        for condition in (
+            "%(dead)s AND message.status = 'dead' ORDER BY message.id",
+            "message.status = 'pending' ORDER BY message.id",
+            f'{_KNOWN} AND message."partition" = mine."partition" AND message."offset" > mine."offset"',
+            f'{_KNOWN} AND message."partition" < mine."partition"',
+            f'{_KNOWN} AND message."partition" > mine."partition"',
+            f'{_KNOWN} AND mine."offset" IS NULL',
+        )
+    )
+)
+
+# Mark what was handled, changing it from published to consumed.
+MARK_CONSUMED = """
+    UPDATE django_outbox_outboxmessage AS message
+    SET status = 'consumed', consumed_at = statement_timestamp(), updated_at = statement_timestamp(), last_error = ''
+    FROM unnest(%s::bigint[], %s::int[]) AS handled(id, attempt)
+    WHERE message.id = handled.id
+      AND message.status = 'published'
+      AND message.publish_count = handled.attempt
 """
 
 
@@ -150,6 +205,40 @@ def mark_published(published: Sequence[tuple[int, int, int | None, int | None]],
     """Mark (id, attempt, partition, offset); returns how many messages that changed."""
     with connections[using].cursor() as cursor:
         cursor.execute(MARK_PUBLISHED, [_array(column) for column in zip(*published, strict=True)])
+        return int(cursor.rowcount)
+
+
+def lock(ids: Iterable[int], *, using: str) -> list[LockedMessage]:
+    """Lock and read messages, whatever their state."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(LOCK, [_array(ids)])
+        return [LockedMessage(*row) for row in cursor.fetchall()]
+
+
+def unhandled_before(
+    ids: Iterable[int], known_types: Iterable[str], *, dead: bool, using: str
+) -> list[tuple[int, int, str, datetime | None]]:
+    """Id of a message, then id, state and due time of one that comes before it.
+
+    Args:
+        ids: published messages; those without a key have no order.
+        known_types: event types that have a handler.
+        dead: whether a dead message holds its key.
+        using: alias of the database.
+    """
+    with connections[using].cursor() as cursor:
+        cursor.execute(UNHANDLED_BEFORE, {"ids": _array(ids), "known_types": list(known_types), "dead": dead})
+        found: list[tuple[int, int, str, datetime | None]] = cursor.fetchall()
+    return found
+
+
+def mark_consumed(messages: Sequence[LockedMessage], *, using: str) -> int:
+    """Mark messages as handled; returns how many that changed."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(
+            MARK_CONSUMED,
+            [_array(message.id for message in messages), _array(message.publish_count for message in messages)],
+        )
         return int(cursor.rowcount)
 
 

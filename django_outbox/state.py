@@ -27,13 +27,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from django.db import connections, transaction
-from django.db.models import F, QuerySet
+from django.db.models import F, QuerySet, TextField
 from django.db.models.expressions import RawSQL
+from django.db.models.functions import Cast
 
 from django_outbox import postgresql
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import ERROR_LENGTH, OutboxMessage
+from django_outbox.rows import LockedMessage
 
 Status = OutboxMessage.Status
 
@@ -173,66 +175,66 @@ def mark_refused(message_id: int, error: BaseException | str, *, using: str) -> 
 # published -> consumed
 
 
-def lock(message_id: int, *, using: str) -> OutboxMessage:
-    """Read a message and keep others from changing it until the transaction ends.
+def lock(ids: Collection[int], *, using: str) -> dict[int, LockedMessage]:
+    """Read messages by id and keep others from changing them until the transaction ends.
 
-    Raises:
-        MessageNotFound: if there is no such message.
+    What does not exist is left out.
     """
-    message = _messages(using).select_for_update().filter(id=message_id).first()
-    if message is None:
-        raise MessageNotFound(message_id)
-    return message
-
-
-def consume(message_id: int, handle: Callable[[OutboxMessage], object], *, using: str) -> OutboxMessage | None:
-    """Run ``handle`` on a published message and mark it consumed, in one transaction.
-
-    Returns the message, or None if it was not published, so that there was nothing to do.
-    Whatever ``handle`` raises rolls back all that it did and comes out of here.
-
-    Raises:
-        MessageNotFound: if there is no such message.
-    """
-    with transaction.atomic(using=using):
-        message = lock(message_id, using=using)
-        if message.status != Status.PUBLISHED:
-            return None
-        handle(message)
-        mark_consumed(message, using=using)
-        return message
-
-
-def mark_consumed(message: OutboxMessage, *, using: str) -> None:
-    """Mark a locked, published message as handled.
-
-    Raises:
-        MessageNotFound: if the handler removed or changed the row itself.
-    """
-    changed = (
+    if connections[using].vendor == "postgresql":
+        return {message.id: message for message in postgresql.lock(ids, using=using)}
+    rows = (
         _messages(using)
-        .filter(id=message.id, status=Status.PUBLISHED, publish_count=message.publish_count)
-        .update(
-            status=Status.CONSUMED,
-            consumed_at=DatabaseNow(),
-            updated_at=DatabaseNow(),
-            last_error="",
-        )
+        .select_for_update()
+        .filter(id__in=ids)
+        .order_by("id")
+        .values_list(*LockedMessage.COLUMNS, Cast("headers", TextField()), Cast("payload", TextField()))
     )
-    if not changed:
-        raise MessageNotFound(message.id)
+    messages = [LockedMessage(*row) for row in rows]
+    for message in messages:
+        message.event_id = str(message.event_id)
+    return {message.id: message for message in messages}
+
+
+def mark_consumed(messages: Sequence[LockedMessage], *, using: str) -> None:
+    """Mark locked, published messages as handled.
+
+    Raises:
+        MessageNotFound: if a handler removed or changed such a row itself.
+    """
+    if connections[using].vendor == "postgresql":
+        changed = postgresql.mark_consumed(messages, using=using)
+    else:
+        by_attempt: dict[int, list[int]] = {}
+        for message in messages:
+            by_attempt.setdefault(message.publish_count, []).append(message.id)
+        changed = sum(
+            _messages(using)
+            .filter(id__in=ids, status=Status.PUBLISHED, publish_count=attempt)
+            .update(
+                status=Status.CONSUMED,
+                consumed_at=DatabaseNow(),
+                updated_at=DatabaseNow(),
+                last_error="",
+            )
+            for attempt, ids in by_attempt.items()
+        )
+    if changed != len(messages):
+        raise MessageNotFound(*[message.id for message in messages])
 
 
 # published -> published
 
 
-def count_delivery(message_id: int, *, using: str) -> bool:
-    """Count a delivery that may take the process down, before it can; False if not published."""
-    return bool(
-        _messages(using)
-        .filter(id=message_id, status=Status.PUBLISHED)
-        .update(delivery_count=F("delivery_count") + 1, updated_at=DatabaseNow())
-    )
+def count_delivery(message_id: int, attempt: int | None, *, using: str) -> bool:
+    """Count a delivery that may take the process down, before it can.
+
+    False if the message is not published, or if this publication of it, where it is known, is no
+    longer the one in hand.
+    """
+    messages = _messages(using).filter(id=message_id, status=Status.PUBLISHED)
+    if attempt is not None:
+        messages = messages.filter(publish_count=attempt)
+    return bool(messages.update(delivery_count=F("delivery_count") + 1, updated_at=DatabaseNow()))
 
 
 # published -> pending
@@ -257,7 +259,7 @@ def mark_failed(
     return _count_failure(message_id, Status.PUBLISHED, attempt, error, delay, using)
 
 
-def put_back(message: OutboxMessage, until: datetime | timedelta, *, using: str) -> bool:
+def put_back(message: LockedMessage | OutboxMessage, until: datetime | timedelta, *, using: str) -> bool:
     """Send a published message again, uncounted, as it was not its turn or not its fault.
 
     ``until`` is when, or how long from now. False if the message was no longer in hand.
@@ -323,7 +325,9 @@ def _count_failure(
     using: str,
 ) -> str:
     with transaction.atomic(using=using):
-        message = lock(message_id, using=using)
+        message = _messages(using).select_for_update().filter(id=message_id).first()
+        if message is None:
+            raise MessageNotFound(message_id)
         if message.status != leaves or message.publish_count != publish_count:
             return str(message.status)
         failures = message.retry_count + 1

@@ -97,10 +97,21 @@ class ScriptedProducer(Producer):
         self.closed = True
 
 
-class Pipeline:
-    """A relay and a consumer around one broker, with handlers of the test's own."""
+class _Nothing(dict[Any, Any]):
+    """Keeps nothing."""
 
-    def __init__(self, broker: MemoryBroker | None = None, **consumer_options: Any) -> None:
+    def __setitem__(self, key: Any, value: Any) -> None: ...
+
+
+class Pipeline:
+    """A relay and a consumer around one broker, with handlers of the test's own.
+
+    ``steady`` gives a consumer that has left the first deliveries after its start behind, which are
+    handled one by one.
+    """
+
+    def __init__(self, broker: MemoryBroker | None = None, *, steady: bool = False, **consumer_options: Any) -> None:
+        self._steady = steady
         self.broker = broker or memory_broker()
         self.handlers = Registry()
         self.handlers.load = lambda: None  # type: ignore[method-assign]
@@ -118,6 +129,8 @@ class Pipeline:
         """Made at its first use, when the handlers are there."""
         if self._consumer is None:
             self._consumer = Consumer(self.broker, using="default", handlers=self.handlers, **self._consumer_options)
+            if self._steady:
+                self._consumer._careful = _Nothing()
         return self._consumer
 
     def restart_consumer(self) -> None:

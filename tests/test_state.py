@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -14,7 +14,7 @@ from django.utils import timezone
 from django_outbox import state
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.models import OutboxMessage
-from tests.app.models import Effect
+from django_outbox.rows import LockedMessage
 from tests.helpers import wait_until
 from tests.outbox import (
     Status,
@@ -35,6 +35,18 @@ A_DAY = timedelta(days=1)
 def published(message: OutboxMessage, attempt: int | None = None) -> int:
     attempt = message.publish_count + 1 if attempt is None else attempt
     return state.mark_published([state.Published(message.id, attempt, 2, 7)], using="default")
+
+
+def consume(*messages: OutboxMessage, handle: Callable[[], Any] = bool) -> None:
+    with transaction.atomic():
+        locked = state.lock([message.id for message in messages], using="default")
+        handle()
+        state.mark_consumed(list(locked.values()), using="default")
+
+
+def consume_if_published(message: OutboxMessage) -> None:
+    with suppress(MessageNotFound):
+        consume(message)
 
 
 def something_before(message: OutboxMessage) -> OutboxMessage:
@@ -62,12 +74,12 @@ TRANSITIONS: dict[str, tuple[str, str, Callable[[OutboxMessage], Any]]] = {
     "consume": (
         Status.PUBLISHED,
         Status.CONSUMED,
-        lambda m: state.consume(m.id, lambda message: None, using="default"),
+        lambda m: consume_if_published(m),
     ),
     "count_delivery": (
         Status.PUBLISHED,
         Status.PUBLISHED,
-        lambda m: state.count_delivery(m.id, using="default"),
+        lambda m: state.count_delivery(m.id, m.publish_count, using="default"),
     ),
     "mark_failed": (
         Status.PUBLISHED,
@@ -170,11 +182,10 @@ def test_regression_dead_does_not_overwrite_consumed() -> None:
 
 def test_regression_consumed_does_not_overwrite_dead() -> None:
     message = make_message(Status.DEAD, last_error="why")
-    calls: list[OutboxMessage] = []
 
-    assert state.consume(message.id, calls.append, using="default") is None
+    with pytest.raises(MessageNotFound):
+        consume(message)
 
-    assert calls == []
     assert (row(message).status, row(message).last_error) == (Status.DEAD, "why")
 
 
@@ -191,9 +202,8 @@ def test_regression_error_text_is_never_cut_inside_a_character() -> None:
     [
         lambda: state.mark_failed(404, 1, "boom", using="default"),
         lambda: state.mark_unsent(404, 1, "boom", using="default"),
-        lambda: state.consume(404, lambda message: None, using="default"),
     ],
-    ids=["mark_failed", "mark_unsent", "consume"],
+    ids=["mark_failed", "mark_unsent"],
 )
 def test_regression_a_missing_row_is_not_a_success(change: Callable[[], Any]) -> None:
     with pytest.raises(MessageNotFound, match="no outbox message 404"):
@@ -206,10 +216,9 @@ def test_regression_a_missing_row_is_not_counted() -> None:
     assert published(gone) == 0
     assert state.mark_refused(404, "boom", using="default") is False
     assert state.mark_rejected(404, 1, "boom", using="default") is False
-    assert state.count_delivery(404, using="default") is False
+    assert state.count_delivery(404, None, using="default") is False
     assert state.put_back(gone, timedelta(0), using="default") is False
-    with pytest.raises(MessageNotFound):
-        state.mark_consumed(gone, using="default")
+    assert state.lock([404], using="default") == {}
 
 
 # Failing
@@ -314,41 +323,45 @@ def test_error_text_is_what_every_database_can_store() -> None:
 # Consuming
 
 
-def test_consuming_commits_effects_and_state_together() -> None:
-    message = make_message(Status.PUBLISHED, last_error="of the last time")
-
-    handled = state.consume(
-        message.id, lambda m: Effect.objects.create(name="done", event_id=m.event_id), using="default"
+def test_what_is_locked_is_what_the_row_has() -> None:
+    message = make_message(
+        Status.PUBLISHED, message_key="k", headers={"h": "v"}, payload={"é": 1.5}, partition=1, offset=9
     )
 
-    now = row(message)
-    assert handled == now
-    assert (now.status, now.last_error) == (Status.CONSUMED, "")
-    assert now.consumed_at is not None
-    assert Effect.objects.get().event_id == str(message.event_id)
+    with transaction.atomic():
+        (locked,) = state.lock([message.id], using="default").values()
+
+    assert locked.event_id == str(message.event_id)
+    for name in (*LockedMessage.COLUMNS, "headers", "payload"):
+        if name != "event_id":
+            assert getattr(locked, name) == getattr(message, name), name
 
 
-def test_a_handler_that_raises_leaves_nothing_behind() -> None:
-    message = make_message(Status.PUBLISHED)
+def test_consuming_many_marks_each_and_forgets_the_last_error() -> None:
+    messages = [
+        make_message(Status.PUBLISHED, publish_count=count, last_error="of the last time") for count in (1, 1, 3)
+    ]
 
-    def handle(message: OutboxMessage) -> None:
-        Effect.objects.create(name="half", event_id=message.event_id)
-        raise ArithmeticError("boom")
+    consume(*messages)
 
-    with pytest.raises(ArithmeticError):
-        state.consume(message.id, handle, using="default")
-
-    assert not Effect.objects.exists()
-    assert row(message).status == Status.PUBLISHED
+    assert all(row(m).consumed_at is not None and row(m).last_error == "" for m in messages)
+    assert statuses() == ["consumed"] * 3
 
 
-def test_a_handler_that_removes_its_own_row_is_an_error() -> None:
-    message = make_message(Status.PUBLISHED)
+@pytest.mark.parametrize("change", ["deleted", "published again"])
+def test_a_handler_that_removes_or_changes_its_own_row_is_an_error(change: str) -> None:
+    message, other = make_message(Status.PUBLISHED), make_message(Status.PUBLISHED)
 
-    with pytest.raises(MessageNotFound):
-        state.consume(message.id, lambda m: m.delete(), using="default")
+    def handle() -> None:
+        if change == "deleted":
+            message.delete()
+        else:
+            OutboxMessage.objects.filter(id=message.id).update(publish_count=2)
 
-    assert row(message).status == Status.PUBLISHED
+    with pytest.raises(MessageNotFound, match="is gone or was changed"):
+        consume(message, other, handle=handle)
+
+    assert statuses() == ["published", "published"]
 
 
 # Putting back, postponing, retrying
@@ -457,10 +470,10 @@ def test_who_fails_and_who_consumes_wait_for_each_other() -> None:
         results.append(state.mark_failed(message.id, 1, "boom", using="default"))
 
     with ExitStack() as beside, transaction.atomic():
-        held = state.lock(message.id, using="default")
+        held = state.lock([message.id], using="default")[message.id]
         beside.enter_context(in_thread(fail_it))
         wait_until(is_waiting_for_a_lock)
-        state.mark_consumed(held, using="default")
+        state.mark_consumed([held], using="default")
 
     assert results == [Status.CONSUMED]
     assert row(message).status == Status.CONSUMED

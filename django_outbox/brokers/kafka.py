@@ -17,7 +17,6 @@ from django_outbox.brokers.kafka_client import (
     CONNECT_SECONDS,
     DROP_UNSENT,
     NetClient,
-    ProducerNetClient,
     connect,
     connection_options,
     error_text,
@@ -66,7 +65,7 @@ class KafkaBroker(Broker):
 
         def connect() -> KafkaProducer:
             with self._reaching_it():
-                return self._connect(KafkaProducer, options, ProducerNetClient)
+                return self._connect(KafkaProducer, options)
 
         return KafkaBrokerProducer(connect, self.location, self._topic_faults)
 

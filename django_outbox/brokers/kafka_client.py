@@ -28,7 +28,7 @@ from django_outbox.brokers.url import BrokerURL
 CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
 
-# Makes the kernel drop what it has not sent yet when the socket is closed, or the process dies.
+# Makes the kernel drop what it has not sent yet, when the socket is closed or the process dies.
 DROP_UNSENT = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 Client = TypeVar("Client")
@@ -108,6 +108,9 @@ def _close_sockets(error: BaseException | None) -> None:
     """Close what a failed try to connect has opened: the client leaves that to the garbage collector."""
     while error is not None:
         for frame, _ in traceback.walk_tb(error.__traceback__):
+            # What was being handled when this was raised is part of the chain, and may be anyone's.
+            if not frame.f_globals["__name__"].startswith("kafka.net."):
+                continue
             for thing in frame.f_locals.values():
                 end = getattr(thing, "_sock", None) if isinstance(thing, KafkaTCPTransport) else thing
                 if isinstance(end, socket.socket):
@@ -136,32 +139,19 @@ class NetClient(KafkaNetClient):  # type: ignore[misc]
         self.cluster._topics = set(topics)
 
     def close(self, node_id: Any = None) -> None:
-        """Also closes what was on its way to be connected, which the client would forget."""
-        if node_id is not None:
-            super().close(node_id)
-            return
-        self.connections.close()
-        self._net.stop()
-        waiting = [key.fileobj for key in (self._net._selector.get_map() or {}).values()]
-        super().close()
-        for end in waiting:
-            if isinstance(end, socket.socket):
-                end.close()
+        """Close all connections at once.
 
-
-class ProducerNetClient(NetClient):
-    """A ``NetClient`` that sends nothing more once it is closed.
-
-    The client would leave a connection that waits to write open, and what the kernel holds for a
-    connection that hangs would go out when it no longer does, long after the batch was given up.
-    """
-
-    def close(self, node_id: Any = None) -> None:
+        The client would forget those that are on their way to be made. It would leave those open
+        that have something to write, and when such a connection no longer hangs, the kernel would
+        send what it holds of a batch that was given up long ago.
+        """
         if node_id is None:
-            for connection in list(self.connections._conns.values()):
-                if connection.in_flight_requests or not connection.connected:
-                    with suppress(Exception):
-                        connection.close(kafka_errors.KafkaConnectionError("given up"))
+            self.connections.close()
+            self._net.stop()
+            selector = self._net._selector
+            for key in list((selector.get_map() or {}).values()):
+                selector.unregister(key.fileobj)
+                key.fileobj.close()
         super().close(node_id)
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from django.core.exceptions import ImproperlyConfigured
+
 
 class OutboxError(Exception):
     """Base of all errors of this package."""
@@ -39,8 +41,8 @@ class HandlersNotImportable(OutboxError):
     """The ``handlers`` module of an installed app cannot be imported."""
 
 
-class MissingDependency(OutboxError):
-    """An optional package is needed for what was asked; the text says how to install it."""
+class MissingDependency(OutboxError, ImproperlyConfigured):
+    """The settings name what needs an optional package; the text says how to install it."""
 
 
 class MessagesLeft(OutboxError):

@@ -20,8 +20,6 @@ from django_outbox.exceptions import BrokerUnavailable
 # After so long without a record a subscription asks whether the broker is still there.
 SILENCE_SECONDS = 10.0
 
-_CONNECT_MS = int(CONNECT_SECONDS * 1000)
-
 # The client raises RuntimeError and OSError when its I/O thread is gone.
 _BROKEN = (kafka_errors.KafkaError, RuntimeError, OSError)
 
@@ -35,7 +33,7 @@ class KafkaSubscription(Subscription):
         try:
             client.subscribe(topics=topics, listener=self._listener)
             # Or partitions that become known only after the first join would make the group join again.
-            client.bootstrap(timeout_ms=_CONNECT_MS, refresh=True)
+            client.bootstrap(timeout_ms=_milliseconds(CONNECT_SECONDS), refresh=True)
         except BaseException:
             self.close()
             raise
@@ -43,7 +41,7 @@ class KafkaSubscription(Subscription):
     def poll(self, timeout: float, limit: int) -> list[ReceivedRecord]:
         try:
             self._go_on_joining()
-            batches = self._client.poll(timeout_ms=int(timeout * 1000), max_records=limit)
+            batches = self._client.poll(timeout_ms=_milliseconds(timeout), max_records=limit)
             self._notice_silence(bool(batches))
         except _BROKEN as error:
             raise self._unavailable(error) from error
@@ -70,7 +68,7 @@ class KafkaSubscription(Subscription):
         if not positions:
             return
         try:
-            self._client.commit(positions, timeout_ms=_CONNECT_MS)
+            self._client.commit(positions, timeout_ms=_milliseconds(CONNECT_SECONDS))
         except (
             kafka_errors.CommitFailedError,
             kafka_errors.RebalanceInProgressError,
@@ -93,7 +91,7 @@ class KafkaSubscription(Subscription):
         if not mine:
             return True
         try:
-            ends = self._client.end_offsets(list(mine), timeout_ms=_CONNECT_MS)
+            ends = self._client.end_offsets(list(mine), timeout_ms=_milliseconds(CONNECT_SECONDS))
             return all(self._has_read(place, end) for place, end in ends.items())
         except kafka_errors.IllegalStateError:  # a partition was taken away while this asked about it
             return False
@@ -102,12 +100,12 @@ class KafkaSubscription(Subscription):
 
     def close(self) -> None:
         with suppress(Exception):
-            self._client.close(autocommit=False, timeout_ms=int(CLOSE_SECONDS * 1000))
+            self._client.close(autocommit=False, timeout_ms=_milliseconds(CLOSE_SECONDS))
 
     def _has_read(self, place: KafkaTopicPartition, end: int) -> bool:
         # Not every broker tells the true end when asked, but what it sent does.
         end = max(end, self._client.highwater(place) or 0)
-        return (self._client.position(place, timeout_ms=_CONNECT_MS) or 0) >= end
+        return (self._client.position(place, timeout_ms=_milliseconds(CONNECT_SECONDS)) or 0) >= end
 
     def _go_on_joining(self) -> None:
         """Have the client take up a join that outlasted the last poll.
@@ -127,11 +125,15 @@ class KafkaSubscription(Subscription):
         if not heard:
             if time.monotonic() - self._heard_at < SILENCE_SECONDS:
                 return
-            self._client.bootstrap(timeout_ms=_CONNECT_MS, refresh=True)
+            self._client.bootstrap(timeout_ms=_milliseconds(CONNECT_SECONDS), refresh=True)
         self._heard_at = time.monotonic()
 
     def _unavailable(self, error: BaseException) -> BrokerUnavailable:
         return BrokerUnavailable(f"{self._location} does not answer ({error_text(error)}).")
+
+
+def _milliseconds(seconds: float) -> int:
+    return int(seconds * 1000)
 
 
 class _Assignments(ConsumerRebalanceListener):  # type: ignore[misc]

@@ -19,7 +19,7 @@ from django_outbox.faults import in_one_line
 from django_outbox.runner import Stop, stop_on_signals
 
 LEVELS = {0: logging.ERROR, 1: logging.INFO, 2: logging.DEBUG, 3: logging.DEBUG}
-CLIENT_LOGGERS = ("kafka",)
+CLIENT_LOGGERS = ("confluent_kafka", "kafka")
 
 
 class OutboxCommand(BaseCommand):
@@ -99,20 +99,20 @@ def logging_to(stream: Any, verbosity: int) -> Iterator[None]:
     means here: they are quiet below ``--verbosity 3``, unless the project gave them a level.
     """
     outbox = logging.getLogger("django_outbox")
+    clients = [logging.getLogger(name) for name in CLIENT_LOGGERS]
     changed = []
     if verbosity != 1 or outbox.level == logging.NOTSET:
         changed.append((outbox, LEVELS[verbosity]))
     if verbosity < 3:
-        clients = [logging.getLogger(name) for name in CLIENT_LOGGERS]
         changed += [(client, logging.CRITICAL + 1) for client in clients if client.level == logging.NOTSET]
     levels = [(logger, logger.level) for logger, _ in changed]
-    handler: logging.Handler | None = None
+    shown: list[logging.Logger] = []
+    handler: logging.Handler = logging.StreamHandler(stream)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     if not outbox.hasHandlers():
-        handler = logging.StreamHandler(stream)
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        outbox.addHandler(handler)
-        if verbosity == 3:
-            logging.getLogger("kafka").addHandler(handler)
+        shown = [outbox, *clients] if verbosity == 3 else [outbox]
+    for logger in shown:
+        logger.addHandler(handler)
     for logger, level in changed:
         logger.setLevel(level)
     try:
@@ -120,9 +120,8 @@ def logging_to(stream: Any, verbosity: int) -> Iterator[None]:
     finally:
         for logger, level in levels:
             logger.setLevel(level)
-        if handler is not None:
-            outbox.removeHandler(handler)
-            logging.getLogger("kafka").removeHandler(handler)
+        for logger in shown:
+            logger.removeHandler(handler)
 
 
 def at_least(least: float, kind: Callable[[str], Any] = int, *, most: float = 2**31 - 1) -> Callable[[str], Any]:

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import struct
 import threading
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -29,7 +30,8 @@ class Proxy:
         self._flowing = threading.Event()
         self._flowing.set()
         self._open: set[socket.socket] = set()
-        self.held = 0
+        self._ended: set[socket.socket] = set()
+        self.held = 0  # pieces that wait for the end of a stall
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
 
@@ -53,7 +55,7 @@ class Proxy:
     def cut(self) -> None:
         """Break all connections. New ones may be made."""
         for end in list(self._open):
-            self._close(end)
+            _reset(end)
 
     def close(self) -> None:
         self._flowing.set()
@@ -72,40 +74,52 @@ class Proxy:
     ) -> None:
         self.close()
 
-    def _start(self, work: object, *arguments: object) -> None:
-        thread = threading.Thread(target=work, args=arguments, name="proxy", daemon=True)  # type: ignore[arg-type]
+    def _start(self, work: Callable[..., None], *ends: socket.socket) -> threading.Thread:
+        thread = threading.Thread(target=work, args=ends, name="proxy", daemon=True)
         self._threads.append(thread)
         thread.start()
+        return thread
 
     def _accept(self) -> None:
         while True:
             try:
                 client, _ = self._listener.accept()
+            except OSError:
+                return
+            try:
                 server = socket.create_connection(("127.0.0.1", self.target))
             except OSError:
-                if self._listener.fileno() == -1:
-                    return
                 client.close()
-                continue
-            self._open |= {client, server}
-            self._start(self._pass_on, client, server)
-            self._start(self._pass_on, server, client)
+            else:
+                self._start(self._serve, client, server)
+
+    def _serve(self, client: socket.socket, server: socket.socket) -> None:
+        ends = {client, server}
+        self._open |= ends
+        answers = self._start(self._pass_on, server, client)
+        self._pass_on(client, server)
+        answers.join()
+        for end in ends:
+            end.close()
+        self._open -= ends
 
     def _pass_on(self, source: socket.socket, sink: socket.socket) -> None:
-        with contextlib.suppress(OSError):
+        try:
             while data := source.recv(CHUNK):
                 if not self._flowing.is_set():
                     self.held += 1
                     self._flowing.wait()
                     self.held -= 1
                 sink.sendall(data)
-        self._close(source)
-        self._close(sink)
+            sink.shutdown(socket.SHUT_WR)  # the other way there may be more to pass on
+        except OSError:
+            for end in (source, sink):
+                _reset(end)
 
-    def _close(self, end: socket.socket) -> None:
-        self._open.discard(end)
-        with contextlib.suppress(OSError):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
-            # Wakes the thread that reads here; closing alone would not.
-            end.shutdown(socket.SHUT_RD)
-        end.close()
+
+def _reset(end: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET_ON_CLOSE)
+        # Wakes the thread that reads here; closing alone would not.
+        end.shutdown(socket.SHUT_RD)
+    end.close()

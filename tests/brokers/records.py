@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterator, Sequence
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
+
+import pytest
+from kafka import KafkaAdminClient, KafkaConsumer
+from kafka import TopicPartition as KafkaTopicPartition
 
 from django_outbox.brokers.base import (
     Acknowledged,
@@ -19,13 +24,21 @@ from tests.helpers import wait_until
 
 SECONDS = 10.0
 
-# A member that leaves or dies is missed sooner; and Tansu lets the first one wait half of the session's timeout.
-IMPATIENT = {"session_timeout_ms": 2000, "heartbeat_interval_ms": 300}
-
 
 def make_topic(broker: Broker, topic: str, partitions: int = 3) -> str:
     broker.create_topics([topic], partitions=partitions, replication=1)
     return topic
+
+
+def make_special_topic(broker: Broker, topic: str, **configs: str) -> None:
+    """Create a topic of one partition with settings of its own."""
+    with KafkaAdminClient(bootstrap_servers=broker.location.removeprefix("kafka://")) as admin:
+        admin.create_topics({topic: {"num_partitions": 1, "configs": configs}})
+
+
+def delete_topic(broker: Broker, topic: str) -> None:
+    with KafkaAdminClient(bootstrap_servers=broker.location.removeprefix("kafka://")) as admin:
+        admin.delete_topics([topic])
 
 
 def numbered(topic: str, count: int, *, key: bytes | None = b"key", start: int = 0) -> list[Record]:
@@ -46,13 +59,30 @@ def read(subscription: Subscription, count: int, *, limit: int = 500) -> list[Re
     records: list[ReceivedRecord] = []
 
     def all_there() -> bool:
-        records.extend(subscription.poll(0.2, limit))
+        records.extend(subscription.poll(0.3, limit))
         return len(records) >= count
 
     wait_until(all_there, what=f"{count} records")
     records += subscription.poll(0, limit)
     assert len(records) == count
     return records
+
+
+def log_of(broker: Broker, topic: str, count: int) -> list[bytes]:
+    """The values of all records of a topic, of which there must be `count`, read without a group."""
+    address = broker.location.removeprefix("kafka://")
+    with KafkaConsumer(bootstrap_servers=address, auto_offset_reset="earliest", enable_auto_commit=False) as consumer:
+        consumer.assign([KafkaTopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)])
+        values: list[bytes] = []
+
+        def all_there() -> bool:
+            values.extend(record.value for batch in consumer.poll(100).values() for record in batch)
+            return len(values) >= count
+
+        wait_until(all_there, what=f"{count} records")
+        assert not consumer.poll(100)
+    assert len(values) == count
+    return values
 
 
 class Reader(threading.Thread):
@@ -77,7 +107,7 @@ class Reader(threading.Thread):
     def run(self) -> None:
         try:
             while not self._stopped:
-                self.records += self.subscription.poll(0.2, 500)
+                self.records += self.subscription.poll(0.1, 500)
                 self.share = self.subscription.take_assigned() or self.share
         except Exception as error:
             self._error = error
@@ -121,3 +151,17 @@ def join(*members: Subscription, places: Collection[TopicPartition]) -> list[set
 
 def places(topic: str, count: int) -> set[TopicPartition]:
     return {TopicPartition(topic, number) for number in range(count)}
+
+
+def seconds_until(error: type[Exception], call: Callable[[], object]) -> tuple[float, str]:
+    """Call, insist on the error, and return how long that took and what it says."""
+    started = time.monotonic()
+    with pytest.raises(error) as raised:
+        call()
+    return time.monotonic() - started, str(raised.value)
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started

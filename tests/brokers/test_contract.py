@@ -19,11 +19,10 @@ from django_outbox.brokers.base import (
     TopicPartition,
     TopicTrouble,
 )
-from django_outbox.brokers.kafka import KafkaBroker
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.conf import BrokerSettings
+from tests.brokers.backends import confluent_broker, kafka_broker
 from tests.brokers.records import (
-    IMPATIENT,
     SECONDS,
     join,
     make_topic,
@@ -39,19 +38,14 @@ from tests.helpers import wait_until
 Subscribe = Callable[..., Subscription]
 
 
-def memory_broker(request: pytest.FixtureRequest) -> Broker:
-    return MemoryBroker(BrokerSettings(url=f"memory://{request.node.name}", options={"create_topics": False}))
-
-
-def kafka_broker(request: pytest.FixtureRequest) -> Broker:
-    url = request.getfixturevalue("kafka_url")
-    return KafkaBroker(BrokerSettings(url=url, consumer_options=IMPATIENT))
-
-
-@pytest.fixture(params=[memory_broker, kafka_broker], ids=["memory", "kafka"])
+@pytest.fixture(params=["memory", "kafka", "confluent"])
 def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
-    yield request.param(request)
-    MemoryBroker.clear()
+    if request.param == "memory":
+        yield MemoryBroker(BrokerSettings(url=f"memory://{request.node.name}", options={"create_topics": False}))
+        MemoryBroker.clear()
+    else:
+        make = {"kafka": kafka_broker, "confluent": confluent_broker}[request.param]
+        yield make(request.getfixturevalue("kafka_url"))
 
 
 @pytest.fixture
@@ -78,35 +72,25 @@ def subscribe(broker: Broker, topic: str) -> Iterator[Subscribe]:
 # Sending
 
 
-def test_records_of_a_key_are_read_from_one_partition_in_the_order_of_sending(
+def test_records_of_a_key_are_read_from_one_partition_in_the_order_of_sending_where_their_acknowledgements_say(
     broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
 ) -> None:
     make_topic(broker, topic)
     keys = [b"key %d" % number for number in range(20)]
     sent = [Record(topic, key, b"%s: %d" % (key, number)) for number in range(100) for key in keys]
-    send(producer, *sent[:1200])
-    send(producer, *sent[1200:])
+    outcomes = send(producer, *sent[:1200]) + send(producer, *sent[1200:])
 
+    received = read(subscribe(), len(sent))
     partitions, values = defaultdict(set), defaultdict(list)
-    for record in read(subscribe(), len(sent)):
+    for record in received:
         partitions[record.key].add(record.partition)
         values[record.key].append(record.value)
     assert {len(of_key) for of_key in partitions.values()} == {1}
     assert values == {key: [b"%s: %d" % (key, number) for number in range(100)] for key in keys}
     assert len(set().union(*partitions.values())) == 3
 
-
-def test_an_acknowledgement_names_the_place_at_which_the_record_is_read(
-    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
-) -> None:
-    make_topic(broker, topic)
-    sent = [Record(topic, b"key %d" % (number % 7), b"%d" % number) for number in range(30)]
-    outcomes = send(producer, *sent[:10]) + send(producer, *sent[10:])
-
-    log = {(record.partition, record.offset): (record.key, record.value) for record in read(subscribe(), len(sent))}
-    assert [log[outcome.partition, outcome.offset] for outcome in outcomes] == [
-        (record.key, record.value) for record in sent
-    ]
+    log = {(record.partition, record.offset): record.value for record in received}
+    assert [log[outcome.partition, outcome.offset] for outcome in outcomes] == [record.value for record in sent]
 
 
 def test_records_are_read_as_they_were_sent(
@@ -131,15 +115,13 @@ def test_records_are_read_as_they_were_sent(
         assert (now.key, now.value, now.headers) == (was.key, was.value, was.headers)
 
 
-def test_a_record_that_is_too_large_is_refused_alone(
-    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
-) -> None:
-    make_topic(broker, topic)
+def test_a_record_that_is_too_large_is_refused_alone(broker: Broker, producer: Producer, topic: str) -> None:
+    make_topic(broker, topic, partitions=1)
     before, large, after = Record(topic, b"k", b"1"), Record(topic, b"k", b"x" * 1_100_000), Record(topic, b"k", b"2")
     outcomes = producer.send([before, large, after], SECONDS)
-    assert [type(outcome) for outcome in outcomes] == [Acknowledged, Refused, Acknowledged]
+    assert outcomes[::2] == [Acknowledged(0, 0), Acknowledged(0, 1)]
+    assert isinstance(outcomes[1], Refused)
     assert producer.usable
-    assert [record.value for record in read(subscribe(), 2)] == [b"1", b"2"]
 
 
 def test_a_missing_topic_is_trouble_for_its_own_records_only(broker: Broker, producer: Producer, topic: str) -> None:
@@ -168,7 +150,7 @@ def test_a_topic_is_created_neither_by_asking_nor_sending_nor_reading(
 ) -> None:
     assert broker.missing_topics([topic]) == {topic}
     producer.send(numbered(topic, 1), SECONDS)
-    subscribe().poll(0.5, 1)
+    subscribe().poll(0.3, 1)
     assert broker.missing_topics([topic]) == {topic}
 
 
@@ -196,15 +178,17 @@ def test_the_number_of_partitions_may_be_left_to_the_broker(broker: Broker, prod
 # Reading as a group
 
 
-def test_a_new_group_reads_from_the_beginning(
+def test_every_group_reads_everything_from_the_beginning(
     broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
 ) -> None:
     make_topic(broker, topic, partitions=1)
     send(producer, *numbered(topic, 5))
-    member = subscribe()
-    assert [record.offset for record in read(member, 5)] == [0, 1, 2, 3, 4]
+    one = subscribe()
+    assert [record.offset for record in read(one, 5)] == [0, 1, 2, 3, 4]
     send(producer, *numbered(topic, 2, start=5))
-    assert [record.value for record in read(member, 2)] == [b"5", b"6"]
+    assert [record.value for record in read(one, 2)] == [b"5", b"6"]
+    one.commit({TopicPartition(topic, 0): 7})
+    assert [record.offset for record in read(subscribe(group=f"{topic}-other"), 7)] == [0, 1, 2, 3, 4, 5, 6]
 
 
 def test_a_group_goes_on_behind_what_it_committed_and_reads_the_rest_again(
@@ -217,17 +201,6 @@ def test_a_group_goes_on_behind_what_it_committed_and_reads_the_rest_again(
     first.commit({TopicPartition(topic, 0): 3})
     first.close()
     assert [record.offset for record in read(subscribe(), 2)] == [3, 4]
-
-
-def test_two_groups_both_read_everything(broker: Broker, producer: Producer, subscribe: Subscribe, topic: str) -> None:
-    make_topic(broker, topic, partitions=1)
-    send(producer, *numbered(topic, 3))
-    one, other = subscribe(), subscribe(group=f"{topic}-other")
-    received = other.poll(0, 1)  # begins to join, while the other one does
-    read(one, 3)
-    one.commit({TopicPartition(topic, 0): 3})
-    received += read(other, 3 - len(received))
-    assert [record.value for record in received] == [b"0", b"1", b"2"]
 
 
 def test_a_member_goes_on_reading_when_another_of_its_topics_appears(
@@ -253,7 +226,8 @@ def test_two_members_share_the_partitions_and_are_told_which_are_theirs(
     broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
 ) -> None:
     make_topic(broker, topic, partitions=4)
-    with reading(subscribe(), subscribe()) as readers:
+    with reading(subscribe()) as [first], reading(subscribe()) as [second]:
+        readers = first, second
         wait_for_shares(readers, places(topic, 4))
         outcomes = send(producer, *(Record(topic, b"key %d" % number, b"v") for number in range(100)))
         wait_until(lambda: sum(len(read) for reader in readers for read in reader.offsets.values()) == len(outcomes))
@@ -310,15 +284,6 @@ def test_caught_up_means_that_nothing_is_left_to_read(
     assert not member.caught_up()
 
 
-def test_a_member_of_an_empty_topic_is_caught_up_once_it_has_its_partitions(
-    broker: Broker, subscribe: Subscribe, topic: str
-) -> None:
-    make_topic(broker, topic)
-    member = subscribe()
-    join(member, places=places(topic, 3))
-    wait_until(member.caught_up)
-
-
 def test_poll_returns_at_most_as_many_records_as_it_is_asked_for(
     broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
 ) -> None:
@@ -335,14 +300,18 @@ def test_poll_returns_at_most_as_many_records_as_it_is_asked_for(
     assert all(of_partition == list(range(len(of_partition))) for of_partition in offsets.values())
 
 
-def test_poll_waits_as_long_as_it_is_told_to(broker: Broker, subscribe: Subscribe, topic: str) -> None:
+def test_a_member_without_records_waits_as_long_as_it_is_told_to_and_is_caught_up(
+    broker: Broker, subscribe: Subscribe, topic: str
+) -> None:
     make_topic(broker, topic)
     member = subscribe()
+    assert not member.caught_up() or isinstance(broker, MemoryBroker)  # whose members have their partitions at once
     join(member, places=places(topic, 3))
     for timeout in (0, 0.3):
         started = time.monotonic()
         assert member.poll(timeout, 10) == []
         assert timeout <= time.monotonic() - started < timeout + 0.5
+    wait_until(member.caught_up)
 
 
 # Ending

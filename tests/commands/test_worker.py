@@ -19,7 +19,8 @@ from django_outbox.exceptions import BrokerUnavailable, InvalidMessage, OutboxEr
 from django_outbox.management.worker import OutboxCommand, WorkerCommand, at_least, logging_to
 from tests.helpers import Command
 
-OUTBOX, CLIENT = logging.getLogger("django_outbox"), logging.getLogger("kafka")
+OUTBOX = logging.getLogger("django_outbox")
+CLIENTS = [logging.getLogger(name) for name in ("kafka", "confluent_kafka")]
 LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR")
 
 Manage = Callable[..., Command]
@@ -36,7 +37,7 @@ def unconfigured() -> Iterator[None]:
 
     Around the test alone, since pytest adds handlers of its own just before.
     """
-    loggers = (logging.getLogger(), OUTBOX, CLIENT)
+    loggers = (logging.getLogger(), OUTBOX, *CLIENTS)
     before = [(logger, logger.handlers, logger.level, logger.propagate) for logger in loggers]
     for logger in loggers:
         logger.handlers = []
@@ -76,10 +77,13 @@ def test_verbosity_sets_the_level(verbosity: int, levels: list[str]) -> None:
     assert shown(verbosity, OUTBOX) == levels
 
 
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 @pytest.mark.parametrize(("verbosity", "levels"), [(0, []), (1, []), (2, []), (3, ["WARNING", "ERROR"])])
 @unconfigured()
-def test_client_library_is_heard_at_the_highest_verbosity_only(verbosity: int, levels: list[str]) -> None:
-    assert shown(verbosity, CLIENT) == levels
+def test_client_library_is_heard_at_the_highest_verbosity_only(
+    client: logging.Logger, verbosity: int, levels: list[str]
+) -> None:
+    assert shown(verbosity, client) == levels
 
 
 @unconfigured()
@@ -123,12 +127,13 @@ def test_project_s_level_stays_unless_another_verbosity_is_asked_for(verbosity: 
     assert OUTBOX.level == logging.WARNING
 
 
+@pytest.mark.parametrize("client", CLIENTS, ids=lambda client: client.name)
 @pytest.mark.parametrize("verbosity", [0, 1, 2, 3])
 @unconfigured()
-def test_project_s_level_of_the_client_library_stays(verbosity: int) -> None:
-    CLIENT.setLevel(logging.INFO)
+def test_project_s_level_of_the_client_library_stays(client: logging.Logger, verbosity: int) -> None:
+    client.setLevel(logging.INFO)
     with logging_to(io.StringIO(), verbosity):
-        assert CLIENT.level == logging.INFO
+        assert client.level == logging.INFO
 
 
 @pytest.mark.parametrize("verbosity", [0, 1, 2, 3])
@@ -136,7 +141,7 @@ def test_project_s_level_of_the_client_library_stays(verbosity: int) -> None:
 def test_everything_is_as_before_afterwards(verbosity: int) -> None:
     with pytest.raises(ZeroDivisionError), logging_to(io.StringIO(), verbosity):
         raise ZeroDivisionError
-    for logger in (OUTBOX, CLIENT):
+    for logger in (OUTBOX, *CLIENTS):
         assert (logger.level, logger.handlers) == (logging.NOTSET, [])
 
 

@@ -1,0 +1,220 @@
+"""Apache Kafka, and whatever speaks its protocol, through confluent-kafka: the fastest way."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from concurrent.futures import Future
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, TypeVar
+
+from django.core.exceptions import ImproperlyConfigured
+
+from django_outbox.brokers.base import Broker, Producer, Subscription
+from django_outbox.brokers.confluent_client import (
+    CLIENT_AT_FAULT,
+    CONNECT_SECONDS,
+    SEND_BUFFER_BYTES,
+    TOPIC_IS_MISSING,
+    Faults,
+    await_broker,
+    close_in_time,
+    connection_options,
+    error_text,
+    log,
+)
+from django_outbox.brokers.confluent_library import (
+    AdminClient,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    NewTopic,
+    TopicCollection,
+)
+from django_outbox.brokers.confluent_library import Producer as KafkaProducer
+from django_outbox.brokers.confluent_options import checked
+from django_outbox.brokers.confluent_producer import ConfluentBrokerProducer, TopicFaults
+from django_outbox.brokers.confluent_subscription import ConfluentSubscription
+from django_outbox.brokers.url import parse_url
+from django_outbox.conf import BrokerSettings
+from django_outbox.exceptions import TopicNotCreated
+
+Client = TypeVar("Client", KafkaProducer, Consumer)
+Made = TypeVar("Made")
+
+_LONGEST_TIMEOUT_MS = 300_000  # of a request; the library takes no longer one
+
+
+class ConfluentBroker(Broker):
+    """A Kafka cluster, reached with confluent-kafka.
+
+    Members of one group may use this backend or that of kafka-python, side by side: both know the
+    strategies ``range`` and ``roundrobin``, and neither alone decides.
+    """
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        super().__init__(settings)
+        self._url = parse_url(settings.url)
+        self._given = {
+            "URL": checked("URL", self._url.options),
+            "OPTIONS": checked("OPTIONS", settings.options),
+            "PRODUCER_OPTIONS": checked("PRODUCER_OPTIONS", settings.producer_options),
+            "CONSUMER_OPTIONS": checked("CONSUMER_OPTIONS", settings.consumer_options),
+        }
+
+    @property
+    def location(self) -> str:
+        return self._url.location
+
+    def producer(self, timeout: float) -> Producer:
+        milliseconds = max(int(timeout * 1000), 10)
+        options = {
+            "message.timeout.ms": milliseconds,
+            "socket.timeout.ms": min(max(milliseconds * 3 // 4, 10), _LONGEST_TIMEOUT_MS),
+            # As kafka-python and Java do it, so that a key stays in its partition whoever sends it.
+            "partitioner": "murmur2_random",
+            "message.max.bytes": 1_048_576,
+            # A topic is looked up before it is used. One that is unknown after that was deleted.
+            "topic.metadata.propagation.max.ms": min(milliseconds // 2, 5000),
+            **self._options("PRODUCER_OPTIONS"),
+            "acks": "all",
+            "allow.auto.create.topics": False,
+            "enable.idempotence": True,
+            "socket.send.buffer.bytes": SEND_BUFFER_BYTES,
+        }
+        faults = self._faults()
+        client = self._connect(KafkaProducer, options, faults)
+        return ConfluentBrokerProducer(client, faults, self._topic_faults)
+
+    def subscribe(self, topics: Iterable[str], group: str) -> Subscription:
+        options = {
+            # Half of Kafka's default: what a dead member had moves on sooner, and a member that
+            # was only slow does no harm, as its messages are not handled twice.
+            "session.timeout.ms": 10000,
+            "partition.assignment.strategy": "range,roundrobin",
+            # Partitions that are added to a topic are read after so long.
+            "topic.metadata.refresh.interval.ms": 60_000,
+            **self._options("CONSUMER_OPTIONS"),
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.auto.offset.store": False,
+            "auto.offset.reset": "earliest",
+            "allow.auto.create.topics": False,
+            "enable.partition.eof": True,
+        }
+        faults = self._faults()
+        client = self._connect(Consumer, options, faults)
+        return ConfluentSubscription(client, faults, list(topics), self._admin)
+
+    def missing_topics(self, topics: Iterable[str]) -> set[str]:
+        absent = TOPIC_IS_MISSING | {KafkaError.TOPIC_EXCEPTION}
+        return {topic for topic, error in self._topic_faults(set(topics)).items() if error.code() in absent}
+
+    def create_topics(self, topics: Iterable[str], *, partitions: int | None, replication: int | None) -> None:
+        wanted = [
+            NewTopic(
+                topic,
+                num_partitions=-1 if partitions is None else partitions,
+                replication_factor=-1 if replication is None else replication,
+            )
+            for topic in dict.fromkeys(topics)
+        ]
+        if not wanted:
+            return
+        with self._admin() as (admin, faults):
+            answers = admin.create_topics(wanted, request_timeout=CONNECT_SECONDS, operation_timeout=CONNECT_SECONDS)
+            for topic, error in _errors(answers, faults).items():
+                if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                    raise TopicNotCreated(f"The topic {topic!r} cannot be created: {error_text(error)}.")
+            deadline = time.monotonic() + CONNECT_SECONDS
+            while _describe(admin, list(answers), faults, CONNECT_SECONDS) and time.monotonic() < deadline:
+                time.sleep(0.05)  # until the news has got around in the cluster
+
+    def _topic_faults(self, topics: Collection[str], timeout: float = 2 * CONNECT_SECONDS) -> TopicFaults:
+        """Why topics cannot be written to, by topic; those in order are left out.
+
+        Raises:
+            BrokerUnavailable: with the reason, after ``timeout`` at most.
+        """
+        if not topics:
+            return {}
+        seconds = min(CONNECT_SECONDS, timeout / 2)  # to connect and to ask may each take its time
+        with self._admin(seconds) as (admin, faults):
+            return _describe(admin, topics, faults, seconds)
+
+    def _options(self, key: str | None = None) -> dict[str, Any]:
+        """What URL and settings say, as far as it concerns a client."""
+        options = connection_options(self._url)
+        for place in ("URL", "OPTIONS", *([key] if key else [])):
+            options |= self._given[place]
+        return options
+
+    def _faults(self) -> Faults:
+        return Faults(self.location, has_login=self._url.username is not None)
+
+    def _connect(self, kind: Callable[..., Client], options: Mapping[str, Any], faults: Faults) -> Client:
+        """Make a client, and see that a broker can be reached. If none can, nothing is left behind."""
+        client = self._make(kind, options, faults)
+        try:
+            with self._admin():
+                return client
+        except BaseException:
+            close_in_time(client.close)
+            raise
+
+    def _make(self, kind: Callable[..., Made], options: Mapping[str, Any], faults: Faults) -> Made:
+        try:
+            return kind({**options, "error_cb": faults}, logger=log)
+        except (KafkaException, TypeError, ValueError) as error:
+            raise self._refused(error) from None  # its text may show a password
+
+    def _refused(self, error: Exception) -> ImproperlyConfigured:
+        told = error.args[0] if error.args else None
+        reason = error_text(told) if isinstance(told, KafkaError) else type(error).__name__
+        values = [str(value) for given in self._given.values() for value in given.values()]
+        if any(len(value) > 3 and value in reason for value in [*values, self._url.password or ""]):
+            reason = "one of them has a value that it does not take"
+        places = ", ".join(
+            f'OUTBOX["BROKER"]["{key}"] ({name})' for key, given in self._given.items() for name in given
+        )
+        return ImproperlyConfigured(f"librdkafka refuses its options: {reason}. They are in {places or 'no setting'}.")
+
+    @contextmanager
+    def _admin(self, seconds: float = CONNECT_SECONDS) -> Iterator[tuple[AdminClient, Faults]]:
+        """A client for questions that a broker has answered once already.
+
+        Raises:
+            BrokerUnavailable: with the reason, after so many seconds at most.
+        """
+        faults = self._faults()
+        client = self._make(AdminClient, self._options(), faults)
+        try:
+            await_broker(client, faults, seconds)
+            yield client, faults
+        finally:
+            close_in_time(partial(client.__exit__, None, None, None))
+
+
+def _describe(admin: AdminClient, topics: Collection[str], faults: Faults, seconds: float) -> TopicFaults:
+    """Why topics cannot be written to. Asking this way creates none."""
+    described = admin.describe_topics(TopicCollection(list(topics)), request_timeout=seconds)
+    return _errors(described, faults)
+
+
+def _errors(answers: Mapping[str, Future[Any]], faults: Faults) -> dict[str, KafkaError]:
+    """What went wrong with topics.
+
+    Raises:
+        BrokerUnavailable: there was no answer, or one that concerns the client.
+    """
+    errors: dict[str, KafkaError] = {}
+    for topic, answer in answers.items():
+        exception = answer.exception()
+        if exception is None:
+            continue
+        error: KafkaError = exception.args[0]
+        if error.code() < 0 or error.code() in CLIENT_AT_FAULT:
+            raise faults.unreachable(error) from exception
+        errors[topic] = error
+    return errors

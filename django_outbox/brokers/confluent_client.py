@@ -1,0 +1,261 @@
+"""What librdkafka's clients need to be told and what their errors mean.
+
+Facts about the library (version 2.16) that shape these modules: a client that cannot reach its
+brokers says so to a callback only, and goes on for ever; callbacks and log lines come out of the
+calls that poll, in the thread of the caller; what a producer holds is dropped by a purge, but not
+what the kernel holds for its sockets; a batch that the broker refuses for one of its records fails
+as a whole; and a topic that does not exist is told from an outage only after a while, so topics are
+looked up before they are used.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+from django_outbox.brokers.base import MISSING_TOPIC, Outcome, Refused, TopicTrouble
+from django_outbox.brokers.confluent_library import AdminClient, KafkaError, KafkaException
+from django_outbox.brokers.url import BrokerURL
+from django_outbox.exceptions import BrokerUnavailable
+
+log = logging.getLogger("confluent_kafka")
+
+Result = TypeVar("Result")
+
+CONNECT_SECONDS = 5.0
+CLOSE_SECONDS = 1.0
+
+# A name may have several addresses, of which the first refuses while the second is tried: so long
+# all brokers have to be away until that is believed.
+DOWN_SECONDS = 1.5
+
+REFUSED_FOR_GOOD = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.TOPIC_EXCEPTION,
+        KafkaError.INVALID_RECORD,
+    }
+)
+TOPIC_IS_MISSING = frozenset(
+    {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
+)
+TOPIC_AT_FAULT = TOPIC_IS_MISSING | {
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_ENOUGH_REPLICAS,
+    KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+    KafkaError.POLICY_VIOLATION,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.UNKNOWN_TOPIC_ID,
+}
+CLIENT_AT_FAULT = frozenset(
+    {
+        KafkaError._AUTHENTICATION,
+        KafkaError._UNSUPPORTED_FEATURE,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.DELEGATION_TOKEN_AUTHORIZATION_FAILED,
+        KafkaError.DELEGATION_TOKEN_AUTH_DISABLED,
+        KafkaError.DELEGATION_TOKEN_EXPIRED,
+        KafkaError.GROUP_AUTHORIZATION_FAILED,
+        KafkaError.ILLEGAL_SASL_STATE,
+        KafkaError.SASL_AUTHENTICATION_FAILED,
+        KafkaError.SECURITY_DISABLED,
+        KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
+        KafkaError.UNSUPPORTED_COMPRESSION_TYPE,
+        KafkaError.UNSUPPORTED_FOR_MESSAGE_FORMAT,
+        KafkaError.UNSUPPORTED_SASL_MECHANISM,
+        KafkaError.UNSUPPORTED_VERSION,
+    }
+)
+# Of the broker's own errors; those of the library itself, which have negative numbers, all are.
+PRODUCER_AT_FAULT = CLIENT_AT_FAULT | {
+    KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.INVALID_PRODUCER_ID_MAPPING,
+    KafkaError.KAFKA_STORAGE_ERROR,
+    KafkaError.NETWORK_EXCEPTION,
+    KafkaError.NOT_COORDINATOR,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.REPLICA_NOT_AVAILABLE,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.THROTTLING_QUOTA_EXCEEDED,
+    KafkaError.UNKNOWN_PRODUCER_ID,
+}
+
+# A size that no other socket of the process has by chance: it tells those of producers.
+SEND_BUFFER_BYTES = 200_003
+
+# Makes the kernel drop what it has not sent yet when the socket is closed, or the process dies.
+_DROP_UNSENT = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+_HOW_LONG = re.compile(r" \(after \d+ms in state \w+[^)]*\)")
+
+
+class Faults:
+    """What a client has told of its trouble; its ``error_cb``."""
+
+    def __init__(self, location: str, *, has_login: bool = False) -> None:
+        """
+        Args:
+            location: of the broker, for people.
+            has_login: whether user and password may be what is wrong.
+        """
+        self.location = location
+        self.refusal: KafkaError | None = None
+        self._has_login = has_login
+        self._last: KafkaError | None = None
+        self._down_since: float | None = None
+
+    def __call__(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() in CLIENT_AT_FAULT:
+            self.refusal = self.refusal or error
+        elif error.code() == KafkaError._ALL_BROKERS_DOWN:
+            self._down_since = self._down_since or time.monotonic()
+        else:
+            self._last = error
+
+    @property
+    def is_down(self) -> bool:
+        """True if all brokers went away some time ago and nothing was heard of them since."""
+        return self._down_since is not None and time.monotonic() - self._down_since >= DOWN_SECONDS
+
+    @property
+    def reason(self) -> str | None:
+        """What the client complained of most, if it did."""
+        error = self.refusal or self._last
+        return None if error is None else error_text(error)
+
+    def heard(self) -> None:
+        """Note that a broker is there, and takes this client."""
+        self._down_since = self._last = None
+        if self.refusal is not None and not self.refusal.fatal():
+            self.refusal = None  # it was that of another broker, or is withdrawn
+
+    def unreachable(self, error: KafkaError | None = None, *, seconds: float = CONNECT_SECONDS) -> BrokerUnavailable:
+        """What to raise when there was no answer for so long, or none but this error."""
+        refusal = self.refusal or (error if error is not None and error.code() in CLIENT_AT_FAULT else None)
+        if refusal is not None:
+            return BrokerUnavailable(f"{self.location} refuses this client: {error_text(refusal)}.")
+        reason = self.reason or (error_text(error) if error is not None else f"no answer within {seconds:g} s")
+        login = ", with its user and password" if self._has_login else ""
+        return BrokerUnavailable(
+            f'{self.location} cannot be reached ({reason}): is it running, and is OUTBOX["BROKER"]["URL"] right{login}?'
+        )
+
+
+def connection_options(url: BrokerURL) -> dict[str, Any]:
+    """What all clients are told of the way to the cluster."""
+    options: dict[str, Any] = {
+        "bootstrap.servers": ",".join(url.hosts),
+        "security.protocol": url.protocol,
+        # Found again quickly after an outage, at the price of a try a second.
+        "reconnect.backoff.max.ms": 1000,
+        "socket.connection.setup.timeout.ms": int(CONNECT_SECONDS * 1000),
+    }
+    if url.password is not None:
+        options |= {"sasl.mechanism": "PLAIN", "sasl.username": url.username, "sasl.password": url.password}
+    return options
+
+
+def await_broker(admin: AdminClient, faults: Faults, seconds: float) -> None:
+    """Wait until a broker has answered this client.
+
+    Raises:
+        BrokerUnavailable: none did; after as many seconds at most, or once that is certain.
+    """
+    answer = admin.describe_cluster(request_timeout=seconds)
+    deadline = time.monotonic() + seconds
+    while not answer.done():
+        with suppress(KafkaException, TimeoutError):
+            answer.result(min(0.1, seconds))
+        admin.poll(0)  # lets the client tell its trouble
+        if faults.refusal or faults.is_down or time.monotonic() >= deadline:
+            break
+    error = answer.exception() if answer.done() else None
+    if error is not None or not answer.done():
+        told = error.args[0] if isinstance(error, KafkaException) else None
+        only_late = told is None or told.code() == KafkaError._TIMED_OUT
+        raise faults.unreachable(None if only_late else told, seconds=seconds) from error
+    faults.heard()
+
+
+def topic_outcome(error: KafkaError) -> Outcome | None:
+    """What an error of a topic means for its records; None if it is no such error."""
+    code = error.code()
+    if code in REFUSED_FOR_GOOD:
+        return Refused(error_text(error))
+    if code in TOPIC_IS_MISSING:
+        return TopicTrouble(MISSING_TOPIC)
+    return TopicTrouble(error_text(error)) if code in TOPIC_AT_FAULT else None
+
+
+def error_text(error: KafkaError) -> str:
+    """What an error says, without the clock that makes it another text each time."""
+    return _HOW_LONG.sub("", error.str()).rstrip(".") or error.name()
+
+
+class Call(threading.Thread, Generic[Result]):
+    """A call that may wait for a broker for ever, in a thread that the process's end does not wait for."""
+
+    def __init__(self, call: Callable[[], Result]) -> None:
+        super().__init__(name="outbox-confluent", daemon=True)
+        self._call = call
+        self._result: list[Result] = []
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            self._result.append(self._call())
+        except BaseException as error:
+            self._error = error
+
+    def result(self, seconds: float) -> Result:
+        """What the call returns or raises.
+
+        Raises:
+            TimeoutError: it has not ended after so many seconds.
+        """
+        self.join(seconds)
+        if self.is_alive():
+            raise TimeoutError(f"no answer within {seconds:g} s")
+        if self._error is not None:
+            raise self._error
+        return self._result[0]
+
+
+def close_in_time(close: Callable[[], object]) -> None:
+    """Close a client, but do not wait long for it, and whatever it raises."""
+    Call(close).join(CLOSE_SECONDS)
+
+
+def drop_unsent() -> None:
+    """Have the kernel drop what it holds for the producers' sockets once they are closed.
+
+    The library gives its sockets to nobody, so they are told by the size of their send buffer. On
+    Windows nothing is done: there what the kernel holds is sent when the network heals.
+    """
+    with socket.socket() as example:
+        example.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER_BYTES)
+        size = example.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF)  # as this system counts
+    with suppress(FileNotFoundError):
+        for file in Path("/dev/fd").iterdir():
+            with suppress(OSError):  # not a socket, or closed meanwhile
+                end = socket.socket(fileno=int(file.name))
+                try:
+                    if end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == size:
+                        end.setsockopt(*_DROP_UNSENT)
+                finally:
+                    end.detach()

@@ -1,0 +1,260 @@
+"""Reading as a member of a consumer group through confluent-kafka."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
+
+from django_outbox.brokers.base import ReceivedRecord, Subscription, TopicPartition
+from django_outbox.brokers.confluent_client import (
+    CONNECT_SECONDS,
+    TOPIC_IS_MISSING,
+    Call,
+    Faults,
+    close_in_time,
+    error_text,
+)
+from django_outbox.brokers.confluent_library import (
+    FIRST_OFFSET,
+    LAST_OFFSET,
+    AdminClient,
+    Consumer,
+    KafkaError,
+    KafkaException,
+    Message,
+    OffsetSpec,
+)
+from django_outbox.brokers.confluent_library import TopicPartition as KafkaTopicPartition
+from django_outbox.exceptions import BrokerUnavailable
+
+Admin = Callable[[float], AbstractContextManager[tuple[AdminClient, Faults]]]
+"""Makes a client for questions, connected within so many seconds; raises ``BrokerUnavailable``."""
+
+# After so long without a record a subscription asks whether the broker is still there.
+SILENCE_SECONDS = 10.0
+
+# A rebalance is under way. Whoever gets the partition reads these records again and skips them, as
+# their rows say that they are done.
+_REBALANCING = frozenset(
+    {
+        KafkaError._ASSIGNMENT_LOST,
+        KafkaError._NO_OFFSET,
+        KafkaError.ILLEGAL_GENERATION,
+        KafkaError.REBALANCE_IN_PROGRESS,
+        KafkaError.UNKNOWN_MEMBER_ID,
+    }
+)
+# What the client tells among the records and gets over by itself.
+_PASSING = TOPIC_IS_MISSING | {
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._MAX_POLL_EXCEEDED,
+    KafkaError._RESOLVE,
+    KafkaError._TIMED_OUT,
+    KafkaError._TRANSPORT,
+}
+# The client raises RuntimeError once it is closed.
+_BROKEN = (KafkaException, RuntimeError, TimeoutError)
+
+
+class ConfluentSubscription(Subscription):
+    """Reads through a client that calls back, in the thread that polls, when partitions come or go."""
+
+    def __init__(self, client: Consumer, faults: Faults, topics: Sequence[str], admin: Admin) -> None:
+        """
+        Args:
+            client: connected.
+            faults: the client's ``error_cb``.
+            topics: what to read.
+            admin: makes another client for questions, which in this one would wait for half a
+                second behind its reading.
+        """
+        self._client = client
+        self._faults = faults
+        self._admin = admin
+        self._new: set[TopicPartition] = set()
+        self._assigned_once = False
+        self._committing: Call[list[KafkaTopicPartition]] | None = None
+        self._ends: dict[TopicPartition, int] = {}
+        self._heard_at = time.monotonic()
+        try:
+            client.subscribe(list(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
+        except BaseException:
+            self.close()
+            raise
+
+    def poll(self, timeout: float, limit: int) -> list[ReceivedRecord]:
+        deadline = time.monotonic() + timeout
+        try:
+            self._check()
+            while True:
+                records = self._read(max(0.0, deadline - time.monotonic()), limit)
+                self._notice_silence(bool(records))
+                if records or time.monotonic() >= deadline:
+                    return records
+        except _BROKEN as error:
+            raise self._unavailable(error) from error
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        try:
+            self._check()
+            mine = self._mine()
+            positions = [_their(place, offset) for place, offset in offsets.items() if place in mine]
+            if positions:
+                self._commit(positions)
+        except _BROKEN as error:
+            if _code(error) not in _REBALANCING:
+                raise self._unavailable(error) from error
+
+    def take_assigned(self) -> set[TopicPartition]:
+        new, self._new = self._new, set()
+        return new
+
+    def caught_up(self) -> bool:
+        if not self._assigned_once:
+            return False
+        try:
+            self._check()
+            mine = self._mine()
+            positions, ends = self._positions(mine), self._offsets(mine, LAST_OFFSET)
+            return all(positions[place] >= max(end, self._sent_end(place)) for place, end in ends.items())
+        except _BROKEN as error:
+            raise self._unavailable(error) from error
+
+    def close(self) -> None:
+        close_in_time(self._end)
+
+    def _end(self) -> None:
+        if self._committing is not None:  # to free the client under it would not be safe
+            self._committing.join()
+        self._client.close()
+
+    def _commit(self, positions: list[KafkaTopicPartition]) -> None:
+        """Commit, and wait for the answer, which the client itself would do for ever."""
+        self._committing = Call(lambda: self._client.commit(offsets=positions, asynchronous=False))
+        for place in self._committing.result(CONNECT_SECONDS):
+            if place.error is not None:
+                raise KafkaException(place.error)
+
+    def _check(self) -> None:
+        """Raise TimeoutError while a commit hangs: the client would let any other call wait for its end."""
+        if self._committing is not None and self._committing.is_alive():
+            raise TimeoutError("no answer to a commit")
+
+    def _read(self, timeout: float, limit: int) -> list[ReceivedRecord]:
+        """Wait for one record, and take what has come with it: to ask for many would wait for as many."""
+        first = self._client.poll(timeout)
+        if first is None:
+            return []
+        messages = [first, *self._client.consume(limit - 1, 0)] if limit > 1 else [first]
+        return [_received(message) for message in messages if self._is_record(message)]
+
+    def _is_record(self, message: Message) -> bool:
+        """False for what the client only has to say.
+
+        Raises:
+            KafkaException: it will not read on.
+        """
+        error = message.error()
+        if error is None:
+            return True
+        if error.code() == KafkaError._PARTITION_EOF:
+            place = TopicPartition(message.topic() or "", message.partition() or 0)
+            self._ends[place] = message.offset() or 0
+        elif error.code() not in _PASSING:
+            raise KafkaException(error)
+        return False
+
+    def _positions(self, places: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """What is to be read next of each."""
+        positions = {
+            place: max(offset, self._ends.get(place, -1))
+            for place, offset in _by_place(self._client.position([_their(place) for place in places])).items()
+        }
+        unread = [place for place, offset in positions.items() if offset < 0]
+        if unread:
+            answer = self._client.committed([_their(place) for place in unread], timeout=CONNECT_SECONDS)
+            committed, first = _by_place(answer), self._offsets(unread, FIRST_OFFSET)
+            positions |= {place: max(committed[place], first[place]) for place in unread}
+        return positions
+
+    def _offsets(self, places: Collection[TopicPartition], which: OffsetSpec) -> dict[TopicPartition, int]:
+        """The first or the last offsets, as the broker says."""
+        if not places:
+            return {}
+        with self._admin(CONNECT_SECONDS) as (admin, _):
+            answers = admin.list_offsets({_their(place): which for place in places}, request_timeout=CONNECT_SECONDS)
+            return {
+                TopicPartition(place.topic, place.partition): answer.result().offset
+                for place, answer in answers.items()
+            }
+
+    def _sent_end(self, place: TopicPartition) -> int:
+        """The end that came with the last records: not every broker tells the true one when asked."""
+        with suppress(KafkaException):
+            return self._client.get_watermark_offsets(_their(place), cached=True)[1]
+        return -1
+
+    def _mine(self) -> set[TopicPartition]:
+        return {TopicPartition(place.topic, place.partition) for place in self._client.assignment()}
+
+    def _assigned(self, client: Consumer, places: Iterable[KafkaTopicPartition]) -> None:
+        new = {TopicPartition(place.topic, place.partition) for place in places}
+        self._assigned_once = True
+        self._new |= new
+        self._forget_ends(new)
+
+    def _revoked(self, client: Consumer, places: Iterable[KafkaTopicPartition]) -> None:
+        gone = {TopicPartition(place.topic, place.partition) for place in places}
+        self._new -= gone
+        self._forget_ends(gone)
+
+    def _forget_ends(self, places: Iterable[TopicPartition]) -> None:
+        for place in places:
+            self._ends.pop(place, None)
+
+    def _notice_silence(self, heard: bool) -> None:
+        """Ask for a sign of life if none was heard for long: the client waits for brokers for ever.
+
+        Raises:
+            KafkaException: the broker refuses this client.
+            BrokerUnavailable: no broker answers.
+        """
+        if self._faults.refusal is not None:
+            raise KafkaException(self._faults.refusal)
+        if not heard:
+            if time.monotonic() - self._heard_at < SILENCE_SECONDS and not self._faults.is_down:
+                return
+            with self._admin(CONNECT_SECONDS):
+                """A broker has answered."""
+        self._faults.heard()
+        self._heard_at = time.monotonic()
+
+    def _unavailable(self, error: Exception) -> BrokerUnavailable:
+        told = error.args[0] if isinstance(error, KafkaException) and error.args else None
+        reason = error_text(told) if isinstance(told, KafkaError) else str(error)
+        return BrokerUnavailable(f"{self._faults.location} does not answer ({self._faults.reason or reason}).")
+
+
+def _by_place(places: Iterable[KafkaTopicPartition]) -> dict[TopicPartition, int]:
+    return {TopicPartition(place.topic, place.partition): place.offset for place in places}
+
+
+def _their(place: TopicPartition, offset: int = -1001) -> KafkaTopicPartition:
+    return KafkaTopicPartition(place.topic, place.partition, offset)
+
+
+def _received(message: Message) -> ReceivedRecord:
+    return ReceivedRecord(
+        topic=message.topic() or "",
+        partition=message.partition() or 0,
+        offset=message.offset() or 0,
+        key=message.key(),
+        value=message.value(),
+        headers=tuple(message.headers() or ()),  # type: ignore[arg-type]
+    )
+
+
+def _code(error: Exception) -> int | None:
+    told = error.args[0] if error.args else None
+    return told.code() if isinstance(told, KafkaError) else None

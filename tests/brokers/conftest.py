@@ -1,0 +1,52 @@
+"""Brokers of a test's own, and the two client libraries by which they are reached."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.brokers.backends import BACKENDS, Backend
+from tests.brokers.proxy import Proxy
+from tests.brokers.services import BEHIND_PROXY, OWN
+from tests.services.base import Service
+
+
+@pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name)
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """Each client library in turn."""
+    chosen: Backend = request.param
+    return chosen
+
+
+@pytest.fixture
+def own_broker(pytestconfig: pytest.Config) -> Iterator[Service]:
+    """A broker of the test's own, which may be taken away."""
+    with OWN[pytestconfig.option.kafka]() as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def _proxy() -> Iterator[Proxy]:
+    with Proxy() as proxy:
+        yield proxy
+
+
+@pytest.fixture(scope="session")
+def _service_behind_proxy(pytestconfig: pytest.Config, _proxy: Proxy) -> Iterator[Service]:
+    with BEHIND_PROXY[pytestconfig.option.kafka](_proxy) as service:
+        _proxy.target = service.port
+        yield service
+
+
+@pytest.fixture
+def proxy(_proxy: Proxy) -> Iterator[Proxy]:
+    """The way to `proxied_url`, which lets everything through until it is told otherwise."""
+    yield _proxy
+    _proxy.heal()
+
+
+@pytest.fixture
+def proxied_url(proxy: Proxy, _service_behind_proxy: Service) -> str:
+    """Where to reach a broker through `proxy`, and only through it."""
+    return _service_behind_proxy.url

@@ -1,0 +1,185 @@
+"""What both client libraries can get wrong: outages, errors of the broker, topics and partitions that come and go."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from django_outbox.brokers.base import Acknowledged, Broker, Record, Refused, Subscription, TopicPartition
+from django_outbox.exceptions import BrokerUnavailable, TopicNotCreated
+from tests.brokers.backends import CONNECTING, Backend
+from tests.brokers.proxy import Proxy
+from tests.brokers.records import (
+    SECONDS,
+    join,
+    log_of,
+    make_special_topic,
+    make_topic,
+    numbered,
+    places,
+    read,
+    seconds_of,
+    seconds_until,
+    send,
+)
+from tests.helpers import wait_until
+from tests.services.base import Service
+from tests.services.process import free_port
+
+# Connecting
+
+
+def test_a_broker_that_cannot_be_reached_is_reported_within_seconds(backend: Backend) -> None:
+    def try_it(broker: Broker, connect: Callable[[Broker], object]) -> None:
+        seconds, text = seconds_until(BrokerUnavailable, lambda: connect(broker))
+        assert seconds < 6.5
+        assert text.startswith(f"{broker.location} cannot be reached (")
+        assert text.endswith('): is it running, and is OUTBOX["BROKER"]["URL"] right?')
+        assert "\n" not in text
+
+    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(4 * len(CONNECTING)) as pool:
+        port = silent.getsockname()[1]
+        urls = [
+            f"kafka://127.0.0.1:{free_port()}",  # nothing listens
+            f"kafka://127.0.0.1:{port}",  # nothing answers
+            f"kafka+ssl://127.0.0.1:{port}",
+            "kafka://no-such-host.invalid",
+        ]
+        brokers = [backend.make(url) for url in urls]
+        for done in [pool.submit(try_it, *pair) for pair in itertools.product(brokers, CONNECTING.values())]:
+            done.result()
+
+
+# Sending
+
+
+def test_a_connection_that_breaks_within_the_deadline_loses_and_doubles_nothing(
+    backend: Backend, proxied_url: str, proxy: Proxy, topic: str
+) -> None:
+    broker = backend.make(proxied_url)
+    make_topic(broker, topic, partitions=1)
+    producer = broker.producer(SECONDS)
+    send(producer, *numbered(topic, 1))
+    records = [Record(topic, b"k", b"%d" % number + b"x" * 1000) for number in range(500)]
+    proxy.stall()
+    with ThreadPoolExecutor(1) as pool:
+        outcomes = pool.submit(producer.send, records, SECONDS)
+        wait_until(lambda: proxy.held, what="a part of the batch is on its way")
+        proxy.cut()
+        proxy.heal()
+        assert {type(outcome) for outcome in outcomes.result()} == {Acknowledged}
+    producer.close()
+    assert log_of(broker, topic, 501) == [b"0", *(record.value for record in records)]
+
+
+@pytest.mark.brokers("apache")
+def test_a_record_that_only_the_broker_finds_too_large_is_refused_alone(
+    backend: Backend, kafka_url: str, topic: str
+) -> None:
+    broker = backend.make(kafka_url)
+    make_topic(broker, f"{topic}-other")
+    make_special_topic(broker, topic, **{"max.message.bytes": "1000"})
+    producer = broker.producer(SECONDS)
+    sizes = [10, 10, 2000, 10, 500, 3000, 500, 500, 10]
+    others = [Record(f"{topic}-other", b"key %d" % number, b"v" * 5000) for number in range(20)]
+    outcomes = producer.send([*(Record(topic, b"k", b"x" * size) for size in sizes), *others], SECONDS)
+    expected = [Refused if size > 1000 else Acknowledged for size in sizes] + [Acknowledged] * 20
+    assert [type(outcome) for outcome in outcomes] == expected
+    producer.close()
+    taken = [outcome.offset for outcome in outcomes[: len(sizes)] if isinstance(outcome, Acknowledged)]
+    assert taken == sorted(taken)
+
+
+@pytest.mark.brokers("apache")
+def test_a_record_that_the_broker_finds_invalid_is_refused_alone(backend: Backend, kafka_url: str, topic: str) -> None:
+    broker = backend.make(kafka_url)
+    make_special_topic(broker, topic, **{"cleanup.policy": "compact"})
+    producer = broker.producer(SECONDS)
+    keys = [b"1", b"2", None, b"3", None, b"4"]  # a compacted topic takes no record without a key
+    outcomes = producer.send([Record(topic, key, b"v") for key in keys], SECONDS)
+    assert [type(outcome) for outcome in outcomes] == [Acknowledged if key else Refused for key in keys]
+    producer.close()
+
+
+# Reading
+
+
+@pytest.fixture
+def member(backend: Backend, own_broker: Service, topic: str) -> Iterator[Subscription]:
+    """Has the one partition of the test's topic, on a broker of the test's own."""
+    broker = backend.make(own_broker.url)
+    make_topic(broker, topic, partitions=1)
+    member = broker.subscribe([topic], topic)
+    join(member, places=places(topic, 1))
+    yield member
+    member.close()
+
+
+@pytest.mark.parametrize("take_away", ["kill", "suspend"])
+def test_a_member_notices_that_the_broker_is_gone(
+    backend: Backend,
+    own_broker: Service,
+    member: Subscription,
+    topic: str,
+    take_away: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    backend.notice_silence_after(monkeypatch, 0.2)
+    backend.wait_for_answers(monkeypatch, 0.5)
+    getattr(own_broker, take_away)()
+    seconds, text = seconds_until(BrokerUnavailable, lambda: wait_until(lambda: member.poll(0.2, 10)))
+    assert seconds < 5
+    assert text.startswith((f"{own_broker.url} cannot be reached (", f"{own_broker.url} does not answer ("))
+
+    place = TopicPartition(topic, 0)
+    for ask in (member.caught_up, lambda: member.commit({place: 1})):
+        seconds, text = seconds_until(BrokerUnavailable, ask)
+        assert seconds < 2
+        assert text.startswith((f"{own_broker.url} cannot be reached (", f"{own_broker.url} does not answer ("))
+    assert seconds_of(member.close) < 2
+
+
+def test_silence_of_a_broker_that_is_there_is_no_outage(
+    backend: Backend, kafka_url: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = backend.make(kafka_url)
+    make_topic(broker, topic, partitions=1)
+    member = broker.subscribe([topic], topic)
+    join(member, places=places(topic, 1))
+    backend.notice_silence_after(monkeypatch, 0)
+    for _ in range(20):
+        assert member.poll(0.02, 10) == []
+    producer = broker.producer(SECONDS)
+    send(producer, *numbered(topic, 3))
+    producer.close()
+    assert len(read(member, 3)) == 3
+    member.close()
+
+
+# Topics
+
+
+@pytest.mark.brokers("apache")  # Tansu takes any name
+def test_a_topic_that_the_broker_does_not_want_is_not_created(backend: Backend, kafka_url: str, topic: str) -> None:
+    broker = backend.make(kafka_url)
+    with pytest.raises(TopicNotCreated, match="'no topic!' cannot be created"):
+        broker.create_topics([topic, "no topic!"], partitions=1, replication=1)
+    assert broker.missing_topics(["no topic!"]) == {"no topic!"}
+
+
+@pytest.mark.brokers("apache")  # Tansu never deals the partitions out anew to the members that it has
+def test_partitions_that_appear_are_read_by_members_that_are_there_already(
+    backend: Backend, kafka_url: str, topic: str
+) -> None:
+    broker = backend.looking_often_for_topics(kafka_url)
+    later = f"{topic}-later"
+    make_topic(broker, topic, partitions=1)
+    member = broker.subscribe([topic, later], topic)
+    join(member, places=places(topic, 1))
+    make_topic(broker, later, partitions=2)
+    join(member, places=places(topic, 1) | places(later, 2))
+    member.close()

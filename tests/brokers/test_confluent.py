@@ -1,0 +1,240 @@
+"""What only the broker of confluent-kafka can get wrong: outages, room, partitions, sockets."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import confluent_kafka
+import pytest
+from kafka.partitioner.default import murmur2
+
+from django_outbox.brokers.base import MISSING_TOPIC, Acknowledged, Broker, Record, TopicPartition, TopicTrouble
+from django_outbox.exceptions import BrokerUnavailable
+from tests.brokers.backends import confluent_broker, connecting, kafka_broker
+from tests.brokers.proxy import Proxy
+from tests.brokers.records import (
+    SECONDS,
+    delete_topic,
+    join,
+    log_of,
+    make_topic,
+    numbered,
+    places,
+    read,
+    seconds_of,
+    seconds_until,
+    send,
+)
+from tests.brokers.services import PASSWORD, USER
+from tests.helpers import wait_until
+from tests.services.base import Service
+from tests.services.process import free_port
+
+# Connecting
+
+
+def test_a_refused_connection_is_told_before_a_user_loses_patience() -> None:
+    broker = confluent_broker(f"kafka://127.0.0.1:{free_port()}")
+    seconds, text = seconds_until(BrokerUnavailable, lambda: broker.producer(SECONDS))
+    assert seconds < 3
+    assert "Connection refused" in text
+    assert "after" not in text  # a text with a time in it is another one each time
+
+
+@connecting
+def test_failed_connects_leave_no_sockets_behind(connect: Callable[[Broker], object]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        url = f"kafka+sasl://{USER}:{PASSWORD}@127.0.0.1:{listener.getsockname()[1]}"
+        broker = confluent_broker(f"{url}?sasl_mechanism=PLAIN")
+        before = open_sockets()
+        with ThreadPoolExecutor(1) as pool:
+            done = pool.submit(seconds_until, BrokerUnavailable, lambda: connect(broker))
+            client, _ = listener.accept()
+            with client:
+                done.result()
+        assert open_sockets() == before
+
+
+def open_sockets() -> int:
+    """How many sockets the process has, whoever made them."""
+    found = 0
+    for file in Path("/dev/fd").iterdir():
+        try:
+            socket.socket(fileno=int(file.name)).detach()
+            found += 1
+        except OSError:
+            continue
+    return found
+
+
+def test_what_was_closed_leaves_no_sockets_behind(kafka_url: str, topic: str) -> None:
+    before = open_sockets()
+    broker = confluent_broker(kafka_url)
+    make_topic(broker, topic, partitions=1)
+    producer = broker.producer(SECONDS)
+    send(producer, *numbered(topic, 1))
+    producer.close()
+    assert log_of(broker, topic, 1) == [b"0"]
+    broker.missing_topics([topic])
+    assert open_sockets() == before
+
+
+# Partitions
+
+
+def test_a_key_has_the_partition_that_other_clients_give_it() -> None:
+    keys = [b"", b"\0", b"\xff" * 255, "ключ-鍵-🔑".encode(), *(b"%d" % number for number in range(20_000))]
+    keys += [b"%016x" % (number * 2_654_435_761) for number in range(20_000)]
+    for count in (1, 2, 3, 7, 12, 50):
+        theirs = [(murmur2(key) & 0x7FFFFFFF) % count for key in keys]
+        assert [confluent_kafka.murmur2(key, count) for key in keys] == theirs
+
+
+def test_both_backends_send_a_key_to_the_same_partition(kafka_url: str, topic: str) -> None:
+    broker = confluent_broker(kafka_url)
+    make_topic(broker, topic, partitions=7)
+    records = [Record(topic, b"key %d" % number, b"v") for number in range(500)]
+    records += [Record(topic, "ключ".encode(), b"v"), Record(topic, b"\0\xff", b"v"), Record(topic, b"", b"v")]
+    ours, theirs = broker.producer(SECONDS), kafka_broker(kafka_url).producer(SECONDS)
+    partitions = [[outcome.partition for outcome in send(producer, *records)] for producer in (ours, theirs)]
+    assert partitions[0] == partitions[1]
+    assert len(set(partitions[0])) == 7
+    ours.close()
+    theirs.close()
+
+
+def test_members_of_both_backends_share_a_group(kafka_url: str, topic: str) -> None:
+    broker = confluent_broker(kafka_url)
+    other = kafka_broker(kafka_url)
+    make_topic(broker, topic, partitions=4)
+    producer = broker.producer(SECONDS)
+    for first, second in ((broker, other), (other, broker)):
+        members = first.subscribe([topic], topic), second.subscribe([topic], topic)
+        shares = join(*members, places=places(topic, 4))
+        assert [len(share) for share in shares] == [2, 2]
+        outcomes = send(producer, *(Record(topic, b"key %d" % number, b"v") for number in range(100)))
+        for member, share in zip(members, shares, strict=True):
+            mine = [outcome for outcome in outcomes if TopicPartition(topic, outcome.partition) in share]
+            records = read(member, len(mine))
+            member.commit({TopicPartition(topic, record.partition): record.offset + 1 for record in records})
+        members[0].close()
+        join(members[1], places=places(topic, 4))
+        assert members[1].poll(0.5, 100) == []  # who takes over goes on where the other backend was
+        members[1].close()
+    producer.close()
+
+
+# Sending
+
+
+def test_a_broker_that_dies_is_reported_within_the_deadline_and_nothing_is_sent_when_it_is_back(
+    own_broker: Service, topic: str
+) -> None:
+    broker = confluent_broker(own_broker.url)
+    make_topic(broker, topic, partitions=1)
+    producer = broker.producer(3)
+    send(producer, Record(topic, b"k", b"before"))
+
+    own_broker.kill()
+    seconds, text = seconds_until(BrokerUnavailable, lambda: producer.send(numbered(topic, 10), 3))
+    assert seconds < 3.5
+    assert text.startswith(f"{own_broker.url} did not take a batch: ")
+    assert not producer.usable
+    assert seconds_of(producer.close) < 2
+
+    own_broker.start()
+    kept = [] if broker.missing_topics([topic]) else [b"before"]  # in memory, nothing is
+    make_topic(broker, topic, partitions=1)
+    again = broker.producer(SECONDS)
+    send(again, Record(topic, b"k", b"after"))
+    again.close()
+    assert log_of(broker, topic, len(kept) + 1) == [*kept, b"after"]
+
+
+# The first two fit into what the kernel holds for a connection that hangs; of five of the last, the first does.
+@pytest.mark.parametrize("size", [2_000, 30_000, 900_000])
+def test_nothing_of_an_abandoned_batch_is_sent_when_its_connection_heals(
+    proxied_url: str, proxy: Proxy, topic: str, size: int
+) -> None:
+    proxied = confluent_broker(proxied_url)
+    make_topic(proxied, topic, partitions=1)
+    producer = proxied.producer(2)
+    send(producer, Record(topic, b"k", b"before"))
+
+    proxy.stall()
+    seconds, text = seconds_until(BrokerUnavailable, lambda: producer.send([Record(topic, b"k", b"x" * size)] * 5, 2))
+    assert 2 <= seconds < 2.5
+    assert text == f"{proxied.location} did not take a batch: no acknowledgement within 2 s."
+    assert seconds_of(producer.close) < 2
+    proxy.heal()
+    wait_until(lambda: proxy.connections == 0, what="connections of the abandoned producer ended")
+
+    again = proxied.producer(SECONDS)
+    for value in (b"after", b"end"):
+        send(again, Record(topic, b"k", value))
+    again.close()
+    assert log_of(proxied, topic, 3) == [b"before", b"after", b"end"]
+
+
+def test_more_records_than_the_library_has_room_for_are_sent_all_the_same(kafka_url: str, topic: str) -> None:
+    broker = confluent_broker(kafka_url, producer_options={"queue.buffering.max.messages": 10})
+    make_topic(broker, topic, partitions=1)
+    producer = broker.producer(SECONDS)
+    send(producer, *numbered(topic, 200))
+    producer.close()
+    assert log_of(broker, topic, 200) == [b"%d" % number for number in range(200)]
+
+
+def test_a_library_without_room_is_waited_for_until_the_deadline(proxied_url: str, proxy: Proxy, topic: str) -> None:
+    broker = confluent_broker(proxied_url, producer_options={"queue.buffering.max.messages": 10})
+    make_topic(broker, topic, partitions=1)
+    producer = broker.producer(1)
+    send(producer, *numbered(topic, 1))
+    proxy.stall()
+    seconds, _ = seconds_until(BrokerUnavailable, lambda: producer.send(numbered(topic, 50), 1))
+    assert 1 <= seconds < 1.5
+    producer.close()
+
+
+@pytest.mark.brokers("apache")  # Tansu takes records for topics that it has deleted
+def test_a_topic_that_is_deleted_is_trouble_for_its_own_records_only(kafka_url: str, topic: str) -> None:
+    broker = confluent_broker(kafka_url)
+    other = make_topic(broker, f"{topic}-other", partitions=1)
+    make_topic(broker, topic, partitions=1)
+    producer = broker.producer(4)
+    send(producer, *numbered(topic, 1), *numbered(other, 1))
+    delete_topic(broker, topic)
+    for _ in range(2):
+        trouble, acknowledged = producer.send([*numbered(topic, 1), *numbered(other, 1)], 4)
+        assert trouble == TopicTrouble(MISSING_TOPIC)
+        assert isinstance(acknowledged, Acknowledged)
+    producer.close()
+    assert broker.missing_topics([topic]) == {topic}
+
+
+# Reading
+
+
+@pytest.mark.brokers("apache")  # Tansu lets nobody see a transaction before its end, but has no marks for it
+def test_marks_of_other_services_transactions_are_no_records_that_are_left(kafka_url: str, topic: str) -> None:
+    broker = confluent_broker(kafka_url)
+    make_topic(broker, topic, partitions=1)
+    other = confluent_kafka.Producer(
+        {"bootstrap.servers": kafka_url.removeprefix("kafka://"), "transactional.id": topic}
+    )
+    other.init_transactions(SECONDS)
+    other.begin_transaction()
+    other.produce(topic, b"v")
+    other.commit_transaction(SECONDS)
+    member = broker.subscribe([topic], topic)
+    assert [record.value for record in read(member, 1)] == [b"v"]
+
+    def polled_to_the_end() -> bool:
+        member.poll(0.1, 10)
+        return member.caught_up()
+
+    wait_until(polled_to_the_end, what="caught up behind a mark of a transaction")
+    member.close()

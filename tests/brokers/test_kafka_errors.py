@@ -1,0 +1,278 @@
+"""What the errors of kafka-python mean for the records of a batch."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from kafka import errors as kafka_errors
+from kafka.errors import KafkaError
+
+from django_outbox.brokers.base import MISSING_TOPIC, Acknowledged, Failed, Outcome, Producer, Refused, TopicTrouble
+from django_outbox.brokers.kafka_producer import KafkaBrokerProducer
+from django_outbox.exceptions import BrokerUnavailable
+from tests.brokers.records import SECONDS, numbered, seconds_until
+
+
+class Answer:
+    """A record's future, as the client gives it: an error of its own, a place, or nothing ever."""
+
+    base_offset: int | None = None
+
+    def __init__(self, result: object = None) -> None:
+        self.result = result
+
+    @property
+    def _produce_future(self) -> Any:
+        return SimpleNamespace(value=(self.base_offset, None, None))
+
+    def get(self, timeout: float) -> Any:
+        if self.result is None:
+            threading.Event().wait(timeout)
+            raise kafka_errors.KafkaTimeoutError
+        if isinstance(self.result, Exception):
+            raise self.result
+        return self.result
+
+
+class GivenUp(Answer):
+    """The future of a record that the client gave up because of another one's error."""
+
+    base_offset = -1
+
+
+class Raised:
+    """An error that comes from ``send`` itself."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+class Place:
+    def __init__(self, offset: int) -> None:
+        self.partition, self.offset = 0, offset
+
+
+class Client:
+    """Stands for a ``KafkaProducer``, and answers in turn what it is told to."""
+
+    def __init__(self, *answers: object) -> None:
+        self._answers = iter(answers)
+        self.sent: list[object] = []
+
+    def send(self, topic: str, **record: object) -> Answer:
+        self.sent.append(record["value"])
+        answer = next(self._answers)
+        if isinstance(answer, Raised):
+            raise answer.error
+        return answer if isinstance(answer, Answer) else Answer(answer)
+
+
+def producer_of(*answers: object, **faults: KafkaError) -> Producer:
+    return producer_with(Client(*answers), **faults)
+
+
+def producer_with(*clients: Client, **faults: KafkaError) -> Producer:
+    """A producer that takes these clients, one after the other."""
+    return KafkaBrokerProducer(iter(clients).__next__, "kafka://broker:9092", lambda topics, timeout: faults)
+
+
+def outcomes_of(producer: Producer, count: int, timeout: float = SECONDS) -> list[Outcome]:
+    return producer.send(numbered("topic", count), timeout)
+
+
+REFUSED = [
+    kafka_errors.MessageSizeTooLargeError,
+    kafka_errors.RecordListTooLargeError,
+    kafka_errors.InvalidTopicError,
+    kafka_errors.InvalidRecordError,
+]
+TOPIC = [
+    kafka_errors.UnknownTopicOrPartitionError,
+    kafka_errors.TopicAuthorizationFailedError,
+    kafka_errors.LeaderNotAvailableError,
+    kafka_errors.NotEnoughReplicasError,
+    kafka_errors.NotEnoughReplicasAfterAppendError,
+    kafka_errors.PolicyViolationError,
+]
+BROKER = [
+    kafka_errors.ClusterAuthorizationFailedError,
+    kafka_errors.TransactionalIdAuthorizationFailedError,
+    kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.UnsupportedVersionError,
+    kafka_errors.UnsupportedCompressionTypeError,
+    kafka_errors.OutOfOrderSequenceNumberError,
+    kafka_errors.InvalidProducerEpochError,
+    kafka_errors.UnknownProducerIdError,
+    kafka_errors.ProducerFencedError,
+    kafka_errors.IllegalStateError,
+    kafka_errors.KafkaConnectionError,
+    kafka_errors.KafkaProtocolError,
+    kafka_errors.KafkaStorageError,
+    kafka_errors.KafkaTimeoutError,
+    kafka_errors.NotLeaderForPartitionError,
+    kafka_errors.RequestTimedOutError,
+    kafka_errors.Cancelled,
+]
+raised_or_answered = pytest.mark.parametrize("comes", [Raised, Answer], ids=["raised", "answered"])
+
+
+@raised_or_answered
+@pytest.mark.parametrize("error", REFUSED)
+def test_some_errors_refuse_the_record_for_good(error: type[KafkaError], comes: type) -> None:
+    one, refused, other = outcomes_of(producer_of(Place(1), comes(error("why")), Place(2)), 3)
+    assert (one, other) == (Acknowledged(0, 1), Acknowledged(0, 2))
+    assert isinstance(refused, Refused)
+    assert error.__name__ in refused.reason
+    assert "why" in refused.reason
+
+
+@raised_or_answered
+@pytest.mark.parametrize("error", TOPIC)
+def test_some_errors_are_the_topics_fault(error: type[KafkaError], comes: type) -> None:
+    one, trouble = outcomes_of(producer_of(Place(1), comes(error("why"))), 2)
+    assert one == Acknowledged(0, 1)
+    assert isinstance(trouble, TopicTrouble)
+    if error is kafka_errors.UnknownTopicOrPartitionError:
+        assert trouble.reason == MISSING_TOPIC
+    else:
+        assert error.__name__ in trouble.reason
+
+
+@raised_or_answered
+def test_other_errors_fail_the_record_for_now(comes: type) -> None:
+    one, failed, other = outcomes_of(producer_of(Place(1), comes(kafka_errors.UnknownError("why")), Place(2)), 3)
+    assert (one, other) == (Acknowledged(0, 1), Acknowledged(0, 2))
+    assert isinstance(failed, Failed)
+    assert "why" in failed.reason
+
+
+NOT_WORTH_ANOTHER_TRY = [error for error in (*REFUSED, *TOPIC, kafka_errors.UnknownError) if not error.retriable]
+
+
+@pytest.mark.parametrize("error", NOT_WORTH_ANOTHER_TRY)
+def test_what_the_client_gave_up_because_of_another_record_is_sent_again(error: type[KafkaError]) -> None:
+    fault = error("why")
+    spoiled = Client(Place(1), Answer(fault), GivenUp(fault), Answer(KafkaError("part of a batch")), GivenUp(fault))
+    fresh = Client(Place(2), Answer(fault), GivenUp(fault))
+    last = Client(Place(3))
+    producer = producer_with(spoiled, fresh, last)
+    outcomes = outcomes_of(producer, 5)
+    assert [spoiled.sent, fresh.sent, last.sent] == [[b"0", b"1", b"2", b"3", b"4"], [b"2", b"3", b"4"], [b"4"]]
+    assert [outcomes[index] for index in (0, 2, 4)] == [Acknowledged(0, offset) for offset in (1, 2, 3)]
+    assert type(outcomes[1]) is type(outcomes[3]) is not Acknowledged
+    assert producer.usable
+
+
+@pytest.mark.parametrize("error", NOT_WORTH_ANOTHER_TRY)
+def test_a_client_that_an_error_made_useless_is_not_used_again(error: type[KafkaError]) -> None:
+    producer = producer_of(Place(1), Answer(error("why")))
+    outcomes_of(producer, 2)
+    assert not producer.usable
+
+
+def test_a_client_with_another_idea_of_its_futures_makes_no_record_dead() -> None:
+    class Changed(Answer):
+        @property
+        def _produce_future(self) -> Any:
+            raise AttributeError
+
+    fault = kafka_errors.MessageSizeTooLargeError("why")
+    producer = producer_with(Client(Place(1), Changed(fault)), Client(Changed(fault)))
+    acknowledged, left = outcomes_of(producer, 2)
+    assert acknowledged == Acknowledged(0, 1)
+    assert isinstance(left, TopicTrouble)
+    assert not producer.usable
+
+
+def test_a_broker_that_goes_away_while_the_rest_is_to_be_sent_again_is_reported() -> None:
+    fault = kafka_errors.MessageSizeTooLargeError("why")
+    clients = iter([Client(Answer(fault), GivenUp(fault))])
+
+    def connect() -> Client:
+        for client in clients:
+            return client
+        raise BrokerUnavailable("kafka://broker:9092 cannot be reached.")
+
+    producer = KafkaBrokerProducer(connect, "kafka://broker:9092", lambda topics, timeout: {})
+    with pytest.raises(BrokerUnavailable, match="cannot be reached"):
+        outcomes_of(producer, 2)
+    assert not producer.usable
+
+
+@raised_or_answered
+@pytest.mark.parametrize("error", BROKER)
+def test_some_errors_are_nobodys_fault_but_the_brokers(error: type[KafkaError], comes: type) -> None:
+    producer = producer_of(comes(error("why")))
+    with pytest.raises(BrokerUnavailable, match=r"kafka://broker:9092 did not take a batch: .+\.") as raised:
+        outcomes_of(producer, 1)
+    assert error.__name__ in str(raised.value) or "no acknowledgement within 10 s" in str(raised.value)
+    assert not producer.usable
+
+
+@raised_or_answered
+@pytest.mark.parametrize("error", BROKER)
+def test_records_without_an_answer_wait_when_others_were_taken(error: type[KafkaError], comes: type) -> None:
+    producer = producer_of(Place(1), comes(error("why")), Place(2))
+    outcomes = outcomes_of(producer, 3)
+    assert outcomes[0] == Acknowledged(0, 1)
+    assert isinstance(outcomes[1], TopicTrouble)
+    assert not producer.usable
+    # What comes behind an error of send() itself is not started any more.
+    assert type(outcomes[2]) is (TopicTrouble if comes is Raised else Acknowledged)
+
+
+@pytest.mark.parametrize("error", [TypeError("why"), ValueError("why")])
+def test_what_the_client_cannot_encode_is_refused(error: Exception) -> None:
+    assert outcomes_of(producer_of(Raised(error)), 1) == [Refused("It cannot be encoded: why")]
+
+
+def test_an_offset_that_the_broker_does_not_tell_is_unknown() -> None:
+    assert outcomes_of(producer_of(Place(-1)), 1) == [Acknowledged(0, None)]
+
+
+def test_all_records_of_a_batch_share_one_deadline() -> None:
+    producer = producer_of(*[Answer()] * 50)
+    seconds, text = seconds_until(BrokerUnavailable, lambda: outcomes_of(producer, 50, timeout=0.3))
+    assert 0.3 <= seconds < 1
+    assert text == "kafka://broker:9092 did not take a batch: no acknowledgement within 0.3 s."
+
+
+def test_what_was_taken_before_the_deadline_counts_though_the_rest_was_not() -> None:
+    producer = producer_of(Place(1), Answer(), Place(2), Answer())
+    taken, missed = Acknowledged, TopicTrouble("no acknowledgement within 0.1 s")
+    assert outcomes_of(producer, 4, timeout=0.1) == [taken(0, 1), missed, taken(0, 2), missed]
+    assert not producer.usable
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "reason"),
+    [
+        (kafka_errors.UnknownTopicOrPartitionError(), TopicTrouble, MISSING_TOPIC),
+        (kafka_errors.TopicAuthorizationFailedError(), TopicTrouble, "TopicAuthorizationFailedError: "),
+        (kafka_errors.InvalidTopicError(), Refused, "InvalidTopicError: "),
+    ],
+)
+def test_records_of_a_topic_with_a_fault_are_not_sent(fault: KafkaError, kind: type, reason: str) -> None:
+    producer = producer_of(topic=fault)
+    for outcome in outcomes_of(producer, 2):
+        assert type(outcome) is kind
+        assert outcome.reason.startswith(reason)
+    assert producer.usable
+
+
+def test_a_topic_is_asked_about_once_until_it_makes_trouble() -> None:
+    asked = []
+
+    def look_up(topics: Sequence[str], timeout: float) -> dict[str, KafkaError]:
+        asked.append(topics)
+        return {}
+
+    client = Client(Place(1), Place(2), kafka_errors.LeaderNotAvailableError(), Place(3))
+    producer = KafkaBrokerProducer(lambda: client, "kafka://broker:9092", look_up)
+    for _ in range(4):
+        outcomes_of(producer, 1)
+    assert asked == [{"topic"}, {"topic"}]

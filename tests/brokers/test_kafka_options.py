@@ -1,0 +1,221 @@
+"""Options of kafka-python: which may be set, and that passwords among them are not shown."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+from kafka import KafkaAdminClient
+from kafka.protocol.sasl import SaslAuthenticateRequest
+
+from django_outbox.brokers.base import Broker
+from django_outbox.exceptions import BrokerUnavailable
+from tests.brokers.backends import CONNECTING, IMPATIENT, connecting, kafka_broker
+from tests.brokers.records import SECONDS, make_topic, numbered, read, seconds_until, send
+from tests.brokers.services import PASSWORD, USER, ApacheKafkaWithLogin
+
+
+@pytest.mark.parametrize("key", ["OPTIONS", "PRODUCER_OPTIONS", "CONSUMER_OPTIONS", "URL"])
+@pytest.mark.parametrize(
+    ("option", "reason"),
+    [
+        ("lingerms", "does not know: 'lingerms'"),
+        ("bootstrap_servers", "must not set 'bootstrap_servers': the hosts come from the URL"),
+        ("kafka_client", "must not set 'kafka_client'"),
+    ],
+)
+def test_an_option_that_nobody_may_set_is_named(key: str, option: str, reason: str) -> None:
+    assert reason in refusal(key, option, "s3cret")
+
+
+@pytest.mark.parametrize("key", ["OPTIONS", "PRODUCER_OPTIONS", "URL"])
+@pytest.mark.parametrize(
+    "option", ["acks", "enable_idempotence", "transactional_id", "key_serializer", "value_serializer"]
+)
+def test_a_producers_option_on_which_guarantees_rest_may_not_be_set(key: str, option: str) -> None:
+    assert f"must not set {option!r}: the delivery guarantees rest on" in refusal(key, option, "s3cret")
+
+
+@pytest.mark.parametrize("key", ["OPTIONS", "CONSUMER_OPTIONS", "URL"])
+@pytest.mark.parametrize(
+    "option", ["auto_offset_reset", "enable_auto_commit", "group_id", "key_deserializer", "value_deserializer"]
+)
+def test_a_consumers_option_on_which_guarantees_rest_may_not_be_set(key: str, option: str) -> None:
+    assert f"must not set {option!r}: the delivery guarantees rest on" in refusal(key, option, "s3cret")
+
+
+@pytest.mark.parametrize(
+    ("key", "option", "value", "takes"),
+    [
+        ("OPTIONS", "request_timeout_ms", "s3cret", "a number"),
+        ("OPTIONS", "request_timeout_ms", True, "a number"),
+        ("OPTIONS", "ssl_check_hostname", "s3cret", "true or false"),
+        ("OPTIONS", "ssl_check_hostname", 1, "true or false"),
+        ("OPTIONS", "sasl_plain_password", 12345, "text"),
+        ("PRODUCER_OPTIONS", "linger_ms", None, "a number"),
+        ("PRODUCER_OPTIONS", "socket_options", "s3cret", "a list"),
+        ("CONSUMER_OPTIONS", "session_timeout_ms", "s3cret", "a number"),
+        ("CONSUMER_OPTIONS", "receive_buffer_bytes", "s3cret", "a number"),
+        ("URL", "linger_ms", "s3cret", "a number"),
+        ("URL", "ssl_check_hostname", "s3cret", "true or false"),
+    ],
+)
+def test_a_value_of_the_wrong_kind_is_named_and_not_shown(key: str, option: str, value: object, takes: str) -> None:
+    assert refusal(key, option, value) == f'OUTBOX["BROKER"]["{key}"]: the option {option!r} takes {takes}.'
+
+
+@pytest.mark.parametrize(("key", "unknown"), [("PRODUCER_OPTIONS", "group_id"), ("CONSUMER_OPTIONS", "linger_ms")])
+def test_an_option_of_the_other_client_is_refused(key: str, unknown: str) -> None:
+    assert repr(unknown) in refusal(key, unknown, 5)
+
+
+def refusal(key: str, option: str, value: object) -> str:
+    """Why a broker with this option cannot be made."""
+    options = {} if key == "URL" else {key.lower(): {option: value}}
+    with pytest.raises(ImproperlyConfigured) as raised:
+        kafka_broker(f"kafka://localhost?{option}={value}" if key == "URL" else "kafka://localhost", **options)
+    text = str(raised.value)
+    assert f'OUTBOX["BROKER"]["{key}"]' in text
+    assert option in text
+    assert "s3cret" not in text
+    return text
+
+
+@pytest.mark.parametrize(
+    ("key", "connect", "options"),
+    [
+        ("PRODUCER_OPTIONS", "producer", {"compression_type": "s3cret"}),
+        ("PRODUCER_OPTIONS", "producer", {"retries": 0}),
+        ("PRODUCER_OPTIONS", "producer", {"linger_ms": 10**9}),
+        ("CONSUMER_OPTIONS", "subscribe", {"heartbeat_interval_ms": 9000, "session_timeout_ms": 3000}),
+        ("CONSUMER_OPTIONS", "subscribe", {"isolation_level": "s3cret"}),
+        ("OPTIONS", "missing_topics", {"client_dns_lookup": "s3cret"}),
+    ],
+)
+def test_what_the_client_refuses_is_named_and_not_shown(
+    kafka_url: str, key: str, connect: str, options: dict[str, object]
+) -> None:
+    broker = kafka_broker(kafka_url, **{key.lower(): options})
+    threads = set(threading.enumerate())
+    with pytest.raises(ImproperlyConfigured, match="kafka-python refuses its options") as raised:
+        CONNECTING[connect](broker)
+    for option in options:
+        assert f'OUTBOX["BROKER"]["{key}"] ({option})' in str(raised.value)
+    assert "s3cret" not in str(raised.value)
+    assert set(threading.enumerate()) == threads
+
+
+def test_a_certificate_that_is_not_there_is_a_wrong_option(kafka_url: str) -> None:
+    url = f"{kafka_url.replace('kafka:', 'kafka+ssl:')}?ssl_cafile=/nowhere/ca.pem&bootstrap_timeout_ms=300"
+    with pytest.raises(ImproperlyConfigured, match=r'No such file.*OUTBOX\["BROKER"\]\["URL"\] \(ssl_cafile\)'):
+        kafka_broker(url).producer(SECONDS)
+
+
+def test_options_reach_the_clients_that_know_them(kafka_url: str, topic: str) -> None:
+    broker = kafka_broker(
+        f"{kafka_url}?linger_ms=3&metadata_max_age_ms=70000",
+        options={"client_id": "shop", "metadata_max_age_ms": 80000, "fetch_min_bytes": 2, "ssl_password": None},
+        producer_options={"linger_ms": 4, "socket_options": [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)]},
+        consumer_options={**IMPATIENT, "metadata_max_age_ms": 90000},
+    )
+    make_topic(broker, topic, partitions=1)
+    producer, subscription = broker.producer(SECONDS), broker.subscribe([topic], topic)
+    made, read_with = producer._client.config, subscription._client.config  # type: ignore[attr-defined]
+    assert (made["client_id"], made["linger_ms"], made["metadata_max_age_ms"]) == ("shop", 4, 80000)
+    assert (made["acks"], made["enable_idempotence"]) == (-1, True)
+    assert made["socket_options"][0] == (socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+    assert (read_with["client_id"], read_with["fetch_min_bytes"]) == ("shop", 2)
+    assert read_with["metadata_max_age_ms"] == 90000
+    assert read_with["session_timeout_ms"] == IMPATIENT["session_timeout_ms"]
+    assert (read_with["enable_auto_commit"], read_with["auto_offset_reset"]) == (False, "earliest")
+    producer.close()
+    subscription.close()
+
+
+# Passwords
+
+
+@pytest.fixture
+def everything_logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+    """All that the client and the outbox log, at the lowest level."""
+    for name in ("kafka", "django_outbox"):
+        caplog.set_level(1, name)
+    return caplog
+
+
+@connecting
+def test_a_password_is_not_shown_when_a_server_asks_for_none(
+    kafka_url: str, everything_logged: pytest.LogCaptureFixture, connect: Callable[[Broker], object]
+) -> None:
+    address = kafka_url.removeprefix("kafka://")
+    url = f"kafka+sasl://{USER}:{PASSWORD}@{address}?bootstrap_timeout_ms=200"
+    broker = kafka_broker(url, options={"ssl_password": PASSWORD})
+    with pytest.raises(BrokerUnavailable) as raised:
+        connect(broker)
+    assert address in str(raised.value)
+    shown = "".join(traceback.format_exception(raised.value)) + repr(broker) + str(broker) + repr(vars(broker))
+    assert PASSWORD not in shown
+    assert USER not in str(raised.value)
+    assert everything_logged.text
+    assert PASSWORD not in everything_logged.text
+
+
+def test_a_password_is_not_shown_in_what_the_client_logs_of_a_login(
+    everything_logged: pytest.LogCaptureFixture,
+) -> None:
+    kafka_broker(f"kafka+sasl://{USER}:{PASSWORD}@localhost")._options(KafkaAdminClient)
+    token = f"\0{USER}\0{PASSWORD}".encode()
+    request = SaslAuthenticateRequest(token, version=2)
+    for name in ("kafka.net.connection", "kafka.protocol.parser"):
+        log = logging.getLogger(name)
+        log.debug("%s Request %d: %s", name, 1, request)
+        log.debug("%s Send: %r", name, bytearray(b"head" + token))
+        log.debug("%s something else", name)
+    assert [record.getMessage() for record in everything_logged.records] == [
+        "kafka.net.connection something else",
+        "kafka.protocol.parser something else",
+    ]
+
+
+@pytest.fixture(scope="module")
+def service_with_login() -> Iterator[ApacheKafkaWithLogin]:
+    with ApacheKafkaWithLogin() as service:
+        yield service
+
+
+@pytest.mark.brokers("apache")
+def test_the_right_password_opens_and_is_not_shown(
+    service_with_login: ApacheKafkaWithLogin, topic: str, everything_logged: pytest.LogCaptureFixture
+) -> None:
+    broker = kafka_broker(f"kafka+sasl://{USER}:{PASSWORD}@127.0.0.1:{service_with_login.login_port}")
+    make_topic(broker, topic, partitions=1)
+    producer = broker.producer(SECONDS)
+    send(producer, *numbered(topic, 3))
+    producer.close()
+    member = broker.subscribe([topic], topic)
+    assert [record.value for record in read(member, 3)] == [b"0", b"1", b"2"]
+    member.close()
+    assert PASSWORD not in everything_logged.text
+
+
+@pytest.mark.brokers("apache")
+@connecting
+def test_a_wrong_password_is_reported_and_not_shown(
+    service_with_login: ApacheKafkaWithLogin,
+    everything_logged: pytest.LogCaptureFixture,
+    connect: Callable[[Broker], object],
+) -> None:
+    location = f"127.0.0.1:{service_with_login.login_port}"
+    broker = kafka_broker(f"kafka+sasl://{USER}:not-{PASSWORD}@{location}")
+    seconds, text = seconds_until(BrokerUnavailable, lambda: connect(broker))
+    assert seconds < 6.5
+    # The client throws the server's answer away if the connection is closed right behind it.
+    assert text.startswith((f"kafka+sasl://{location} refuses this client", f"kafka+sasl://{location} cannot be"))
+    assert "with its user and password" in text or "SaslAuthenticationFailedError" in text
+    assert USER not in text
+    assert PASSWORD not in text + everything_logged.text

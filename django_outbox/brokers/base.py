@@ -47,6 +47,32 @@ class TopicPartition:
 
 
 @dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a group is with one partition, in offsets.
+
+    Attributes:
+        low: the first that the log still holds.
+        high: the one behind the last. Not every broker tells the true one: Tansu, for development,
+            tells the one behind the first record of its last batch, which is too low until a member
+            has been given more.
+        committed: what the group has told the broker to go on with; None if nothing yet.
+        position: what this member reads next, behind what ``poll()`` has returned; None for who is
+            no member, and until a member has found its place.
+    """
+
+    low: int
+    high: int
+    committed: int | None
+    position: int | None = None
+
+    @property
+    def is_at_end(self) -> bool:
+        """True if nothing is left to read: for the member or, where there is none, for the group."""
+        behind = self.committed if self.position is None else self.position
+        return max(behind or 0, self.low) >= self.high
+
+
+@dataclass(frozen=True, slots=True)
 class Acknowledged:
     """The record is in the log. ``offset`` None: in the log, but the broker did not say where."""
 
@@ -138,6 +164,17 @@ class Subscription(ABC):
         """True if this member has its partitions and has read each one to its end."""
 
     @abstractmethod
+    def progress(self) -> Mapping[TopicPartition, Progress]:
+        """How far the group and this member are with the partitions that are assigned now.
+
+        Asks the broker beside the subscription, which goes on as if nothing had been asked. For the
+        thread that polls, between polls; it may wait for some seconds.
+
+        Raises:
+            BrokerUnavailable: the broker is at fault.
+        """
+
+    @abstractmethod
     def close(self) -> None:
         """Leave the group and free all resources. Commits nothing. Never raises."""
 
@@ -172,6 +209,16 @@ class Broker(ABC):
     @abstractmethod
     def missing_topics(self, topics: Iterable[str]) -> set[str]:
         """Which of these topics do not exist.
+
+        Raises:
+            BrokerUnavailable: with the reason, after a few seconds at most.
+        """
+
+    @abstractmethod
+    def progress(self, topics: Iterable[str], group: str) -> Mapping[TopicPartition, Progress]:
+        """How far a group is with all partitions of these topics, as far as they exist.
+
+        Does not join the group, which need not exist: then nothing is committed.
 
         Raises:
             BrokerUnavailable: with the reason, after a few seconds at most.

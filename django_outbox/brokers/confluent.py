@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 
-from django_outbox.brokers.base import Broker, Producer, Subscription
+from django_outbox.brokers.base import Broker, Producer, Progress, Subscription, TopicPartition
 from django_outbox.brokers.confluent_client import (
     CLIENT_AT_FAULT,
     CONNECT_SECONDS,
@@ -25,14 +25,18 @@ from django_outbox.brokers.confluent_client import (
     log,
 )
 from django_outbox.brokers.confluent_library import (
+    FIRST_OFFSET,
+    LAST_OFFSET,
     AdminClient,
     Consumer,
+    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     NewTopic,
     TopicCollection,
 )
 from django_outbox.brokers.confluent_library import Producer as KafkaProducer
+from django_outbox.brokers.confluent_library import TopicPartition as KafkaTopicPartition
 from django_outbox.brokers.confluent_options import checked
 from django_outbox.brokers.confluent_producer import ConfluentBrokerProducer, TopicFaults
 from django_outbox.brokers.confluent_subscription import ConfluentSubscription
@@ -43,6 +47,7 @@ from django_outbox.exceptions import TopicNotCreated
 Client = TypeVar("Client", KafkaProducer, Consumer)
 Made = TypeVar("Made")
 
+_ABSENT = TOPIC_IS_MISSING | {KafkaError.TOPIC_EXCEPTION}
 _LONGEST_TIMEOUT_MS = 300_000  # of a request; the library takes no longer one
 
 
@@ -105,11 +110,58 @@ class ConfluentBroker(Broker):
         }
         faults = self._faults()
         client = self._connect(Consumer, options, faults)
-        return ConfluentSubscription(client, faults, list(topics), self._admin)
+        return ConfluentSubscription(client, faults, list(topics), partial(self._progress_of, group), self._knock)
 
     def missing_topics(self, topics: Iterable[str]) -> set[str]:
-        absent = TOPIC_IS_MISSING | {KafkaError.TOPIC_EXCEPTION}
-        return {topic for topic, error in self._topic_faults(set(topics)).items() if error.code() in absent}
+        return {topic for topic, error in self._topic_faults(set(topics)).items() if error.code() in _ABSENT}
+
+    def progress(self, topics: Iterable[str], group: str) -> dict[TopicPartition, Progress]:
+        topics = set(topics)
+        if not topics:
+            return {}
+        with self._admin() as (admin, faults):
+            described = admin.describe_topics(TopicCollection(list(topics)), request_timeout=CONNECT_SECONDS)
+            absent = _errors(described, faults)
+            for error in absent.values():
+                if error.code() not in _ABSENT:
+                    raise faults.unreachable(error)
+            places = [
+                TopicPartition(topic, partition.id)
+                for topic in described.keys() - absent.keys()
+                for partition in described[topic].result().partitions
+            ]
+        return self._progress_of(group, places)
+
+    def _progress_of(
+        self, group: str, places: Collection[TopicPartition], seconds: float = CONNECT_SECONDS
+    ) -> dict[TopicPartition, Progress]:
+        """What the broker tells of these partitions.
+
+        Raises:
+            BrokerUnavailable: with the reason, after a few seconds at most.
+        """
+        if not places:
+            return {}
+        theirs = [KafkaTopicPartition(place.topic, place.partition) for place in places]
+        with self._admin(seconds) as (admin, faults):
+            first, last = (
+                admin.list_offsets(dict.fromkeys(theirs, which), request_timeout=seconds)
+                for which in (FIRST_OFFSET, LAST_OFFSET)
+            )
+            asked = admin.list_consumer_group_offsets(
+                [ConsumerGroupTopicPartitions(group, theirs)], request_timeout=seconds
+            )
+            try:
+                low, high = (
+                    {_ours(place): answer.result().offset for place, answer in found.items()} for found in (first, last)
+                )
+                committed = {_ours(place): place.offset for place in asked[group].result().topic_partitions}
+            except KafkaException as error:
+                raise faults.unreachable(error.args[0]) from error
+        return {
+            place: Progress(low[place], high[place], committed[place] if committed.get(place, -1) >= 0 else None)
+            for place in places
+        }
 
     def create_topics(self, topics: Iterable[str], *, partitions: int | None, replication: int | None) -> None:
         wanted = [
@@ -143,6 +195,15 @@ class ConfluentBroker(Broker):
         with self._admin(seconds) as (admin, faults):
             return _describe(admin, topics, faults, seconds)
 
+    def _knock(self, seconds: float) -> None:
+        """See whether a broker answers within so many seconds.
+
+        Raises:
+            BrokerUnavailable: none does.
+        """
+        with self._admin(seconds):
+            """One has answered."""
+
     def _options(self, key: str | None = None) -> dict[str, Any]:
         """What URL and settings say, as far as it concerns a client."""
         options = connection_options(self._url)
@@ -157,8 +218,8 @@ class ConfluentBroker(Broker):
         """Make a client, and see that a broker can be reached. If none can, nothing is left behind."""
         client = self._make(kind, options, faults)
         try:
-            with self._admin():
-                return client
+            self._knock(CONNECT_SECONDS)
+            return client
         except BaseException:
             close_in_time(client.close)
             raise
@@ -194,6 +255,10 @@ class ConfluentBroker(Broker):
             yield client, faults
         finally:
             close_in_time(partial(client.__exit__, None, None, None))
+
+
+def _ours(place: KafkaTopicPartition) -> TopicPartition:
+    return TopicPartition(place.topic, place.partition)
 
 
 def _describe(admin: AdminClient, topics: Collection[str], faults: Faults, seconds: float) -> TopicFaults:

@@ -8,7 +8,16 @@ from __future__ import annotations
 from django_outbox.exceptions import MissingDependency
 
 try:
-    from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer, TopicCollection, TopicPartition
+    from confluent_kafka import (
+        Consumer,
+        ConsumerGroupTopicPartitions,
+        KafkaError,
+        KafkaException,
+        Message,
+        Producer,
+        TopicCollection,
+        TopicPartition,
+    )
     from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
     from confluent_kafka.cimpl import NewTopic
 except ModuleNotFoundError as error:
@@ -27,11 +36,11 @@ __all__ = [
     "LAST_OFFSET",
     "AdminClient",
     "Consumer",
+    "ConsumerGroupTopicPartitions",
     "KafkaError",
     "KafkaException",
     "Message",
     "NewTopic",
-    "OffsetSpec",
     "Producer",
     "TopicCollection",
     "TopicPartition",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import suppress
+from dataclasses import replace
 
-from django_outbox.brokers.base import ReceivedRecord, Subscription, TopicPartition
+from django_outbox.brokers.base import Progress, ReceivedRecord, Subscription, TopicPartition
 from django_outbox.brokers.confluent_client import (
     CONNECT_SECONDS,
     TOPIC_IS_MISSING,
@@ -16,20 +17,13 @@ from django_outbox.brokers.confluent_client import (
     error_text,
 )
 from django_outbox.brokers.confluent_library import (
-    FIRST_OFFSET,
-    LAST_OFFSET,
-    AdminClient,
     Consumer,
     KafkaError,
     KafkaException,
     Message,
-    OffsetSpec,
 )
 from django_outbox.brokers.confluent_library import TopicPartition as KafkaTopicPartition
 from django_outbox.exceptions import BrokerUnavailable
-
-Admin = Callable[[float], AbstractContextManager[tuple[AdminClient, Faults]]]
-"""Makes a client for questions, connected within so many seconds; raises ``BrokerUnavailable``."""
 
 # After so long without a record a subscription asks whether the broker is still there.
 SILENCE_SECONDS = 10.0
@@ -60,18 +54,27 @@ _BROKEN = (KafkaException, RuntimeError, TimeoutError)
 class ConfluentSubscription(Subscription):
     """Reads through a client that calls back, in the thread that polls, when partitions come or go."""
 
-    def __init__(self, client: Consumer, faults: Faults, topics: Sequence[str], admin: Admin) -> None:
+    def __init__(
+        self,
+        client: Consumer,
+        faults: Faults,
+        topics: Sequence[str],
+        look_up: Callable[[Collection[TopicPartition], float], Mapping[TopicPartition, Progress]],
+        knock: Callable[[float], None],
+    ) -> None:
         """
         Args:
             client: connected.
             faults: the client's ``error_cb``.
             topics: what to read.
-            admin: makes another client for questions, which in this one would wait for half a
-                second behind its reading.
+            look_up: asks the broker within so many seconds how far the group is. Not by this
+                client, where questions wait for half a second behind its reading.
+            knock: raises ``BrokerUnavailable`` if no broker answers within so many seconds.
         """
         self._client = client
         self._faults = faults
-        self._admin = admin
+        self._look_up = look_up
+        self._knock = knock
         self._new: set[TopicPartition] = set()
         self._assigned_once = False
         self._committing: Call[list[KafkaTopicPartition]] | None = None
@@ -111,15 +114,17 @@ class ConfluentSubscription(Subscription):
         return new
 
     def caught_up(self) -> bool:
-        if not self._assigned_once:
-            return False
+        return self._assigned_once and all(place.is_at_end for place in self.progress().values())
+
+    def progress(self) -> dict[TopicPartition, Progress]:
         try:
             self._check()
             mine = self._mine()
-            positions, ends = self._positions(mine), self._offsets(mine, LAST_OFFSET)
-            return all(positions[place] >= max(end, self._sent_end(place)) for place, end in ends.items())
+            positions = self._client.position([_their(place) for place in mine])
         except _BROKEN as error:
             raise self._unavailable(error) from error
+        found = self._look_up(mine, CONNECT_SECONDS)
+        return {place: self._with_position(found[place], place, offset) for place, offset in _by_place(positions)}
 
     def close(self) -> None:
         close_in_time(self._end)
@@ -165,29 +170,12 @@ class ConfluentSubscription(Subscription):
             raise KafkaException(error)
         return False
 
-    def _positions(self, places: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """What is to be read next of each."""
-        positions = {
-            place: max(offset, self._ends.get(place, -1))
-            for place, offset in _by_place(self._client.position([_their(place) for place in places])).items()
-        }
-        unread = [place for place, offset in positions.items() if offset < 0]
-        if unread:
-            answer = self._client.committed([_their(place) for place in unread], timeout=CONNECT_SECONDS)
-            committed, first = _by_place(answer), self._offsets(unread, FIRST_OFFSET)
-            positions |= {place: max(committed[place], first[place]) for place in unread}
-        return positions
-
-    def _offsets(self, places: Collection[TopicPartition], which: OffsetSpec) -> dict[TopicPartition, int]:
-        """The first or the last offsets, as the broker says."""
-        if not places:
-            return {}
-        with self._admin(CONNECT_SECONDS) as (admin, _):
-            answers = admin.list_offsets({_their(place): which for place in places}, request_timeout=CONNECT_SECONDS)
-            return {
-                TopicPartition(place.topic, place.partition): answer.result().offset
-                for place, answer in answers.items()
-            }
+    def _with_position(self, found: Progress, place: TopicPartition, position: int) -> Progress:
+        # Behind the last record there may be marks of transactions, which are no records.
+        position = max(position, self._ends.get(place, -1))
+        # Not every broker tells the true end when asked, but what it sent does.
+        high = max(found.high, self._sent_end(place), position)
+        return replace(found, high=high, position=position if position >= 0 else None)
 
     def _sent_end(self, place: TopicPartition) -> int:
         """The end that came with the last records: not every broker tells the true one when asked."""
@@ -225,8 +213,7 @@ class ConfluentSubscription(Subscription):
         if not heard:
             if time.monotonic() - self._heard_at < SILENCE_SECONDS and not self._faults.is_down:
                 return
-            with self._admin(CONNECT_SECONDS):
-                """A broker has answered."""
+            self._knock(CONNECT_SECONDS)
         self._faults.heard()
         self._heard_at = time.monotonic()
 
@@ -236,8 +223,8 @@ class ConfluentSubscription(Subscription):
         return BrokerUnavailable(f"{self._faults.location} does not answer ({self._faults.reason or reason}).")
 
 
-def _by_place(places: Iterable[KafkaTopicPartition]) -> dict[TopicPartition, int]:
-    return {TopicPartition(place.topic, place.partition): place.offset for place in places}
+def _by_place(places: Iterable[KafkaTopicPartition]) -> list[tuple[TopicPartition, int]]:
+    return [(TopicPartition(place.topic, place.partition), place.offset) for place in places]
 
 
 def _their(place: TopicPartition, offset: int = -1001) -> KafkaTopicPartition:

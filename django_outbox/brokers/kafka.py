@@ -9,9 +9,12 @@ from typing import Any, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka import TopicPartition as KafkaTopicPartition
 from kafka import errors as kafka_errors
+from kafka.admin import OffsetSpec
+from kafka.structs import OffsetAndMetadata
 
-from django_outbox.brokers.base import Broker, Producer, Subscription
+from django_outbox.brokers.base import Broker, Producer, Progress, Subscription, TopicPartition
 from django_outbox.brokers.kafka_client import (
     CLIENT_AT_FAULT,
     CONNECT_SECONDS,
@@ -31,6 +34,8 @@ from django_outbox.exceptions import BrokerUnavailable, TopicNotCreated
 Client = TypeVar("Client")
 
 _OWN_OPTIONS: dict[type, str] = {KafkaProducer: "PRODUCER_OPTIONS", KafkaConsumer: "CONSUMER_OPTIONS"}
+
+_ABSENT = (kafka_errors.UnknownTopicOrPartitionError, kafka_errors.InvalidTopicError)
 
 
 class KafkaBroker(Broker):
@@ -83,12 +88,48 @@ class KafkaBroker(Broker):
         topics = list(topics)
         with self._reaching_it():
             client = self._connect(KafkaConsumer, options, partial(NetClient, topics))
-            return KafkaSubscription(client, topics, self.location)
+            return KafkaSubscription(client, topics, self.location, partial(self._progress_of, group))
 
     def missing_topics(self, topics: Iterable[str]) -> set[str]:
-        absent = (kafka_errors.UnknownTopicOrPartitionError, kafka_errors.InvalidTopicError)
         faults = self._topic_faults(set(topics))
-        return {topic for topic, error in faults.items() if isinstance(error, absent)}
+        return {topic for topic, error in faults.items() if isinstance(error, _ABSENT)}
+
+    def progress(self, topics: Iterable[str], group: str) -> dict[TopicPartition, Progress]:
+        topics = list(dict.fromkeys(topics))
+        if not topics:
+            return {}
+        with self._reaching_it(), self._admin(CONNECT_SECONDS / 2) as admin:
+            places = []
+            for topic in admin.describe_topics(topics):
+                error = kafka_errors.for_code(topic["error_code"])
+                if error not in (kafka_errors.NoError, *_ABSENT):
+                    raise error(topic["name"])
+                places += [
+                    TopicPartition(topic["name"], partition["partition_index"]) for partition in topic["partitions"]
+                ]
+        return self._progress_of(group, places)
+
+    def _progress_of(
+        self, group: str, places: Collection[TopicPartition], seconds: float = CONNECT_SECONDS
+    ) -> dict[TopicPartition, Progress]:
+        """What the broker tells of these partitions.
+
+        Raises:
+            BrokerUnavailable: with the reason; a question without an answer takes half of the seconds.
+        """
+        if not places:
+            return {}
+        theirs = [KafkaTopicPartition(place.topic, place.partition) for place in places]
+        with self._reaching_it(), self._admin(seconds / 2) as admin:
+            low, high = (
+                admin.list_partition_offsets(dict.fromkeys(theirs, which), timeout_ms=int(seconds * 500))
+                for which in (OffsetSpec.EARLIEST, OffsetSpec.LATEST)
+            )
+            committed = admin.list_group_offsets({group: theirs})[group]
+        return {
+            place: Progress(low[their].offset, high[their].offset, _known(committed.get(their)))
+            for place, their in zip(places, theirs, strict=True)
+        }
 
     def create_topics(self, topics: Iterable[str], *, partitions: int | None, replication: int | None) -> None:
         numbers = {
@@ -178,3 +219,7 @@ class KafkaBroker(Broker):
                 f"{self.location} cannot be reached ({error_text(error)}): is it running, and is "
                 f'OUTBOX["BROKER"]["URL"] right{login}?'
             ) from error
+
+
+def _known(committed: OffsetAndMetadata | None) -> int | None:
+    return None if committed is None or committed.offset < 0 else int(committed.offset)

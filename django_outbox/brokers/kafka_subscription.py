@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer
@@ -13,7 +14,7 @@ from kafka import errors as kafka_errors
 from kafka.structs import MemberState, OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaTopicPartition
 
-from django_outbox.brokers.base import ReceivedRecord, Subscription, TopicPartition
+from django_outbox.brokers.base import Progress, ReceivedRecord, Subscription, TopicPartition
 from django_outbox.brokers.kafka_client import CLOSE_SECONDS, CONNECT_SECONDS, error_text
 from django_outbox.exceptions import BrokerUnavailable
 
@@ -25,9 +26,24 @@ _BROKEN = (kafka_errors.KafkaError, RuntimeError, OSError)
 
 
 class KafkaSubscription(Subscription):
-    def __init__(self, client: KafkaConsumer, topics: Sequence[str], location: str) -> None:
+    def __init__(
+        self,
+        client: KafkaConsumer,
+        topics: Sequence[str],
+        location: str,
+        look_up: Callable[[Collection[TopicPartition], float], Mapping[TopicPartition, Progress]],
+    ) -> None:
+        """
+        Args:
+            client: connected.
+            topics: what to read.
+            location: of the broker, for people.
+            look_up: asks the broker within so many seconds how far the group is. Not by this
+                client, which may be about to join: other questions make it forget that.
+        """
         self._client = client
         self._location = location
+        self._look_up = look_up
         self._listener = _Assignments()
         self._heard_at = time.monotonic()
         try:
@@ -85,27 +101,26 @@ class KafkaSubscription(Subscription):
         return self._listener.take()
 
     def caught_up(self) -> bool:
-        if not self._listener.assigned_once:
-            return False
-        mine = self._client.assignment()
-        if not mine:
-            return True
-        try:
-            ends = self._client.end_offsets(list(mine), timeout_ms=_milliseconds(CONNECT_SECONDS))
-            return all(self._has_read(place, end) for place, end in ends.items())
-        except kafka_errors.IllegalStateError:  # a partition was taken away while this asked about it
-            return False
-        except _BROKEN as error:
-            raise self._unavailable(error) from error
+        return self._listener.assigned_once and all(place.is_at_end for place in self.progress().values())
+
+    def progress(self) -> dict[TopicPartition, Progress]:
+        mine = {TopicPartition(place.topic, place.partition) for place in self._client.assignment()}
+        return {
+            place: self._with_position(place, found) for place, found in self._look_up(mine, CONNECT_SECONDS).items()
+        }
 
     def close(self) -> None:
         with suppress(Exception):
             self._client.close(autocommit=False, timeout_ms=_milliseconds(CLOSE_SECONDS))
 
-    def _has_read(self, place: KafkaTopicPartition, end: int) -> bool:
+    def _with_position(self, place: TopicPartition, found: Progress) -> Progress:
+        # Without a question to the broker, which the client's own position() would ask.
+        state = self._client._subscription.assignment.get(KafkaTopicPartition(place.topic, place.partition))
+        if state is None or state.position is None:
+            return found
+        position = int(state.position.offset)
         # Not every broker tells the true end when asked, but what it sent does.
-        end = max(end, self._client.highwater(place) or 0)
-        return (self._client.position(place, timeout_ms=_milliseconds(CONNECT_SECONDS)) or 0) >= end
+        return replace(found, high=max(found.high, state.highwater or 0, position), position=position)
 
     def _go_on_joining(self) -> None:
         """Have the client take up a join that outlasted the last poll.

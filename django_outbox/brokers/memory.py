@@ -15,6 +15,7 @@ from django_outbox.brokers.base import (
     Broker,
     Outcome,
     Producer,
+    Progress,
     ReceivedRecord,
     Record,
     Refused,
@@ -121,6 +122,14 @@ class MemoryBroker(Broker):
                     self.cluster.create(topic, self._partitions)
             return topics - self.cluster.partitions.keys()
 
+    def progress(self, topics: Iterable[str], group: str) -> dict[TopicPartition, Progress]:
+        with self.cluster.changed:
+            committed = self.cluster.groups.get(group, _Group()).committed
+            return {
+                place: Progress(low=0, high=len(self.cluster.logs[place]), committed=committed.get(place))
+                for place in self.cluster.places(set(topics))
+            }
+
     def create_topics(self, topics: Iterable[str], *, partitions: int | None, replication: int | None) -> None:
         with self.cluster.changed:
             for topic in topics:
@@ -207,6 +216,18 @@ class _Subscription(Subscription):
     def caught_up(self) -> bool:
         with self._cluster.changed:
             return not self._has_records()
+
+    def progress(self) -> dict[TopicPartition, Progress]:
+        with self._cluster.changed:
+            return {
+                place: Progress(
+                    low=0,
+                    high=len(self._cluster.logs[place]),
+                    committed=self._group.committed.get(place),
+                    position=position,
+                )
+                for place, position in self._positions.items()
+            }
 
     def close(self) -> None:
         with self._cluster.changed:

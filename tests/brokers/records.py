@@ -41,6 +41,12 @@ def delete_topic(broker: Broker, topic: str) -> None:
         admin.delete_topics([topic])
 
 
+def delete_records(broker: Broker, topic: str, before: int) -> None:
+    """Let the first partition's log begin at an offset."""
+    with KafkaAdminClient(bootstrap_servers=broker.location.removeprefix("kafka://")) as admin:
+        admin.delete_records({KafkaTopicPartition(topic, 0): before})
+
+
 def numbered(topic: str, count: int, *, key: bytes | None = b"key", start: int = 0) -> list[Record]:
     """Records whose values are `0`, `1`, `2` and so on."""
     return [Record(topic, key, b"%d" % number) for number in range(start, start + count)]

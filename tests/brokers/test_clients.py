@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from django_outbox.brokers.base import Acknowledged, Broker, Record, Refused, Subscription, TopicPartition
+from django_outbox.brokers.base import Acknowledged, Broker, Progress, Record, Refused, Subscription, TopicPartition
 from django_outbox.exceptions import BrokerUnavailable, TopicNotCreated
 from tests.brokers.backends import CONNECTING, Backend
 from tests.brokers.proxy import Proxy
 from tests.brokers.records import (
     SECONDS,
+    delete_records,
     join,
     log_of,
     make_special_topic,
@@ -136,7 +137,7 @@ def test_a_member_notices_that_the_broker_is_gone(
     assert text.startswith((f"{own_broker.url} cannot be reached (", f"{own_broker.url} does not answer ("))
 
     place = TopicPartition(topic, 0)
-    for ask in (member.caught_up, lambda: member.commit({place: 1})):
+    for ask in (member.progress, member.caught_up, lambda: member.commit({place: 1})):
         seconds, text = seconds_until(BrokerUnavailable, ask)
         assert seconds < 2
         assert text.startswith((f"{own_broker.url} cannot be reached (", f"{own_broker.url} does not answer ("))
@@ -157,6 +158,21 @@ def test_silence_of_a_broker_that_is_there_is_no_outage(
     send(producer, *numbered(topic, 3))
     producer.close()
     assert len(read(member, 3)) == 3
+    member.close()
+
+
+@pytest.mark.brokers("apache")  # Tansu keeps them
+def test_progress_begins_where_the_log_does(backend: Backend, kafka_url: str, topic: str) -> None:
+    broker = backend.make(kafka_url)
+    make_topic(broker, topic, partitions=1)
+    producer = broker.producer(SECONDS)
+    send(producer, *numbered(topic, 5))
+    producer.close()
+    delete_records(broker, topic, 3)
+    assert broker.progress([topic], topic) == {TopicPartition(topic, 0): Progress(low=3, high=5, committed=None)}
+    member = broker.subscribe([topic], topic)
+    assert [record.offset for record in read(member, 2)] == [3, 4]
+    assert member.progress() == {TopicPartition(topic, 0): Progress(low=3, high=5, committed=None, position=5)}
     member.close()
 
 

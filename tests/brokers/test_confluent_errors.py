@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import confluent_kafka
@@ -468,7 +467,9 @@ class Place:
 
 def subscription_of(reader: Reader, faults: Faults | None = None) -> Subscription:
     client: Any = reader
-    return ConfluentSubscription(client, faults or Faults(LOCATION), ["topic"], lambda seconds: nullcontext(None))
+    return ConfluentSubscription(
+        client, faults or Faults(LOCATION), ["topic"], lambda places, seconds: {}, lambda seconds: None
+    )
 
 
 def message(offset: int = 0, *, error: int | None = None) -> Message:

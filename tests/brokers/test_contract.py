@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import pytest
 
@@ -13,6 +13,8 @@ from django_outbox.brokers.base import (
     Acknowledged,
     Broker,
     Producer,
+    Progress,
+    ReceivedRecord,
     Record,
     Refused,
     Subscription,
@@ -46,6 +48,12 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
     else:
         make = {"kafka": kafka_broker, "confluent": confluent_broker}[request.param]
         yield make(request.getfixturevalue("kafka_url"))
+
+
+@pytest.fixture
+def is_tansu(broker: Broker, pytestconfig: pytest.Config) -> bool:
+    """Whether the broker, when asked for the end of its log, tells that of the first record of its last batch."""
+    return not isinstance(broker, MemoryBroker) and pytestconfig.option.kafka == "tansu"
 
 
 @pytest.fixture
@@ -312,6 +320,116 @@ def test_a_member_without_records_waits_as_long_as_it_is_told_to_and_is_caught_u
         assert member.poll(timeout, 10) == []
         assert timeout <= time.monotonic() - started < timeout + 0.5
     wait_until(member.caught_up)
+
+
+# Progress
+
+
+def test_a_group_s_progress_is_told_to_who_is_no_member(
+    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str, is_tansu: bool
+) -> None:
+    make_topic(broker, topic, partitions=2)
+    make_topic(broker, f"{topic}-other", partitions=1)
+    for _ in range(2):
+        (sent, *_) = send(producer, *numbered(topic, 3))
+    place, empty = (TopicPartition(topic, (sent.partition + number) % 2) for number in range(2))
+    asked = [topic, f"{topic}-other", f"{topic}-missing"]
+    nothing = Progress(low=0, high=0, committed=None)
+    end = 4 if is_tansu else 6  # one record of its last batch
+    expected = {place: Progress(low=0, high=end, committed=None), empty: nothing}
+    expected[TopicPartition(f"{topic}-other", 0)] = nothing
+    assert broker.progress(asked, topic) == expected
+
+    member = subscribe()
+    read(member, 6)
+    member.commit({place: 4})
+    expected[place] = Progress(low=0, high=end, committed=4)
+    assert broker.progress(asked, topic) == expected
+    assert broker.progress([topic], f"{topic}-other-group")[place].committed is None
+    assert broker.progress([f"{topic}-missing"], topic) == broker.progress([], topic) == {}
+
+
+def test_a_member_s_progress_is_that_of_its_partitions_up_to_what_it_was_given(
+    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
+) -> None:
+    make_topic(broker, topic, partitions=1)
+    place = TopicPartition(topic, 0)
+    member = subscribe()
+    send(producer, *numbered(topic, 5))
+    read_offsets: list[int] = []
+    while len(read_offsets) < 5:
+        read_offsets += [record.offset for record in member.poll(0.2, 2)]
+        if read_offsets:
+            now = member.progress()[place]
+            assert (now.low, now.high, now.committed) == (0, 5, None)
+            assert now.position == len(read_offsets)
+            assert now.is_at_end is (len(read_offsets) == 5)
+    assert read_offsets == [0, 1, 2, 3, 4]
+    member.commit({place: 3})
+    assert member.progress() == {place: Progress(low=0, high=5, committed=3, position=5)}
+
+
+def test_a_group_is_at_the_end_when_all_is_committed() -> None:
+    assert Progress(low=0, high=0, committed=None).is_at_end
+    assert Progress(low=3, high=3, committed=None).is_at_end
+    assert not Progress(low=0, high=3, committed=None).is_at_end
+    assert not Progress(low=0, high=3, committed=2).is_at_end
+    assert Progress(low=0, high=3, committed=3).is_at_end
+    assert not Progress(low=0, high=3, committed=3, position=2).is_at_end
+
+
+def test_asking_for_progress_does_not_disturb_joining_and_reading(
+    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
+) -> None:
+    make_topic(broker, topic, partitions=4)
+    outcomes = send(producer, *(Record(topic, b"key %d" % number, b"v") for number in range(100)))
+    asking = [AskingForProgress(subscribe()), AskingForProgress(subscribe())]
+    with reading(*asking) as readers:
+        wait_for_shares(readers, places(topic, 4))
+        outcomes += send(producer, *(Record(topic, b"key %d" % number, b"v") for number in range(100)))
+        everything = {(outcome.partition, outcome.offset) for outcome in outcomes}
+        wait_until(
+            lambda: (
+                {
+                    (place.partition, offset)
+                    for reader in readers
+                    for place, offsets in reader.offsets.items()
+                    for offset in offsets
+                }
+                == everything
+            )
+        )
+    for reader, member in zip(readers, asking, strict=True):
+        assert member.progress().keys() == reader.share
+        for place in reader.share:
+            offsets = [record.offset for record in reader.records if record.partition == place.partition]
+            assert offsets[-1] + 1 == member.progress()[place].position
+
+
+class AskingForProgress(Subscription):
+    """Asks between any two polls, of which each lasts so shortly that a join outlasts it."""
+
+    def __init__(self, member: Subscription) -> None:
+        self._member = member
+
+    def poll(self, timeout: float, limit: int) -> list[ReceivedRecord]:
+        self._member.progress()
+        return self._member.poll(0.02, limit)
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        self._member.commit(offsets)
+
+    def take_assigned(self) -> set[TopicPartition]:
+        return self._member.take_assigned()
+
+    def caught_up(self) -> bool:
+        return self._member.caught_up()
+
+    def progress(self) -> Mapping[TopicPartition, Progress]:
+        return self._member.progress()
+
+    def close(self) -> None:
+        self._member.close()
 
 
 # Ending

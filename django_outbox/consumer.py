@@ -19,6 +19,7 @@ from django_outbox.fast_path import FastPath
 from django_outbox.faults import is_connected, is_passing
 from django_outbox.handlers import Registry, registry
 from django_outbox.models import OutboxMessage
+from django_outbox.reconciler import Reconciler
 from django_outbox.runner import Stop, Trouble, run_through_faults
 
 log = logging.getLogger(__name__)
@@ -96,6 +97,7 @@ class Consumer:
         self._clock = clock
         self._subscription: Subscription | None = None
         self._fast_path = FastPath(self._terms, clock)
+        self._reconciler = Reconciler(broker, self._terms, clock)
         self._in_hand: deque[tuple[ReceivedRecord, Named | None]] = deque()
         self._careful: dict[TopicPartition, int] = {}
         self._alone = 0
@@ -158,6 +160,7 @@ class Consumer:
             if subscription is None:
                 return batch
             if not self._in_hand:
+                self._reconciler.look_if_due(subscription)
                 for record in subscription.poll(timeout, self.batch_size):
                     self._in_hand.append((record, self._named(record)))
                 for place in subscription.take_assigned():
@@ -307,7 +310,7 @@ class Consumer:
             return None
         if incoming.outbox_id is None or incoming.source not in (None, settings.source):
             return None
-        if settings.unknown_event == "ignore" and incoming.event_type not in self._terms.known_types:
+        if settings.unknown_event == "ignore" and incoming.event_type not in self._terms.types_of(record.topic):
             return None
         return Named(record, incoming, incoming.outbox_id)
 

@@ -33,11 +33,20 @@ class Terms:
         self.group = group
         self._handlers = handlers
         self._found: dict[tuple[str, str], list[Handler]] = {}
+        self._types: dict[str, frozenset[str]] = {}
 
     @cached_property
     def known_types(self) -> frozenset[str]:
         """The event types that have a handler here."""
         return frozenset(handler.event_type for handler in self._handlers.for_group(self.group))
+
+    def types_of(self, topic: str) -> frozenset[str]:
+        """The event types that have a handler here if they come from this topic."""
+        if topic not in self._types:
+            self._types[topic] = frozenset(
+                handler.event_type for handler in self._handlers.for_group(self.group) if handler.topic in (None, topic)
+            )
+        return self._types[topic]
 
     def find(self, message: LockedMessage) -> list[Handler]:
         """The handlers that want a message."""
@@ -195,13 +204,15 @@ class Delivery:
 
     def _waits_its_turn(self, message: LockedMessage) -> bool:
         """Put the message back if an earlier one of its key has yet to be handled."""
-        earlier = unhandled_before([message], self._terms.known_types, using=self._using).get(message.id)
+        earlier = unhandled_before([message], self._terms.types_of, using=self._using).get(message.id)
         if earlier is None:
             return False
-        if earlier.status == state.Status.DEAD:
-            until: datetime | timedelta = PUT_BACK
+        if earlier.status == state.Status.PENDING:
+            until: datetime | timedelta = earlier.due_at or timedelta(0)
         else:
-            until = earlier.due_at or timedelta(0)
+            # A dead one holds until an operator decides; one whose record has been read, and which is
+            # published all the same, waits for the reconciler.
+            until = timedelta(0) if earlier.is_coming else PUT_BACK
         return state.put_back(message, until, using=self._using)
 
     def _reject(self, message: LockedMessage, reason: str) -> None:

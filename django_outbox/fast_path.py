@@ -129,7 +129,7 @@ class FastPath:
 
     def _waiting(self, messages: Sequence[LockedMessage]) -> set[int]:
         """Ids of those that something comes before, be it elsewhere or later in the batch."""
-        waiting = set(unhandled_before(messages, self._terms.known_types, using=self._terms.using))
+        waiting = set(unhandled_before(messages, self._terms.types_of, using=self._terms.using))
         if settings.ordering == "key":
             first: dict[tuple[str, str], int] = {}
             for message in reversed(messages):

@@ -117,11 +117,11 @@ class OutboxMessage(models.Model):
                 fields=["topic", "message_key", "status", "id"],
                 where=Q(status__in=["pending", "dead"]),
             ),
-            # Whether an earlier message of a key was sent behind a later one, as on its retry. Apart from
-            # the former: what was published for other services stays so for days, and is not walked.
+            # Whether an earlier message of a key is on its way. By type, as what no handler here wants stays
+            # published for days, and is not walked.
             PartialIndex(
                 name="django_outbox_key_sent",
-                fields=["topic", "message_key", "partition", "offset"],
+                fields=["topic", "message_key", "event_type", "id"],
                 where=Q(status="published"),
             ),
             # What a partition should hold of the events that are handled here, to be compared with what has

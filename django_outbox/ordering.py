@@ -7,7 +7,7 @@ key have no order, and ``ORDERING = "none"`` turns all of this off.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -24,11 +24,19 @@ Status = OutboxMessage.Status
 
 
 class Earlier(NamedTuple):
-    """A message that comes before others of its key; ``due_at`` is None unless it is pending."""
+    """A message that comes before others of its key.
+
+    Attributes:
+        id: its id.
+        status: its state.
+        due_at: None unless it is pending.
+        is_coming: that it is published, and its record will be read after that of the other.
+    """
 
     id: int
     status: str
     due_at: datetime | None
+    is_coming: bool = False
 
 
 def unsent_before(batch: Sequence[Outgoing], *, using: str) -> dict[tuple[str, str], Earlier]:
@@ -66,31 +74,43 @@ def unsent_before(batch: Sequence[Outgoing], *, using: str) -> dict[tuple[str, s
 
 
 def unhandled_before(
-    messages: Sequence[LockedMessage], known_types: Collection[str], *, using: str
+    messages: Sequence[LockedMessage], types_of: Callable[[str], Collection[str]], *, using: str
 ) -> dict[int, Earlier]:
     """By id, what has to be handled before a message and is not one of these.
 
     Args:
         messages: published, and locked.
-        known_types: event types that have a handler; what has none is nobody's turn.
+        types_of: the event types of a topic that have a handler; what has none is nobody's turn.
         using: alias of the database.
     """
-    keyed = [message for message in messages if message.message_key]
-    if not keyed or settings.ordering != "key":
-        return {}
+    by_topic: dict[str, list[LockedMessage]] = {}
+    if settings.ordering == "key":
+        for message in messages:
+            if message.message_key:
+                by_topic.setdefault(message.topic, []).append(message)
+    earlier: dict[int, Earlier] = {}
+    for topic, keyed in by_topic.items():
+        earlier |= _unhandled_before(keyed, types_of(topic), using)
+    return earlier
+
+
+def _unhandled_before(
+    messages: Sequence[LockedMessage], known_types: Collection[str], using: str
+) -> dict[int, Earlier]:
+    ids = [message.id for message in messages]
     if connections[using].vendor == "postgresql":
-        found = postgresql.unhandled_before(
-            [message.id for message in keyed], known_types, dead=settings.on_dead == "hold", using=using
-        )
+        found = postgresql.unhandled_before(ids, known_types, dead=settings.on_dead == "hold", using=using)
         # The dead first, as they hold the longest, then those that wait for their retry.
         found.sort(key=lambda row: row[2])
-        return {id: Earlier(earlier_id, status, due_at) for id, earlier_id, status, due_at in reversed(found)}
-    ids = [message.id for message in messages]
-    firsts = _first_unhandled(keyed, ids, known_types, using)
+        return {
+            id: Earlier(earlier_id, status, due_at, bool(is_coming))
+            for id, earlier_id, status, due_at, is_coming in reversed(found)
+        }
+    firsts = _first_unhandled(messages, ids, known_types, using)
     blocked: dict[int, Earlier] = {}
-    for message in keyed:
+    for message in messages:
         if firsts.get((message.topic, message.message_key), message.id) < message.id:
-            earlier = _unhandled_before(message, ids, known_types, using)
+            earlier = _first_before(message, ids, known_types, using)
             if earlier is not None:
                 blocked[message.id] = earlier
     return blocked
@@ -115,22 +135,22 @@ def _first_unhandled(
     return {(row["topic"], row["message_key"]): row["first"] for row in firsts}
 
 
-def _unhandled_before(
+def _first_before(
     message: LockedMessage, ids: Collection[int], known_types: Collection[str], using: str
 ) -> Earlier | None:
-    messages = _unhandled(known_types, using)
-    if message.offset is not None:
-        # Those that were published before this one had their turn already; those published after
-        # it, on their retry, are yet to come.
-        messages = messages.exclude(status=Status.PUBLISHED, partition=message.partition, offset__lt=message.offset)
     earlier = (
-        messages.filter(topic=message.topic, message_key=message.message_key, id__lt=message.id)
+        _unhandled(known_types, using)
+        .filter(topic=message.topic, message_key=message.message_key, id__lt=message.id)
         .exclude(id__in=ids)
         .order_by("status", "id")
-        .values_list("id", "status", "next_retry_at")
+        .values_list("id", "status", "next_retry_at", "partition", "offset")
         .first()
     )
-    return None if earlier is None else Earlier(*earlier)
+    if earlier is None:
+        return None
+    id, status, due_at, partition, offset = earlier
+    comes_later = offset is not None and message.offset is not None and offset > message.offset
+    return Earlier(id, status, due_at, is_coming=comes_later and partition == message.partition)
 
 
 def _unhandled(known_types: Collection[str], using: str) -> QuerySet[OutboxMessage]:

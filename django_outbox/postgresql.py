@@ -103,39 +103,37 @@ LOCK = """
     FOR UPDATE
 """
 
-_ONE_BEFORE = """(
-            SELECT id, status, next_retry_at
-            FROM django_outbox_outboxmessage AS message
-            WHERE message.topic = mine.topic AND message.message_key = mine.message_key
-              AND message.id < mine.id AND message.id <> ALL(%(ids)s::bigint[])
-              AND {}
-            LIMIT 1
-        )"""
-_KNOWN = "message.status = 'published' AND message.event_type = ANY(%(known_types)s)"
-
-# For each of some published messages, what has to be handled before it and is not among them: what is
-# unsent, what is dead and holds its key, and what was published behind it, on its retry, or to a partition of
-# which nobody knows how far it is read. Each is one step into an index.
+# For each of some published messages, what has to be handled before it and is not among them: what is dead
+# and holds its key, what is unsent, and what is on its way, be it on its retry or lost. Each is one step into
+# an index. The last column tells that the earlier one will be read after this one's record.
 UNHANDLED_BEFORE = """
-    SELECT mine.id, earlier.id, earlier.status, earlier.next_retry_at
+    SELECT mine.id, earlier.id, earlier.status, earlier.next_retry_at,
+           earlier."partition" = mine."partition" AND earlier."offset" > mine."offset"
     FROM django_outbox_outboxmessage AS mine
     CROSS JOIN LATERAL (
-        {}
+        (
+            SELECT id, status, next_retry_at, "partition", "offset"
+            FROM django_outbox_outboxmessage AS message
+            WHERE message.topic = mine.topic AND message.message_key = mine.message_key
+              AND message.status = 'dead' AND message.id < mine.id AND %(dead)s
+            ORDER BY message.id LIMIT 1
+        ) UNION ALL (
+            SELECT id, status, next_retry_at, "partition", "offset"
+            FROM django_outbox_outboxmessage AS message
+            WHERE message.topic = mine.topic AND message.message_key = mine.message_key
+              AND message.status = 'pending' AND message.id < mine.id
+            ORDER BY message.id LIMIT 1
+        ) UNION ALL (
+            SELECT id, status, next_retry_at, "partition", "offset"
+            FROM django_outbox_outboxmessage AS message
+            WHERE message.topic = mine.topic AND message.message_key = mine.message_key
+              AND message.status = 'published' AND message.event_type = ANY(%(known_types)s)
+              AND message.id < mine.id AND message.id <> ALL(%(ids)s::bigint[])
+            LIMIT 1
+        )
     ) AS earlier
     WHERE mine.id = ANY(%(ids)s::bigint[]) AND mine.message_key <> ''
-""".format(  # noqa: S608  # nothing but what stands here
-    " UNION ALL ".join(
-        _ONE_BEFORE.format(condition)
-        for condition in (
-            "%(dead)s AND message.status = 'dead' ORDER BY message.id",
-            "message.status = 'pending' ORDER BY message.id",
-            f'{_KNOWN} AND message."partition" = mine."partition" AND message."offset" > mine."offset"',
-            f'{_KNOWN} AND message."partition" < mine."partition"',
-            f'{_KNOWN} AND message."partition" > mine."partition"',
-            f'{_KNOWN} AND mine."offset" IS NULL',
-        )
-    )
-)
+"""
 
 # Mark what was handled, changing it from published to consumed.
 MARK_CONSUMED = """
@@ -217,8 +215,8 @@ def lock(ids: Iterable[int], *, using: str) -> list[LockedMessage]:
 
 def unhandled_before(
     ids: Iterable[int], known_types: Iterable[str], *, dead: bool, using: str
-) -> list[tuple[int, int, str, datetime | None]]:
-    """Id of a message, then id, state and due time of one that comes before it.
+) -> list[tuple[int, int, str, datetime | None, bool | None]]:
+    """Id of a message, then id, state and due time of one that comes before it, and whether it will be read later.
 
     Args:
         ids: published messages; those without a key have no order.
@@ -228,7 +226,7 @@ def unhandled_before(
     """
     with connections[using].cursor() as cursor:
         cursor.execute(UNHANDLED_BEFORE, {"ids": _array(ids), "known_types": list(known_types), "dead": dead})
-        found: list[tuple[int, int, str, datetime | None]] = cursor.fetchall()
+        found: list[tuple[int, int, str, datetime | None, bool | None]] = cursor.fetchall()
     return found
 
 

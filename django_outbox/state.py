@@ -32,6 +32,7 @@ from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast
 
 from django_outbox import postgresql
+from django_outbox.brokers.base import TopicPartition
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import ERROR_LENGTH, OutboxMessage
@@ -44,6 +45,8 @@ _PACKAGE = f"{Path(__file__).parent}{os.sep}"
 INNERMOST_CALLS = 3
 MAX_BACKOFF_SECONDS = 32
 JITTER = 0.1
+LOST_AFTER = timedelta(seconds=30)
+UPDATE_SIZE = 500
 
 
 class Published(NamedTuple):
@@ -274,6 +277,54 @@ def put_back(message: LockedMessage | OutboxMessage, until: datetime | timedelta
             updated_at=DatabaseNow(),
         )
     )
+
+
+def put_back_lost(
+    place: TopicPartition, first: int, end: int, *, event_types: Collection[str] | None, using: str
+) -> int:
+    """Send again what is published to a partition but will not be read from it, uncounted.
+
+    Args:
+        place: the partition.
+        first: the first offset that is yet to be read.
+        end: the offset behind the last.
+        event_types: only these, as what nobody here handles stays published; None for all.
+        using: alias of the database.
+
+    Returns how many messages that changed. What was published in the last half minute is left alone,
+    as the offsets may be older than that, and so is what another session has locked.
+    """
+    published = _published_a_while_ago(place.topic, event_types, using).filter(partition=place.partition)
+    # Two looks, each at one range of an index.
+    return _put_back_all(published.filter(offset__lt=first), using) + _put_back_all(
+        published.filter(offset__gte=end), using
+    )
+
+
+def put_back_without_partition(topic: str, partitions: int, *, event_types: Collection[str] | None, using: str) -> int:
+    """Send again what was published to partitions that a topic, with so many, no longer has, uncounted."""
+    return _put_back_all(_published_a_while_ago(topic, event_types, using).filter(partition__gte=partitions), using)
+
+
+def _published_a_while_ago(topic: str, event_types: Collection[str] | None, using: str) -> QuerySet[OutboxMessage]:
+    messages = _messages(using).filter(
+        status=Status.PUBLISHED,
+        publish_count__gt=0,  # true of all; chooses the index
+        topic=topic,
+        published_at__lt=DatabaseNow() - LOST_AFTER,
+    )
+    return messages if event_types is None else messages.filter(event_type__in=event_types)
+
+
+def _put_back_all(messages: QuerySet[OutboxMessage], using: str) -> int:
+    with transaction.atomic(using=using):
+        ids = list(messages.select_for_update(skip_locked=True).values_list("id", flat=True))
+        return sum(
+            _messages(using)
+            .filter(id__in=ids[start : start + UPDATE_SIZE])
+            .update(status=Status.PENDING, next_retry_at=DatabaseNow(), updated_at=DatabaseNow())
+            for start in range(0, len(ids), UPDATE_SIZE)
+        )
 
 
 # published -> dead

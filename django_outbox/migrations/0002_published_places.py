@@ -26,7 +26,7 @@ class Migration(migrations.Migration):
         migrations.AddIndex(
             model_name="outboxmessage",
             index=django_outbox.fields.PartialIndex(
-                fields=["topic", "message_key", "partition", "offset"],
+                fields=["topic", "message_key", "event_type", "id"],
                 name="django_outbox_key_sent",
                 where=models.Q(("status", "published")),
             ),

@@ -10,9 +10,10 @@ import json
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any, Literal
 
-from django_outbox.brokers.base import ReceivedRecord, Record
+from django_outbox.brokers.base import Headers, ReceivedRecord, Record
 from django_outbox.exceptions import UnreadableRecord
 
 RESERVED_PREFIX = "ce_"
@@ -22,16 +23,19 @@ _MAX_ID = 2**63 - 1
 
 @dataclass(slots=True)
 class Outgoing:
-    """What the relay reads of a row: its identity, its content and its counts."""
+    """What the relay reads of a row: its identity, its content and its counts.
+
+    ``created_at`` may also be the text that CloudEvents want: RFC 3339, in UTC.
+    """
 
     id: int
-    event_id: uuid.UUID
+    event_id: uuid.UUID | str
     event_type: str
     event_version: str
     topic: str
     message_key: str
     headers: dict[str, str]
-    created_at: datetime
+    created_at: datetime | str
     publish_count: int
     payload_json: str
 
@@ -81,39 +85,55 @@ def encode(message: Outgoing, *, source: str, wire_format: Literal["cloudevents"
     key = message.message_key.encode()
     if wire_format == "envelope":
         value = _envelope(message)
-        headers = _own(message, source)
+        headers = [*_constant_of_envelopes(source), *_own(message)]
     else:
         value = message.payload_json.encode()
-        headers = _attributes(message, source) + _own(message, source)
-    headers.append((CONTENT_TYPE, b"application/json"))
-    for name, text in message.headers.items():
-        if not isinstance(text, str):
-            raise ValueError(f"header {name!r} is not text")
-        headers.append((name, text.encode()))
+        headers = [
+            *_constant_of_cloudevents(source, message.event_type, message.event_version),
+            *_own(message),
+            ("ce_id", str(message.event_id).encode()),
+            ("ce_time", _time(message.created_at)),
+        ]
+        if key:
+            headers.append(("ce_subject", key))
+    if message.headers:
+        headers += _users(message.headers)
     return Record(message.topic, key or None, value, tuple(headers))
 
 
-def _attributes(message: Outgoing, source: str) -> list[tuple[str, bytes]]:
-    time = message.created_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    headers = [
+@lru_cache(maxsize=1000)
+def _constant_of_cloudevents(source: str, event_type: str, event_version: str) -> Headers:
+    """The headers that all messages of a type and version share."""
+    return (
         ("ce_specversion", b"1.0"),
-        ("ce_id", str(message.event_id).encode()),
-        ("ce_type", message.event_type.encode()),
-        ("ce_time", time.encode()),
-        ("ce_eventversion", message.event_version.encode()),
-    ]
-    if message.message_key:
-        headers.append(("ce_subject", message.message_key.encode()))
-    return headers
-
-
-def _own(message: Outgoing, source: str) -> list[tuple[str, bytes]]:
-    """The headers by which the consumer knows its own records and their stale duplicates."""
-    return [
         ("ce_source", source.encode()),
-        ("ce_outboxid", str(message.id).encode()),
-        ("ce_outboxattempt", str(message.attempt).encode()),
-    ]
+        ("ce_type", event_type.encode()),
+        ("ce_eventversion", event_version.encode()),
+        (CONTENT_TYPE, b"application/json"),
+    )
+
+
+@lru_cache(maxsize=10)
+def _constant_of_envelopes(source: str) -> Headers:
+    return (("ce_source", source.encode()), (CONTENT_TYPE, b"application/json"))
+
+
+def _own(message: Outgoing) -> Headers:
+    """The headers by which the consumer knows its own records and their stale duplicates, beside the source."""
+    return (("ce_outboxid", b"%d" % message.id), ("ce_outboxattempt", b"%d" % message.attempt))
+
+
+def _users(headers: dict[str, str]) -> list[tuple[str, bytes]]:
+    for name, text in headers.items():
+        if not isinstance(text, str):
+            raise ValueError(f"header {name!r} is not text")
+    return [(name, text.encode()) for name, text in headers.items()]
+
+
+def _time(created_at: datetime | str) -> bytes:
+    if isinstance(created_at, datetime):
+        created_at = created_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    return created_at.encode()
 
 
 def _envelope(message: Outgoing) -> bytes:

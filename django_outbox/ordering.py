@@ -52,7 +52,7 @@ def unsent_before(batch: Sequence[Outgoing], *, using: str) -> dict[tuple[str, s
     statuses = [Status.PENDING.value, *_dead_that_hold()]
     if connections[using].vendor == "postgresql":
         last_ids = {(message.topic, message.message_key): message.id for message in keyed}
-        found = postgresql.unsent_before(last_ids.values(), [message.id for message in keyed], statuses, using=using)
+        found = postgresql.unsent_before(last_ids.values(), [message.id for message in batch], statuses, using=using)
         return {(topic, key): Earlier(id, status, due_at) for topic, key, id, status, due_at in found}
     messages = OutboxMessage.objects.using(using).order_by()
     firsts = (

@@ -116,6 +116,7 @@ class Relay:
         self._parked: dict[str, _Parked] = {}
         self._idle = False
         self._listener = Listener(using)
+        self._claims = postgresql.Claims(using, clock)
         self._listens = settings.notify and connections[using].vendor == "postgresql"
         self._alert_until = 0.0
 
@@ -235,7 +236,7 @@ class Relay:
     def _claim(self) -> list[Outgoing]:
         """Lock due rows; in the order of their ids, which is the order of their writing."""
         if connections[self.using].vendor == "postgresql":
-            batch = postgresql.claim_due(self.batch_size, self._left_alone(), using=self.using)
+            batch = self._claims.claim(self.batch_size, self._left_alone())
         else:
             rows = (
                 self._due()

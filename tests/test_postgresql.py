@@ -1,0 +1,166 @@
+"""PostgreSQL's own statements: fast whatever its statistics say, and nothing is passed over for it."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
+
+from django_outbox import postgresql
+from django_outbox.models import OutboxMessage
+from django_outbox.relay import Relay
+from tests.outbox import ScriptedBroker, Status, make_message, memory_broker, row, statuses
+
+pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.django_db]
+
+AN_HOUR = timedelta(hours=1)
+
+
+def fill(rows: int, status: str = Status.PENDING) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO django_outbox_outboxmessage (event_id, event_type, event_version, topic, message_key, payload,"
+            " headers, status, publish_count, delivery_count, retry_count, max_retry, last_error, next_retry_at,"
+            " consumed_at) SELECT gen_random_uuid(), 'order.created', 'v1', 'outbox', (n %% 100)::text,"
+            " to_json(repeat('x', 300)), '{}', %s,"
+            " 0, 0, 0, 20, '', CASE WHEN %s THEN now() END, CASE WHEN %s THEN now() END FROM generate_series(1, %s) n",
+            [status, status == Status.PENDING, status == Status.CONSUMED, rows],
+        )
+
+
+def analyze() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE django_outbox_outboxmessage")
+
+
+def rows_read(plan: dict[str, Any]) -> float:
+    """The rows that the widest step of a plan handled or dropped."""
+    own = plan["Actual Loops"] * (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0))
+    return max([own, *(rows_read(part) for part in plan.get("Plans", []))])
+
+
+# Plans
+
+
+@pytest.mark.parametrize("known", [None, Status.PENDING, Status.CONSUMED])
+def test_a_pass_reads_no_more_rows_than_its_batch_whatever_the_statistics_say(known: str | None) -> None:
+    """A backlog appears faster than statistics are renewed: they may still say that nothing is pending."""
+    if known is not None:
+        fill(10_000, known)
+    analyze()
+    fill(20_000)
+    with CaptureQueriesContext(connection) as queries:
+        assert Relay(memory_broker(), using="default", batch_size=50).run_once().published == 50
+    statements = [query["sql"] for query in queries if "FROM django_outbox_outboxmessage" in query["sql"]]
+    statements += [query["sql"] for query in queries if "UPDATE django_outbox_outboxmessage" in query["sql"]]
+    assert len(statements) == 4
+    with connection.cursor() as cursor:
+        cursor.execute(postgresql.USE_ORDERED_INDEXES)
+        for sql in statements:
+            cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}")
+            (found,) = cursor.fetchone()
+            plan = (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]
+            assert rows_read(plan) <= 100, json.dumps(plan, indent=1)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_settings_for_the_planner_end_with_the_pass() -> None:
+    make_message()
+    assert Relay(memory_broker(), using="default").run_once().published == 1
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT current_setting('enable_sort'), current_setting('enable_bitmapscan')")
+        assert cursor.fetchone() == ("on", "on")
+
+
+# Claims
+
+
+def test_a_message_that_becomes_due_ahead_of_others_waits_for_a_second_at_most() -> None:
+    now = [100.0]
+    relay = Relay(memory_broker(), using="default", batch_size=2, clock=lambda: now[0])
+    messages = [make_message() for _ in range(8)]
+    assert relay.run_once().published == 2
+    late = make_message(next_retry_at=timezone.now() - AN_HOUR)
+
+    assert relay.run_once().published == 2
+    assert row(late).status == Status.PENDING
+    now[0] += postgresql.LOOK_BACK_SECONDS
+    assert relay.run_once().published == 2
+
+    assert row(late).status == Status.PUBLISHED
+    assert [row(message).status for message in messages] == [Status.PUBLISHED] * 5 + [Status.PENDING] * 3
+
+
+def test_a_message_that_becomes_due_ahead_of_others_is_taken_with_the_last_of_them() -> None:
+    relay = Relay(memory_broker(), using="default", batch_size=2, clock=lambda: 100.0)
+    for _ in range(3):
+        make_message()
+    assert relay.run_once().published == 2
+    make_message(next_retry_at=timezone.now() - AN_HOUR)
+
+    assert relay.run_once().published == 2
+
+    assert statuses() == [Status.PUBLISHED] * 4
+
+
+def test_a_message_that_another_relay_had_in_hand_is_taken_when_all_others_are() -> None:
+    relay = Relay(memory_broker(), using="default", batch_size=2, clock=lambda: 100.0)
+    messages = [make_message() for _ in range(4)]
+    assert relay.run_once().published == 2
+    OutboxMessage.objects.filter(id=messages[0].id).update(
+        status=Status.PENDING, publish_count=0, next_retry_at=timezone.now() - AN_HOUR
+    )
+    assert relay.run_once().published == 2
+    assert relay.run_once().published == 1
+    assert statuses() == [Status.PUBLISHED] * 4
+
+
+# Order
+
+
+def test_more_earlier_messages_than_one_look_shows_still_hold_those_behind_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(postgresql, "_MOST_PENDING_BEFORE", 3)
+    later = timezone.now() + AN_HOUR
+    for key in ("b", "c", "d", "a"):
+        make_message(message_key=key, next_retry_at=later)
+    held, free = make_message(message_key="a"), make_message(message_key="e")
+
+    Relay(memory_broker(), using="default").run_once()
+
+    assert row(held).status == Status.PENDING
+    assert row(held).next_retry_at == later
+    assert row(free).status == Status.PUBLISHED
+
+
+def test_of_a_dead_and_a_waiting_message_the_first_holds(settings: Any) -> None:
+    settings.OUTBOX = {**settings.OUTBOX, "ON_DEAD": "hold"}
+    make_message(Status.DEAD, message_key="a")
+    waiting = make_message(message_key="a", next_retry_at=timezone.now() + AN_HOUR)
+    held = make_message(message_key="a")
+
+    Relay(memory_broker(), using="default").run_once()
+
+    assert row(held).status == Status.PENDING
+    assert row(held).next_retry_at < row(waiting).next_retry_at  # as long as behind the dead one, not the other
+
+
+def test_nothing_is_sent_twice_where_claims_begin_further_on() -> None:
+    sent: list[bytes] = []
+
+    def answer(records: Any, outcomes: Any) -> Any:
+        sent.extend(record.value for record in records)
+        return outcomes
+
+    for number in range(11):
+        make_message(payload=number)
+    relay = Relay(ScriptedBroker(answer), using="default", batch_size=2, clock=lambda: 100.0)
+    while relay.run_once().moved:
+        pass
+    assert sent == [b"%d" % number for number in range(11)]

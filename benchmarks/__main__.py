@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.report import Line
 
-PARTS = ("enqueue", "relay", "consume", "latency")
+PARTS = ("enqueue", "relay", "consume", "latency", "scale")
 
 
 def main() -> int:
@@ -43,7 +43,9 @@ def main() -> int:
         from benchmarks.bench import Bench
 
         call_command("migrate", run_syncdb=True, verbosity=0)
-        bench = Bench(found, progress, options.runs, quick=options.quick, rows=options.rows)
+        bench = Bench(
+            found, progress, options.runs, quick=options.quick, rows=options.rows, scale_rows=options.scale_rows
+        )
         try:
             for part in options.only:
                 lines.extend(_lines(part, bench))
@@ -57,7 +59,13 @@ def main() -> int:
         "started": started,
         "load_at_start": load,
         "servers": found.versions,
-        "options": {"only": options.only, "runs": options.runs, "quick": options.quick, "rows": options.rows},
+        "options": {
+            "only": options.only,
+            "runs": options.runs,
+            "quick": options.quick,
+            "rows": options.rows,
+            "scale_rows": options.scale_rows,
+        },
     }
     progress.clear()
     where = write_json(lines, bench.jobs, about)
@@ -80,13 +88,14 @@ def _lines(part: str, bench: Bench) -> Iterator[Line]:
 
 def _measurements() -> dict[str, Callable[[Bench], Iterator[Line]]]:
     """The parts by name; imported only now, as they need Django."""
-    from benchmarks import consume, enqueue, latency, relay
+    from benchmarks import consume, enqueue, latency, relay, scale
 
     return {
         "enqueue": enqueue.measure,
         "relay": relay.measure,
         "consume": consume.measure,
         "latency": latency.measure,
+        "scale": scale.measure,
     }
 
 
@@ -101,6 +110,7 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--runs", type=_count, default=None, metavar="N", help="rounds (default: 5; with --quick 1)")
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows, one round: see that it works")
     parser.add_argument("--rows", type=_count, metavar="N", help="messages a measurement, instead of its own number")
+    parser.add_argument("--scale-rows", type=_count, metavar="N", help="rows behind, for scale (default: 5,000,000)")
     options = parser.parse_args()
     options.runs = options.runs or (1 if options.quick else 5)
     return options

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 from benchmarks import clients, servers, workload
 from benchmarks.backends import CONFLUENT, KAFKA_PYTHON
 from benchmarks.processes import Job
-from benchmarks.report import Progress
+from benchmarks.report import RESULTS, Progress
 
 WARM_UP_ROWS = 2000
 CLIENTS = {"confluent": CONFLUENT, "kafka-python": KAFKA_PYTHON}
@@ -34,6 +34,7 @@ class Bench:
     runs: int
     quick: bool = False
     rows: int | None = None
+    scale_rows: int | None = None
     jobs: list[dict[str, Any]] = field(default_factory=list)
 
     def amount(self, usual: int) -> int:
@@ -90,6 +91,8 @@ class Bench:
             "per_second": rows / seconds if rows else 0.0,
             "cpu_microseconds_a_row": 1e6 * sum(result["cpu"] for result in results) / max(rows, 1),
             "passes": [result["passes"] for result in results],
+            "peak_bytes": max(result.get("peak_bytes", 0) for result in results),
+            "early_peak_bytes": max(result.get("early_peak_bytes", 0) for result in results),
             "load_before": load,
         }
         self.jobs.append(found)
@@ -123,12 +126,17 @@ class Bench:
             environment = self.environment(client, url, topic, BENCH_ORDERING=ordering)
             found = self.run_prepared(name, processes, environment, prepare, **arguments)
             found.update(keys=keys, ordering=ordering)
-            _check("published rows", workload.count("published"), rows)
-            _check("rows that the job counted", found["rows"], rows)
+            check("published rows", workload.count("published"), rows)
+            check("rows that the job counted", found["rows"], rows)
             readable = clients.distinct_messages(url, topic, WARM_UP_ROWS + rows)
-            _check("readable messages", readable, WARM_UP_ROWS + rows)
+            check("readable messages", readable, WARM_UP_ROWS + rows)
         rate: float = found["per_second"]
         return rate
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file beside the results."""
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.with_name(name).write_text(text)
 
     @contextmanager
     def topic(self, url: str) -> Iterator[str]:
@@ -159,6 +167,10 @@ def wait_for(count: Callable[[], int], expected: int, what: str, timeout: float 
         time.sleep(0.02)
 
 
-def _check(what: str, found: int, expected: int) -> None:
+def check(what: str, found: int, expected: int) -> None:
+    """
+    Raises:
+        WorkNotDone: if the numbers differ.
+    """
     if found != expected:
         raise WorkNotDone(f"{what}: {found} instead of {expected}")

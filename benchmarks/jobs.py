@@ -10,10 +10,13 @@ import cProfile
 import json
 import os
 import pstats
+import resource
 import sys
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import django
@@ -40,8 +43,13 @@ def _gate() -> None:
         sys.exit("the starter is gone")
 
 
-def relay(gate: Gate, *, profile: str | None = None) -> dict[str, Any]:
-    """Carry a backlog out by the relay's own loop; whatever is due before the gate warms it up."""
+def relay(
+    gate: Gate, *, profile: str | None = None, warm_up: int | None = None, limit: int | None = None
+) -> dict[str, Any]:
+    """Carry a backlog out by the relay's own loop; whatever is due before the gate warms it up.
+
+    ``warm_up`` and ``limit`` end the loop after so many rows, before the gate and behind it; None: when none is due.
+    """
     from django_outbox.brokers.base import get_broker
     from django_outbox.conf import settings
     from django_outbox.relay import Pass, Relay
@@ -49,30 +57,50 @@ def relay(gate: Gate, *, profile: str | None = None) -> dict[str, Any]:
 
     relay = Relay(get_broker(settings.broker), using="default")
     run_once = relay.run_once
-    times = {"first": 0.0, "last": 0.0}
-    counts = {"rows": 0, "passes": 0}
+    times: list[float] = []
+    moved: list[int] = []
+    early_peak = 0
 
-    def noted() -> Pass:
-        times["first"] = times["first"] or time.monotonic()
-        done = run_once()
-        counts["passes"] += 1
-        if done.moved:
-            counts["rows"] += done.published
-            times["last"] = time.monotonic()
-        return done
+    def drain(limit: int | None) -> None:
+        nonlocal early_peak
+        stop = Stop()
+        rows = 0
+        times[:], moved[:], early_peak = [time.monotonic()], [0], 0
 
-    relay.run_once = noted  # type: ignore[method-assign]
+        def noted() -> Pass:
+            nonlocal early_peak, rows
+            done = run_once()
+            if done.moved:
+                rows += done.published
+                times.append(time.monotonic())
+                moved.append(rows)
+                if limit is not None:
+                    early_peak = early_peak or (peak_bytes() if rows >= limit // 10 else 0)
+                    if rows >= limit:
+                        stop.request()
+            return done
+
+        relay.run_once = noted  # type: ignore[method-assign]
+        relay.run(stop, drain=True)
+        stop.close()
+
     close, relay.close = relay.close, lambda: None  # type: ignore[method-assign]
-    relay.run(Stop(), drain=True)
+    drain(warm_up)
     gate()
     cpu = time.process_time()
-    times.update(first=0.0, last=0.0)
-    counts.update(rows=0, passes=0)
     with _profiled(profile):
-        relay.run(Stop(), drain=True)
+        drain(limit)
     cpu = time.process_time() - cpu
     close()
-    return {**times, **counts, "cpu": cpu}
+    return {
+        "first": times[0],
+        "last": times[-1],
+        "rows": moved[-1],
+        "passes": len(moved),
+        "cpu": cpu,
+        "peak_bytes": peak_bytes(),
+        "early_peak_bytes": early_peak,
+    }
 
 
 def raw_relay(gate: Gate, *, bare: bool = False, batch_size: int = 500) -> dict[str, Any]:
@@ -258,6 +286,15 @@ class _profiled:  # noqa: N801
         if self._profile and self._path:
             self._profile.disable()
             pstats.Stats(self._profile).dump_stats(self._path)
+
+
+def peak_bytes() -> int:
+    """The most memory that this process has had so far."""
+    with suppress(OSError), Path("/proc/self/status").open() as status:
+        # Linux lets a process start with its parent's maximum, but not in this place.
+        return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def _raw_connection() -> Any:

@@ -12,6 +12,11 @@ from django_outbox.models import OutboxMessage
 PAYLOAD_BYTES = 200
 KEYS = 1000
 TABLE = OutboxMessage._meta.db_table
+# Milliseconds first, as the package's own: the unique index grows at its end.
+UUID7 = """(
+    lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0')
+    || '7' || substr(replace(gen_random_uuid()::text, '-', ''), 14)
+)::uuid"""
 
 
 def payload(number: int = 0) -> dict[str, Any]:
@@ -39,7 +44,7 @@ def settle() -> None:
 def fill(rows: int, *, topic: str, keys: int = KEYS, event_type: str = "bench.sql", status: str = "pending") -> None:
     """Insert due messages (or, with ``status``, finished ones) as fast as the database can, keys at random."""
     expressions = {
-        "event_id": "gen_random_uuid()",
+        "event_id": UUID7,
         "message_key": f"'customer-' || floor(random() * {int(keys)})::int",
         "next_retry_at": "statement_timestamp()" if status == "pending" else "NULL",
         "consumed_at": "statement_timestamp()" if status == "consumed" else "NULL",

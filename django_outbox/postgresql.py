@@ -100,8 +100,8 @@ POSTPONE = """
     WHERE message.id = waiting.id
 """
 
-# Mark what the broker acknowledged, changing it from pending to published. With "=" instead of LIKE, PostgreSQL would at
-# times read all that is pending from one of the indexes on that, rather than look up each id.
+# Mark what the broker acknowledged, changing it from pending to published. The ids are said twice, and LIKE is there
+# instead of "=", as PostgreSQL would at times read all rows, or all that is pending, to join them with these few.
 MARK_PUBLISHED = """
     UPDATE django_outbox_outboxmessage AS message
     SET status = 'published',
@@ -115,6 +115,7 @@ MARK_PUBLISHED = """
     FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::bigint[])
          AS acknowledged(id, attempt, "partition", "offset")
     WHERE message.id = acknowledged.id
+      AND message.id = ANY(%s::bigint[])
       AND message.status LIKE 'pending'
       AND message.publish_count = acknowledged.attempt - 1
 """
@@ -167,6 +168,7 @@ MARK_CONSUMED = """
     SET status = 'consumed', consumed_at = statement_timestamp(), updated_at = statement_timestamp(), last_error = ''
     FROM unnest(%s::bigint[], %s::int[]) AS handled(id, attempt)
     WHERE message.id = handled.id
+      AND message.id = ANY(%s::bigint[])
       AND message.status = 'published'
       AND message.publish_count = handled.attempt
 """
@@ -190,16 +192,19 @@ class Claims:
         self._clock = clock
         self._begin = _START
         self._begin_until = 0.0
+        self._much = True  # as far as is known
 
     def claim(self, limit: int, without_topics: Sequence[str]) -> list[Outgoing]:
         """Up to ``limit`` messages, by due time, locked until the transaction ends."""
-        with connections[self._using].cursor() as cursor:
-            cursor.execute(USE_ORDERED_INDEXES)
+        if self._much:
+            with connections[self._using].cursor() as cursor:
+                cursor.execute(USE_ORDERED_INDEXES)
         if self._begin is not _START and self._clock() < self._begin_until:
             batch = _claim(limit, without_topics, self._begin, self._using)
             if len(batch) == limit:
                 return batch
         batch = _claim(limit, without_topics, _START, self._using)
+        self._much = len(batch) == limit
         self._begin = _START
         if len(batch) == limit:
             with connections[self._using].cursor() as cursor:
@@ -273,8 +278,9 @@ def postpone(earlier_ids: Iterable[int], seconds_behind_dead: float, *, using: s
 
 def mark_published(published: Sequence[tuple[int, int, int | None, int | None]], *, using: str) -> int:
     """Mark (id, attempt, partition, offset); returns how many messages that changed."""
+    columns = [_array(column) for column in zip(*published, strict=True)]
     with connections[using].cursor() as cursor:
-        cursor.execute(MARK_PUBLISHED, [_array(column) for column in zip(*published, strict=True)])
+        cursor.execute(MARK_PUBLISHED, [*columns, columns[0]])
         return int(cursor.rowcount)
 
 
@@ -304,11 +310,10 @@ def unhandled_before(
 
 def mark_consumed(messages: Sequence[LockedMessage], *, using: str) -> int:
     """Mark messages as handled; returns how many that changed."""
+    ids = _array(message.id for message in messages)
+    attempts = _array(message.publish_count for message in messages)
     with connections[using].cursor() as cursor:
-        cursor.execute(
-            MARK_CONSUMED,
-            [_array(message.id for message in messages), _array(message.publish_count for message in messages)],
-        )
+        cursor.execute(MARK_CONSUMED, [ids, attempts, ids])
         return int(cursor.rowcount)
 
 

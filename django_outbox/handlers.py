@@ -13,6 +13,7 @@ from asgiref.sync import async_to_sync
 from django.apps import apps
 from django.utils.module_loading import module_has_submodule
 
+from django_outbox.conf import settings
 from django_outbox.events import Event
 from django_outbox.exceptions import HandlersNotImportable
 
@@ -62,7 +63,13 @@ class Handler:
 
 
 class Registry:
-    """The handlers of a project, by event type, in the order of their registration."""
+    """The handlers of a project, by event type, in the order of their registration.
+
+    Which of them a consumer runs is told by its group. Usually it is the main group, the setting
+    ``CONSUMER_GROUP``: that has the handlers without a group and those that name this one. Another
+    group that some handler names has these handlers only, and gets its messages by the inbox. A
+    group that no handler names takes the place of the main one.
+    """
 
     def __init__(self) -> None:
         self._handlers: list[Handler] = []
@@ -86,15 +93,30 @@ class Registry:
 
     def find(self, event_type: str, *, topic: str, group: str) -> list[Handler]:
         """The handlers that want an event of this type, from this topic, in this group."""
+        groups = self._groups_of(group)
         return [
             handler
             for handler in self._handlers
-            if handler.event_type == event_type and handler.topic in (None, topic) and handler.group in (None, group)
+            if handler.event_type == event_type and handler.topic in (None, topic) and handler.group in groups
         ]
 
     def for_group(self, group: str) -> list[Handler]:
-        """All handlers that this consumer group runs."""
-        return [handler for handler in self._handlers if handler.group in (None, group)]
+        """All handlers that a consumer of this group runs."""
+        groups = self._groups_of(group)
+        return [handler for handler in self._handlers if handler.group in groups]
+
+    def is_inbox_group(self, group: str) -> bool:
+        """True for a group beside the main one: only the handlers that name it belong to it."""
+        return group != settings.consumer_group and group in self.named_groups
+
+    @property
+    def named_groups(self) -> frozenset[str]:
+        """All groups that handlers name."""
+        return frozenset(handler.group for handler in self._handlers if handler.group is not None)
+
+    def _groups_of(self, group: str) -> tuple[str | None, ...]:
+        """What handlers of a consumer's group have as their ``group``."""
+        return (group,) if self.is_inbox_group(group) else (None, settings.consumer_group)
 
     def load(self) -> None:
         """Import the ``handlers`` module of every installed app, once.
@@ -131,7 +153,7 @@ def handler(event_type: str, *, topic: str | None = None, group: str | None = No
     Args:
         event_type: such as ``"order.created"``.
         topic: only events that come from this topic; None takes all.
-        group: only in a consumer of this group; None takes the consumer's.
+        group: only in a consumer of this group; None takes the main group, ``CONSUMER_GROUP``.
 
     Raises:
         TypeError: if this is not how it is used.

@@ -21,6 +21,7 @@ from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.handlers import Handler, Registry
 from tests.app.models import Effect
 from tests.outbox import Pipeline, statuses
+from tests.overrides import outbox_settings
 
 EVENT = Event(type="order.created", payload={"id": 1}, id="17")
 
@@ -84,25 +85,65 @@ def test_handler_runs_for_its_type_only(registry: Registry) -> None:
         assert registry.find(other, topic="outbox", group="tests") == []
 
 
-def test_topic_and_group_limit_what_a_handler_gets(registry: Registry) -> None:
+def test_topic_limits_what_a_handler_gets(registry: Registry) -> None:
     @handler("order.created")
     def all_of_them(event: Event) -> None: ...
 
     @handler("order.created", topic="orders")
     def one_topic(event: Event) -> None: ...
 
-    @handler("order.created", group="mailers")
-    def one_group(event: Event) -> None: ...
-
-    @handler("order.created", topic="orders", group="mailers")
-    def both(event: Event) -> None: ...
-
     assert run(registry) == ["all_of_them"]
     assert run(registry, topic="orders") == ["all_of_them", "one_topic"]
-    assert run(registry, group="mailers") == ["all_of_them", "one_group"]
-    assert run(registry, topic="orders", group="mailers") == ["all_of_them", "one_topic", "one_group", "both"]
-    assert [each.group for each in registry.for_group("tests")] == [None, None]
-    assert len(registry.for_group("mailers")) == 4
+
+
+@pytest.fixture
+def grouped(registry: Registry) -> Registry:
+    """Handlers without a group, of the main one, which is called tests, and of another."""
+
+    @handler("order.created")
+    def of_none(event: Event) -> None: ...
+
+    @handler("order.created", group="tests")
+    def of_main(event: Event) -> None: ...
+
+    @handler("order.created", group="mailers")
+    def of_mailers(event: Event) -> None: ...
+
+    @handler("order.created", topic="orders", group="mailers")
+    def of_mailers_from_orders(event: Event) -> None: ...
+
+    return registry
+
+
+def names_of(handlers: list[Handler]) -> list[str]:
+    return [each.name.rpartition(".")[2] for each in handlers]
+
+
+def test_main_group_runs_the_handlers_without_a_group_and_its_own(grouped: Registry) -> None:
+    assert run(grouped) == ["of_none", "of_main"]
+    assert names_of(grouped.for_group("tests")) == ["of_none", "of_main"]
+    assert not grouped.is_inbox_group("tests")
+
+
+def test_group_that_handlers_name_runs_these_only(grouped: Registry) -> None:
+    assert run(grouped, group="mailers") == ["of_mailers"]
+    assert run(grouped, topic="orders", group="mailers") == ["of_mailers", "of_mailers_from_orders"]
+    assert names_of(grouped.for_group("mailers")) == ["of_mailers", "of_mailers_from_orders"]
+    assert grouped.is_inbox_group("mailers")
+
+
+def test_group_that_no_handler_names_takes_the_place_of_the_main_one(grouped: Registry) -> None:
+    assert run(grouped, group="tests-2") == ["of_none", "of_main"]
+    assert names_of(grouped.for_group("tests-2")) == ["of_none", "of_main"]
+    assert not grouped.is_inbox_group("tests-2")
+
+
+def test_the_setting_says_which_group_is_the_main_one(grouped: Registry) -> None:
+    with outbox_settings(CONSUMER_GROUP="mailers"):
+        assert run(grouped, group="mailers") == ["of_none", "of_mailers"]
+        assert run(grouped, group="tests") == ["of_main"]
+        assert [grouped.is_inbox_group(group) for group in ("mailers", "tests", "other")] == [False, True, False]
+    assert grouped.named_groups == {"tests", "mailers"}
 
 
 def test_one_function_may_want_several_types_topics_and_groups(registry: Registry) -> None:

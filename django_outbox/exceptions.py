@@ -41,6 +41,14 @@ class HandlersNotImportable(OutboxError):
     """The ``handlers`` module of an installed app cannot be imported."""
 
 
+class PayloadMismatch(OutboxError, ValueError):
+    """A payload is not what its handler's annotation says.
+
+    The text names the place in the payload, what was expected and the type of what was found, and
+    never a value, which may be secret. A failure of the handler like any other.
+    """
+
+
 class MissingDependency(OutboxError, ImproperlyConfigured):
     """The settings name what needs an optional package; the text says how to install it."""
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
 from types import CodeType
 from typing import Any, TypeVar
@@ -13,33 +15,49 @@ from asgiref.sync import async_to_sync
 from django.apps import apps
 from django.utils.module_loading import module_has_submodule
 
+from django_outbox.arguments import Arguments, arguments_of, required_parameters
 from django_outbox.conf import settings
 from django_outbox.events import Event
 from django_outbox.exceptions import HandlersNotImportable
 
 MODULE = "handlers"
 
-Function = TypeVar("Function", bound=Callable[[Event], Any])
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Handler:
     """A function registered for one type of event."""
 
     event_type: str
-    function: Callable[[Event], Any]
+    function: Callable[..., Any]
     topic: str | None
     group: str | None
 
-    @property
+    @cached_property
     def name(self) -> str:
         """Where the function is defined."""
         function = inspect.unwrap(self.function)
         qualname = getattr(function, "__qualname__", None)
         return repr(function) if qualname is None else f"{function.__module__}.{qualname}"
 
+    @cached_property
+    def arguments(self) -> Arguments:
+        """What the function is called with.
+
+        Raises:
+            NameError: an annotation names something that is not defined, or not yet.
+            TypeError: the function takes something else than an event and a payload.
+        """
+        return arguments_of(self.function)
+
     def __call__(self, event: Event) -> None:
-        result = self.function(event)
+        """Run the function.
+
+        Raises:
+            PayloadMismatch: if the payload is not of the type that the function wants.
+        """
+        result = self.function(*self.arguments.of(event))
         if inspect.isawaitable(result):
             async_to_sync(_wait_for)(result)
 
@@ -78,13 +96,19 @@ class Registry:
     def register(
         self,
         event_type: str,
-        function: Callable[[Event], Any],
+        function: Callable[..., Any],
         *,
         topic: str | None = None,
         group: str | None = None,
     ) -> None:
-        """Add a handler. The same once more, as by a second import, takes the place of the older."""
+        """Add a handler. The same once more, as by a second import, takes the place of the older.
+
+        Raises:
+            TypeError: the function takes something else than an event and a payload.
+        """
         new = Handler(event_type, function, topic, group)
+        with suppress(NameError):  # what is not defined yet may be soon; load() looks again
+            _ = new.arguments
         for index, old in enumerate(self._handlers):
             if new.replaces(old):
                 self._handlers[index] = new
@@ -122,7 +146,7 @@ class Registry:
         """Import the ``handlers`` module of every installed app, once.
 
         Raises:
-            HandlersNotImportable: naming the app and the error.
+            HandlersNotImportable: naming the app and the error, or the annotation that cannot be resolved.
         """
         if self._loaded:
             return
@@ -137,6 +161,11 @@ class Registry:
                     f"{name} cannot be imported ({type(error).__name__}: {error}). No message is "
                     f"consumed until it can: mend the module, then start again."
                 ) from error
+        for each in self._handlers:
+            try:
+                _ = each.arguments
+            except (NameError, TypeError) as error:
+                raise HandlersNotImportable(f"{error} No message is consumed until then.") from error
         self._loaded = True
 
 
@@ -146,9 +175,11 @@ registry = Registry()
 def handler(event_type: str, *, topic: str | None = None, group: str | None = None) -> Callable[[Function], Function]:
     """Register the decorated function as a handler of an event type.
 
-    The function takes one :class:`~django_outbox.events.Event` and runs in the transaction that
-    marks the message consumed. Several handlers of one type run in the order of registration, in
-    the same transaction. A coroutine function is awaited.
+    The function takes one argument. Without an annotation, or annotated as
+    :class:`~django_outbox.events.Event`, it is the event; annotated as a dataclass, a pydantic model
+    or another type that JSON can be turned into, it is the payload as that type. With two arguments it
+    takes both. It runs in the transaction that marks the message consumed. Several handlers of one
+    type run in the order of registration, in the same transaction. A coroutine function is awaited.
 
     Args:
         event_type: such as ``"order.created"``.
@@ -177,12 +208,7 @@ def _require_handler(function: Any) -> None:
         raise TypeError(f"@handler decorates a function, not {function!r}.")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise TypeError(f"A handler must not yield, or nothing in it would run: {function!r}.")
-    try:
-        inspect.signature(function).bind(None)
-    except TypeError:
-        raise TypeError(f"A handler takes one argument, the event: {function!r}.") from None
-    except ValueError:
-        pass  # some functions written in C do not tell
+    required_parameters(function)
 
 
 async def _wait_for(result: Awaitable[Any]) -> None:

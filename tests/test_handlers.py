@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import functools
 import importlib
+import re
 import sys
 import uuid
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pydantic
 import pytest
 from django.conf import settings as django_settings
 from django.db import transaction
@@ -17,7 +20,7 @@ from django.test import override_settings
 
 from django_outbox import Event, handler, publish
 from django_outbox import handlers as handlers_module
-from django_outbox.exceptions import HandlersNotImportable
+from django_outbox.exceptions import HandlersNotImportable, PayloadMismatch
 from django_outbox.handlers import Handler, Registry
 from tests.app.models import Effect
 from tests.outbox import Pipeline, statuses
@@ -236,6 +239,186 @@ def test_functions_that_only_share_a_name_all_run(registry: Registry) -> None:
     assert ran == ["factory 1", "factory 2", "underscore 1", "underscore 2", "wrapper 1", "wrapper 2"]
 
 
+# What they are called with
+
+
+@dataclass
+class Order:
+    id: int
+    name: str = "tent"
+
+
+class OrderModel(pydantic.BaseModel):
+    id: int
+
+
+def called(function: Callable[..., Any], event: Event = EVENT) -> list[Any]:
+    """What a handler with this signature is called with."""
+    got: list[Any] = []
+
+    @functools.wraps(function)
+    def keep(*arguments: Any) -> None:
+        got.extend(arguments)
+
+    Handler("order.created", keep, None, None)(event)
+    return got
+
+
+def with_payload(payload: Any) -> Event:
+    return Event(type="order.created", payload=payload)
+
+
+def test_handler_without_annotation_gets_the_event(registry: Registry) -> None:
+    for function in (lambda event: None, lambda event, other=1: None, lambda *args: None):
+        assert called(function) == [EVENT]
+
+
+def test_annotation_says_what_a_handler_gets(registry: Registry) -> None:
+    def event(it: Event) -> None: ...
+    def anything(it: Any) -> None: ...
+    def order(it: Order) -> None: ...
+    def model(it: OrderModel) -> None: ...
+    def several(it: list[Order]) -> None: ...
+    def plain(it: dict[str, int]) -> None: ...
+    def optional(it: Order | None = None) -> None: ...
+    def number(it: int) -> None: ...
+
+    assert called(event) == called(anything) == [EVENT]
+    assert called(order) == called(optional) == [Order(1)]
+    assert called(model) == [OrderModel(id=1)]
+    assert called(several, with_payload([{"id": 1}, {"id": 2}])) == [[Order(1), Order(2)]]
+    assert called(plain) == [{"id": 1}]
+    assert called(number, with_payload(7)) == [7]
+
+
+def test_handler_with_two_arguments_gets_both_in_any_order(registry: Registry) -> None:
+    def event_first(event: Event, order: Order) -> None: ...
+    def order_first(order: OrderModel, event: Event) -> None: ...
+    def as_it_is(event: Event, payload: Any) -> None: ...
+
+    assert called(event_first) == [EVENT, Order(1)]
+    assert called(order_first) == [OrderModel(id=1), EVENT]
+    assert called(as_it_is) == [EVENT, {"id": 1}]
+
+
+def test_coroutines_methods_partials_and_instances_get_the_payload_too(registry: Registry) -> None:
+    got = []
+
+    class Service:
+        def method(self, order: Order) -> None:
+            got.append(order)
+
+        async def __call__(self, order: Order, event: Event) -> None:
+            got.append(order)
+
+    async def coroutine(more: int, order: Order) -> None:
+        got.append(order)
+
+    for each in (Service().method, Service(), functools.partial(coroutine, 1), careful(Service().method)):
+        handler("order.created")(each)
+    run(registry)
+    assert got == [Order(1)] * 4
+
+
+def test_payload_that_does_not_fit_is_named_with_its_field_and_without_its_value(registry: Registry) -> None:
+    def takes(orders: list[Order]) -> None: ...
+
+    with pytest.raises(PayloadMismatch) as error:
+        called(takes, with_payload([{"id": 1}, {"id": "s3cr3t"}]))
+    assert str(error.value) == "The payload is no list[Order]: [1].id: expected int, found str"
+    assert (error.value.__cause__, error.value.__context__) == (None, None)
+
+
+def test_handler_runs_neither_before_nor_after_a_payload_that_does_not_fit(registry: Registry) -> None:
+    ran = []
+
+    @handler("order.created")
+    def takes(order: OrderModel) -> None:
+        ran.append(order)
+
+    with pytest.raises(PayloadMismatch, match=r"The payload is no OrderModel: id: Field required"):
+        run(registry, Event(type="order.created", payload={}))
+    assert ran == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_payload_that_does_not_fit_counts_as_a_failure_and_the_row_says_why() -> None:
+    from django_outbox.models import OutboxMessage
+
+    def takes(order: Order) -> None: ...
+
+    pipeline = Pipeline()
+    pipeline.on("order.created", takes)
+    with transaction.atomic():
+        publish("order.created", {"name": "s3cr3t"})
+    batch = pipeline.turn()
+    message = OutboxMessage.objects.get()
+    assert (batch.failed, message.status, message.retry_count) == (1, "pending", 1)
+    assert message.last_error == (
+        "django_outbox.exceptions.PayloadMismatch: The payload is no Order: id: missing, expected int"
+    )
+
+
+def test_annotations_are_read_when_the_handler_is_registered_and_not_for_each_event(
+    registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @handler("order.created")
+    def takes(order: Order, event: Event) -> None: ...
+
+    monkeypatch.delattr("inspect.signature")
+    monkeypatch.delattr("typing.get_type_hints")
+    assert run(registry) == ["takes"]
+
+
+def test_payload_type_may_be_defined_below_the_handler(registry: Registry, make_app: MakeApp) -> None:
+    app = make_app(
+        "from dataclasses import dataclass\n"
+        "@handler('order.created')\n"
+        "def takes(order: 'Order'): Order.seen.append(order.item.id)\n"
+        "@dataclass\n"
+        "class Order:\n"
+        "    item: 'Item'\n"
+        "@dataclass\n"
+        "class Item:\n"
+        "    id: int\n"
+        "Order.seen = []\n"
+    )
+    with installed(app):
+        registry.load()
+    run(registry, Event(type="order.created", payload={"item": {"id": 7}}))
+    assert sys.modules[f"{app}.handlers"].Order.seen == [7]
+
+
+def test_event_may_be_imported_for_type_checkers_only(registry: Registry, make_app: MakeApp) -> None:
+    app = make_app("@handler('order.created')\ndef takes(event: 'Event') -> 'Nothing': assert event.id == '17'\n")
+    with installed(app):
+        registry.load()
+    assert run(registry) == ["takes"]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "@handler('order.created')\ndef takes(order: 'Order'): pass",
+        "import dataclasses\n@dataclasses.dataclass\nclass Big:\n    it: 'Order'\n"
+        "@handler('order.created')\ndef takes(big: Big): pass",
+        "import pydantic\nclass Big(pydantic.BaseModel):\n    it: 'Order'\n"
+        "@handler('order.created')\ndef takes(big: Big): pass",
+    ],
+)
+def test_annotation_that_cannot_be_resolved_is_named_before_any_message_is_consumed(
+    registry: Registry, make_app: MakeApp, source: str
+) -> None:
+    app = make_app(source)
+    with installed(app), pytest.raises(HandlersNotImportable) as error:
+        registry.load()
+    text = str(error.value)
+    assert re.match(
+        rf"{app}\.handlers\.takes takes (Order|Big), which cannot be resolved \(.*'Order'.*\)\. ", text, re.S
+    )
+    assert "Define it in its module, or import it there, and not only for type checkers (TYPE_CHECKING)." in text
+
+
 # Async
 
 
@@ -388,6 +571,18 @@ async def async_generator(event: Event) -> Any:
     yield
 
 
+def takes_two_events(event: Event, other: Event) -> None: ...
+
+
+def takes_two_payloads(order: Order, other: Order) -> None: ...
+
+
+def takes_half(event: Event, other) -> None: ...  # type: ignore[no-untyped-def]
+
+
+def takes_bytes(payload: bytes) -> None: ...
+
+
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
@@ -396,8 +591,14 @@ async def async_generator(event: Event) -> Any:
         (generator, "must not yield"),
         (async_generator, "must not yield"),
         (lambda: None, "takes one argument, the event"),
-        (lambda event, other: None, "takes one argument, the event"),
+        (lambda event, other: None, "says by annotations which is which"),
+        (lambda event, other, third: None, "takes one argument, the event or its payload, or both"),
         (lambda *, event: None, "takes one argument, the event"),
+        (lambda event, *, other: None, "takes one argument, the event"),
+        (takes_two_events, "says by annotations which is which"),
+        (takes_two_payloads, "says by annotations which is which"),
+        (takes_half, "says by annotations which is which"),
+        (takes_bytes, "takes the event or its payload: .* bytes is no type for a payload"),
     ],
 )
 def test_what_can_never_handle_an_event_is_refused_at_once(registry: Registry, function: Any, reason: str) -> None:

@@ -1,0 +1,523 @@
+"""Payloads become what a project's types say, or it is told which field does not fit, and never its value."""
+
+from __future__ import annotations
+
+import collections.abc
+import dataclasses
+import json
+import subprocess
+import sys
+import typing
+from contextlib import suppress
+from dataclasses import InitVar, dataclass, field
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
+from enum import Enum, IntEnum
+from typing import Annotated, Any, ClassVar, Literal, NewType, Optional, Union
+from uuid import UUID
+
+import pydantic
+import pytest
+from django.core.serializers.json import DjangoJSONEncoder
+from django.db import models
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic.dataclasses import dataclass as pydantic_dataclass
+
+from django_outbox.converters import Misfit
+from django_outbox.payloads import converter, name_of
+
+SECRET = "s3cr3t"
+AN_ID = "018f4d9e-7c1b-7000-8000-0123456789ab"
+
+
+class Colour(Enum):
+    RED = "red"
+    BLUE = "blue"
+
+
+class Size(IntEnum):
+    SMALL = 1
+    LARGE = 2
+
+
+class Status(models.TextChoices):
+    OPEN = "o", "Open"
+
+
+class Lenient(Enum):
+    YES = "yes"
+
+    @classmethod
+    def _missing_(cls, value: object) -> Lenient | None:
+        return cls.YES if str(value).lower() == "yes" else None
+
+
+OrderId = NewType("OrderId", int)
+
+
+@dataclass
+class Item:
+    name: str
+    price: Decimal
+    colour: Colour | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Order:
+    id: OrderId
+    items: list[Item]
+    note: str = ""
+    tags: set[str] = field(default_factory=set)
+    placed: datetime | None = None
+
+
+@dataclass
+class Tree:
+    value: int
+    children: list[Tree] = field(default_factory=list)
+
+
+@dataclass
+class Special:
+    kind: ClassVar[str] = "special"
+    factor: InitVar[int]
+    value: int
+    label: InitVar[str] = "none"
+    product: int = field(init=False)
+    seen: list[str] = field(default_factory=list, init=False)
+
+    def __post_init__(self, factor: int, label: str) -> None:
+        self.product = self.value * factor
+        self.seen.append(label)
+
+
+@dataclass
+class Positive:
+    value: int
+
+    def __post_init__(self) -> None:
+        if self.value < 0:
+            raise ValueError("the value must not be negative")
+
+
+@dataclass
+class Card:
+    kind: Literal["card"]
+    number: str
+
+
+@dataclass
+class Transfer:
+    kind: Literal["transfer"]
+    iban: str
+
+
+@dataclass
+class Paid:
+    by: Card | Transfer
+
+
+class ItemModel(pydantic.BaseModel):
+    name: str
+    price: Decimal
+
+
+class OrderModel(pydantic.BaseModel):
+    id: int
+    items: list[ItemModel]
+    placed: datetime | None = None
+
+    @pydantic.field_validator("id")
+    @classmethod
+    def _positive(cls, value: int) -> int:
+        if value < 0:
+            raise ValueError("must not be negative")
+        return value
+
+
+class StrictModel(pydantic.BaseModel):
+    model_config = pydantic.ConfigDict(strict=True)
+
+    at: datetime
+    id: UUID
+
+
+@pydantic_dataclass
+class PydanticItem:
+    name: str
+    price: Decimal
+
+
+@dataclass
+class Mixed:
+    order: OrderModel
+    more: list[PydanticItem]
+
+
+class CardModel(pydantic.BaseModel):
+    kind: Literal["card"]
+
+
+class TransferModel(pydantic.BaseModel):
+    kind: Literal["transfer"]
+
+
+Discriminated = Annotated[CardModel | TransferModel, pydantic.Field(discriminator="kind")]
+
+
+def convert(annotation: Any, value: Any) -> Any:
+    return converter(annotation)(value)
+
+
+def misfit(annotation: Any, value: Any) -> str:
+    with pytest.raises(Misfit) as error:
+        convert(annotation, value)
+    return str(error.value)
+
+
+# Single values
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "result"),
+    [
+        (str, "", ""),
+        (int, 10**40, 10**40),
+        (bool, False, False),
+        (float, 1.5, 1.5),
+        (float, 2, 2.0),
+        (Any, {"a": [1]}, {"a": [1]}),
+        (object, None, None),
+        (type(None), None, None),
+        (Decimal, "1.10", Decimal("1.10")),
+        (Decimal, 0.1, Decimal("0.1")),
+        (Decimal, 7, Decimal(7)),
+        (datetime, "2026-01-02T03:04:05.678Z", datetime(2026, 1, 2, 3, 4, 5, 678000, UTC)),
+        (datetime, "2026-01-02T03:04:05", datetime(2026, 1, 2, 3, 4, 5)),  # noqa: DTZ001
+        (date, "2026-01-02", date(2026, 1, 2)),
+        (time, "03:04:05", time(3, 4, 5)),
+        (timedelta, "P1DT02H03M04S", timedelta(days=1, hours=2, minutes=3, seconds=4)),
+        (UUID, AN_ID, UUID(AN_ID)),
+        (Colour, "red", Colour.RED),
+        (Size, 2, Size.LARGE),
+        (Status, "o", Status.OPEN),
+        (Lenient, "YES", Lenient.YES),
+        (Literal["a", 1, None], 1, 1),
+        (Literal["a", 1, None], None, None),
+        (OrderId, 7, 7),
+        (Annotated[int, "a remark"], 7, 7),
+        (list, [1, "a"], [1, "a"]),
+        (list[int], [1, 2], [1, 2]),
+        (typing.List[int], [1], [1]),  # noqa: UP006
+        (collections.abc.Sequence[int], [1], [1]),
+        (set[str], ["a", "a"], {"a"}),
+        (frozenset[int], [1], frozenset({1})),
+        (tuple[int, ...], [1, 2], (1, 2)),
+        (tuple, [1, "a"], (1, "a")),
+        (tuple[int, str], [1, "a"], (1, "a")),
+        (dict, {"a": 1}, {"a": 1}),
+        (dict[str, Decimal], {"a": "1"}, {"a": Decimal(1)}),
+        (dict[int, str], {"7": "a"}, {7: "a"}),
+        (dict[UUID, int], {AN_ID: 1}, {UUID(AN_ID): 1}),
+        (collections.abc.Mapping[str, int], {"a": 1}, {"a": 1}),
+        (int | None, None, None),
+        (Optional[int], 1, 1),  # noqa: UP045
+        (Union[int, str], "1", "1"),  # noqa: UP007
+        (float | int, 1, 1.0),
+        (date | datetime, "2026-01-02T03:04:05Z", datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)),
+    ],
+)
+def test_value_becomes_what_its_type_says(annotation: Any, value: Any, result: Any) -> None:
+    converted = convert(annotation, value)
+    assert converted == result
+    assert type(converted) is type(result)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "reason"),
+    [
+        (str, 1, "expected str, found int"),
+        (int, True, "expected int, found bool"),
+        (int, 1.0, "expected int, found float"),
+        (int, "1", "expected int, found str"),
+        (bool, 1, "expected bool, found int"),
+        (float, True, "expected float, found bool"),
+        (float, 10**400, "expected float, found an int too large for one"),
+        (type(None), 1, "expected None, found int"),
+        (Decimal, True, "expected Decimal, found bool"),
+        (Decimal, SECRET, "expected Decimal, found str that is no number"),
+        (Decimal, "Infinity", "expected Decimal, found str that is no number"),
+        (datetime, 1, "expected datetime as text, found int"),
+        (datetime, SECRET, "expected datetime, found text that is none"),
+        (datetime, "2026-01-02", "expected datetime, found text that is none"),
+        (date, "2026-02-30", "expected date, found text that is none"),
+        (time, "25:00", "expected time, found text that is none"),
+        (timedelta, SECRET, "expected timedelta, found text that is none"),
+        (timedelta, "P9999999999999D", "expected timedelta, found text that is none"),
+        (UUID, SECRET, "expected UUID, found text that is none"),
+        (Colour, SECRET, "expected Colour ('red', 'blue'), found another str"),
+        (Colour, None, "expected Colour ('red', 'blue'), found None"),
+        (Size, True, "expected Size (1, 2), found bool"),
+        (Literal["a", "b"], SECRET, "expected Literal['a', 'b'], found another str"),
+        (Literal[1], True, "expected Literal[1], found bool"),
+        (Literal["a"], ["a"], "expected Literal['a'], found list"),
+        (list[int], {}, "expected list, found dict"),
+        (list[int], [1, SECRET], "[1]: expected int, found str"),
+        (set[str], ["a", None], "[1]: expected str, found None"),
+        (set, [[]], "expected what a set can hold, found a list or a dict in it"),
+        (tuple[int, str], [1], "expected a list of 2, found one of 1"),
+        (tuple[int, str], [1, 2], "[1]: expected str, found int"),
+        (tuple[int, str], "ab", "expected list, found str"),
+        (dict[str, int], [], "expected dict, found list"),
+        (dict[str, list[int]], {"a b": [1, None]}, "['a b'][1]: expected int, found None"),
+        (dict[int, int], {"x": 1}, "['x']: expected int, found text that is none"),
+        (int | None, SECRET, "expected int | None, found str"),
+        (int | str, [], "expected int | str, found list"),
+        (list[int] | int, ["x"], "[0]: expected int, found str"),
+    ],
+)
+def test_what_does_not_fit_is_told_by_place_and_type(annotation: Any, value: Any, reason: str) -> None:
+    assert misfit(annotation, value) == reason
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+        lambda children: st.lists(children) | st.dictionaries(st.text(), children),
+        max_leaves=5,
+    )
+)
+def test_no_json_at_all_brings_another_error_than_a_misfit(value: Any) -> None:
+    for annotation in (Order, Tree, Paid, dict[int, set], tuple[Size, Colour], OrderModel, Mixed, Decimal | timedelta):
+        with suppress(Misfit):
+            convert(annotation, value)
+
+
+# Dataclasses
+
+
+def test_nested_dataclasses_are_made() -> None:
+    payload = {
+        "id": 7,
+        "items": [{"name": "tent", "price": "12.50", "colour": "blue"}, {"name": "peg", "price": 1}],
+        "tags": ["new"],
+        "placed": "2026-01-02T03:04:05Z",
+    }
+    assert convert(Order, payload) == Order(
+        id=OrderId(7),
+        items=[Item("tent", Decimal("12.50"), Colour.BLUE), Item("peg", Decimal(1))],
+        tags={"new"},
+        placed=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC),
+    )
+
+
+def test_what_django_writes_as_json_is_read_back() -> None:
+    @dataclass
+    class All:
+        at: datetime
+        on: date
+        daily: time
+        lasts: timedelta
+        costs: Decimal
+        id: UUID
+
+    everything = All(
+        datetime(2026, 1, 2, 3, 4, 5, 678000, UTC),
+        date(2026, 1, 2),
+        time(3, 4, 5),
+        timedelta(days=-1, seconds=3, microseconds=5),
+        Decimal("1.10"),
+        UUID(AN_ID),
+    )
+    All.__annotations__ = {each.name: type(getattr(everything, each.name)) for each in dataclasses.fields(All)}
+    assert convert(All, json.loads(json.dumps(vars(everything), cls=DjangoJSONEncoder))) == everything
+
+
+def test_unknown_fields_are_ignored_since_publishers_may_add_some() -> None:
+    assert convert(Item, {"name": "tent", "price": 1, "weight": 7, "self": 1}) == Item("tent", Decimal(1))
+
+
+def test_missing_fields_take_their_default() -> None:
+    order = convert(Order, {"id": 1, "items": []})
+    assert (order.note, order.tags, order.placed) == ("", set(), None)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "reason"),
+    [
+        (Order, [], "expected Order, found list"),
+        (Order, None, "expected Order, found None"),
+        (Order, {"items": []}, "id: missing, expected int"),
+        (Order, {"id": 1, "items": None}, "items: expected list, found None"),
+        (
+            Order,
+            {"id": 1, "items": [{"name": "a", "price": 1}, {"name": "b", "price": SECRET}]},
+            "items[1].price: expected Decimal, found str that is no number",
+        ),
+        (Order, {"id": 1, "items": [{"name": "a"}]}, "items[0].price: missing, expected Decimal"),
+        (Order, {"id": 1, "items": [], "note": None}, "note: expected str, found None"),
+        (list[Item], [{"name": 1, "price": 1}], "[0].name: expected str, found int"),
+        (dict[str, Item], {SECRET[:1]: {"price": 1}}, "['s'].name: missing, expected str"),
+        (
+            Tree,
+            {"value": 1, "children": [{"value": 2, "children": [{"value": "x"}]}]},
+            "children[0].children[0].value: expected int, found str",
+        ),
+        (list[Positive], [{"value": -7}], "[0]: the value must not be negative"),
+        (Item | None, {"name": "a", "price": None}, "price: expected Decimal, found None"),
+        (
+            Paid,
+            {"by": {"kind": "card", "number": 4}},
+            "by: expected Card | Transfer, found dict (as Card: number: expected str, found int; "
+            "as Transfer: kind: expected Literal['transfer'], found another str)",
+        ),
+        (Paid, {"by": SECRET}, "by: expected Card | Transfer, found str"),
+    ],
+)
+def test_field_that_does_not_fit_is_named_by_its_path(annotation: Any, value: Any, reason: str) -> None:
+    assert misfit(annotation, value) == reason
+
+
+def test_dataclass_may_hold_itself() -> None:
+    tree = convert(Tree, {"value": 1, "children": [{"value": 2}, {"value": 3, "children": [{"value": 4}]}]})
+    assert tree == Tree(1, [Tree(2), Tree(3, [Tree(4)])])
+
+
+def test_the_member_of_a_union_that_fits_is_made() -> None:
+    assert convert(Paid, {"by": {"kind": "transfer", "iban": "x"}}) == Paid(Transfer("transfer", "x"))
+
+
+def test_fields_that_are_not_given_to_init_are_left_to_the_class() -> None:
+    special = convert(Special, {"factor": 3, "value": 2, "label": "here", "product": 99, "seen": ["x"], "kind": "y"})
+    assert (special.value, special.product, special.seen, special.kind) == (2, 6, ["here"], "special")
+    assert misfit(Special, {"value": 2}) == "factor: missing, expected int"
+    assert misfit(Special, {"value": 2, "factor": "x"}) == "factor: expected int, found str"
+
+
+def test_types_are_looked_at_once_and_not_for_each_payload(monkeypatch: pytest.MonkeyPatch) -> None:
+    convert_order = converter(Order)
+    for name in ("get_type_hints", "get_origin", "get_args"):
+        monkeypatch.delattr(typing, name)
+    assert convert_order({"id": 1, "items": [{"name": "a", "price": 1}]}).items[0].name == "a"
+
+
+@dataclass
+class HoldsSomethingElse:
+    files: list[bytes]
+
+
+@dataclass
+class HoldsUnknown:
+    it: NoSuchType  # type: ignore[name-defined]  # noqa: F821
+
+
+@pytest.mark.parametrize(
+    ("annotation", "named"),
+    [
+        (bytes, "bytes"),
+        (HoldsSomethingElse, "bytes"),
+        (object(), "object"),
+        (typing.TypeVar("T"), "T"),
+        (type[int], r"type\[int\]"),
+        (dict[str, complex], "complex"),
+    ],
+)
+def test_type_that_json_cannot_become_is_refused_at_once(annotation: Any, named: str) -> None:
+    with pytest.raises(TypeError, match=rf"{named}.* is no type for a payload: take a dataclass"):
+        converter(annotation)
+
+
+def test_type_that_is_not_defined_is_a_name_error() -> None:
+    with pytest.raises(NameError, match="NoSuchType"):
+        converter(HoldsUnknown)
+
+
+@pytest.mark.parametrize(
+    ("annotation", "name"),
+    [
+        (Order, "Order"),
+        (list[Order], "list[Order]"),
+        (Optional[Order], "Order | None"),  # noqa: UP045
+        (dict[str, tuple[int, ...]], "dict[str, tuple[int, ...]]"),
+        (Literal["a", 1], "Literal['a', 1]"),
+        (Any, "Any"),
+        (OrderModel | Item, "OrderModel | Item"),
+    ],
+)
+def test_types_are_named_as_people_write_them(annotation: Any, name: str) -> None:
+    assert name_of(annotation) == name
+
+
+# Pydantic
+
+
+def test_pydantic_makes_its_own_types() -> None:
+    payload = {"id": 7, "items": [{"name": "tent", "price": "12.50"}], "placed": "2026-01-02T03:04:05Z"}
+    order = convert(OrderModel, payload)
+    assert type(order) is OrderModel
+    assert order.items == [ItemModel(name="tent", price=Decimal("12.50"))]
+    assert convert(list[PydanticItem], [{"name": "peg", "price": 1}]) == [PydanticItem("peg", Decimal(1))]
+    assert convert(OrderModel | None, None) is None
+    assert type(convert(Discriminated, {"kind": "transfer"})) is TransferModel
+
+
+def test_strict_pydantic_model_takes_as_text_what_json_has_as_text_only() -> None:
+    made = convert(StrictModel, {"at": "2026-01-02T03:04:05Z", "id": AN_ID})
+    assert made == StrictModel(at=datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC), id=UUID(AN_ID))
+
+
+def test_pydantic_types_may_be_fields_of_a_dataclass() -> None:
+    mixed = convert(Mixed, {"order": {"id": 1, "items": []}, "more": [{"name": "a", "price": 1}]})
+    assert mixed == Mixed(OrderModel(id=1, items=[]), [PydanticItem("a", Decimal(1))])
+    assert misfit(Mixed, {"order": {"id": 1, "items": [{"name": "a"}]}, "more": []}) == (
+        "order.items[0].price: Field required"
+    )
+
+
+@pytest.mark.parametrize(
+    ("annotation", "value", "reason"),
+    [
+        (OrderModel, SECRET, "Input should be an object, found str"),
+        (OrderModel, {"items": []}, "id: Field required"),
+        (
+            OrderModel,
+            {"id": 1, "items": [{"name": "a", "price": 1}, {"name": "b", "price": SECRET}]},
+            "items[1].price: Input should be a valid decimal, found str",
+        ),
+        (OrderModel, {"id": SECRET, "items": SECRET}, "id: Input should be a valid integer"),
+        (OrderModel, {"id": -1, "items": []}, "id: Value error, must not be negative, found int"),
+        (StrictModel, {"at": "2026-01-02T03:04:05Z", "id": SECRET}, "id: Input should be a valid UUID, found str"),
+        (Discriminated, {"kind": SECRET}, "its tag is none that is known, found dict"),
+        (list[PydanticItem], [{"name": 5, "price": 1}], "[0].name: Input should be a valid string, found int"),
+    ],
+)
+def test_what_pydantic_refuses_is_told_by_place_and_type(annotation: Any, value: Any, reason: str) -> None:
+    assert misfit(annotation, value).startswith(reason)
+
+
+def test_further_faults_that_pydantic_found_are_counted() -> None:
+    assert misfit(OrderModel, {}).endswith(" (and 1 more)")
+
+
+@pytest.mark.parametrize("annotation", [Order, OrderModel, Mixed, Paid, Discriminated, list[PydanticItem], StrictModel])
+def test_no_value_of_a_payload_is_ever_shown(annotation: Any) -> None:
+    values = [SECRET, [SECRET], {"id": SECRET, "kind": SECRET, "items": [SECRET], "by": {"kind": SECRET}, "at": SECRET}]
+    for value in values:
+        with pytest.raises(Misfit) as error:
+            convert(annotation, value)
+        shown: BaseException | None = error.value
+        while shown is not None:
+            assert SECRET not in str(shown)
+            shown = shown.__cause__ or shown.__context__
+
+
+def test_pydantic_is_not_imported_unless_a_type_of_it_is_used() -> None:
+    program = (
+        "import sys, dataclasses\n"
+        "sys.modules['pydantic'] = None  # as if it were not installed\n"
+        "from django_outbox.payloads import converter\n"
+        "A = dataclasses.make_dataclass('A', [('x', 'list[int]')])\n"
+        "assert converter(A)({'x': [1]}).x == [1]\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True)

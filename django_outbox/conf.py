@@ -50,6 +50,7 @@ class OutboxSettings:
         "WIRE_FORMAT",
         "MAX_RETRY",
         "MAX_DELIVERIES",
+        "HANDLER_TIMEOUT",
         "ORDERING",
         "ON_DEAD",
         "UNKNOWN_EVENT",
@@ -134,6 +135,13 @@ class OutboxSettings:
         return self._count("MAX_DELIVERIES", 5)
 
     @property
+    def handler_timeout(self) -> float | None:
+        """Seconds after which a handler that still runs ends its process; None: never."""
+        if self.raw.get("HANDLER_TIMEOUT") is None:
+            return None
+        return self._seconds("HANDLER_TIMEOUT", 0, or_else=" (or None)")
+
+    @property
     def ordering(self) -> Literal["key", "none"]:
         return cast(Literal["key", "none"], self._choice("ORDERING", "key", "none"))
 
@@ -203,12 +211,12 @@ class OutboxSettings:
             raise _wrong(key, value, f"a whole number from 1 to {LARGEST_COUNT}")
         return value
 
-    def _seconds(self, key: str, default: float) -> float:
+    def _seconds(self, key: str, default: float, *, or_else: str = "") -> float:
         value = self.raw.get(key, default)
         if not isinstance(value, (int, float)) or isinstance(value, bool):
-            raise _wrong(key, value, "a number of seconds")
+            raise _wrong(key, value, f"a number of seconds{or_else}")
         if not 0 < value <= LONGEST_WAIT.total_seconds():
-            raise _wrong(key, value, "a number of seconds above 0, of a day at most")
+            raise _wrong(key, value, f"a number of seconds above 0, of a day at most{or_else}")
         return float(value)
 
 

@@ -17,6 +17,7 @@ from django.utils.module_loading import module_has_submodule
 
 from django_outbox.arguments import Arguments, arguments_of, required_parameters
 from django_outbox.conf import settings
+from django_outbox.deadline import call_within
 from django_outbox.events import Event
 from django_outbox.exceptions import HandlersNotImportable
 
@@ -52,11 +53,18 @@ class Handler:
         return arguments_of(self.function)
 
     def __call__(self, event: Event) -> None:
-        """Run the function.
+        """Run the function, within ``HANDLER_TIMEOUT``: a process in which it runs longer is ended.
 
         Raises:
             PayloadMismatch: if the payload is not of the type that the function wants.
         """
+        timeout = settings.handler_timeout
+        if timeout is None:
+            self._run(event)
+        else:
+            call_within(timeout, f"handler {self.name} with event {event.id} ({event.type})", self._run, event)
+
+    def _run(self, event: Event) -> None:
         result = self.function(*self.arguments.of(event))
         if inspect.isawaitable(result):
             async_to_sync(_wait_for)(result)

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
+import resource
 import signal
+import threading
 import time
+from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 from django_outbox import Event, Reject, handler
 from tests.app.models import Effect
@@ -48,6 +54,53 @@ def exits(event: Event) -> None:
 def is_killed(event: Event) -> None:
     _effect(event)
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@handler("test.aborts")
+def aborts(event: Event) -> None:
+    """As C code does that gets no memory and cannot go on."""
+    _effect(event)
+    os.abort()
+
+
+@handler("test.exhausts")
+def exhausts(event: Event) -> None:
+    """Take memory, bit by bit, until there is no more."""
+    _effect(event)
+    pages = int(Path("/proc/self/statm").read_text().split()[0])
+    _, hard = limits = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + 2**26, hard))
+    try:
+        hoard: list[Any] = []
+        while True:
+            hoard.append(bytes(2**12))
+            hoard.append([hoard] * 10)
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, limits)
+
+
+@handler("test.sleeps")
+def sleeps(event: Event) -> None:
+    _effect(event)
+    threading.Event().wait()
+
+
+@handler("test.burns")
+def burns(event: Event) -> None:
+    """Keep the interpreter from all other threads, for longer than anybody lives."""
+    _effect(event)
+    re.match("(a+)+$", "a" * 64 + "b")
+
+
+@dataclass
+class Parcel:
+    name: str
+    weights: list[Decimal] = field(default_factory=list)
+
+
+@handler("test.typed")
+async def typed(parcel: Parcel, event: Event) -> None:
+    await Effect.objects.acreate(name=f"{parcel.name} {sum(parcel.weights)}", event_id=event.id)
 
 
 @handler("test.waits")

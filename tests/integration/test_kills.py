@@ -50,7 +50,10 @@ def test_relays_and_consumers_that_are_killed_lose_nothing_and_do_nothing_twice(
         assert of_key == sorted(of_key)
 
 
-@pytest.mark.parametrize(("event_type", "ending"), [("test.exits", 7), ("test.is_killed", -signal.SIGKILL)])
+@pytest.mark.parametrize(
+    ("event_type", "ending"),
+    [("test.exits", 7), ("test.is_killed", -signal.SIGKILL), ("test.aborts", -signal.SIGABRT)],
+)
 def test_a_message_that_takes_its_process_down_is_dead_after_max_deliveries(
     event_type: str,
     ending: int,
@@ -74,6 +77,54 @@ def test_a_message_that_takes_its_process_down_is_dead_after_max_deliveries(
     assert effects() == ["test.effect neighbour"]
     dead = OutboxMessage.objects.get(status="dead")
     assert dead.last_error.startswith("It took its process down 2 times (MAX_DELIVERIES)")
+
+
+@pytest.mark.parametrize("event_type", ["test.sleeps", "test.burns"])
+def test_a_message_whose_handler_never_ends_is_dead_after_max_deliveries(
+    event_type: str,
+    send: Any,
+    relay: Start,
+    consumer: Start,
+    counts: Any,
+    effects: Any,
+) -> None:
+    message = send(event_type, key="a")
+    send("test.effect", "neighbour", key="b")
+    assert relay("--drain").wait() == 0
+    env = {"OUTBOX_MAX_DELIVERIES": "2", "OUTBOX_HANDLER_TIMEOUT": "3"}
+
+    commands = []
+    for _ in range(2):
+        commands.append(consumer(env=env))
+        assert commands[-1].wait(60) == 1
+    last = consumer(env=env)
+    wait_until(lambda: counts() == {"dead": 1, "consumed": 1}, 60)
+
+    for command in commands:
+        assert (
+            f'OUTBOX["HANDLER_TIMEOUT"] ended the process: handler tests.app.handlers.{event_type.partition(".")[2]} '
+            f"with event {message.event_id} ({event_type}) took longer than 3 s."
+        ) in command.output
+    assert last.stop() == 0
+    assert effects() == ["test.effect neighbour"]
+    dead = OutboxMessage.objects.get(status="dead")
+    assert dead.last_error.startswith("It took its process down 2 times (MAX_DELIVERIES)")
+
+
+def test_a_handler_that_finds_no_memory_left_has_failed_and_nothing_more(
+    send: Any, relay: Start, consumer: Start, counts: Any, effects: Any
+) -> None:
+    send("test.exhausts", key="a", max_retry=1)
+    send("test.effect", "neighbour", key="b")
+    assert relay("--drain").wait() == 0
+    command = consumer()
+    wait_until(lambda: counts() == {"dead": 1, "consumed": 1}, 60)
+
+    assert command.stop() == 0
+    assert effects() == ["test.effect neighbour"]
+    dead = OutboxMessage.objects.get(status="dead")
+    assert dead.last_error.startswith("MemoryError")
+    assert dead.retry_count == 1
 
 
 def test_a_broker_that_is_not_there_yet_harms_no_message(

@@ -184,3 +184,20 @@ def test_an_envelope_goes_the_whole_way(send: Any, relay: Start, consumer: Start
     consumed(1)
 
     assert Effect.objects.get().name == "test.effect {'a': 'Zoë'}"
+
+
+def test_an_async_handler_gets_its_payload_as_the_type_that_it_names(
+    send: Any, relay: Start, consumer: Start, counts: Any, effects: Any
+) -> None:
+    relay()
+    consumer()
+    send("test.typed", {"name": "tent", "weights": ["1.5", 2], "added_later": True})
+    send("test.typed", {"name": "peg", "weights": [0.5, "s3cr3t"]}, max_retry=1)
+
+    wait_until(lambda: counts() == {"consumed": 1, "dead": 1}, 60)
+
+    assert effects() == ["tent 3.5"]
+    assert OutboxMessage.objects.get(status="dead").last_error == (
+        "django_outbox.exceptions.PayloadMismatch: The payload is no Parcel: "
+        "weights[1]: expected Decimal, found str that is no number"
+    )

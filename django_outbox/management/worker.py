@@ -16,6 +16,7 @@ from django.db.utils import InterfaceError
 
 from django_outbox.exceptions import OutboxError
 from django_outbox.faults import in_one_line
+from django_outbox.management.reload import CodeWatch, start_anew
 from django_outbox.runner import Stop, stop_on_signals
 
 LEVELS = {0: logging.ERROR, 1: logging.INFO, 2: logging.DEBUG, 3: logging.DEBUG}
@@ -64,6 +65,8 @@ class WorkerCommand(OutboxCommand):
 
     logger: logging.Logger
     title = "Worker"
+    trial = "--help"
+    """An option with which the command loads the project's code and ends, for ``--reload``."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
@@ -72,18 +75,29 @@ class WorkerCommand(OutboxCommand):
             action="store_true",
             help="End when nothing is left to do now, instead of waiting for more.",
         )
+        parser.add_argument(
+            "--reload",
+            action="store_true",
+            help="Start anew when the project's code changes, once the work in hand is finished. For development.",
+        )
 
     @contextmanager
-    def working(self, verbosity: int) -> Iterator[Stop]:
-        """Logs set up, signals caught; logs the end, after all that was logged of a signal."""
+    def working(self, verbosity: int, *, reload: bool = False) -> Iterator[Stop]:
+        """Logs set up, signals caught; logs the end, after all that was logged of a signal.
+
+        With ``reload`` it does not return if the code has changed meanwhile, but starts anew.
+        """
         # On a terminal Django writes to stderr in red, but a log is not an error.
         style = self.stderr.style_func
         self.stderr.style_func = None
         try:
             with logging_to(self.stderr, verbosity):
                 with stop_on_signals(self.logger) as stop:
+                    watch = CodeWatch(stop, self.logger, self.trial) if reload else None
                     yield stop
                 self.logger.info("%s ended.", self.title, extra={"action": "ended"})
+                if watch is not None and watch.changed:
+                    start_anew()
         finally:
             self.stderr.style_func = style
 

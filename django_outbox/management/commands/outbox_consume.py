@@ -10,6 +10,8 @@ from django.core.management.base import CommandParser
 from django_outbox.brokers.base import get_broker
 from django_outbox.conf import LARGEST_COUNT, settings
 from django_outbox.consumer import DEFAULT_BATCH_SIZE, Consumer
+from django_outbox.handlers import registry
+from django_outbox.management.listing import list_handlers
 from django_outbox.management.worker import WorkerCommand, at_least
 
 log = logging.getLogger("django_outbox.consumer")
@@ -23,10 +25,22 @@ class Command(WorkerCommand):
     )
     logger = log
     title = "Consumer"
+    trial = "--list"
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("--group", metavar="G", help="Consumer group (default: CONSUMER_GROUP, else SOURCE).")
+        parser.add_argument(
+            "--list",
+            action="store_true",
+            dest="only_list",
+            help="Print the handlers and which command runs them, and end. Needs no broker and no database.",
+        )
+        parser.add_argument(
+            "--group",
+            metavar="G",
+            help="Consumer group (default: CONSUMER_GROUP, else SOURCE). If handlers name another group than "
+            "that, a consumer of it runs these only; a group that no handler names takes its place.",
+        )
         parser.add_argument(
             "--topics",
             nargs="+",
@@ -49,13 +63,19 @@ class Command(WorkerCommand):
         topics: list[str] | None,
         batch_size: int,
         drain: bool,
+        reload: bool,
+        only_list: bool,
         verbosity: int,
         **options: Any,
     ) -> None:
+        if only_list:
+            registry.load()
+            self.stdout.write(list_handlers(registry, group))
+            return
         self.require_tables(database)
         broker = get_broker(settings.broker)
         consumer = Consumer(broker, using=database, group=group, topics=topics, batch_size=batch_size)
-        with self.working(verbosity) as stop:
+        with self.working(verbosity, reload=reload) as stop:
             log.info(
                 "Consumer of %s from %s in group %s started.",
                 ", ".join(sorted(consumer.topics)),

@@ -64,6 +64,7 @@ class Command(WorkerCommand):
         batch_size: int | None,
         interval: float | None,
         drain: bool,
+        reload: bool,
         create_topics: bool,
         partitions: int | None,
         replication: int | None,
@@ -80,7 +81,7 @@ class Command(WorkerCommand):
             poll_interval=interval,
             create_topics=creator,
         )
-        with self.working(verbosity) as stop:
+        with self.working(verbosity, reload=reload) as stop:
             log.info(
                 "Relay from %s to %s started.",
                 database,

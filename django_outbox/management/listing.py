@@ -1,0 +1,53 @@
+"""What ``outbox_consume --list`` prints: the handlers, and which command runs which of them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from django_outbox.conf import settings
+from django_outbox.consumer import default_topics
+from django_outbox.handlers import Registry
+
+NO_HANDLER = """\
+No handler is registered. Write one in handlers.py of an installed app:
+
+    from django_outbox import Event, handler
+
+    @handler("order.created")
+    def ship(event: Event) -> None:
+        ...
+"""
+
+
+def list_handlers(registry: Registry, group: str | None = None) -> str:
+    """Two tables: all handlers by event type, in the order in which they run, and the consumers that run them.
+
+    Args:
+        registry: of a project, loaded.
+        group: only what a consumer of this group runs; None shows all.
+    """
+    main = settings.consumer_group
+    groups = [group] if group else [main, *sorted(registry.named_groups - {main})]
+    handlers = sorted(
+        (each for name in groups for each in registry.for_group(name)),
+        key=lambda each: each.event_type,
+    )
+    if not handlers:
+        return f"No handler runs in group {group}." if group and registry.named_groups else NO_HANDLER
+    table = [("EVENT TYPE", "TOPIC", "GROUP", "PAYLOAD", "HANDLER")]
+    for each in handlers:
+        own_group = each.group or (main if group is None else group)
+        table.append((each.event_type, each.topic or "any", own_group, each.arguments.payload_type, each.name))
+    commands = [("COMMAND", "GROUP", "HANDLERS", "TOPICS")]
+    for name in groups:
+        command = "outbox_consume" if name == main else f"outbox_consume --group {name}"
+        topics = ", ".join(sorted(default_topics(name, registry)))
+        commands.append((command, name, str(len(registry.for_group(name))), topics))
+    return f"{_columns(table)}\n\n{_columns(commands)}"
+
+
+def _columns(rows: Sequence[Sequence[str]]) -> str:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )

@@ -1,0 +1,118 @@
+"""`outbox_consume --list`: which handlers there are and which command runs them, told without any server."""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+
+from django_outbox import Event
+from django_outbox.handlers import Registry
+from django_outbox.management.listing import list_handlers
+from tests.helpers import ROOT
+from tests.services.process import free_port
+
+
+@dataclass
+class Order:
+    id: int
+
+
+def ship(order: Order) -> None: ...
+
+
+def pack(orders: list[Order], event: Event) -> None: ...
+
+
+def thank(event: Event) -> None: ...
+
+
+def bill(event: Event) -> None: ...
+
+
+@pytest.fixture
+def registry() -> Registry:
+    registry = Registry()
+    registry.register("order.paid", thank, group="mailers")
+    registry.register("order.created", ship)
+    registry.register("order.created", pack, topic="orders")
+    registry.register("order.created", bill, group="tests")
+    return registry
+
+
+def lines(text: str) -> list[str]:
+    return [re.sub("  +", " | ", line) for line in text.splitlines()]
+
+
+def test_handlers_are_listed_by_type_and_in_the_order_in_which_they_run(registry: Registry) -> None:
+    here = __name__
+    assert lines(list_handlers(registry)) == [
+        "EVENT TYPE | TOPIC | GROUP | PAYLOAD | HANDLER",
+        f"order.created | any | tests | Order | {here}.ship",
+        f"order.created | orders | tests | list[Order] | {here}.pack",
+        f"order.created | any | tests | Event | {here}.bill",
+        f"order.paid | any | mailers | Event | {here}.thank",
+        "",
+        "COMMAND | GROUP | HANDLERS | TOPICS",
+        "outbox_consume | tests | 3 | orders, outbox",
+        "outbox_consume --group mailers | mailers | 1 | outbox",
+    ]
+
+
+def test_columns_are_aligned(registry: Registry) -> None:
+    table = list_handlers(registry).partition("\n\n")[0].splitlines()
+    assert len({line.index(__name__) if __name__ in line else line.index("HANDLER") for line in table}) == 1
+    assert not any(line.endswith(" ") for line in table)
+
+
+def test_with_a_group_only_what_its_consumer_runs_is_listed(registry: Registry) -> None:
+    assert lines(list_handlers(registry, "mailers"))[1:] == [
+        f"order.paid | any | mailers | Event | {__name__}.thank",
+        "",
+        "COMMAND | GROUP | HANDLERS | TOPICS",
+        "outbox_consume --group mailers | mailers | 1 | outbox",
+    ]
+    assert lines(list_handlers(registry, "tests-2"))[-1] == (
+        "outbox_consume --group tests-2 | tests-2 | 3 | orders, outbox"
+    )
+
+
+def test_project_without_a_handler_is_told_how_to_write_one() -> None:
+    for group in (None, "mailers"):
+        text = list_handlers(Registry(), group)
+        assert text.startswith("No handler is registered. Write one in handlers.py of an installed app:\n")
+        assert '    @handler("order.created")\n    def ship(event: Event) -> None:\n' in text
+
+
+def test_group_without_a_handler_is_told_so() -> None:
+    registry = Registry()
+    registry.register("order.paid", thank, group="mailers")
+    assert list_handlers(registry, "tests") == "No handler runs in group tests."
+
+
+def test_command_lists_the_handlers_of_all_apps() -> None:
+    out = io.StringIO()
+    call_command("outbox_consume", "--list", stdout=out)
+    assert re.search(r"^test\.typed +any +tests +Parcel +tests\.app\.handlers\.typed$", out.getvalue(), re.M)
+
+
+@pytest.mark.parametrize("database", ["postgres", "mysql"])
+def test_neither_broker_nor_database_is_needed(database: str) -> None:
+    env: dict[str, Any] = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "DATABASE_URL": f"{database}://nobody@127.0.0.1:{free_port()}/nothing",
+        "OUTBOX_BACKEND": "django_outbox.brokers.kafka.KafkaBroker",
+        "KAFKA_URL": f"kafka://127.0.0.1:{free_port()}",
+    }
+    command = [sys.executable, "-m", "django", "outbox_consume", "--list"]
+    listed = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
+    assert "tests.app.handlers.typed" in listed.stdout
+    assert listed.stderr == ""

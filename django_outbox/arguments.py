@@ -118,8 +118,6 @@ def _namespace(function: Callable[..., Any]) -> dict[str, Any]:
     while not hasattr(function, "__globals__"):
         if isinstance(function, functools.partial):
             function = function.func
-        elif hasattr(function, "__func__"):
-            function = function.__func__
         elif isinstance(type(function).__call__, types.FunctionType):
             function = type(function).__call__
         else:

@@ -34,6 +34,7 @@ MakeApp = Callable[[str], str]
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     """An empty registry in the place of the project's."""
+    importlib.import_module("tests.app.handlers")  # or they would register here, and never again in the project's
     registry = Registry()
     monkeypatch.setattr(handlers_module, "registry", registry)
     return registry

@@ -23,6 +23,7 @@ from django.db import models
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+from typing_extensions import TypeAliasType
 
 from django_outbox.converters import Misfit
 from django_outbox.payloads import converter, name_of
@@ -99,6 +100,14 @@ class Positive:
     def __post_init__(self) -> None:
         if self.value < 0:
             raise ValueError("the value must not be negative")
+
+
+@dataclass(init=False)
+class OwnInit:
+    value: int
+
+    def __init__(self, value: int, *args: Any, unit: str = "kg", **kwargs: Any) -> None:
+        self.value, self.unit, self.more = value, unit, (args, kwargs)
 
 
 @dataclass
@@ -207,6 +216,7 @@ def misfit(annotation: Any, value: Any) -> str:
         (Literal["a", 1, None], None, None),
         (OrderId, 7, 7),
         (Annotated[int, "a remark"], 7, 7),
+        (TypeAliasType("Ids", list[OrderId]), [7], [7]),
         (list, [1, "a"], [1, "a"]),
         (list[int], [1, 2], [1, 2]),
         (typing.List[int], [1], [1]),  # noqa: UP006
@@ -393,6 +403,12 @@ def test_fields_that_are_not_given_to_init_are_left_to_the_class() -> None:
     assert (special.value, special.product, special.seen, special.kind) == (2, 6, ["here"], "special")
     assert misfit(Special, {"value": 2}) == "factor: missing, expected int"
     assert misfit(Special, {"value": 2, "factor": "x"}) == "factor: expected int, found str"
+
+
+def test_dataclass_may_have_an_init_of_its_own() -> None:
+    own = convert(OwnInit, {"value": 1, "unit": "g", "args": 2, "kwargs": 3})
+    assert (own.value, own.unit, own.more) == (1, "g", ((), {}))
+    assert misfit(OwnInit, {"value": None}) == "value: expected int, found None"
 
 
 def test_types_are_looked_at_once_and_not_for_each_payload(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.core.management.base import SystemCheckError
 
 from django_outbox import Event
 from django_outbox.handlers import Registry
 from django_outbox.management.listing import list_handlers
 from tests.helpers import ROOT
+from tests.overrides import outbox_settings
 from tests.services.process import free_port
 
 
@@ -116,3 +118,9 @@ def test_neither_broker_nor_database_is_needed(database: str) -> None:
     listed = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, timeout=60, check=True)
     assert "tests.app.handlers.typed" in listed.stdout
     assert listed.stderr == ""
+
+
+@pytest.mark.django_db  # some of Django's checks look at the database
+def test_settings_are_checked_all_the_same() -> None:
+    with outbox_settings(TOPICS="x"), pytest.raises(SystemCheckError, match=r"unknown key 'TOPICS'"):
+        call_command("outbox_consume", "--list", skip_checks=False)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -178,3 +179,12 @@ def test_change_asks_the_worker_to_stop_if_the_code_can_be_loaded(monkeypatch: p
     assert not stop.requested
     assert watch(monkeypatch, stop).changed
     assert stop.requested
+
+
+def test_signal_while_the_code_is_tried_ends_it_for_good(monkeypatch: pytest.MonkeyPatch, stop: Any) -> None:
+    def run(*args: Any, **options: Any) -> subprocess.CompletedProcess[str]:
+        stop.request()
+        return subprocess.CompletedProcess([], 0, "", "")
+
+    monkeypatch.setattr(reload.subprocess, "run", run)
+    assert not watch(monkeypatch, stop).changed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import suppress
 from typing import Any
 
 from django.core.management.base import CommandParser
@@ -10,6 +11,7 @@ from django.core.management.base import CommandParser
 from django_outbox.brokers.base import get_broker
 from django_outbox.conf import LARGEST_COUNT, settings
 from django_outbox.consumer import DEFAULT_BATCH_SIZE, Consumer
+from django_outbox.faults import UNAVAILABLE
 from django_outbox.handlers import registry
 from django_outbox.management.listing import list_handlers
 from django_outbox.management.worker import WorkerCommand, at_least
@@ -54,6 +56,13 @@ class Command(WorkerCommand):
             metavar="N",
             help="Records to read at once, after which the offsets are committed (default: 100).",
         )
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        if options["only_list"] and not options["skip_checks"]:
+            with suppress(*UNAVAILABLE):  # some of Django's checks ask a MySQL server for its version
+                self.check()
+            options["skip_checks"] = True
+        return super().execute(*args, **options)
 
     def handle(
         self,

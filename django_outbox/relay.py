@@ -15,7 +15,6 @@ from django.db.models.functions import Cast
 
 from django_outbox import postgresql, state
 from django_outbox.brokers.base import (
-    MISSING_TOPIC,
     Acknowledged,
     Broker,
     Failed,
@@ -23,6 +22,9 @@ from django_outbox.brokers.base import (
     Producer,
     Record,
     Refused,
+    TopicForbidden,
+    TopicMissing,
+    TopicTrouble,
 )
 from django_outbox.codecs import Outgoing, encode
 from django_outbox.conf import settings
@@ -39,7 +41,12 @@ Note = Callable[[], None]
 """Something to log once the transaction that it speaks of is committed."""
 
 _SENT = Failed("no answer")  # stands for an outcome that the broker has yet to give
-_TOPIC_ADVICE = "Create the topic, or start the relay with --create-topics; its messages wait meanwhile."
+_ADVICE: dict[type[TopicTrouble], str] = {
+    TopicMissing: "Create the topic, or start the relay with --create-topics",
+    TopicForbidden: "Let this client write to it, by an ACL for the operation Write",
+    TopicTrouble: "See to its partitions and their replicas",
+}
+_NOT_CREATED_ADVICE = "Create it by hand, or start the relay with other options"
 
 
 @dataclass(slots=True)
@@ -74,6 +81,7 @@ class _Parked:
 
     trouble: Trouble
     reason: str = ""
+    advice: str = ""
     until: float = 0.0
 
 
@@ -114,6 +122,7 @@ class Relay:
         self._clock = clock
         self._producer: Producer | None = None
         self._parked: dict[str, _Parked] = {}
+        self._parked_until = 0.0  # no topic that is parked is tried again before, on the relay's clock
         self._idle = False
         self._listener = Listener(using)
         self._claims = postgresql.Claims(using, clock)
@@ -220,10 +229,15 @@ class Relay:
                 outcomes.append(Refused(f"It cannot be encoded: {error}"))
             else:
                 outcomes.append(_SENT)
+        started = self._clock()
         if records:
             answers = iter(producer.send(records, settings.publish_timeout))
             outcomes = [next(answers) if outcome is _SENT else outcome for outcome in outcomes]
         self._apply(sendable, outcomes, done, notes)
+        if any(isinstance(outcome, TopicTrouble) for outcome in outcomes):
+            # However many topics are in trouble, and however long each takes to show it: the others
+            # get as much time as they.
+            self._parked_until = 2 * self._clock() - started
         return done, notes
 
     def _due(self) -> OutboxQuerySet:
@@ -231,7 +245,11 @@ class Relay:
 
     def _left_alone(self) -> list[str]:
         now = self._clock()
-        return [topic for topic, parked in self._parked.items() if parked.until > now]
+        return [
+            topic
+            for topic, parked in self._parked.items()
+            if parked.until > now or (parked.trouble.lasts and self._parked_until > now)
+        ]
 
     def _claim(self) -> list[Outgoing]:
         """Lock due rows; in the order of their ids, which is the order of their writing."""
@@ -281,6 +299,7 @@ class Relay:
         """
         published: list[state.Published] = []
         written: set[str] = set()
+        troubled: set[str] = set()
         broken: set[tuple[str, str]] = set()
         for message, outcome in zip(messages, outcomes, strict=True):
             place = (message.topic, message.message_key)
@@ -298,31 +317,39 @@ class Relay:
                     done.failed += 1
                     notes.append(partial(_log_failed, message, outcome.reason, status))
                 else:
-                    self._park(message.topic, outcome.reason)
+                    troubled.add(message.topic)
+                    self._park(message.topic, outcome)
                 if message.message_key and settings.ordering == "key":
                     broken.add(place)
         done.published = state.mark_published(published, using=self.using)
-        for topic in written & self._parked.keys():
+        for topic in (written - troubled) & self._parked.keys():
             self._parked.pop(topic).trouble.over()
 
-    def _park(self, topic: str, reason: str) -> None:
+    def _park(self, topic: str, outcome: TopicTrouble) -> None:
         """Leave a topic alone for a while; its messages stay due and uncounted."""
-        parked = self._parked.setdefault(topic, _Parked(Trouble(log, f"The topic {topic}", self._clock)))
-        if parked.until > self._clock():
-            return
-        parked.reason = reason
-        if reason != MISSING_TOPIC or self._create_topics is None:
-            parked.until = self._clock() + parked.trouble.report(f"{reason}. {_TOPIC_ADVICE}")
+        if isinstance(outcome, TopicMissing) and self._create_topics is not None:
+            self._parked.setdefault(topic, self._parking(topic))  # to be created before the next batch
+        else:
+            self._leave_alone(topic, outcome.reason, _ADVICE[type(outcome)])
+
+    def _leave_alone(self, topic: str, reason: str, advice: str) -> None:
+        parked = self._parked.setdefault(topic, self._parking(topic))
+        if parked.until <= self._clock():
+            parked.reason, parked.advice = reason, f"{advice}; its messages wait meanwhile."
+            parked.until = self._clock() + parked.trouble.report(f"{reason}. {parked.advice}")
+
+    def _parking(self, topic: str) -> _Parked:
+        return _Parked(Trouble(log, f"The topic {topic}", self._clock))
 
     def _look_at_parked(self) -> None:
         """Leave topics that still do not exist parked, or create them, before a transaction."""
-        now = self._clock()
-        topics = [topic for topic, parked in self._parked.items() if parked.until <= now]
+        left_alone = self._left_alone()
+        topics = [topic for topic in self._parked if topic not in left_alone]
         if not topics:
             return
         for topic in self.broker.missing_topics(topics):
             if self._create_topics is None:
-                self._park(topic, MISSING_TOPIC)
+                self._park(topic, TopicMissing())
             else:
                 self._create(topic, self._create_topics)
 
@@ -330,11 +357,11 @@ class Relay:
         try:
             create_topics([topic])
         except TopicNotCreated as error:
-            self._park(topic, in_one_line(error))
+            self._leave_alone(topic, in_one_line(error).rstrip("."), _NOT_CREATED_ADVICE)
 
     def _left(self) -> str:
-        topics = "; ".join(f"{topic}: {parked.reason}" for topic, parked in self._parked.items())
-        return f"Messages are left, as their topics cannot be written to ({topics}). {_TOPIC_ADVICE}"
+        topics = " ".join(f"{topic}: {parked.reason}. {parked.advice}" for topic, parked in self._parked.items())
+        return f"Messages are left, as their topics cannot be written to. {topics}"
 
 
 def _log_refused(message: Outgoing, reason: str) -> None:

@@ -217,9 +217,15 @@ def run_through_faults(
                 return
             (wait_for_work or stop.wait)(wait)
         except (BrokerUnavailable, *UNAVAILABLE) as error:
+            if _has_to_end(stop):  # which may be why it was given up
+                return
             trouble = broker if isinstance(error, BrokerUnavailable) else database
             drop_broken_connections()
             delay = trouble.report(in_one_line(error))
             if patience is not None and trouble.seconds >= patience:
                 raise
             stop.wait(delay)
+
+
+def _has_to_end(stop: Stop) -> bool:
+    return stop.requested  # a function, since mypy takes it for unchanged since the head of the loop

@@ -66,12 +66,17 @@ elif database["ENGINE"].endswith("mysql"):
     pymysql.install_as_MySQLdb()
 DATABASES = {"default": database}
 
+BACKEND = env.str("OUTBOX_BACKEND", default="django_outbox.brokers.memory.MemoryBroker")
+# A killed consumer frees its partitions sooner; and Tansu lets a group's first member wait half of it.
+CONSUMER_OPTIONS = {"session_timeout_ms": 3000, "heartbeat_interval_ms": 500}
+if "confluent" in BACKEND:
+    CONSUMER_OPTIONS = {name.replace("_", "."): value for name, value in CONSUMER_OPTIONS.items()}
+
 OUTBOX = {
     "BROKER": {
-        "BACKEND": env.str("OUTBOX_BACKEND", default="django_outbox.brokers.memory.MemoryBroker"),
+        "BACKEND": BACKEND,
         "URL": env.str("KAFKA_URL", default="kafka://localhost:9092"),
-        # A killed consumer frees its partitions sooner; and Tansu lets a group's first member wait half of it.
-        "CONSUMER_OPTIONS": {"session_timeout_ms": 3000, "heartbeat_interval_ms": 500},
+        "CONSUMER_OPTIONS": CONSUMER_OPTIONS,
     },
     "SOURCE": "tests",
     "TOPIC": env.str("OUTBOX_TOPIC", default="outbox"),

@@ -20,6 +20,8 @@ from django_outbox.brokers.base import (
     Outcome,
     Record,
     Refused,
+    TopicForbidden,
+    TopicMissing,
     TopicTrouble,
 )
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotCreated
@@ -351,6 +353,102 @@ def test_a_topic_in_other_trouble_is_tried_again_and_then_its_messages_go_out() 
     clock.now += 60
     assert relay.run_once().published == 1
     assert row(message).retry_count == 0
+
+
+def trouble_with(*topics: str) -> ScriptedBroker:
+    return ScriptedBroker(
+        lambda records, outcomes: [
+            TopicTrouble("no leader") if record.topic in topics else outcome
+            for record, outcome in zip(records, outcomes, strict=True)
+        ]
+    )
+
+
+def test_a_topic_in_trouble_that_fills_a_batch_stops_no_other() -> None:
+    relay = relay_to(trouble_with("bad"), batch_size=3, clock=Clock())
+    for _ in range(10):
+        make_message(topic="bad")
+    for _ in range(4):
+        make_message(topic="good")
+
+    published = [relay.run_once().published for _ in range(4)]
+
+    assert published == [0, 3, 1, 0]
+
+
+def test_topics_that_take_long_to_show_their_trouble_leave_the_others_half_of_the_time() -> None:
+    clock = Clock()
+    bad = [f"bad-{number}" for number in range(5)]
+    lost = 0.0
+
+    def answer(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
+        nonlocal lost
+        troubled = [record.topic in bad for record in records]
+        clock.now += 10 if any(troubled) else 0.1
+        lost += 10 if any(troubled) else 0
+        return [TopicTrouble("no answer") if is_bad else o for is_bad, o in zip(troubled, outcomes, strict=True)]
+
+    relay = relay_to(ScriptedBroker(answer), batch_size=1, clock=clock)
+    for topic in bad:
+        make_message(topic=topic)
+    for _ in range(5):
+        relay.run_once()
+        make_message(topic="good")  # and there is always something to do
+        relay.run_once()
+    started, lost = clock.now, 0.0
+
+    while clock.now < started + 600:
+        make_message(topic="good")
+        if not relay.run_once().claimed:
+            clock.now += 1
+
+    assert lost <= 310
+    assert relay.run_once().published == 1
+
+
+def test_a_topic_of_which_only_a_part_can_be_written_to_stays_parked() -> None:
+    clock = Clock()
+    broken = True
+
+    def answer(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
+        return [TopicTrouble("no leader"), *outcomes[1:]] if broken else outcomes
+
+    relay = relay_to(ScriptedBroker(answer), clock=clock)
+    for _ in range(3):
+        make_message()
+
+    assert relay.run_once().published == 2
+    assert relay.run_once().claimed == 0  # parked
+
+    broken = False
+    clock.now += 60
+    assert relay.run_once().published == 1
+    make_message()
+    assert relay.run_once().published == 1  # and forgotten
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [
+        (TopicMissing(), "it does not exist. Create the topic, or start the relay with --create-topics; its"),
+        (
+            TopicForbidden("not allowed"),
+            "not allowed. Let this client write to it, by an ACL for the operation Write; its",
+        ),
+        (TopicTrouble("no leader"), "no leader. See to its partitions and their replicas; its"),
+    ],
+)
+def test_each_trouble_of_a_topic_has_its_own_advice(
+    trouble: TopicTrouble, told: str, stop: Stop, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_message(topic="orders")
+    relay = relay_to(ScriptedBroker(lambda records, outcomes: [trouble]))
+
+    with pytest.raises(MessagesLeft) as raised:
+        relay.run(stop, drain=True)
+
+    assert str(raised.value).endswith(f"orders: {told} messages wait meanwhile.")
+    assert f"The topic orders: {told} messages wait meanwhile." in caplog.text
 
 
 # Running

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from django_outbox.conf import BrokerSettings
-
-MISSING_TOPIC = "it does not exist"
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -101,6 +99,18 @@ class TopicTrouble:
     reason: str
 
 
+@dataclass(frozen=True, slots=True)
+class TopicMissing(TopicTrouble):
+    """There is no such topic."""
+
+    reason: str = "it does not exist"
+
+
+@dataclass(frozen=True, slots=True)
+class TopicForbidden(TopicTrouble):
+    """The broker knows this client, but does not let it write to the topic."""
+
+
 Outcome = Acknowledged | Refused | Failed | TopicTrouble
 
 
@@ -119,7 +129,8 @@ class Producer(ABC):
             One outcome a record, in the same order.
 
         Raises:
-            BrokerUnavailable: no record is known to be in the log, and the broker is at fault.
+            BrokerUnavailable: no record is known to be in the log, and it is no topic's fault: the
+                broker does not answer at all, or refuses this client.
         """
 
     @property
@@ -180,10 +191,17 @@ class Subscription(ABC):
 
 
 class Broker(ABC):
-    """A way to reach one cluster. Cheap to make: nothing is connected before it is used."""
+    """A way to reach one cluster. Cheap to make: nothing is connected before it is used.
+
+    Attributes:
+        interrupted: asked while something waits for the cluster. True ends the wait with
+            ``BrokerUnavailable``: at once where nothing is in hand, and when no answer has come for
+            a moment where there is.
+    """
 
     def __init__(self, settings: BrokerSettings) -> None:
         self.settings = settings
+        self.interrupted: Callable[[], bool] = lambda: False
 
     @property
     @abstractmethod

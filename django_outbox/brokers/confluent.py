@@ -11,18 +11,30 @@ from typing import Any, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 
-from django_outbox.brokers.base import Broker, Producer, Progress, Subscription, TopicPartition
+from django_outbox.brokers.base import (
+    Broker,
+    Producer,
+    Progress,
+    Refused,
+    Subscription,
+    TopicMissing,
+    TopicPartition,
+    TopicTrouble,
+)
+from django_outbox.brokers.batch import TopicFaults
+from django_outbox.brokers.calls import CLOSE_SECONDS, SLICE_SECONDS, close_in_time
 from django_outbox.brokers.confluent_client import (
     CLIENT_AT_FAULT,
     CONNECT_SECONDS,
     SEND_BUFFER_BYTES,
     TOPIC_IS_MISSING,
     Faults,
+    await_answers,
     await_broker,
-    close_in_time,
     connection_options,
     error_text,
     log,
+    topic_outcome,
 )
 from django_outbox.brokers.confluent_library import (
     FIRST_OFFSET,
@@ -38,7 +50,7 @@ from django_outbox.brokers.confluent_library import (
 from django_outbox.brokers.confluent_library import Producer as KafkaProducer
 from django_outbox.brokers.confluent_library import TopicPartition as KafkaTopicPartition
 from django_outbox.brokers.confluent_options import checked
-from django_outbox.brokers.confluent_producer import ConfluentBrokerProducer, TopicFaults
+from django_outbox.brokers.confluent_producer import ConfluentBrokerProducer
 from django_outbox.brokers.confluent_subscription import ConfluentSubscription
 from django_outbox.brokers.url import parse_url
 from django_outbox.conf import BrokerSettings
@@ -90,7 +102,7 @@ class ConfluentBroker(Broker):
         }
         faults = self._faults()
         client = self._connect(KafkaProducer, options, faults)
-        return ConfluentBrokerProducer(client, faults, self._topic_faults)
+        return ConfluentBrokerProducer(client, faults, self._topic_faults, lambda: self.interrupted())
 
     def subscribe(self, topics: Iterable[str], group: str) -> Subscription:
         options = {
@@ -110,10 +122,12 @@ class ConfluentBroker(Broker):
         }
         faults = self._faults()
         client = self._connect(Consumer, options, faults)
-        return ConfluentSubscription(client, faults, list(topics), partial(self._progress_of, group), self._knock)
+        look_up = partial(self._progress_of, group)
+        return ConfluentSubscription(client, faults, list(topics), look_up, self._knock, lambda: self.interrupted())
 
     def missing_topics(self, topics: Iterable[str]) -> set[str]:
-        return {topic for topic, error in self._topic_faults(set(topics)).items() if error.code() in _ABSENT}
+        faults = self._topic_faults(set(topics))
+        return {topic for topic, fault in faults.items() if isinstance(fault, TopicMissing | Refused)}
 
     def progress(self, topics: Iterable[str], group: str) -> dict[TopicPartition, Progress]:
         topics = set(topics)
@@ -121,7 +135,7 @@ class ConfluentBroker(Broker):
             return {}
         with self._admin() as (admin, faults):
             described = admin.describe_topics(TopicCollection(list(topics)), request_timeout=CONNECT_SECONDS)
-            absent = _errors(described, faults)
+            absent = self._errors(described, faults)
             for error in absent.values():
                 if error.code() not in _ABSENT:
                     raise faults.unreachable(error)
@@ -151,6 +165,7 @@ class ConfluentBroker(Broker):
             asked = admin.list_consumer_group_offsets(
                 [ConsumerGroupTopicPartitions(group, theirs)], request_timeout=seconds
             )
+            await_answers([*first.values(), *last.values(), *asked.values()], faults, self.interrupted)
             try:
                 low, high = (
                     {_ours(place): answer.result().offset for place, answer in found.items()} for found in (first, last)
@@ -176,24 +191,54 @@ class ConfluentBroker(Broker):
             return
         with self._admin() as (admin, faults):
             answers = admin.create_topics(wanted, request_timeout=CONNECT_SECONDS, operation_timeout=CONNECT_SECONDS)
-            for topic, error in _errors(answers, faults).items():
+            for topic, error in self._errors(answers, faults).items():
                 if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise TopicNotCreated(f"The topic {topic!r} cannot be created: {error_text(error)}.")
             deadline = time.monotonic() + CONNECT_SECONDS
-            while _describe(admin, list(answers), faults, CONNECT_SECONDS) and time.monotonic() < deadline:
+            while self._describe(admin, list(answers), faults, CONNECT_SECONDS) and time.monotonic() < deadline:
                 time.sleep(0.05)  # until the news has got around in the cluster
 
-    def _topic_faults(self, topics: Collection[str], timeout: float = 2 * CONNECT_SECONDS) -> TopicFaults:
+    def _topic_faults(self, topics: Collection[str], seconds: float = CONNECT_SECONDS) -> TopicFaults:
         """Why topics cannot be written to, by topic; those in order are left out.
 
         Raises:
-            BrokerUnavailable: with the reason, after ``timeout`` at most.
+            BrokerUnavailable: with the reason, after as many seconds at most.
         """
         if not topics:
             return {}
-        seconds = min(CONNECT_SECONDS, timeout / 2)  # to connect and to ask may each take its time
-        with self._admin(seconds) as (admin, faults):
-            return _describe(admin, topics, faults, seconds)
+        with self._admin(seconds / 2) as (admin, faults):  # to connect and to ask may each take its time
+            return self._describe(admin, topics, faults, seconds / 2)
+
+    def _describe(self, admin: AdminClient, topics: Collection[str], faults: Faults, seconds: float) -> TopicFaults:
+        """Why topics cannot be written to. Asking this way creates none."""
+        described = admin.describe_topics(TopicCollection(list(topics)), request_timeout=seconds)
+        errors = self._errors(described, faults)
+        found: TopicFaults = {
+            topic: topic_outcome(error) or TopicTrouble(error_text(error)) for topic, error in errors.items()
+        }
+        for topic in described.keys() - errors.keys():
+            leaderless = [str(each.id) for each in described[topic].result().partitions if not _has_leader(each)]
+            if leaderless:
+                found[topic] = TopicTrouble(f"no leader of partition {', '.join(leaderless)}")
+        return found
+
+    def _errors(self, answers: Mapping[str, Future[Any]], faults: Faults) -> dict[str, KafkaError]:
+        """What went wrong with topics.
+
+        Raises:
+            BrokerUnavailable: there was no answer, or one that concerns the client.
+        """
+        await_answers(answers.values(), faults, self.interrupted)
+        errors: dict[str, KafkaError] = {}
+        for topic, answer in answers.items():
+            exception = answer.exception()
+            if exception is None:
+                continue
+            error: KafkaError = exception.args[0]
+            if error.code() < 0 or error.code() in CLIENT_AT_FAULT:
+                raise faults.unreachable(error) from exception
+            errors[topic] = error
+        return errors
 
     def _knock(self, seconds: float) -> None:
         """See whether a broker answers within so many seconds.
@@ -221,7 +266,7 @@ class ConfluentBroker(Broker):
             self._knock(CONNECT_SECONDS)
             return client
         except BaseException:
-            close_in_time(client.close)
+            self._close(client.close)
             raise
 
     def _make(self, kind: Callable[..., Made], options: Mapping[str, Any], faults: Faults) -> Made:
@@ -251,35 +296,18 @@ class ConfluentBroker(Broker):
         faults = self._faults()
         client = self._make(AdminClient, self._options(), faults)
         try:
-            await_broker(client, faults, seconds)
+            await_broker(client, faults, seconds, self.interrupted)
             yield client, faults
         finally:
-            close_in_time(partial(client.__exit__, None, None, None))
+            self._close(partial(client.__exit__, None, None, None))
+
+    def _close(self, close: Callable[[], object]) -> None:
+        close_in_time(close, SLICE_SECONDS if self.interrupted() else CLOSE_SECONDS)
 
 
 def _ours(place: KafkaTopicPartition) -> TopicPartition:
     return TopicPartition(place.topic, place.partition)
 
 
-def _describe(admin: AdminClient, topics: Collection[str], faults: Faults, seconds: float) -> TopicFaults:
-    """Why topics cannot be written to. Asking this way creates none."""
-    described = admin.describe_topics(TopicCollection(list(topics)), request_timeout=seconds)
-    return _errors(described, faults)
-
-
-def _errors(answers: Mapping[str, Future[Any]], faults: Faults) -> dict[str, KafkaError]:
-    """What went wrong with topics.
-
-    Raises:
-        BrokerUnavailable: there was no answer, or one that concerns the client.
-    """
-    errors: dict[str, KafkaError] = {}
-    for topic, answer in answers.items():
-        exception = answer.exception()
-        if exception is None:
-            continue
-        error: KafkaError = exception.args[0]
-        if error.code() < 0 or error.code() in CLIENT_AT_FAULT:
-            raise faults.unreachable(error) from exception
-        errors[topic] = error
-    return errors
+def _has_leader(partition: Any) -> bool:
+    return partition.leader is not None and partition.leader.id >= 0

@@ -14,24 +14,22 @@ import logging
 import re
 import socket
 import struct
-import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any
 
-from django_outbox.brokers.base import MISSING_TOPIC, Outcome, Refused, TopicTrouble
+from django_outbox.brokers.base import Refused, TopicForbidden, TopicMissing, TopicTrouble
+from django_outbox.brokers.calls import SLICE_SECONDS
 from django_outbox.brokers.confluent_library import AdminClient, KafkaError, KafkaException
 from django_outbox.brokers.url import BrokerURL
 from django_outbox.exceptions import BrokerUnavailable
 
 log = logging.getLogger("confluent_kafka")
 
-Result = TypeVar("Result")
-
 CONNECT_SECONDS = 5.0
-CLOSE_SECONDS = 1.0
 
 # A name may have several addresses, of which the first refuses while the second is tried: so long
 # all brokers have to be away until that is believed.
@@ -75,24 +73,29 @@ CLIENT_AT_FAULT = frozenset(
         KafkaError.UNSUPPORTED_VERSION,
     }
 )
-# Of the broker's own errors; those of the library itself, which have negative numbers, all are.
-PRODUCER_AT_FAULT = CLIENT_AT_FAULT | {
-    KafkaError.BROKER_NOT_AVAILABLE,
-    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
-    KafkaError.COORDINATOR_NOT_AVAILABLE,
+# No topic can be blamed for these; another producer may do better.
+PRODUCER_IS_BROKEN = CLIENT_AT_FAULT | {
     KafkaError.INVALID_PRODUCER_EPOCH,
     KafkaError.INVALID_PRODUCER_ID_MAPPING,
-    KafkaError.KAFKA_STORAGE_ERROR,
-    KafkaError.NETWORK_EXCEPTION,
-    KafkaError.NOT_COORDINATOR,
-    KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
     KafkaError.PRODUCER_FENCED,
-    KafkaError.REPLICA_NOT_AVAILABLE,
-    KafkaError.REQUEST_TIMED_OUT,
-    KafkaError.THROTTLING_QUOTA_EXCEEDED,
     KafkaError.UNKNOWN_PRODUCER_ID,
 }
+# The broker is asked whether it is there at all after one of these, and after any error of the library itself.
+NO_ANSWER = frozenset(
+    {
+        KafkaError.BROKER_NOT_AVAILABLE,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.KAFKA_STORAGE_ERROR,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.REPLICA_NOT_AVAILABLE,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.THROTTLING_QUOTA_EXCEEDED,
+    }
+)
 
 # A size that no other socket of the process has by chance: it tells those of producers.
 SEND_BUFFER_BYTES = 200_003
@@ -169,7 +172,7 @@ def connection_options(url: BrokerURL) -> dict[str, Any]:
     return options
 
 
-def await_broker(admin: AdminClient, faults: Faults, seconds: float) -> None:
+def await_broker(admin: AdminClient, faults: Faults, seconds: float, interrupted: Callable[[], bool]) -> None:
     """Wait until a broker has answered this client.
 
     Raises:
@@ -179,9 +182,9 @@ def await_broker(admin: AdminClient, faults: Faults, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     while not answer.done():
         with suppress(KafkaException, TimeoutError):
-            answer.result(min(0.1, seconds))
+            answer.result(min(SLICE_SECONDS, seconds))
         admin.poll(0)  # lets the client tell its trouble
-        if faults.refusal or faults.is_down or time.monotonic() >= deadline:
+        if faults.refusal or faults.is_down or interrupted() or time.monotonic() >= deadline:
             break
     error = answer.exception() if answer.done() else None
     if error is not None or not answer.done():
@@ -191,54 +194,32 @@ def await_broker(admin: AdminClient, faults: Faults, seconds: float) -> None:
     faults.heard()
 
 
-def topic_outcome(error: KafkaError) -> Outcome | None:
+def await_answers(answers: Collection[Future[Any]], faults: Faults, interrupted: Callable[[], bool]) -> None:
+    """Wait for answers, which come in time, be it that there is none.
+
+    Raises:
+        BrokerUnavailable: the wait was interrupted.
+    """
+    while wait(answers, SLICE_SECONDS).not_done:
+        if interrupted():
+            raise faults.unreachable()
+
+
+def topic_outcome(error: KafkaError) -> Refused | TopicTrouble | None:
     """What an error of a topic means for its records; None if it is no such error."""
     code = error.code()
     if code in REFUSED_FOR_GOOD:
         return Refused(error_text(error))
     if code in TOPIC_IS_MISSING:
-        return TopicTrouble(MISSING_TOPIC)
+        return TopicMissing()
+    if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        return TopicForbidden(error_text(error))
     return TopicTrouble(error_text(error)) if code in TOPIC_AT_FAULT else None
 
 
 def error_text(error: KafkaError) -> str:
     """What an error says, without the clock that makes it another text each time."""
     return _HOW_LONG.sub("", error.str()).rstrip(".") or error.name()
-
-
-class Call(threading.Thread, Generic[Result]):
-    """A call that may wait for a broker for ever, in a thread that the process's end does not wait for."""
-
-    def __init__(self, call: Callable[[], Result]) -> None:
-        super().__init__(name="outbox-confluent", daemon=True)
-        self._call = call
-        self._result: list[Result] = []
-        self._error: BaseException | None = None
-        self.start()
-
-    def run(self) -> None:
-        try:
-            self._result.append(self._call())
-        except BaseException as error:
-            self._error = error
-
-    def result(self, seconds: float) -> Result:
-        """What the call returns or raises.
-
-        Raises:
-            TimeoutError: it has not ended after so many seconds.
-        """
-        self.join(seconds)
-        if self.is_alive():
-            raise TimeoutError(f"no answer within {seconds:g} s")
-        if self._error is not None:
-            raise self._error
-        return self._result[0]
-
-
-def close_in_time(close: Callable[[], object]) -> None:
-    """Close a client, but do not wait long for it, and whatever it raises."""
-    Call(close).join(CLOSE_SECONDS)
 
 
 def drop_unsent() -> None:

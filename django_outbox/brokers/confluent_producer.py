@@ -2,33 +2,25 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
-from django_outbox.brokers import base
 from django_outbox.brokers.base import Acknowledged, Failed, Outcome, Record, Refused, TopicTrouble
+from django_outbox.brokers.batch import BatchProducer, TopicFaults
+from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, SLICE_SECONDS, Patience, close_in_time
 from django_outbox.brokers.confluent_client import (
-    CLOSE_SECONDS,
-    PRODUCER_AT_FAULT,
+    NO_ANSWER,
+    PRODUCER_IS_BROKEN,
     Faults,
-    close_in_time,
     drop_unsent,
     error_text,
     topic_outcome,
 )
 from django_outbox.brokers.confluent_library import KafkaError, KafkaException, Producer
-from django_outbox.exceptions import BrokerUnavailable
-
-TopicFaults = dict[str, KafkaError]
-"""Why topics cannot be written to, by topic; those in order are left out."""
 
 DeliveryReport = Callable[[KafkaError | None, Any], None]
-
-# A wait in the library ends so often, for Python to see signals and for this to look at the clock.
-_SLICE_SECONDS = 0.1
 
 # The broker judges a batch of the library as a whole: the fault may be that of one record.
 _WHOLE_BATCH = frozenset(
@@ -52,85 +44,62 @@ class _Batch:
     Attributes:
         records: all of them.
         outcomes: of each; None while it has none.
-        deadline: on the monotonic clock.
+        patience: with the answers.
         spoiled: indices of records that were refused together with others.
     """
 
     records: Sequence[Record]
     outcomes: list[Outcome | None]
-    deadline: float
+    patience: Patience
     spoiled: set[int] = field(default_factory=set)
 
 
-class ConfluentBrokerProducer(base.Producer):
+class ConfluentBrokerProducer(BatchProducer):
     """Hands all records of a batch to the library and waits until each has its answer."""
 
     def __init__(
-        self, client: Producer, faults: Faults, look_up: Callable[[Collection[str], float], TopicFaults]
+        self,
+        client: Producer,
+        faults: Faults,
+        look_up: Callable[[Collection[str], float], TopicFaults],
+        interrupted: Callable[[], bool],
     ) -> None:
         """
         Args:
             client: connected.
             faults: the client's ``error_cb``.
             look_up: asks what is wrong with topics, within so many seconds.
+            interrupted: whether the process is to end.
         """
+        super().__init__(faults.location, look_up, interrupted)
         self._client = client
-        self._faults = faults
-        self._look_up = look_up
-        self._usable = True
+        self._trouble = faults
         self._closed = False
         self._last_error: KafkaError | None = None
-        self._known_topics: set[str] = set()
-
-    @property
-    def usable(self) -> bool:
-        return self._usable
-
-    def send(self, records: Sequence[Record], timeout: float) -> list[Outcome]:
-        deadline = time.monotonic() + timeout
-        faults = self._topic_faults({record.topic for record in records}, timeout)
-        outcomes: list[Outcome | None] = [None] * len(records)
-        if faults:
-            outcomes = [faults.get(record.topic) for record in records]
-        try:
-            if self._usable:
-                self._send_undecided(_Batch(records, outcomes, deadline))
-        except BaseException:  # a signal, say: nothing may be sent behind the caller's back
-            self.close()
-            raise
-        return self._settle(outcomes, timeout)
 
     def close(self) -> None:
+        if self._closed:
+            return
         self._usable = False
         self._closed = True
         drop_unsent()
-        close_in_time(self._end)
+        close_in_time(self._end, GRACE_SECONDS if self._interrupted() else CLOSE_SECONDS)
 
     def _end(self) -> None:
         # Without waiting for the library's threads, of which one may look up a host's name.
         self._client.purge(in_queue=True, in_flight=True, blocking=False)
         self._client.close()
 
-    def _topic_faults(self, topics: set[str], timeout: float) -> dict[str, Outcome | None]:
-        """Which topics cannot be written to. Known ones are not asked about again."""
-        unknown = topics - self._known_topics
-        if not unknown:
-            return {}
-        faults = self._look_up(unknown, timeout)
-        present = unknown - faults.keys()
-        if present and not self._known_topics:
-            self._get_ready(min(present), timeout)
-        self._known_topics |= present
-        return {topic: topic_outcome(error) or TopicTrouble(error_text(error)) for topic, error in faults.items()}
-
-    def _get_ready(self, topic: str, timeout: float) -> None:
+    def _get_ready(self, topics: Collection[str], timeout: float) -> None:
         """Have the library connect and get its producer id: on its own it would take a second to think of it."""
-        with suppress(KafkaException):  # the records will tell
-            self._client.list_topics(topic, timeout=min(1.0, timeout / 4))
+        if not self._known_topics:
+            with suppress(KafkaException):  # the records will tell
+                self._client.list_topics(min(topics), timeout=min(1.0, timeout / 4))
 
-    def _send_undecided(self, batch: _Batch) -> None:
-        produce, outcomes = self._client.produce, batch.outcomes
-        for index, record in enumerate(batch.records):
+    def _send_undecided(self, records: Sequence[Record], outcomes: list[Outcome | None], patience: Patience) -> None:
+        batch = _Batch(records, outcomes, patience)
+        produce = self._client.produce
+        for index, record in enumerate(records):
             if outcomes[index] is None:
                 try:  # this line is what the speed of the backend hangs on
                     produce(
@@ -144,7 +113,7 @@ class ConfluentBrokerProducer(base.Producer):
                     self._start(batch, index)
                     if not self._usable:
                         break
-        self._await_answers(batch.deadline)
+        self._await_answers(batch.patience)
         if batch.spoiled:
             self._send_alone(batch)
 
@@ -161,8 +130,8 @@ class ConfluentBrokerProducer(base.Producer):
                     headers=list(record.headers),
                 )
             except BufferError:
-                if self._keeps_waiting(batch.deadline):
-                    self._client.poll(_SLICE_SECONDS)
+                if self._keeps_waiting(batch.patience, len(self._client)):
+                    self._client.poll(SLICE_SECONDS)
                     continue
                 self._abandon()
             except KafkaException as error:
@@ -185,24 +154,24 @@ class ConfluentBrokerProducer(base.Producer):
 
         return report
 
-    def _await_answers(self, deadline: float) -> None:
+    def _await_answers(self, patience: Patience) -> None:
         """Wait until all records have their outcome, or give them up."""
         if self._closed:
             return
         before = None
-        while left := self._client.flush(max(0.0, min(_SLICE_SECONDS, deadline - time.monotonic()))):
+        while left := self._client.flush(SLICE_SECONDS):
             if before is None:
                 drop_unsent()  # should this process be killed while the broker hangs
             elif left < before:
-                self._faults.heard()
-            if not self._keeps_waiting(deadline):
+                self._trouble.heard()
+            if not self._keeps_waiting(patience, left):
                 self._abandon()
                 return
             before = left
-        self._faults.heard()
+        self._trouble.heard()
 
-    def _keeps_waiting(self, deadline: float) -> bool:
-        return time.monotonic() < deadline and not self._faults.refusal and not self._faults.is_down
+    def _keeps_waiting(self, patience: Patience, left: int) -> bool:
+        return not (patience.is_over(left) or self._trouble.refusal or self._trouble.is_down)
 
     def _abandon(self) -> None:
         """Give up all that has no answer, so that it is not sent later either."""
@@ -228,7 +197,7 @@ class ConfluentBrokerProducer(base.Producer):
                     return
                 batch.outcomes[index] = None
                 self._start(batch, index)
-                self._await_answers(batch.deadline)
+                self._await_answers(batch.patience)
                 if isinstance(batch.outcomes[index], Acknowledged):
                     moved.add(place)
 
@@ -242,27 +211,22 @@ class ConfluentBrokerProducer(base.Producer):
         code = error.code()
         if code == KafkaError._INVALID_DIFFERENT_RECORD:
             return Failed(error_text(error))
-        if error.fatal() or code < 0 or code in PRODUCER_AT_FAULT:
-            self._usable = False
-            if code not in _LATE:
-                self._last_error = error
-            return None
-        return Failed(error_text(error))
-
-    def _settle(self, outcomes: list[Outcome | None], timeout: float) -> list[Outcome]:
-        """Say what became of records without an answer, now that the others are known."""
-        if all(outcomes):  # an outcome is true; to compare each with None would cost as much as half of the rest
-            return cast(list[Outcome], outcomes)
-        reason = self._reason(timeout)
-        if not any(isinstance(outcome, Acknowledged) for outcome in outcomes):
-            raise BrokerUnavailable(f"{self._faults.location} did not take a batch: {reason}.")
-        return [outcome or TopicTrouble(reason) for outcome in outcomes]
+        if error.fatal() or code in PRODUCER_IS_BROKEN:
+            self._refused = True
+        elif code > 0 and code not in NO_ANSWER:
+            return Failed(error_text(error))
+        self._usable = False
+        if code not in _LATE:
+            self._last_error = error
+        return None
 
     def _reason(self, timeout: float) -> str:
-        if self._faults.refusal is None and self._last_error is not None:
+        told = self._trouble.reason
+        if self._trouble.refusal is not None or self._trouble.is_down:
+            self._refused = True  # no need to ask
+        if self._trouble.refusal is None and self._last_error is not None:
             return error_text(self._last_error)
-        told = self._faults.reason
-        if self._faults.refusal is not None or self._faults.is_down:
+        if self._refused:
             return told or "all its brokers are down"
         late = f"no acknowledgement within {timeout:g} s"
         return f"{late} ({told})" if told else late

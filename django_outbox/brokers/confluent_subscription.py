@@ -8,12 +8,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 from django_outbox.brokers.base import Progress, ReceivedRecord, Subscription, TopicPartition
+from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, Call, Patience, close_in_time
 from django_outbox.brokers.confluent_client import (
     CONNECT_SECONDS,
     TOPIC_IS_MISSING,
-    Call,
     Faults,
-    close_in_time,
     error_text,
 )
 from django_outbox.brokers.confluent_library import (
@@ -61,6 +60,7 @@ class ConfluentSubscription(Subscription):
         topics: Sequence[str],
         look_up: Callable[[Collection[TopicPartition], float], Mapping[TopicPartition, Progress]],
         knock: Callable[[float], None],
+        interrupted: Callable[[], bool],
     ) -> None:
         """
         Args:
@@ -70,11 +70,13 @@ class ConfluentSubscription(Subscription):
             look_up: asks the broker within so many seconds how far the group is. Not by this
                 client, where questions wait for half a second behind its reading.
             knock: raises ``BrokerUnavailable`` if no broker answers within so many seconds.
+            interrupted: whether the process is to end.
         """
         self._client = client
         self._faults = faults
         self._look_up = look_up
         self._knock = knock
+        self._interrupted = interrupted
         self._new: set[TopicPartition] = set()
         self._assigned_once = False
         self._committing: Call[list[KafkaTopicPartition]] | None = None
@@ -127,7 +129,7 @@ class ConfluentSubscription(Subscription):
         return {place: self._with_position(found[place], place, offset) for place, offset in _by_place(positions)}
 
     def close(self) -> None:
-        close_in_time(self._end)
+        close_in_time(self._end, GRACE_SECONDS if self._interrupted() else CLOSE_SECONDS)
 
     def _end(self) -> None:
         if self._committing is not None:  # to free the client under it would not be safe
@@ -137,7 +139,8 @@ class ConfluentSubscription(Subscription):
     def _commit(self, positions: list[KafkaTopicPartition]) -> None:
         """Commit, and wait for the answer, which the client itself would do for ever."""
         self._committing = Call(lambda: self._client.commit(offsets=positions, asynchronous=False))
-        for place in self._committing.result(CONNECT_SECONDS):
+        patience = Patience(time.monotonic() + CONNECT_SECONDS, self._interrupted)
+        for place in self._committing.result(CONNECT_SECONDS, patience.is_over):
             if place.error is not None:
                 raise KafkaException(place.error)
 

@@ -14,7 +14,17 @@ from kafka import errors as kafka_errors
 from kafka.admin import OffsetSpec
 from kafka.structs import OffsetAndMetadata
 
-from django_outbox.brokers.base import Broker, Producer, Progress, Subscription, TopicPartition
+from django_outbox.brokers.base import (
+    Broker,
+    Producer,
+    Progress,
+    Refused,
+    Subscription,
+    TopicMissing,
+    TopicPartition,
+)
+from django_outbox.brokers.batch import TopicFaults
+from django_outbox.brokers.calls import Call
 from django_outbox.brokers.kafka_client import (
     CLIENT_AT_FAULT,
     CONNECT_SECONDS,
@@ -23,9 +33,10 @@ from django_outbox.brokers.kafka_client import (
     connect,
     connection_options,
     error_text,
+    topic_outcome,
 )
 from django_outbox.brokers.kafka_options import checked
-from django_outbox.brokers.kafka_producer import KafkaBrokerProducer, TopicFaults
+from django_outbox.brokers.kafka_producer import KafkaBrokerProducer, end_client
 from django_outbox.brokers.kafka_subscription import KafkaSubscription
 from django_outbox.brokers.url import parse_url
 from django_outbox.conf import BrokerSettings
@@ -34,6 +45,8 @@ from django_outbox.exceptions import BrokerUnavailable, TopicNotCreated
 Client = TypeVar("Client")
 
 _OWN_OPTIONS: dict[type, str] = {KafkaProducer: "PRODUCER_OPTIONS", KafkaConsumer: "CONSUMER_OPTIONS"}
+
+Result = TypeVar("Result")
 
 _ABSENT = (kafka_errors.UnknownTopicOrPartitionError, kafka_errors.InvalidTopicError)
 
@@ -58,7 +71,7 @@ class KafkaBroker(Broker):
     def producer(self, timeout: float) -> Producer:
         milliseconds = max(int(timeout * 1000), 10)
         options = {
-            "max_block_ms": min(milliseconds, 5000),
+            "max_block_ms": min(milliseconds, 500),  # then the producer looks whether to go on
             "delivery_timeout_ms": milliseconds,
             "request_timeout_ms": milliseconds * 3 // 4,
             "metrics_enabled": False,
@@ -69,10 +82,9 @@ class KafkaBroker(Broker):
         options["socket_options"] = [*options["socket_options"], DROP_UNSENT]
 
         def connect() -> KafkaProducer:
-            with self._reaching_it():
-                return self._connect(KafkaProducer, options)
+            return self._reach(lambda: self._connect(KafkaProducer, options), undo=end_client)
 
-        return KafkaBrokerProducer(connect, self.location, self._topic_faults)
+        return KafkaBrokerProducer(connect, self.location, self._topic_faults, lambda: self.interrupted())
 
     def subscribe(self, topics: Iterable[str], group: str) -> Subscription:
         options = {
@@ -86,27 +98,28 @@ class KafkaBroker(Broker):
             "auto_offset_reset": "earliest",
         }
         topics = list(topics)
-        with self._reaching_it():
+
+        def join() -> Subscription:
             client = self._connect(KafkaConsumer, options, partial(NetClient, topics))
-            return KafkaSubscription(client, topics, self.location, partial(self._progress_of, group))
+            look_up = partial(self._progress_of, group)
+            return KafkaSubscription(client, topics, self.location, look_up, lambda: self.interrupted())
+
+        return self._reach(join, undo=Subscription.close)
 
     def missing_topics(self, topics: Iterable[str]) -> set[str]:
         faults = self._topic_faults(set(topics))
-        return {topic for topic, error in faults.items() if isinstance(error, _ABSENT)}
+        return {topic for topic, fault in faults.items() if isinstance(fault, TopicMissing | Refused)}
 
     def progress(self, topics: Iterable[str], group: str) -> dict[TopicPartition, Progress]:
         topics = list(dict.fromkeys(topics))
         if not topics:
             return {}
-        with self._reaching_it(), self._admin(CONNECT_SECONDS / 2) as admin:
-            places = []
-            for topic in admin.describe_topics(topics):
-                error = kafka_errors.for_code(topic["error_code"])
-                if error not in (kafka_errors.NoError, *_ABSENT):
-                    raise error(topic["name"])
-                places += [
-                    TopicPartition(topic["name"], partition["partition_index"]) for partition in topic["partitions"]
-                ]
+        places = []
+        for topic in self._ask(lambda admin: admin.describe_topics(topics)):
+            error = kafka_errors.for_code(topic["error_code"])
+            if error not in (kafka_errors.NoError, *_ABSENT):
+                raise BrokerUnavailable(f"{self.location} tells nothing of {topic['name']}: {error_text(error())}.")
+            places += [TopicPartition(topic["name"], partition["partition_index"]) for partition in topic["partitions"]]
         return self._progress_of(group, places)
 
     def _progress_of(
@@ -115,17 +128,20 @@ class KafkaBroker(Broker):
         """What the broker tells of these partitions.
 
         Raises:
-            BrokerUnavailable: with the reason; a question without an answer takes half of the seconds.
+            BrokerUnavailable: with the reason, after as many seconds at most.
         """
         if not places:
             return {}
         theirs = [KafkaTopicPartition(place.topic, place.partition) for place in places]
-        with self._reaching_it(), self._admin(seconds / 2) as admin:
-            low, high = (
-                admin.list_partition_offsets(dict.fromkeys(theirs, which), timeout_ms=int(seconds * 500))
+
+        def question(admin: KafkaAdminClient) -> list[Any]:
+            offsets = [
+                admin.list_partition_offsets(dict.fromkeys(theirs, which), timeout_ms=int(seconds * 1000))
                 for which in (OffsetSpec.EARLIEST, OffsetSpec.LATEST)
-            )
-            committed = admin.list_group_offsets({group: theirs})[group]
+            ]
+            return [*offsets, admin.list_group_offsets({group: theirs})[group]]
+
+        low, high, committed = self._ask(question, seconds)
         return {
             place: Progress(low[their].offset, high[their].offset, _known(committed.get(their)))
             for place, their in zip(places, theirs, strict=True)
@@ -139,7 +155,8 @@ class KafkaBroker(Broker):
         wanted = dict.fromkeys(topics, numbers)
         if not wanted:
             return
-        with self._reaching_it(), self._admin() as admin:
+
+        def create(admin: KafkaAdminClient) -> None:
             response = admin.create_topics(wanted, raise_errors=False)
             for topic in response["topics"]:
                 error = kafka_errors.for_code(topic["error_code"])
@@ -150,19 +167,24 @@ class KafkaBroker(Broker):
                     )
             admin.wait_for_topics(list(wanted), timeout_ms=int(CONNECT_SECONDS * 1000))
 
-    def _topic_faults(self, topics: Collection[str], timeout: float = 2 * CONNECT_SECONDS) -> TopicFaults:
+        self._ask(create, 3 * CONNECT_SECONDS)
+
+    def _topic_faults(self, topics: Collection[str], seconds: float = CONNECT_SECONDS) -> TopicFaults:
         """Why topics cannot be written to, by topic; those in order are left out.
 
         Raises:
-            BrokerUnavailable: with the reason, after ``timeout`` at most.
+            BrokerUnavailable: with the reason, after as many seconds at most.
         """
         if not topics:
             return {}
-        # To connect and to ask may each take its time.
-        with self._reaching_it(), self._admin(min(CONNECT_SECONDS, timeout / 2)) as admin:
-            described = admin.describe_topics(list(topics))
-        errors = {topic["name"]: kafka_errors.for_code(topic["error_code"]) for topic in described}
-        return {topic: error() for topic, error in errors.items() if error is not kafka_errors.NoError}
+        faults: TopicFaults = {}
+        for topic in self._ask(lambda admin: admin.describe_topics(list(topics)), seconds):
+            codes = [topic["error_code"], *(partition["error_code"] for partition in topic["partitions"])]
+            errors = (kafka_errors.for_code(code)() for code in codes)
+            for outcome in map(topic_outcome, errors):
+                if outcome is not None:
+                    faults.setdefault(topic["name"], outcome)
+        return faults
 
     def _options(self, client: Any) -> dict[str, Any]:
         """What URL and settings say, as far as it concerns this client."""
@@ -195,17 +217,36 @@ class KafkaBroker(Broker):
             f"kafka-python refuses its options: {reason}. They are in {places or 'no setting'}."
         )
 
-    @contextmanager
-    def _admin(self, timeout: float = CONNECT_SECONDS) -> Iterator[KafkaAdminClient]:
+    def _ask(self, question: Callable[[KafkaAdminClient], Result], seconds: float = CONNECT_SECONDS) -> Result:
+        """What a client for questions is told.
+
+        Raises:
+            BrokerUnavailable: with the reason, after as many seconds at most.
+        """
         options = {"request_timeout_ms": int(CONNECT_SECONDS * 1000), **self._options(KafkaAdminClient)}
         for name in ("bootstrap_timeout_ms", "request_timeout_ms"):
-            options[name] = min(options[name], int(timeout * 1000))
-        client = self._connect(KafkaAdminClient, options)
-        try:
-            yield client
-        finally:
-            with suppress(Exception):
-                client.close()
+            # A little less, for the reason to be heard.
+            options[name] = min(options[name], int(seconds * 900))
+
+        def ask() -> Result:
+            client = self._connect(KafkaAdminClient, options)
+            try:
+                return question(client)
+            finally:
+                with suppress(Exception):
+                    client.close()
+
+        return self._reach(ask, seconds)
+
+    def _reach(
+        self,
+        call: Callable[[], Result],
+        seconds: float = 3 * CONNECT_SECONDS,
+        undo: Callable[[Result], object] | None = None,
+    ) -> Result:
+        """Wait for a call that reaches the broker, so many seconds at most and not beyond an interruption."""
+        with self._reaching_it():
+            return Call(call, undo).result(seconds, self.interrupted)
 
     @contextmanager
     def _reaching_it(self) -> Iterator[None]:

@@ -22,11 +22,11 @@ from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 from kafka.net.transport import KafkaTCPTransport
 
+from django_outbox.brokers.base import Refused, TopicForbidden, TopicMissing, TopicTrouble
 from django_outbox.brokers.kafka_secrets import secret
 from django_outbox.brokers.url import BrokerURL
 
 CONNECT_SECONDS = 5.0
-CLOSE_SECONDS = 1.0
 
 # Makes the kernel drop what it has not sent yet, when the socket is closed or the process dies.
 DROP_UNSENT = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -47,7 +47,8 @@ TOPIC_AT_FAULT = (
     kafka_errors.NotEnoughReplicasAfterAppendError,
     kafka_errors.PolicyViolationError,
 )
-PRODUCER_AT_FAULT = (
+# No topic can be blamed for these; another producer may do better.
+PRODUCER_IS_BROKEN = (
     kafka_errors.OutOfOrderSequenceNumberError,
     kafka_errors.InvalidProducerEpochError,
     kafka_errors.InvalidProducerIdMappingError,
@@ -199,6 +200,17 @@ def connect(
         if not isinstance(cause, (kafka_errors.KafkaError, OSError)):
             cause = kafka_errors.KafkaConnectionError(type(cause).__name__)
         raise cause from error
+
+
+def topic_outcome(error: kafka_errors.KafkaError) -> Refused | TopicTrouble | None:
+    """What an error of a topic means for its records; None if it is no such error."""
+    if isinstance(error, REFUSED_FOR_GOOD):
+        return Refused(error_text(error))
+    if isinstance(error, kafka_errors.UnknownTopicOrPartitionError):
+        return TopicMissing()
+    if isinstance(error, kafka_errors.TopicAuthorizationFailedError):
+        return TopicForbidden(error_text(error))
+    return TopicTrouble(error_text(error)) if isinstance(error, TOPIC_AT_FAULT) else None
 
 
 def error_text(error: BaseException) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from typing import Any
@@ -10,31 +9,14 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
-from django_outbox.brokers.base import (
-    MISSING_TOPIC,
-    Acknowledged,
-    Failed,
-    Outcome,
-    Producer,
-    Record,
-    Refused,
-    TopicTrouble,
-)
-from django_outbox.brokers.kafka_client import (
-    CLIENT_AT_FAULT,
-    CLOSE_SECONDS,
-    PRODUCER_AT_FAULT,
-    REFUSED_FOR_GOOD,
-    TOPIC_AT_FAULT,
-    error_text,
-)
+from django_outbox.brokers.base import Acknowledged, Failed, Outcome, Record, Refused, TopicTrouble
+from django_outbox.brokers.batch import BatchProducer, TopicFaults
+from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, SLICE_SECONDS, Patience
+from django_outbox.brokers.kafka_client import CLIENT_AT_FAULT, PRODUCER_IS_BROKEN, error_text, topic_outcome
 from django_outbox.exceptions import BrokerUnavailable
 
-TopicFaults = dict[str, kafka_errors.KafkaError]
-"""Why topics cannot be written to, by topic; those in order are left out."""
 
-
-class KafkaBrokerProducer(Producer):
+class KafkaBrokerProducer(BatchProducer):
     """Sends through a client that it replaces when one record has made it useless for all others.
 
     The client (version 3.0) ends for good at the first error that is not worth another try, and
@@ -46,97 +28,77 @@ class KafkaBrokerProducer(Producer):
         connect: Callable[[], KafkaProducer],
         location: str,
         look_up: Callable[[Collection[str], float], TopicFaults],
+        interrupted: Callable[[], bool],
     ) -> None:
         """
         Args:
             connect: makes a client that is connected.
             location: of the broker, for people.
             look_up: asks what is wrong with topics, within so many seconds.
+            interrupted: whether the process is to end.
         """
+        super().__init__(location, look_up, interrupted)
         self._connect = connect
-        self._location = location
-        self._look_up = look_up
         self._client = connect()
-        self._usable = True
         self._spoiled = False
         self._last_error: BaseException = kafka_errors.KafkaTimeoutError()
-        self._known_topics: set[str] = set()
 
     @property
     def usable(self) -> bool:
         return self._usable and not self._spoiled
 
-    def send(self, records: Sequence[Record], timeout: float) -> list[Outcome]:
-        deadline = time.monotonic() + timeout
-        faults = self._faults({record.topic for record in records}, timeout)
-        outcomes = [faults.get(record.topic) for record in records]
-        undecided = outcomes.count(None)
-        while undecided and self._usable:
-            self._send_undecided(records, outcomes, deadline)
-            left = outcomes.count(None)
-            if not self._spoiled or left in (0, undecided):
-                break
-            undecided = left
+    def _send_undecided(self, records: Sequence[Record], outcomes: list[Outcome | None], patience: Patience) -> None:
+        left = outcomes.count(None)
+        while left and self._usable:
+            self._send_once(records, outcomes, patience)
+            before, left = left, outcomes.count(None)
+            if not self._spoiled or left in (0, before):
+                return
             self._replace_client()
-        return self._settle(outcomes, timeout)
 
     def close(self) -> None:
         self._usable = False
-        self._end_client()
-
-    def _end_client(self) -> None:
-        """End the sender thread without sending what it still holds.
-
-        The client's own ``close()`` would first send it, and leave the thread at work if that takes
-        too long. Nothing that was answered is lost: all answers were awaited.
-        """
-        with suppress(Exception):
-            self._client._unregister_cleanup()
-            self._client._sender.force_close()
-            self._client._sender.join(CLOSE_SECONDS)
-        self._client._closed = True
+        end_client(self._client, GRACE_SECONDS if self._interrupted() else CLOSE_SECONDS)
 
     def _replace_client(self) -> None:
-        self._end_client()
+        end_client(self._client)
         try:
             self._client = self._connect()
         except BrokerUnavailable as error:
             self._usable = False
+            self._refused = True
             self._last_error = error
         else:
             self._spoiled = False
 
-    def _faults(self, topics: set[str], timeout: float) -> dict[str, Outcome]:
-        """Which topics cannot be written to. Known ones are not asked about again."""
-        unknown = topics - self._known_topics
-        if not unknown:
-            return {}
-        faults = self._look_up(unknown, timeout)
-        self._known_topics |= unknown - faults.keys()
-        return {topic: _topic_outcome(error) for topic, error in faults.items()}
-
-    def _send_undecided(self, records: Sequence[Record], outcomes: list[Outcome | None], deadline: float) -> None:
+    def _send_once(self, records: Sequence[Record], outcomes: list[Outcome | None], patience: Patience) -> None:
         futures = {}
         for index, record in enumerate(records):
             if outcomes[index] is None and self._usable:
-                outcomes[index], futures[index] = self._start(record)
+                outcomes[index], futures[index] = self._start(record, patience)
+        started = [future for future in futures.values() if future is not None]
         for index, future in futures.items():
             if future is not None:
-                outcomes[index] = self._finish(records[index].topic, future, deadline)
+                _await(future, started, patience)
+                outcomes[index] = self._finish(records[index].topic, future)
 
-    def _start(self, record: Record) -> tuple[Outcome | None, Any]:
-        try:
-            return None, self._client.send(
-                record.topic, value=record.value, key=record.key, headers=list(record.headers)
-            )
-        except kafka_errors.KafkaError as error:
-            return self._judge(record.topic, error), None
-        except (TypeError, ValueError) as error:
-            return Refused(f"It cannot be encoded: {error}"), None
+    def _start(self, record: Record, patience: Patience) -> tuple[Outcome | None, Any]:
+        while True:
+            try:
+                return None, self._client.send(
+                    record.topic, value=record.value, key=record.key, headers=list(record.headers)
+                )
+            except kafka_errors.KafkaTimeoutError as error:  # no room, or the client knows nothing of the topic
+                if patience.is_over():
+                    return self._judge(record.topic, error), None
+            except kafka_errors.KafkaError as error:
+                return self._judge(record.topic, error), None
+            except (TypeError, ValueError) as error:
+                return Refused(f"It cannot be encoded: {error}"), None
 
-    def _finish(self, topic: str, future: Any, deadline: float) -> Outcome | None:
+    def _finish(self, topic: str, future: Any) -> Outcome | None:
         try:
-            metadata = future.get(timeout=max(0.0, deadline - time.monotonic()))
+            metadata = future.get(timeout=0)
         except kafka_errors.KafkaError as error:
             outcome = self._judge(topic, error)
             if outcome is None or error.retriable:
@@ -148,35 +110,43 @@ class KafkaBrokerProducer(Producer):
 
     def _judge(self, topic: str, error: kafka_errors.KafkaError) -> Outcome | None:
         """Whose fault an error is; None means the broker's or this producer's."""
-        if isinstance(error, REFUSED_FOR_GOOD):
-            return Refused(error_text(error))
-        if isinstance(error, TOPIC_AT_FAULT):
+        outcome = topic_outcome(error)
+        if isinstance(outcome, TopicTrouble):
             self._known_topics.discard(topic)
-            return _topic_outcome(error)
-        if isinstance(error, PRODUCER_AT_FAULT + CLIENT_AT_FAULT) or error.retriable:
-            self._usable = False
-            self._last_error = error
-            return None
-        return Failed(error_text(error))
+        if outcome is not None:
+            return outcome
+        if isinstance(error, PRODUCER_IS_BROKEN + CLIENT_AT_FAULT):
+            self._refused = True
+        elif not error.retriable:
+            return Failed(error_text(error))
+        self._usable = False
+        self._last_error = error
+        return None
 
-    def _settle(self, outcomes: list[Outcome | None], timeout: float) -> list[Outcome]:
-        """Say what became of records without an answer, now that the others are known."""
-        if None not in outcomes:
-            return [outcome for outcome in outcomes if outcome is not None]
-        reason = error_text(self._last_error)
+    def _reason(self, timeout: float) -> str:
         if isinstance(self._last_error, kafka_errors.KafkaTimeoutError):
-            reason = f"no acknowledgement within {timeout:g} s"
-        if not any(isinstance(outcome, Acknowledged) for outcome in outcomes):
-            raise BrokerUnavailable(f"{self._location} did not take a batch: {reason}.")
-        return [outcome or TopicTrouble(reason) for outcome in outcomes]
+            return f"no acknowledgement within {timeout:g} s"
+        return error_text(self._last_error)
 
 
-def _topic_outcome(error: kafka_errors.KafkaError) -> Outcome:
-    if isinstance(error, REFUSED_FOR_GOOD):
-        return Refused(error_text(error))
-    if isinstance(error, kafka_errors.UnknownTopicOrPartitionError):
-        return TopicTrouble(MISSING_TOPIC)
-    return TopicTrouble(error_text(error))
+def end_client(client: KafkaProducer, seconds: float = CLOSE_SECONDS) -> None:
+    """End the sender thread without sending what it still holds.
+
+    The client's own ``close()`` would first send it, and leave the thread at work if that takes
+    too long. Nothing that was answered is lost: all answers were awaited.
+    """
+    with suppress(Exception):
+        client._unregister_cleanup()
+        client._sender.force_close()
+        client._sender.join(seconds)
+    client._closed = True
+
+
+def _await(future: Any, others: Sequence[Any], patience: Patience) -> None:
+    """Wait for an answer, and no longer than answers to the others come."""
+    while not future.is_done and not patience.is_over(sum(not other.is_done for other in others)):
+        with suppress(kafka_errors.KafkaError):
+            future.get(timeout=SLICE_SECONDS)
 
 
 def _failed_itself(future: Any, error: kafka_errors.KafkaError) -> bool:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer
@@ -15,7 +16,8 @@ from kafka.structs import MemberState, OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaTopicPartition
 
 from django_outbox.brokers.base import Progress, ReceivedRecord, Subscription, TopicPartition
-from django_outbox.brokers.kafka_client import CLOSE_SECONDS, CONNECT_SECONDS, error_text
+from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, Call, Patience
+from django_outbox.brokers.kafka_client import CONNECT_SECONDS, error_text
 from django_outbox.exceptions import BrokerUnavailable
 
 # After so long without a record a subscription asks whether the broker is still there.
@@ -32,6 +34,7 @@ class KafkaSubscription(Subscription):
         topics: Sequence[str],
         location: str,
         look_up: Callable[[Collection[TopicPartition], float], Mapping[TopicPartition, Progress]],
+        interrupted: Callable[[], bool],
     ) -> None:
         """
         Args:
@@ -40,10 +43,12 @@ class KafkaSubscription(Subscription):
             location: of the broker, for people.
             look_up: asks the broker within so many seconds how far the group is. Not by this
                 client, which may be about to join: other questions make it forget that.
+            interrupted: whether the process is to end.
         """
         self._client = client
         self._location = location
         self._look_up = look_up
+        self._interrupted = interrupted
         self._listener = _Assignments()
         self._heard_at = time.monotonic()
         try:
@@ -84,7 +89,9 @@ class KafkaSubscription(Subscription):
         if not positions:
             return
         try:
-            self._client.commit(positions, timeout_ms=_milliseconds(CONNECT_SECONDS))
+            patience = Patience(time.monotonic() + CONNECT_SECONDS, self._interrupted)
+            committing = Call(partial(self._client.commit, positions, timeout_ms=_milliseconds(CONNECT_SECONDS)))
+            committing.result(CONNECT_SECONDS, patience.is_over)
         except (
             kafka_errors.CommitFailedError,
             kafka_errors.RebalanceInProgressError,
@@ -111,7 +118,8 @@ class KafkaSubscription(Subscription):
 
     def close(self) -> None:
         with suppress(Exception):
-            self._client.close(autocommit=False, timeout_ms=_milliseconds(CLOSE_SECONDS))
+            seconds = GRACE_SECONDS if self._interrupted() else CLOSE_SECONDS
+            self._client.close(autocommit=False, timeout_ms=_milliseconds(seconds))
 
     def _with_position(self, place: TopicPartition, found: Progress) -> Progress:
         # Without a question to the broker, which the client's own position() would ask.
@@ -140,7 +148,8 @@ class KafkaSubscription(Subscription):
         if not heard:
             if time.monotonic() - self._heard_at < SILENCE_SECONDS:
                 return
-            self._client.bootstrap(timeout_ms=_milliseconds(CONNECT_SECONDS), refresh=True)
+            asking = Call(partial(self._client.bootstrap, timeout_ms=_milliseconds(CONNECT_SECONDS), refresh=True))
+            asking.result(CONNECT_SECONDS, self._interrupted)
         self._heard_at = time.monotonic()
 
     def _unavailable(self, error: BaseException) -> BrokerUnavailable:

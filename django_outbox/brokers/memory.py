@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from django.core.exceptions import ImproperlyConfigured
 
 from django_outbox.brokers.base import (
-    MISSING_TOPIC,
     Acknowledged,
     Broker,
     Outcome,
@@ -20,8 +19,8 @@ from django_outbox.brokers.base import (
     Record,
     Refused,
     Subscription,
+    TopicMissing,
     TopicPartition,
-    TopicTrouble,
 )
 from django_outbox.conf import BrokerSettings
 
@@ -150,7 +149,7 @@ class _Producer(Producer):
 
     def _append(self, record: Record, missing: set[str]) -> Outcome:
         if record.topic in missing:
-            return TopicTrouble(MISSING_TOPIC)
+            return TopicMissing()
         if len(record.value) > MAX_RECORD_BYTES:
             return Refused(f"{len(record.value)} bytes are more than {MAX_RECORD_BYTES}")
         partition = self._partition(record)

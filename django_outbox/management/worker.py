@@ -14,6 +14,7 @@ from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.db.utils import InterfaceError
 
+from django_outbox.brokers.base import Broker
 from django_outbox.exceptions import OutboxError
 from django_outbox.faults import in_one_line
 from django_outbox.management.reload import CodeWatch, start_anew
@@ -82,8 +83,8 @@ class WorkerCommand(OutboxCommand):
         )
 
     @contextmanager
-    def working(self, verbosity: int, *, reload: bool = False) -> Iterator[Stop]:
-        """Logs set up, signals caught; logs the end, after all that was logged of a signal.
+    def working(self, broker: Broker, verbosity: int, *, reload: bool = False) -> Iterator[Stop]:
+        """Logs set up, signals caught, also while the broker is waited for; logs the end, after all else.
 
         With ``reload`` it does not return if the code has changed meanwhile, but starts anew.
         """
@@ -94,6 +95,7 @@ class WorkerCommand(OutboxCommand):
             with logging_to(self.stderr, verbosity):
                 with stop_on_signals(self.logger) as stop:
                     watch = CodeWatch(stop, self.logger, self.trial) if reload else None
+                    broker.interrupted = lambda: stop.requested
                     yield stop
                 self.logger.info("%s ended.", self.title, extra={"action": "ended"})
                 if watch is not None and watch.changed:

@@ -8,8 +8,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 
 import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka import TopicPartition as KafkaTopicPartition
+from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
 from django_outbox.brokers.base import (
     Acknowledged,
@@ -17,9 +20,12 @@ from django_outbox.brokers.base import (
     Producer,
     ReceivedRecord,
     Record,
+    Refused,
     Subscription,
     TopicPartition,
+    TopicTrouble,
 )
+from django_outbox.exceptions import BrokerUnavailable
 from tests.helpers import wait_until
 
 SECONDS = 10.0
@@ -34,6 +40,34 @@ def make_special_topic(broker: Broker, topic: str, **configs: str) -> None:
     """Create a topic of one partition with settings of its own."""
     with KafkaAdminClient(bootstrap_servers=broker.location.removeprefix("kafka://")) as admin:
         admin.create_topics({topic: {"num_partitions": 1, "configs": configs}})
+
+
+def make_topic_on(broker: Broker, topic: str, node: int) -> None:
+    """Create a topic whose only partition is kept by one of the cluster's nodes, and wait until that leads it."""
+    with AdminClient({"bootstrap.servers": broker.location.removeprefix("kafka://")}) as admin:
+        admin.create_topics([NewTopic(topic, 1, replica_assignment=[[node]])])[topic].result()
+    wait_until(lambda: leader_of(broker, topic) == node)
+
+
+def leader_of(broker: Broker, topic: str) -> int | None:
+    """Which node leads a topic's first partition; None if none does."""
+    with KafkaAdminClient(bootstrap_servers=broker.location.removeprefix("kafka://")) as admin:
+        (described,) = admin.describe_topics([topic])
+    (partition,) = described["partitions"] or [{"leader_id": -1}]
+    return None if partition["leader_id"] < 0 else int(partition["leader_id"])
+
+
+def allow(broker: Broker, principal: str, operations: dict[str, list[str]]) -> None:
+    """Let somebody do something with topics."""
+    acls = [
+        ACL(
+            principal, "*", ACLOperation[operation], ACLPermissionType.ALLOW, ResourcePattern(ResourceType.TOPIC, topic)
+        )
+        for topic, of_topic in operations.items()
+        for operation in of_topic
+    ]
+    with KafkaAdminClient(bootstrap_servers=broker.location.removeprefix("kafka://")) as admin:
+        admin.create_acls(acls)
 
 
 def delete_topic(broker: Broker, topic: str) -> None:
@@ -89,6 +123,20 @@ def log_of(broker: Broker, topic: str, count: int) -> list[bytes]:
         assert not consumer.poll(100)
     assert len(values) == count
     return values
+
+
+def once(
+    faults: dict[str, Refused | TopicTrouble],
+) -> Callable[[Collection[str], float], dict[str, Refused | TopicTrouble]]:
+    """A way to ask what is wrong with topics, for a producer without a broker: this at first, no answer later."""
+    answers = iter([faults])
+
+    def look_up(topics: Collection[str], seconds: float) -> dict[str, Refused | TopicTrouble]:
+        for answer in answers:
+            return answer
+        raise BrokerUnavailable("it is gone.")
+
+    return look_up
 
 
 class Reader(threading.Thread):

@@ -77,6 +77,48 @@ class ApacheKafkaWithLogin(ApacheKafka):
         return [*super().command(), *overrides]
 
 
+class ApacheKafkaWithPermissions(ApacheKafkaWithLogin):
+    """Lets who logs in do only what it is told to; who does not may do all."""
+
+    def command(self) -> list[str | Path]:
+        return [
+            *super().command(),
+            "--override",
+            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "--override",
+            "super.users=User:ANONYMOUS",
+        ]
+
+
+class SecondApacheKafka(ApacheKafka):
+    """Joins another one's cluster as broker 2."""
+
+    def __init__(self, first: ApacheKafka) -> None:
+        super().__init__()
+        self._first = first
+
+    def prepare(self) -> None:
+        self._controller_port = self._first._controller_port
+
+    def _format(self) -> None:
+        meta = (self._first.directory / "data" / "meta.properties").read_text()
+        cluster = next(line.partition("=")[2] for line in meta.splitlines() if line.startswith("cluster.id="))
+        properties = {
+            "process.roles": "broker",
+            "node.id": 2,
+            "controller.quorum.bootstrap.servers": f"127.0.0.1:{self._controller_port}",
+            "controller.listener.names": "CONTROLLER",
+            "listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
+            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
+            "log.dirs": self.directory / "data",
+        }
+        self._properties.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
+        self.run(
+            self._java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", self._properties),
+            cwd=self.directory,
+        )
+
+
 OWN: dict[str, type[Service]] = {"tansu": Tansu, "apache": ApacheKafka}
 BEHIND_PROXY: dict[str, type[TansuBehindProxy] | type[ApacheKafkaBehindProxy]] = {
     "tansu": TansuBehindProxy,

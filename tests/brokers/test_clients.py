@@ -9,17 +9,30 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from django_outbox.brokers.base import Acknowledged, Broker, Progress, Record, Refused, Subscription, TopicPartition
+from django_outbox.brokers.base import (
+    Acknowledged,
+    Broker,
+    Progress,
+    Record,
+    Refused,
+    Subscription,
+    TopicForbidden,
+    TopicPartition,
+    TopicTrouble,
+)
 from django_outbox.exceptions import BrokerUnavailable, TopicNotCreated
 from tests.brokers.backends import CONNECTING, Backend
 from tests.brokers.proxy import Proxy
 from tests.brokers.records import (
     SECONDS,
+    allow,
     delete_records,
     join,
+    leader_of,
     log_of,
     make_special_topic,
     make_topic,
+    make_topic_on,
     numbered,
     places,
     read,
@@ -27,7 +40,9 @@ from tests.brokers.records import (
     seconds_until,
     send,
 )
+from tests.brokers.services import PASSWORD, USER, ApacheKafkaWithPermissions, SecondApacheKafka
 from tests.helpers import wait_until
+from tests.services.apache_kafka import ApacheKafka
 from tests.services.base import Service
 from tests.services.process import free_port
 
@@ -103,6 +118,72 @@ def test_a_record_that_the_broker_finds_invalid_is_refused_alone(backend: Backen
     keys = [b"1", b"2", None, b"3", None, b"4"]  # a compacted topic takes no record without a key
     outcomes = producer.send([Record(topic, key, b"v") for key in keys], SECONDS)
     assert [type(outcome) for outcome in outcomes] == [Acknowledged if key else Refused for key in keys]
+    producer.close()
+
+
+@pytest.fixture(scope="module")
+def service_with_permissions() -> Iterator[ApacheKafkaWithPermissions]:
+    with ApacheKafkaWithPermissions() as service:
+        yield service
+
+
+@pytest.mark.brokers("apache")
+def test_a_topic_that_this_client_may_not_write_to_is_trouble_for_its_own_records_only(
+    backend: Backend, service_with_permissions: ApacheKafkaWithPermissions, topic: str
+) -> None:
+    operator = backend.make(service_with_permissions.url)
+    allowed, read_only, hidden = (make_topic(operator, f"{topic}-{name}", 1) for name in ("yes", "read", "no"))
+    allow(operator, f"User:{USER}", {allowed: ["DESCRIBE", "WRITE"], read_only: ["DESCRIBE", "READ"]})
+    url = f"kafka+sasl://{USER}:{PASSWORD}@127.0.0.1:{service_with_permissions.login_port}"
+    broker = backend.make(url)
+    for topics in ([hidden, allowed], [read_only, allowed, read_only], [read_only], [hidden], [allowed]):
+        producer = broker.producer(SECONDS)
+        outcomes = producer.send([Record(name, b"k", b"v") for name in topics], SECONDS)
+        assert [type(outcome) for outcome in outcomes] == [
+            Acknowledged if name == allowed else TopicForbidden for name in topics
+        ]
+        producer.close()
+
+
+@pytest.fixture(scope="module")
+def first_of_two() -> Iterator[ApacheKafka]:
+    with ApacheKafka() as service:
+        yield service
+
+
+@pytest.fixture
+def second_of_two(first_of_two: ApacheKafka) -> Iterator[SecondApacheKafka]:
+    with SecondApacheKafka(first_of_two) as service:
+        yield service
+
+
+@pytest.mark.brokers("apache")
+def test_a_topic_without_a_leader_is_trouble_for_its_own_records_only_until_it_has_one(
+    backend: Backend, first_of_two: ApacheKafka, second_of_two: SecondApacheKafka, topic: str
+) -> None:
+    broker = backend.make(first_of_two.url)
+    here, there = f"{topic}-here", f"{topic}-there"
+    make_topic_on(broker, here, 1)
+    make_topic_on(broker, there, 2)
+    used = broker.producer(3)
+    send(used, *numbered(here, 1), *numbered(there, 1))
+    second_of_two.stop()
+    wait_until(lambda: leader_of(broker, there) is None, what="no leader")
+
+    fresh = broker.producer(3)
+    for producer in (used, fresh):  # one has known of a leader, one has not
+        (outcome,) = producer.send(numbered(there, 1), 3)
+        assert isinstance(outcome, TopicTrouble)
+        producer.close()
+    producer = broker.producer(3)
+    trouble, acknowledged = producer.send([*numbered(there, 1), *numbered(here, 1)], 3)
+    assert isinstance(trouble, TopicTrouble)
+    assert isinstance(acknowledged, Acknowledged)
+    assert producer.usable
+
+    second_of_two.start()
+    wait_until(lambda: leader_of(broker, there) is not None, what="a leader")
+    wait_until(lambda: isinstance(producer.send(numbered(there, 1), SECONDS)[0], Acknowledged))
     producer.close()
 
 

@@ -11,7 +11,7 @@ import confluent_kafka
 import pytest
 from kafka.partitioner.default import murmur2
 
-from django_outbox.brokers.base import MISSING_TOPIC, Acknowledged, Broker, Record, TopicPartition, TopicTrouble
+from django_outbox.brokers.base import Acknowledged, Broker, Record, TopicMissing, TopicPartition
 from django_outbox.exceptions import BrokerUnavailable
 from tests.brokers.backends import confluent_broker, connecting, kafka_broker
 from tests.brokers.proxy import Proxy
@@ -209,7 +209,7 @@ def test_a_topic_that_is_deleted_is_trouble_for_its_own_records_only(kafka_url: 
     delete_topic(broker, topic)
     for _ in range(2):
         trouble, acknowledged = producer.send([*numbered(topic, 1), *numbered(other, 1)], 4)
-        assert trouble == TopicTrouble(MISSING_TOPIC)
+        assert trouble == TopicMissing()
         assert isinstance(acknowledged, Acknowledged)
     producer.close()
     assert broker.missing_topics([topic]) == {topic}

@@ -12,7 +12,6 @@ from confluent_kafka import KafkaError, KafkaException, Message
 
 from django_outbox.brokers import confluent_client
 from django_outbox.brokers.base import (
-    MISSING_TOPIC,
     Acknowledged,
     Failed,
     Outcome,
@@ -20,6 +19,8 @@ from django_outbox.brokers.base import (
     Record,
     Refused,
     Subscription,
+    TopicForbidden,
+    TopicMissing,
     TopicPartition,
     TopicTrouble,
 )
@@ -27,7 +28,7 @@ from django_outbox.brokers.confluent_client import Faults
 from django_outbox.brokers.confluent_producer import ConfluentBrokerProducer
 from django_outbox.brokers.confluent_subscription import ConfluentSubscription
 from django_outbox.exceptions import BrokerUnavailable
-from tests.brokers.records import SECONDS, numbered, seconds_until
+from tests.brokers.records import SECONDS, numbered, once, seconds_until
 
 LOCATION = "kafka://broker:9092"
 
@@ -56,6 +57,9 @@ class Client:
 
     def list_topics(self, topic: str, timeout: float) -> None:
         """Connects."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
 
     def produce(self, topic: str, value: bytes, key: bytes, *, on_delivery: Report, headers: object) -> None:
         answer = self._answers[0]
@@ -106,13 +110,13 @@ class Client:
         self.closed = True
 
 
-def producer_of(*answers: object, **faults: KafkaError) -> Producer:
+def producer_of(*answers: object, **faults: Refused | TopicTrouble) -> Producer:
     return producer_with(Client(*answers), **faults)
 
 
-def producer_with(client: Client, told: Faults | None = None, **faults: KafkaError) -> Producer:
+def producer_with(client: Client, told: Faults | None = None, **faults: Refused | TopicTrouble) -> Producer:
     stand_in: Any = client
-    return ConfluentBrokerProducer(stand_in, told or Faults(LOCATION), lambda topics, timeout: faults)
+    return ConfluentBrokerProducer(stand_in, told or Faults(LOCATION), once(faults), lambda: False)
 
 
 def outcomes_of(producer: Producer, count: int, timeout: float = SECONDS) -> list[Outcome]:
@@ -184,8 +188,10 @@ def test_some_errors_refuse_the_record_for_good(code: int) -> None:
 @pytest.mark.parametrize("code", TOPIC, **named)
 def test_some_errors_are_the_topics_fault(code: int, comes: Comes) -> None:
     producer = producer_of(1, comes(error(code)))
-    reason = MISSING_TOPIC if code in MISSING else "why"
-    assert outcomes_of(producer, 2) == [Acknowledged(0, 1), TopicTrouble(reason)]
+    outcome = TopicMissing() if code in MISSING else TopicTrouble("why")
+    if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        outcome = TopicForbidden("why")
+    assert outcomes_of(producer, 2) == [Acknowledged(0, 1), outcome]
     assert producer.usable
 
 
@@ -399,29 +405,25 @@ def test_closing_does_not_wait_for_a_library_that_hangs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "outcome"),
-    [
-        (KafkaError.UNKNOWN_TOPIC_OR_PART, TopicTrouble(MISSING_TOPIC)),
-        (KafkaError.TOPIC_AUTHORIZATION_FAILED, TopicTrouble("why")),
-        (KafkaError.INVALID_CONFIG, TopicTrouble("why")),
-        (KafkaError.TOPIC_EXCEPTION, Refused("why")),
-    ],
+    "fault",
+    [TopicMissing(), TopicForbidden("why"), TopicTrouble("why"), Refused("why")],
+    ids=lambda fault: type(fault).__name__,
 )
-def test_records_of_a_topic_with_a_fault_are_not_sent(code: int, outcome: Outcome) -> None:
-    producer = producer_of(topic=error(code))
-    assert outcomes_of(producer, 2) == [outcome, outcome]
+def test_records_of_a_topic_with_a_fault_are_not_sent(fault: Refused | TopicTrouble) -> None:
+    producer = producer_of(topic=fault)
+    assert outcomes_of(producer, 2) == [fault, fault]
     assert producer.usable
 
 
 def test_a_topic_is_asked_about_once_until_it_makes_trouble() -> None:
     asked = []
 
-    def look_up(topics: Sequence[str], timeout: float) -> dict[str, KafkaError]:
+    def look_up(topics: Sequence[str], seconds: float) -> dict[str, Refused | TopicTrouble]:
         asked.append(topics)
         return {}
 
     client: Any = Client(1, 2, error(KafkaError.LEADER_NOT_AVAILABLE), 3)
-    producer = ConfluentBrokerProducer(client, Faults(LOCATION), look_up)
+    producer = ConfluentBrokerProducer(client, Faults(LOCATION), look_up, lambda: False)
     for _ in range(4):
         outcomes_of(producer, 1)
     assert asked == [{"topic"}, {"topic"}]
@@ -468,7 +470,7 @@ class Place:
 def subscription_of(reader: Reader, faults: Faults | None = None) -> Subscription:
     client: Any = reader
     return ConfluentSubscription(
-        client, faults or Faults(LOCATION), ["topic"], lambda places, seconds: {}, lambda seconds: None
+        client, faults or Faults(LOCATION), ["topic"], lambda places, seconds: {}, lambda seconds: None, lambda: False
     )
 
 

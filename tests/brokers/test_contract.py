@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping
 import pytest
 
 from django_outbox.brokers.base import (
-    MISSING_TOPIC,
     Acknowledged,
     Broker,
     Producer,
@@ -18,8 +17,8 @@ from django_outbox.brokers.base import (
     Record,
     Refused,
     Subscription,
+    TopicMissing,
     TopicPartition,
-    TopicTrouble,
 )
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.conf import BrokerSettings
@@ -137,7 +136,7 @@ def test_a_missing_topic_is_trouble_for_its_own_records_only(broker: Broker, pro
     missing = f"{topic}-missing"
     records = [Record(name, b"k", b"v") for name in (missing, topic, missing, topic)]
     outcomes = producer.send(records, SECONDS)
-    assert outcomes[0] == outcomes[2] == TopicTrouble(MISSING_TOPIC)
+    assert outcomes[0] == outcomes[2] == TopicMissing()
     assert [type(outcome) for outcome in outcomes[1::2]] == [Acknowledged, Acknowledged]
     assert producer.usable
 
@@ -145,7 +144,7 @@ def test_a_missing_topic_is_trouble_for_its_own_records_only(broker: Broker, pro
 def test_a_topic_that_was_missing_can_be_written_to_once_it_is_created(
     broker: Broker, producer: Producer, topic: str
 ) -> None:
-    assert producer.send(numbered(topic, 1), SECONDS) == [TopicTrouble(MISSING_TOPIC)]
+    assert producer.send(numbered(topic, 1), SECONDS) == [TopicMissing()]
     make_topic(broker, topic)
     send(producer, *numbered(topic, 1))
 

@@ -12,7 +12,7 @@ import pytest
 from kafka.structs import MemberState
 
 from django_outbox.brokers import kafka_subscription
-from django_outbox.brokers.base import MISSING_TOPIC, Acknowledged, Broker, Record, TopicPartition, TopicTrouble
+from django_outbox.brokers.base import Acknowledged, Broker, Record, TopicMissing, TopicPartition
 from django_outbox.exceptions import BrokerUnavailable
 from tests.brokers.backends import connecting, kafka_broker
 from tests.brokers.proxy import Proxy
@@ -170,7 +170,7 @@ def test_a_topic_that_is_deleted_is_missing_to_the_next_producer_and_not_created
         producer.send(numbered(topic, 1), 2)
     producer.close()
     again = broker.producer(SECONDS)
-    assert again.send(numbered(topic, 1), SECONDS) == [TopicTrouble(MISSING_TOPIC)]
+    assert again.send(numbered(topic, 1), SECONDS) == [TopicMissing()]
     again.close()
 
 

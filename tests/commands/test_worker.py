@@ -18,6 +18,7 @@ from django.db import IntegrityError, InterfaceError, OperationalError
 from django_outbox.exceptions import BrokerUnavailable, InvalidMessage, OutboxError
 from django_outbox.management.worker import OutboxCommand, WorkerCommand, at_least, logging_to
 from tests.helpers import Command
+from tests.outbox import memory_broker
 
 OUTBOX = logging.getLogger("django_outbox")
 CLIENTS = [logging.getLogger(name) for name in ("kafka", "confluent_kafka")]
@@ -150,7 +151,7 @@ class Worker(WorkerCommand):
     logger = OUTBOX
 
     def handle(self, *, verbosity: int, **options: Any) -> None:
-        with self.working(verbosity):
+        with self.working(memory_broker(), verbosity):
             OUTBOX.info("all is well")
         self.stderr.write("but this is an error")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -146,21 +145,6 @@ def test_a_broker_that_is_not_there_yet_harms_no_message(
     assert OutboxMessage.objects.get().retry_count == 0
     assert command.output.count("Trying again until it works") == 1
     command.wait_for_line("The broker: over after")
-
-
-def test_a_relay_that_waits_for_its_broker_ends_quickly_on_a_signal(
-    relay: Start, send: Any, own_broker: Service
-) -> None:
-    own_broker.start()
-    own_broker.stop()
-    send("test.effect", 0)
-    command = relay(env={"KAFKA_URL": own_broker.url})
-    command.wait_for_line("The broker: ")
-    started = time.monotonic()
-
-    assert command.stop() == 0
-
-    assert time.monotonic() - started < 7
 
 
 @pytest.mark.brokers("apache")

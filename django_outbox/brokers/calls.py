@@ -1,0 +1,102 @@
+"""Calls of client libraries that may wait for a broker longer than anybody wants to."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Generic, TypeVar
+
+Result = TypeVar("Result")
+
+CLOSE_SECONDS = 1.0
+
+# Who waits looks so often whether it still should.
+SLICE_SECONDS = 0.1
+
+# What is in hand when the process is to end is waited for as long as answers come at least so often.
+GRACE_SECONDS = 0.5
+
+
+class Call(threading.Thread, Generic[Result]):
+    """A call in a thread that the process's end does not wait for."""
+
+    def __init__(self, call: Callable[[], Result], undo: Callable[[Result], object] | None = None) -> None:
+        """
+        Args:
+            call: starts at once.
+            undo: gets the result if nobody waits for it any more.
+        """
+        super().__init__(name="outbox-call", daemon=True)
+        self._call = call
+        self._undo = undo
+        self._lock = threading.Lock()
+        self._abandoned = False
+        self._result: list[Result] = []
+        self._error: BaseException | None = None
+        self.start()
+
+    def run(self) -> None:
+        try:
+            result = self._call()
+        except BaseException as error:
+            self._error = error
+            return
+        with self._lock:
+            self._result.append(result)
+            abandoned = self._abandoned
+        if abandoned and self._undo is not None:
+            with suppress(Exception):
+                self._undo(result)
+
+    def result(self, seconds: float, given_up: Callable[[], bool]) -> Result:
+        """What the call returns or raises.
+
+        Raises:
+            TimeoutError: it has not ended after so many seconds, or is given up.
+        """
+        deadline = time.monotonic() + seconds
+        while self.is_alive():
+            left = deadline - time.monotonic()
+            if left <= 0 or given_up():
+                with self._lock:
+                    if self._result:
+                        break
+                    self._abandoned = True
+                raise TimeoutError(f"no answer within {seconds:g} s" if left <= 0 else "this process is to end")
+            self.join(min(SLICE_SECONDS, left))
+        if self._error is not None:
+            raise self._error
+        return self._result[0]
+
+
+class Patience:
+    """How long to wait for answers to what is in hand: to a deadline, but not for nothing once the end is near."""
+
+    def __init__(self, deadline: float, interrupted: Callable[[], bool]) -> None:
+        """
+        Args:
+            deadline: on the monotonic clock.
+            interrupted: whether the process is to end.
+        """
+        self._deadline = deadline
+        self._interrupted = interrupted
+        self._unanswered: int | None = None
+        self._heard_at = 0.0
+
+    def is_over(self, unanswered: int = 1) -> bool:
+        """True if it makes no sense to wait on, when so many answers are missing."""
+        now = time.monotonic()
+        if now >= self._deadline:
+            return True
+        if not self._interrupted():
+            return False
+        if self._unanswered is None or unanswered < self._unanswered:
+            self._unanswered, self._heard_at = unanswered, now
+        return now - self._heard_at >= GRACE_SECONDS
+
+
+def close_in_time(close: Callable[[], object], seconds: float = CLOSE_SECONDS) -> None:
+    """Close a client, but do not wait long for it, and whatever it raises."""
+    Call(close).join(seconds)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import django
 
@@ -15,12 +17,15 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.report import Line
 
-PARTS = ("enqueue", "relay", "consume", "latency", "scale")
+PARTS = ("enqueue", "relay", "consume", "latency", "scale", "backlog")
 
 
 def main() -> int:
     """Measure what the command line asks for; 0 if all worked and every target is met, else 1."""
     options = _options()
+    if options.results:
+        _show(json.loads(options.results.read_text()), options)
+        return 0
     from benchmarks.report import Progress, table, write_json
     from benchmarks.servers import servers
 
@@ -70,7 +75,21 @@ def main() -> int:
     progress.clear()
     where = write_json(lines, bench.jobs, about)
     sys.stdout.write(f"{table(lines)}\n\nMedians of {options.runs}. Every single run: {where}\n")
+    _show(json.loads(where.read_text()), options)
     return 1 if any(line.met is False or line.missing == "failed" for line in lines) else 0
+
+
+def _show(results: dict[str, Any], options: argparse.Namespace) -> None:
+    """Draw and publish what was measured, as the command line asks."""
+    from benchmarks import plot, publish
+
+    try:
+        if options.plot:
+            options.plot.write_text(plot.throughput(results))
+        if options.publish:
+            publish.publish(results)
+    except ValueError as error:
+        sys.exit(f"Nothing was drawn or published: {error}.")
 
 
 def _lines(part: str, bench: Bench) -> Iterator[Line]:
@@ -88,7 +107,7 @@ def _lines(part: str, bench: Bench) -> Iterator[Line]:
 
 def _measurements() -> dict[str, Callable[[Bench], Iterator[Line]]]:
     """The parts by name; imported only now, as they need Django."""
-    from benchmarks import consume, enqueue, latency, relay, scale
+    from benchmarks import backlog, consume, enqueue, latency, relay, scale
 
     return {
         "enqueue": enqueue.measure,
@@ -96,6 +115,7 @@ def _measurements() -> dict[str, Callable[[Bench], Iterator[Line]]]:
         "consume": consume.measure,
         "latency": latency.measure,
         "scale": scale.measure,
+        "backlog": backlog.measure,
     }
 
 
@@ -111,6 +131,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="a tenth of the rows, one round: see that it works")
     parser.add_argument("--rows", type=_count, metavar="N", help="messages a measurement, instead of its own number")
     parser.add_argument("--scale-rows", type=_count, metavar="N", help="rows behind, for scale (default: 5,000,000)")
+    parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw throughput by backlog size")
+    parser.add_argument("--publish", action="store_true", help="renew the README's table, and plot and data in docs/")
+    parser.add_argument(
+        "--results", type=Path, metavar="FILE.json", help="for --plot and --publish: measure nothing, take these"
+    )
     options = parser.parse_args()
     options.runs = options.runs or (1 if options.quick else 5)
     return options

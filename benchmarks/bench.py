@@ -43,9 +43,9 @@ class Bench:
             return self.rows
         return max(usual // 10, 1000) if self.quick else usual
 
-    def rounds(self, variants: Sequence[Variant]) -> Iterator[tuple[int, Variant]]:
+    def rounds(self, variants: Sequence[Variant], runs: int | None = None) -> Iterator[tuple[int, Variant]]:
         """Each variant once a round, every round beginning with another one."""
-        for number in range(self.runs):
+        for number in range(runs or self.runs):
             shift = number % len(variants)
             for variant in (*variants[shift:], *variants[:shift]):
                 yield number, variant
@@ -108,9 +108,10 @@ class Bench:
         processes: int = 1,
         keys: int = workload.KEYS,
         ordering: str = "key",
+        limit: int | None = None,
         **arguments: Any,
     ) -> float:
-        """Let jobs carry a backlog out to a topic of its own; messages a second.
+        """Let jobs carry a backlog out to a topic of its own, or only ``limit`` of it; messages a second.
 
         Raises:
             WorkNotDone: if not every row is published and every message readable.
@@ -124,12 +125,13 @@ class Bench:
                 workload.fill(rows, topic=topic, keys=keys)
 
             environment = self.environment(client, url, topic, BENCH_ORDERING=ordering)
-            found = self.run_prepared(name, processes, environment, prepare, **arguments)
-            found.update(keys=keys, ordering=ordering)
-            check("published rows", workload.count("published"), rows)
-            check("rows that the job counted", found["rows"], rows)
-            readable = clients.distinct_messages(url, topic, WARM_UP_ROWS + rows)
-            check("readable messages", readable, WARM_UP_ROWS + rows)
+            found = self.run_prepared(name, processes, environment, prepare, limit=limit, **arguments)
+            found.update(keys=keys, ordering=ordering, backlog=rows)
+            sent = rows if limit is None else limit
+            check("published rows", workload.count("published"), sent)
+            check("rows that the job counted", found["rows"], sent)
+            readable = clients.distinct_messages(url, topic, WARM_UP_ROWS + sent)
+            check("readable messages", readable, WARM_UP_ROWS + sent)
         rate: float = found["per_second"]
         return rate
 

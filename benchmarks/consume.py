@@ -27,7 +27,7 @@ def measure(bench: Bench) -> Iterator[Line]:
             bench.progress.say(f"{name}: {variant}, round {number + 1} of {bench.runs}")
             found[variant].append(_figure(bench, client, *VARIANTS[variant]))
         least = Target(least_ratio=0.5, least=10_000 if client == "confluent" else None)
-        yield Line(name, "messages/s", found["sql"], found["raw"], least)
+        yield Line(name, "messages/s", found["sql"], found["raw"], least, headline=True)
         yield Line(f"{name}, handler uses the ORM", "messages/s", found["orm"], found["raw"])
 
 

@@ -41,6 +41,7 @@ def measure(bench: Bench) -> Iterator[Line]:
         found["create"],
         Target(least_ratio=0.8),  # 1.25 times the time
         beside="objects.create",
+        headline=True,
     )
     yield Line(
         "publish_many, 1,000 a transaction",
@@ -49,6 +50,7 @@ def measure(bench: Bench) -> Iterator[Line]:
         found["bulk_create"],
         Target(least_ratio=0.8),
         beside="bulk_create",
+        headline=True,
     )
 
 

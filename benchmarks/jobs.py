@@ -103,8 +103,8 @@ def relay(
     }
 
 
-def raw_relay(gate: Gate, *, bare: bool = False, batch_size: int = 500) -> dict[str, Any]:
-    """Carry a backlog out by a raw loop."""
+def raw_relay(gate: Gate, *, bare: bool = False, batch_size: int = 500, limit: int | None = None) -> dict[str, Any]:
+    """Carry a backlog, or the first ``limit`` rows of it, out by a raw loop."""
     from benchmarks import clients, raw
 
     connection = _raw_connection()
@@ -118,6 +118,8 @@ def raw_relay(gate: Gate, *, bare: bool = False, batch_size: int = 500) -> dict[
         rows += done
         passes += 1
         last = time.monotonic()
+        if rows == limit:
+            break
     cpu = time.process_time() - cpu
     sender.close()
     return {"first": first, "last": last, "rows": rows, "passes": passes, "cpu": cpu}

@@ -56,7 +56,7 @@ def measure(bench: Bench) -> Iterator[Line]:
                 elif to == "record" and percentile == 99 and notify:
                     target = Target(most=P99_MS)
                 runs = [_percentile(samples, percentile) for samples in found[to, notify]]
-                yield Line(f"{name}, p{percentile}", "ms", runs, target=target)
+                yield Line(f"{name}, p{percentile}", "ms", runs, target=target, headline=percentile != 95)
 
 
 def _percentile(samples: Sequence[float], percentile: int) -> float:

@@ -34,7 +34,7 @@ def measure(bench: Bench) -> Iterator[Line]:
         near = _figures(bench, client, bench.servers.near, NEAR)
         name = f"relay, {client}"
         raw = near["raw"]
-        yield Line(name, "messages/s", near["ordered"], raw, least)
+        yield Line(name, "messages/s", near["ordered"], raw, least, headline=True)
         yield Line(
             f"{name}, beside a loop that sends no headers",
             "messages/s",
@@ -51,12 +51,13 @@ def measure(bench: Bench) -> Iterator[Line]:
             near["ordered"],
             Target(least_ratio=0.8),
             beside="1,000 keys",
+            headline=True,
         )
         if bench.servers.far is None:
             yield Line(f"{name}, broker 2 ms away", "messages/s", missing="set FAR_KAFKA_URL", target=least)
             continue
         far = _figures(bench, client, bench.servers.far, FAR)
-        yield Line(f"{name}, broker 2 ms away", "messages/s", far["ordered"], far["raw"], least)
+        yield Line(f"{name}, broker 2 ms away", "messages/s", far["ordered"], far["raw"], least, headline=True)
 
 
 def _figures(bench: Bench, client: str, url: str, variants: dict[str, dict[str, Any]]) -> dict[str, list[float]]:

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, NamedTuple, TextIO
 
 RESULTS = Path(__file__).with_name("results") / "latest.json"
 COLUMNS = ("measurement", "figure", "unit", "raw", "ratio", "target", "met")
@@ -46,9 +46,20 @@ class Target:
         )
 
 
+class Point(NamedTuple):
+    """Where a measurement stands in a plot."""
+
+    plot: str
+    client: str
+    at: int
+
+
 @dataclass(slots=True)
 class Line:
-    """One measurement: a figure a run and, beside it, that of the raw loop in the same round."""
+    """One measurement: a figure a run and, beside it, that of the raw loop in the same round.
+
+    ``headline`` lines are shown in the README; a line with a ``point`` is drawn.
+    """
 
     name: str
     unit: str
@@ -57,6 +68,8 @@ class Line:
     target: Target = field(default_factory=Target)
     beside: str = ""
     missing: str = ""
+    headline: bool = False
+    point: Point | None = None
 
     @property
     def figure(self) -> float | None:
@@ -104,6 +117,8 @@ class Line:
             "target": str(self.target) or None,
             "met": self.met,
             "missing": self.missing or None,
+            "headline": self.headline,
+            "point": self.point and self.point._asdict(),
         }
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Iterator
+from typing import Any
 
 from benchmarks import plans, workload
 from benchmarks.bench import CLIENTS, Bench, check, missing_client
@@ -21,57 +21,61 @@ MEGABYTE = 1e6
 
 
 def measure(bench: Bench) -> Iterator[Line]:
-    """The clients take turns at one backlog, to its end; beside each, the same relay on a table with nothing behind."""
+    """The clients take turns at one backlog, to its end; before each turn, the same relay on a table with nothing behind."""
     clients = [client for client in CLIENTS if not missing_client(client)]
     empty: dict[str, list[float]] = {client: [] for client in clients}
     loaded: dict[str, list[float]] = {client: [] for client in clients}
-    jobs = []
-    bench.progress.say("scale: the empty table")
-    _on_empty_table(bench, empty)
+    jobs: dict[str, list[dict[str, Any]]] = {client: [] for client in clients}
+    behind = bench.scale_rows or (BEHIND // 20 if bench.quick else BEHIND)
+    backlog = behind // BACKLOG_SHARE
+    turns = [*clients, *reversed(clients)]
     with bench.topic(bench.servers.near) as topic:
-        behind = bench.scale_rows or (BEHIND // 20 if bench.quick else BEHIND)
-        backlog = behind // BACKLOG_SHARE
         bench.progress.say(f"scale: filling the table with {behind:,} consumed rows and a backlog of {backlog:,}")
         workload.empty()
         workload.fill(behind, topic=topic, status="consumed")
         workload.fill(backlog, topic=topic)
         bench.write_text("plans-full-backlog.txt", plans.explain())
-        turns = [*clients, *reversed(clients)]
         for number, client in enumerate(turns, 1):
+            bench.progress.say(f"scale: {client}, turn {number} of {len(turns)}, an empty table")
+            with workload.another_table():
+                rows = bench.amount(EMPTY_ROWS[client])
+                empty[client].append(bench.relay("relay", client, bench.servers.near, rows))
             bench.progress.say(f"scale: {client}, turn {number} of {len(turns)}")
             limit = backlog // len(turns) - WARM_UP_ROWS if number < len(turns) else None
             environment = bench.environment(client, bench.servers.near, topic)
             job = bench.run_jobs("relay", 1, environment, warm_up=WARM_UP_ROWS, limit=limit)
             job["rows_behind"] = behind
             loaded[client].append(job["per_second"])
-            jobs.append(job)
+            jobs[client].append(job)
             if number == len(turns) // 2:
                 bench.write_text("plans-half-backlog.txt", plans.explain())
-        idle = plans.idle_poll_ms()
-        bench.write_text("plans-drained.txt", plans.explain())
         check("published rows", workload.count("published"), backlog)
-    bench.progress.say("scale: the empty table again")
+        bench.progress.say("scale: the idle poll")
+        idle_at_once = plans.idle_poll_ms()
+        bench.write_text("plans-drained.txt", plans.explain())
+        workload.settle()
+        idle = plans.idle_poll_ms()
+        bench.write_text("plans-vacuumed.txt", plans.explain())
     workload.empty()
-    _on_empty_table(bench, empty)
 
     for client in clients:
+        name = f"relay, {client}"
         yield Line(
-            f"relay, {client}, {behind:,} rows behind, backlog {backlog:,}",
+            f"{name}, {behind:,} rows behind, backlog {backlog:,}",
             "messages/s",
-            [statistics.mean(loaded[client])],
-            [statistics.mean(empty[client])],
+            loaded[client],
+            empty[client],
             Target(least_ratio=LEAST_RATIO),
             beside="empty table",
+            headline=True,
         )
-    for client in clients:
-        own = [job for job in jobs if CLIENTS[client].endswith(f".{job['client']}")]
-        peaks = [job["peak_bytes"] / MEGABYTE for job in own]
-        growth = [(job["peak_bytes"] - job["early_peak_bytes"]) / MEGABYTE for job in own if job["early_peak_bytes"]]
-        yield Line(f"relay, {client}, most memory", "MB", peaks, target=Target(most=PEAK_MB))
-        yield Line(f"relay, {client}, memory after the first tenth", "MB more", growth, target=Target(most=GROWTH_MB))
-    yield Line("idle poll, in the database", "ms", idle, target=Target(most=IDLE_POLL_MS))
-
-
-def _on_empty_table(bench: Bench, found: dict[str, list[float]]) -> None:
-    for client, rates in found.items():
-        rates.append(bench.relay("relay", client, bench.servers.near, bench.amount(EMPTY_ROWS[client])))
+        peaks = [job["peak_bytes"] / MEGABYTE for job in jobs[client]]
+        yield Line(f"{name}, most memory", "MB", peaks, target=Target(most=PEAK_MB), headline=True)
+        growth = [
+            (job["peak_bytes"] - job["early_peak_bytes"]) / MEGABYTE for job in jobs[client] if job["early_peak_bytes"]
+        ]
+        yield Line(f"{name}, memory after the first tenth", "MB more", growth, target=Target(most=GROWTH_MB))
+    yield Line(f"idle poll, in the database, {backlog:,} sent since the last vacuum", "ms", idle_at_once)
+    yield Line(
+        "idle poll, in the database, after a vacuum", "ms", idle, target=Target(most=IDLE_POLL_MS), headline=True
+    )

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from django.db import connection
@@ -30,6 +32,19 @@ def empty() -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"TRUNCATE {TABLE}, benchmarks_effect")
     settle()
+
+
+@contextmanager
+def another_table() -> Iterator[None]:
+    """For the block, an empty table in the place of the one that is there."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"ALTER TABLE {TABLE} RENAME TO {TABLE}_aside")
+        cursor.execute(f"CREATE TABLE {TABLE} (LIKE {TABLE}_aside INCLUDING ALL)")
+        try:
+            yield
+        finally:
+            cursor.execute(f"DROP TABLE {TABLE}")
+            cursor.execute(f"ALTER TABLE {TABLE}_aside RENAME TO {TABLE}")
 
 
 def settle() -> None:

@@ -1,0 +1,132 @@
+"""Draws throughput by backlog size as an SVG, for light and dark pages."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from html import escape
+from typing import Any
+
+WIDTH, HEIGHT = 760, 420
+LEFT, RIGHT, TOP, BOTTOM = 78, 28, 96, 58
+KINDS = {"runs": "relay", "raw_runs": "raw loop"}
+STYLE = """
+    svg { color-scheme: light dark; font: 13px system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
+    .page { fill: #ffffff; } .ink { fill: #1f2328; } .faint { fill: #59636e; }
+    .grid { stroke: #d1d9e0; } .axis { stroke: #818b98; }
+    .series0 { --tone: #0969da; } .series1 { --tone: #bc4c00; }
+    .line { fill: none; stroke: var(--tone); stroke-width: 2.5; stroke-linejoin: round; }
+    .raw { stroke-dasharray: 6 5; stroke-width: 1.75; }
+    .dot { fill: var(--tone); } .hollow { fill: none; stroke: var(--tone); stroke-width: 1.75; }
+    .span { stroke: var(--tone); stroke-width: 1; opacity: 0.6; }
+    @media (prefers-color-scheme: dark) {
+      .page { fill: #0d1117; } .ink { fill: #f0f6fc; } .faint { fill: #9198a1; }
+      .grid { stroke: #2f353d; } .axis { stroke: #656c76; }
+      .series0 { --tone: #58a6ff; } .series1 { --tone: #ffa657; }
+    }
+"""
+
+
+def throughput(results: Mapping[str, Any]) -> str:
+    """The plot of a results file.
+
+    Raises:
+        ValueError: if there is nothing to draw in it.
+    """
+    points = [line for line in results["measurements"] if (line["point"] or {}).get("plot") == "backlog"]
+    if not points:
+        raise ValueError("these results have no part 'backlog', which is what is drawn")
+    clients = list(dict.fromkeys(line["point"]["client"] for line in points))
+    sizes = sorted({line["point"]["at"] for line in points})
+    highest = max(rate for line in points for kind in KINDS for rate in line[kind])
+    axes = _Axes(sizes, highest)
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
+        ' role="img" aria-labelledby="title description">',
+        '<title id="title">Messages a second by the size of the backlog</title>',
+        f'<desc id="description">{escape("; ".join(_spoken(line) for line in points))}</desc>',
+        f"<style>{STYLE}</style>",
+        f'<rect class="page" width="{WIDTH}" height="{HEIGHT}" rx="8"/>',
+        f'<text class="ink" x="{LEFT}" y="30" font-size="17" font-weight="600">Relay: messages a second</text>',
+        f'<text class="faint" x="{LEFT}" y="50">{escape(_where(results))}</text>',
+        *axes.draw(),
+    ]
+    for number, client in enumerate(clients):
+        own = sorted(
+            (line for line in points if line["point"]["client"] == client), key=lambda line: line["point"]["at"]
+        )
+        parts.append(f'<g class="series{number % 2}">')
+        for kind, name in KINDS.items():
+            parts += _series(axes, own, kind, f"{name}, {client}")
+            parts += _legend(2 * number + list(KINDS).index(kind), kind, f"{name}, {client}")
+        parts.append("</g>")
+    return "\n".join([*parts, "</svg>", ""])
+
+
+class _Axes:
+    """From sizes and rates to places: sizes by their logarithm, rates from 0."""
+
+    def __init__(self, sizes: Sequence[int], highest: float) -> None:
+        self._sizes = sizes
+        self._step = _step(highest)
+        self._top = self._step * math.ceil(highest / self._step)
+
+    def x(self, size: int) -> float:
+        low, high = math.log10(self._sizes[0]), math.log10(self._sizes[-1])
+        inner = WIDTH - LEFT - RIGHT - 40
+        return LEFT + 20 + inner * ((math.log10(size) - low) / (high - low) if high > low else 0.5)
+
+    def y(self, rate: float) -> float:
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * rate / self._top
+
+    def draw(self) -> Iterator[str]:
+        end = WIDTH - RIGHT
+        for number in range(round(self._top / self._step) + 1):
+            rate = number * self._step
+            y = self.y(rate)
+            kind = "grid" if number else "axis"
+            yield f'<line class="{kind}" x1="{LEFT}" x2="{end}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            yield f'<text class="faint" x="{LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">{rate:,.0f}</text>'
+        for size in self._sizes:
+            x, y = self.x(size), HEIGHT - BOTTOM
+            yield f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + 5}"/>'
+            yield f'<text class="faint" x="{x:.1f}" y="{y + 21}" text-anchor="middle">{size:,}</text>'
+        middle = (LEFT + end) / 2
+        yield f'<text class="ink" x="{middle}" y="{HEIGHT - 12}" text-anchor="middle">messages that are due</text>'
+
+
+def _series(axes: _Axes, lines: Sequence[Mapping[str, Any]], kind: str, name: str) -> Iterator[str]:
+    places = [(axes.x(line["point"]["at"]), axes.y(statistics.median(line[kind]))) for line in lines]
+    path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
+    yield f'<polyline class="line{" raw" if kind == "raw_runs" else ""}" points="{path}"/>'
+    for (x, y), line in zip(places, lines, strict=True):
+        low, high = axes.y(min(line[kind])), axes.y(max(line[kind]))
+        if low != high:
+            yield f'<line class="span" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>'
+        text = f"{name}, {line['point']['at']:,} due: {statistics.median(line[kind]):,.0f} a second"
+        shape = "hollow" if kind == "raw_runs" else "dot"
+        yield f'<circle class="{shape}" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{escape(text)}</title></circle>'
+
+
+def _legend(number: int, kind: str, name: str) -> Iterator[str]:
+    x, y = LEFT + 165 * number, 74
+    yield f'<line class="line{" raw" if kind == "raw_runs" else ""}" x1="{x}" x2="{x + 26}" y1="{y}" y2="{y}"/>'
+    yield f'<text class="ink" x="{x + 33}" y="{y + 4}" font-size="12">{escape(name)}</text>'
+
+
+def _step(highest: float) -> float:
+    """A round number of which about five reach the highest rate."""
+    rough = highest / 5
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)
+
+
+def _spoken(line: Mapping[str, Any]) -> str:
+    point = line["point"]
+    return f"{point['client']}, {point['at']:,} due: {line['figure']:,.0f}, raw loop {line['raw']:,.0f}"
+
+
+def _where(results: Mapping[str, Any]) -> str:
+    machine, servers = results["machine"], results["servers"]
+    return f"{machine['cpus']} CPUs, Python {machine['python']}, {servers['database']}, {servers['broker']}, 200-byte payloads"

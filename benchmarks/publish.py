@@ -1,0 +1,57 @@
+"""Puts results where readers look: the table in the README, and plot and data under ``docs/``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from benchmarks import plot
+from benchmarks.report import number
+from tests.helpers import ROOT
+
+README = ROOT / "README.rst"
+PLOT = ROOT / "docs" / "throughput.svg"
+DATA = ROOT / "docs" / "benchmarks.json"
+BEGIN, END = ".. The benchmarks write from here", ".. to here."
+
+
+def publish(results: Mapping[str, Any]) -> None:
+    """Renew the plot, its data and the README's table.
+
+    Raises:
+        ValueError: if a part that is shown is not in these results.
+    """
+    svg, table = plot.throughput(results), _table(results)
+    PLOT.parent.mkdir(exist_ok=True)
+    PLOT.write_text(svg)
+    DATA.write_text(json.dumps({name: value for name, value in results.items() if name != "jobs"}, indent=1) + "\n")
+    before, begin, rest = README.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise ValueError(f"{README.name} has lost the comments '{BEGIN}' and '{END}'")
+    README.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}")
+
+
+def _table(results: Mapping[str, Any]) -> str:
+    """Where and when, and the measurements that matter most, as reStructuredText."""
+    machine, servers = results["machine"], results["servers"]
+    where = (
+        f"Measured on {results['started'][:10]} on {machine['cpus']} CPUs ({machine['processor'] or machine['platform']}),"
+        f" with Python {machine['python']}, {servers['database']} and {servers['broker']} on the same machine;"
+        f" medians of {results['options']['runs']}:"
+    )
+    rows = [_row(line) for line in results["measurements"] if line["headline"] and line["figure"] is not None]
+    if not rows:
+        raise ValueError("these results have nothing for the table")
+    rows.insert(0, ("What", "Here", "Beside it", "Ratio"))
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    rule = "  ".join("=" * width for width in widths)
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([where, "", rule, lines[0], rule, *lines[1:], rule])
+
+
+def _row(line: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    raw = "\\" if line["raw"] is None else f"{number(line['raw'])} ({line['raw_is']})"
+    ratio = "" if line["ratio"] is None else f"{line['ratio']:.2f}"
+    return line["measurement"], f"{number(line['figure'])} {line['unit']}", raw, ratio

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.core.management import call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
@@ -164,3 +165,28 @@ def test_nothing_is_sent_twice_where_claims_begin_further_on() -> None:
     while relay.run_once().moved:
         pass
     assert sent == [b"%d" % number for number in range(11)]
+
+
+# Storage
+
+
+def storage() -> tuple[set[str], set[str]]:
+    """The table's own settings and the names of its indexes."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT reloptions FROM pg_class WHERE relname = 'django_outbox_outboxmessage'")
+        (options,) = cursor.fetchone()
+        cursor.execute("SELECT indexname FROM pg_indexes WHERE tablename = 'django_outbox_outboxmessage'")
+        return set(options or ()), {name for (name,) in cursor.fetchall()}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_storage_settings_come_and_go_with_their_migration() -> None:
+    assert "autovacuum_vacuum_threshold=10000" in storage()[0]
+    assert "django_outbox_pending" in storage()[1]
+    try:
+        call_command("migrate", "django_outbox", "0001", verbosity=0)
+        assert storage()[0] == set()
+        assert "django_outbox_pending" not in storage()[1]
+    finally:
+        call_command("migrate", "django_outbox", verbosity=0)
+    assert "autovacuum_vacuum_threshold=10000" in storage()[0]

@@ -196,7 +196,7 @@ class Delivery:
         if message.delivery_count > settings.max_deliveries:
             return (
                 f"It took its process down {settings.max_deliveries} times (MAX_DELIVERIES): the "
-                f"process ended or was killed while the handler ran."
+                f"process ended, was killed, or was ended by HANDLER_TIMEOUT, while the handler ran."
             )
         if not handlers:
             return f"No handler wants {message.event_type!r} (UNKNOWN_EVENT is 'dead')."

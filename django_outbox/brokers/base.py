@@ -5,6 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
@@ -14,8 +15,7 @@ from django_outbox.conf import BrokerSettings
 Headers = tuple[tuple[str, bytes], ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+class Record(NamedTuple):  # made in less than half the time of a frozen dataclass, as is what answers it
     """A record to send. ``key`` None lets the broker's client choose the partition."""
 
     topic: str
@@ -70,8 +70,7 @@ class Progress:
         return max(behind or 0, self.low) >= self.high
 
 
-@dataclass(frozen=True, slots=True)
-class Acknowledged:
+class Acknowledged(NamedTuple):
     """The record is in the log. ``offset`` None: in the log, but the broker did not say where."""
 
     partition: int

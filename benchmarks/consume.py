@@ -10,7 +10,7 @@ from benchmarks.models import Effect
 from benchmarks.report import Line, Target
 from benchmarks.servers import PARTITIONS
 
-ROWS = 30_000
+ROWS = 15_000
 # By name: the job and the type of its events, which chooses the handler.
 VARIANTS = {"raw": ("raw_consume", "bench.sql"), "sql": ("consume", "bench.sql"), "orm": ("consume", "bench.orm")}
 

@@ -14,8 +14,8 @@ from benchmarks.report import Line, Target
 from django_outbox import Event, publish, publish_many
 from django_outbox.models import OutboxMessage
 
-SINGLES = 8_000
-MANY = 80_000
+SINGLES = 4_000
+MANY = 20_000
 BULK = 1000
 EVENT_TYPE = "bench.sql"
 TOPIC = "benchmarks"

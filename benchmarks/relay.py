@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.bench import CLIENTS, Bench, missing_client
 from benchmarks.report import Line, Target
 
-ROWS = {"confluent": 100_000, "kafka-python": 50_000}
+ROWS = {"confluent": 40_000, "kafka-python": 20_000}
 LEAST_RATIO = {"confluent": 0.6, "kafka-python": 0.7}
 
 # By name: the job and what it is given. The first of each place is what the others are beside.

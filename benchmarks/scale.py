@@ -11,7 +11,7 @@ from benchmarks.report import Line, Target
 
 BEHIND = 5_000_000
 BACKLOG_SHARE = 5  # one message is due for so many that are behind
-EMPTY_ROWS = {"confluent": 100_000, "kafka-python": 50_000}
+EMPTY_ROWS = {"confluent": 60_000, "kafka-python": 30_000}
 WARM_UP_ROWS = 5_000
 LEAST_RATIO = 0.8
 PEAK_MB = 150

@@ -7,13 +7,15 @@ from django.db import migrations
 INDEX = "django_outbox_pending"
 
 # Vacuum, and renew the statistics, after so many changed rows, not after a fifth of a table that is mostly history;
-# and do it in seconds: meanwhile every look at what is due walks along what is no longer.
+# do it in seconds, and do not leave out the indexes, as PostgreSQL does when only few pages have changed: every look
+# at what is due walks along what is no longer.
 SETTINGS = {
     "autovacuum_vacuum_scale_factor": 0.002,
     "autovacuum_vacuum_threshold": 10000,
     "autovacuum_analyze_scale_factor": 0.002,
     "autovacuum_analyze_threshold": 10000,
     "autovacuum_vacuum_cost_limit": 2000,
+    "vacuum_index_cleanup": "on",
 }
 
 

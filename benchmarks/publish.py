@@ -39,7 +39,7 @@ def _table(results: Mapping[str, Any]) -> str:
     where = (
         f"Measured on {results['started'][:10]} on {machine['cpus']} CPUs ({machine['processor'] or machine['platform']}),"
         f" with Python {machine['python']}, {servers['database']} and {servers['broker']} on the same machine;"
-        f" medians of {results['options']['runs']}:"
+        f" {_care(results)}:"
     )
     rows = [_row(line) for line in results["measurements"] if line["headline"] and line["figure"] is not None]
     if not rows:
@@ -49,6 +49,14 @@ def _table(results: Mapping[str, Any]) -> str:
     rule = "  ".join("=" * width for width in widths)
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([where, "", rule, lines[0], rule, *lines[1:], rule])
+
+
+def _care(results: Mapping[str, Any]) -> str:
+    """How much care was taken: what a reader should know before comparing."""
+    runs, load, cpus = results["options"]["runs"], results["load_at_start"][0], results["machine"]["cpus"]
+    rounds = "one round" if runs == 1 else f"medians of up to {runs} rounds"
+    busy = load > cpus / 2
+    return f"{rounds}, while other work was going on (load {load:.1f}), so take it as a rough guide" if busy else rounds
 
 
 def _row(line: Mapping[str, Any]) -> tuple[str, str, str, str]:

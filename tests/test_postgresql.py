@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
@@ -119,6 +119,20 @@ def test_a_message_that_another_relay_had_in_hand_is_taken_when_all_others_are()
     assert relay.run_once().published == 2
     assert relay.run_once().published == 1
     assert statuses() == [Status.PUBLISHED] * 4
+
+
+def test_the_time_of_a_message_is_in_utc_whatever_the_session_says() -> None:
+    broker = memory_broker()
+    message = make_message()
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL DateStyle = 'German, DMY'")
+        cursor.execute("SET LOCAL TimeZone = 'Asia/Kathmandu'")
+
+    Relay(broker, using="default").run_once()
+
+    time = dict(broker.records("outbox")[0].headers)["ce_time"].decode()
+    assert time.endswith("Z")
+    assert datetime.fromisoformat(time) == message.created_at
 
 
 # Order

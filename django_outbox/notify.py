@@ -3,7 +3,7 @@
 A writer notifies after its commit, never within its transaction, where PostgreSQL would let commits
 wait for each other; and at most a hundred times a second and process, however much is written. So a
 notification may stand for messages of the next hundredth of a second as well: the relay that it
-wakes keeps looking for a little longer.
+wakes keeps looking for a little longer, at short intervals.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 CHANNEL = "django_outbox"
 QUIET_SECONDS = 0.01
+ALERT_SECONDS = 0.003  # between two looks of a relay that was woken
 SELF_TEST_SECONDS = 2.0
 
 _lock = threading.Lock()

@@ -31,7 +31,7 @@ from django_outbox.conf import settings
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotCreated
 from django_outbox.faults import UNAVAILABLE, in_one_line
 from django_outbox.models import OutboxMessage, OutboxQuerySet
-from django_outbox.notify import QUIET_SECONDS, Listener
+from django_outbox.notify import ALERT_SECONDS, QUIET_SECONDS, Listener
 from django_outbox.ordering import unsent_before
 from django_outbox.runner import Stop, Trouble, run_through_faults
 
@@ -146,7 +146,7 @@ class Relay:
                 return 0.0
             if drain and not done.claimed:
                 return None
-            return QUIET_SECONDS if self._clock() < self._alert_until else self.poll_interval
+            return ALERT_SECONDS if self._clock() < self._alert_until else self.poll_interval
 
         def wait_for_work(seconds: float) -> None:
             try:

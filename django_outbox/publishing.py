@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
 from collections.abc import Iterable, Mapping
@@ -20,6 +19,7 @@ from django_outbox.exceptions import InvalidMessage, TransactionRequired
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import KEY_LENGTH, TOPIC_LENGTH, OutboxMessage
 from django_outbox.notify import notify_after_commit
+from django_outbox.storable import json_payload, require_text
 
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]+\Z")
 _TYPE_LENGTH = 255
@@ -27,10 +27,6 @@ _VERSION_LENGTH = 32
 _BULK_SIZE = 1000
 _MAX_DELAY = timedelta(days=3650)
 _MAX_RETRY = 32767
-# Lists and dicts within one another. MySQL and MariaDB store no more; and what is near to Python's
-# own limit can be encoded here, and then not deeper in the stack, where Django does it again.
-_MAX_DEPTH = 99
-_MAX_DEPTH_ON_MARIADB = 31
 
 
 def publish(
@@ -193,7 +189,7 @@ def _text(field: str, value: Any, length: int) -> str:
         raise InvalidMessage(field, f"it must be text, not {_kind(value)}")
     if len(value) > length:
         raise InvalidMessage(field, f"it has {len(value)} characters; {length} are allowed")
-    _storable(field, value)
+    require_text(field, value)
     return value
 
 
@@ -210,60 +206,10 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
-def _storable(field: str, text: str) -> None:
-    """Refuse what no supported database can hold, before it breaks the transaction."""
-    if "\0" in text:
-        raise InvalidMessage(field, "it contains a NUL character, which PostgreSQL cannot store")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise InvalidMessage(field, "it contains half of a surrogate pair, which is not valid Unicode") from None
-
-
 def _payload(payload: Any, using: str) -> Any:
-    """The payload as it will be read: lists for tuples, text for keys that are numbers."""
-    try:
-        text = json.dumps(payload, ensure_ascii=False, allow_nan=False)
-        payload = json.loads(text)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidMessage("payload", f"JSON cannot carry it: {error}") from error
-    _limit_depth(payload, text, using)
-    if "\\u0000" in text:
-        # Perhaps only the text of a backslash and "u0000": look at the strings themselves.
-        _no_nul(payload)
-    _storable("payload", text)
+    payload = json_payload(payload, using=using)
     # Django would store None as SQL's NULL, not as JSON's null.
     return Value(None, models.JSONField()) if payload is None else payload
-
-
-def _limit_depth(payload: Any, text: str, using: str) -> None:
-    on_mariadb = getattr(connections[using], "mysql_is_mariadb", False)
-    limit = _MAX_DEPTH_ON_MARIADB if on_mariadb else _MAX_DEPTH
-    if text.count("[") + text.count("{") > limit and _depth(payload) > limit:
-        where = " on MariaDB" if on_mariadb else ""
-        raise InvalidMessage("payload", f"it is nested more than {limit} levels deep, the most that is stored{where}")
-
-
-def _depth(payload: Any) -> int:
-    """How many lists and dicts are within one another."""
-    depth = 0
-    level = [payload]
-    while level := [value for value in level if isinstance(value, (list, dict))]:
-        depth += 1
-        level = [item for value in level for item in (value.values() if isinstance(value, dict) else value)]
-    return depth
-
-
-def _no_nul(value: Any) -> None:
-    if isinstance(value, str):
-        _storable("payload", value)
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            _no_nul(name)
-            _no_nul(item)
-    elif isinstance(value, list):
-        for item in value:
-            _no_nul(item)
 
 
 def _headers(headers: Any) -> dict[str, str]:
@@ -274,8 +220,8 @@ def _headers(headers: Any) -> dict[str, str]:
             raise InvalidMessage("headers", f"name and value of {_shown(name)} must be text")
         if name.lower().startswith(RESERVED_PREFIX) or name.lower() == CONTENT_TYPE:
             raise InvalidMessage("headers", f"{_shown(name)} is set by the outbox itself")
-        _storable("headers", name)
-        _storable("headers", value)
+        require_text("headers", name)
+        require_text("headers", value)
     return dict(headers)
 
 

@@ -1,0 +1,92 @@
+"""What every supported database can store: text without NUL, JSON that is not too deep."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django.db import connections
+
+from django_outbox.exceptions import InvalidMessage
+
+# Lists and dicts within one another. MySQL and MariaDB store no more; and what is near to Python's
+# own limit can be encoded here, and then not deeper in the stack, where Django does it again.
+_MAX_DEPTH = 99
+_MAX_DEPTH_ON_MARIADB = 31
+
+
+def require_text(field: str, text: str) -> None:
+    """Refuse text that no supported database can hold, before it breaks the transaction.
+
+    Raises:
+        InvalidMessage: naming ``field``.
+    """
+    if "\0" in text:
+        raise InvalidMessage(field, "it contains a NUL character, which PostgreSQL cannot store")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidMessage(field, "it contains half of a surrogate pair, which is not valid Unicode") from None
+
+
+def json_payload(payload: Any, *, using: str) -> Any:
+    """The payload as it will be read: lists for tuples, text for keys that are numbers.
+
+    Raises:
+        InvalidMessage: if JSON cannot carry it, or the database ``using`` cannot store it.
+    """
+    try:
+        text = json.dumps(payload, ensure_ascii=False, allow_nan=False)
+        payload = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidMessage("payload", f"JSON cannot carry it: {error}") from error
+    require_depth(payload, text, using=using)
+    require_json(payload, text)
+    return payload
+
+
+def require_depth(payload: Any, text: str, *, using: str) -> None:
+    """Refuse a payload, whose JSON is ``text``, that is nested too deep.
+
+    Raises:
+        InvalidMessage: naming the payload.
+    """
+    on_mariadb = getattr(connections[using], "mysql_is_mariadb", False)
+    limit = _MAX_DEPTH_ON_MARIADB if on_mariadb else _MAX_DEPTH
+    if text.count("[") + text.count("{") > limit and _depth(payload) > limit:
+        where = " on MariaDB" if on_mariadb else ""
+        raise InvalidMessage("payload", f"it is nested more than {limit} levels deep, the most that is stored{where}")
+
+
+def require_json(payload: Any, text: str) -> None:
+    """Refuse a payload with text in it that cannot be stored; ``text`` is its JSON, not escaped.
+
+    Raises:
+        InvalidMessage: naming the payload.
+    """
+    if "\\u0000" in text:
+        # Perhaps only the text of a backslash and "u0000": look at the strings themselves.
+        _no_nul(payload)
+    require_text("payload", text)
+
+
+def _depth(payload: Any) -> int:
+    """How many lists and dicts are within one another."""
+    depth = 0
+    level = [payload]
+    while level := [value for value in level if isinstance(value, (list, dict))]:
+        depth += 1
+        level = [item for value in level for item in (value.values() if isinstance(value, dict) else value)]
+    return depth
+
+
+def _no_nul(value: Any) -> None:
+    if isinstance(value, str):
+        require_text("payload", value)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            _no_nul(name)
+            _no_nul(item)
+    elif isinstance(value, list):
+        for item in value:
+            _no_nul(item)

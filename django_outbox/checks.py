@@ -126,6 +126,7 @@ def _wrong_topics() -> list[str]:
     try:
         places = {'OUTBOX["TOPIC"]': settings.topic}
         places |= {f'OUTBOX["ROUTES"][{pattern!r}]': topic for pattern, topic in settings.routes.items()}
+        places |= {f'OUTBOX["INBOX"][{topic!r}]': topic for topic in settings.inbox}
     except ImproperlyConfigured:
         return []  # told already
     return [

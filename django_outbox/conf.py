@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Literal, cast
 
 from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
 
 DEFAULT_BACKEND = "django_outbox.brokers.kafka.KafkaBroker"
 DEFAULT_URL = "kafka://localhost:9092"
@@ -17,6 +18,7 @@ DEFAULT_RETENTION: dict[str, timedelta | None] = {
     "consumed": timedelta(days=7),
     "published": timedelta(days=7),
     "dead": None,
+    "inbox": timedelta(days=7),
 }
 LARGEST_COUNT = 32767
 LONGEST_WAIT = timedelta(days=1)
@@ -60,6 +62,7 @@ class OutboxSettings:
         "PUBLISH_TIMEOUT",
         "NOTIFY",
         "RETENTION",
+        "INBOX",
     )
     BROKER_KEYS = ("BACKEND", "URL", "OPTIONS", "PRODUCER_OPTIONS", "CONSUMER_OPTIONS")
 
@@ -177,8 +180,11 @@ class OutboxSettings:
 
     @property
     def retention(self) -> dict[str, timedelta | None]:
-        """How long messages are kept after their last change, by status; None keeps them."""
-        takes = 'a dict of timedeltas (or None: keep them) by "consumed", "published" and "dead"'
+        """How long messages are kept after their last change, by status; None keeps them.
+
+        "inbox" is for those that the inbox has consumed.
+        """
+        takes = 'a dict of timedeltas (or None: keep them) by "consumed", "published", "dead" and "inbox"'
         given = self._get("RETENTION", {}, Mapping, takes)
         for status, age in given.items():
             if status not in DEFAULT_RETENTION or not (age is None or isinstance(age, timedelta)):
@@ -186,6 +192,18 @@ class OutboxSettings:
             if age is not None and not timedelta(0) <= age <= LONGEST_RETENTION:
                 raise _wrong("RETENTION", age, "ages from nothing to a hundred years, or None")
         return {**DEFAULT_RETENTION, **given}
+
+    @property
+    def inbox(self) -> dict[str, Callable[[Any], Any] | None]:
+        """By topic, what makes events of records that are no CloudEvents; None leaves those alone."""
+        takes = "a dict, by topic, of functions that make events of records, their dotted paths, or None"
+        given = self._get("INBOX", {}, Mapping, takes)
+        mappers: dict[str, Callable[[Any], Any] | None] = {}
+        for topic, mapper in given.items():
+            if not isinstance(topic, str) or not (mapper is None or isinstance(mapper, str) or callable(mapper)):
+                raise _wrong("INBOX", given, takes)
+            mappers[topic] = _function(f'INBOX"]["{topic}', mapper) if isinstance(mapper, str) else mapper
+        return mappers
 
     def _get(self, key: str, default: Any, kind: type, takes: str) -> Any:
         value = self.raw.get(key, default)
@@ -223,6 +241,16 @@ class OutboxSettings:
 def _wrong(key: str, value: Any, takes: str, *, secret: bool = False) -> ImproperlyConfigured:
     shown = type(value).__name__ if secret else repr(value)
     return ImproperlyConfigured(f'OUTBOX["{key}"] takes {takes}, not {shown}.')
+
+
+def _function(key: str, path: str) -> Callable[[Any], Any]:
+    try:
+        function = import_string(path)
+    except Exception as error:  # whatever the project's module raises
+        raise ImproperlyConfigured(f'OUTBOX["{key}"] cannot be imported ({type(error).__name__}: {error}).') from error
+    if not callable(function):
+        raise _wrong(key, function, "the dotted path of a function")
+    return cast(Callable[[Any], Any], function)
 
 
 settings = OutboxSettings()

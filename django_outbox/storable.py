@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from django.db import connections
@@ -27,6 +28,18 @@ def require_text(field: str, text: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise InvalidMessage(field, "it contains half of a surrogate pair, which is not valid Unicode") from None
+
+
+def as_text(data: bytes) -> str:
+    """Bytes as text that every database can store; what is no UTF-8 is replaced."""
+    return data.decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def headers_as_text(headers: Mapping[str, bytes | None]) -> dict[str, str]:
+    """Headers as every database can store them."""
+    return {
+        as_text(name.encode(errors="replace")): as_text(value) for name, value in headers.items() if value is not None
+    }
 
 
 def json_payload(payload: Any, *, using: str) -> Any:

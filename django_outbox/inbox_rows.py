@@ -1,0 +1,121 @@
+"""Events and unreadable records as rows of the inbox, and back."""
+
+from __future__ import annotations
+
+from datetime import UTC, timedelta
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.utils import timezone
+
+from django_outbox.brokers.base import ReceivedRecord
+from django_outbox.events import Event
+from django_outbox.fields import DatabaseNow
+from django_outbox.models import KEY_LENGTH, TYPE_LENGTH, InboxMessage
+from django_outbox.reading import place_of
+from django_outbox.state import error_text
+from django_outbox.storable import as_text, headers_as_text
+
+Status = InboxMessage.Status
+
+
+def consumed_row(event: Event, group: str) -> InboxMessage:
+    """The row of an event that is being handled in this transaction: what deduplication needs."""
+    return _row(event, group, status=Status.CONSUMED, next_retry_at=None, consumed_at=DatabaseNow())
+
+
+def pending_row(event: Event, group: str, wait: timedelta, **counts: Any) -> InboxMessage:
+    """The row of an event that is to be handled later."""
+    return _with_content(_row(event, group, next_retry_at=DatabaseNow() + wait, **counts), event)
+
+
+def dead_row(event: Event, group: str, error: BaseException | str, **counts: Any) -> InboxMessage:
+    """The row of an event that is given up."""
+    row = _row(event, group, status=Status.DEAD, next_retry_at=None, last_error=error_text(error), **counts)
+    return _with_content(row, event)
+
+
+def poison_row(record: ReceivedRecord, group: str, reason: str, *, raw: bool = True) -> InboxMessage:
+    """The row of a record that is no event: dead, with its bytes, and with its place as identity.
+
+    Args:
+        record: as it was received.
+        group: that received it.
+        reason: what is wrong with it.
+        raw: whether to keep the bytes.
+    """
+    headers = headers_as_text(dict(reversed(record.headers)))
+    key, event_type = as_text(record.key or b""), headers.get("ce_type", "")
+    return InboxMessage(
+        group=group,
+        source="",
+        event_id=place_of(record),
+        event_type=event_type if len(event_type) <= TYPE_LENGTH else "",
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        message_key=key if len(key) <= KEY_LENGTH else "",
+        headers=headers if raw else {},
+        raw_key=record.key if raw else None,
+        raw_value=record.value if raw else None,
+        status=Status.DEAD,
+        next_retry_at=None,
+        last_error=error_text(reason),
+        created_at=DatabaseNow(),
+        updated_at=DatabaseNow(),
+    )
+
+
+def event_of(row: InboxMessage) -> Event:
+    """The event of a row, as its handlers get it."""
+    time = row.event_time
+    return Event(
+        type=row.event_type,
+        payload=row.payload,
+        key=row.message_key,
+        headers=row.headers,
+        topic=row.topic,
+        version=row.event_version,
+        id=row.event_id,
+        source=row.source,
+        time=time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time,
+        attempt=row.retry_count + 1,
+        partition=row.partition,
+        offset=row.offset,
+    )
+
+
+def record_of(row: InboxMessage) -> ReceivedRecord:
+    """The record of a row that could not be read, as far as it was kept."""
+    return ReceivedRecord(
+        topic=row.topic,
+        partition=row.partition,
+        offset=row.offset,
+        key=None if row.raw_key is None else bytes(row.raw_key),
+        value=None if row.raw_value is None else bytes(row.raw_value),
+        headers=tuple((name, text.encode()) for name, text in row.headers.items()),
+    )
+
+
+def _row(event: Event, group: str, **fields: Any) -> InboxMessage:
+    time = event.time
+    if time is not None and not django_settings.USE_TZ:
+        time = timezone.make_naive(time, UTC)
+    values: dict[str, Any] = {
+        "source": event.source,
+        "event_id": event.id,
+        "event_type": event.type,
+        "event_version": event.version,
+        "event_time": time,
+        "topic": event.topic,
+        "partition": event.partition,
+        "offset": event.offset,
+        "message_key": event.key,
+        **fields,
+    }
+    return InboxMessage(group=group, created_at=DatabaseNow(), updated_at=DatabaseNow(), **values)
+
+
+def _with_content(row: InboxMessage, event: Event) -> InboxMessage:
+    row.payload, row.headers = event.payload, dict(event.headers)
+    return row

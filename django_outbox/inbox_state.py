@@ -1,0 +1,309 @@
+"""The state machine of the inbox: every write of a received message's state.
+
+::
+
+            add                      mark_consumed
+    record ─────> pending ──────────────────────────> consumed
+      │ │           │  ^ mark_failed, put_back, postpone     ^
+      │ │           v  └── retry (an operator)               │ add, with the handlers,
+      │ └─────────> dead                                     │ in one transaction
+      └──────────────────────────────────────────────────────┘
+
+``add`` inserts, and the unique key of group, source and event id decides which rows are new. All
+other writes name in their WHERE clause the state that they leave. All take ``using``, the alias of
+the database, and times come from the database's own clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import IntegrityError, connections, transaction
+from django.db.models import F, QuerySet
+from django.db.models.constants import OnConflict
+from django.db.models.sql import InsertQuery
+
+from django_outbox.exceptions import MessageNotFound
+from django_outbox.fields import DatabaseNow
+from django_outbox.inbox_order import CLAIM_SECONDS, Blocker, blocking_statuses, has_order, messages, of_key
+from django_outbox.models import InboxMessage
+from django_outbox.state import backoff, error_text
+
+Status = InboxMessage.Status
+
+_RETURNING = ("id", "source", "event_id")
+_CONTENT: dict[str, Any] = {"payload": None, "headers": {}, "raw_key": None, "raw_value": None}
+
+
+# record -> pending, consumed or dead
+
+
+class SomeKnown(Exception):
+    """Some of several rows were there already, and this database does not tell which."""
+
+
+def add(rows: Sequence[InboxMessage], *, using: str) -> int:
+    """Insert rows, but for those whose identity is there already; returns how many were new.
+
+    Those that were new have an ``id`` afterwards. If another session is about to insert one of
+    them, this waits until that transaction has ended.
+
+    Raises:
+        SomeKnown: only with several rows, on MySQL: roll back, then add them one by one.
+    """
+    if not rows:
+        return 0
+    fields = [field for field in InboxMessage._meta.concrete_fields if not field.primary_key]
+    query = InsertQuery(InboxMessage, on_conflict=OnConflict.IGNORE)
+    query.insert_values(fields, list(rows))
+    ((statement, parameters),) = query.get_compiler(using=using).as_sql()
+    connection = connections[using]
+    with connection.cursor() as cursor:
+        if connection.features.can_return_rows_from_bulk_insert:
+            names = ", ".join(connection.ops.quote_name(name) for name in _RETURNING)
+            cursor.execute(f"{statement} RETURNING {names}", parameters)
+            ids = {(source, event_id): id for id, source, event_id in cursor.fetchall()}
+        else:
+            cursor.execute(statement, parameters)
+            if cursor.rowcount not in (0, len(rows)):
+                raise SomeKnown
+            ids = _ids(rows, using) if cursor.rowcount else {}
+    for row in rows:
+        # Of copies within these rows the first is the one that was inserted.
+        row.id = ids.pop((row.source, row.event_id), None)
+    return sum(row.id is not None for row in rows)
+
+
+def _ids(rows: Sequence[InboxMessage], using: str) -> dict[tuple[str, str], int]:
+    found = messages(using).filter(group=rows[0].group, event_id__in=[row.event_id for row in rows])
+    return {(source, event_id): id for id, source, event_id in found.values_list(*_RETURNING)}
+
+
+def are_known(rows: Sequence[InboxMessage], *, using: str) -> bool:
+    """True if each of these has a row of its identity."""
+    return not rows or {(row.source, row.event_id) for row in rows} <= _ids(rows, using).keys()
+
+
+def confirm(ids: Collection[int], *, using: str) -> None:
+    """Make sure that rows added as consumed are still there, in the transaction that added them.
+
+    A handler that hid a database error may have undone them, or left a transaction that cannot be
+    committed; then this raises.
+
+    Raises:
+        MessageNotFound, DatabaseError: nothing must be committed.
+    """
+    if messages(using).filter(id__in=ids, status=Status.CONSUMED).count() != len(ids):
+        raise MessageNotFound(min(ids))
+
+
+def take_back(ids: Collection[int], *, using: str) -> None:
+    """Remove rows that this very transaction has added, as there is no time to handle them now."""
+    messages(using).filter(id__in=ids).delete()
+
+
+def hold(row: InboxMessage, content: InboxMessage, blocker: Blocker, *, using: str) -> None:
+    """Let a message that this very transaction has added wait behind an earlier one, uncounted."""
+    messages(using).filter(id=row.id).update(
+        status=Status.PENDING,
+        consumed_at=None,
+        payload=content.payload,
+        headers=content.headers,
+        delivery_count=0,
+        next_retry_at=_at(blocker.until),
+    )
+
+
+# pending -> pending
+
+
+def next_due(group: str, *, using: str) -> InboxMessage | None:
+    """Lock the message of a group that has been due for longest, but for those that others have locked."""
+    due = InboxMessage.objects.using(using).due().filter(group=group)
+    return due.defer("payload", "headers", "raw_key", "raw_value").select_for_update(skip_locked=True).first()
+
+
+def count_delivery(row: InboxMessage, *, using: str, outlived: bool) -> None:
+    """Count a delivery that may take the process down, before it can.
+
+    Args:
+        row: pending and locked.
+        using: alias of the database.
+        outlived: this process has counted it before and lives.
+    """
+    messages(using).filter(id=row.id, status=Status.PENDING).update(
+        delivery_count=F("delivery_count") + (0 if outlived else 1),
+        next_retry_at=_at(timedelta(seconds=CLAIM_SECONDS)),
+        updated_at=DatabaseNow(),
+    )
+
+
+def postpone(row: InboxMessage, blocker: Blocker, *, using: str) -> int:
+    """Let all that is behind a message, in its key, wait as long as it does, uncounted.
+
+    All of it, so that a hundred thousand messages behind one that fails do not come up, one after
+    the other, before anything else. Returns how many messages wait longer than before.
+    """
+    until = _at(blocker.until)
+    return (
+        of_key(row, using)
+        .filter(status=Status.PENDING, id__gt=blocker.id, next_retry_at__lt=until)
+        .update(next_retry_at=until, updated_at=DatabaseNow())
+    )
+
+
+def mark_failed(
+    row_id: int, error: BaseException | str, *, using: str, delay: timedelta | None = None
+) -> InboxMessage | None:
+    """Count a failure of the handler; returns the message: pending, or dead at the last.
+
+    None if its delivery was over already.
+    """
+    with transaction.atomic(using=using):
+        row = lock(row_id, using=using)
+        if row is None:
+            return None
+        row.retry_count += 1
+        alive = row.retry_count < row.max_retry
+        row.status = Status.PENDING if alive else Status.DEAD
+        wait = backoff(row.retry_count) if delay is None else delay
+        messages(using).filter(id=row.id, status=Status.PENDING).update(
+            status=row.status,
+            retry_count=row.retry_count,
+            delivery_count=0,  # the process outlived it
+            next_retry_at=_at(wait) if alive else None,
+            last_error=error_text(error),
+            updated_at=DatabaseNow(),
+        )
+        if not alive:
+            _let_next_go(row, using)
+        return row
+
+
+def put_back(row_id: int, wait: timedelta, *, using: str) -> bool:
+    """Let a message wait, uncounted, as it was not its fault; False if it was no longer pending."""
+    return bool(
+        messages(using)
+        .filter(id=row_id, status=Status.PENDING)
+        .update(delivery_count=0, next_retry_at=_at(wait), updated_at=DatabaseNow())
+    )
+
+
+def identify(row: InboxMessage, known: InboxMessage, *, using: str) -> bool:
+    """Make an event of a record that could not be read before, due at once under its real identity.
+
+    False if that event has come another way: then there is nothing left to do for this record.
+    """
+    names = ("source", "event_id", "event_type", "event_version", "event_time", "message_key", "payload", "headers")
+    fields: dict[str, Any] = {name: getattr(known, name) for name in names}
+    try:
+        with transaction.atomic(using=using):
+            messages(using).filter(id=row.id, status=Status.PENDING).update(
+                **fields,
+                raw_key=None,
+                raw_value=None,
+                delivery_count=0,
+                next_retry_at=DatabaseNow(),
+                updated_at=DatabaseNow(),
+            )
+    except IntegrityError:
+        mark_consumed(row, using=using)
+        return False
+    return True
+
+
+# pending -> consumed
+
+
+def lock(row_id: int, *, using: str) -> InboxMessage | None:
+    """A message whose delivery is counted and not over, locked until the transaction ends; else None.
+
+    Waits for another consumer that has it. That one's success or failure ends the delivery.
+    """
+    return messages(using).select_for_update().filter(id=row_id, status=Status.PENDING, delivery_count__gt=0).first()
+
+
+def mark_consumed(row: InboxMessage, *, using: str) -> None:
+    """Mark a locked, pending message as handled; what deduplication does not need is dropped.
+
+    Raises:
+        MessageNotFound: if the handler removed or changed the row itself.
+    """
+    changed = (
+        messages(using)
+        .filter(id=row.id, status=Status.PENDING)
+        .update(
+            **_CONTENT,
+            status=Status.CONSUMED,
+            next_retry_at=None,
+            consumed_at=DatabaseNow(),
+            updated_at=DatabaseNow(),
+            last_error="",
+        )
+    )
+    if not changed:
+        raise MessageNotFound(row.id)
+    row.status = Status.CONSUMED
+    _let_next_go(row, using)
+
+
+# pending -> dead
+
+
+def mark_dead(row_id: int, error: BaseException | str, *, using: str) -> InboxMessage | None:
+    """Give up a message that can never be handled; None if its delivery was over already."""
+    with transaction.atomic(using=using):
+        row = lock(row_id, using=using)
+        if row is not None:
+            messages(using).filter(id=row.id, status=Status.PENDING).update(
+                status=Status.DEAD,
+                next_retry_at=None,
+                last_error=error_text(error),
+                updated_at=DatabaseNow(),
+            )
+            row.status = Status.DEAD
+            _let_next_go(row, using)
+        return row
+
+
+# dead -> pending
+
+
+def retry(chosen: QuerySet[Any], *, using: str) -> int:
+    """Give dead messages a new life, due at once; returns how many were dead and now are pending.
+
+    ``last_error`` stays until the next success, for whoever looks.
+    """
+    ids = chosen.using(using).order_by().values("id")
+    if connections[using].vendor == "mysql":
+        # MySQL does not update a table that the same statement reads.
+        ids = list(ids.values_list("id", flat=True))  # type: ignore[assignment]
+    return (
+        messages(using)
+        .filter(id__in=ids, status=Status.DEAD)
+        .update(
+            status=Status.PENDING,
+            retry_count=0,
+            delivery_count=0,
+            next_retry_at=DatabaseNow(),
+            updated_at=DatabaseNow(),
+        )
+    )
+
+
+def _let_next_go(row: InboxMessage, using: str) -> None:
+    """Let the next of a key be due at once, if it only waits for this one, which has ended."""
+    if not has_order(row) or row.status in blocking_statuses():
+        return
+    behind = of_key(row, using).filter(status=Status.PENDING, id__gt=row.id).order_by("id")
+    next_id = behind.values_list("id", flat=True).first()
+    if next_id is not None:
+        messages(using).filter(
+            id=next_id, status=Status.PENDING, retry_count=0, next_retry_at__gt=DatabaseNow()
+        ).update(next_retry_at=DatabaseNow())
+
+
+def _at(when: datetime | timedelta) -> Any:
+    return DatabaseNow() + when if isinstance(when, timedelta) else when

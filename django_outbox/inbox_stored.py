@@ -1,0 +1,206 @@
+"""Handling messages of the inbox from their rows: whatever has to be tried again, or with care."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from django.db import transaction
+
+from django_outbox import inbox_state
+from django_outbox.conf import settings
+from django_outbox.exceptions import Reject, Retry, UnreadableRecord
+from django_outbox.faults import in_one_line, is_connected, is_passing
+from django_outbox.inbox_handlers import GroupHandlers
+from django_outbox.inbox_order import blocker_of
+from django_outbox.inbox_rows import event_of, pending_row, record_of
+from django_outbox.models import InboxMessage
+from django_outbox.reading import Reader
+from django_outbox.state import MAX_BACKOFF_SECONDS, error_text
+
+log = logging.getLogger(__name__)
+
+Status = InboxMessage.Status
+
+TRIES = 5
+TIME_BUDGET_SECONDS = 1.0
+PUT_BACK = timedelta(seconds=MAX_BACKOFF_SECONDS)
+
+
+class StoredMessages:
+    """The pending messages of one consumer group. Any number of consumers share the work on them."""
+
+    def __init__(
+        self,
+        *,
+        using: str,
+        group: str,
+        handlers: GroupHandlers,
+        reader: Reader,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._using = using
+        self._group = group
+        self._handlers = handlers
+        self._reader = reader
+        self._clock = clock
+        # Deliveries that this process has counted, and lived through to see the database go away.
+        self._outlived: set[int] = set()
+
+    def run_due(self, limit: int) -> list[str]:
+        """Handle stored messages of this group that are due, the longest due first.
+
+        Each one is claimed and handled in transactions of its own. What others have in hand is
+        passed over.
+
+        Args:
+            limit: the most messages to look at. It ends earlier after about a second.
+
+        Raises:
+            OperationalError, InterfaceError: the database is away; call again later.
+        """
+        deadline = self._clock() + TIME_BUDGET_SECONDS
+        outcomes: list[str] = []
+        while len(outcomes) < limit and not (outcomes and self._clock() >= deadline):
+            with transaction.atomic(using=self._using):
+                row = inbox_state.next_due(self._group, using=self._using)
+                if row is None:
+                    break
+                blocker = blocker_of(row, using=self._using)
+                if blocker is None:
+                    inbox_state.count_delivery(row, using=self._using, outlived=row.id in self._outlived)
+                else:
+                    inbox_state.postpone(row, blocker, using=self._using)
+            outcomes.append("put_back" if blocker is not None else self.handle(row.id))
+        return outcomes
+
+    def has_due(self) -> bool:
+        """True if a stored message is due."""
+        return InboxMessage.objects.using(self._using).due().filter(group=self._group).exists()
+
+    def handle(self, row_id: int) -> str:
+        """Handle a message whose delivery has been counted.
+
+        Raises:
+            OperationalError, InterfaceError: the database is away; nothing was changed.
+        """
+        self._outlived.add(row_id)
+        for _ in range(TRIES):
+            try:
+                outcome = self._try(row_id)
+            except Exception as error:
+                if not is_passing(error, self._using):
+                    outcome = self._fail(row_id, error)
+                elif is_connected(self._using):
+                    log.info("Trying again: %s", in_one_line(error), extra={"action": "again"})
+                    continue
+                else:
+                    raise
+            break
+        else:
+            inbox_state.put_back(row_id, PUT_BACK, using=self._using)
+            log.warning(
+                "Inbox message %s waits %d s, as the database was in the way %d times.",
+                row_id,
+                PUT_BACK.total_seconds(),
+                TRIES,
+                extra={"action": "put_back", "inbox_id": row_id},
+            )
+            outcome = "put_back"
+        self._outlived.discard(row_id)
+        return outcome
+
+    def _try(self, row_id: int) -> str:
+        with transaction.atomic(using=self._using):
+            row = inbox_state.lock(row_id, using=self._using)
+            if row is None:
+                return "skipped"
+            if row.delivery_count > settings.max_deliveries:
+                raise Reject(
+                    f"It took its process down {settings.max_deliveries} times (MAX_DELIVERIES): the "
+                    f"process ended or was killed while the handler ran."
+                )
+            if not row.source:
+                return self._read_again(row)
+            handlers = self._handlers.find(row.event_type, row.topic)
+            if not handlers:
+                raise Reject(f"No handler wants {row.event_type!r} any more.")
+            event = event_of(row)
+            for handler in handlers:
+                handler(event)
+            inbox_state.mark_consumed(row, using=self._using)
+        log.debug("Inbox message %s is consumed.", row_id, extra=_extra("consumed", row))
+        return "consumed"
+
+    def _read_again(self, row: InboxMessage) -> str:
+        """Read what could not be read before, now that an operator has asked for it."""
+        try:
+            event = self._reader.read(record_of(row))
+        except UnreadableRecord as error:
+            raise Reject(unreadable(error)) from None
+        if event is None:
+            raise Reject("It can be read now, but no handler wants it, or INBOX leaves it alone.")
+        known = pending_row(event, self._group, timedelta(0))
+        return "put_back" if inbox_state.identify(row, known, using=self._using) else "skipped"
+
+    def _fail(self, row_id: int, error: Exception) -> str:
+        """Write down that a message failed; its transaction has been rolled back."""
+        if isinstance(error, Reject):
+            row = inbox_state.mark_dead(row_id, str(error), using=self._using)
+            if row is not None:
+                row.last_error = str(error)
+                log_dead(row)
+            return "skipped" if row is None else "dead"
+        delay = error.delay if isinstance(error, Retry) else None
+        row = inbox_state.mark_failed(row_id, reason(error), using=self._using, delay=delay)
+        if row is None:
+            return "skipped"
+        log_failed(row, error)
+        return "failed"
+
+
+def unreadable(error: UnreadableRecord) -> str:
+    """Why a record is dead on arrival, with what a mapper of the project raised."""
+    cause = "" if error.__cause__ is None else f"\n\n{error_text(error.__cause__)}"
+    return f"It cannot be read: {error}.{cause}"
+
+
+def reason(error: Exception) -> Exception | str:
+    """What to keep of a failure."""
+    return str(error) if isinstance(error, Retry) else error
+
+
+def log_failed(row: InboxMessage, error: Exception) -> None:
+    """Tell that a handler failed."""
+    log.log(
+        logging.ERROR if row.status == Status.DEAD else logging.WARNING,
+        "Inbox message %s (%s from %s) failed, %d of %d, and is %s: %s: %s",
+        row.id,
+        row.event_type,
+        row.source,
+        row.retry_count,
+        row.max_retry,
+        row.status,
+        type(error).__name__,
+        error,
+        extra=_extra("failed", row),
+    )
+    log.debug("How it failed:", exc_info=error)
+
+
+def log_dead(row: InboxMessage) -> None:
+    """Tell that a message is dead."""
+    log.error(
+        "Inbox message %s (%s from %s) is dead: %s",
+        row.id,
+        row.event_type or f"{row.topic}[{row.partition}]@{row.offset}",
+        row.source or "somebody",
+        row.last_error,
+        extra=_extra("dead", row),
+    )
+
+
+def _extra(action: str, row: InboxMessage) -> dict[str, object]:
+    return {"action": action, "inbox_id": row.id, "event_id": row.event_id, "topic": row.topic, "group": row.group}

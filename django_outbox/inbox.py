@@ -229,7 +229,7 @@ class Inbox:
         except DatabaseError as error:
             if is_passing(error, self.using):
                 raise
-            return self._store_poison(record, error)
+            return self._receive_alone(record)  # it may be handled, although it cannot be stored
         return self._stored.handle(row.id)
 
     def _keep_failed(self, record: ReceivedRecord, error: Exception) -> str:

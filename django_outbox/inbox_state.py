@@ -16,12 +16,13 @@ the database, and times come from the database's own clock.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from django.db import IntegrityError, connections, transaction
-from django.db.models import F, QuerySet
+from django.db import DatabaseError, IntegrityError, connections, transaction
+from django.db.models import Exists, F, QuerySet
 from django.db.models.constants import OnConflict
 from django.db.models.sql import InsertQuery
 
@@ -33,6 +34,8 @@ from django_outbox.state import backoff, error_text
 
 Status = InboxMessage.Status
 
+_SMALL = 2**18
+_CHUNK = 1000
 _RETURNING = ("id", "source", "event_id")
 _CONTENT: dict[str, Any] = {"payload": None, "headers": {}, "raw_key": None, "raw_value": None}
 
@@ -52,9 +55,11 @@ def add(rows: Sequence[InboxMessage], *, using: str) -> int:
 
     Raises:
         SomeKnown: only with several rows, on MySQL: roll back, then add them one by one.
+        DatabaseError: they are too large.
     """
     if not rows:
         return 0
+    _require_room(rows, using)
     fields = [field for field in InboxMessage._meta.concrete_fields if not field.primary_key]
     query = InsertQuery(InboxMessage, on_conflict=OnConflict.IGNORE)
     query.insert_values(fields, list(rows))
@@ -81,6 +86,27 @@ def _ids(rows: Sequence[InboxMessage], using: str) -> dict[tuple[str, str], int]
     return {(source, event_id): id for id, source, event_id in found.values_list(*_RETURNING)}
 
 
+def _require_room(rows: Sequence[InboxMessage], using: str) -> None:
+    """Refuse what MySQL and MariaDB would not take in one statement: they end the connection over it."""
+    connection = connections[using]
+    if connection.vendor != "mysql":
+        return
+    # Drivers write bytes as hexadecimal digits, and escape at most each character of a text.
+    size = 2 * sum(
+        len(json.dumps([row.payload, row.headers])) + len(row.raw_key or b"") + len(row.raw_value or b"")
+        for row in rows
+    )
+    if size < _SMALL:
+        return
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT @@max_allowed_packet")
+        (most,) = cursor.fetchone()
+    if size + _SMALL > most:
+        raise DatabaseError(
+            f"it takes up to {size} bytes in a statement, and the database's max_allowed_packet is {most}"
+        )
+
+
 def are_known(rows: Sequence[InboxMessage], *, using: str) -> bool:
     """True if each of these has a row of its identity."""
     return not rows or {(row.source, row.event_id) for row in rows} <= _ids(rows, using).keys()
@@ -105,7 +131,12 @@ def take_back(ids: Collection[int], *, using: str) -> None:
 
 
 def hold(row: InboxMessage, content: InboxMessage, blocker: Blocker, *, using: str) -> None:
-    """Let a message that this very transaction has added wait behind an earlier one, uncounted."""
+    """Let a message that this very transaction has added wait behind an earlier one, uncounted.
+
+    Raises:
+        DatabaseError: its content is too large.
+    """
+    _require_room([content], using)
     messages(using).filter(id=row.id).update(
         status=Status.PENDING,
         consumed_at=None,
@@ -147,11 +178,30 @@ def postpone(row: InboxMessage, blocker: Blocker, *, using: str) -> int:
     the other, before anything else. Returns how many messages wait longer than before.
     """
     until = _at(blocker.until)
-    return (
-        of_key(row, using)
-        .filter(status=Status.PENDING, id__gt=blocker.id, next_retry_at__lt=until)
-        .update(next_retry_at=until, updated_at=DatabaseNow())
+    behind = of_key(row, using).filter(
+        # Has it ended meanwhile, then it has let the next one go, and that must not wait again.
+        Exists(messages(using).filter(id=blocker.id, status__in=blocking_statuses())),
+        status=Status.PENDING,
+        id__gt=blocker.id,
+        next_retry_at__lt=until,
     )
+    # Others may be about to do the same from another end of the key: no waiting for one another.
+    free = behind.select_for_update(skip_locked=True).values("id")
+    vendor = connections[using].vendor
+    if vendor == "postgresql":
+        behind = messages(using).filter(id__in=free)
+    elif vendor == "mysql":
+        # MySQL does not update a table that the same statement reads.
+        ids = list(free.values_list("id", flat=True))
+        return sum(
+            _postpone(messages(using).filter(id__in=ids[start : start + _CHUNK]), until)
+            for start in range(0, len(ids), _CHUNK)
+        )
+    return _postpone(behind, until)
+
+
+def _postpone(waiting: QuerySet[InboxMessage], until: Any) -> int:
+    return waiting.update(next_retry_at=until, updated_at=DatabaseNow())
 
 
 def mark_failed(
@@ -195,7 +245,11 @@ def identify(row: InboxMessage, known: InboxMessage, *, using: str) -> bool:
     """Make an event of a record that could not be read before, due at once under its real identity.
 
     False if that event has come another way: then there is nothing left to do for this record.
+
+    Raises:
+        DatabaseError: its content is too large.
     """
+    _require_room([known], using)
     names = ("source", "event_id", "event_type", "event_version", "event_time", "message_key", "payload", "headers")
     fields: dict[str, Any] = {name: getattr(known, name) for name in names}
     try:
@@ -276,7 +330,7 @@ def retry(chosen: QuerySet[Any], *, using: str) -> int:
 
     ``last_error`` stays until the next success, for whoever looks.
     """
-    ids = chosen.using(using).order_by().values("id")
+    ids = chosen.using(using).filter(status=Status.DEAD).order_by().values("id")
     if connections[using].vendor == "mysql":
         # MySQL does not update a table that the same statement reads.
         ids = list(ids.values_list("id", flat=True))  # type: ignore[assignment]

@@ -16,10 +16,12 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 from django.utils.translation import ngettext
 
-from django_outbox import state
-from django_outbox.models import DeadLetter, OutboxMessage
+from django_outbox import inbox_state, state
+from django_outbox.models import DeadLetter, InboxDeadLetter, InboxMessage, OutboxMessage
+from django_outbox.storable import as_text
 
 ERROR_COLUMN_LENGTH = 80
+SHOWN_BYTES = 4096
 
 
 class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -68,6 +70,10 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         """Needed for the action ``retry``."""
         return request.user.has_perm("django_outbox.retry_outboxmessage")
 
+    def revive(self, queryset: QuerySet[Any]) -> int:
+        """Make dead messages pending; returns how many were dead."""
+        return state.retry(queryset, using=router.db_for_write(OutboxMessage))
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
@@ -82,19 +88,19 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             wanted |= Q(event_id=uuid.UUID(term))
         return queryset.filter(wanted), False
 
+    def told(self, retried: int) -> str:
+        """What to say after a retry."""
+        return ngettext(
+            "%(count)d dead letter is pending again and will be sent at once.",
+            "%(count)d dead letters are pending again and will be sent at once.",
+            retried,
+        )
+
     @admin.action(description=_("Retry dead letters"), permissions=["retry"])
     def retry(self, request: HttpRequest, queryset: QuerySet[Any]) -> None:
-        retried = state.retry(queryset, using=router.db_for_write(OutboxMessage))
-        self.message_user(
-            request,
-            ngettext(
-                "%(count)d dead letter is pending again and will be sent at once.",
-                "%(count)d dead letters are pending again and will be sent at once.",
-                retried,
-            )
-            % {"count": retried},
-            messages.SUCCESS if retried else messages.WARNING,
-        )
+        retried = self.revive(queryset)
+        level = messages.SUCCESS if retried else messages.WARNING
+        self.message_user(request, self.told(retried) % {"count": retried}, level)
 
     @admin.display(description=_("payload"))
     def pretty_payload(self, message: OutboxMessage) -> SafeString:
@@ -147,6 +153,84 @@ class DeadLetterAdmin(ReadOnlyAdmin):
         "updated_at",
         "created_at",
     )
+
+
+class ReadOnlyInboxAdmin(ReadOnlyAdmin):
+    """The same for what other services sent."""
+
+    search_help_text = _("Exact id, event id or key")
+    fieldsets = (
+        (
+            None,
+            {"fields": ("id", "status", "event_type", "event_version", "source", "event_id", "event_time", "group")},
+        ),
+        (_("Last error"), {"fields": ("error",)}),
+        (_("Content"), {"fields": ("message_key", "pretty_payload", "pretty_headers", "key_bytes", "value_bytes")}),
+        (
+            _("Way"),
+            {"fields": ("topic", "partition", "offset", "delivery_count", "retry_count", "max_retry")},
+        ),
+        (_("Times"), {"fields": ("created_at", "next_retry_at", "consumed_at", "updated_at")}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).defer("payload", "headers", "raw_key", "raw_value")
+
+    def has_retry_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("django_outbox.retry_inboxmessage")
+
+    def revive(self, queryset: QuerySet[Any]) -> int:
+        return inbox_state.retry(queryset, using=router.db_for_write(InboxMessage))
+
+    def told(self, retried: int) -> str:
+        return ngettext(
+            "%(count)d dead letter is pending again and will be handled at once.",
+            "%(count)d dead letters are pending again and will be handled at once.",
+            retried,
+        )
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        wanted = Q(message_key=term) | Q(event_id=term)
+        if term.isascii() and term.isdigit() and len(term) < 20:
+            wanted |= Q(id=int(term))
+        return queryset.filter(wanted), False
+
+    @admin.display(description=_("key as received"))
+    def key_bytes(self, message: InboxMessage) -> SafeString | str:
+        return _bytes(message.raw_key)
+
+    @admin.display(description=_("value as received"))
+    def value_bytes(self, message: InboxMessage) -> SafeString | str:
+        return _bytes(message.raw_value)
+
+
+@admin.register(InboxMessage)
+class InboxMessageAdmin(ReadOnlyInboxAdmin):
+    """All messages of the inbox."""
+
+    list_display = ("id", "group", "source", "event_type", "message_key", "status", "retry_count", "created_at")
+    list_filter = ("status",)
+
+
+@admin.register(InboxDeadLetter)
+class InboxDeadLetterAdmin(ReadOnlyInboxAdmin):
+    """The dead ones of the inbox, with their reason."""
+
+    list_display = ("id", "group", "source", "event_type", "topic", "short_error", "retry_count", "updated_at")
+
+
+def _bytes(data: Any) -> SafeString | str:
+    """Bytes as text and as hexadecimal digits, of a page at most."""
+    if data is None:
+        return "-"
+    shown = bytes(data[:SHOWN_BYTES])
+    rest = f"\n... {len(data)} bytes in all" if len(data) > SHOWN_BYTES else ""
+    return _preformatted(f"{as_text(shown)}\n\n{shown.hex(' ')}{rest}")
 
 
 def _pretty(value: Any) -> str:

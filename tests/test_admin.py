@@ -361,7 +361,14 @@ def test_who_may_retry_but_not_view_gets_nowhere(client: Client, django_user_mod
 
 def test_permissions_are_these_alone() -> None:
     names = Permission.objects.filter(content_type__app_label="django_outbox").values_list("codename", flat=True)
-    assert sorted(names) == ["retry_outboxmessage", "view_deadletter", "view_outboxmessage"]
+    assert sorted(names) == [
+        "retry_inboxmessage",
+        "retry_outboxmessage",
+        "view_deadletter",
+        "view_inboxdeadletter",
+        "view_inboxmessage",
+        "view_outboxmessage",
+    ]
 
 
 class ReplicaForReading:

@@ -113,6 +113,7 @@ def test_settings_that_are_no_dict_are_found(bad: Any) -> None:
         ({"TOPIC": "two words"}, 'OUTBOX["TOPIC"]'),
         ({"TOPIC": "x" * 250}, 'OUTBOX["TOPIC"]'),
         ({"ROUTES": {"a": "fine", "b.*": ".."}}, """OUTBOX["ROUTES"]['b.*']"""),
+        ({"INBOX": {"fine": None, "a topic": None}}, """OUTBOX["INBOX"]['a topic']"""),
     ],
 )
 def test_topic_that_kafka_does_not_allow_is_found(changes: dict[str, Any], place: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 from datetime import timedelta
 from types import MappingProxyType
@@ -33,7 +34,13 @@ DEFAULTS: dict[str, Any] = {
     "POLL_INTERVAL": 0.2,
     "PUBLISH_TIMEOUT": 10,
     "NOTIFY": False,
-    "RETENTION": {"consumed": timedelta(days=7), "published": timedelta(days=7), "dead": None},
+    "RETENTION": {
+        "consumed": timedelta(days=7),
+        "published": timedelta(days=7),
+        "dead": None,
+        "inbox": timedelta(days=7),
+    },
+    "INBOX": {},
 }
 
 GOOD: list[tuple[str, Any, Any]] = [
@@ -60,8 +67,9 @@ GOOD: list[tuple[str, Any, Any]] = [
     (
         "RETENTION",
         {"consumed": None, "dead": timedelta(0)},
-        {"consumed": None, "published": timedelta(days=7), "dead": timedelta(0)},
+        {"consumed": None, "published": timedelta(days=7), "dead": timedelta(0), "inbox": timedelta(days=7)},
     ),
+    ("INBOX", {"legacy": None, "old": len, "sums": "math.fsum"}, {"legacy": None, "old": len, "sums": math.fsum}),
 ]
 
 NOT_A_COUNT = [0, -1, 32768, 1.0, "1", None, True, float("nan")]
@@ -96,6 +104,7 @@ BAD: dict[str, list[Any]] = {
         {1: None},
     ],
     "BROKER": [None, "kafka://host", [], 1],
+    "INBOX": [None, [], "a", {1: None}, {"a": 7}, {"a": ""}, {"a": "nothing.here"}, {"a": "math.pi"}],
 }
 BAD_BROKER: dict[str, list[Any]] = {
     "BACKEND": ["", None, 1, object, URL, "two words", "a/b"],

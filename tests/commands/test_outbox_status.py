@@ -82,8 +82,9 @@ def test_plain_status_of_an_empty_outbox() -> None:
 
 def test_json_has_exactly_these_keys() -> None:
     document = json.loads(status("--json"))
-    assert list(document) == ["outbox"]
+    assert list(document) == ["outbox", "inbox"]
     assert list(document["outbox"]) == KEYS
+    assert list(document["inbox"]) == ["pending", "consumed", "dead", "oldest_pending_seconds"]
 
 
 def test_json_of_an_empty_outbox() -> None:

@@ -11,13 +11,15 @@ from django.db.models import QuerySet
 from django_outbox.conf import settings
 from django_outbox.fields import DatabaseNow
 from django_outbox.management.worker import OutboxCommand, at_least
-from django_outbox.models import OutboxMessage
+from django_outbox.models import InboxMessage, OutboxMessage
+
+INBOX = "inbox"
 
 
 class Command(OutboxCommand):
     help = (
-        "Delete messages that have been consumed or published for longer than RETENTION says. Dead "
-        "ones are kept unless RETENTION gives them an age; pending ones are always kept."
+        "Delete messages that have been consumed or published, and those that the inbox has consumed, "
+        "for longer than RETENTION says. Dead ones are kept unless RETENTION gives them an age; pending ones are always kept."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -37,15 +39,21 @@ class Command(OutboxCommand):
             if age is None:
                 continue
             if dry_run:
-                count = expired(status, age, using=database).count()
-                self.stdout.write(f"{count} {status} messages would be deleted.")
+                count, done = expired(status, age, using=database).count(), "would be deleted"
             else:
-                self.stdout.write(f"{purge(status, age, batch_size, using=database)} {status} messages deleted.")
+                count, done = purge(status, age, batch_size, using=database), "deleted"
+            if count or status != INBOX:  # not every project has an inbox
+                self.stdout.write(f"{count} {status} messages {done}.")
 
 
-def expired(status: str, age: timedelta, *, using: str) -> QuerySet[OutboxMessage]:
-    """Messages in a state since longer than ``age``, by the database's clock."""
-    return OutboxMessage.objects.using(using).filter(status=status, updated_at__lt=DatabaseNow() - age)
+def expired(status: str, age: timedelta, *, using: str) -> QuerySet[Any]:
+    """Messages in a state, or consumed by the inbox, since longer than ``age``, by the database's clock."""
+    messages: QuerySet[Any] = (
+        InboxMessage.objects.using(using).consumed()
+        if status == INBOX
+        else OutboxMessage.objects.using(using).filter(status=status)
+    )
+    return messages.filter(updated_at__lt=DatabaseNow() - age)
 
 
 def purge(status: str, age: timedelta, batch_size: int, *, using: str) -> int:

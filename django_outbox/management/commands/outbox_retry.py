@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
+from django.db.models import QuerySet
 
-from django_outbox import state
+from django_outbox import inbox_state, state
 from django_outbox.management.worker import OutboxCommand, at_least
-from django_outbox.models import OutboxMessage
+from django_outbox.models import InboxMessage, OutboxMessage
 
 
 class Command(OutboxCommand):
@@ -19,6 +20,7 @@ class Command(OutboxCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
+        parser.add_argument("--inbox", action="store_true", help="Those of the inbox, not of the outbox.")
         parser.add_argument("--id", nargs="+", type=at_least(1, most=2**63 - 1), metavar="N", help="These messages.")
         parser.add_argument("--event-type", metavar="TYPE", help="Those of this event type.")
         parser.add_argument("--topic", metavar="T", help="Those of this topic.")
@@ -31,6 +33,7 @@ class Command(OutboxCommand):
         self,
         *,
         database: str,
+        inbox: bool,
         id: list[int] | None,
         event_type: str | None,
         topic: str | None,
@@ -51,22 +54,24 @@ class Command(OutboxCommand):
         if bool(filters) == all:
             raise CommandError("Choose messages by filters, such as --id 17, or all with --all.")
         self.require_tables(database)
-        dead = OutboxMessage.objects.using(database).dead().filter(**filters)
-        missing = _not_dead(id or [], database)
+        messages: QuerySet[Any] = (InboxMessage if inbox else OutboxMessage).objects.using(database)
+        dead = messages.filter(status="dead", **filters)
+        missing = _not_dead(id or [], messages)
+        retry = inbox_state.retry if inbox else state.retry
         if dry_run:
             self.stdout.write(f"{_messages(dead.count())} would be retried.")
         else:
-            self.stdout.write(f"{_messages(state.retry(dead, using=database))} pending again.")
+            self.stdout.write(f"{_messages(retry(dead, using=database))} pending again.")
         for message in missing:
             self.stderr.write(message)
 
 
-def _not_dead(ids: list[int], using: str) -> list[str]:
-    statuses = dict(OutboxMessage.objects.using(using).filter(id__in=ids).values_list("id", "status"))
+def _not_dead(ids: list[int], messages: QuerySet[Any]) -> list[str]:
+    statuses = dict(messages.filter(id__in=ids).values_list("id", "status"))
     return [
         f"Message {id} is {statuses[id]}, not dead." if id in statuses else f"No message {id}."
         for id in ids
-        if statuses.get(id) != OutboxMessage.Status.DEAD
+        if statuses.get(id) != "dead"
     ]
 
 

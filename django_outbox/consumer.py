@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
+from typing import Literal
 
 from django_outbox import state
 from django_outbox.brokers.base import Broker, ReceivedRecord, Subscription, TopicPartition
@@ -18,6 +19,7 @@ from django_outbox.exceptions import BrokerUnavailable, UnreadableRecord
 from django_outbox.fast_path import FastPath
 from django_outbox.faults import is_connected, is_passing
 from django_outbox.handlers import Registry, registry
+from django_outbox.inbox import Inbox
 from django_outbox.models import OutboxMessage
 from django_outbox.reconciler import Reconciler
 from django_outbox.runner import Stop, Trouble, run_through_faults
@@ -27,6 +29,7 @@ log = logging.getLogger(__name__)
 DEFAULT_BATCH_SIZE = 100
 POLL_SECONDS = 0.5
 MISSING_TOPICS_SECONDS = 5.0
+INBOX_SECONDS = 1.0  # between two looks for messages of the inbox when none was due
 DRAIN_PATIENCE_SECONDS = 10.0
 
 
@@ -36,6 +39,7 @@ class Batch:
 
     Attributes:
         received: records read.
+        retried: messages of the inbox that were due, and are counted below as well.
         consumed: messages handled and marked so.
         failed: messages whose handler raised: they wait for a retry, or are dead if it was the last.
         dead: messages given up at once.
@@ -44,11 +48,20 @@ class Batch:
     """
 
     received: int = 0
+    retried: int = 0
     consumed: int = 0
     failed: int = 0
     dead: int = 0
     put_back: int = 0
     skipped: int = 0
+
+    def add(self, outcome: str) -> None:
+        """Count an outcome by its name."""
+        setattr(self, outcome, getattr(self, outcome) + 1)
+
+
+Lot = Named | Literal["inbox", "skip"]
+"""What a record is for: the row that it names, the inbox, or nothing."""
 
 
 class Consumer:
@@ -61,6 +74,8 @@ class Consumer:
     The offset is committed after that. A consumer that is killed between the two reads the record
     again, finds the row consumed and skips it. A message that fails goes back to pending, so that
     the relay sends it again and its partition goes on.
+
+    What has no row in this outbox is for the inbox, which also retries it from there.
     """
 
     def __init__(
@@ -79,7 +94,8 @@ class Consumer:
             broker: where from.
             using: alias of the database with the outbox.
             group: consumer group; None takes ``CONSUMER_GROUP``.
-            topics: what to read; None takes ``TOPIC``, those of ``ROUTES`` and of the handlers.
+            topics: what to read; None takes ``TOPIC``, those of ``ROUTES``, of ``INBOX`` and of the
+                handlers.
             batch_size: records a poll, after which the offsets are committed.
             handlers: whose handlers to run.
             clock: seconds, monotonic.
@@ -91,6 +107,7 @@ class Consumer:
         self.broker = broker
         self.using = using
         self.group = group or settings.consumer_group
+        self._inbox = Inbox(using=using, group=self.group, handlers=handlers, clock=clock)
         self.topics = frozenset(topics or default_topics(self.group, handlers))
         self._terms = Terms(using, self.group, handlers)
         self.batch_size = batch_size
@@ -98,13 +115,14 @@ class Consumer:
         self._subscription: Subscription | None = None
         self._fast_path = FastPath(self._terms, clock)
         self._reconciler = Reconciler(broker, self._terms, clock)
-        self._in_hand: deque[tuple[ReceivedRecord, Named | None]] = deque()
+        self._in_hand: deque[tuple[ReceivedRecord, Lot]] = deque()
         self._careful: dict[TopicPartition, int] = {}
         self._alone = 0
         self._missing: set[str] = set()
         self._look_for_missing_at = 0.0
         self._missing_trouble = Trouble(log, "A topic is missing", clock, level=logging.WARNING)
         self._last_record_at = clock()
+        self._look_at_inbox_at = clock() + INBOX_SECONDS
         self._stop: Stop | None = None
 
     def run(self, stop: Stop, *, drain: bool = False) -> None:
@@ -118,7 +136,7 @@ class Consumer:
 
         def step() -> float | None:
             batch = self.run_once(POLL_SECONDS)
-            if batch.received:
+            if batch.received or batch.retried:
                 return 0.0
             if drain and self._drained():
                 return None
@@ -146,7 +164,8 @@ class Consumer:
             self._subscription = None
 
     def run_once(self, timeout: float = 0.0) -> Batch:
-        """Wait up to ``timeout`` seconds for records, handle them, commit their offsets.
+        """Handle what is due in the inbox; wait up to ``timeout`` seconds for records, handle them,
+        commit their offsets.
 
         After an exception the records in hand are gone on with at the next call.
 
@@ -155,14 +174,16 @@ class Consumer:
             OperationalError, InterfaceError: the database is away; call again later.
         """
         batch = Batch()
+        self._retry_from_inbox(batch)
         try:
             subscription = self._ready_subscription()
             if subscription is None:
                 return batch
             if not self._in_hand:
-                self._reconciler.look_if_due(subscription)
-                for record in subscription.poll(timeout, self.batch_size):
-                    self._in_hand.append((record, self._named(record)))
+                if not self._inbox.takes_all:
+                    self._reconciler.look_if_due(subscription)
+                for record in subscription.poll(0.0 if batch.retried else timeout, self.batch_size):
+                    self._in_hand.append((record, self._lot(record)))
                 for place in subscription.take_assigned():
                     self._careful[place] = self.batch_size
             self._handle_records(subscription, batch)
@@ -176,7 +197,7 @@ class Consumer:
         try:
             while self._in_hand and not self._is_stopping():
                 for _ in range(self._handle_next(batch)):
-                    record, _named = self._in_hand.popleft()
+                    record, _ = self._in_hand.popleft()
                     batch.received += 1
                     done[TopicPartition(record.topic, record.partition)] = record.offset + 1
         finally:
@@ -186,14 +207,18 @@ class Consumer:
 
     def _handle_next(self, batch: Batch) -> int:
         """Handle what is first in hand; returns how many records are done with."""
-        _record, named = self._in_hand[0]
-        if named is None:
+        first, lot = self._in_hand[0]
+        if lot == "skip":
             batch.skipped += 1
             return 1
-        together = [] if self._alone else list(takewhile(self._is_steady, self._in_hand))
-        messages = [named for _, named in together if named]
+        careful = self._is_careful(first)
+        steady = [] if self._alone or careful else list(takewhile(self._is_steady, self._in_hand))
+        if lot == "inbox":
+            return self._receive(careful, batch)
+        together = list(takewhile(lambda each: each[1] != "inbox", steady))
+        messages = [named for _, named in together if isinstance(named, Named)]
         if len(messages) < 2:
-            self._handle(named, batch)
+            self._handle(lot, batch)
             self._alone = max(0, self._alone - 1)
             return 1
         outcome = self._fast_path.run(messages, self._is_stopping)
@@ -202,6 +227,27 @@ class Consumer:
         batch.consumed += outcome.handled
         batch.skipped += records - outcome.handled
         return records
+
+    def _receive(self, careful: bool, batch: Batch) -> int:
+        """Let the inbox handle what is first in hand, with care one; returns how many records are done with."""
+        first, _ = self._in_hand[0]
+        run = takewhile(lambda each: each[1] == "inbox" and self._is_steady(each), self._in_hand)
+        outcomes = self._inbox.receive([first] if careful else [record for record, _ in run], careful=careful)
+        for outcome in outcomes:
+            batch.add(outcome)
+        if careful and outcomes != ["skipped"]:
+            self._took_care(first)
+        return len(outcomes)
+
+    def _retry_from_inbox(self, batch: Batch) -> None:
+        if self._clock() < self._look_at_inbox_at:
+            return
+        outcomes = self._inbox.run_due(self.batch_size)
+        for outcome in outcomes:
+            batch.add(outcome)
+        batch.retried = len(outcomes)
+        if not outcomes:
+            self._look_at_inbox_at = self._clock() + INBOX_SECONDS
 
     def _is_stopping(self) -> bool:
         return self._stop is not None and self._stop.requested
@@ -235,6 +281,11 @@ class Consumer:
             return not self.topics - self._missing
         if not self._subscription.caught_up():
             return False
+        if self._inbox.has_due():
+            self._look_at_inbox_at = self._clock()
+            return False
+        if self._inbox.takes_all:
+            return True
         left = (
             OutboxMessage.objects.using(self.using)
             .published()
@@ -273,58 +324,56 @@ class Consumer:
                     continue
                 else:
                     raise
-            setattr(batch, outcome, getattr(batch, outcome) + 1)
+            batch.add(outcome)
             return
         assert fault is not None
         delivery.give_back(fault)
         batch.put_back += 1
 
-    def _is_steady(self, in_hand: tuple[ReceivedRecord, Named | None]) -> bool:
-        """False for the first messages after a start or a rebalance: one may have killed a process."""
-        record, _ = in_hand
-        return TopicPartition(record.topic, record.partition) not in self._careful
+    def _is_careful(self, record: ReceivedRecord) -> bool:
+        """True for the first messages after a start or a rebalance: one may have killed a process."""
+        return TopicPartition(record.topic, record.partition) in self._careful
+
+    def _is_steady(self, in_hand: tuple[ReceivedRecord, Lot]) -> bool:
+        return not self._is_careful(in_hand[0])
 
     def _count_if_careful(self, named: Named) -> None:
         """Count the delivery before it can kill, if this is one of the first."""
-        place = TopicPartition(named.record.topic, named.record.partition)
-        left = self._careful.get(place, 0)
-        if left and state.count_delivery(named.id, named.incoming.attempt, using=self.using):
-            if left > 1:
-                self._careful[place] = left - 1
-            else:
-                del self._careful[place]
+        if self._is_careful(named.record) and state.count_delivery(named.id, named.incoming.attempt, using=self.using):
+            self._took_care(named.record)
 
-    def _named(self, record: ReceivedRecord) -> Named | None:
-        """The record as one of this service's outbox that a handler here wants; None for others."""
+    def _took_care(self, record: ReceivedRecord) -> None:
+        place = TopicPartition(record.topic, record.partition)
+        self._careful[place] -= 1
+        if self._careful[place] == 0:
+            del self._careful[place]
+
+    def _lot(self, record: ReceivedRecord) -> Lot:
+        if self._inbox.takes_all:
+            return "inbox"
         try:
             incoming = decode(record)
-        except UnreadableRecord as error:
-            log.warning(
-                "Skipped the record %s[%d]@%d: %s.",
-                record.topic,
-                record.partition,
-                record.offset,
-                error,
-                extra={"action": "skipped", "topic": record.topic},
-            )
-            return None
+        except UnreadableRecord:
+            return "inbox"
         if incoming.outbox_id is None or incoming.source not in (None, settings.source):
-            return None
+            return "inbox"
         if settings.unknown_event == "ignore" and incoming.event_type not in self._terms.types_of(record.topic):
-            return None
+            return "skip"
         return Named(record, incoming, incoming.outbox_id)
 
 
-def _records(in_hand: Sequence[tuple[ReceivedRecord, Named | None]], messages: int) -> int:
+def _records(in_hand: Sequence[tuple[ReceivedRecord, Lot]], messages: int) -> int:
     """How many records from the start there are before the one that follows so many messages."""
-    for count, (_, named) in enumerate(in_hand):
-        if named and not messages:
-            return count
-        messages -= named is not None
+    for count, (_, lot) in enumerate(in_hand):
+        if lot != "skip":
+            if not messages:
+                return count
+            messages -= 1
     return len(in_hand)
 
 
 def default_topics(group: str, handlers: Registry) -> frozenset[str]:
-    """The topics that this project publishes to, and those that its handlers name."""
+    """The topics that this project publishes to, those that its handlers name, and those that have a mapper."""
     named = {handler.topic for handler in handlers.for_group(group) if handler.topic}
-    return settings.topics | named
+    mapped = {topic for topic, mapper in settings.inbox.items() if mapper is not None}
+    return settings.topics | named | mapped

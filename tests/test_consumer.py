@@ -18,7 +18,7 @@ from django_outbox.brokers.base import Record, Subscription
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.events import Event
 from django_outbox.exceptions import BrokerUnavailable, Reject, Retry
-from django_outbox.models import OutboxMessage
+from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.runner import Stop
 from tests.app.models import Effect
 from tests.helpers import wait_until
@@ -409,7 +409,7 @@ def test_a_record_without_row_is_not_a_success(pipeline: Pipeline, caplog: pytes
     assert "there is no outbox message" in caplog.text
 
 
-def test_records_of_other_services_are_left_to_others(pipeline: Pipeline) -> None:
+def test_records_of_other_services_are_for_the_inbox(pipeline: Pipeline) -> None:
     pipeline.on("order.created", effect)
     message = make_message(Status.PUBLISHED)
     record = pipeline.deliver(message, publish_count=0)
@@ -418,8 +418,9 @@ def test_records_of_other_services_are_left_to_others(pipeline: Pipeline) -> Non
     broker = pipeline.broker = memory_broker()
     send(broker, headers=foreign)
 
-    assert pipeline.consumer.run_once().skipped == 1
+    assert pipeline.consumer.run_once().consumed == 1
     assert row(message).status == Status.PUBLISHED
+    assert InboxMessage.objects.get().source == "other"
 
 
 @pytest.mark.parametrize(
@@ -435,9 +436,7 @@ def test_records_of_other_services_are_left_to_others(pipeline: Pipeline) -> Non
         (b"{}", [("ce_specversion", b"1.0"), ("ce_outboxid", b"-1")]),
     ],
 )
-def test_unreadable_records_are_skipped_and_told(
-    pipeline: Pipeline, caplog: pytest.LogCaptureFixture, value: bytes, headers: Any
-) -> None:
+def test_unreadable_records_are_dead_in_the_inbox(pipeline: Pipeline, value: bytes, headers: Any) -> None:
     pipeline.on("order.created", effect)
     send(pipeline.broker, value=value, headers=headers)
     make_message()
@@ -445,8 +444,8 @@ def test_unreadable_records_are_skipped_and_told(
     pipeline.relay.run_once()
     batch = pipeline.consumer.run_once()
 
-    assert (batch.skipped, batch.consumed) == (1, 1)
-    assert "Skipped the record outbox[0]@0" in caplog.text
+    assert (batch.dead, batch.consumed) == (1, 1)
+    assert InboxMessage.objects.get().last_error.startswith("It cannot be read: ")
 
 
 def test_both_wire_formats_are_read(pipeline: Pipeline, settings: Any) -> None:

@@ -26,6 +26,11 @@ def effect(event: Event) -> None:
     _effect(event)
 
 
+@handler("test.effect", group=os.environ.get("OUTBOX_REPORTS_GROUP", "reports"))
+def reported(event: Event) -> None:
+    Effect.objects.create(name=f"reported {event.payload}", event_id=event.id)
+
+
 @handler("test.fails")
 def fails(event: Event) -> None:
     _effect(event)

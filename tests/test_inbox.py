@@ -594,6 +594,16 @@ def test_a_claimed_event_is_not_claimed_again_at_once(receiver: Receiver) -> Non
     assert only().delivery_count == 1
 
 
+def test_a_delivery_that_another_consumer_has_ended_is_not_gone_on_with(receiver: Receiver) -> None:
+    """It failed there, so the event waits for its next try."""
+    receiver.on("order.created", effect)
+    row = make_received(delivery_count=0, retry_count=1, next_retry_at=timezone.now() + AN_HOUR)
+
+    assert receiver.inbox._stored.handle(row.id) == "skipped"
+
+    assert (only().status, effects()) == ("pending", [])
+
+
 # Faults that pass
 
 

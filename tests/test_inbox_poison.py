@@ -6,12 +6,14 @@ import os
 from typing import Any
 
 import pytest
+from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_outbox import inbox_state
+from django_outbox import inbox_rows, inbox_state
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.events import Event
+from django_outbox.fields import DatabaseNow
 from django_outbox.inbox_rows import record_of
 from django_outbox.models import InboxMessage
 from tests.app.models import Effect
@@ -150,6 +152,39 @@ def test_a_mapper_that_fails_leaves_its_error_and_place(receiver: Receiver) -> N
         "It cannot be read: the mapper OUTBOX[\"INBOX\"]['elsewhere'] failed.\n\nKeyError"
     )
     assert 'test_inbox_poison.py", line ' in only().last_error
+
+
+# What the database refuses
+
+
+def test_what_the_database_passes_over_without_a_word_is_not_taken_for_a_copy(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MariaDB and SQLite do, where PostgreSQL raises: they ignore a broken CHECK as they ignore a copy."""
+    real = inbox_rows.dead_row
+
+    def broken_row(*arguments: Any) -> InboxMessage:
+        row = real(*arguments)
+        row.consumed_at = DatabaseNow()
+        return row
+
+    monkeypatch.setattr("django_outbox.inbox.dead_row", broken_row)
+    with outbox_settings(UNKNOWN_EVENT="dead"):
+        assert receiver.receive(received(1), received(2, type="unknown")) == ["consumed", "dead"]
+    row = InboxMessage.objects.get(status="dead")
+    assert row.last_error.startswith("It cannot be stored: ")
+    assert record_of(row).value == b"2"
+
+
+def test_an_identity_that_is_too_long_for_an_index_is_dead(receiver: Receiver) -> None:
+    """PostgreSQL takes about 2700 bytes; 510 characters may have 2040, and this is the longest group."""
+    receiver = Receiver("".join(chr(0x10000 + 37 * n % 0x3000) for n in range(249)))
+    receiver.on("order.created")
+    long = ["".join(chr(0x10000 + (m + 101 * n) % 0x3000) for n in range(255)) for m in (1, 5000)]
+
+    done = receiver.receive(received(1, id=long[0], source=long[1]), received(2))
+
+    assert done == ["dead" if connection.vendor == "postgresql" else "consumed", "consumed"]
 
 
 # Size

@@ -12,7 +12,9 @@ from typing import Any
 class Event:
     """One event.
 
-    To publish, ``type`` and ``payload`` suffice. What a handler receives is complete:
+    To publish, ``type`` and ``payload`` suffice, as they do for what ``INBOX`` makes of a record: there
+    ``id`` None stands for the record's place and ``source`` None for its topic. What a handler
+    receives is complete:
 
     Attributes:
         type: name of what happened, such as ``"order.created"``.
@@ -23,9 +25,9 @@ class Event:
         topic: the Kafka topic; None, when publishing, lets the settings choose.
         version: version of the payload's schema.
         id: identity of the event, the same at each redelivery; the key for idempotent side effects.
-        source: the service that wrote it (setting ``SOURCE``).
+        source: the service that wrote it (for this one's own, the setting ``SOURCE``).
         time: when it was written.
-        attempt: how many times it has been sent, counted from 1.
+        attempt: how many times it has been sent or, through the inbox, tried; counted from 1.
         partition: Kafka partition of the record in hand.
         offset: Kafka offset of the record in hand.
     """

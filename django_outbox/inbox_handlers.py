@@ -32,5 +32,9 @@ class GroupHandlers:
         ]
 
     def want(self, event_type: str, topic: str) -> bool:
-        """True if something is to be done with such an event, be it that nobody handles it."""
-        return settings.unknown_event == "dead" or bool(self.find(event_type, topic))
+        """True if something is to be done with such an event, be it that nobody handles it.
+
+        To a group that is apart no event is unknown: what it does not name is for others.
+        """
+        unknown_is_dead = settings.unknown_event == "dead" and not self.apart
+        return unknown_is_dead or bool(self.find(event_type, topic))

@@ -175,7 +175,8 @@ def postpone(row: InboxMessage, blocker: Blocker, *, using: str) -> int:
     """Let all that is behind a message, in its key, wait as long as it does, uncounted.
 
     All of it, so that a hundred thousand messages behind one that fails do not come up, one after
-    the other, before anything else. Returns how many messages wait longer than before.
+    the other, before anything else. Within a transaction. Returns how many messages wait longer
+    than before.
     """
     until = _at(blocker.until)
     behind = of_key(row, using).filter(

@@ -11,16 +11,18 @@ from typing import Any
 
 import pytest
 from django.db import transaction
+from django.utils import timezone
 
 from django_outbox import inbox_state
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.events import Event
+from django_outbox.inbox_order import Blocker
 from django_outbox.inbox_rows import pending_row
 from django_outbox.models import InboxMessage
 from django_outbox.reading import Reader
 from tests.app.models import Effect
 from tests.helpers import wait_until
-from tests.inbox import Receiver, make_due, make_received, received, statuses
+from tests.inbox import Receiver, Status, make_due, make_received, received, statuses
 from tests.outbox import in_thread, is_waiting_for_a_lock
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases("postgresql", "mariadb")]
@@ -148,6 +150,28 @@ def test_what_is_behind_one_in_hand_waits_and_others_pass(seconds: float) -> Non
     assert other.inbox.run_due(10)[0] == "consumed"
     assert effects()[-1] in ("2", "3")
     assert effects()[2] == "2"
+
+
+def test_letting_a_key_wait_does_not_wait_for_what_others_have_locked() -> None:
+    """Two consumers that come from two ends of a key would wait for one another."""
+    first, _, third = (
+        make_received(message_key="a", next_retry_at=timezone.now() + timedelta(hours=hours)) for hours in (1, -1, -1)
+    )
+    with transaction.atomic():
+        InboxMessage.objects.select_for_update().get(id=third.id)
+        with in_thread(lambda: receiver_with(effect).inbox.run_due(1)):
+            pass
+
+    due = InboxMessage.objects.order_by("id").values_list("next_retry_at", flat=True)
+    assert list(due) == [first.next_retry_at, first.next_retry_at, third.next_retry_at]
+
+
+def test_what_was_let_go_meanwhile_does_not_wait_again() -> None:
+    first = make_received(Status.CONSUMED, message_key="a")
+    second = make_received(message_key="a")
+
+    with transaction.atomic():
+        assert inbox_state.postpone(second, Blocker(first.id, timedelta(hours=1)), using="default") == 0
 
 
 def test_many_consumers_share_what_is_due_and_keep_its_order() -> None:

@@ -46,6 +46,11 @@ def test_whole_demo_without_a_terminal(demo: Callable[..., DemoProcess]) -> None
     assert dict(counts.fetchall()) == {"consumed": 18}
     assert database.execute("SELECT count(*) FROM shipping_shipment").fetchone() == (9,)
     database.close()
+    warehouse = sqlite3.connect(process.state_dir / "warehouse.sqlite3")
+    assert warehouse.execute("SELECT count(*) FROM warehouse_pick").fetchone() == (9,)
+    counts = warehouse.execute("SELECT status, count(*) FROM django_outbox_inboxmessage GROUP BY 1")
+    assert dict(counts.fetchall()) == {"consumed": 9}
+    warehouse.close()
     assert len(list((process.state_dir / "mails").iterdir())) >= 1
 
 

@@ -47,7 +47,7 @@ class Command(WorkerCommand):
             "--topics",
             nargs="+",
             metavar="T",
-            help="Topics to read (default: TOPIC, those of ROUTES and of the handlers).",
+            help="Topics to read (default: TOPIC, those of ROUTES, of INBOX and of the handlers).",
         )
         parser.add_argument(
             "--batch-size",

@@ -18,6 +18,7 @@ from .ports import HOST, free_port
 from .state_dir import StateDir, shown_path
 
 MANAGE = Path(__file__).resolve().parent.parent / "manage.py"
+SHOP, WAREHOUSE = "shop_project.settings", "warehouse.settings"
 MAX_RETRY = 3
 STOP_SECONDS = 8.0
 TAIL_LINES = 15
@@ -53,6 +54,7 @@ class Services:
         self._running: list[Service] = []
         self._settings = {
             "DATABASE_URL": f"sqlite:///{quote(str(state_dir.database))}",
+            "WAREHOUSE_DATABASE_URL": f"sqlite:///{quote(str(state_dir.warehouse_database))}",
             "KAFKA_URL": f"kafka://{HOST}:{self.broker_port}",
             "OUTBOX_MAX_RETRY": str(MAX_RETRY),
             "MAIL_DIR": str(state_dir.mails),
@@ -60,7 +62,6 @@ class Services:
         self._environment = {
             **os.environ,
             **self._settings,
-            "DJANGO_SETTINGS_MODULE": "shop_project.settings",
             "DJANGO_SUPERUSER_PASSWORD": self.admin_password,
             "DEBUG": "true",
             "SECRET_KEY": secrets.token_urlsafe(32),
@@ -80,14 +81,14 @@ class Services:
     def shop_url(self) -> str:
         return f"http://{HOST}:{self.web_port}/"
 
-    def start(self, name: str, *arguments: str) -> None:
+    def start(self, name: str, *arguments: str, settings: str = SHOP) -> None:
         """Start a management command that is to run until the end of the demo."""
-        self._spawn(name, arguments, runs_on=True)
+        self._spawn(name, arguments, settings, runs_on=True)
 
-    def run(self, *arguments: str, seconds: float = 30) -> str:
+    def run(self, *arguments: str, settings: str = SHOP, seconds: float = 30) -> str:
         """Run a management command to its end and return what it printed."""
         name = arguments[0]
-        service = self._spawn(name, arguments, runs_on=False)
+        service = self._spawn(name, arguments, settings, runs_on=False)
         deadline = time.monotonic() + seconds
         while service.process.poll() is None:
             self.check()
@@ -124,7 +125,7 @@ class Services:
         stdin.close()
         self._janitor.wait()
 
-    def _spawn(self, name: str, arguments: tuple[str, ...], *, runs_on: bool) -> Service:
+    def _spawn(self, name: str, arguments: tuple[str, ...], settings: str, *, runs_on: bool) -> Service:
         log = self._log(name)
         with log.open("wb") as output:
             process = subprocess.Popen(
@@ -132,7 +133,7 @@ class Services:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env=self._environment,
+                env={**self._environment, "DJANGO_SETTINGS_MODULE": settings},
                 start_new_session=True,
             )
         service = Service(name, process, log, runs_on)

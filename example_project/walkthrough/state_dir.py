@@ -40,6 +40,10 @@ class StateDir:
         return self.path / "shop.sqlite3"
 
     @property
+    def warehouse_database(self) -> Path:
+        return self.path / "warehouse.sqlite3"
+
+    @property
     def environment(self) -> Path:
         """A shell file with the settings of this run, for commands in other terminals."""
         return self.path / "env"

@@ -1,12 +1,13 @@
 """The demo's steps, in order."""
 
+import json
 import time
 from collections.abc import Callable
 
 from .errors import DemoFailed, Stopped
 from .ports import answers
 from .screen import Screen
-from .services import MAX_RETRY, Services, typed_command
+from .services import MAX_RETRY, WAREHOUSE, Services, typed_command
 from .shop import Message, Order, Shop
 from .state_dir import shown_path
 from .table import summary
@@ -46,6 +47,7 @@ class Story:
         self._place_orders()
         self._see_the_poisoned_one_die()
         self._fix_and_retry()
+        self._look_at_the_warehouse()
         self._sum_up()
         if stay:
             self._stay_up()
@@ -70,11 +72,13 @@ class Story:
             f"broker    Tansu, which speaks Kafka's protocol, on port {services.broker_port}",
             "relay     outbox_relay carries messages from the database to the broker",
             "consumer  outbox_consume hands them to the handlers of shipping and mail",
+            "warehouse outbox_consume of another project, with a database of its own",
             "mailer    send_mails sends the e-mails that handlers queue, into files",
             f"shop      {services.shop_url} (open it to watch)",
         )
         services.start("broker", "outbox_devbroker", "--port", str(services.broker_port))
         services.run("migrate", "--verbosity", "0")
+        services.run("migrate", "--verbosity", "0", settings=WAREHOUSE)
         self._wait_for(
             "The broker did not start.",
             lambda: answers(services.broker_port),
@@ -85,6 +89,7 @@ class Story:
         services.run("outbox_relay", "--create-topics", "--drain")
         services.start("relay", "outbox_relay", "--create-topics")
         services.start("consumer", "outbox_consume")
+        services.start("warehouse", "outbox_consume", "--topics", "shop.orders", settings=WAREHOUSE)
         services.start("mailer", "send_mails", "--every", "0.5")
         services.start("shop", "runserver", "--noreload", services.shop_url[len("http://") : -1])
         services.run("createsuperuser", "--noinput", "--username", "admin", "--email", "admin@example.com")
@@ -142,6 +147,17 @@ class Story:
             f"All {len(orders)} orders are shipped, their customers know, and all {count} messages are consumed."
         )
         self._screen.details(summary(order) for order in orders)
+
+    def _look_at_the_warehouse(self) -> None:
+        def picked() -> bool:
+            status = self._services.run("outbox_status", "--json", settings=WAREHOUSE)
+            return bool(json.loads(status)["inbox"]["consumed"] == len(ORDERS))
+
+        self._wait_for("The warehouse did not hear of all orders.", picked, seconds=30, look_at="warehouse")
+        self._screen.say(
+            f"The warehouse, a project of its own, reads the same topic. Its inbox holds {len(ORDERS)} events, each "
+            "handled once: what the shop sent again was a copy there."
+        )
 
     def _sum_up(self) -> None:
         services = self._services

@@ -18,7 +18,7 @@ from django_outbox.delivery import TRIES, Delivery, Named, Terms
 from django_outbox.exceptions import BrokerUnavailable, UnreadableRecord
 from django_outbox.fast_path import FastPath
 from django_outbox.faults import is_connected, is_passing
-from django_outbox.handlers import Registry, registry
+from django_outbox.handlers import GroupHandlers, Registry, registry
 from django_outbox.inbox import Inbox
 from django_outbox.models import OutboxMessage
 from django_outbox.reconciler import Reconciler
@@ -107,9 +107,10 @@ class Consumer:
         self.broker = broker
         self.using = using
         self.group = group or settings.consumer_group
-        self._inbox = Inbox(using=using, group=self.group, handlers=handlers, clock=clock)
-        self.topics = frozenset(topics or default_topics(self.group, handlers))
-        self._terms = Terms(using, self.group, handlers)
+        group_handlers = GroupHandlers(handlers, self.group)
+        self.topics = frozenset(topics or default_topics(group_handlers))
+        self._inbox = Inbox(using=using, handlers=group_handlers, clock=clock)
+        self._terms = Terms(using, group_handlers)
         self.batch_size = batch_size
         self._clock = clock
         self._subscription: Subscription | None = None
@@ -242,12 +243,13 @@ class Consumer:
     def _retry_from_inbox(self, batch: Batch) -> None:
         if self._clock() < self._look_at_inbox_at:
             return
+        if not self._inbox.has_due():  # without a transaction, as it is most of the time
+            self._look_at_inbox_at = self._clock() + INBOX_SECONDS
+            return
         outcomes = self._inbox.run_due(self.batch_size)
         for outcome in outcomes:
             batch.add(outcome)
         batch.retried = len(outcomes)
-        if not outcomes:
-            self._look_at_inbox_at = self._clock() + INBOX_SECONDS
 
     def _is_stopping(self) -> bool:
         return self._stop is not None and self._stop.requested
@@ -289,7 +291,7 @@ class Consumer:
         left = (
             OutboxMessage.objects.using(self.using)
             .published()
-            .filter(topic__in=self.topics - self._missing, event_type__in=self._terms.known_types)
+            .filter(topic__in=self.topics - self._missing, event_type__in=self._terms.handlers.types)
         )
         if not left.exists():
             return True
@@ -357,7 +359,9 @@ class Consumer:
             return "inbox"
         if incoming.outbox_id is None or incoming.source not in (None, settings.source):
             return "inbox"
-        if settings.unknown_event == "ignore" and incoming.event_type not in self._terms.types_of(record.topic):
+        if settings.unknown_event == "ignore" and incoming.event_type not in self._terms.handlers.types_of(
+            record.topic
+        ):
             return "skip"
         return Named(record, incoming, incoming.outbox_id)
 
@@ -372,8 +376,7 @@ def _records(in_hand: Sequence[tuple[ReceivedRecord, Lot]], messages: int) -> in
     return len(in_hand)
 
 
-def default_topics(group: str, handlers: Registry) -> frozenset[str]:
+def default_topics(handlers: GroupHandlers) -> frozenset[str]:
     """The topics that this project publishes to, those that its handlers name, and those that have a mapper."""
-    named = {handler.topic for handler in handlers.for_group(group) if handler.topic}
     mapped = {topic for topic, mapper in settings.inbox.items() if mapper is not None}
-    return settings.topics | named | mapped
+    return settings.topics | handlers.topics | mapped

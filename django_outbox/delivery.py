@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cached_property
 
 from django.db import transaction
 
@@ -15,7 +14,7 @@ from django_outbox.codecs import Incoming
 from django_outbox.conf import settings
 from django_outbox.events import Event
 from django_outbox.exceptions import Reject, Retry
-from django_outbox.handlers import Handler, Registry
+from django_outbox.handlers import GroupHandlers, Handler
 from django_outbox.ordering import unhandled_before
 from django_outbox.rows import LockedMessage
 
@@ -25,35 +24,12 @@ TRIES = 5
 PUT_BACK = timedelta(seconds=state.MAX_BACKOFF_SECONDS)
 
 
+@dataclass(frozen=True, slots=True)
 class Terms:
     """What is the same for all deliveries of a consumer."""
 
-    def __init__(self, using: str, group: str, handlers: Registry) -> None:
-        self.using = using
-        self.group = group
-        self._handlers = handlers
-        self._found: dict[tuple[str, str], list[Handler]] = {}
-        self._types: dict[str, frozenset[str]] = {}
-
-    @cached_property
-    def known_types(self) -> frozenset[str]:
-        """The event types that have a handler here."""
-        return frozenset(handler.event_type for handler in self._handlers.for_group(self.group))
-
-    def types_of(self, topic: str) -> frozenset[str]:
-        """The event types that have a handler here if they come from this topic."""
-        if topic not in self._types:
-            self._types[topic] = frozenset(
-                handler.event_type for handler in self._handlers.for_group(self.group) if handler.topic in (None, topic)
-            )
-        return self._types[topic]
-
-    def find(self, message: LockedMessage) -> list[Handler]:
-        """The handlers that want a message."""
-        kind = (message.event_type, message.topic)
-        if kind not in self._found:
-            self._found[kind] = self._handlers.find(message.event_type, topic=message.topic, group=self.group)
-        return self._found[kind]
+    using: str
+    handlers: GroupHandlers
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,7 +87,7 @@ class Delivery:
             if message is None:
                 return "skipped"
             self._message = message
-            handlers = self._terms.find(message)
+            handlers = self._terms.handlers.find(message.event_type, message.topic)
             if not handlers and settings.unknown_event == "ignore":
                 return "skipped"
             reason = self._hopeless(message, handlers)
@@ -204,7 +180,7 @@ class Delivery:
 
     def _waits_its_turn(self, message: LockedMessage) -> bool:
         """Put the message back if an earlier one of its key has yet to be handled."""
-        earlier = unhandled_before([message], self._terms.types_of, using=self._using).get(message.id)
+        earlier = unhandled_before([message], self._terms.handlers.types_of, using=self._using).get(message.id)
         if earlier is None:
             return False
         if earlier.status == state.Status.PENDING:

@@ -119,7 +119,7 @@ class FastPath:
                 break
             handlers: list[Handler] = []
             if named.names(message) and named.id not in planned:
-                handlers = self._terms.find(message)
+                handlers = self._terms.handlers.find(message.event_type, message.topic)
                 if handlers or settings.unknown_event != "ignore":
                     if not handlers or message.id in waiting or message.delivery_count > settings.max_deliveries:
                         break
@@ -129,7 +129,7 @@ class FastPath:
 
     def _waiting(self, messages: Sequence[LockedMessage]) -> set[int]:
         """Ids of those that something comes before, be it elsewhere or later in the batch."""
-        waiting = set(unhandled_before(messages, self._terms.types_of, using=self._terms.using))
+        waiting = set(unhandled_before(messages, self._terms.handlers.types_of, using=self._terms.using))
         if settings.ordering == "key":
             first: dict[tuple[str, str], int] = {}
             for message in reversed(messages):

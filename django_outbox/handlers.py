@@ -123,15 +123,6 @@ class Registry:
                 return
         self._handlers.append(new)
 
-    def find(self, event_type: str, *, topic: str, group: str) -> list[Handler]:
-        """The handlers that want an event of this type, from this topic, in this group."""
-        groups = self._groups_of(group)
-        return [
-            handler
-            for handler in self._handlers
-            if handler.event_type == event_type and handler.topic in (None, topic) and handler.group in groups
-        ]
-
     def for_group(self, group: str) -> list[Handler]:
         """All handlers that a consumer of this group runs."""
         groups = self._groups_of(group)
@@ -175,6 +166,54 @@ class Registry:
             except (NameError, TypeError) as error:
                 raise HandlersNotImportable(f"{error} No message is consumed until then.") from error
         self._loaded = True
+
+
+class GroupHandlers:
+    """The handlers of one consumer group, as a consumer asks for them at each message.
+
+    Attributes:
+        group: the group.
+        apart: that it is a group beside the main one: all records are for its inbox, those of this
+            service's own outbox as well.
+        types: the event types that have a handler.
+        topics: the topics that the handlers name.
+    """
+
+    def __init__(self, registry: Registry, group: str) -> None:
+        self.group = group
+        self.apart = registry.is_inbox_group(group)
+        self._handlers = registry.for_group(group)
+        self.types = frozenset(handler.event_type for handler in self._handlers)
+        self.topics = frozenset(handler.topic for handler in self._handlers if handler.topic)
+        self._found: dict[tuple[str, str], list[Handler]] = {}
+        self._types_of: dict[str, frozenset[str]] = {}
+
+    def find(self, event_type: str, topic: str) -> list[Handler]:
+        """The handlers that want an event of this type, from this topic, in the order in which they run."""
+        kind = (event_type, topic)
+        if kind not in self._found:
+            self._found[kind] = [
+                handler
+                for handler in self._handlers
+                if handler.event_type == event_type and handler.topic in (None, topic)
+            ]
+        return self._found[kind]
+
+    def types_of(self, topic: str) -> frozenset[str]:
+        """The event types that have a handler if they come from this topic."""
+        if topic not in self._types_of:
+            self._types_of[topic] = frozenset(
+                handler.event_type for handler in self._handlers if handler.topic in (None, topic)
+            )
+        return self._types_of[topic]
+
+    def want(self, event_type: str, topic: str) -> bool:
+        """True if something is to be done with such an event, be it that nobody handles it.
+
+        To a group that is apart no event is unknown: what it does not name is for others.
+        """
+        unknown_is_dead = settings.unknown_event == "dead" and not self.apart
+        return unknown_is_dead or event_type in self.types_of(topic)
 
 
 registry = Registry()

@@ -17,8 +17,7 @@ from django_outbox.conf import settings
 from django_outbox.events import Event
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
 from django_outbox.faults import in_one_line, is_connected, is_passing
-from django_outbox.handlers import Handler, Registry
-from django_outbox.inbox_handlers import GroupHandlers
+from django_outbox.handlers import GroupHandlers, Handler
 from django_outbox.inbox_order import CLAIM_SECONDS, blocker_of, blockers_of
 from django_outbox.inbox_rows import consumed_row, dead_row, pending_row, poison_row
 from django_outbox.inbox_stored import (
@@ -66,26 +65,24 @@ class Inbox:
     Outcomes are the names of the counts in ``consumer.Batch``.
     """
 
-    def __init__(
-        self, *, using: str, group: str, handlers: Registry, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, *, using: str, handlers: GroupHandlers, clock: Callable[[], float] = time.monotonic) -> None:
         """
         Args:
             using: alias of the database with the inbox.
-            group: consumer group whose messages these are.
-            handlers: whose handlers to run.
+            handlers: those of the consumer group whose messages these are.
             clock: seconds, monotonic.
 
         Raises:
             ImproperlyConfigured: if the group's name is too long, or ``INBOX`` is wrong.
         """
+        group = handlers.group
         if len(group) > GROUP_LENGTH:
             raise ImproperlyConfigured(
                 f"The consumer group {group[:20]!r}... has {len(group)} characters; {GROUP_LENGTH} are allowed."
             )
         self.using = using
         self.group = group
-        self._handlers = GroupHandlers(handlers, group)
+        self._handlers = handlers
         self._reader = Reader(using=using, wants=self._handlers.want, takes_own=self._handlers.apart)
         self._stored = StoredMessages(
             using=using, group=group, handlers=self._handlers, reader=self._reader, clock=clock
@@ -96,11 +93,6 @@ class Inbox:
     def takes_all(self) -> bool:
         """True if all records are for this inbox, those of this service's own outbox as well."""
         return self._handlers.apart
-
-    @property
-    def topics(self) -> set[str]:
-        """The topics that the handlers name, and those that have a mapper."""
-        return self._handlers.topics | {topic for topic, mapper in settings.inbox.items() if mapper is not None}
 
     # Fresh records
 

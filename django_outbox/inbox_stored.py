@@ -13,7 +13,7 @@ from django_outbox import inbox_state
 from django_outbox.conf import settings
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
 from django_outbox.faults import in_one_line, is_connected, is_passing
-from django_outbox.inbox_handlers import GroupHandlers
+from django_outbox.handlers import GroupHandlers
 from django_outbox.inbox_order import blocker_of
 from django_outbox.inbox_rows import event_of, pending_row, record_of
 from django_outbox.models import InboxMessage

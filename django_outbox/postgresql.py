@@ -17,6 +17,7 @@ from django_outbox.codecs import Outgoing
 from django_outbox.rows import LockedMessage
 
 LOOK_BACK_SECONDS = 1.0
+_UPDATE_SIZE = 5000
 _START = ("-infinity", 0)  # before all due times and ids
 _MOST_PENDING_BEFORE = 1000  # of more, most are of other keys: two batches of other relays are less
 
@@ -74,30 +75,30 @@ UNSENT_BEFORE = """
     ORDER BY earlier.id DESC
 """
 
-# Let what is behind some messages, in their keys, wait as long as they do, but for what another relay
-# has in hand.
+# Lock what is behind some messages, in their keys, and due before them, but for what another relay has in hand.
+LATER = """
+    SELECT later.id, due.until::text
+    FROM django_outbox_outboxmessage AS earlier
+    CROSS JOIN LATERAL (
+        SELECT coalesce(earlier.next_retry_at, statement_timestamp() + make_interval(secs => %s)) AS until
+    ) AS due
+    JOIN django_outbox_outboxmessage AS later
+      ON later.topic = earlier.topic
+     AND later.message_key = earlier.message_key
+     AND later.id > earlier.id
+    WHERE earlier.id = ANY(%s::bigint[])
+      AND earlier.status IN ('pending', 'dead')
+      AND later.status = 'pending'
+      AND later.next_retry_at < due.until
+    FOR UPDATE OF later SKIP LOCKED
+"""
+
+# Let these wait. Not in one statement with the former: with old statistics PostgreSQL joined a hundred thousand rows
+# with all rows one by one.
 POSTPONE = """
-    UPDATE django_outbox_outboxmessage AS message
-    SET next_retry_at = waiting.until, updated_at = statement_timestamp()
-    FROM (
-        SELECT later.id, due.until
-        FROM django_outbox_outboxmessage AS earlier
-        CROSS JOIN LATERAL (
-            SELECT coalesce(
-                earlier.next_retry_at, statement_timestamp() + make_interval(secs => %s)
-            ) AS until
-        ) AS due
-        JOIN django_outbox_outboxmessage AS later
-          ON later.topic = earlier.topic
-         AND later.message_key = earlier.message_key
-         AND later.id > earlier.id
-        WHERE earlier.id = ANY(%s::bigint[])
-          AND earlier.status IN ('pending', 'dead')
-          AND later.status = 'pending'
-          AND later.next_retry_at < due.until
-        FOR UPDATE OF later SKIP LOCKED
-    ) AS waiting
-    WHERE message.id = waiting.id
+    UPDATE django_outbox_outboxmessage
+    SET next_retry_at = %s::timestamptz, updated_at = statement_timestamp()
+    WHERE id = ANY(%s::bigint[]) AND status LIKE 'pending'
 """
 
 # Mark what the broker acknowledged, changing it from pending to published. The ids are said twice, and LIKE is there
@@ -271,9 +272,17 @@ def unsent_before(
 
 def postpone(earlier_ids: Iterable[int], seconds_behind_dead: float, *, using: str) -> int:
     """Let what is behind these messages wait; returns how many messages wait longer than before."""
+    by_time: dict[str, list[int]] = {}
     with connections[using].cursor() as cursor:
-        cursor.execute(POSTPONE, [seconds_behind_dead, _array(earlier_ids)])
-        return int(cursor.rowcount)
+        cursor.execute(LATER, [seconds_behind_dead, _array(earlier_ids)])
+        for id, until in cursor.fetchall():
+            by_time.setdefault(until, []).append(id)
+        postponed = 0
+        for until, ids in by_time.items():
+            for start in range(0, len(ids), _UPDATE_SIZE):
+                cursor.execute(POSTPONE, [until, _array(ids[start : start + _UPDATE_SIZE])])
+                postponed += cursor.rowcount
+        return postponed
 
 
 def mark_published(published: Sequence[tuple[int, int, int | None, int | None]], *, using: str) -> int:

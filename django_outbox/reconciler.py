@@ -65,7 +65,7 @@ class Reconciler:
     def _look(self, subscription: Subscription) -> int:
         using, lost = self._terms.using, 0
         for place, progress in subscription.progress().items():
-            types = None if settings.unknown_event == "dead" else self._terms.types_of(place.topic)
+            types = None if settings.unknown_event == "dead" else self._terms.handlers.types_of(place.topic)
             # Both, as what was committed may be of a topic that has been made anew since.
             read = min(progress.committed or 0, progress.position or 0)
             lost += self._told(
@@ -73,7 +73,7 @@ class Reconciler:
                 f"{place.topic}[{place.partition}]",
             )
             if place.partition == 0:
-                partitions = len(self._broker.progress([place.topic], self._terms.group))
+                partitions = len(self._broker.progress([place.topic], self._terms.handlers.group))
                 lost += self._told(
                     state.put_back_without_partition(place.topic, partitions, event_types=types, using=using),
                     f"{place.topic}, of partitions that it does not have",

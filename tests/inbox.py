@@ -10,7 +10,7 @@ from typing import Any
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.events import Event
 from django_outbox.fields import DatabaseNow
-from django_outbox.handlers import Registry
+from django_outbox.handlers import GroupHandlers, Registry
 from django_outbox.inbox import Inbox
 from django_outbox.models import InboxMessage
 
@@ -79,7 +79,7 @@ class Receiver:
     def inbox(self) -> Inbox:
         """Made at its first use, when the handlers are there."""
         if self._inbox is None:
-            self._inbox = Inbox(using="default", group=self.group, handlers=self.handlers, clock=self._clock)
+            self._inbox = Inbox(using="default", handlers=GroupHandlers(self.handlers, self.group), clock=self._clock)
         return self._inbox
 
     def restart(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import timedelta
 from typing import Any
 
@@ -309,6 +310,7 @@ def plan_of(sql: str) -> str:
 
 
 @pytest.mark.databases("postgresql")
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("steady", [False, True], ids=["one by one", "together"])
 def test_few_keys_and_much_that_is_finished_do_not_slow_the_look_at_earlier_messages(steady: bool) -> None:
     """PostgreSQL must not walk the primary key through all that is finished."""
@@ -329,19 +331,20 @@ def test_few_keys_and_much_that_is_finished_do_not_slow_the_look_at_earlier_mess
 
 
 @pytest.mark.databases("postgresql")
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("published_type", ["for.others", "order.created"])
 @pytest.mark.parametrize("analyze", [True, False], ids=["analyzed", "statistics of an empty table"])
 def test_what_is_published_is_not_walked_at_each_message_of_its_key(published_type: str, analyze: bool) -> None:
     """What is for others stays published for days, and what has not been read yet may be a lot."""
     with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE django_outbox_outboxmessage CASCADE")
         cursor.execute("ANALYZE django_outbox_outboxmessage")
+    if published_type == "for.others":
+        fill(published=30000, published_type=published_type, analyze=analyze)
     for number in range(10):
         make_message(message_key=str(number))
-    fill(published=30000, published_type=published_type, analyze=analyze)
-    if published_type == "for.others":
-        OutboxMessage.objects.filter(event_type="order.created").delete()
-        for number in range(10):
-            make_message(message_key=str(number))
+    if published_type != "for.others":
+        fill(published=30000, published_type=published_type, analyze=analyze)
     pipeline = Pipeline(steady=True)
     pipeline.on("order.created")
 
@@ -351,8 +354,9 @@ def test_what_is_published_is_not_walked_at_each_message_of_its_key(published_ty
     assert batch.consumed == 10
     looks = [query["sql"] for query in queries if "AS earlier" in query["sql"] and "mine" in query["sql"]]
     plan = plan_of(looks[0])
-    assert "django_outbox_key_sent" in plan, plan
-    assert "Rows Removed" not in plan, plan
+    removed = [int(rows) for rows in re.findall(r"Rows Removed by Filter: (\d+)", plan)]
+    assert sum(removed) < 20, plan
+    assert "Seq Scan" not in plan, plan
 
 
 def test_of_an_abandoned_batch_no_copy_is_handled_out_of_order() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from django_outbox.conf import settings
 from django_outbox.consumer import default_topics
-from django_outbox.handlers import Registry
+from django_outbox.handlers import GroupHandlers, Registry
 
 NO_HANDLER = """\
 No handler is registered. Write one in handlers.py of an installed app:
@@ -41,7 +41,7 @@ def list_handlers(registry: Registry, group: str | None = None) -> str:
     commands = [("COMMAND", "GROUP", "HANDLERS", "TOPICS")]
     for name in groups:
         command = "outbox_consume" if name == main else f"outbox_consume --group {name}"
-        topics = ", ".join(sorted(default_topics(name, registry)))
+        topics = ", ".join(sorted(default_topics(GroupHandlers(registry, name))))
         commands.append((command, name, str(len(registry.for_group(name))), topics))
     return f"{_columns(table)}\n\n{_columns(commands)}"
 

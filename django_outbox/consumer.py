@@ -17,7 +17,7 @@ from django_outbox.conf import settings
 from django_outbox.delivery import TRIES, Delivery, Named, Terms
 from django_outbox.exceptions import BrokerUnavailable, UnreadableRecord
 from django_outbox.fast_path import FastPath
-from django_outbox.faults import is_connected, is_passing
+from django_outbox.faults import is_connected, is_passing, session_of
 from django_outbox.handlers import GroupHandlers, Registry, registry
 from django_outbox.inbox import Inbox
 from django_outbox.models import OutboxMessage
@@ -315,10 +315,11 @@ class Consumer:
         fault: Exception | None = None
         for _ in range(TRIES):
             delivery = Delivery(named, self._terms)
+            session = session_of(self.using)
             try:
                 outcome = delivery.run()
             except Exception as error:
-                if not is_passing(error, self.using):
+                if not is_passing(error, self.using, session):
                     outcome = delivery.fail(error)
                 elif is_connected(self.using):
                     log.info("Trying again: %s", error, extra={"action": "again"})
@@ -341,8 +342,12 @@ class Consumer:
 
     def _count_if_careful(self, named: Named) -> None:
         """Count the delivery before it can kill, if this is one of the first."""
-        if self._is_careful(named.record) and state.count_delivery(named.id, named.incoming.attempt, using=self.using):
-            self._took_care(named.record)
+        record = named.record
+        place = TopicPartition(record.topic, record.partition)
+        if place in self._careful and state.count_delivery(
+            named.id, named.incoming.attempt, place, record.offset, using=self.using
+        ):
+            self._took_care(record)
 
     def _took_care(self, record: ReceivedRecord) -> None:
         place = TopicPartition(record.topic, record.partition)

@@ -13,7 +13,8 @@ from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.codecs import Incoming
 from django_outbox.conf import settings
 from django_outbox.events import Event
-from django_outbox.exceptions import Reject, Retry
+from django_outbox.exceptions import MessageNotFound, Reject, Retry
+from django_outbox.faults import handling
 from django_outbox.handlers import GroupHandlers, Handler
 from django_outbox.ordering import unhandled_before
 from django_outbox.rows import LockedMessage
@@ -82,7 +83,7 @@ class Delivery:
 
     def run(self) -> str:
         """Handle the message in one transaction; returns the name of the count in ``Batch``."""
-        with transaction.atomic(using=self._using):
+        with handling(self._using):
             message = self._lock()
             if message is None:
                 return "skipped"
@@ -108,6 +109,13 @@ class Delivery:
         message = self._message
         if message is None:
             raise error
+        try:
+            return self._write_down(message, error)
+        except MessageNotFound:
+            log.warning("Message %s was removed while it was handled.", message.id, extra=self._extra("skipped"))
+            return "skipped"
+
+    def _write_down(self, message: LockedMessage, error: Exception) -> str:
         if isinstance(error, Reject):
             with transaction.atomic(using=self._using):
                 self._reject(message, str(error))

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
-from django.db import connections, transaction
+from django.db import connections
 
 from django_outbox import state
 from django_outbox.conf import settings
 from django_outbox.delivery import Named, Terms
-from django_outbox.faults import is_connected, is_passing
+from django_outbox.faults import handling, is_connected, is_passing, session_of
 from django_outbox.handlers import Handler
 from django_outbox.ordering import unhandled_before
 from django_outbox.rows import LockedMessage
@@ -70,10 +71,11 @@ class FastPath:
         """
         batch = batch[: self._fits]
         started = self._clock()
+        session = session_of(self._terms.using)
         try:
             done = self._run(batch, lambda: is_stopping() or self._clock() - started >= SECONDS)
         except Exception as error:
-            if is_passing(error, self._terms.using) and not is_connected(self._terms.using):
+            if is_passing(error, self._terms.using, session) and not is_connected(self._terms.using):
                 raise
             log.debug("One by one, as together they failed: %r", error, extra={"action": "one_by_one"})
             self._fits = max(2, len(batch) // 2)
@@ -88,9 +90,9 @@ class FastPath:
         using = self._terms.using
         done = 0
         handled: list[LockedMessage] = []
-        with transaction.atomic(using=using):
+        with handling(using):
             hooks = len(connections[using].run_on_commit)
-            plan = self._plan(batch)
+            plan, alone = self._plan(batch)
             for named, (message, handlers) in zip(batch, plan, strict=False):
                 if handlers:
                     if handled and is_over():
@@ -104,10 +106,13 @@ class FastPath:
             _keep_apart(using, hooks)
         if log.isEnabledFor(logging.DEBUG):
             _log_consumed(handled)
-        return Done(done, len(handled), alone=1 if done == len(plan) < len(batch) else 0)
+        return Done(done, len(handled), alone if done == len(plan) else 0)
 
-    def _plan(self, batch: Sequence[Named]) -> Plan:
-        """Lock the messages and see what is to be done, up to the first that is out of the ordinary."""
+    def _plan(self, batch: Sequence[Named]) -> tuple[Plan, int]:
+        """Lock the messages and see what is to be done, up to the first that is out of the ordinary.
+
+        Returns the plan, and how many behind it have to be handled by themselves.
+        """
         messages = state.lock([named.id for named in batch], using=self._terms.using)
         current = [named for named in batch if named.id in messages and named.names(messages[named.id])]
         waiting = self._waiting([messages[named.id] for named in current])
@@ -125,7 +130,9 @@ class FastPath:
                         break
                     planned.add(message.id)
             plan.append((message, handlers))
-        return plan
+        behind = [named.id for named in batch[len(plan) :]]
+        alone = len(list(takewhile(lambda id: id in waiting, behind))) or min(1, len(behind))
+        return plan, alone
 
     def _waiting(self, messages: Sequence[LockedMessage]) -> set[int]:
         """Ids of those that something comes before, be it elsewhere or later in the batch."""

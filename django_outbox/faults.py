@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from django.db import DatabaseError, InterfaceError, OperationalError, connections
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 
 UNAVAILABLE = (InterfaceError, OperationalError)
 
@@ -41,12 +44,20 @@ _MYSQL_CODES = frozenset(
 _SQLITE_TEXTS = ("database is locked", "database table is locked", "database schema is locked")
 
 
-def is_passing(error: BaseException, using: str) -> bool:
+def session_of(using: str) -> object:
+    """The session with the database, connected if it was not; another one after it was lost."""
+    connections[using].ensure_connection()
+    return connections[using].connection
+
+
+def is_passing(error: BaseException, using: str, session: object = None) -> bool:
     """True if the same work may succeed later, so that no message is to blame.
 
     Args:
         error: what was raised, by the ORM or around it.
         using: alias of the database that the work ran on.
+        session: the ``session_of`` it in which the work began, where that is known. A server that just goes
+            away gives no code, and Django connects anew by itself at the end of ``atomic()``.
     """
     if not isinstance(error, DatabaseError | InterfaceError):
         return False
@@ -58,7 +69,24 @@ def is_passing(error: BaseException, using: str) -> bool:
         return cause.args[0] in _MYSQL_CODES
     if any(text in str(error) for text in _SQLITE_TEXTS):
         return True
-    return isinstance(error, UNAVAILABLE) and not is_connected(using)
+    if not isinstance(error, UNAVAILABLE):
+        return False
+    return not is_connected(using) or (session is not None and connections[using].connection is not session)
+
+
+@contextmanager
+def handling(using: str) -> Iterator[None]:
+    """A transaction for handlers and the marks of what they handled.
+
+    InnoDB ends the whole transaction at a deadlock, and what follows would be another one. If a handler
+    goes on after such an error as if nothing had been, the savepoint is gone, and releasing it raises.
+    """
+    with transaction.atomic(using=using):
+        if connections[using].vendor == "mysql":
+            with transaction.atomic(using=using):
+                yield
+        else:
+            yield
 
 
 def is_connected(using: str) -> bool:

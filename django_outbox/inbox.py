@@ -16,7 +16,7 @@ from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
 from django_outbox.events import Event
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
-from django_outbox.faults import in_one_line, is_connected, is_passing
+from django_outbox.faults import handling, in_one_line, is_connected, is_passing, session_of
 from django_outbox.handlers import GroupHandlers, Handler
 from django_outbox.inbox_order import CLAIM_SECONDS, blocker_of, blockers_of
 from django_outbox.inbox_rows import consumed_row, dead_row, pending_row, poison_row
@@ -154,7 +154,7 @@ class Inbox:
         deadline = self._clock() + TIME_BUDGET_SECONDS
         outcomes: list[str] = []
         handled: list[int] = []
-        with transaction.atomic(using=self.using):
+        with handling(self.using):
             self._add(rows)
             # Only now: the insert may have waited for another consumer, which has failed meanwhile.
             blockers = blockers_of([row for row in rows if row.id is not None], using=self.using)
@@ -188,11 +188,12 @@ class Inbox:
     def _receive_alone(self, record: ReceivedRecord) -> str:
         fault: Exception | None = None
         for _ in range(TRIES):
+            session = session_of(self.using)
             try:
                 (outcome,) = self._receive_together([record])
                 return outcome
             except Exception as error:
-                if not is_passing(error, self.using):
+                if not is_passing(error, self.using, session):
                     return self._keep_failed(record, error)
                 if not is_connected(self.using):
                     raise

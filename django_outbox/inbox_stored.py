@@ -12,7 +12,7 @@ from django.db import transaction
 from django_outbox import inbox_state
 from django_outbox.conf import settings
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
-from django_outbox.faults import in_one_line, is_connected, is_passing
+from django_outbox.faults import handling, in_one_line, is_connected, is_passing, session_of
 from django_outbox.handlers import GroupHandlers
 from django_outbox.inbox_order import blocker_of
 from django_outbox.inbox_rows import event_of, pending_row, record_of
@@ -88,10 +88,11 @@ class StoredMessages:
         """
         self._outlived.add(row_id)
         for _ in range(TRIES):
+            session = session_of(self._using)
             try:
                 outcome = self._try(row_id)
             except Exception as error:
-                if not is_passing(error, self._using):
+                if not is_passing(error, self._using, session):
                     outcome = self._fail(row_id, error)
                 elif is_connected(self._using):
                     log.info("Trying again: %s", in_one_line(error), extra={"action": "again"})
@@ -113,7 +114,7 @@ class StoredMessages:
         return outcome
 
     def _try(self, row_id: int) -> str:
-        with transaction.atomic(using=self._using):
+        with handling(self._using):
             row = inbox_state.lock(row_id, using=self._using)
             if row is None:
                 return "skipped"

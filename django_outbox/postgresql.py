@@ -75,7 +75,8 @@ UNSENT_BEFORE = """
     ORDER BY earlier.id DESC
 """
 
-# Lock what is behind some messages, in their keys, and due before them, but for what another relay has in hand.
+# Lock what is behind some messages, in their keys, and due before them, but for what another relay has in hand. Behind
+# a dead one only what is due: the rest waits already.
 LATER = """
     SELECT later.id, due.until::text
     FROM django_outbox_outboxmessage AS earlier
@@ -89,7 +90,7 @@ LATER = """
     WHERE earlier.id = ANY(%s::bigint[])
       AND earlier.status IN ('pending', 'dead')
       AND later.status = 'pending'
-      AND later.next_retry_at < due.until
+      AND later.next_retry_at < coalesce(earlier.next_retry_at, statement_timestamp())
     FOR UPDATE OF later SKIP LOCKED
 """
 
@@ -193,6 +194,8 @@ class Claims:
         self._clock = clock
         self._begin = _START
         self._begin_until = 0.0
+        self._passes_over = False
+        self._last_id = 0
         self._much = True  # as far as is known
 
     def claim(self, limit: int, without_topics: Sequence[str]) -> list[Outgoing]:
@@ -201,17 +204,34 @@ class Claims:
             with connections[self._using].cursor() as cursor:
                 cursor.execute(USE_ORDERED_INDEXES)
         if self._begin is not _START and self._clock() < self._begin_until:
-            batch = _claim(limit, without_topics, self._begin, self._using)
-            if len(batch) == limit:
+            batch = self._claim(limit, without_topics)
+            if len(batch) == limit or self._passes_over:
                 return batch
-        batch = _claim(limit, without_topics, _START, self._using)
+        self._begin, self._passes_over = _START, False
+        batch = self._claim(limit, without_topics)
         self._much = len(batch) == limit
-        self._begin = _START
-        if len(batch) == limit:
-            with connections[self._using].cursor() as cursor:
-                cursor.execute(PLACE, [batch[0].id])
-                self._begin = cursor.fetchone()
-            self._begin_until = self._clock() + LOOK_BACK_SECONDS
+        if self._much:
+            self._begin_at(batch[0].id)
+        return batch
+
+    def pass_over(self) -> None:
+        """Begin behind the last claim, for a second at most: nothing of it can be sent now, as long as others have
+        locked what comes before.
+        """
+        self._begin_at(self._last_id)
+        self._begin = (self._begin[0], self._begin[1] + 1)
+        self._passes_over = True
+
+    def _begin_at(self, id: int) -> None:
+        with connections[self._using].cursor() as cursor:
+            cursor.execute(PLACE, [id])
+            self._begin = cursor.fetchone()
+        self._begin_until = self._clock() + LOOK_BACK_SECONDS
+
+    def _claim(self, limit: int, without_topics: Sequence[str]) -> list[Outgoing]:
+        batch = _claim(limit, without_topics, self._begin, self._using)
+        if batch:
+            self._last_id = batch[-1].id
         return batch
 
 
@@ -262,6 +282,7 @@ def unsent_before(
             found = cursor.fetchall()
             if len(found) < _MOST_PENDING_BEFORE:
                 wanted.remove("pending")
+                found = [row for row in found if row[1]]  # without a key there is no order
             else:  # perhaps not all of them
                 found = []
         if wanted:

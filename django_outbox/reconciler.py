@@ -74,10 +74,11 @@ class Reconciler:
             )
             if place.partition == 0:
                 partitions = len(self._broker.progress([place.topic], self._terms.handlers.group))
-                lost += self._told(
-                    state.put_back_without_partition(place.topic, partitions, event_types=types, using=using),
-                    f"{place.topic}, of partitions that it does not have",
-                )
+                if partitions:  # none: a broker that has just started, and does not know all yet
+                    lost += self._told(
+                        state.put_back_without_partition(place.topic, partitions, event_types=types, using=using),
+                        f"{place.topic}, of partitions that it does not have",
+                    )
         return lost
 
     def _told(self, lost: int, place: str) -> int:

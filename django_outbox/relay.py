@@ -60,6 +60,7 @@ class Pass:
         dead: can never be sent.
         blocked: were not sent, as an earlier message of their key comes first.
         postponed: these and others behind an earlier one that now wait as long as it does.
+        passed_over: were blocked by what another relay has in hand, and are looked at again later.
     """
 
     claimed: int = 0
@@ -68,11 +69,12 @@ class Pass:
     dead: int = 0
     blocked: int = 0
     postponed: int = 0
+    passed_over: int = 0
 
     @property
     def moved(self) -> bool:
-        """True if a row changed, so that the next pass will find others."""
-        return bool(self.published or self.failed or self.dead or self.postponed)
+        """True if the next pass will find other rows."""
+        return bool(self.published or self.failed or self.dead or self.postponed or self.passed_over)
 
 
 @dataclass(slots=True)
@@ -283,6 +285,10 @@ class Relay:
         if blocked_by:
             done.blocked = len(batch) - len(sendable)
             done.postponed = state.postpone(blocked_by, using=self.using)
+            if not sendable and not done.postponed and connections[self.using].vendor == "postgresql":
+                # Another relay has what comes before, and will have it for as long as its broker takes.
+                self._claims.pass_over()
+                done.passed_over = len(batch)
         return sendable
 
     def _apply(

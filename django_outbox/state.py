@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from django.db import connections, transaction
-from django.db.models import F, QuerySet, TextField
+from django.db.models import F, Q, QuerySet, TextField
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast
 
@@ -153,6 +153,8 @@ def postpone(earlier_ids: Collection[int], *, using: str) -> int:
 
 
 def _postpone(earlier: OutboxMessage, using: str) -> int:
+    # Behind a dead one only what is due: the rest waits already.
+    due_before = earlier.next_retry_at or DatabaseNow()
     until = earlier.next_retry_at or DatabaseNow() + timedelta(seconds=MAX_BACKOFF_SECONDS)
     return (
         _messages(using)
@@ -161,7 +163,7 @@ def _postpone(earlier: OutboxMessage, using: str) -> int:
             topic=earlier.topic,
             message_key=earlier.message_key,
             id__gt=earlier.id,
-            next_retry_at__lt=until,
+            next_retry_at__lt=due_before,
         )
         .update(next_retry_at=until, updated_at=DatabaseNow())
     )
@@ -228,13 +230,17 @@ def mark_consumed(messages: Sequence[LockedMessage], *, using: str) -> None:
 # published -> published
 
 
-def count_delivery(message_id: int, attempt: int | None, *, using: str) -> bool:
+def count_delivery(message_id: int, attempt: int | None, place: TopicPartition, offset: int, *, using: str) -> bool:
     """Count a delivery that may take the process down, before it can.
 
-    False if the message is not published, or if this publication of it, where it is known, is no
-    longer the one in hand.
+    False if the message is not published, or if this publication of it, or this record, where the
+    row knows its own, is not the one in hand: a copy is never handled.
     """
-    messages = _messages(using).filter(id=message_id, status=Status.PUBLISHED)
+    messages = _messages(using).filter(
+        Q(offset__isnull=True) | Q(topic=place.topic, partition=place.partition, offset=offset),
+        id=message_id,
+        status=Status.PUBLISHED,
+    )
     if attempt is not None:
         messages = messages.filter(publish_count=attempt)
     return bool(messages.update(delivery_count=F("delivery_count") + 1, updated_at=DatabaseNow()))
@@ -295,10 +301,12 @@ def put_back_lost(
     as the offsets may be older than that, and so is what another session has locked.
     """
     published = _published_a_while_ago(place.topic, event_types, using).filter(partition=place.partition)
+    beyond = Q(offset__gte=end)
+    if first >= end:
+        # All is read, so that of which the broker did not tell the offset is not on its way either.
+        beyond |= Q(offset__isnull=True)
     # Two looks, each at one range of an index.
-    return _put_back_all(published.filter(offset__lt=first), using) + _put_back_all(
-        published.filter(offset__gte=end), using
-    )
+    return _put_back_all(published.filter(offset__lt=first), using) + _put_back_all(published.filter(beyond), using)
 
 
 def put_back_without_partition(topic: str, partitions: int, *, event_types: Collection[str] | None, using: str) -> int:

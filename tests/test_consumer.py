@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import threading
 import uuid
 from contextlib import ExitStack
@@ -556,6 +558,19 @@ def test_a_message_that_takes_its_process_down_is_dead_after_max_deliveries() ->
     assert now.last_error.startswith("It took its process down 5 times (MAX_DELIVERIES)")
 
 
+def test_copies_that_are_skipped_are_no_deliveries() -> None:
+    """A relay that was killed before its commit, six times; each copy carries the number of the seventh."""
+    pipeline = Pipeline()
+    pipeline.on("order.created")
+    message = make_message()
+    for _ in range(6):
+        pipeline.deliver(message, publish_count=0)
+
+    pipeline.run()
+
+    assert (row(message).status, row(message).delivery_count) == (Status.CONSUMED, 1)
+
+
 def test_a_message_that_only_fails_is_never_taken_for_a_killer(pipeline: Pipeline) -> None:
     pipeline.on("order.created", lambda event: 1 / 0)
     message = make_message()
@@ -635,6 +650,53 @@ def test_a_lost_connection_is_not_the_messages_fault(pipeline: Pipeline) -> None
 
     assert not lose
     assert (row(message).retry_count, effects()) == (0, ["order.created"])
+
+
+@pytest.mark.databases("postgresql")
+@pytest.mark.django_db(transaction=True)
+def test_a_server_that_just_goes_away_is_not_the_messages_fault(pipeline: Pipeline) -> None:
+    """Without a word: the error has no code, and Django connects anew by itself."""
+    lose = [True]
+
+    def handle(event: Event) -> None:
+        effect(event)
+        if lose:
+            lose.clear()
+            with socket.socket(fileno=os.dup(connection.connection.fileno())) as peer:
+                peer.shutdown(socket.SHUT_RDWR)
+        Effect.objects.count()
+
+    pipeline.on("order.created", handle)
+    messages = [make_message(), make_message()]
+    pipeline.relay.run_once()
+
+    assert pipeline.consumer.run_once().consumed == 2
+
+    assert effects() == ["order.created"] * 2
+    assert [row(message).retry_count for message in messages] == [0, 0]
+
+
+def test_a_message_that_is_removed_while_it_fails_is_skipped(pipeline: Pipeline) -> None:
+    removed = []
+
+    def handle(event: Event) -> None:
+        raise ArithmeticError("boom")
+
+    pipeline.on("order.created", handle)
+    message = make_message()
+    pipeline.relay.run_once()
+    real_mark = state.mark_failed
+
+    def mark_failed(*args: Any, **kwargs: Any) -> str:
+        removed.append(OutboxMessage.objects.all().delete())
+        return real_mark(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(state, "mark_failed", mark_failed)
+        batch = pipeline.consumer.run_once()
+
+    assert (batch.received, batch.skipped, batch.failed) == (1, 1, 0)
+    assert not OutboxMessage.objects.filter(id=message.id).exists()
 
 
 def test_a_database_that_is_gone_leaves_the_record_in_hand(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:

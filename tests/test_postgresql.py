@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import json
+import threading
 from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import connection
+from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_outbox import postgresql
 from django_outbox.models import OutboxMessage
 from django_outbox.relay import Relay
-from tests.outbox import ScriptedBroker, Status, make_message, memory_broker, row, statuses
+from tests.outbox import ScriptedBroker, Status, in_thread, make_message, memory_broker, row, statuses
 
 pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.django_db]
 
@@ -204,3 +205,40 @@ def test_storage_settings_come_and_go_with_their_migration() -> None:
     finally:
         call_command("migrate", "django_outbox", verbosity=0)
     assert "autovacuum_vacuum_threshold=10000" in storage()[0]
+
+
+def test_messages_without_key_wait_for_no_other_without_key() -> None:
+    """Also where the look at what is unsent finds one of them, as some have a key."""
+    make_message(next_retry_at=timezone.now() + AN_HOUR)
+    plain = make_message()
+    make_message(message_key="k")
+
+    done = Relay(memory_broker(), using="default").run_once()
+
+    assert (done.published, done.blocked) == (2, 0)
+    assert row(plain).status == Status.PUBLISHED
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_key_that_another_relay_has_in_hand_for_long_keeps_no_other_key_back() -> None:
+    """The oldest due messages are all behind one that is locked elsewhere, such as by a host that lost its power."""
+    head = make_message(message_key="hot")
+    hot = [make_message(message_key="hot") for _ in range(20)]
+    other = make_message(message_key="cold")
+    relay = Relay(memory_broker(), using="default", batch_size=5, clock=lambda: 100.0)
+    locked, sent = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            OutboxMessage.objects.select_for_update().get(id=head.id)
+            locked.set()
+            assert sent.wait(30)
+
+    with in_thread(hold):
+        assert locked.wait(30)
+        passes = [relay.run_once() for _ in range(6)]
+        sent.set()
+
+    assert row(other).status == Status.PUBLISHED
+    assert {row(message).status for message in hot} == {Status.PENDING}
+    assert (passes[-1].claimed, passes[-1].moved) == (0, False)  # no hot loop, either

@@ -111,6 +111,27 @@ def test_what_was_published_to_a_partition_that_is_gone_is_sent_again(pipeline: 
     assert row(message).status == Status.PENDING
 
 
+def test_what_was_published_to_an_offset_that_nobody_knows_is_sent_again_when_all_is_read(
+    pipeline: Pipeline, clock: Clock
+) -> None:
+    message = published_long_ago(offset=None)
+
+    look(pipeline, clock)
+
+    assert row(message).status == Status.PENDING
+
+
+def test_a_broker_that_does_not_know_the_topic_for_a_moment_has_nothing_sent_again(
+    pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = published_long_ago(partition=5)
+    monkeypatch.setattr(pipeline.broker, "progress", lambda topics, group: {})
+
+    look(pipeline, clock)
+
+    assert row(message).status == Status.PUBLISHED
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -212,6 +233,7 @@ def test_what_another_session_works_on_is_left_alone(pipeline: Pipeline, clock: 
 
 
 @pytest.mark.databases("postgresql")
+@pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("analyze", [True, False])
 def test_it_walks_neither_what_is_in_flight_nor_what_is_for_others(analyze: bool) -> None:
     with connection.cursor() as cursor:

@@ -12,6 +12,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from django_outbox import state
+from django_outbox.brokers.base import TopicPartition
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.models import OutboxMessage
 from django_outbox.rows import LockedMessage
@@ -30,6 +31,7 @@ from tests.outbox import (
 pytestmark = pytest.mark.django_db
 
 A_DAY = timedelta(days=1)
+PLACE = TopicPartition("outbox", 0)
 
 
 def published(message: OutboxMessage, attempt: int | None = None) -> int:
@@ -79,7 +81,7 @@ TRANSITIONS: dict[str, tuple[str, str, Callable[[OutboxMessage], Any]]] = {
     "count_delivery": (
         Status.PUBLISHED,
         Status.PUBLISHED,
-        lambda m: state.count_delivery(m.id, m.publish_count, using="default"),
+        lambda m: state.count_delivery(m.id, m.publish_count, PLACE, 0, using="default"),
     ),
     "mark_failed": (
         Status.PUBLISHED,
@@ -216,7 +218,7 @@ def test_regression_a_missing_row_is_not_counted() -> None:
     assert published(gone) == 0
     assert state.mark_refused(404, "boom", using="default") is False
     assert state.mark_rejected(404, 1, "boom", using="default") is False
-    assert state.count_delivery(404, None, using="default") is False
+    assert state.count_delivery(404, None, PLACE, 0, using="default") is False
     assert state.put_back(gone, timedelta(0), using="default") is False
     assert state.lock([404], using="default") == {}
 

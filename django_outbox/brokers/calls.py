@@ -16,7 +16,7 @@ CLOSE_SECONDS = 1.0
 SLICE_SECONDS = 0.1
 
 # What is in hand when the process is to end is waited for as long as answers come at least so often.
-GRACE_SECONDS = 0.5
+GRACE_SECONDS = 0.3
 
 
 class Call(threading.Thread, Generic[Result]):

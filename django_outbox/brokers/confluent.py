@@ -67,7 +67,9 @@ class ConfluentBroker(Broker):
     """A Kafka cluster, reached with confluent-kafka.
 
     Members of one group may use this backend or that of kafka-python, side by side: both know the
-    strategies ``range`` and ``roundrobin``, and neither alone decides.
+    strategies ``range`` and ``roundrobin``, and neither alone decides. Where all use this one,
+    ``CONSUMER_OPTIONS`` may choose ``cooperative-sticky``. kafka-python (3.0) knows that strategy,
+    too, but its member that was away for too long claims what others have got since.
     """
 
     def __init__(self, settings: BrokerSettings) -> None:

@@ -154,9 +154,14 @@ class Reader(threading.Thread):
     def offsets(self) -> dict[TopicPartition, set[int]]:
         """Which records it got; after a rebalance it gets those again that nobody has committed."""
         offsets: dict[TopicPartition, set[int]] = {}
-        for record in self.records:
-            offsets.setdefault(TopicPartition(record.topic, record.partition), set()).add(record.offset)
+        for record, place in zip(self.records, self.places, strict=False):
+            offsets.setdefault(place, set()).add(record.offset)
         return offsets
+
+    @property
+    def places(self) -> list[TopicPartition]:
+        """Where the records come from, one by one."""
+        return [TopicPartition(record.topic, record.partition) for record in self.records]
 
     def run(self) -> None:
         try:

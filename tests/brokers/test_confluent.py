@@ -13,10 +13,11 @@ from kafka.partitioner.default import murmur2
 
 from django_outbox.brokers.base import Acknowledged, Broker, Record, TopicMissing, TopicPartition
 from django_outbox.exceptions import BrokerUnavailable
-from tests.brokers.backends import confluent_broker, connecting, kafka_broker
+from tests.brokers.backends import IMPATIENT_TOO, confluent_broker, connecting, kafka_broker
 from tests.brokers.proxy import Proxy
 from tests.brokers.records import (
     SECONDS,
+    Reader,
     delete_topic,
     join,
     log_of,
@@ -24,6 +25,7 @@ from tests.brokers.records import (
     numbered,
     places,
     read,
+    reading,
     seconds_of,
     seconds_until,
     send,
@@ -125,6 +127,44 @@ def test_members_of_both_backends_share_a_group(kafka_url: str, topic: str) -> N
         assert members[1].poll(0.5, 100) == []  # who takes over goes on where the other backend was
         members[1].close()
     producer.close()
+
+
+def test_with_cooperative_assignment_a_member_reads_on_in_what_it_keeps(kafka_url: str, topic: str) -> None:
+    cooperative = {**IMPATIENT_TOO, "partition.assignment.strategy": "cooperative-sticky"}
+    broker = confluent_broker(kafka_url, consumer_options=cooperative)
+    make_topic(broker, topic, partitions=4)
+    producer = broker.producer(SECONDS)
+    sent = [Record(topic, b"key %d" % number, b"v") for number in range(100)]
+    send(producer, *sent)
+    with reading(broker.subscribe([topic], topic)) as [first]:
+        wait_until(lambda: len(first.records) == 100)
+        assert first.share == places(topic, 4)
+        second = broker.subscribe([topic], topic)
+        with reading(second) as [other]:
+            wait_until(lambda: len(other.share) == 2, what="two partitions moved")
+            send(producer, *sent)
+
+            def all_read() -> bool:
+                return sum(len(offsets) for offsets in everything(first, other).values()) == 200
+
+            wait_until(all_read, what="all read")
+        kept = first.subscription.progress().keys()
+        assert kept == places(topic, 4) - other.share
+        read_twice = [place for place in kept if first.places.count(place) > len(first.offsets[place])]
+        assert not read_twice, "nothing was committed, so that a partition that was dealt out anew begins again"
+        second.close()
+        wait_until(lambda: first.subscription.progress().keys() == places(topic, 4), what="all given back")
+    first.subscription.close()
+    producer.close()
+
+
+def everything(*readers: Reader) -> dict[TopicPartition, set[int]]:
+    """Which offsets of each partition the readers got together."""
+    offsets: dict[TopicPartition, set[int]] = {}
+    for reader in readers:
+        for place, of_reader in reader.offsets.items():
+            offsets.setdefault(place, set()).update(of_reader)
+    return offsets
 
 
 # Sending

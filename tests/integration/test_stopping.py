@@ -21,6 +21,7 @@ from tests.services.process import free_port
 Start = Callable[..., Command]
 
 SECONDS = 2.0
+SLACK_SECONDS = 1.0  # a process on a busy machine takes as long to start or to end
 
 COMMANDS = ["outbox_relay", "outbox_consume"]
 
@@ -48,7 +49,7 @@ def proxied(pytestconfig: pytest.Config, proxy: Proxy, backend: dict[str, str]) 
 def assert_ends_in_time(command: Command) -> None:
     started = time.monotonic()
     assert command.stop() == 0
-    assert time.monotonic() - started < SECONDS
+    assert time.monotonic() - started < SECONDS + SLACK_SECONDS
     assert command.output.splitlines()[-1].endswith(" ended.")
     assert "Traceback" not in command.output
 

@@ -22,7 +22,6 @@ from django_outbox.brokers.base import (
     Producer,
     Record,
     Refused,
-    TopicForbidden,
     TopicMissing,
     TopicTrouble,
 )
@@ -33,7 +32,8 @@ from django_outbox.faults import UNAVAILABLE, in_one_line
 from django_outbox.models import OutboxMessage, OutboxQuerySet
 from django_outbox.notify import ALERT_SECONDS, QUIET_SECONDS, Listener
 from django_outbox.ordering import unsent_before
-from django_outbox.runner import Stop, Trouble, run_through_faults
+from django_outbox.parking import ParkedTopics
+from django_outbox.runner import Stop, run_through_faults
 
 log = logging.getLogger(__name__)
 
@@ -41,12 +41,6 @@ Note = Callable[[], None]
 """Something to log once the transaction that it speaks of is committed."""
 
 _SENT = Failed("no answer")  # stands for an outcome that the broker has yet to give
-_ADVICE: dict[type[TopicTrouble], str] = {
-    TopicMissing: "Create the topic, or start the relay with --create-topics",
-    TopicForbidden: "Let this client write to it, by an ACL for the operation Write",
-    TopicTrouble: "See to its partitions and their replicas",
-}
-_NOT_CREATED_ADVICE = "Create it by hand, or start the relay with other options"
 
 
 @dataclass(slots=True)
@@ -75,16 +69,6 @@ class Pass:
     def moved(self) -> bool:
         """True if the next pass will find other rows."""
         return bool(self.published or self.failed or self.dead or self.postponed or self.passed_over)
-
-
-@dataclass(slots=True)
-class _Parked:
-    """A topic that is left alone until ``until``, on the relay's clock."""
-
-    trouble: Trouble
-    reason: str = ""
-    advice: str = ""
-    until: float = 0.0
 
 
 class Relay:
@@ -123,8 +107,7 @@ class Relay:
         self._create_topics = create_topics
         self._clock = clock
         self._producer: Producer | None = None
-        self._parked: dict[str, _Parked] = {}
-        self._parked_until = 0.0  # no topic that is parked is tried again before, on the relay's clock
+        self._parked = ParkedTopics(log, clock)
         self._idle = False
         self._listener = Listener(using)
         self._claims = postgresql.Claims(using, clock)
@@ -169,7 +152,7 @@ class Relay:
                 clock=self._clock,
             )
             if drain and self._parked:
-                raise MessagesLeft(self._left())
+                raise MessagesLeft(f"Messages are left, as their topics cannot be written to. {self._parked}")
         finally:
             self.close()
 
@@ -237,26 +220,16 @@ class Relay:
             outcomes = [next(answers) if outcome is _SENT else outcome for outcome in outcomes]
         self._apply(sendable, outcomes, done, notes)
         if any(isinstance(outcome, TopicTrouble) for outcome in outcomes):
-            # However many topics are in trouble, and however long each takes to show it: the others
-            # get as much time as they.
-            self._parked_until = 2 * self._clock() - started
+            self._parked.take_turns(self._clock() - started)
         return done, notes
 
     def _due(self) -> OutboxQuerySet:
-        return OutboxMessage.objects.using(self.using).due().except_topics(self._left_alone())
-
-    def _left_alone(self) -> list[str]:
-        now = self._clock()
-        return [
-            topic
-            for topic, parked in self._parked.items()
-            if parked.until > now or (parked.trouble.lasts and self._parked_until > now)
-        ]
+        return OutboxMessage.objects.using(self.using).due().except_topics(self._parked.left_alone())
 
     def _claim(self) -> list[Outgoing]:
         """Lock due rows; in the order of their ids, which is the order of their writing."""
         if connections[self.using].vendor == "postgresql":
-            batch = self._claims.claim(self.batch_size, self._left_alone())
+            batch = self._claims.claim(self.batch_size, self._parked.left_alone())
         else:
             rows = (
                 self._due()
@@ -328,34 +301,24 @@ class Relay:
                 if message.message_key and settings.ordering == "key":
                     broken.add(place)
         done.published = state.mark_published(published, using=self.using)
-        for topic in (written - troubled) & self._parked.keys():
-            self._parked.pop(topic).trouble.over()
+        self._parked.free(written - troubled)
 
     def _park(self, topic: str, outcome: TopicTrouble) -> None:
-        """Leave a topic alone for a while; its messages stay due and uncounted."""
         if isinstance(outcome, TopicMissing) and self._create_topics is not None:
-            self._parked.setdefault(topic, self._parking(topic))  # to be created before the next batch
+            self._parked.note_missing(topic)
         else:
-            self._leave_alone(topic, outcome.reason, _ADVICE[type(outcome)])
-
-    def _leave_alone(self, topic: str, reason: str, advice: str) -> None:
-        parked = self._parked.setdefault(topic, self._parking(topic))
-        if parked.until <= self._clock():
-            parked.reason, parked.advice = reason, f"{advice}; its messages wait meanwhile."
-            parked.until = self._clock() + parked.trouble.report(f"{reason}. {parked.advice}")
-
-    def _parking(self, topic: str) -> _Parked:
-        return _Parked(Trouble(log, f"The topic {topic}", self._clock))
+            self._parked.park(topic, outcome)
 
     def _look_at_parked(self) -> None:
         """Leave topics that still do not exist parked, or create them, before a transaction."""
-        left_alone = self._left_alone()
-        topics = [topic for topic in self._parked if topic not in left_alone]
+        topics = self._parked.to_look_at()
         if not topics:
             return
-        for topic in self.broker.missing_topics(topics):
+        missing = self.broker.missing_topics(topics)
+        self._parked.free(set(topics) - missing)
+        for topic in missing:
             if self._create_topics is None:
-                self._park(topic, TopicMissing())
+                self._parked.park(topic, TopicMissing())
             else:
                 self._create(topic, self._create_topics)
 
@@ -363,11 +326,9 @@ class Relay:
         try:
             create_topics([topic])
         except TopicNotCreated as error:
-            self._leave_alone(topic, in_one_line(error).rstrip("."), _NOT_CREATED_ADVICE)
-
-    def _left(self) -> str:
-        topics = " ".join(f"{topic}: {parked.reason}. {parked.advice}" for topic, parked in self._parked.items())
-        return f"Messages are left, as their topics cannot be written to. {topics}"
+            self._parked.park_uncreated(topic, in_one_line(error).rstrip("."))
+        else:
+            self._parked.free([topic])
 
 
 def _log_refused(message: Outgoing, reason: str) -> None:

@@ -1,0 +1,104 @@
+"""Which topics the relay leaves alone, and for how long: one in trouble is not to stop the others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from django_outbox.brokers.base import TopicForbidden, TopicMissing, TopicTrouble
+from django_outbox.runner import Trouble
+
+_ADVICE: dict[type[TopicTrouble], str] = {
+    TopicMissing: "Create the topic, or start the relay with --create-topics",
+    TopicForbidden: "Let this client write to it, by an ACL for the operation Write",
+    TopicTrouble: "See to its partitions and their replicas",
+}
+_NOT_CREATED_ADVICE = "Create it by hand, or start the relay with other options"
+
+
+@dataclass(slots=True)
+class _Parked:
+    """A topic in trouble.
+
+    Attributes:
+        trouble: tells of it, and how long to wait.
+        text: what it is, and what to do about it.
+        until: when to try again, on the clock.
+        missing: whether it is worth a question before messages are locked for it.
+    """
+
+    trouble: Trouble
+    text: str = ""
+    until: float = 0.0
+    missing: bool = False
+
+
+class ParkedTopics:
+    """The topics in trouble. Their messages stay due and uncounted."""
+
+    def __init__(self, log: logging.Logger, clock: Callable[[], float]) -> None:
+        """
+        Args:
+            log: where trouble is told, once each.
+            clock: seconds, monotonic.
+        """
+        self._log = log
+        self._clock = clock
+        self._parked: dict[str, _Parked] = {}
+        self._none_before = 0.0
+
+    def __bool__(self) -> bool:
+        return bool(self._parked)
+
+    def __str__(self) -> str:
+        return " ".join(f"{topic}: {parked.text}" for topic, parked in self._parked.items())
+
+    def park(self, topic: str, outcome: TopicTrouble) -> None:
+        """Leave a topic alone for a while; each time for longer, up to half a minute."""
+        self._park(topic, outcome.reason, _ADVICE[type(outcome)], missing=isinstance(outcome, TopicMissing))
+
+    def park_uncreated(self, topic: str, reason: str) -> None:
+        """The same for one that was to be created."""
+        self._park(topic, reason, _NOT_CREATED_ADVICE, missing=True)
+
+    def note_missing(self, topic: str) -> None:
+        """Have a topic looked at before the next batch, which may create it."""
+        self._of(topic).missing = True
+
+    def free(self, topics: Iterable[str]) -> None:
+        """Note that all is well with topics."""
+        for topic in set(topics) & self._parked.keys():
+            self._parked.pop(topic).trouble.over()
+
+    def take_turns(self, seconds: float) -> None:
+        """Try none of them for as long as the last try took.
+
+        However many topics are in trouble, and however long each takes to show it, the others get
+        as much time as they.
+        """
+        self._none_before = self._clock() + seconds
+
+    def left_alone(self) -> list[str]:
+        """Those not to try now."""
+        now = self._clock()
+        return [
+            topic
+            for topic, parked in self._parked.items()
+            if parked.until > now or (parked.trouble.lasts and self._none_before > now)
+        ]
+
+    def to_look_at(self) -> list[str]:
+        """Those that did not exist, and may now."""
+        left_alone = self.left_alone()
+        return [topic for topic, parked in self._parked.items() if parked.missing and topic not in left_alone]
+
+    def _park(self, topic: str, reason: str, advice: str, *, missing: bool) -> None:
+        parked = self._of(topic)
+        if parked.until <= self._clock():
+            parked.missing = missing
+            parked.text = f"{reason}. {advice}; its messages wait meanwhile."
+            parked.until = self._clock() + parked.trouble.report(parked.text)
+
+    def _of(self, topic: str) -> _Parked:
+        return self._parked.setdefault(topic, _Parked(Trouble(self._log, f"The topic {topic}", self._clock)))

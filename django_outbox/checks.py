@@ -127,6 +127,8 @@ def _wrong_topics() -> list[str]:
         places = {'OUTBOX["TOPIC"]': settings.topic}
         places |= {f'OUTBOX["ROUTES"][{pattern!r}]': topic for pattern, topic in settings.routes.items()}
         places |= {f'OUTBOX["INBOX"][{topic!r}]': topic for topic in settings.inbox}
+        if settings.dead_letter_topic:
+            places['OUTBOX["DEAD_LETTER_TOPIC"]'] = settings.dead_letter_topic
     except ImproperlyConfigured:
         return []  # told already
     return [

@@ -61,6 +61,7 @@ class OutboxSettings:
         "POLL_INTERVAL",
         "PUBLISH_TIMEOUT",
         "NOTIFY",
+        "DEAD_LETTER_TOPIC",
         "RETENTION",
         "INBOX",
     )
@@ -173,6 +174,16 @@ class OutboxSettings:
     def publish_timeout(self) -> float:
         """Seconds within which the broker has to acknowledge a batch."""
         return self._seconds("PUBLISH_TIMEOUT", 10)
+
+    @property
+    def dead_letter_topic(self) -> str | None:
+        """Where a copy of each dead message goes; None: nowhere."""
+        return None if self.raw.get("DEAD_LETTER_TOPIC") is None else self._text("DEAD_LETTER_TOPIC", "")
+
+    @property
+    def written_topics(self) -> frozenset[str]:
+        """All topics that the relay writes to, as far as the settings tell."""
+        return self.topics | ({self.dead_letter_topic} if self.dead_letter_topic else set())
 
     @property
     def notify(self) -> bool:

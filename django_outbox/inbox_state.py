@@ -26,6 +26,7 @@ from django.db.models import Exists, F, QuerySet
 from django.db.models.constants import OnConflict
 from django.db.models.sql import InsertQuery
 
+from django_outbox import dead_letters
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.fields import DatabaseNow
 from django_outbox.inbox_order import CLAIM_SECONDS, Blocker, blocking_statuses, has_order, messages, of_key
@@ -78,6 +79,8 @@ def add(rows: Sequence[InboxMessage], *, using: str) -> int:
     for row in rows:
         # Of copies within these rows the first is the one that was inserted.
         row.id = ids.pop((row.source, row.event_id), None)
+        if row.id is not None and row.status == Status.DEAD:
+            dead_letters.announce(row, row.last_error, row.last_error, group=row.group, using=using)
     return sum(row.id is not None for row in rows)
 
 
@@ -219,16 +222,18 @@ def mark_failed(
         row.retry_count += 1
         alive = row.retry_count < row.max_retry
         row.status = Status.PENDING if alive else Status.DEAD
+        text = error_text(error)
         wait = backoff(row.retry_count) if delay is None else delay
         messages(using).filter(id=row.id, status=Status.PENDING).update(
             status=row.status,
             retry_count=row.retry_count,
             delivery_count=0,  # the process outlived it
             next_retry_at=_at(wait) if alive else None,
-            last_error=error_text(error),
+            last_error=text,
             updated_at=DatabaseNow(),
         )
         if not alive:
+            dead_letters.announce(row, error, text, group=row.group, using=using)
             _let_next_go(row, using)
         return row
 
@@ -312,12 +317,14 @@ def mark_dead(row_id: int, error: BaseException | str, *, using: str) -> InboxMe
     with transaction.atomic(using=using):
         row = lock(row_id, using=using)
         if row is not None:
+            text = error_text(error)
             messages(using).filter(id=row.id, status=Status.PENDING).update(
                 status=Status.DEAD,
                 next_retry_at=None,
-                last_error=error_text(error),
+                last_error=text,
                 updated_at=DatabaseNow(),
             )
+            dead_letters.announce(row, error, text, group=row.group, using=using)
             row.status = Status.DEAD
             _let_next_go(row, using)
         return row

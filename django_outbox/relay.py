@@ -195,7 +195,7 @@ class Relay:
         if self._producer is None:
             self._producer = self.broker.producer(settings.publish_timeout)
             if self._create_topics is not None:
-                for topic in self.broker.missing_topics(settings.topics):
+                for topic in self.broker.missing_topics(settings.written_topics):
                     self._create(topic, self._create_topics)
         return self._producer
 

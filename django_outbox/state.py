@@ -31,8 +31,9 @@ from django.db.models import F, Q, QuerySet, TextField
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast
 
-from django_outbox import postgresql
+from django_outbox import dead_letters, postgresql
 from django_outbox.brokers.base import TopicPartition
+from django_outbox.conf import settings
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import ERROR_LENGTH, OutboxMessage
@@ -174,7 +175,7 @@ def _postpone(earlier: OutboxMessage, using: str) -> int:
 
 def mark_refused(message_id: int, error: BaseException | str, *, using: str) -> bool:
     """Give up a message that can never be sent; False if it was no longer pending."""
-    return _give_up(_messages(using).filter(id=message_id, status=Status.PENDING), error)
+    return _give_up(message_id, _messages(using).filter(status=Status.PENDING), error, "", using)
 
 
 # published -> consumed
@@ -340,10 +341,8 @@ def _put_back_all(messages: QuerySet[OutboxMessage], using: str) -> int:
 
 def mark_rejected(message_id: int, attempt: int, error: BaseException | str, *, using: str) -> bool:
     """Give up a message that can never be handled; False if it was no longer in hand."""
-    return _give_up(
-        _messages(using).filter(id=message_id, status=Status.PUBLISHED, publish_count=attempt),
-        error,
-    )
+    messages = _messages(using).filter(status=Status.PUBLISHED, publish_count=attempt)
+    return _give_up(message_id, messages, error, settings.consumer_group, using)
 
 
 # dead -> pending
@@ -393,23 +392,33 @@ def _count_failure(
         alive = failures < message.max_retry
         wait = backoff(failures) if delay is None else delay
         status = Status.PENDING if alive else Status.DEAD
+        text = error_text(error)
         _messages(using).filter(id=message_id, status=leaves).update(
             status=status,
             retry_count=failures,
             delivery_count=0,  # the process outlived it
             next_retry_at=DatabaseNow() + wait if alive else None,
-            last_error=error_text(error),
+            last_error=text,
             updated_at=DatabaseNow(),
         )
+        if not alive:
+            group = settings.consumer_group if leaves == Status.PUBLISHED else ""
+            dead_letters.announce(message, error, text, group=group, using=using)
         return str(status)
 
 
-def _give_up(messages: QuerySet[OutboxMessage], error: BaseException | str) -> bool:
-    return bool(
-        messages.update(
+def _give_up(
+    message_id: int, messages: QuerySet[OutboxMessage], error: BaseException | str, group: str, using: str
+) -> bool:
+    with transaction.atomic(using=using):
+        text = error_text(error)
+        changed = messages.filter(id=message_id).update(
             status=Status.DEAD,
             next_retry_at=None,
-            last_error=error_text(error),
+            last_error=text,
             updated_at=DatabaseNow(),
         )
-    )
+        if changed and settings.dead_letter_topic:
+            dead = _messages(using).get(id=message_id)
+            dead_letters.announce(dead, error, text, group=group, using=using)
+        return bool(changed)

@@ -1,0 +1,80 @@
+"""Dead letters for others to see: a copy of each message that dies goes to DEAD_LETTER_TOPIC, through the outbox itself."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from django_outbox.codecs import CONTENT_TYPE, RESERVED_PREFIX
+from django_outbox.conf import settings
+from django_outbox.models import InboxMessage, OutboxMessage
+
+UNREADABLE = "unreadable"
+"""The event type of a copy of a record that has none."""
+LARGEST_RAW_BYTES = 256 * 1024
+
+
+def announce(
+    message: OutboxMessage | InboxMessage, error: BaseException | str, text: str, *, group: str, using: str
+) -> None:
+    """Write a copy of a message that is dead now, in the transaction that makes it so.
+
+    The headers are those of Spring's ``DeadLetterPublishingRecoverer``, as text
+    (``org.springframework.kafka.support.KafkaHeaders``, names that begin with ``DLT_``).
+
+    Args:
+        message: as it is stored.
+        error: why it is dead.
+        text: what is kept of the error.
+        group: the consumer group that gave it up; empty for the relay.
+        using: alias of the database.
+    """
+    topic = settings.dead_letter_topic
+    if topic is None or message.topic == topic:  # a copy that cannot be sent has no copy of its own
+        return
+    found = {
+        "kafka_dlt-original-topic": message.topic,
+        "kafka_dlt-original-partition": message.partition,
+        "kafka_dlt-original-offset": message.offset,
+        "kafka_dlt-original-consumer-group": group or None,
+        "kafka_dlt-exception-fqcn": None if isinstance(error, str) else _name(error),
+        "kafka_dlt-exception-message": error if isinstance(error, str) else str(error),
+        "kafka_dlt-exception-stacktrace": text,
+    }
+    kept = {
+        name: value
+        for name, value in message.headers.items()
+        if not name.startswith(RESERVED_PREFIX) and name != CONTENT_TYPE
+    }
+    OutboxMessage.objects.using(using).create(
+        event_type=message.event_type or UNREADABLE,
+        event_version=message.event_version,
+        topic=topic,
+        message_key=message.message_key,
+        payload=_content(message),
+        headers={**kept, **{name: _text(value) for name, value in found.items() if value is not None}},
+    )
+
+
+def _content(message: OutboxMessage | InboxMessage) -> Any:
+    """The payload; of a record that could not be read, its bytes."""
+    raw_key, raw_value = (getattr(message, name, None) for name in ("raw_key", "raw_value"))
+    if raw_key is None and raw_value is None:
+        return message.payload
+    return {"key_base64": _base64(raw_key), "value_base64": _base64(raw_value)}
+
+
+def _base64(raw: bytes | memoryview | None) -> str | None:
+    if raw is None or len(raw) > LARGEST_RAW_BYTES:
+        return None
+    return base64.b64encode(raw).decode()
+
+
+def _name(error: BaseException) -> str:
+    return f"{type(error).__module__}.{type(error).__qualname__}"
+
+
+def _text(value: object) -> str:
+    """As a JSON object in a database can hold it."""
+    text = str(value).replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return text.encode("utf-8", "replace").decode()

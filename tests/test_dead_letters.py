@@ -1,0 +1,199 @@
+"""DEAD_LETTER_TOPIC: each message that dies has a copy there, and the two are one transaction."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from django.db import transaction
+
+from django_outbox import dead_letters, state
+from django_outbox.brokers.base import Outcome, Refused
+from django_outbox.codecs import decode
+from django_outbox.events import Event
+from django_outbox.exceptions import Reject
+from django_outbox.models import InboxMessage, OutboxMessage
+from django_outbox.relay import Relay
+from tests.outbox import Pipeline, ScriptedBroker, Status, make_message, row
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def topic(settings: Any) -> None:
+    settings.OUTBOX = {**settings.OUTBOX, "DEAD_LETTER_TOPIC": "outbox.dead"}
+
+
+def copies() -> list[OutboxMessage]:
+    return list(OutboxMessage.objects.filter(topic="outbox.dead").order_by("id"))
+
+
+def fail(event: Event) -> None:
+    raise ArithmeticError("it does not add up")
+
+
+def test_a_message_that_failed_for_the_last_time_has_a_copy_with_springs_headers() -> None:
+    pipeline = Pipeline()
+    pipeline.on("order.created", fail)
+    message = make_message(max_retry=1, payload={"order": 7}, message_key="k", headers={"tenant": "north"})
+
+    pipeline.turn()
+
+    (copy,) = copies()
+    assert row(message).status == Status.DEAD
+    assert (copy.status, copy.event_type, copy.payload, copy.message_key) == (
+        Status.PENDING,
+        "order.created",
+        {"order": 7},
+        "k",
+    )
+    trace = copy.headers.pop("kafka_dlt-exception-stacktrace")
+    assert "it does not add up" in trace
+    assert "raise ArithmeticError" in trace
+    assert copy.headers == {
+        "tenant": "north",
+        "kafka_dlt-original-topic": "outbox",
+        "kafka_dlt-original-partition": "0",
+        "kafka_dlt-original-offset": "0",
+        "kafka_dlt-original-consumer-group": "tests",
+        "kafka_dlt-exception-fqcn": "builtins.ArithmeticError",
+        "kafka_dlt-exception-message": "it does not add up",
+    }
+
+
+def test_the_copy_reaches_kafka_and_is_handled_by_nobody_here() -> None:
+    pipeline = Pipeline()
+    pipeline.on("order.created", fail)
+    make_message(max_retry=1)
+    pipeline.turn()
+
+    pipeline.run()
+
+    (record,) = pipeline.broker.records("outbox.dead")
+    assert decode(record).event_type == "order.created"
+    assert dict(record.headers)["kafka_dlt-exception-message"] == b"it does not add up"
+    assert [copy.status for copy in copies()] == [Status.PUBLISHED]
+
+
+def test_a_failure_that_is_not_the_last_has_no_copy() -> None:
+    pipeline = Pipeline()
+    pipeline.on("order.created", fail)
+    make_message()
+
+    pipeline.turn()
+
+    assert not copies()
+
+
+def test_without_the_setting_there_is_no_copy(settings: Any) -> None:
+    settings.OUTBOX = {**settings.OUTBOX, "DEAD_LETTER_TOPIC": None}
+    message = make_message(Status.PUBLISHED)
+
+    state.mark_rejected(message.id, 1, "no", using="default")
+
+    assert OutboxMessage.objects.count() == 1
+
+
+def test_a_rejected_message_has_a_copy() -> None:
+    def reject(event: Event) -> None:
+        raise Reject("we do not ship there")
+
+    pipeline = Pipeline()
+    pipeline.on("order.created", reject)
+    make_message()
+
+    pipeline.turn()
+
+    (copy,) = copies()
+    assert copy.headers["kafka_dlt-exception-message"] == "we do not ship there"
+
+
+def test_a_message_that_the_broker_refuses_has_a_copy_and_a_copy_has_none() -> None:
+    def refuse(records: Any, outcomes: list[Outcome]) -> list[Outcome]:
+        return [Refused("too large")] * len(records)
+
+    relay = Relay(ScriptedBroker(refuse), using="default")
+    message = make_message()
+
+    for _ in range(3):
+        relay.run_once()
+
+    assert row(message).status == Status.DEAD
+    assert [copy.status for copy in copies()] == [Status.DEAD]
+    assert "kafka_dlt-original-consumer-group" not in copies()[0].headers
+
+
+def test_copy_and_death_are_one_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(*args: Any, **kwargs: Any) -> None:
+        raise SystemExit("killed")
+
+    first, last = make_message(Status.PUBLISHED), make_message(Status.PUBLISHED, max_retry=1)
+    monkeypatch.setattr(dead_letters, "announce", killed)
+
+    for die in (
+        lambda: state.mark_rejected(first.id, 1, "no", using="default"),
+        lambda: state.mark_failed(last.id, 1, "no", using="default"),
+    ):
+        with pytest.raises(SystemExit), transaction.atomic():
+            die()
+
+    assert [row(first).status, row(last).status] == ["published", "published"]
+
+
+def test_a_record_that_cannot_be_read_has_a_copy_with_its_bytes() -> None:
+    from tests.test_consumer import send
+
+    pipeline = Pipeline()
+    pipeline.on("order.created", fail)
+    pipeline.consumer.run_once()
+    send(pipeline.broker, value=b"\xff no JSON", headers=(("ce_id", b"forged"), ("tenant", b"north")))
+
+    pipeline.consumer.run_once()
+
+    assert InboxMessage.objects.get().status == "dead"
+    (copy,) = copies()
+    assert copy.event_type == dead_letters.UNREADABLE
+    assert base64.b64decode(copy.payload["value_base64"]) == b"\xff no JSON"
+    assert copy.headers["tenant"] == "north"
+    assert "ce_id" not in copy.headers
+    pipeline.run()
+    assert len(pipeline.broker.records("outbox.dead")) == 1
+
+
+def test_an_event_of_another_service_that_dies_has_a_copy() -> None:
+    from tests.test_consumer import send
+
+    pipeline = Pipeline()
+    pipeline.on("payment.settled", fail)
+    pipeline.consumer.run_once()
+    headers = (
+        ("ce_specversion", b"1.0"),
+        ("ce_id", b"1"),
+        ("ce_source", b"payments"),
+        ("ce_type", b"payment.settled"),
+        ("content-type", b"application/json"),
+    )
+    send(pipeline.broker, value=b'{"amount": 3}', headers=headers)
+    InboxMessage.objects.update(max_retry=1)
+    pipeline.consumer.run_once()
+    InboxMessage.objects.update(max_retry=2, next_retry_at=state.DatabaseNow())
+    pipeline.consumer._look_at_inbox_at = 0.0
+
+    pipeline.consumer.run_once()
+
+    assert InboxMessage.objects.get().status == "dead"
+    (copy,) = copies()
+    assert (copy.event_type, copy.payload) == ("payment.settled", {"amount": 3})
+    assert copy.headers["kafka_dlt-original-consumer-group"] == "tests"
+
+
+def test_the_relay_creates_the_topic_of_dead_letters_as_well() -> None:
+    created: list[str] = []
+    pipeline = Pipeline()
+    pipeline.relay = Relay(pipeline.broker, using="default", create_topics=lambda topics: created.extend(topics))
+    pipeline.broker._creates = False
+
+    pipeline.relay.run_once()
+
+    assert sorted(created) == ["outbox", "outbox.dead"]

@@ -11,6 +11,20 @@ from django.utils.translation import gettext_lazy as _
 
 from django_outbox.conf import settings
 from django_outbox.fields import DatabaseNow, ExactCharField, PartialIndex, uuid7
+from django_outbox.operations import FINGERPRINT_LENGTH, Activity, MessageFailure, Worker
+
+__all__ = [
+    "Activity",
+    "DeadLetter",
+    "InboxDeadLetter",
+    "InboxMessage",
+    "InboxQuerySet",
+    "MessageFailure",
+    "OutboxMessage",
+    "OutboxQuerySet",
+    "Overview",
+    "Worker",
+]
 
 ERROR_LENGTH = 2000
 KEY_LENGTH = 255
@@ -76,6 +90,8 @@ class OutboxMessage(models.Model):
     max_retry = models.PositiveIntegerField(_("failures allowed"), default=default_max_retry)
     next_retry_at = models.DateTimeField(_("due at"), null=True, blank=True, db_default=DatabaseNow())
     last_error = models.TextField(_("last error"), blank=True, default="")
+    fingerprint = ExactCharField(_("fingerprint"), max_length=FINGERPRINT_LENGTH, blank=True, default="", db_default="")
+    """Of the last failure: what it has in common with others of the same cause."""
     partition = models.IntegerField(_("partition"), null=True, blank=True)
     offset = models.BigIntegerField(_("offset"), null=True, blank=True)
     created_at = models.DateTimeField(_("created at"), db_default=DatabaseNow())
@@ -91,6 +107,9 @@ class OutboxMessage(models.Model):
         default_permissions = ("view",)
         permissions: ClassVar[list[tuple[str, Any]]] = [
             ("retry_outboxmessage", _("Can retry dead letters")),
+            ("edit_outboxmessage", _("Can edit the payload of dead letters")),
+            ("delete_outboxmessage", _("Can delete dead letters")),
+            ("see_payload_outboxmessage", _("Can see secret values in payloads")),
         ]
         constraints: ClassVar[list[models.BaseConstraint]] = [
             models.CheckConstraint(
@@ -137,6 +156,12 @@ class OutboxMessage(models.Model):
                 fields=["event_type", "topic", "partition", "offset"],
                 where=Q(status="published", publish_count__gt=0),
             ),
+            # How many are unfinished, which are the oldest, which the newest.
+            PartialIndex(
+                name="django_outbox_unfinished",
+                fields=["status", "id"],
+                where=Q(status__in=["pending", "published", "dead"]),
+            ),
         ]
 
     def __str__(self) -> str:
@@ -157,6 +182,16 @@ class DeadLetter(OutboxMessage):
         verbose_name = _("dead letter")
         verbose_name_plural = _("dead letters")
         default_permissions = ("view",)
+
+
+class Overview(OutboxMessage):
+    """No message at all: the entry of the operators' overview among the admin's lists."""
+
+    class Meta:
+        proxy = True
+        verbose_name = _("overview")
+        verbose_name_plural = _("overview")
+        default_permissions = ()
 
 
 class InboxQuerySet(models.QuerySet["InboxMessage"]):

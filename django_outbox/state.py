@@ -9,7 +9,7 @@
     mark_unsent  │   mark_failed, put_back  │
                  v                          v
                dead <───────────────────────┘
-                 └──> pending   retry (an operator)
+                 └──> pending   retry, retry_with (an operator)
 
 Each write names in its WHERE clause the state that it leaves, so a writer that comes late changes
 nothing. Functions that read before they write lock the row for as long as their transaction lasts.
@@ -27,14 +27,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from django.db import connections, transaction
-from django.db.models import F, Q, QuerySet, TextField
+from django.db.models import Case, DateTimeField, F, Q, QuerySet, TextField, When
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast
 
-from django_outbox import dead_letters, postgresql
+from django_outbox import dead_letters, failures, postgresql
 from django_outbox.brokers.base import TopicPartition
 from django_outbox.conf import settings
-from django_outbox.exceptions import MessageNotFound
+from django_outbox.exceptions import MessageNotFound, Reject, Retry
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import ERROR_LENGTH, OutboxMessage
 from django_outbox.rows import LockedMessage
@@ -67,7 +67,8 @@ def backoff(failures: int, jitter: Callable[[], float] = random.random) -> timed
 
 def error_text(error: BaseException | str) -> str:
     """What is kept of an error: at most 2000 characters that every database can store."""
-    text = error if isinstance(error, str) else _describe(error)
+    # A handler's own words need no place in the code.
+    text = str(error) if isinstance(error, (str, Reject, Retry)) else _describe(error)
     # NUL and lone surrogates have no place in a text column.
     text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
     text = text.encode("utf-8", "replace").decode("utf-8")
@@ -175,7 +176,8 @@ def _postpone(earlier: OutboxMessage, using: str) -> int:
 
 def mark_refused(message_id: int, error: BaseException | str, *, using: str) -> bool:
     """Give up a message that can never be sent; False if it was no longer pending."""
-    return _give_up(message_id, _messages(using).filter(status=Status.PENDING), error, "", using)
+    messages = _messages(using).filter(id=message_id, status=Status.PENDING)
+    return _give_up(messages, failures.Stage.SEND, error, using)
 
 
 # published -> consumed
@@ -341,33 +343,71 @@ def _put_back_all(messages: QuerySet[OutboxMessage], using: str) -> int:
 
 def mark_rejected(message_id: int, attempt: int, error: BaseException | str, *, using: str) -> bool:
     """Give up a message that can never be handled; False if it was no longer in hand."""
-    messages = _messages(using).filter(status=Status.PUBLISHED, publish_count=attempt)
-    return _give_up(message_id, messages, error, settings.consumer_group, using)
+    messages = _messages(using).filter(id=message_id, status=Status.PUBLISHED, publish_count=attempt)
+    return _give_up(messages, failures.Stage.HANDLE, error, using)
 
 
 # dead -> pending
 
 
-def retry(messages: QuerySet[Any], *, using: str) -> int:
-    """Give dead messages a new life, due at once; returns how many were dead and now are pending.
+def retry(messages: QuerySet[Any], *, using: str, rate: int | None = None) -> int:
+    """Give dead messages a new life; returns how many were dead and now are pending.
 
     ``last_error`` stays until the next success, for whoever looks.
+
+    Args:
+        messages: which; those among them that are not dead stay as they are.
+        using: alias of the database.
+        rate: how many become due a second, in the order of their ids, so that what has just
+            recovered is not flooded; None makes all due at once.
     """
-    ids = messages.using(using).order_by().values("id")
+    dead = messages.using(using).filter(status=Status.DEAD)
+    if rate is not None:
+        return _retry_spread(dead.order_by("id"), rate, using)
+    ids = dead.order_by().values("id")
     if connections[using].vendor == "mysql":
         # MySQL does not update a table that the same statement reads.
         ids = list(ids.values_list("id", flat=True))  # type: ignore[assignment]
-    return (
-        _messages(using)
-        .filter(id__in=ids, status=Status.DEAD)
-        .update(
-            status=Status.PENDING,
-            retry_count=0,
-            delivery_count=0,
-            next_retry_at=DatabaseNow(),
-            updated_at=DatabaseNow(),
+    return _revive(_rows(messages, using).filter(id__in=ids), DatabaseNow())
+
+
+def _retry_spread(dead: QuerySet[Any], rate: int, using: str) -> int:
+    """Retry batch by batch, each in a transaction of its own: a retry that is cut off can be repeated."""
+    revived = seen = last_id = 0
+    while ids := list(dead.filter(id__gt=last_id).values_list("id", flat=True)[:UPDATE_SIZE]):
+        last_of_second = {(seen + place) // rate: id for place, id in enumerate(ids)}
+        due = Case(
+            *[When(id__lte=id, then=DatabaseNow() + timedelta(seconds=s)) for s, id in last_of_second.items()],
+            output_field=DateTimeField(),
         )
+        revived += _revive(_rows(dead, using).filter(id__in=ids), due)
+        seen, last_id = seen + len(ids), ids[-1]
+    return revived
+
+
+def retry_with(message: OutboxMessage, payload: Any, *, using: str) -> bool:
+    """Give a dead message another payload and a new life; False if it has changed since it was read."""
+    rows = type(message)._base_manager.using(using).filter(id=message.id)
+    with transaction.atomic(using=using):
+        current = rows.select_for_update().values_list("updated_at", flat=True).first()
+        return current == message.updated_at and bool(_revive(rows, DatabaseNow(), payload=payload))
+
+
+def _revive(messages: QuerySet[Any], due: Any, **changes: Any) -> int:
+    return messages.filter(status=Status.DEAD).update(
+        status=Status.PENDING,
+        retry_count=0,
+        delivery_count=0,
+        next_retry_at=due,
+        updated_at=DatabaseNow(),
+        **changes,
     )
+
+
+def _rows(messages: QuerySet[Any], using: str) -> QuerySet[Any]:
+    """All rows of the table that some messages are in."""
+    rows: QuerySet[Any] = messages.model._base_manager.using(using)
+    return rows
 
 
 def _messages(using: str) -> QuerySet[OutboxMessage]:
@@ -388,37 +428,47 @@ def _count_failure(
             raise MessageNotFound(message_id)
         if message.status != leaves or message.publish_count != publish_count:
             return str(message.status)
-        failures = message.retry_count + 1
-        alive = failures < message.max_retry
-        wait = backoff(failures) if delay is None else delay
+        count = message.retry_count + 1
+        alive = count < message.max_retry
+        wait = backoff(count) if delay is None else delay
         status = Status.PENDING if alive else Status.DEAD
         text = error_text(error)
         _messages(using).filter(id=message_id, status=leaves).update(
             status=status,
-            retry_count=failures,
+            retry_count=count,
             delivery_count=0,  # the process outlived it
             next_retry_at=DatabaseNow() + wait if alive else None,
             last_error=text,
+            fingerprint=failures.fingerprint(error),
             updated_at=DatabaseNow(),
         )
-        if not alive:
-            group = settings.consumer_group if leaves == Status.PUBLISHED else ""
-            dead_letters.announce(message, error, text, group=group, using=using)
+        stage = failures.Stage.SEND if leaves == Status.PENDING else failures.Stage.HANDLE
+        _keep(message, stage, error, text, final=not alive, using=using)
         return str(status)
 
 
-def _give_up(
-    message_id: int, messages: QuerySet[OutboxMessage], error: BaseException | str, group: str, using: str
-) -> bool:
+def _give_up(messages: QuerySet[OutboxMessage], stage: str, error: BaseException | str, using: str) -> bool:
     with transaction.atomic(using=using):
+        message = messages.select_for_update().first()
+        if message is None:
+            return False
         text = error_text(error)
-        changed = messages.filter(id=message_id).update(
+        _messages(using).filter(id=message.id).update(
             status=Status.DEAD,
             next_retry_at=None,
             last_error=text,
+            fingerprint=failures.fingerprint(error),
             updated_at=DatabaseNow(),
         )
-        if changed and settings.dead_letter_topic:
-            dead = _messages(using).get(id=message_id)
-            dead_letters.announce(dead, error, text, group=group, using=using)
-        return bool(changed)
+        _keep(message, stage, error, text, final=True, using=using)
+        return True
+
+
+def _keep(
+    message: OutboxMessage, stage: str, error: BaseException | str, text: str, *, final: bool, using: str
+) -> None:
+    """Keep a failure as a row of its own; if it was the last, send a copy of the message as well."""
+    failures.record(message, stage, error, text, final=final, using=using)
+    if final:
+        group = settings.consumer_group if stage == failures.Stage.HANDLE else ""
+        dead_letters.announce(message, error, text, group=group, using=using)

@@ -489,3 +489,43 @@ def test_publishing_again_counts_up() -> None:
 
     now = row(message)
     assert (now.status, now.publish_count, now.partition, now.offset) == ("published", 2, 1, 5)
+
+
+# Retrying many
+
+
+def test_retry_at_a_rate_spreads_the_due_times_in_the_order_of_the_ids() -> None:
+    messages = [make_message(Status.DEAD, message_key=str(number % 2)) for number in range(7)]
+    alive = make_message(Status.CONSUMED)
+    before = timezone.now()
+    assert state.retry(OutboxMessage.objects.all(), using="default", rate=3) == 7
+    due = [row(message).next_retry_at for message in messages]
+    assert all(due)
+    assert due == sorted(due)  # type: ignore[type-var]
+    seconds = [round((each - before).total_seconds() - 0.4) for each in due if each]
+    assert seconds == [0, 0, 0, 1, 1, 1, 2]
+    assert row(alive).status == "consumed"
+
+
+def test_retry_at_a_rate_goes_on_from_batch_to_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "UPDATE_SIZE", 2)
+    messages = [make_message(Status.DEAD, retry_count=20) for _ in range(5)]
+    before = timezone.now()
+    assert state.retry(OutboxMessage.objects.all(), using="default", rate=1) == 5
+    seconds = [round((row(message).next_retry_at - before).total_seconds() - 0.4) for message in messages]  # type: ignore[operator]
+    assert seconds == [0, 1, 2, 3, 4]
+    assert {row(message).retry_count for message in messages} == {0}
+
+
+def test_retry_with_another_payload_replaces_it() -> None:
+    message = make_message(Status.DEAD, retry_count=20, payload={"n": 1})
+    assert state.retry_with(message, {"n": 2}, using="default")
+    after = row(message)
+    assert (after.status, after.payload, after.retry_count) == ("pending", {"n": 2}, 0)
+
+
+def test_retry_with_another_payload_changes_nothing_that_another_changed_since() -> None:
+    message = make_message(Status.DEAD, payload={"n": 1})
+    OutboxMessage.objects.filter(id=message.id).update(updated_at=timezone.now() + A_DAY)
+    assert not state.retry_with(message, {"n": 2}, using="default")
+    assert (row(message).status, row(message).payload) == ("dead", {"n": 1})

@@ -12,6 +12,7 @@ from django_outbox.conf import settings
 from django_outbox.fields import DatabaseNow
 from django_outbox.management.worker import OutboxCommand, at_least
 from django_outbox.models import InboxMessage, OutboxMessage
+from django_outbox.removal import delete
 
 INBOX = "inbox"
 
@@ -57,12 +58,5 @@ def expired(status: str, age: timedelta, *, using: str) -> QuerySet[Any]:
 
 
 def purge(status: str, age: timedelta, batch_size: int, *, using: str) -> int:
-    """Delete expired messages batch by batch, so that no lock is held for long; returns how many."""
-    total = 0
-    while True:
-        ids = list(expired(status, age, using=using).values_list("id", flat=True)[:batch_size])
-        # The condition again: an operator may have retried one of them meanwhile.
-        deleted, _ = expired(status, age, using=using).filter(id__in=ids).delete()
-        total += deleted
-        if len(ids) < batch_size:
-            return total
+    """Delete expired messages batch by batch; returns how many."""
+    return delete(expired(status, age, using=using), using=using, batch_size=batch_size)

@@ -1,0 +1,107 @@
+"""What operators look at beside the messages: failures, workers, and what was done when."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from django_outbox.fields import DatabaseNow, ExactCharField, PartialIndex
+
+FINGERPRINT_LENGTH = 200
+WORKER_LENGTH = 255
+TROUBLE_LENGTH = 1000
+
+
+class MessageFailure(models.Model):
+    """One failure of one message. Kept as long as the message, and deleted with it."""
+
+    class Stage(models.TextChoices):
+        SEND = "send", _("sending")
+        """The relay could not send it."""
+        HANDLE = "handle", _("handling")
+        """Its handler raised, or must not run."""
+
+    id = models.BigAutoField(primary_key=True)
+    # Null for failures of what is in another table, which then has a field of its own here.
+    message = models.ForeignKey(
+        "django_outbox.OutboxMessage", models.CASCADE, related_name="failures", null=True, verbose_name=_("message")
+    )
+    occurred_at = models.DateTimeField(_("occurred at"), db_default=DatabaseNow())
+    worker = models.CharField(_("worker"), max_length=WORKER_LENGTH)
+    stage = ExactCharField(_("stage"), max_length=6, choices=Stage.choices)
+    attempt = models.PositiveIntegerField(_("attempt"))
+    """Which publication of the message it was about, from 1; with the next three, where that one was."""
+    published_at = models.DateTimeField(_("published at"), null=True)
+    partition = models.IntegerField(_("partition"), null=True)
+    offset = models.BigIntegerField(_("offset"), null=True)
+    final = models.BooleanField(_("message was given up"))
+    error = models.TextField(_("error"))
+    fingerprint = ExactCharField(_("fingerprint"), max_length=FINGERPRINT_LENGTH)
+
+    class Meta:
+        verbose_name = _("failure")
+        verbose_name_plural = _("failures")
+        default_permissions = ()
+        indexes: ClassVar[list[models.Index]] = [
+            PartialIndex(name="django_outbox_given_up", fields=["occurred_at"], where=Q(final=True)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.fingerprint} ({self.stage}, attempt {self.attempt})"
+
+
+class Worker(models.Model):
+    """A relay or consumer that runs. It writes its row itself, about every ten seconds."""
+
+    class Kind(models.TextChoices):
+        RELAY = "relay", _("relay")
+        CONSUMER = "consumer", _("consumer")
+
+    class State(models.TextChoices):
+        STARTING = "starting", _("starting")
+        WORKING = "working", _("working")
+        TROUBLE = "trouble", _("in trouble")
+        STOPPING = "stopping", _("stopping")
+
+    id = models.BigAutoField(primary_key=True)
+    kind = ExactCharField(_("kind"), max_length=16, choices=Kind.choices)
+    host = models.CharField(_("host"), max_length=WORKER_LENGTH)
+    pid = models.PositiveBigIntegerField(_("process id"))
+    version = models.CharField(_("version"), max_length=32)
+    started_at = models.DateTimeField(_("started at"), db_default=DatabaseNow())
+    last_seen_at = models.DateTimeField(_("last seen at"), db_default=DatabaseNow())
+    rate = models.FloatField(_("messages a second"), default=0.0)
+    state = ExactCharField(_("state"), max_length=16, choices=State.choices, default=State.STARTING)
+    trouble = models.CharField(_("trouble"), max_length=TROUBLE_LENGTH, blank=True, default="")
+
+    class Meta:
+        verbose_name = _("worker")
+        verbose_name_plural = _("workers")
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.host}:{self.pid}"
+
+
+class Activity(models.Model):
+    """What the workers together did in one period of ten minutes, so that nobody has to count messages."""
+
+    SECONDS = 600
+
+    id = models.BigAutoField(primary_key=True)
+    period = models.DateTimeField(_("period"), unique=True)
+    last_id = models.BigIntegerField(_("largest id of a message"), default=0)
+    """As of the last word of a worker in this period. What was written since another is the difference."""
+    published = models.PositiveBigIntegerField(_("published"), default=0)
+    consumed = models.PositiveBigIntegerField(_("consumed"), default=0)
+
+    class Meta:
+        verbose_name = _("activity")
+        verbose_name_plural = _("activities")
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.period:%Y-%m-%d %H:%M}: {self.published} published, {self.consumed} consumed"

@@ -118,12 +118,12 @@ class Delivery:
     def _write_down(self, message: LockedMessage, error: Exception) -> str:
         if isinstance(error, Reject):
             with transaction.atomic(using=self._using):
-                self._reject(message, str(error))
+                self._reject(message, error)
             return "dead"
         status = state.mark_failed(
             message.id,
             message.publish_count,
-            str(error) if isinstance(error, Retry) else error,
+            error,
             using=self._using,
             delay=error.delay if isinstance(error, Retry) else None,
         )
@@ -199,7 +199,7 @@ class Delivery:
             until = timedelta(0) if earlier.is_coming else PUT_BACK
         return state.put_back(message, until, using=self._using)
 
-    def _reject(self, message: LockedMessage, reason: str) -> None:
+    def _reject(self, message: LockedMessage, reason: Reject | str) -> None:
         state.mark_rejected(message.id, message.publish_count, reason, using=self._using)
         log.error(
             "Message %s (%s) is dead: %s",

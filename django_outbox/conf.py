@@ -20,6 +20,22 @@ DEFAULT_RETENTION: dict[str, timedelta | None] = {
     "dead": None,
     "inbox": timedelta(days=7),
 }
+DEFAULT_REDACT = (
+    "password",
+    "passwd",
+    "passphrase",
+    "token",
+    "secret",
+    "authorization",
+    "cookie",
+    "credential",
+    "api_key",
+    "private_key",
+    "card",
+    "cvc",
+    "cvv",
+    "iban",
+)
 LARGEST_COUNT = 32767
 LONGEST_WAIT = timedelta(days=1)
 LONGEST_RETENTION = timedelta(days=36500)
@@ -64,6 +80,7 @@ class OutboxSettings:
         "DEAD_LETTER_TOPIC",
         "RETENTION",
         "INBOX",
+        "REDACT",
     )
     BROKER_KEYS = ("BACKEND", "URL", "OPTIONS", "PRODUCER_OPTIONS", "CONSUMER_OPTIONS")
 
@@ -215,6 +232,14 @@ class OutboxSettings:
                 raise _wrong("INBOX", given, takes)
             mappers[topic] = _function(f'INBOX"]["{topic}', mapper) if isinstance(mapper, str) else mapper
         return mappers
+
+    @property
+    def redact(self) -> tuple[str, ...]:
+        """Names of payload values and headers that the admin hides from those who may not see them."""
+        names = self.raw.get("REDACT", DEFAULT_REDACT)
+        if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) and name for name in names):
+            raise _wrong("REDACT", names, "a list of names, such as ['password', 'token']")
+        return tuple(names)
 
     def _get(self, key: str, default: Any, kind: type, takes: str) -> Any:
         value = self.raw.get(key, default)

@@ -150,7 +150,7 @@ def _message(event: Event, using: str) -> OutboxMessage:
         event_version=_text("version", event.version, _VERSION_LENGTH),
         topic=_topic(event_type, event.topic),
         message_key=_text("key", event.key, KEY_LENGTH),
-        payload=_payload(event.payload, using),
+        payload=storable_payload(event.payload, using),
         headers=_headers(event.headers),
     )
 
@@ -206,7 +206,12 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
-def _payload(payload: Any, using: str) -> Any:
+def storable_payload(payload: Any, using: str) -> Any:
+    """The payload as it will be read: lists for tuples, text for keys that are numbers.
+
+    Raises:
+        InvalidMessage: if JSON or the database cannot hold it.
+    """
     payload = json_payload(payload, using=using)
     # Django would store None as SQL's NULL, not as JSON's null.
     return Value(None, models.JSONField()) if payload is None else payload

@@ -1,0 +1,256 @@
+"""Retrying, editing and deleting dead letters: each asks first, wants a reason, and leaves an entry in the log."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+from django.db.models import Count, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect
+from django.shortcuts import get_object_or_404
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from django.utils.dateparse import parse_datetime
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
+
+from django_outbox import state
+from django_outbox.admin import audit, texts
+from django_outbox.admin.redaction import redaction_for
+from django_outbox.admin.selection import Selection, SelectionError
+from django_outbox.admin.tables import Table
+from django_outbox.publishing import storable_payload
+from django_outbox.removal import delete
+
+SAMPLE = 10
+TYPES = 10
+USUAL_RATE = 50
+
+
+class ReasonForm(forms.Form):
+    """What every action asks for."""
+
+    reason = forms.CharField(
+        label=_("Reason"),
+        max_length=500,
+        help_text=_("Kept in the log with your name."),
+        widget=forms.TextInput(attrs={"size": 60, "autocomplete": "off"}),
+    )
+    # The page's time: what died after it was not counted and not shown, and is left alone.
+    seen = forms.CharField(widget=forms.HiddenInput)
+
+    def clean_seen(self) -> datetime:
+        try:
+            seen = parse_datetime(self.cleaned_data["seen"])
+        except ValueError:
+            seen = None
+        if seen is None:
+            raise forms.ValidationError(_("This page is damaged. Please open it again."))
+        return seen
+
+
+class RetryForm(ReasonForm):
+    rate = forms.IntegerField(
+        label=_("Messages a second"),
+        min_value=1,
+        max_value=100_000,
+        required=False,
+        help_text=_("So that what has just recovered is not flooded. Empty: all at once."),
+    )
+
+
+class EditForm(ReasonForm):
+    payload = forms.CharField(
+        label=_("Payload (JSON)"),
+        strip=False,
+        widget=forms.Textarea(attrs={"rows": 20, "cols": 80, "spellcheck": "false", "class": "outbox-code"}),
+    )
+
+    def __init__(self, *args: Any, using: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._using = using
+
+    def clean_payload(self) -> str:
+        try:
+            payload = json.loads(self.cleaned_data["payload"])
+            self.stored = storable_payload(payload, self._using)
+        except (ValueError, RecursionError) as error:
+            raise forms.ValidationError(_("No valid payload: %(error)s"), params={"error": error}) from error
+        return str(self.cleaned_data["payload"])
+
+
+def url(table: Table, action: str, selection: Selection) -> str:
+    """The page that asks for confirmation."""
+    return f"{reverse(f'admin:{table.name}_{action}')}?{selection.query}"
+
+
+def may_edit(table: Table, request: HttpRequest) -> bool:
+    """Who edits a payload sees all of it, or would save a mask in a secret's place."""
+    return table.may(request, "edit") and table.may(request, "see_payload")
+
+
+def retry_view(request: HttpRequest, table: Table) -> HttpResponse:
+    """Ask for confirmation, tell what would happen, or retry."""
+    return _ConfirmedAction(request, table, "retry").respond()
+
+
+def delete_view(request: HttpRequest, table: Table) -> HttpResponse:
+    """Ask for confirmation, or delete."""
+    return _ConfirmedAction(request, table, "delete").respond()
+
+
+class _ConfirmedAction:
+    """One request of an action on all dead letters of a selection."""
+
+    def __init__(self, request: HttpRequest, table: Table, action: str) -> None:
+        if not (table.may(request, "view") and table.may(request, action)):
+            raise PermissionDenied
+        self.request = request
+        self.table = table
+        self.action = action
+
+    def respond(self) -> HttpResponse:
+        try:
+            self.selection = Selection.of(self.request.GET.dict())
+        except SelectionError as error:
+            return HttpResponseBadRequest(gettext("Unknown filter: %(names)s") % {"names": error})
+        self.dead = self.selection.apply(self.table.dead)
+        form_class = RetryForm if self.action == "retry" else ReasonForm
+        if self.request.method != "POST":
+            initial = {"seen": self.table.now().isoformat(), "rate": USUAL_RATE}
+            return self._ask(form_class(initial=initial))
+        form = form_class(self.request.POST)
+        if "dry_run" in self.request.POST:
+            form.fields["reason"].required = False
+        if not form.is_valid():
+            return self._ask(form)
+        self.dead = self.dead.filter(updated_at__lte=form.cleaned_data["seen"])
+        rate = form.cleaned_data.get("rate")
+        if "dry_run" in self.request.POST:
+            return self._ask(form, outcome=_outcome(self.dead, rate))
+        return self._act(form.cleaned_data["reason"], rate)
+
+    def _ask(self, form: forms.Form, outcome: dict[str, Any] | None = None) -> HttpResponse:
+        redaction = redaction_for(self.request.user, self.table.name)
+        sample = list(self.dead.order_by("-id")[:SAMPLE])
+        for message in sample:
+            error = redaction.mask_text(message.last_error, message.payload, message.headers)
+            message.shown_error = texts.one_line(error)
+        count = self.dead.count()
+        titles = {
+            "retry": ngettext("Retry %(count)d dead letter?", "Retry %(count)d dead letters?", count),
+            "delete": ngettext("Delete %(count)d dead letter?", "Delete %(count)d dead letters?", count),
+        }
+        return self._page(
+            "admin/django_outbox/confirm.html",
+            title=titles[self.action] % {"count": count},
+            action=self.action,
+            count=count,
+            criteria=self.selection.describe(),
+            sample=sample,
+            outcome=outcome,
+            form=form,
+        )
+
+    def _page(self, template: str, **context: Any) -> HttpResponse:
+        return _page(self.request, self.table, template, **context)
+
+    def _act(self, reason: str, rate: int | None) -> HttpResponse:
+        subject = str(self.selection) or gettext("all dead letters")
+        ids = self.selection.values.get("ids", "")
+        object_id = int(ids) if ids.isdigit() else None
+        entry = audit.begin(self.request.user, self.table.model, self.action, subject, reason, object_id=object_id)
+        if self.action == "retry":
+            count = state.retry(self.dead, using=self.table.database, rate=rate)
+            audit.finish(entry, count, rate=rate)
+            told = _retried(count, rate)
+        else:
+            count = delete(self.dead, using=self.table.database)
+            audit.finish(entry, count)
+            told = ngettext("%(count)d dead letter was deleted.", "%(count)d dead letters were deleted.", count)
+            told %= {"count": count}
+        messages.add_message(self.request, messages.SUCCESS if count else messages.WARNING, told)
+        return HttpResponseRedirect(_back(self.table, object_id if self.action == "retry" else None))
+
+
+def _retried(count: int, rate: int | None) -> str:
+    if rate is None or count <= rate:
+        return ngettext(
+            "%(count)d dead letter is pending again and will be sent at once.",
+            "%(count)d dead letters are pending again and will be sent at once.",
+            count,
+        ) % {"count": count}
+    return gettext("%(count)d dead letters are pending again; the last of them will be due in %(duration)s.") % {
+        "count": count,
+        "duration": texts.duration((count - 1) // rate),
+    }
+
+
+def _outcome(dead: QuerySet[Any], rate: int | None) -> dict[str, Any]:
+    """What would happen: how many of which type, and how long it would take until the last is due."""
+    types = list(dead.order_by().values_list("event_type").annotate(count=Count("id")).order_by("-count")[:TYPES])
+    count = dead.count()
+    seconds = (count - 1) // rate if rate and count else 0
+    return {"count": count, "types": types, "duration": texts.duration(seconds) if seconds else ""}
+
+
+def edit_view(request: HttpRequest, table: Table) -> HttpResponse:
+    """Show the payload of a dead letter in a form, or replace it and retry."""
+    if not (table.may(request, "view") and may_edit(table, request)):
+        raise PermissionDenied
+    ids = request.GET.get("ids", "")
+    dead = Selection({"ids": ids}).apply(table.dead) if ids.isdigit() else table.dead.none()
+    message = get_object_or_404(dead)
+    if request.method == "POST":
+        form = EditForm(request.POST, using=table.database)
+        if form.is_valid():
+            if form.cleaned_data["seen"] == message.updated_at and _replace(request, table, message, form):
+                messages.success(request, gettext("The payload is replaced; the message is pending again."))
+                return HttpResponseRedirect(_back(table, message.id))
+            form.add_error(None, gettext("The message has changed since you opened it. Nothing was saved."))
+    else:
+        initial = {"payload": texts.pretty(message.payload), "seen": message.updated_at.isoformat()}
+        form = EditForm(initial=initial, using=table.database)
+    return _page(
+        request,
+        table,
+        "admin/django_outbox/edit.html",
+        title=gettext("Edit the payload of message %(id)d") % {"id": message.id},
+        message=message,
+        error=message.last_error,
+        form=form,
+    )
+
+
+def _replace(request: HttpRequest, table: Table, message: Any, form: EditForm) -> bool:
+    # The log may be in another database: what it says is undone with the message, if both are in one.
+    with transaction.atomic(using=table.database):
+        entry = audit.begin(
+            request.user, table.model, "edit", str(message), form.cleaned_data["reason"], object_id=message.id
+        )
+        if state.retry_with(message, form.stored, using=table.database):
+            audit.finish(entry, 1, payload_before=message.payload)
+            return True
+        entry.delete()
+    return False
+
+
+def _back(table: Table, message_id: int | None) -> str:
+    message = None if message_id is None else table.messages.filter(id=message_id).first()
+    return table.dead_list_url if message is None else table.url_of(message)
+
+
+def _page(request: HttpRequest, table: Table, template: str, **context: Any) -> HttpResponse:
+    return TemplateResponse(
+        request,
+        template,
+        {**admin.site.each_context(request), "opts": table.model._meta, "table": table, **context},
+    )
+
+
+VIEWS = {"retry": retry_view, "delete": delete_view, "edit": edit_view}

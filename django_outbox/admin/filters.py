@@ -1,0 +1,96 @@
+"""The filters beside the lists: their choices come from settings and handlers, not from the table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.db.models import QuerySet
+from django.http import HttpRequest
+
+from django_outbox.admin.selection import AGES, CRITERIA, FAILURES, Selection
+from django_outbox.conf import settings
+from django_outbox.exceptions import HandlersNotImportable
+from django_outbox.handlers import Handler, registry
+from django_outbox.models import OutboxMessage
+
+Choices = Iterable[tuple[str, Any]]
+
+
+def known_handlers() -> list[Handler]:
+    """The handlers of this project; those that could be imported."""
+    with suppress(HandlersNotImportable):  # the overview tells
+        registry.load()
+    return registry.for_group(settings.consumer_group)
+
+
+def known_topics() -> frozenset[str]:
+    """Where this project publishes to, and where its handlers want events from."""
+    return settings.topics | {handler.topic for handler in known_handlers() if handler.topic}
+
+
+class CriterionFilter(admin.SimpleListFilter):
+    """One criterion of a selection as a filter. A value that is no choice, as from a link, is shown as one."""
+
+    name: ClassVar[str]
+
+    def __init__(self, request: HttpRequest, params: Any, model: Any, model_admin: Any) -> None:
+        self.parameter_name = self.name
+        self.title = CRITERIA[self.name].title  # type: ignore[assignment]
+        super().__init__(request, params, model, model_admin)
+        value = self.value()
+        if value and value not in [choice for choice, _ in self.lookup_choices]:
+            self.lookup_choices = [*self.lookup_choices, (value, str(CRITERIA[self.name].shown(value)))]
+
+    def has_output(self) -> bool:
+        return bool(self.lookup_choices)
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
+        value = self.value()
+        return Selection({self.name: value}).apply(queryset) if value else queryset
+
+
+class StatusFilter(CriterionFilter):
+    name = "status"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        return OutboxMessage.Status.choices
+
+
+class TypeFilter(CriterionFilter):
+    name = "type"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        return [(name, name) for name in sorted({handler.event_type for handler in known_handlers()})]
+
+
+class TopicFilter(CriterionFilter):
+    name = "topic"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        return [(name, name) for name in sorted(known_topics())]
+
+
+class AgeFilter(CriterionFilter):
+    name = "age"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        return [(name, title) for name, (_, title) in AGES.items()]
+
+
+class FailuresFilter(CriterionFilter):
+    name = "failures"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        return [(name, title) for name, (_, title) in FAILURES.items()]
+
+
+class ErrorFilter(CriterionFilter):
+    """Chosen by a link from a group of dead letters; has no choices of its own."""
+
+    name = "error"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        return ()

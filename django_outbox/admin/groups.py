@@ -1,0 +1,58 @@
+"""Dead letters by what they died of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db.models import Count, Max, Min
+
+from django_outbox.admin import texts
+from django_outbox.admin.redaction import Redaction
+from django_outbox.admin.selection import Selection
+from django_outbox.admin.tables import Table
+
+GROUPS = 20
+
+
+@dataclass(frozen=True)
+class Group:
+    """The dead letters that have one fingerprint."""
+
+    title: str
+    count: int
+    first: datetime
+    last: datetime
+    sample: Any
+    error: str
+    selection: Selection
+
+
+def dead_groups(table: Table, redaction: Redaction, limit: int = GROUPS) -> list[Group]:
+    """The largest groups, each with its newest message as a sample."""
+    found = list(
+        table.dead.order_by()
+        .values("fingerprint")
+        .annotate(count=Count("id"), first=Min("updated_at"), last=Max("updated_at"), sample=Max("id"))
+        .order_by("-count", "fingerprint")[:limit]
+    )
+    samples = table.messages.in_bulk([group["sample"] for group in found])
+    groups = []
+    for group in found:
+        sample = samples.get(group["sample"])
+        if sample is None:
+            continue  # deleted between the two queries
+        error = redaction.mask_text(sample.last_error, sample.payload, sample.headers)
+        groups.append(
+            Group(
+                title=group["fingerprint"],
+                count=group["count"],
+                first=group["first"],
+                last=group["last"],
+                sample=sample,
+                error=texts.one_line(error, 200),
+                selection=Selection({"error": group["fingerprint"] or "-"}),
+            )
+        )
+    return groups

@@ -1,0 +1,208 @@
+"""The lists of messages and of dead letters."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from django.contrib import admin
+from django.core.exceptions import PermissionDenied
+from django.db.models import Model, QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext_lazy as _
+
+from django_outbox.admin import actions, texts
+from django_outbox.admin.changelist import BEFORE, KeysetChangeList
+from django_outbox.admin.filters import (
+    AgeFilter,
+    ErrorFilter,
+    FailuresFilter,
+    StatusFilter,
+    TopicFilter,
+    TypeFilter,
+)
+from django_outbox.admin.groups import dead_groups
+from django_outbox.admin.message_page import message_context
+from django_outbox.admin.redaction import redaction_for
+from django_outbox.admin.selection import CRITERIA, Selection, named_exactly
+from django_outbox.admin.tables import Table, table_of
+
+
+class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Shows messages, and never writes: states change in ``django_outbox.state`` alone."""
+
+    change_list_template = "admin/django_outbox/messages.html"
+    show_full_result_count = False
+    show_facets = admin.ShowFacets.NEVER
+    list_per_page = 50
+    sortable_by = ()
+    actions = ("retry", "delete")
+    search_help_text = _("Exact id, event id or key")
+    search_fields = ("id",)  # shows the search box; get_search_results does the search
+    list_display: Any = [
+        "id",
+        "event_type",
+        "message_key",
+        "topic",
+        "state",
+        "age",
+        "failures",
+        "next_retry_at",
+    ]
+    # What the list does not show is not read.
+    list_defer: tuple[str, ...] = ("payload", "headers", "last_error", "fingerprint")
+    list_filter: ClassVar[Any] = [
+        StatusFilter,
+        TypeFilter,
+        TopicFilter,
+        AgeFilter,
+        FailuresFilter,
+        ErrorFilter,
+    ]
+
+    @property
+    def table(self) -> Table:
+        return table_of(self.model)
+
+    # What may be done
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        """Django's own deletion is off. For ours, see ``has_remove_permission``."""
+        return False
+
+    def has_retry_permission(self, request: HttpRequest) -> bool:
+        return self.table.may(request, "retry")
+
+    def has_remove_permission(self, request: HttpRequest) -> bool:
+        return self.table.may(request, "delete")
+
+    # The list
+
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[KeysetChangeList]:
+        return KeysetChangeList
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        term = search_term.strip()
+        return (queryset.filter(named_exactly(term)) if term else queryset), False
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        query = {name: str(value) for name, value in request.GET.items() if name in CRITERIA and value}
+        context = {
+            "table": self.table,
+            "selection": Selection(query),
+            "may_retry": self.has_retry_permission(request),
+            "may_delete": self.has_remove_permission(request),
+            "before": request.GET.get(BEFORE),
+            **self.list_context(request, query),
+            **(extra_context or {}),
+        }
+        return super().changelist_view(request, context)
+
+    def list_context(self, request: HttpRequest, query: dict[str, str]) -> dict[str, Any]:
+        return {"acts_on_all": query.get("status") == "dead"}
+
+    @admin.display(description=_("status"))
+    def state(self, message: Any) -> SafeString:
+        return status_badge(message)
+
+    @admin.display(description=_("age"))
+    def age(self, message: Any) -> str:
+        return texts.age(message.created_at)
+
+    @admin.display(description=_("failures"))
+    def failures(self, message: Any) -> str:
+        return f"{message.retry_count} / {message.max_retry}"
+
+    # One message
+
+    def change_view(
+        self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        if request.method not in ("GET", "HEAD") or not self.has_view_permission(request):
+            raise PermissionDenied
+        message = self.get_object(request, object_id)
+        if message is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[no-any-return,attr-defined]
+        context = {
+            **self.admin_site.each_context(request),
+            "opts": self.opts,
+            **message_context(self.table, message, request),
+            **(extra_context or {}),
+        }
+        return TemplateResponse(request, "admin/django_outbox/message.html", context)
+
+    def history_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        """The message's own page tells what was done to it, and hides what its reader must not see."""
+        return HttpResponseRedirect(reverse(f"admin:{self.url_name('change')}", args=[object_id]))
+
+    def url_name(self, view: str) -> str:
+        return f"{self.opts.app_label}_{self.opts.model_name}_{view}"
+
+    # Acting
+
+    @admin.action(description=_("Retry dead letters…"), permissions=["retry"])
+    def retry(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
+        return self._confirm("retry", request)
+
+    @admin.action(description=_("Delete dead letters…"), permissions=["remove"])
+    def delete(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
+        return self._confirm("delete", request)
+
+    def _confirm(self, action: str, request: HttpRequest) -> HttpResponse:
+        """On to the page that asks, with those that were ticked."""
+        ids = request.POST.getlist("_selected_action")
+        return HttpResponseRedirect(actions.url(self.table, action, Selection({"ids": ",".join(ids)})))
+
+
+class DeadLetterAdmin(MessageAdmin):
+    """The dead ones, by what they died of."""
+
+    list_display: Any = ["id", "event_type", "message_key", "topic", "short_error", "failures", "dead_for"]
+    # Errors repeat what is in payloads and headers, and those say what of it is secret.
+    list_defer = ()
+    list_filter: ClassVar[Any] = [TypeFilter, TopicFilter, AgeFilter, FailuresFilter, ErrorFilter]
+
+    def get_urls(self) -> list[URLPattern]:
+        pages = [
+            path(f"{name}/", self.admin_site.admin_view(view), {"table": self.table}, name=f"{self.table.name}_{name}")
+            for name, view in actions.VIEWS.items()
+        ]
+        return [*pages, *super().get_urls()]
+
+    def get_changelist_instance(self, request: HttpRequest) -> Any:
+        found = super().get_changelist_instance(request)
+        redaction = redaction_for(request.user, self.table.name)
+        for message in found.result_list:
+            message.shown_error = redaction.mask_text(message.last_error, message.payload, message.headers)
+        return found
+
+    def list_context(self, request: HttpRequest, query: dict[str, str]) -> dict[str, Any]:
+        filtered = bool(query) or BEFORE in request.GET
+        groups = [] if filtered else dead_groups(self.table, redaction_for(request.user, self.table.name))
+        return {"acts_on_all": True, "groups": groups}
+
+    @admin.display(description=_("last error"))
+    def short_error(self, message: Any) -> str:
+        return texts.one_line(message.shown_error)
+
+    @admin.display(description=_("dead for"))
+    def dead_for(self, message: Any) -> str:
+        return texts.age(message.updated_at)
+
+
+def status_badge(message: Any) -> SafeString:
+    """A message's state, told by a word and, beside it, by a colour."""
+    return format_html('<span class="outbox-status outbox-{}">{}</span>', message.status, message.get_status_display())

@@ -1,0 +1,146 @@
+"""One message: where it stands, what happened to it, what it holds, what waits for it."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from django.conf import settings as django_settings
+from django.http import HttpRequest
+from django.utils.translation import gettext, ngettext
+
+from django_outbox.admin import actions, audit, texts
+from django_outbox.admin.redaction import Redaction, redaction_for
+from django_outbox.admin.selection import Selection
+from django_outbox.admin.tables import Table
+from django_outbox.conf import settings
+from django_outbox.models import MessageFailure
+
+FAILURES = 50
+DEEDS = 20
+BLOCKED = 1000
+
+
+class Moment(NamedTuple):
+    """Something that happened to a message."""
+
+    time: datetime
+    kind: str
+    text: str
+    detail: str = ""
+
+
+def message_context(table: Table, message: Any, request: HttpRequest) -> dict[str, Any]:
+    """All that the page of a message shows."""
+    redaction = redaction_for(request.user, table.name)
+    failures = list(table.failures(message.id).order_by("-id")[: FAILURES + 1])
+    deeds = audit.deeds([table.model], object_id=message.id, limit=DEEDS)
+    # An error may repeat what an operator has meanwhile replaced.
+    sources = [message.payload, message.headers, *(deed.details.get("payload_before") for deed in deeds)]
+    selection = Selection({"ids": str(message.id)})
+    is_dead = message.status == "dead"
+    return {
+        "title": gettext("Message %(id)d") % {"id": message.id},
+        "subtitle": message.event_type,
+        "table": table,
+        "message": message,
+        "headline": _headline(message),
+        "error": redaction.mask_text(message.last_error, *sources),
+        "payload": texts.pretty(redaction.mask(message.payload)),
+        "headers": texts.pretty(redaction.mask(message.headers)),
+        "is_redacted": redaction.mask([message.payload, message.headers]) != [message.payload, message.headers],
+        "timeline": _timeline(message, failures[:FAILURES], deeds, redaction, sources),
+        "has_more_failures": len(failures) > FAILURES,
+        "retry_url": actions.url(table, "retry", selection) if is_dead and table.may(request, "retry") else None,
+        "edit_url": actions.url(table, "edit", selection) if is_dead and actions.may_edit(table, request) else None,
+        "delete_url": actions.url(table, "delete", selection) if is_dead and table.may(request, "delete") else None,
+        **_neighbours(table, message),
+    }
+
+
+def _headline(message: Any) -> str:
+    """Where the message stands, in a sentence."""
+    age = texts.age(message.updated_at)
+    if message.status == "dead":
+        return gettext("Given up %(age)s ago; nothing happens to it until somebody retries it.") % {"age": age}
+    if message.status == "consumed":
+        return gettext("Handled %(age)s ago.") % {"age": texts.age(message.consumed_at)}
+    if message.status == "published":
+        return gettext("In Kafka since %(age)s, not yet handled.") % {"age": texts.age(message.published_at)}
+    if message.retry_count:
+        return ngettext(
+            "Failed %(count)d time, waits for its next try.",
+            "Failed %(count)d times, waits for its next try.",
+            message.retry_count,
+        ) % {"count": message.retry_count}
+    return gettext("Waits to be sent since %(age)s.") % {"age": texts.age(message.created_at)}
+
+
+def _timeline(
+    message: Any, failures: list[MessageFailure], deeds: list[audit.Deed], redaction: Redaction, sources: list[Any]
+) -> list[Moment]:
+    moments = [Moment(message.created_at, "written", gettext("Written to the outbox"))]
+    published: dict[int, tuple[datetime, int | None, int | None]] = {}
+    for failure in failures:
+        if failure.published_at is not None:
+            published[failure.attempt] = (failure.published_at, failure.partition, failure.offset)
+        what = gettext("Could not be sent") if failure.stage == failure.Stage.SEND else gettext("Its handler failed")
+        who = gettext("publication %(attempt)d, worker %(worker)s") % {
+            "attempt": failure.attempt,
+            "worker": failure.worker,
+        }
+        end = gettext("given up") if failure.final else ""
+        title = ", ".join(part for part in (what, who, end) if part)
+        moments.append(Moment(failure.occurred_at, "failed", title, redaction.mask_text(failure.error, *sources)))
+    if message.published_at is not None:
+        published[message.publish_count] = (message.published_at, message.partition, message.offset)
+    for attempt, (time, partition, offset) in published.items():
+        moments.append(Moment(time, "published", _publication(message.topic, attempt, partition, offset)))
+    for deed in deeds:
+        detail = "\n".join(part for part in (deed.reason, _payload_before(deed, redaction)) if part)
+        moments.append(Moment(_comparable(deed.time), "operator", f"{deed.user} {deed.text}", detail))
+    if message.consumed_at is not None:
+        moments.append(Moment(message.consumed_at, "consumed", gettext("Handled")))
+    return sorted(moments, key=lambda moment: moment.time)
+
+
+def _publication(topic: str, attempt: int, partition: int | None, offset: int | None) -> str:
+    if partition is None:
+        return gettext("Publication %(attempt)d to %(topic)s") % {"attempt": attempt, "topic": topic}
+    return gettext("Publication %(attempt)d to %(topic)s, partition %(partition)d, offset %(offset)s") % {
+        "attempt": attempt,
+        "topic": topic,
+        "partition": partition,
+        "offset": "?" if offset is None else offset,
+    }
+
+
+def _payload_before(deed: audit.Deed, redaction: Redaction) -> str:
+    if "payload_before" not in deed.details:
+        return ""
+    before = texts.pretty(redaction.mask(deed.details["payload_before"]))
+    return gettext("Payload before: %(payload)s") % {"payload": before}
+
+
+def _comparable(time: datetime) -> datetime:
+    return time if django_settings.USE_TZ else time.replace(tzinfo=None)
+
+
+def _neighbours(table: Table, message: Any) -> dict[str, Any]:
+    """What of its key comes before it, waits behind it, or is dead. All by the index on what is unfinished."""
+    nothing = {"blocker": None, "blocked": 0, "dead_of_key": None}
+    if not message.message_key or settings.ordering != "key":
+        return nothing
+    of_key = table.messages.filter(topic=message.topic, message_key=message.message_key)
+    holding = ["pending", "dead"] if settings.on_dead == "hold" else ["pending"]
+    waits = message.status in ("pending", "published")
+    blocks = message.status in holding
+    earlier = of_key.filter(status__in=holding, id__lt=message.id).order_by("status", "id")
+    behind = of_key.filter(status="pending", id__gt=message.id)
+    dead = of_key.filter(status="dead").exclude(id=message.id).order_by("status", "-id")
+    blocked = behind.values("id")[: BLOCKED + 1].count() if blocks else 0
+    return {
+        "blocker": earlier.defer("payload", "headers").first() if waits else None,
+        "blocked": f"{BLOCKED}+" if blocked > BLOCKED else blocked,
+        "dead_of_key": dead.defer("payload", "headers").first(),
+    }

@@ -1,0 +1,86 @@
+"""Which tables hold messages, and what differs between them: all pages are written in these terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from django.db import router
+from django.db.models import QuerySet
+from django.http import HttpRequest
+from django.urls import reverse
+from django.utils import timezone
+
+from django_outbox.fields import DatabaseNow
+from django_outbox.models import DeadLetter, MessageFailure, OutboxMessage
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of messages.
+
+    Attributes:
+        model: its model.
+        dead_model: the proxy of it that lists its dead letters in the admin.
+        failures_by: the field of ``MessageFailure`` that names one of its messages.
+    """
+
+    model: type[Any]
+    dead_model: type[Any]
+    failures_by: str
+
+    @property
+    def name(self) -> str:
+        """As it stands in permissions and URLs."""
+        return str(self.model._meta.model_name)
+
+    def may(self, request: HttpRequest, action: str) -> bool:
+        """True if the user has the permission to ``view``, ``retry``, ``edit``, ``delete`` or ``see_payload``."""
+        return request.user.has_perm(f"django_outbox.{action}_{self.name}")
+
+    @property
+    def database(self) -> str:
+        """The alias of the database that is written to, and so the one that knows best."""
+        return router.db_for_write(self.model)
+
+    @property
+    def messages(self) -> QuerySet[Any]:
+        messages: QuerySet[Any] = self.model._base_manager.using(self.database)
+        return messages
+
+    @property
+    def dead(self) -> QuerySet[Any]:
+        return self.messages.filter(status="dead")
+
+    def now(self) -> datetime:
+        """The database's clock, as messages have it."""
+        return self.messages.order_by().values_list(DatabaseNow(), flat=True).first() or timezone.now()
+
+    def failures(self, message_id: int) -> QuerySet[MessageFailure]:
+        return MessageFailure.objects.using(self.database).filter(**{self.failures_by: message_id})
+
+    @property
+    def list_url(self) -> str:
+        return reverse(_view(self.model, "changelist"))
+
+    @property
+    def dead_list_url(self) -> str:
+        return reverse(_view(self.dead_model, "changelist"))
+
+    def url_of(self, message: Any) -> str:
+        """The page of a message; of a dead one among the dead letters."""
+        return reverse(_view(self.dead_model if message.status == "dead" else self.model, "change"), args=[message.id])
+
+
+def _view(model: type[Any], view: str) -> str:
+    return f"admin:{model._meta.app_label}_{model._meta.model_name}_{view}"
+
+
+OUTBOX = Table(OutboxMessage, DeadLetter, failures_by="message")
+TABLES = (OUTBOX,)
+
+
+def table_of(model: type[Any]) -> Table:
+    """The table of a model or of a proxy of it."""
+    return next(table for table in TABLES if table.model is model._meta.concrete_model)

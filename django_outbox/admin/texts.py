@@ -1,0 +1,49 @@
+"""Ages, shortened texts and pretty JSON, as the pages show them."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.utils import timezone
+from django.utils.timesince import timesince
+from django.utils.translation import ngettext
+
+LINE_LENGTH = 80
+
+
+def age(since: datetime | None) -> str:
+    """How long ago, in words: seconds up to two minutes, then the two largest units."""
+    if since is None:
+        return "-"
+    now = timezone.now()
+    seconds = max(0, int((now - since).total_seconds()))
+    if seconds < 120:
+        return duration(seconds)
+    return timesince(since, now)
+
+
+def duration(seconds: float) -> str:
+    """A number of seconds in words."""
+    seconds = int(seconds)
+    if seconds < 120:
+        return ngettext("%(count)d second", "%(count)d seconds", seconds) % {"count": seconds}
+    start = datetime(2024, 1, 1)  # noqa: DTZ001  # only a point to count from
+    return timesince(start, start + timedelta(seconds=seconds))
+
+
+def one_line(text: str, length: int = LINE_LENGTH) -> str:
+    """The first line of a text, shortened."""
+    line = text.split("\n", 1)[0]
+    return line if len(line) <= length else line[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def local(moment: datetime) -> datetime:
+    """A time in the zone of the project, or of the request."""
+    return timezone.localtime(moment) if timezone.is_aware(moment) else moment
+
+
+def pretty(value: Any) -> str:
+    """A value as JSON, over several lines."""
+    return json.dumps(value, indent=2, ensure_ascii=False)

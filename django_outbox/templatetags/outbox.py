@@ -1,0 +1,73 @@
+"""Template tags of the operators' pages."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from django import template
+from django.contrib.admin.templatetags.admin_urls import admin_urlname
+from django.template.defaultfilters import date
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from django_outbox.admin import actions, texts
+from django_outbox.admin.lists import status_badge
+from django_outbox.admin.selection import Selection
+from django_outbox.admin.tables import Table
+
+MOST_ROWS = 24
+
+register = template.Library()
+register.filter(admin_urlname)
+register.simple_tag(status_badge, name="status")
+
+
+@register.simple_tag
+def action_url(table: Table, action: str, selection: Selection) -> str:
+    """The page that asks for confirmation, of all dead letters of a selection."""
+    return actions.url(table, action, selection)
+
+
+@register.simple_tag
+def message_url(table: Table, message: Any) -> str:
+    return table.url_of(message)
+
+
+@register.simple_tag
+def ago(moment: datetime | None) -> SafeString:
+    """How long ago, with the exact time for those who ask."""
+    if moment is None:
+        return format_html("-")
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>', moment.isoformat(), _exact(moment), texts.age(moment)
+    )
+
+
+@register.simple_tag
+def moment_time(moment: datetime) -> SafeString:
+    """A time to the second, with how long ago that was for those who ask."""
+    return format_html(
+        '<time datetime="{}" title="{}">{}</time>', moment.isoformat(), texts.age(moment), _exact(moment)
+    )
+
+
+def _exact(moment: datetime) -> str:
+    return date(texts.local(moment), "Y-m-d H:i:s")
+
+
+@register.filter
+def rows(text: str) -> int:
+    """The height of a textarea for a text, in lines."""
+    return min(text.count("\n") + 1, MOST_ROWS)
+
+
+@register.filter
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+@register.inclusion_tag("admin/django_outbox/fact.html")
+def fact(message: Any, name: str) -> dict[str, Any]:
+    """One column of a message with its title."""
+    return {"title": message._meta.get_field(name).verbose_name, "value": getattr(message, name)}

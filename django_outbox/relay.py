@@ -29,6 +29,7 @@ from django_outbox.codecs import Outgoing, encode
 from django_outbox.conf import settings
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotCreated
 from django_outbox.faults import UNAVAILABLE, in_one_line
+from django_outbox.heartbeat import Pulse
 from django_outbox.models import OutboxMessage, OutboxQuerySet
 from django_outbox.notify import ALERT_SECONDS, QUIET_SECONDS, Listener
 from django_outbox.ordering import unsent_before
@@ -106,6 +107,7 @@ class Relay:
         self.poll_interval = poll_interval or settings.poll_interval
         self._create_topics = create_topics
         self._clock = clock
+        self.pulse = Pulse("relay", clock)
         self._producer: Producer | None = None
         self._parked = ParkedTopics(log, clock)
         self._idle = False
@@ -127,6 +129,7 @@ class Relay:
             if self._listens and not self._listener.is_open and not drain:
                 self._listens = self._listener.open()
             done = self.run_once()
+            self.pulse.step(published=done.published, trouble=str(self._parked))
             if done.moved:
                 return 0.0
             if drain and not done.claimed:
@@ -149,6 +152,7 @@ class Relay:
                 log=log,
                 patience=settings.publish_timeout if drain else None,
                 wait_for_work=wait_for_work,
+                on_fault=self.pulse.trouble,
                 clock=self._clock,
             )
             if drain and self._parked:

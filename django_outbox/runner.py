@@ -67,10 +67,14 @@ class Stop:
 
 
 @contextmanager
-def stop_on_signals(log: logging.Logger) -> Iterator[Stop]:
+def stop_on_signals(log: logging.Logger, on_stop: Callable[[], object] = lambda: None) -> Iterator[Stop]:
     """A ``Stop`` that SIGTERM and SIGINT request; a second signal ends the process at once.
 
     In a thread, where signals cannot be caught, it is one that only code can request.
+
+    Args:
+        log: where the first signal is told.
+        on_stop: called, in a thread of its own, when the end was requested.
     """
     stop = Stop()
     received: list[int] = []
@@ -85,6 +89,7 @@ def stop_on_signals(log: logging.Logger) -> Iterator[Stop]:
 
     def announce() -> None:
         stop.wait(None)
+        on_stop()
         if received:
             log.info(
                 "%s received: finishing the work in hand. Send it again to end at once.",
@@ -141,7 +146,7 @@ class Trouble:
     ) -> None:
         self._log = log
         self._level = level
-        self._subject = subject
+        self.subject = subject
         self._clock = clock
         self._since: float | None = None
         self._told = 0.0
@@ -163,17 +168,17 @@ class Trouble:
         if self._since is None:
             self._since = self._told = now
             self._log.log(
-                self._level, "%s: %s Trying again until it works.", self._subject, _sentence(reason), extra=extra
+                self._level, "%s: %s Trying again until it works.", self.subject, _sentence(reason), extra=extra
             )
         elif now - self._told >= REMINDER_SECONDS:
             self._told = now
-            self._log.log(self._level, "%s, for %.0f s now: %s", self._subject, now - self._since, reason, extra=extra)
+            self._log.log(self._level, "%s, for %.0f s now: %s", self.subject, now - self._since, reason, extra=extra)
         return self.backoff.next()
 
     def over(self) -> None:
         """Note that all is well."""
         if self._since is not None:
-            self._log.info("%s: over after %.0f s.", self._subject, self.seconds, extra={"action": "recovered"})
+            self._log.info("%s: over after %.0f s.", self.subject, self.seconds, extra={"action": "recovered"})
             self._since = None
         self.backoff.reset()
 
@@ -190,6 +195,7 @@ def run_through_faults(
     log: logging.Logger,
     patience: float | None = None,
     wait_for_work: Callable[[float], object] | None = None,
+    on_fault: Callable[[str], object] = lambda reason: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Call ``step`` until it returns None or ``stop`` is requested, whatever happens meanwhile.
@@ -200,6 +206,7 @@ def run_through_faults(
         log: where faults are told, once each.
         wait_for_work: waits between calls; None takes ``stop.wait``. Waits after a fault are always
             ``stop.wait``.
+        on_fault: called with the reason of each fault.
         patience: seconds after which a fault that lasts is raised; None waits for ever.
         clock: seconds, monotonic.
 
@@ -220,6 +227,7 @@ def run_through_faults(
             if _has_to_end(stop):  # which may be why it was given up
                 return
             trouble = broker if isinstance(error, BrokerUnavailable) else database
+            on_fault(f"{trouble.subject}: {in_one_line(error)}")
             drop_broken_connections()
             delay = trouble.report(in_one_line(error))
             if patience is not None and trouble.seconds >= patience:

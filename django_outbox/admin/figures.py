@@ -15,6 +15,7 @@ from django.utils import timezone
 
 from django_outbox.admin.tables import Table
 from django_outbox.fields import DatabaseNow
+from django_outbox.heartbeat import period_of
 from django_outbox.models import Activity, MessageFailure, OutboxMessage, Worker
 
 MOST_COUNTED = 1_000_000
@@ -93,7 +94,7 @@ def throughput(table: Table, now: datetime) -> Throughput:
     Where no worker was there to note it, the growth counts for the period in which one was again.
     """
     seconds = Activity.SECONDS
-    first = _period(now) - timedelta(hours=HOURS)
+    first = period_of(now) - timedelta(hours=HOURS)
     starts = [first + timedelta(seconds=seconds * n) for n in range(1, HOURS * 3600 // seconds + 1)]
     activities = Activity.objects.using(table.database)
     rows = {row.period: row for row in activities.filter(period__gte=first)}
@@ -108,11 +109,6 @@ def throughput(table: Table, now: datetime) -> Throughput:
         consumed.append(row.consumed if row else 0)
         last_id = last_id if reached is None else max(reached, last_id or 0)
     return Throughput(starts, written, consumed)
-
-
-def _period(now: datetime) -> datetime:
-    seconds = (now.minute * 60 + now.second) % Activity.SECONDS
-    return now - timedelta(seconds=seconds, microseconds=now.microsecond)
 
 
 def dead_by_day(table: Table, now: datetime) -> dict[Any, int]:

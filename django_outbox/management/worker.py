@@ -17,6 +17,7 @@ from django.db.utils import InterfaceError
 from django_outbox.brokers.base import Broker
 from django_outbox.exceptions import OutboxError
 from django_outbox.faults import in_one_line
+from django_outbox.heartbeat import Pulse, beating
 from django_outbox.management.reload import CodeWatch, start_anew
 from django_outbox.runner import Stop, stop_on_signals
 
@@ -83,8 +84,10 @@ class WorkerCommand(OutboxCommand):
         )
 
     @contextmanager
-    def working(self, broker: Broker, verbosity: int, *, reload: bool = False) -> Iterator[Stop]:
-        """Logs set up, signals caught, also while the broker is waited for; logs the end, after all else.
+    def working(
+        self, broker: Broker, verbosity: int, pulse: Pulse, *, using: str, drain: bool, reload: bool = False
+    ) -> Iterator[Stop]:
+        """Logs set up, signals caught, also while the broker is waited for, heart beating; logs the end, after all else.
 
         With ``reload`` it does not return if the code has changed meanwhile, but starts anew.
         """
@@ -93,7 +96,7 @@ class WorkerCommand(OutboxCommand):
         self.stderr.style_func = None
         try:
             with logging_to(self.stderr, verbosity):
-                with stop_on_signals(self.logger) as stop:
+                with stop_on_signals(self.logger, pulse.stopping) as stop, beating(pulse, using=using, stays=not drain):
                     watch = CodeWatch(stop, self.logger, self.trial) if reload else None
                     broker.interrupted = lambda: stop.requested
                     yield stop

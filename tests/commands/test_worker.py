@@ -16,6 +16,7 @@ from django.core.management import CommandError, call_command
 from django.db import IntegrityError, InterfaceError, OperationalError
 
 from django_outbox.exceptions import BrokerUnavailable, InvalidMessage, OutboxError
+from django_outbox.heartbeat import Pulse
 from django_outbox.management.worker import OutboxCommand, WorkerCommand, at_least, logging_to
 from tests.helpers import Command
 from tests.outbox import memory_broker
@@ -151,7 +152,7 @@ class Worker(WorkerCommand):
     logger = OUTBOX
 
     def handle(self, *, verbosity: int, **options: Any) -> None:
-        with self.working(memory_broker(), verbosity):
+        with self.working(memory_broker(), verbosity, Pulse("relay"), using="default", drain=True):
             OUTBOX.info("all is well")
         self.stderr.write("but this is an error")
 

@@ -81,7 +81,7 @@ class Command(WorkerCommand):
             poll_interval=interval,
             create_topics=creator,
         )
-        with self.working(broker, verbosity, reload=reload) as stop:
+        with self.working(broker, verbosity, relay.pulse, using=database, drain=drain, reload=reload) as stop:
             log.info(
                 "Relay from %s to %s started.",
                 database,

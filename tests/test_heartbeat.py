@@ -1,0 +1,244 @@
+"""Heartbeats: operators see who runs and what is in the way, and no worker ever stops for it."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.db import DatabaseError
+from django.utils import timezone
+
+from django_outbox import heartbeat
+from django_outbox.fields import DatabaseNow
+from django_outbox.heartbeat import Done, Heartbeat, Pulse, beating, period_of, record_activity
+from django_outbox.models import Activity, Worker
+from tests.helpers import Command, wait_until
+from tests.outbox import make_message
+
+Start = Callable[..., Command]
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def pulse(clock: Clock) -> Pulse:
+    return Pulse("relay", clock)
+
+
+@pytest.fixture
+def beats(pulse: Pulse, clock: Clock) -> Heartbeat:
+    return Heartbeat(pulse, using="default", clock=clock)
+
+
+def worker() -> Worker:
+    return Worker.objects.get()
+
+
+# The pulse
+
+
+def test_state_follows_what_the_loop_says(pulse: Pulse) -> None:
+    assert pulse.now() == ("starting", "")
+    pulse.step()
+    assert pulse.now() == ("working", "")
+    pulse.trouble("The broker: nobody is there")
+    assert pulse.now() == ("trouble", "The broker: nobody is there")
+    pulse.step(trouble="outbox: it does not exist")
+    assert pulse.now() == ("trouble", "outbox: it does not exist")
+    pulse.step()
+    assert pulse.now() == ("working", "")
+    pulse.stopping()
+    pulse.step()
+    assert pulse.now() == ("stopping", "")
+
+
+def test_only_a_change_of_state_is_told_at_once(pulse: Pulse) -> None:
+    def is_told(say: Callable[[], Any]) -> bool:
+        pulse.changed.clear()
+        say()
+        return pulse.changed.is_set()
+
+    assert is_told(pulse.step)
+    assert not is_told(pulse.step)
+    assert is_told(lambda: pulse.trouble("away"))
+    assert not is_told(lambda: pulse.trouble("away for 2 s"))
+    assert is_told(pulse.step)
+    assert is_told(pulse.stopping)
+
+
+def test_a_loop_that_does_not_come_round_is_in_trouble(pulse: Pulse, clock: Clock) -> None:
+    pulse.step()
+    clock.now += 59
+    assert pulse.now() == ("working", "")
+    clock.now += 16
+    assert pulse.now() == ("trouble", "Busy with one batch for 75 s: a handler is slow, or hangs.")
+    pulse.step()
+    assert pulse.now() == ("working", "")
+
+
+# The row
+
+
+@pytest.mark.django_db
+def test_row_says_who_runs_and_how_fast(pulse: Pulse, beats: Heartbeat, clock: Clock) -> None:
+    beats.beat()
+    assert (worker().kind, worker().state, worker().rate) == ("relay", "starting", 0.0)
+    assert worker().pid
+    assert worker().host
+    pulse.step(published=50)
+    clock.now += 10
+    beats.beat()
+    assert (worker().state, worker().rate) == ("working", 5.0)
+
+
+@pytest.mark.django_db
+def test_each_beat_is_seen_by_the_databases_clock(beats: Heartbeat) -> None:
+    beats.beat()
+    Worker.objects.update(last_seen_at=DatabaseNow() - timedelta(hours=1))
+    beats.beat()
+    assert timezone.now() - worker().last_seen_at < timedelta(seconds=10)
+
+
+@pytest.mark.django_db
+def test_a_row_that_somebody_deleted_is_written_anew(beats: Heartbeat) -> None:
+    beats.beat()
+    Worker.objects.all().delete()
+    beats.beat()
+    assert worker()
+
+
+@pytest.mark.django_db
+def test_row_is_gone_at_the_end(beats: Heartbeat) -> None:
+    beats.beat()
+    beats.remove()
+    assert not Worker.objects.exists()
+
+
+@pytest.mark.django_db
+def test_rows_of_the_long_lost_are_cleaned_away(beats: Heartbeat) -> None:
+    for hours in (23, 25):
+        Worker.objects.create(
+            kind="relay", host=f"h{hours}", pid=1, last_seen_at=DatabaseNow() - timedelta(hours=hours)
+        )
+    Activity.objects.create(period=timezone.now() - timedelta(days=3))
+    beats.beat()
+    assert not Worker.objects.filter(host="h25").exists()
+    assert Worker.objects.filter(host="h23").exists()
+    assert Activity.objects.count() == 1
+
+
+@pytest.mark.django_db
+def test_a_heartbeat_that_cannot_be_written_is_forgotten(
+    pulse: Pulse, beats: Heartbeat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*arguments: Any, **options: Any) -> None:
+        raise DatabaseError("away")
+
+    pulse.step(published=3)
+    with monkeypatch.context() as patch:
+        patch.setattr(heartbeat, "record_activity", fails)
+        beats.beat()
+    assert not Worker.objects.exists()
+    beats.beat()
+    assert Activity.objects.get().published == 3
+
+
+def test_a_heartbeat_needs_no_database(beats: Heartbeat) -> None:
+    beats.beat()  # a test that has no database may not use it
+    beats.remove()
+
+
+# Activity
+
+
+@pytest.mark.django_db
+def test_activity_adds_up_in_its_period() -> None:
+    now = datetime(2026, 5, 1, 3, 17, 5, tzinfo=UTC)
+    make_message(id=41)
+    record_activity(Done(3, 0), now, using="default")
+    make_message(id=57)
+    record_activity(Done(4, 2), now + timedelta(minutes=2), using="default")
+    record_activity(Done(0, 1), now + timedelta(minutes=3), using="default")
+    found = list(Activity.objects.order_by("period").values_list("period", "published", "consumed", "last_id"))
+    assert found == [
+        (datetime(2026, 5, 1, 3, 10, tzinfo=UTC), 7, 2, 57),
+        (datetime(2026, 5, 1, 3, 20, tzinfo=UTC), 0, 1, 57),
+    ]
+
+
+def test_periods_are_ten_minutes() -> None:
+    now = datetime(2026, 5, 1, 3, 29, 59, 999, tzinfo=UTC)
+    assert period_of(now) == datetime(2026, 5, 1, 3, 20, tzinfo=UTC)
+
+
+@pytest.mark.django_db
+def test_a_drain_writes_down_what_it_did_and_is_no_worker() -> None:
+    pulse = Pulse("relay")
+    with beating(pulse, using="default", stays=False):
+        pulse.step(published=5)
+        assert not Worker.objects.exists()
+    assert Activity.objects.get().published == 5
+
+
+# The thread
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_that_stays_has_a_row_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "LEAST_SECONDS", 0.01)
+    pulse = Pulse("consumer")
+    with beating(pulse, using="default", stays=True):
+        wait_until(lambda: Worker.objects.filter(state="starting").exists())
+        pulse.step(consumed=2)
+        wait_until(lambda: Worker.objects.filter(state="working").exists())
+        pulse.trouble("The database: away")
+        wait_until(lambda: Worker.objects.filter(state="trouble", trouble="The database: away").exists())
+        pulse.step(consumed=1)
+    assert not Worker.objects.exists()
+    assert Activity.objects.get().consumed == 3
+
+
+# Real commands
+
+
+def kinds() -> list[str]:
+    return sorted(Worker.objects.filter(state="working").values_list("kind", flat=True))
+
+
+def test_relay_and_consumer_are_seen_while_they_run(manage: Start) -> None:
+    relay, consumer = manage("outbox_relay", "--create-topics"), manage("outbox_consume")
+    wait_until(lambda: kinds() == ["consumer", "relay"])
+    assert set(Worker.objects.values_list("pid", flat=True)) == {relay.process.pid, consumer.process.pid}
+    relay.kill()
+    assert consumer.stop() == 0
+    assert kinds() == ["relay"]  # until it is seen that it is lost
+
+
+def test_who_is_in_trouble_says_so(manage: Start) -> None:
+    relay = manage("outbox_relay", env={"KAFKA_URL": "kafka://127.0.0.1:1"})
+    found = wait_until(lambda: Worker.objects.filter(state="trouble").first())
+    assert found.trouble.startswith("The broker: ")
+    relay.send_signal(signal.SIGTERM)
+    assert relay.wait() == 0
+    assert not Worker.objects.exists()
+
+
+def test_topics_that_are_missing_are_trouble(manage: Start, topic: str) -> None:
+    make_message(topic=topic)
+    manage("outbox_relay")
+    manage("outbox_consume")
+    wait_until(lambda: Worker.objects.filter(state="trouble", trouble__contains=topic).count() == 2)

@@ -19,6 +19,7 @@ from django_outbox.exceptions import BrokerUnavailable, UnreadableRecord
 from django_outbox.fast_path import FastPath
 from django_outbox.faults import is_connected, is_passing, session_of
 from django_outbox.handlers import GroupHandlers, Registry, registry
+from django_outbox.heartbeat import Pulse
 from django_outbox.inbox import Inbox
 from django_outbox.models import OutboxMessage
 from django_outbox.reconciler import Reconciler
@@ -113,6 +114,7 @@ class Consumer:
         self._terms = Terms(using, group_handlers)
         self.batch_size = batch_size
         self._clock = clock
+        self.pulse = Pulse("consumer", clock)
         self._subscription: Subscription | None = None
         self._fast_path = FastPath(self._terms, clock)
         self._reconciler = Reconciler(broker, self._terms, clock)
@@ -137,6 +139,8 @@ class Consumer:
 
         def step() -> float | None:
             batch = self.run_once(POLL_SECONDS)
+            missing = f"A topic is missing: {', '.join(sorted(self._missing))}" if self._missing else ""
+            self.pulse.step(consumed=batch.consumed, trouble=missing)
             if batch.received or batch.retried:
                 return 0.0
             if drain and self._drained():
@@ -150,6 +154,7 @@ class Consumer:
                 step,
                 log=log,
                 patience=settings.publish_timeout if drain else None,
+                on_fault=self.pulse.trouble,
                 clock=self._clock,
             )
         finally:

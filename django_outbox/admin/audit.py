@@ -53,7 +53,7 @@ def begin(user: Any, model: Any, action: str, subject: str, reason: str, *, obje
         user_id=user.pk,
         content_type=_content_type(model),
         object_id=None if object_id is None else str(object_id),
-        object_repr=subject[:REPR_LENGTH],
+        object_repr=subject[:REPR_LENGTH].replace("\0", "\N{REPLACEMENT CHARACTER}"),
         action_flag=DELETION if action == "delete" else CHANGE,
         change_message=_message(action, subject, reason, None, {}),
     )

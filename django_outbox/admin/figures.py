@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.db import connections
-from django.db.models import Case, Count, Max, Value, When
-from django.db.models.functions import TruncDate
-from django.utils import timezone
+from django.db.models import Case, Count, Max, Q, Value, When
 
+from django_outbox.admin import texts
 from django_outbox.admin.tables import Table
 from django_outbox.fields import DatabaseNow
 from django_outbox.heartbeat import period_of
@@ -111,20 +110,23 @@ def throughput(table: Table, now: datetime) -> Throughput:
     return Throughput(starts, written, consumed)
 
 
-def dead_by_day(table: Table, now: datetime) -> dict[Any, int]:
-    """How many messages were given up on each of 14 days, today last."""
-    today = timezone.localtime(now).date() if timezone.is_aware(now) else now.date()
-    days = [today - timedelta(days=n) for n in reversed(range(DAYS))]
-    rows = (
-        MessageFailure.objects.using(table.database)
-        .filter(final=True, occurred_at__gte=now - timedelta(days=DAYS), **{f"{table.failures_by}__isnull": False})
-        .annotate(day=TruncDate("occurred_at"))
-        .order_by()
-        .values_list("day")
-        .annotate(count=Count("id"))
+def dead_by_day(table: Table, now: datetime) -> dict[date, int]:
+    """How many messages were given up on each of 14 days, today last.
+
+    The days are told to the database one by one: MySQL has no time zones of its own by default.
+    """
+    midnight = texts.local(now).replace(hour=0, minute=0, second=0, microsecond=0)
+    starts = [midnight - timedelta(days=n) for n in reversed(range(DAYS))]
+    given_up = MessageFailure.objects.using(table.database).filter(
+        final=True, occurred_at__gte=starts[0], **{f"{table.failures_by}__isnull": False}
     )
-    found = dict(rows)
-    return {day: found.get(day, 0) for day in days}
+    counts = given_up.aggregate(
+        **{
+            f"day{n}": Count("id", filter=Q(occurred_at__gte=start, occurred_at__lt=start + timedelta(days=1)))
+            for n, start in enumerate(starts)
+        }
+    )
+    return {start.date(): counts[f"day{n}"] for n, start in enumerate(starts)}
 
 
 def failing_types(table: Table, now: datetime) -> list[tuple[str, int]]:

@@ -35,10 +35,10 @@ def message_url(table: Table, message: Any) -> str:
 
 
 @register.simple_tag
-def ago(moment: datetime | None) -> SafeString:
+def ago(moment: datetime | None) -> str:
     """How long ago, with the exact time for those who ask."""
     if moment is None:
-        return format_html("-")
+        return "-"
     return format_html(
         '<time datetime="{}" title="{}">{}</time>', moment.isoformat(), _exact(moment), texts.age(moment)
     )

@@ -1,0 +1,332 @@
+"""The overview: what is stuck, since when and why comes first, and the page never hangs and stays cheap."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+from django.utils import timezone
+
+from django_outbox.admin import figures, lag
+from django_outbox.admin.tables import OUTBOX
+from django_outbox.brokers.base import TopicPartition
+from django_outbox.brokers.memory import MemoryBroker
+from django_outbox.exceptions import HandlersNotImportable
+from django_outbox.fields import DatabaseNow
+from django_outbox.handlers import registry
+from django_outbox.heartbeat import period_of
+from django_outbox.models import Activity, MessageFailure, Worker
+from tests.admin.pages import (
+    DEAD_LETTERS,
+    MESSAGES,
+    Login,
+    act,
+    action_url,
+    content,
+    make_dead,
+    make_failure,
+    page_of,
+    url,
+)
+from tests.admin.test_lag import Progress
+from tests.outbox import Status, make_message
+from tests.overrides import outbox_settings
+
+pytestmark = pytest.mark.django_db
+
+HOUR, MINUTE, DAY = timedelta(hours=1), timedelta(minutes=1), timedelta(days=1)
+
+
+@pytest.fixture(autouse=True)
+def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A broker that answers at once; a test may say what."""
+    lag._questions.clear()
+    monkeypatch.setattr(MemoryBroker, "progress", lambda self, topics, group: {}, raising=False)
+
+    def answers(answer: Any) -> None:
+        lag._questions.clear()
+        monkeypatch.setattr(MemoryBroker, "progress", answer)
+
+    yield answers
+    lag._questions.clear()
+
+
+def make_worker(kind: str, seen: timedelta = timedelta(0), **fields: Any) -> Worker:
+    values = {"host": "h", "pid": 1, "version": "1", "state": "working", "last_seen_at": DatabaseNow() - seen, **fields}
+    return Worker.objects.create(kind=kind, **values)
+
+
+@pytest.fixture
+def workers() -> None:
+    for kind in ("relay", "consumer"):
+        make_worker(kind)
+
+
+def findings(client: Client) -> list[tuple[str, str, str]]:
+    response = client.get(url("overview"))
+    assert response.status_code == 200
+    return [(finding.level, finding.title, finding.text) for finding in response.context["findings"]]
+
+
+def titles(client: Client) -> list[str]:
+    return [title for _, title, _ in findings(client)]
+
+
+# What is stuck
+
+
+@pytest.mark.usefixtures("workers")
+def test_all_is_well_when_nothing_is_stuck(admin_client: Client) -> None:
+    for status in ("pending", "published", "consumed"):
+        make_message(status)
+    make_message(next_retry_at=DatabaseNow() + DAY, created_at=DatabaseNow() - DAY)  # delayed on purpose
+    assert findings(admin_client) == [("good", "All is well", "Nothing is stuck and nothing is dead.")]
+
+
+@pytest.mark.usefixtures("workers")
+def test_dead_messages_are_told_with_age_cause_and_what_to_click(login: Login) -> None:
+    client = login("retry")
+    for _ in range(2):
+        make_dead(fingerprint="ValueError in shop.ship")
+    make_dead(fingerprint="Rejected")
+    response = client.get(url("overview"))
+    (finding,) = response.context["findings"]
+    assert (finding.level, finding.title) == ("bad", "3 messages are dead")
+    assert finding.text.endswith("Most often: ValueError in shop.ship, 2 times.")
+    assert [link.url for link in finding.links] == [url(DEAD_LETTERS), action_url("retry") + "?"]
+
+
+@pytest.mark.usefixtures("workers")
+def test_who_may_not_retry_is_not_offered_it(login: Login) -> None:
+    make_dead()
+    shown = content(login(), url("overview"))
+    assert action_url("retry") not in shown
+    assert action_url("delete") not in shown
+
+
+@pytest.mark.usefixtures("workers")
+def test_what_died_long_ago_is_less_urgent(admin_client: Client) -> None:
+    make_dead(updated_at=DatabaseNow() - 2 * HOUR)
+    assert [level for level, _, _ in findings(admin_client)] == ["warn"]
+
+
+def test_missing_workers_are_told_with_what_waits_for_them(admin_client: Client) -> None:
+    make_message(next_retry_at=DatabaseNow() - 5 * MINUTE)
+    make_message(Status.PUBLISHED, event_type="test.effect", published_at=DatabaseNow() - 3 * HOUR)
+    relay, consumer = findings(admin_client)
+    assert relay[:2] == ("bad", "No relay is running")
+    assert relay[2].startswith("Messages have waited to be sent for 5\xa0minutes.")
+    assert consumer[:2] == ("bad", "No consumer is running")
+    assert consumer[2].startswith("Messages have waited for their handler for 3\xa0hours.")
+
+
+@pytest.mark.usefixtures("workers")
+def test_workers_that_are_behind_are_told(admin_client: Client) -> None:
+    make_message(next_retry_at=DatabaseNow() - 5 * MINUTE)
+    make_message(Status.PUBLISHED, event_type="test.effect", published_at=DatabaseNow() - 5 * MINUTE)
+    assert titles(admin_client) == ["The relay is behind", "The consumer is behind"]
+
+
+@pytest.mark.usefixtures("workers")
+def test_what_nobody_here_handles_is_not_stuck(admin_client: Client) -> None:
+    make_message(Status.PUBLISHED, event_type="for.others", published_at=DatabaseNow() - DAY)
+    assert titles(admin_client) == ["All is well"]
+
+
+@pytest.mark.usefixtures("workers")
+def test_trouble_of_a_worker_is_told_in_its_words(admin_client: Client) -> None:
+    make_worker("relay", host="b", pid=7, state="trouble", trouble="The broker: nobody is there")
+    assert findings(admin_client) == [("bad", "A relay is in trouble: b:7", "The broker: nobody is there")]
+
+
+def test_a_worker_that_is_silent_for_a_minute_is_lost(admin_client: Client) -> None:
+    make_worker("relay", seen=59 * timedelta(seconds=1) - timedelta(seconds=9))
+    make_worker("consumer", seen=61 * timedelta(seconds=1))
+    assert titles(admin_client) == ["No consumer is running", "A consumer is lost: h:1"]
+    assert ">lost</span>" in content(admin_client, url("overview"))
+
+
+def test_a_worker_that_is_silent_for_a_day_is_forgotten(admin_client: Client) -> None:
+    make_worker("relay", seen=25 * HOUR)
+    assert "h:1" not in content(admin_client, url("overview"))
+
+
+@pytest.mark.usefixtures("workers")
+def test_a_message_that_keeps_failing_is_told(admin_client: Client) -> None:
+    message = make_message(retry_count=3, last_error="ValueError: boom\nTraceback", created_at=DatabaseNow() - HOUR)
+    ((level, title, text),) = findings(admin_client)
+    assert (level, title) == ("warn", f"Message {message.id} (order.created) keeps failing")
+    assert text.endswith("3 failures of 20: ValueError: boom")
+
+
+@pytest.mark.usefixtures("workers")
+def test_handlers_that_cannot_be_imported_are_told(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails() -> None:
+        raise HandlersNotImportable("shop.handlers cannot be imported")
+
+    monkeypatch.setattr(registry, "load", fails)
+    assert findings(admin_client)[0][:2] == ("bad", "Handlers cannot be imported")
+
+
+# The broker
+
+
+@pytest.mark.usefixtures("workers")
+def test_lag_is_shown_by_partition(admin_client: Client, broker: Any) -> None:
+    broker(lambda self, topics, group: {TopicPartition("outbox", 1): Progress(0, 12, 7)})
+    shown = " ".join(content(admin_client, url("overview")).split())
+    assert '<th scope="row">outbox 1</th><td class="outbox-number">7</td><td class="outbox-number">12</td>' in shown
+
+
+@pytest.mark.usefixtures("workers")
+def test_page_comes_when_the_broker_does_not_answer(
+    admin_client: Client, broker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    never = threading.Event()
+    monkeypatch.setattr(lag.group_lag, "__kwdefaults__", {**lag.group_lag.__kwdefaults__, "patience": 0.05})  # type: ignore[attr-defined]
+    broker(lambda self, topics, group: never.wait(30) or {})
+    try:
+        assert titles(admin_client) == ["The broker does not answer"]
+        assert "The broker does not answer." in content(admin_client, url("overview"))
+    finally:
+        never.set()
+
+
+@pytest.mark.usefixtures("workers")
+def test_wrong_settings_of_the_broker_do_not_break_the_page(admin_client: Client) -> None:
+    with outbox_settings(BROKER={"BACKEND": "no.such.Backend"}):
+        assert "No module named 'no'" in findings(admin_client)[0][2]
+
+
+# Numbers
+
+
+def test_unfinished_messages_are_counted_with_the_oldest(admin_client: Client) -> None:
+    messages = [make_message(status) for status in Status.values for _ in range(2)]
+    states = dict(admin_client.get(url("overview")).context["states"])
+    assert {name: (state.count, state.oldest) for name, state in states.items()} == {
+        "pending": (2, messages[0]),
+        "published": (2, messages[2]),
+        "dead": (2, messages[6]),
+    }
+
+
+def test_counting_has_a_bound(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(figures, "MOST_COUNTED", 3)
+    for _ in range(5):
+        make_message()
+    assert "&gt; 3</dd>" in content(admin_client, url("overview"))
+
+
+def test_throughput_is_what_workers_wrote_down(admin_client: Client) -> None:
+    now = timezone.now()
+    first = period_of(now) - timedelta(hours=24)
+    rows = {0: (100, 9), 1: (110, 4), 2: (150, 30), 143: (400, 7)}
+    for n, (last_id, consumed) in rows.items():
+        Activity.objects.create(period=first + n * 10 * MINUTE, last_id=last_id, consumed=consumed)
+    make_message(id=420)
+    throughput = figures.throughput(OUTBOX, now)
+    assert throughput.starts[-1] == period_of(now)
+    assert (throughput.written[:3], throughput.consumed[:3]) == ([10, 40, 0], [4, 30, 0])
+    assert (throughput.written[-2:], throughput.consumed[-2:]) == ([250, 20], [7, 0])
+    assert sum(throughput.written) == 320
+
+
+def test_throughput_of_nothing_is_nothing(admin_client: Client) -> None:
+    make_message(id=420)
+    assert sum(figures.throughput(OUTBOX, timezone.now()).written) == 0
+
+
+def test_given_up_messages_are_counted_by_day() -> None:
+    message = make_dead()
+    for days, final in ((0, True), (0, True), (3, True), (3, False), (20, True)):
+        failure = make_failure(message, final=final)
+        MessageFailure.objects.filter(id=failure.id).update(occurred_at=timezone.now() - days * DAY)
+    counts = list(figures.dead_by_day(OUTBOX, timezone.now()).values())
+    assert (len(counts), counts[-1], counts[-4], sum(counts)) == (14, 2, 1, 3)
+
+
+def test_types_with_most_failures_are_those_of_a_day() -> None:
+    often, once = make_message(event_type="often"), make_message(event_type="once")
+    for message in (often, often, once):
+        make_failure(message)
+    make_failure(often)
+    MessageFailure.objects.filter(id=make_failure(once).id).update(occurred_at=timezone.now() - 2 * DAY)
+    assert figures.failing_types(OUTBOX, timezone.now()) == [("often", 3), ("once", 1)]
+
+
+@pytest.mark.usefixtures("workers")
+def test_estimate_of_rows_is_a_number_or_nothing() -> None:
+    make_message()
+    estimate = figures.rows_estimate(OUTBOX)
+    assert estimate is None or estimate >= 0
+
+
+# The page
+
+
+@pytest.mark.usefixtures("workers")
+def test_page_costs_as_many_queries_however_much_there_is(login: Login) -> None:
+    client = login("retry", "delete")
+
+    def queries() -> int:
+        with CaptureQueriesContext(connection) as captured:
+            content(client, url("overview"))
+        return len(captured)
+
+    def fill() -> None:
+        for status in Status.values:
+            message = make_message(status, event_type="test.effect", message_key="k", last_error="boom", retry_count=1)
+            make_failure(message, final=True)
+        make_dead(fingerprint=f"error {message.id}")
+        make_worker("relay")
+        act(client, "retry", make_dead())
+
+    fill()
+    queries()
+    few = queries()
+    for _ in range(10):
+        fill()
+    assert queries() == few <= 25
+
+
+@pytest.mark.usefixtures("workers")
+def test_page_counts_no_finished_messages(admin_client: Client) -> None:
+    for status in Status.values:
+        make_message(status)
+    with CaptureQueriesContext(connection) as captured:
+        content(admin_client, url("overview"))
+    counts = [query["sql"] for query in captured if "COUNT(" in query["sql"] and "outboxmessage" in query["sql"]]
+    if connection.vendor == "sqlite":  # its estimate is a count: SQLite is for development
+        counts = [sql for sql in counts if "WHERE" in sql]
+    assert counts
+    assert all("status" in sql and "'consumed'" not in sql for sql in counts)
+
+
+def test_overview_is_linked_from_the_index_of_the_app_and_the_lists(admin_client: Client) -> None:
+    for page in (reverse("admin:app_list", args=["django_outbox"]), url(MESSAGES), url(DEAD_LETTERS)):
+        assert url("overview") in content(admin_client, page).partition("content-main")[2]
+
+
+def test_pages_have_no_inline_script_or_style(admin_client: Client) -> None:
+    message = make_dead(message_key="k")
+    make_failure(message)
+    pages = (
+        url("overview"),
+        url(DEAD_LETTERS),
+        url(MESSAGES),
+        page_of(message),
+        action_url("retry"),
+        action_url("delete"),
+    )
+    for page in (*pages, action_url("edit", ids=str(message.id))):
+        shown = content(admin_client, page)
+        for inline in (" style=", "<style", " onclick=", "<script>"):
+            assert inline not in shown, (page, inline)

@@ -37,6 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--kafka", choices=sorted(BROKERS), default="tansu", help="default: %(default)s")
     group.addoption("--database-tests-only", action="store_true", help="leave out tests that use no database")
     group.addoption("--database-url", metavar="URL", help="use this server (of the kind of --database), start none")
+    group.addoption("--screenshots", metavar="DIR", help="keep the pictures of tests/browser there")
     group.addoption("--kafka-url", metavar="URL", help="use this broker (of the kind of --kafka), start none")
 
 
@@ -92,6 +93,14 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     else:
         broker = BROKERS[config.option.kafka]().version()
     return [f"database: {config.stash[header_key]}", f"broker: {broker}"]
+
+
+# A browser is not everywhere: its tests run when they are asked for by name.
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    browser = Path(__file__).parent / "browser"
+    return (collection_path == browser and not any("tests/browser" in argument for argument in config.args)) or None
 
 
 # Nothing is skipped silently: what a service cannot do is said by a marker, and any other skip fails the run.

@@ -68,8 +68,10 @@ class EditForm(ReasonForm):
     payload = forms.CharField(
         label=_("Payload (JSON)"),
         strip=False,
-        widget=forms.Textarea(attrs={"rows": 20, "cols": 80, "spellcheck": "false", "class": "outbox-code"}),
+        widget=forms.Textarea(attrs={"rows": 16, "cols": 80, "spellcheck": "false", "class": "outbox-code"}),
     )
+
+    field_order = ("payload", "reason")
 
     def __init__(self, *args: Any, using: str, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)

@@ -40,7 +40,8 @@ class KeysetChangeList(ChangeList):
             self.newest = self.get_query_string(remove=[BEFORE])
         # What Django's templates ask for. Nobody knows how many there are on other pages.
         self.result_count = len(self.result_list)
-        self.full_result_count = None
+        # Equal, so that the search box tells no number; else it offers to show all.
+        self.full_result_count = None if self.query else self.result_count
         self.show_full_result_count = False
         self.show_admin_actions = True
         self.can_show_all = False

@@ -88,22 +88,23 @@ class Throughput(NamedTuple):
 
 
 def throughput(table: Table, now: datetime) -> Throughput:
-    """What was written and what was consumed. What was written is the growth of the largest id.
+    """What was written and what was consumed in each whole period.
 
-    Where no worker was there to note it, the growth counts for the period in which one was again.
+    What was written is the growth of the largest id. Where no worker was there to note it, the
+    growth counts for the period in which one was again.
     """
     seconds = Activity.SECONDS
-    first = period_of(now) - timedelta(hours=HOURS)
+    first = period_of(now) - timedelta(hours=HOURS, seconds=seconds)
     starts = [first + timedelta(seconds=seconds * n) for n in range(1, HOURS * 3600 // seconds + 1)]
     activities = Activity.objects.using(table.database)
-    rows = {row.period: row for row in activities.filter(period__gte=first)}
+    rows = {row.period: row for row in activities.filter(period__gte=first, period__lt=period_of(now))}
     before = rows.get(first)
     last_id = before.last_id if before else None
     newest = table.messages.aggregate(newest=Max("id"))["newest"] or 0
     written, consumed = [], []
     for start in starts:
         row = rows.get(start)
-        reached = newest if start == starts[-1] else row.last_id if row else None
+        reached = row.last_id if row else newest if start == starts[-1] else None
         written.append(max(0, reached - last_id) if reached and last_id is not None else 0)
         consumed.append(row.consumed if row else 0)
         last_id = last_id if reached is None else max(reached, last_id or 0)

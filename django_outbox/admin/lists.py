@@ -12,6 +12,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
 from django_outbox.admin import actions, texts
@@ -50,7 +51,7 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         "state",
         "age",
         "failures",
-        "next_retry_at",
+        "due",
     ]
     # What the list does not show is not read.
     list_defer: tuple[str, ...] = ("payload", "headers", "last_error", "fingerprint")
@@ -99,6 +100,7 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         query = {name: str(value) for name, value in request.GET.items() if name in CRITERIA and value}
         context = {
+            "title": capfirst(self.opts.verbose_name_plural),
             "table": self.table,
             "selection": Selection(query),
             "may_retry": self.has_retry_permission(request),
@@ -119,6 +121,10 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.display(description=_("age"))
     def age(self, message: Any) -> str:
         return texts.age(message.created_at)
+
+    @admin.display(description=_("due"))
+    def due(self, message: Any) -> str:
+        return texts.until(message.next_retry_at)
 
     @admin.display(description=_("failures"))
     def failures(self, message: Any) -> str:

@@ -21,6 +21,9 @@ DEEDS = 20
 BLOCKED = 1000
 
 
+KINDS = ("written", "published", "failed", "operator", "consumed")
+
+
 class Moment(NamedTuple):
     """Something that happened to a message."""
 
@@ -28,6 +31,15 @@ class Moment(NamedTuple):
     kind: str
     text: str
     detail: str = ""
+
+    @property
+    def first_line(self) -> str:
+        return self.detail.split("\n", 1)[0]
+
+    @property
+    def rest(self) -> str:
+        """What is below the first line."""
+        return self.detail.partition("\n")[2].strip("\n")
 
 
 def message_context(table: Table, message: Any, request: HttpRequest) -> dict[str, Any]:
@@ -101,7 +113,7 @@ def _timeline(
         moments.append(Moment(_comparable(deed.time), "operator", f"{deed.user} {deed.text}", detail))
     if message.consumed_at is not None:
         moments.append(Moment(message.consumed_at, "consumed", gettext("Handled")))
-    return sorted(moments, key=lambda moment: moment.time)
+    return sorted(moments, key=lambda moment: (moment.time, KINDS.index(moment.kind)))
 
 
 def _publication(topic: str, attempt: int, partition: int | None, offset: int | None) -> str:

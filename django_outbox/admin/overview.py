@@ -13,7 +13,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.formats import date_format
-from django.utils.translation import gettext
+from django.utils.translation import gettext, pgettext
 
 from django_outbox.admin import actions, audit, figures, findings, texts
 from django_outbox.admin.filters import known_handlers, known_topics
@@ -104,7 +104,8 @@ def overview(table: Table, request: HttpRequest) -> dict[str, Any]:
         "may_retry": may_retry,
         "may_delete": table.may(request, "delete"),
         "workers": workers,
-        "handlers": sorted(handlers, key=lambda handler: (handler.event_type, handler.name)),
+        # Not the handlers themselves: a template calls whatever can be called.
+        "handlers": sorted((handler.event_type, handler.topic or "", handler.name) for handler in handlers),
         "group_name": settings.consumer_group,
         "lag": answer,
         "partitions": answer.partitions[:PARTITIONS] if answer else [],
@@ -150,5 +151,7 @@ def _throughput_plot(throughput: figures.Throughput) -> Plot:
 
 def _dead_plot(table: Table, now: datetime) -> Plot:
     days = figures.dead_by_day(table, now)
-    numbers = [(date_format(day, "MONTH_DAY_FORMAT"), count) for day, count in days.items()]
-    return bar_plot(gettext("Messages given up on each of 14 days"), numbers, every=3)
+    # Translators: a day without its year, short, in Django's format
+    day_format = pgettext("date format", "N j")
+    numbers = [(date_format(day, day_format), count) for day, count in days.items()]
+    return bar_plot(gettext("Messages given up on each of 14 days"), numbers, every=4)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-WIDTH, HEIGHT = 640, 150
-LEFT, RIGHT, TOP, BOTTOM = 48, 8, 8, 22
+WIDTH, HEIGHT = 440, 150
+LEFT, RIGHT, TOP, BOTTOM = 48, 16, 8, 22
 _STEPS = (1, 2, 5)
 
 

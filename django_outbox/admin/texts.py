@@ -8,7 +8,7 @@ from typing import Any
 
 from django.utils import timezone
 from django.utils.timesince import timesince
-from django.utils.translation import ngettext
+from django.utils.translation import gettext, ngettext
 
 LINE_LENGTH = 80
 
@@ -22,6 +22,14 @@ def age(since: datetime | None) -> str:
     if seconds < 120:
         return duration(seconds)
     return timesince(since, now)
+
+
+def until(moment: datetime | None) -> str:
+    """How long until a time comes, in words."""
+    if moment is None:
+        return "-"
+    seconds = (moment - timezone.now()).total_seconds()
+    return gettext("in %(duration)s") % {"duration": duration(seconds)} if seconds >= 1 else gettext("now")
 
 
 def duration(seconds: float) -> str:

@@ -70,4 +70,6 @@ def words(text: str) -> list[str]:
 @register.inclusion_tag("admin/django_outbox/fact.html")
 def fact(message: Any, name: str) -> dict[str, Any]:
     """One column of a message with its title."""
-    return {"title": message._meta.get_field(name).verbose_name, "value": getattr(message, name)}
+    value = getattr(message, name)
+    shown = moment_time(value) if isinstance(value, datetime) else value
+    return {"title": message._meta.get_field(name).verbose_name, "value": shown}

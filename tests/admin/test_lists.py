@@ -372,3 +372,11 @@ def test_permissions_are_these_alone() -> None:
     names = Permission.objects.filter(content_type__app_label="django_outbox").values_list("codename", flat=True)
     actions = ("delete", "edit", "retry", "see_payload", "view")
     assert sorted(names) == sorted(["view_deadletter", *(f"{action}_outboxmessage" for action in actions)])
+
+
+def test_list_says_when_a_message_is_due(admin_client: Client) -> None:
+    make_message(next_retry_at=DatabaseNow() + timedelta(seconds=31))
+    make_message(next_retry_at=DatabaseNow() - timedelta(seconds=31))
+    make_message(Status.CONSUMED)
+    shown = content(admin_client, url(MESSAGES))
+    assert [cell.split("<")[0] for cell in shown.split('class="field-due">')[1:]] == ["-", "now", "in 30 seconds"]

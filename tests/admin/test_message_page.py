@@ -132,8 +132,10 @@ def test_timeline_tells_where_a_publication_went_only_as_far_as_is_known(admin_c
 
 def test_errors_of_failures_are_shown_with_their_failure(admin_client: Client) -> None:
     message = make_dead()
-    make_failure(message, error="first <try>")
-    assert "first &lt;try&gt;</pre>" in content(admin_client, page_of(message))
+    make_failure(message, error="first <try>\n\n  and where")
+    shown = content(admin_client, page_of(message))
+    assert "<summary>first &lt;try&gt;</summary>" in shown
+    assert ">  and where</pre>" in shown
 
 
 def test_only_the_last_failures_are_shown(admin_client: Client) -> None:

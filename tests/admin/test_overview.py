@@ -228,12 +228,12 @@ def test_counting_has_a_bound(admin_client: Client, monkeypatch: pytest.MonkeyPa
 def test_throughput_is_what_workers_wrote_down(admin_client: Client) -> None:
     now = timezone.now()
     first = period_of(now) - timedelta(hours=24)
-    rows = {0: (100, 9), 1: (110, 4), 2: (150, 30), 143: (400, 7)}
+    rows = {-1: (100, 9), 0: (110, 4), 1: (150, 30), 142: (400, 7), 144: (500, 50)}
     for n, (last_id, consumed) in rows.items():
         Activity.objects.create(period=first + n * 10 * MINUTE, last_id=last_id, consumed=consumed)
-    make_message(id=420)
+    make_message(id=420)  # what the last whole period did not note
     throughput = figures.throughput(OUTBOX, now)
-    assert throughput.starts[-1] == period_of(now)
+    assert throughput.starts[-1] == period_of(now) - 10 * MINUTE
     assert (throughput.written[:3], throughput.consumed[:3]) == ([10, 40, 0], [4, 30, 0])
     assert (throughput.written[-2:], throughput.consumed[-2:]) == ([250, 20], [7, 0])
     assert sum(throughput.written) == 320
@@ -308,6 +308,10 @@ def test_page_counts_no_finished_messages(admin_client: Client) -> None:
         counts = [sql for sql in counts if "WHERE" in sql]
     assert counts
     assert all("status" in sql and "'consumed'" not in sql for sql in counts)
+
+
+def test_handlers_are_listed_and_not_called(admin_client: Client) -> None:
+    assert "tests.app.handlers.fails_once" in content(admin_client, url("overview"))
 
 
 def test_overview_is_linked_from_the_index_of_the_app_and_the_lists(admin_client: Client) -> None:

@@ -24,7 +24,7 @@ def test_bars_are_as_high_as_their_numbers() -> None:
 
 def test_lines_go_from_the_first_label_to_the_last() -> None:
     plot = line_plot("title", ["a", "b", "c"], [("in", "written", [0, 10, 0]), ("out", "consumed", [0, 0, 0])], 2)
-    assert plot.lines[0].points == "48.0,128.0 340.0,8.0 632.0,128.0"
+    assert plot.lines[0].points == "48.0,128.0 236.0,8.0 424.0,128.0"
     assert [tick.text for tick in plot.ticks] == ["a", "c"]
 
 

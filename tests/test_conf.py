@@ -12,7 +12,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
-from django_outbox.conf import BrokerSettings, OutboxSettings, settings
+from django_outbox.conf import DEFAULT_REDACT, BrokerSettings, OutboxSettings, settings
 from tests.overrides import outbox_settings
 
 SECRET = "s3cr3t"
@@ -42,6 +42,7 @@ DEFAULTS: dict[str, Any] = {
         "inbox": timedelta(days=7),
     },
     "INBOX": {},
+    "REDACT": DEFAULT_REDACT,
 }
 
 GOOD: list[tuple[str, Any, Any]] = [
@@ -67,6 +68,7 @@ GOOD: list[tuple[str, Any, Any]] = [
     ("PUBLISH_TIMEOUT", 0.5, 0.5),
     ("PUBLISH_TIMEOUT", 86400, 86400.0),
     ("NOTIFY", True, True),
+    ("REDACT", ["pin"], ("pin",)),
     (
         "RETENTION",
         {"consumed": None, "dead": timedelta(0)},
@@ -97,6 +99,7 @@ BAD: dict[str, list[Any]] = {
     "POLL_INTERVAL": NOT_SECONDS,
     "PUBLISH_TIMEOUT": NOT_SECONDS,
     "NOTIFY": [None, 0, "True"],
+    "REDACT": ["password", [""], [1], {"password": 1}, None],
     "RETENTION": [
         None,
         7,

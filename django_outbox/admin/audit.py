@@ -38,7 +38,8 @@ class Deed:
     def text(self) -> str:
         """What was done, in words. Without a count: it was begun, and its end never written down."""
         if self.count is None:
-            return gettext("began: %(action)s") % {"action": self.action}
+            begun = {"retry": gettext("began to retry"), "edit": gettext("began to edit")}
+            return begun.get(self.action, gettext("began to delete"))
         texts = {
             "retry": ngettext("retried %(count)d dead letter", "retried %(count)d dead letters", self.count),
             "edit": gettext("edited the payload and retried"),

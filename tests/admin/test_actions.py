@@ -340,7 +340,7 @@ def test_an_action_that_is_cut_off_leaves_its_trace(login: Login, monkeypatch: p
     with pytest.raises(KeyboardInterrupt):
         act(client, "delete", make_dead())
     assert said()["count"] is None
-    assert "staff began: delete" in content(client, url("overview"))
+    assert "staff began to delete" in content(client, url("overview"))
 
 
 def test_entries_of_others_are_no_trouble(admin_client: Client, django_user_model: Any) -> None:

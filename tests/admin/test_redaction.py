@@ -6,7 +6,6 @@ import json
 from typing import Any
 
 import pytest
-from django.core.exceptions import ImproperlyConfigured
 
 from django_outbox.admin.redaction import MASK, Redaction
 from django_outbox.conf import settings
@@ -77,12 +76,6 @@ def test_what_is_no_secret_value_does_not_shred_errors(value: Any) -> None:
 def test_setting_names_what_is_secret() -> None:
     with outbox_settings(REDACT=["birth_date"]):
         assert redaction().mask({"birthDate": 1, "password": 2}) == {"birthDate": MASK, "password": 2}
-
-
-@pytest.mark.parametrize("value", ["password", [""], [1], None, {"password": 1}])
-def test_wrong_setting_is_told(value: Any) -> None:
-    with outbox_settings(REDACT=value), pytest.raises(ImproperlyConfigured, match="REDACT"):
-        settings.redact  # noqa: B018
 
 
 @pytest.fixture

@@ -14,13 +14,12 @@ from django.db.models import Count, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
-from django.urls import reverse
 from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from django_outbox import state
-from django_outbox.admin import audit, texts
+from django_outbox import state, texts
+from django_outbox.admin import audit
 from django_outbox.admin.redaction import redaction_for
 from django_outbox.admin.selection import Selection, SelectionError
 from django_outbox.admin.tables import Table
@@ -84,11 +83,6 @@ class EditForm(ReasonForm):
         except (ValueError, RecursionError) as error:
             raise forms.ValidationError(_("No valid payload: %(error)s"), params={"error": error}) from error
         return str(self.cleaned_data["payload"])
-
-
-def url(table: Table, action: str, selection: Selection) -> str:
-    """The page that asks for confirmation."""
-    return f"{reverse(f'admin:{table.name}_{action}')}?{selection.query}"
 
 
 def may_edit(table: Table, request: HttpRequest) -> bool:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from django.db import connections
 from django.db.models import Case, Count, Max, Q, Value, When
 
-from django_outbox.admin import texts
+from django_outbox import texts
 from django_outbox.admin.tables import Table
 from django_outbox.fields import DatabaseNow
 from django_outbox.heartbeat import period_of

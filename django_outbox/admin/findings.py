@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from django.utils.translation import gettext, ngettext
 
-from django_outbox.admin import texts
+from django_outbox import texts
 from django_outbox.admin.figures import Unfinished
 from django_outbox.admin.groups import Group
 from django_outbox.admin.lag import Answer

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db.models import Count, Max, Min
 
-from django_outbox.admin import texts
+from django_outbox import texts
 from django_outbox.admin.redaction import Redaction
 from django_outbox.admin.selection import Selection
 from django_outbox.admin.tables import Table

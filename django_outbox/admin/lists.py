@@ -10,12 +10,12 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
-from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
-from django_outbox.admin import actions, texts
+from django_outbox import texts
+from django_outbox.admin import actions
 from django_outbox.admin.changelist import BEFORE, KeysetChangeList
 from django_outbox.admin.filters import (
     AgeFilter,
@@ -28,6 +28,7 @@ from django_outbox.admin.filters import (
 from django_outbox.admin.groups import dead_groups
 from django_outbox.admin.message_page import message_context
 from django_outbox.admin.redaction import redaction_for
+from django_outbox.admin.search import ids_named
 from django_outbox.admin.selection import CRITERIA, Selection, named_exactly
 from django_outbox.admin.tables import Table, table_of
 
@@ -41,7 +42,7 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_per_page = 50
     sortable_by = ()
     actions = ("retry", "delete")
-    search_help_text = _("Exact id, event id or key")
+    search_help_text = _("Exact id, event id or key; of a key what is unfinished or among the last million messages")
     search_fields = ("id",)  # shows the search box; get_search_results does the search
     list_display: Any = [
         "id",
@@ -95,7 +96,7 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         term = search_term.strip()
-        return (queryset.filter(named_exactly(term)) if term else queryset), False
+        return (queryset.filter(id__in=ids_named(self.table, term)) if term else queryset), False
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         query = {name: str(value) for name, value in request.GET.items() if name in CRITERIA and value}
@@ -116,7 +117,7 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description=_("status"))
     def state(self, message: Any) -> SafeString:
-        return status_badge(message)
+        return texts.status_badge(message)
 
     @admin.display(description=_("age"))
     def age(self, message: Any) -> str:
@@ -170,7 +171,7 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def _confirm(self, action: str, request: HttpRequest) -> HttpResponse:
         """On to the page that asks, with those that were ticked."""
         ids = request.POST.getlist("_selected_action")
-        return HttpResponseRedirect(actions.url(self.table, action, Selection({"ids": ",".join(ids)})))
+        return HttpResponseRedirect(self.table.action_url(action, Selection({"ids": ",".join(ids)})))
 
 
 class DeadLetterAdmin(MessageAdmin):
@@ -195,6 +196,13 @@ class DeadLetterAdmin(MessageAdmin):
             message.shown_error = redaction.mask_text(message.last_error, message.payload, message.headers)
         return found
 
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
+    ) -> tuple[QuerySet[Any], bool]:
+        """There are few dead letters, and an index on them: all are searched."""
+        term = search_term.strip()
+        return (queryset.filter(named_exactly(term)) if term else queryset), False
+
     def list_context(self, request: HttpRequest, query: dict[str, str]) -> dict[str, Any]:
         filtered = bool(query) or BEFORE in request.GET
         groups = [] if filtered else dead_groups(self.table, redaction_for(request.user, self.table.name))
@@ -207,8 +215,3 @@ class DeadLetterAdmin(MessageAdmin):
     @admin.display(description=_("dead for"))
     def dead_for(self, message: Any) -> str:
         return texts.age(message.updated_at)
-
-
-def status_badge(message: Any) -> SafeString:
-    """A message's state, told by a word and, beside it, by a colour."""
-    return format_html('<span class="outbox-status outbox-{}">{}</span>', message.status, message.get_status_display())

@@ -9,7 +9,8 @@ from django.conf import settings as django_settings
 from django.http import HttpRequest
 from django.utils.translation import gettext, ngettext
 
-from django_outbox.admin import actions, audit, texts
+from django_outbox import texts
+from django_outbox.admin import actions, audit
 from django_outbox.admin.redaction import Redaction, redaction_for
 from django_outbox.admin.selection import Selection
 from django_outbox.admin.tables import Table
@@ -63,9 +64,9 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
         "is_redacted": redaction.mask([message.payload, message.headers]) != [message.payload, message.headers],
         "timeline": _timeline(message, failures[:FAILURES], deeds, redaction, sources),
         "has_more_failures": len(failures) > FAILURES,
-        "retry_url": actions.url(table, "retry", selection) if is_dead and table.may(request, "retry") else None,
-        "edit_url": actions.url(table, "edit", selection) if is_dead and actions.may_edit(table, request) else None,
-        "delete_url": actions.url(table, "delete", selection) if is_dead and table.may(request, "delete") else None,
+        "retry_url": table.action_url("retry", selection) if is_dead and table.may(request, "retry") else None,
+        "edit_url": table.action_url("edit", selection) if is_dead and actions.may_edit(table, request) else None,
+        "delete_url": table.action_url("delete", selection) if is_dead and table.may(request, "delete") else None,
         **_neighbours(table, message),
     }
 

@@ -15,7 +15,8 @@ from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext, pgettext
 
-from django_outbox.admin import actions, audit, figures, findings, texts
+from django_outbox import texts
+from django_outbox.admin import audit, figures, findings
 from django_outbox.admin.filters import known_handlers, known_topics
 from django_outbox.admin.groups import dead_groups
 from django_outbox.admin.lag import Answer, group_lag
@@ -79,7 +80,7 @@ def overview(table: Table, request: HttpRequest) -> dict[str, Any]:
     answer = _lag()
     throughput = figures.throughput(table, now)
     may_retry = table.may(request, "retry")
-    retry_url = actions.url(table, "retry", Selection()) if may_retry else None
+    retry_url = table.action_url("retry", Selection()) if may_retry else None
     found = [
         *_handler_findings(),
         *findings.dead_finding(dead, groups, table.dead_list_url, retry_url, now),

@@ -46,15 +46,20 @@ def _ids(text: str) -> Q:
     return NOTHING if None in numbers else Q(id__in=numbers)
 
 
+def identified_by(text: str) -> Q | None:
+    """The message with this id or event id; None if it can be neither."""
+    wanted = None if (number := _number(text)) is None else Q(id=number)
+    with suppress(ValueError):
+        by_event_id = Q(event_id=uuid.UUID(text))
+        wanted = by_event_id if wanted is None else wanted | by_event_id
+    return wanted
+
+
 def named_exactly(text: str) -> Q:
     """What has this id, event id or key. Payloads and errors are not searched."""
     term = text.strip()
-    wanted = Q(message_key=term)
-    if (number := _number(term)) is not None:
-        wanted |= Q(id=number)
-    with suppress(ValueError):
-        wanted |= Q(event_id=uuid.UUID(term))
-    return wanted
+    identified = identified_by(term)
+    return Q(message_key=term) if identified is None else identified | Q(message_key=term)
 
 
 class Criterion(NamedTuple):

@@ -12,6 +12,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
+from django_outbox.admin.selection import Selection
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import DeadLetter, MessageFailure, OutboxMessage
 
@@ -67,6 +68,10 @@ class Table:
     @property
     def dead_list_url(self) -> str:
         return reverse(_view(self.dead_model, "changelist"))
+
+    def action_url(self, action: str, selection: Selection) -> str:
+        """The page that asks whether to do something with all dead letters of a selection."""
+        return f"{reverse(f'admin:{self.name}_{action}')}?{selection.query}"
 
     def url_of(self, message: Any) -> str:
         """The page of a message; of a dead one among the dead letters."""

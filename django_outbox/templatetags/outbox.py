@@ -1,32 +1,33 @@
-"""Template tags of the operators' pages."""
+"""Template tags of the operators' pages.
+
+Django imports this in every project, also in one without the admin: nothing of the admin is imported here.
+"""
 
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django import template
-from django.contrib.admin.templatetags.admin_urls import admin_urlname
 from django.template.defaultfilters import date
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from django_outbox.admin import actions, texts
-from django_outbox.admin.lists import status_badge
-from django_outbox.admin.selection import Selection
-from django_outbox.admin.tables import Table
+from django_outbox import texts
+
+if TYPE_CHECKING:
+    from django_outbox.admin.selection import Selection
+    from django_outbox.admin.tables import Table
 
 MOST_ROWS = 24
 
 register = template.Library()
-register.filter(admin_urlname)
-register.simple_tag(status_badge, name="status")
+register.simple_tag(texts.status_badge, name="status")
 
 
 @register.simple_tag
 def action_url(table: Table, action: str, selection: Selection) -> str:
-    """The page that asks for confirmation, of all dead letters of a selection."""
-    return actions.url(table, action, selection)
+    return table.action_url(action, selection)
 
 
 @register.simple_tag

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import subprocess
+import sys
 import uuid
 from datetime import timedelta
 from typing import Any
@@ -29,6 +31,7 @@ from tests.admin.pages import (
     told,
     url,
 )
+from tests.helpers import ROOT
 from tests.outbox import Status, make_message, row
 from tests.overrides import outbox_settings
 
@@ -227,6 +230,16 @@ def test_search_finds_id_event_id_and_key_exactly(admin_client: Client) -> None:
         assert search(admin_client, term) == [message.id]
 
 
+def test_search_finds_a_key_among_the_unfinished_and_the_last_of_the_finished(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_outbox.admin.search.RECENT", 10)
+    old, unfinished = make_message(Status.CONSUMED, id=1, message_key="k"), make_message(id=2, message_key="k")
+    recent = make_message(Status.CONSUMED, id=100, message_key="k")
+    assert search(admin_client, "k") == [recent.id, unfinished.id]
+    assert search(admin_client, str(old.id)) == [old.id]
+
+
 def test_search_finds_nothing_by_a_part(admin_client: Client) -> None:
     message = make_message(id=123_456, event_id=EVENT_ID, message_key="käufer-4", payload="needle")
     make_dead(last_error="needle")
@@ -380,3 +393,20 @@ def test_list_says_when_a_message_is_due(admin_client: Client) -> None:
     make_message(Status.CONSUMED)
     shown = content(admin_client, url(MESSAGES))
     assert [cell.split("<")[0] for cell in shown.split('class="field-due">')[1:]] == ["-", "now", "in 30 seconds"]
+
+
+def test_a_project_without_the_admin_renders_its_templates() -> None:
+    code = """
+import django
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["django.contrib.contenttypes", "django_outbox"],
+    TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
+    OUTBOX={"SOURCE": "tests"},
+)
+django.setup()
+from django.template import engines
+print(engines["django"].from_string("it {{ word }}").render({"word": "works"}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout == "it works\n"

@@ -1,4 +1,4 @@
-"""Ages, shortened texts and pretty JSON, as the pages show them."""
+"""Ages, states, shortened texts and pretty JSON, as the pages show them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 from django.utils.translation import gettext, ngettext
 
@@ -55,3 +57,8 @@ def local(moment: datetime) -> datetime:
 def pretty(value: Any) -> str:
     """A value as JSON, over several lines."""
     return json.dumps(value, indent=2, ensure_ascii=False)
+
+
+def status_badge(message: Any) -> SafeString:
+    """A message's state, told by a word and, beside it, by a colour."""
+    return format_html('<span class="outbox-status outbox-{}">{}</span>', message.status, message.get_status_display())

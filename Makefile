@@ -15,13 +15,14 @@ TOX = if command -v pyenv >/dev/null 2>&1; then \
 	    export PYENV_VERSION; \
 	fi; $(BIN)/tox
 
-.PHONY: help demo test test-full lint bench clean
+.PHONY: help demo test test-browser test-full lint bench clean
 
 help:
 	@echo 'make demo       the example shop: orders travel from the database through a broker to their handlers'
 	@echo 'make test       the tests, on SQLite and on PostgreSQL, with a broker; coverage'
-	@echo 'make test-full  all supported Pythons and Djangos, MariaDB, Apache Kafka, style, types, package'
-	@echo '                (needs Python 3.11, 3.12 and 3.13, MariaDB, Java 17 and Maven)'
+	@echo 'make test-browser  the admin in a real browser (needs Chromium and its driver)'
+	@echo 'make test-full  all supported Pythons and Djangos, MariaDB, Apache Kafka, browser, style, types, package'
+	@echo '                (needs Python 3.11, 3.12 and 3.13, MariaDB, Java 17, Maven and Chromium)'
 	@echo 'make lint       style, types and import order only'
 	@echo 'make bench      how fast it is here, beside raw loops (needs an idle machine)'
 	@echo 'make clean      remove all that these have made'
@@ -46,6 +47,10 @@ test: $(VENV)/test.installed
 	    'brokers and example: $(COVERED)/brokers tests/brokers tests/example'
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
+
+# SCREENSHOTS=docs/screenshots keeps the pictures of the documentation.
+test-browser: $(VENV)/browser.installed
+	@$(BIN)/python -m pytest -o cache_dir=.pytest_cache/browser $(SCREENSHOTS:%=--screenshots %) tests/browser
 
 # Tests wait more than they compute: four environments at a time keep two cores busy. Apache Kafka comes last and
 # alone: it is the judge of the guarantees, and its result is the last line.
@@ -86,6 +91,10 @@ $(VENV)/demo.installed: $(VENV)/made $(SETUP)
 
 $(VENV)/test.installed: $(VENV)/made $(SETUP)
 	$(PIP) install -e '.[test]'
+	@touch $@
+
+$(VENV)/browser.installed: $(VENV)/made $(SETUP)
+	$(PIP) install -e '.[test,browser]'
 	@touch $@
 
 $(VENV)/bench.installed: $(VENV)/made $(SETUP)

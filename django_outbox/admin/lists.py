@@ -177,6 +177,7 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 class DeadLetterAdmin(MessageAdmin):
     """The dead ones, by what they died of."""
 
+    search_help_text = _("Exact id, event id or key")
     list_display: Any = ["id", "event_type", "message_key", "topic", "short_error", "failures", "dead_for"]
     # Errors repeat what is in payloads and headers, and those say what of it is secret.
     list_defer = ()

@@ -78,6 +78,7 @@ def test_operator_edits_a_payload_and_the_message_is_consumed(pipeline: None, br
     wait_until(lambda: row(message).status == "consumed")
     browser.driver.refresh()
     assert json.loads(browser.one("#payload").get_attribute("value")) == {"now": "right"}
+    browser.one(".outbox-operator summary").click()
     assert browser.sees('Payload before: "wrong"')
 
 
@@ -87,7 +88,7 @@ def test_operator_deletes_what_was_ticked(browser: Any, user: Any) -> None:
     browser.open(url("deadletter") + "?failures=0")
     browser.one(f"input[name=_selected_action][value='{gone.id}']").click()
     browser.one("select[name=action] option[value=delete]").click()
-    browser.follow("Go")
+    browser.one("#changelist-form button[name=index]").click()
     assert browser.sees("Delete 1 dead letter?")
     browser.fill("reason", "a test")
     browser.follow("Delete 1 dead letter")

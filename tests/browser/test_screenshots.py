@@ -39,7 +39,9 @@ TIMED_OUT = "TimeoutError in shop.mail.handlers.queue_mail"
 @pytest.fixture
 def directory(pytestconfig: pytest.Config, tmp_path: Path) -> Path:
     """Where the pictures go: to --screenshots, if that is given."""
-    return Path(pytestconfig.option.screenshots or tmp_path)
+    directory = Path(pytestconfig.option.screenshots or tmp_path / "pictures")
+    directory.mkdir(parents=True, exist_ok=True)
+    return directory
 
 
 @pytest.fixture

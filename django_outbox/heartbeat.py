@@ -225,9 +225,14 @@ def _beat(heartbeat: Heartbeat, pulse: Pulse, end: threading.Event, using: str) 
     while not end.is_set():
         pulse.changed.clear()
         heartbeat.beat()
-        connections[using].close()  # no connection is held between two beats
+        _disconnect(using)  # no connection is held between two beats
         end.wait(LEAST_SECONDS)
         pulse.changed.wait(INTERVAL_SECONDS - LEAST_SECONDS)
     heartbeat.beat()  # what was done since the last
     heartbeat.remove()
-    connections[using].close()
+    _disconnect(using)
+
+
+def _disconnect(using: str) -> None:
+    with suppress(Exception):  # of a connection that is lost already
+        connections[using].close()

@@ -83,6 +83,15 @@ def test_nothing_is_done_without_a_reason(login: Login, action: str) -> None:
 
 
 @pytest.mark.parametrize("action", [*ACTIONS, "edit"])
+@pytest.mark.parametrize("seen", ["", "yesterday", "2026-13-01T00:00"])
+def test_nothing_is_done_from_a_damaged_page(login: Login, action: str, seen: str) -> None:
+    client = login(action, "see_payload")
+    response = act(client, action, make_dead(), seen=seen, payload="1")
+    assert "seen" in response.context["form"].errors
+    assert statuses() == ["dead"]
+
+
+@pytest.mark.parametrize("action", [*ACTIONS, "edit"])
 def test_nothing_is_done_without_the_csrf_token(login: Login, action: str, django_user_model: Any) -> None:
     login(action, "see_payload")
     client = Client(enforce_csrf_checks=True)

@@ -107,7 +107,10 @@ def purge_dead() -> None:
         assert purge("--batch-size", "2") == ["1 dead messages deleted."]
 
 
-def test_failures_go_with_their_message() -> None:
+@pytest.mark.parametrize("others", [False, True], ids=["", "where a project has foreign keys of its own"])
+def test_failures_go_with_their_message(others: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if others:
+        monkeypatch.setattr(MessageFailure._meta, "app_label", "shop")
     message = make_old(Status.DEAD, 8 * DAY)
     kept = make_message()
     for each in (message, kept):

@@ -54,7 +54,9 @@ class Browser:
     @property
     def text(self) -> str:
         """What a user reads."""
-        return " ".join(self.driver.find_element(By.ID, "content-start").text.split())
+        # In one step: elements may be gone before they are asked for their text.
+        text = self.driver.execute_script("return document.getElementById('content-start')?.innerText ?? ''")
+        return " ".join(text.split())
 
     def sees(self, text: str) -> bool:
         return text in self.text

@@ -41,28 +41,28 @@ def test_operator_finds_a_dead_letter_reads_why_and_retries_it_until_it_is_consu
     user("ada", "retry")
 
     browser.follow("Overview")
-    assert browser.sees("1 message is dead")
-    assert browser.sees("ArithmeticError in tests.app.handlers.fails_once")
+    browser.wait_for("1 message is dead")
+    browser.wait_for("ArithmeticError in tests.app.handlers.fails_once")
     browser.follow("Look at them")
-    assert browser.sees("ArithmeticError: not the first time")
+    browser.wait_for("ArithmeticError: not the first time")
     browser.follow(f"message {message.id}")
-    assert browser.sees("Given up")
+    browser.wait_for("Given up")
     assert 'raise ArithmeticError("not the first time")' in browser.one(".outbox-error").text
 
     browser.follow("Retry…")
-    assert browser.sees("Retry 1 dead letter?")
+    browser.wait_for("Retry 1 dead letter?")
     browser.fill("reason", "the handler is mended")
     browser.follow("Dry run")
-    assert browser.sees("1 message would be retried.")
+    browser.wait_for("1 message would be retried.")
     browser.follow("Retry 1 dead letter")
-    assert browser.sees("1 dead letter is pending again and will be sent at once.")
+    browser.wait_for("1 dead letter is pending again and will be sent at once.")
 
     wait_until(lambda: row(message).status == "consumed")
     browser.driver.refresh()
-    assert browser.sees("Handled")
-    assert browser.sees("ada retried 1 dead letter the handler is mended")
+    browser.wait_for("Handled")
+    browser.wait_for("ada retried 1 dead letter the handler is mended")
     browser.open(url("overview"))
-    assert browser.sees("working")
+    browser.wait_for("working")
     assert not browser.sees("is dead")
 
 
@@ -74,12 +74,12 @@ def test_operator_edits_a_payload_and_the_message_is_consumed(pipeline: None, br
     browser.fill("payload", '{"now": "right"}')
     browser.fill("reason", "a typo of the customer's")
     browser.follow("Save payload and retry")
-    assert browser.sees("The payload is replaced; the message is pending again.")
+    browser.wait_for("The payload is replaced; the message is pending again.")
     wait_until(lambda: row(message).status == "consumed")
     browser.driver.refresh()
     assert json.loads(browser.one("#payload").get_attribute("value")) == {"now": "right"}
     browser.one(".outbox-operator summary").click()
-    assert browser.sees('Payload before: "wrong"')
+    browser.wait_for('Payload before: "wrong"')
 
 
 def test_operator_deletes_what_was_ticked(browser: Any, user: Any) -> None:
@@ -89,10 +89,10 @@ def test_operator_deletes_what_was_ticked(browser: Any, user: Any) -> None:
     browser.one(f"input[name=_selected_action][value='{gone.id}']").click()
     browser.one("select[name=action] option[value=delete]").click()
     browser.one("#changelist-form button[name=index]").click()
-    assert browser.sees("Delete 1 dead letter?")
+    browser.wait_for("Delete 1 dead letter?")
     browser.fill("reason", "a test")
     browser.follow("Delete 1 dead letter")
-    assert browser.sees("1 dead letter was deleted.")
+    browser.wait_for("1 dead letter was deleted.")
     assert list(OutboxMessage.objects.all()) == [kept]
 
 

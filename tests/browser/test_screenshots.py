@@ -194,4 +194,4 @@ def test_who_may_not_see_secrets_does_not(browser: Any, user: Any, busy_night: O
     user("eve", "retry")
     browser.open(page_of(busy_night))
     assert "correct horse" not in browser.driver.page_source
-    assert browser.sees("Secret values are hidden")
+    browser.wait_for("Secret values are hidden")

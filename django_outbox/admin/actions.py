@@ -162,7 +162,7 @@ class _ConfirmedAction:
         object_id = int(ids) if ids.isdigit() else None
         entry = audit.begin(self.request.user, self.table.model, self.action, subject, reason, object_id=object_id)
         if self.action == "retry":
-            count = state.retry(self.dead, using=self.table.database, rate=rate)
+            count = self.table.retry(self.dead, using=self.table.database, rate=rate)
             audit.finish(entry, count, rate=rate)
             told = _retried(count, rate)
         else:

@@ -22,6 +22,28 @@ DEEDS = 20
 BLOCKED = 1000
 
 
+# In this order, as far as the table has them.
+FACTS = (
+    "id",
+    "event_id",
+    "event_type",
+    "event_version",
+    "topic",
+    "message_key",
+    "partition",
+    "offset",
+    "publish_count",
+    "delivery_count",
+    "retry_count",
+    "max_retry",
+    "created_at",
+    "published_at",
+    "consumed_at",
+    "next_retry_at",
+    "updated_at",
+    "fingerprint",
+)
+
 KINDS = ("written", "published", "failed", "operator", "consumed")
 
 
@@ -67,6 +89,7 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
         "retry_url": table.action_url("retry", selection) if is_dead and table.may(request, "retry") else None,
         "edit_url": table.action_url("edit", selection) if is_dead and actions.may_edit(table, request) else None,
         "delete_url": table.action_url("delete", selection) if is_dead and table.may(request, "delete") else None,
+        "facts": [name for name in FACTS if hasattr(message, name)],
         **_neighbours(table, message),
     }
 
@@ -105,7 +128,7 @@ def _timeline(
         end = gettext("given up") if failure.final else ""
         title = ", ".join(part for part in (what, who, end) if part)
         moments.append(Moment(failure.occurred_at, "failed", title, redaction.mask_text(failure.error, *sources)))
-    if message.published_at is not None:
+    if getattr(message, "published_at", None) is not None:
         published[message.publish_count] = (message.published_at, message.partition, message.offset)
     for attempt, (time, partition, offset) in published.items():
         moments.append(Moment(time, "published", _publication(message.topic, attempt, partition, offset)))

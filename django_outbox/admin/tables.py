@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -12,6 +13,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
+from django_outbox import state
 from django_outbox.admin.selection import Selection
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import DeadLetter, MessageFailure, OutboxMessage
@@ -25,11 +27,13 @@ class Table:
         model: its model.
         dead_model: the proxy of it that lists its dead letters in the admin.
         failures_by: the field of ``MessageFailure`` that names one of its messages.
+        retry: what gives its dead messages a new life, as ``state.retry`` does.
     """
 
     model: type[Any]
     dead_model: type[Any]
     failures_by: str
+    retry: Callable[..., int] = state.retry
 
     @property
     def name(self) -> str:

@@ -63,11 +63,6 @@ def rows(text: str) -> int:
     return min(text.count("\n") + 1, MOST_ROWS)
 
 
-@register.filter
-def words(text: str) -> list[str]:
-    return text.split()
-
-
 @register.inclusion_tag("admin/django_outbox/fact.html")
 def fact(message: Any, name: str) -> dict[str, Any]:
     """One column of a message with its title."""

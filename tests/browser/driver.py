@@ -68,7 +68,11 @@ class Browser:
         return list(self.driver.find_elements(By.CSS_SELECTOR, selector))
 
     def one(self, selector: str) -> WebElement:
-        return self.driver.find_element(By.CSS_SELECTOR, selector)
+        return self._wait_for_element(By.CSS_SELECTOR, selector)
+
+    def _wait_for_element(self, by: str, value: str) -> WebElement:
+        # The page that a click leads to may still be on its way.
+        return wait_until(lambda: self.driver.find_elements(by, value), what=f"{value} on the page")[0]
 
     def log(self) -> list[str]:
         """What the browser itself complained of."""
@@ -79,10 +83,10 @@ class Browser:
     def follow(self, text: str) -> None:
         """Click the link or button with this text."""
         quoted = f'"{text}"'
-        self.driver.find_element(By.XPATH, f"//*[self::a or self::button][normalize-space()={quoted}]").click()
+        self._wait_for_element(By.XPATH, f"//*[self::a or self::button][normalize-space()={quoted}]").click()
 
     def fill(self, name: str, text: str) -> None:
-        field = self.driver.find_element(By.NAME, name)
+        field = self._wait_for_element(By.NAME, name)
         field.clear()
         field.send_keys(text)
 
@@ -91,6 +95,7 @@ class Browser:
         self.fill("username", name)
         self.fill("password", password)
         self.one("[type=submit]").click()
+        self.one("#user-tools")  # before another page cuts the login off
 
     def press(self, *keys: str) -> None:
         """Type, wherever the focus is."""

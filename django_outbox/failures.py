@@ -7,9 +7,11 @@ import re
 import socket
 import sys
 import traceback
+from collections.abc import Iterable
 from functools import cache
 from typing import Any
 
+from django_outbox.exceptions import Reject
 from django_outbox.operations import FINGERPRINT_LENGTH, WORKER_LENGTH, MessageFailure
 
 Stage = MessageFailure.Stage
@@ -35,15 +37,15 @@ def fingerprint(error: BaseException | str) -> str:
 
     The place is a function, without line or file, so that it stays the same from one release or
     machine to the next. Of a mere text it is the first line, without what differs each time:
-    numbers and quoted values.
+    numbers and quoted values. The same of a rejection that no handler made.
     """
-    if isinstance(error, str):
-        first_line = error.strip().split("\n", 1)[0].replace("\0", "")
+    place = "" if isinstance(error, str) else _place(error)
+    if isinstance(error, str) or (isinstance(error, Reject) and not place):
+        first_line = str(error).strip().split("\n", 1)[0].replace("\0", "")
         text = _VALUES.sub(lambda value: "#" if value[0].isdigit() else "'…'", first_line)
     else:
         kind = type(error)
         name = kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
-        place = _place(error)
         text = f"{name} in {place}" if place else name
     return text.encode("utf-8", "replace").decode("utf-8")[:FINGERPRINT_LENGTH]
 
@@ -85,4 +87,26 @@ def record(
         final=final,
         error=text,
         fingerprint=fingerprint(error),
+    )
+
+
+def record_received(received: Iterable[Any], attempt: int, *, using: str) -> None:
+    """Write the rows of failures of the inbox; in the transaction that writes its messages.
+
+    Args:
+        received: messages as they are after the failure.
+        attempt: which try of theirs it was, from 1.
+        using: alias of the database.
+    """
+    MessageFailure.objects.using(using).bulk_create(
+        MessageFailure(
+            inbox_message_id=message.id,
+            worker=worker_name(),
+            stage=Stage.HANDLE,
+            attempt=attempt,
+            final=message.status == "dead",
+            error=message.last_error,
+            fingerprint=message.fingerprint,
+        )
+        for message in received
     )

@@ -226,8 +226,8 @@ def _beat(heartbeat: Heartbeat, pulse: Pulse, end: threading.Event, using: str) 
         pulse.changed.clear()
         heartbeat.beat()
         _disconnect(using)  # no connection is held between two beats
-        end.wait(LEAST_SECONDS)
-        pulse.changed.wait(INTERVAL_SECONDS - LEAST_SECONDS)
+        if not end.wait(LEAST_SECONDS):
+            pulse.changed.wait(INTERVAL_SECONDS - LEAST_SECONDS)
     heartbeat.beat()  # what was done since the last
     heartbeat.remove()
     _disconnect(using)

@@ -19,7 +19,7 @@ from django_outbox.exceptions import Reject, Retry, UnreadableRecord
 from django_outbox.faults import handling, in_one_line, is_connected, is_passing, session_of
 from django_outbox.handlers import GroupHandlers, Handler
 from django_outbox.inbox_order import CLAIM_SECONDS, blocker_of, blockers_of
-from django_outbox.inbox_rows import consumed_row, dead_row, pending_row, poison_row
+from django_outbox.inbox_rows import consumed_row, dead_row, failed, pending_row, poison_row
 from django_outbox.inbox_stored import (
     PUT_BACK,
     TIME_BUDGET_SECONDS,
@@ -27,12 +27,11 @@ from django_outbox.inbox_stored import (
     StoredMessages,
     log_dead,
     log_failed,
-    reason,
     unreadable,
 )
 from django_outbox.models import GROUP_LENGTH, InboxMessage
 from django_outbox.reading import Reader
-from django_outbox.state import backoff, error_text
+from django_outbox.state import backoff
 
 log = logging.getLogger(__name__)
 
@@ -231,13 +230,12 @@ class Inbox:
         if event is None:
             return self._store_poison(record, error)
         if isinstance(error, Reject):
-            return self._store(record, dead_row(event, self.group, str(error)), "dead")
-        text = reason(error)
+            return self._store(record, dead_row(event, self.group, error), "dead")
         if settings.max_retry <= 1:
-            return self._store(record, dead_row(event, self.group, text, retry_count=1), "failed", error)
+            return self._store(record, dead_row(event, self.group, error, retry_count=1), "failed", error)
         delay = error.delay if isinstance(error, Retry) else None
         wait = backoff(1) if delay is None else delay
-        row = pending_row(event, self.group, wait, retry_count=1, last_error=error_text(text))
+        row = pending_row(event, self.group, wait, retry_count=1, **failed(error))
         return self._store(record, row, "failed", error)
 
     def _store(self, record: ReceivedRecord, row: InboxMessage, outcome: str, error: Exception | None = None) -> str:

@@ -10,6 +10,7 @@ from django.utils import timezone
 
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.events import Event
+from django_outbox.failures import fingerprint
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import KEY_LENGTH, TYPE_LENGTH, InboxMessage
 from django_outbox.reading import place_of
@@ -31,8 +32,12 @@ def pending_row(event: Event, group: str, wait: timedelta, **counts: Any) -> Inb
 
 def dead_row(event: Event, group: str, error: BaseException | str, **counts: Any) -> InboxMessage:
     """The row of an event that is given up."""
-    row = _row(event, group, status=Status.DEAD, next_retry_at=None, last_error=error_text(error), **counts)
-    return _with_content(row, event)
+    return _with_content(_row(event, group, status=Status.DEAD, next_retry_at=None, **failed(error), **counts), event)
+
+
+def failed(error: BaseException | str) -> dict[str, str]:
+    """What a row keeps of its last failure."""
+    return {"last_error": error_text(error), "fingerprint": fingerprint(error)}
 
 
 def poison_row(record: ReceivedRecord, group: str, reason: str, *, raw: bool = True) -> InboxMessage:
@@ -60,7 +65,7 @@ def poison_row(record: ReceivedRecord, group: str, reason: str, *, raw: bool = T
         raw_value=record.value if raw else None,
         status=Status.DEAD,
         next_retry_at=None,
-        last_error=error_text(reason),
+        **failed(reason),
         created_at=DatabaseNow(),
         updated_at=DatabaseNow(),
     )

@@ -10,8 +10,8 @@
       └──────────────────────────────────────────────────────┘
 
 ``add`` inserts, and the unique key of group, source and event id decides which rows are new. All
-other writes name in their WHERE clause the state that they leave. All take ``using``, the alias of
-the database, and times come from the database's own clock.
+other writes name in their WHERE clause the state that they leave. Each failure is also kept as a row
+of its own. All take ``using``, the alias of the database, and times come from the database's own clock.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from django.db.models import Exists, F, QuerySet
 from django.db.models.constants import OnConflict
 from django.db.models.sql import InsertQuery
 
-from django_outbox import dead_letters
+from django_outbox import dead_letters, failures, state
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.fields import DatabaseNow
 from django_outbox.inbox_order import CLAIM_SECONDS, Blocker, blocking_statuses, has_order, messages, of_key
@@ -79,7 +79,11 @@ def add(rows: Sequence[InboxMessage], *, using: str) -> int:
     for row in rows:
         # Of copies within these rows the first is the one that was inserted.
         row.id = ids.pop((row.source, row.event_id), None)
-        if row.id is not None and row.status == Status.DEAD:
+    failed = [row for row in rows if row.id is not None and (row.retry_count or row.status == Status.DEAD)]
+    if failed:
+        failures.record_received(failed, 1, using=using)
+    for row in failed:
+        if row.status == Status.DEAD:
             dead_letters.announce(row, row.last_error, row.last_error, group=row.group, using=using)
     return sum(row.id is not None for row in rows)
 
@@ -222,18 +226,20 @@ def mark_failed(
         row.retry_count += 1
         alive = row.retry_count < row.max_retry
         row.status = Status.PENDING if alive else Status.DEAD
-        text = error_text(error)
+        row.last_error, row.fingerprint = error_text(error), failures.fingerprint(error)
         wait = backoff(row.retry_count) if delay is None else delay
         messages(using).filter(id=row.id, status=Status.PENDING).update(
             status=row.status,
             retry_count=row.retry_count,
             delivery_count=0,  # the process outlived it
             next_retry_at=_at(wait) if alive else None,
-            last_error=text,
+            last_error=row.last_error,
+            fingerprint=row.fingerprint,
             updated_at=DatabaseNow(),
         )
+        failures.record_received([row], row.retry_count, using=using)
         if not alive:
-            dead_letters.announce(row, error, text, group=row.group, using=using)
+            dead_letters.announce(row, error, row.last_error, group=row.group, using=using)
             _let_next_go(row, using)
         return row
 
@@ -317,15 +323,17 @@ def mark_dead(row_id: int, error: BaseException | str, *, using: str) -> InboxMe
     with transaction.atomic(using=using):
         row = lock(row_id, using=using)
         if row is not None:
-            text = error_text(error)
+            row.status = Status.DEAD
+            row.last_error, row.fingerprint = error_text(error), failures.fingerprint(error)
             messages(using).filter(id=row.id, status=Status.PENDING).update(
-                status=Status.DEAD,
+                status=row.status,
                 next_retry_at=None,
-                last_error=text,
+                last_error=row.last_error,
+                fingerprint=row.fingerprint,
                 updated_at=DatabaseNow(),
             )
-            dead_letters.announce(row, error, text, group=row.group, using=using)
-            row.status = Status.DEAD
+            failures.record_received([row], row.retry_count + 1, using=using)
+            dead_letters.announce(row, error, row.last_error, group=row.group, using=using)
             _let_next_go(row, using)
         return row
 
@@ -333,26 +341,9 @@ def mark_dead(row_id: int, error: BaseException | str, *, using: str) -> InboxMe
 # dead -> pending
 
 
-def retry(chosen: QuerySet[Any], *, using: str) -> int:
-    """Give dead messages a new life, due at once; returns how many were dead and now are pending.
-
-    ``last_error`` stays until the next success, for whoever looks.
-    """
-    ids = chosen.using(using).filter(status=Status.DEAD).order_by().values("id")
-    if connections[using].vendor == "mysql":
-        # MySQL does not update a table that the same statement reads.
-        ids = list(ids.values_list("id", flat=True))  # type: ignore[assignment]
-    return (
-        messages(using)
-        .filter(id__in=ids, status=Status.DEAD)
-        .update(
-            status=Status.PENDING,
-            retry_count=0,
-            delivery_count=0,
-            next_retry_at=DatabaseNow(),
-            updated_at=DatabaseNow(),
-        )
-    )
+def retry(chosen: QuerySet[Any], *, using: str, rate: int | None = None) -> int:
+    """Give dead messages a new life; returns how many were dead and now are pending. See ``state.retry``."""
+    return state.retry(chosen, using=using, rate=rate)
 
 
 def _let_next_go(row: InboxMessage, using: str) -> None:

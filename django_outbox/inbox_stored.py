@@ -149,13 +149,12 @@ class StoredMessages:
     def _fail(self, row_id: int, error: Exception) -> str:
         """Write down that a message failed; its transaction has been rolled back."""
         if isinstance(error, Reject):
-            row = inbox_state.mark_dead(row_id, str(error), using=self._using)
+            row = inbox_state.mark_dead(row_id, error, using=self._using)
             if row is not None:
-                row.last_error = str(error)
                 log_dead(row)
             return "skipped" if row is None else "dead"
         delay = error.delay if isinstance(error, Retry) else None
-        row = inbox_state.mark_failed(row_id, reason(error), using=self._using, delay=delay)
+        row = inbox_state.mark_failed(row_id, error, using=self._using, delay=delay)
         if row is None:
             return "skipped"
         log_failed(row, error)
@@ -166,11 +165,6 @@ def unreadable(error: UnreadableRecord) -> str:
     """Why a record is dead on arrival, with what a mapper of the project raised."""
     cause = "" if error.__cause__ is None else f"\n\n{error_text(error.__cause__)}"
     return f"It cannot be read: {error}.{cause}"
-
-
-def reason(error: Exception) -> Exception | str:
-    """What to keep of a failure."""
-    return str(error) if isinstance(error, Retry) else error
 
 
 def log_failed(row: InboxMessage, error: Exception) -> None:

@@ -156,11 +156,12 @@ class OutboxMessage(models.Model):
                 fields=["event_type", "topic", "partition", "offset"],
                 where=Q(status="published", publish_count__gt=0),
             ),
-            # How many are unfinished, which are the oldest, which the newest.
+            # How many are unfinished, which are the oldest, which the newest. For the admin alone: what says
+            # nothing of id > 0, true of all of them, cannot take it where it has to use one of those above.
             PartialIndex(
                 name="django_outbox_unfinished",
                 fields=["status", "id"],
-                where=Q(status__in=["pending", "published", "dead"]),
+                where=Q(status__in=["pending", "published", "dead"], id__gt=0),
             ),
         ]
 
@@ -244,6 +245,8 @@ class InboxMessage(models.Model):
     max_retry = models.PositiveIntegerField(_("failures allowed"), default=default_max_retry)
     next_retry_at = models.DateTimeField(_("due at"), null=True, blank=True, db_default=DatabaseNow())
     last_error = models.TextField(_("last error"), blank=True, default="")
+    fingerprint = ExactCharField(_("fingerprint"), max_length=FINGERPRINT_LENGTH, blank=True, default="", db_default="")
+    """Of the last failure: what it has in common with others of the same cause."""
     created_at = models.DateTimeField(_("created at"), db_default=DatabaseNow())
     updated_at = models.DateTimeField(_("updated at"), db_default=DatabaseNow())
     consumed_at = models.DateTimeField(_("consumed at"), null=True, blank=True)
@@ -256,6 +259,9 @@ class InboxMessage(models.Model):
         default_permissions = ("view",)
         permissions: ClassVar[list[tuple[str, Any]]] = [
             ("retry_inboxmessage", _("Can retry dead letters of the inbox")),
+            ("edit_inboxmessage", _("Can edit the payload of dead letters of the inbox")),
+            ("delete_inboxmessage", _("Can delete dead letters of the inbox")),
+            ("see_payload_inboxmessage", _("Can see secret values and unreadable records in the inbox")),
         ]
         constraints: ClassVar[list[models.BaseConstraint]] = [
             # What makes a copy a copy. MySQL and MariaDB allow 3072 bytes, 4 a character.
@@ -287,6 +293,12 @@ class InboxMessage(models.Model):
                 name="django_outbox_inbox_key",
                 fields=["group", "topic", "message_key", "status", "id"],
                 where=Q(status__in=["pending", "dead"]),
+            ),
+            # For the admin alone, as that of the outbox.
+            PartialIndex(
+                name="django_outbox_inbox_unfinished",
+                fields=["status", "id"],
+                where=Q(status__in=["pending", "dead"], id__gt=0),
             ),
         ]
 

@@ -16,7 +16,7 @@ TROUBLE_LENGTH = 1000
 
 
 class MessageFailure(models.Model):
-    """One failure of one message. Kept as long as the message, and deleted with it."""
+    """One failure of one message of outbox or inbox. Kept as long as the message, and deleted with it."""
 
     class Stage(models.TextChoices):
         SEND = "send", _("sending")
@@ -25,15 +25,25 @@ class MessageFailure(models.Model):
         """Its handler raised, or must not run."""
 
     id = models.BigAutoField(primary_key=True)
-    # Null for failures of what is in another table, which then has a field of its own here.
+    # One of the two is null.
     message = models.ForeignKey(
         "django_outbox.OutboxMessage", models.CASCADE, related_name="failures", null=True, verbose_name=_("message")
+    )
+    inbox_message = models.ForeignKey(
+        "django_outbox.InboxMessage",
+        models.CASCADE,
+        related_name="failures",
+        null=True,
+        verbose_name=_("inbox message"),
     )
     occurred_at = models.DateTimeField(_("occurred at"), db_default=DatabaseNow())
     worker = models.CharField(_("worker"), max_length=WORKER_LENGTH)
     stage = ExactCharField(_("stage"), max_length=6, choices=Stage.choices)
     attempt = models.PositiveIntegerField(_("attempt"))
-    """Which publication of the message it was about, from 1; with the next three, where that one was."""
+    """Which publication of the message it was about, from 1; with the next three, where that one was.
+
+    Of the inbox: which try, and the next three are null.
+    """
     published_at = models.DateTimeField(_("published at"), null=True)
     partition = models.IntegerField(_("partition"), null=True)
     offset = models.BigIntegerField(_("offset"), null=True)

@@ -351,7 +351,7 @@ def mark_rejected(message_id: int, attempt: int, error: BaseException | str, *, 
 
 
 def retry(messages: QuerySet[Any], *, using: str, rate: int | None = None) -> int:
-    """Give dead messages a new life; returns how many were dead and now are pending.
+    """Give dead messages, of outbox or inbox, a new life; returns how many were dead and now are pending.
 
     ``last_error`` stays until the next success, for whoever looks.
 
@@ -385,7 +385,7 @@ def _retry_spread(dead: QuerySet[Any], rate: int, using: str) -> int:
     return revived
 
 
-def retry_with(message: OutboxMessage, payload: Any, *, using: str) -> bool:
+def retry_with(message: Any, payload: Any, *, using: str) -> bool:
     """Give a dead message another payload and a new life; False if it has changed since it was read."""
     rows = type(message)._base_manager.using(using).filter(id=message.id)
     with transaction.atomic(using=using):

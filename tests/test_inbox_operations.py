@@ -1,60 +1,25 @@
-"""The inbox in the hands of operators: admin, outbox_status, outbox_retry, outbox_purge."""
+"""The inbox in the commands of operators: outbox_status, outbox_retry, outbox_purge."""
 
 from __future__ import annotations
 
-import html
 import io
 import json
 import re
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth.models import Permission, User
-from django.contrib.messages import get_messages
 from django.core.management import CommandError, call_command
-from django.test import Client
-from django.urls import reverse
 
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import InboxMessage
-from tests.inbox import Status, make_received, only, statuses
+from tests.inbox import Status, make_received, statuses
 from tests.outbox import make_message
 from tests.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
 
 DAY = timedelta(days=1)
-MESSAGES, DEAD_LETTERS = "inboxmessage", "inboxdeadletter"
-
-Login = Callable[..., Client]
-
-
-@pytest.fixture
-def login(client: Client, django_user_model: type[User]) -> Login:
-    """Log in as staff who may view the inbox and has these permissions more."""
-
-    def login(*more: str) -> Client:
-        user = django_user_model.objects.create_user("staff", is_staff=True)
-        names = [f"view_{MESSAGES}", f"view_{DEAD_LETTERS}", *more]
-        user.user_permissions.set(
-            Permission.objects.filter(content_type__app_label="django_outbox", codename__in=names)
-        )
-        client.force_login(user)
-        return client
-
-    return login
-
-
-def url(model: str, view: str = "changelist", *arguments: Any) -> str:
-    return reverse(f"admin:django_outbox_{model}_{view}", args=arguments)
-
-
-def listed(client: Client, model: str, query: str = "") -> list[int]:
-    response = client.get(url(model) + query)
-    assert response.status_code == 200
-    return [message.id for message in response.context["cl"].result_list]
 
 
 def run(command: str, *arguments: str) -> list[str]:
@@ -74,72 +39,6 @@ def make_old(status: str, age: timedelta) -> InboxMessage:
     message = make_received(status)
     InboxMessage.objects.filter(id=message.id).update(created_at=DatabaseNow() - age, updated_at=DatabaseNow() - age)
     return message
-
-
-# The admin
-
-
-def test_the_lists_show_all_messages_and_the_dead_ones(login: Login) -> None:
-    ids = [make_received(status).id for status in Status.values]
-    client = login()
-    assert listed(client, MESSAGES) == ids[::-1]
-    assert listed(client, DEAD_LETTERS) == [ids[Status.values.index("dead")]]
-
-
-@pytest.mark.parametrize("term", ["the-event", "the key", "{id}"])
-def test_a_message_is_found_by_id_event_id_and_key(login: Login, term: str) -> None:
-    make_received()
-    message = make_received(event_id="the-event", message_key="the key")
-    assert listed(login(), MESSAGES, f"?q={term.format(id=message.id)}") == [message.id]
-
-
-def test_a_page_shows_the_bytes_as_text_and_digits(login: Login) -> None:
-    message = make_received(
-        Status.DEAD, source="", raw_value=b"<b>Zo\xc3\xab\xff", raw_key=b"\0", payload=None, last_error="It cannot."
-    )
-    page = login().get(url(DEAD_LETTERS, "change", message.id)).content.decode()
-    shown = html.unescape(page)
-    assert "<b>Zo" not in page
-    assert "<b>Zoë\N{REPLACEMENT CHARACTER}\n\n3c 62 3e 5a 6f c3 ab ff" in shown
-    assert "\N{REPLACEMENT CHARACTER}\n\n00" in shown
-    assert "It cannot." in shown
-
-
-def test_a_page_shows_the_beginning_of_very_many_bytes(login: Login) -> None:
-    message = make_received(Status.DEAD, raw_value=b"x" * 100_000)
-    response = login().get(url(MESSAGES, "change", message.id))
-    assert "... 100000 bytes in all" in response.content.decode()
-    assert len(response.content) < 50_000
-
-
-@pytest.mark.parametrize("status", Status.values)
-def test_a_page_of_every_state_opens(login: Login, status: str) -> None:
-    assert login().get(url(MESSAGES, "change", make_received(status).id)).status_code == 200
-
-
-def test_dead_letters_are_retried_with_the_permission_alone(login: Login) -> None:
-    message = make_received(Status.DEAD)
-    client = login()
-    data = {"action": "retry", "_selected_action": [message.id]}
-    client.post(url(DEAD_LETTERS), data)
-    assert only().status == "dead"
-    user = User.objects.get()
-    user.user_permissions.add(Permission.objects.get(codename="retry_inboxmessage"))
-
-    response = client.post(url(DEAD_LETTERS), data)
-
-    assert [str(message) for message in get_messages(response.wsgi_request)] == [
-        "1 dead letter is pending again and will be handled at once."
-    ]
-    assert only().status == "pending"
-
-
-def test_nothing_can_be_written_otherwise(login: Login) -> None:
-    message = make_received()
-    client = login("retry_inboxmessage")
-    assert client.get(url(MESSAGES, "add")).status_code == 403
-    assert client.post(url(MESSAGES, "change", message.id), {"status": "consumed"}).status_code == 403
-    assert client.post(url(MESSAGES, "delete", message.id), {"post": "yes"}).status_code == 403
 
 
 # outbox_status

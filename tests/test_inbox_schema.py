@@ -65,6 +65,7 @@ def test_identities_of_every_length_fit() -> None:
         ("django_outbox_inbox_due", ["group", "next_retry_at", "id"]),
         ("django_outbox_inbox_key", ["group", "topic", "message_key", "status", "id"]),
         ("django_outbox_inbox_identity", ["group", "source", "event_id"]),
+        ("django_outbox_inbox_unfinished", ["status", "id"]),
     ],
 )
 def test_index_exists(name: str, columns: list[str]) -> None:

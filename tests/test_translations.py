@@ -15,6 +15,7 @@ from django.utils.translation.template import templatize
 
 import django_outbox
 from tests.admin.pages import action_url, content, make_dead, make_failure, page_of, url
+from tests.inbox import make_received
 
 PACKAGE = Path(django_outbox.__file__).parent
 LOCALES = sorted((PACKAGE / "locale").iterdir())
@@ -107,3 +108,6 @@ def test_pages_come_in_every_language(admin_client: Client, locale: Path) -> Non
             assert f'lang="{locale.name}"' in content(admin_client, page)
         for action in ("retry", "delete", "edit"):
             assert content(admin_client, action_url(action, ids=ids))
+        received = make_received("dead", source="", raw_value=b"no event", last_error="boom")
+        for page in (url("overview"), url("inboxdeadletter"), url("inboxmessage"), page_of(received)):
+            assert content(admin_client, page)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from django.contrib import admin
 
-from django_outbox.admin.lists import DeadLetterAdmin, MessageAdmin
+from django_outbox.admin.lists import DeadLetterAdmin, InboxDeadLetterAdmin, InboxMessageAdmin, MessageAdmin
 from django_outbox.admin.overview import OverviewAdmin
-from django_outbox.models import DeadLetter, OutboxMessage, Overview
+from django_outbox.models import DeadLetter, InboxDeadLetter, InboxMessage, OutboxMessage, Overview
 
-# A table of the same shape needs an admin of its own class here, and its name in TABLES (tables.py).
 admin.site.register(OutboxMessage, MessageAdmin)
 admin.site.register(DeadLetter, DeadLetterAdmin)
+admin.site.register(InboxMessage, InboxMessageAdmin)
+admin.site.register(InboxDeadLetter, InboxDeadLetterAdmin)
 admin.site.register(Overview, OverviewAdmin)

@@ -11,7 +11,7 @@ from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 from django.db.models import Count, QuerySet
-from django.http import HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
 from django.utils.dateparse import parse_datetime
@@ -162,7 +162,7 @@ class _ConfirmedAction:
         object_id = int(ids) if ids.isdigit() else None
         entry = audit.begin(self.request.user, self.table.model, self.action, subject, reason, object_id=object_id)
         if self.action == "retry":
-            count = self.table.retry(self.dead, using=self.table.database, rate=rate)
+            count = state.retry(self.dead, using=self.table.database, rate=rate)
             audit.finish(entry, count, rate=rate)
             told = _retried(count, rate)
         else:
@@ -177,8 +177,8 @@ class _ConfirmedAction:
 def _retried(count: int, rate: int | None) -> str:
     if rate is None or count <= rate:
         return ngettext(
-            "%(count)d dead letter is pending again and will be sent at once.",
-            "%(count)d dead letters are pending again and will be sent at once.",
+            "%(count)d dead letter is pending again, due at once.",
+            "%(count)d dead letters are pending again, due at once.",
             count,
         ) % {"count": count}
     return gettext("%(count)d dead letters are pending again; the last of them will be due in %(duration)s.") % {
@@ -202,6 +202,8 @@ def edit_view(request: HttpRequest, table: Table) -> HttpResponse:
     ids = request.GET.get("ids", "")
     dead = Selection({"ids": ids}).apply(table.dead) if ids.isdigit() else table.dead.none()
     message = get_object_or_404(dead)
+    if not table.has_payload(message):
+        raise Http404
     if request.method == "POST":
         form = EditForm(request.POST, using=table.database)
         if form.is_valid():

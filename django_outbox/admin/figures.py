@@ -43,7 +43,7 @@ class Unfinished:
 
 def unfinished(table: Table, status: str) -> Unfinished:
     """Counted and found in the index on what is unfinished."""
-    messages = table.messages.filter(status=status)
+    messages = table.in_state(status)
     count = messages.order_by().values("id")[: MOST_COUNTED + 1].count()
     oldest = messages.order_by("status", "id").first() if count else None
     return Unfinished(status, min(count, MOST_COUNTED), count > MOST_COUNTED, oldest)
@@ -54,7 +54,7 @@ def oldest_awaited(table: Table, known_types: Collection[str]) -> Any:
 
     What has no handler here stays published for ever: others may consume it.
     """
-    published = table.messages.filter(status="published").order_by("status", "id")
+    published = table.in_state("published").order_by("status", "id")
     rows = published.values_list("id", "event_type")[:LOOKED_AT]
     awaited = next((id for id, event_type in rows if event_type in known_types), None)
     if awaited is None:

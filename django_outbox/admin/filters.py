@@ -14,21 +14,42 @@ from django_outbox.admin.selection import AGES, CRITERIA, FAILURES, Selection
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.handlers import Handler, registry
-from django_outbox.models import OutboxMessage
 
 Choices = Iterable[tuple[str, Any]]
 
 
-def known_handlers() -> list[Handler]:
-    """The handlers of this project; those that could be imported."""
+def known_groups() -> frozenset[str]:
+    """The main consumer group of this project, and those beside it that handlers name."""
     with suppress(HandlersNotImportable):  # the overview tells
+        registry.load()
+    return registry.named_groups | {settings.consumer_group}
+
+
+def known_handlers() -> list[Handler]:
+    """The handlers of this project in its main group; those that could be imported."""
+    with suppress(HandlersNotImportable):
         registry.load()
     return registry.for_group(settings.consumer_group)
 
 
+def handlers_of_all_groups() -> list[Handler]:
+    """The handlers of this project in whatever group; those that could be imported."""
+    return [handler for group in known_groups() for handler in registry.for_group(group)]
+
+
 def known_topics() -> frozenset[str]:
-    """Where this project publishes to, and where its handlers want events from."""
-    return settings.topics | {handler.topic for handler in known_handlers() if handler.topic}
+    """Where this project publishes to, and where it gets events from, in whatever group."""
+    return _topics(handlers_of_all_groups()) | settings.written_topics
+
+
+def main_topics() -> frozenset[str]:
+    """What the main group reads."""
+    return _topics(known_handlers())
+
+
+def _topics(handlers: Iterable[Handler]) -> frozenset[str]:
+    mapped = {topic for topic, mapper in settings.inbox.items() if mapper is not None}
+    return settings.topics | mapped | {handler.topic for handler in handlers if handler.topic}
 
 
 class CriterionFilter(admin.SimpleListFilter):
@@ -56,14 +77,15 @@ class StatusFilter(CriterionFilter):
     name = "status"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
-        return OutboxMessage.Status.choices
+        choices: Choices = model_admin.model.Status.choices
+        return choices
 
 
 class TypeFilter(CriterionFilter):
     name = "type"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
-        return [(name, name) for name in sorted({handler.event_type for handler in known_handlers()})]
+        return [(name, name) for name in sorted({handler.event_type for handler in handlers_of_all_groups()})]
 
 
 class TopicFilter(CriterionFilter):
@@ -71,6 +93,13 @@ class TopicFilter(CriterionFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
         return [(name, name) for name in sorted(known_topics())]
+
+
+class GroupFilter(CriterionFilter):
+    name = "group"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        return [(name, name) for name in sorted(known_groups())]
 
 
 class AgeFilter(CriterionFilter):

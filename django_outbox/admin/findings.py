@@ -12,6 +12,7 @@ from django_outbox import texts
 from django_outbox.admin.figures import Unfinished
 from django_outbox.admin.groups import Group
 from django_outbox.admin.lag import Answer
+from django_outbox.admin.tables import Table
 from django_outbox.models import Worker
 
 PATIENCE = timedelta(seconds=60)
@@ -104,13 +105,25 @@ def _lost(worker: Any) -> Finding:
     return Finding("warn", title, text % {"age": texts.age(worker.last_seen_at)})
 
 
+def inbox_finding(due_since: datetime | None, list_url: str, now: datetime) -> list[Finding]:
+    """That messages of the inbox are due and nobody handles them."""
+    if due_since is None or now - due_since <= PATIENCE:
+        return []
+    text = gettext("Messages have waited for their handler for %(age)s.") % {"age": texts.age(due_since)}
+    return [Finding("bad", gettext("The inbox is behind"), text, [Link(gettext("Look at them"), list_url)])]
+
+
 def dead_finding(
-    dead: Unfinished, groups: Sequence[Group], list_url: str, retry_url: str | None, now: datetime
+    table: Table, dead: Unfinished, groups: Sequence[Group], retry_url: str | None, now: datetime
 ) -> list[Finding]:
-    """That messages are dead, and of what."""
+    """That messages of a table are dead, and of what."""
     if not dead.count:
         return []
-    title = ngettext("%(count)d message is dead", "%(count)d messages are dead", dead.count) % {"count": dead.count}
+    title = (
+        ngettext("%(count)d message of the inbox is dead", "%(count)d messages of the inbox are dead", dead.count)
+        if table.is_inbox
+        else ngettext("%(count)d message is dead", "%(count)d messages are dead", dead.count)
+    ) % {"count": dead.count}
     last = max((group.last for group in groups), default=now)
     text = ""
     if groups:
@@ -119,7 +132,7 @@ def dead_finding(
             "error": groups[0].title or groups[0].error,
             "count": groups[0].count,
         }
-    links = [Link(gettext("Look at them"), list_url)]
+    links = [Link(gettext("Look at them"), table.dead_list_url)]
     if retry_url:
         links.append(Link(gettext("Retry all…"), retry_url))
     return [Finding("bad" if now - last < RECENT else "warn", title, text, links)]

@@ -21,6 +21,7 @@ from django_outbox.admin.filters import (
     AgeFilter,
     ErrorFilter,
     FailuresFilter,
+    GroupFilter,
     StatusFilter,
     TopicFilter,
     TypeFilter,
@@ -30,7 +31,7 @@ from django_outbox.admin.message_page import message_context
 from django_outbox.admin.redaction import redaction_for
 from django_outbox.admin.search import ids_named
 from django_outbox.admin.selection import CRITERIA, Selection, named_exactly
-from django_outbox.admin.tables import Table, table_of
+from django_outbox.admin.tables import INBOX, Table, table_of
 
 
 class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -180,7 +181,7 @@ class DeadLetterAdmin(MessageAdmin):
     search_help_text = _("Exact id, event id or key")
     list_display: Any = ["id", "event_type", "message_key", "topic", "short_error", "failures", "dead_for"]
     # Errors repeat what is in payloads and headers, and those say what of it is secret.
-    list_defer = ()
+    list_defer: tuple[str, ...] = ()
     list_filter: ClassVar[Any] = [TypeFilter, TopicFilter, AgeFilter, FailuresFilter, ErrorFilter]
 
     def get_urls(self) -> list[URLPattern]:
@@ -197,12 +198,15 @@ class DeadLetterAdmin(MessageAdmin):
             message.shown_error = redaction.mask_text(message.last_error, message.payload, message.headers)
         return found
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).filter(id__gt=0)  # for the index; see Table.in_state
+
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         """There are few dead letters, and an index on them: all are searched."""
         term = search_term.strip()
-        return (queryset.filter(named_exactly(term)) if term else queryset), False
+        return (queryset.filter(named_exactly(self.model, term)) if term else queryset), False
 
     def list_context(self, request: HttpRequest, query: dict[str, str]) -> dict[str, Any]:
         filtered = bool(query) or BEFORE in request.GET
@@ -216,3 +220,49 @@ class DeadLetterAdmin(MessageAdmin):
     @admin.display(description=_("dead for"))
     def dead_for(self, message: Any) -> str:
         return texts.age(message.updated_at)
+
+
+class InboxMessageAdmin(MessageAdmin):
+    """Messages that the inbox has received."""
+
+    search_help_text = _("Exact id, event id or key; what is unfinished or among the last million messages")
+    list_display: Any = [
+        "id",
+        "group",
+        "source",
+        "event_type",
+        "message_key",
+        "topic",
+        "state",
+        "age",
+        "failures",
+        "due",
+    ]
+    list_defer = (*MessageAdmin.list_defer, *INBOX.unread)
+    list_filter: ClassVar[Any] = [
+        StatusFilter,
+        GroupFilter,
+        TypeFilter,
+        TopicFilter,
+        AgeFilter,
+        FailuresFilter,
+        ErrorFilter,
+    ]
+
+
+class InboxDeadLetterAdmin(DeadLetterAdmin):
+    """Those of them that are dead, by what they died of."""
+
+    list_display: Any = [
+        "id",
+        "group",
+        "source",
+        "event_type",
+        "message_key",
+        "topic",
+        "short_error",
+        "failures",
+        "dead_for",
+    ]
+    list_defer = INBOX.unread
+    list_filter: ClassVar[Any] = [GroupFilter, TypeFilter, TopicFilter, AgeFilter, FailuresFilter, ErrorFilter]

@@ -16,15 +16,19 @@ from django_outbox.admin.selection import Selection
 from django_outbox.admin.tables import Table
 from django_outbox.conf import settings
 from django_outbox.models import MessageFailure
+from django_outbox.storable import as_text
 
 FAILURES = 50
 DEEDS = 20
 BLOCKED = 1000
+SHOWN_BYTES = 4096
 
 
 # In this order, as far as the table has them.
 FACTS = (
     "id",
+    "group",
+    "source",
     "event_id",
     "event_type",
     "event_version",
@@ -36,6 +40,7 @@ FACTS = (
     "delivery_count",
     "retry_count",
     "max_retry",
+    "event_time",
     "created_at",
     "published_at",
     "consumed_at",
@@ -74,32 +79,52 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
     sources = [message.payload, message.headers, *(deed.details.get("payload_before") for deed in deeds)]
     selection = Selection({"ids": str(message.id)})
     is_dead = message.status == "dead"
+    may_edit = is_dead and actions.may_edit(table, request) and table.has_payload(message)
+    shows_bytes = table.may(request, "see_payload") or not settings.redact  # in bytes no name says what is secret
     return {
         "title": gettext("Message %(id)d") % {"id": message.id},
         "subtitle": message.event_type,
         "table": table,
         "message": message,
-        "headline": _headline(message),
+        "headline": _headline(table, message),
         "error": redaction.mask_text(message.last_error, *sources),
         "payload": texts.pretty(redaction.mask(message.payload)),
         "headers": texts.pretty(redaction.mask(message.headers)),
         "is_redacted": redaction.mask([message.payload, message.headers]) != [message.payload, message.headers],
-        "timeline": _timeline(message, failures[:FAILURES], deeds, redaction, sources),
+        "received": _received(message) if shows_bytes else [],
+        "hides_bytes": not shows_bytes and bool(_received(message)),
+        "timeline": _timeline(table, message, failures[:FAILURES], deeds, redaction, sources),
         "has_more_failures": len(failures) > FAILURES,
         "retry_url": table.action_url("retry", selection) if is_dead and table.may(request, "retry") else None,
-        "edit_url": table.action_url("edit", selection) if is_dead and actions.may_edit(table, request) else None,
+        "edit_url": table.action_url("edit", selection) if may_edit else None,
         "delete_url": table.action_url("delete", selection) if is_dead and table.may(request, "delete") else None,
         "facts": [name for name in FACTS if hasattr(message, name)],
         **_neighbours(table, message),
     }
 
 
-def _headline(message: Any) -> str:
+def _received(message: Any) -> list[tuple[str, str]]:
+    """Key and value of a record that could not be read, as text and as hexadecimal digits, a page of each."""
+    titles = {"raw_key": gettext("Key as received"), "raw_value": gettext("Value as received")}
+    found = []
+    for name, title in titles.items():
+        data = getattr(message, name, None)
+        if data is not None:
+            shown = bytes(data[:SHOWN_BYTES])
+            rest = gettext("… %(count)d bytes in all") % {"count": len(data)} if len(data) > SHOWN_BYTES else ""
+            found.append((title, "\n\n".join(part for part in (as_text(shown), shown.hex(" "), rest) if part)))
+    return found
+
+
+def _headline(table: Table, message: Any) -> str:
     """Where the message stands, in a sentence."""
     age = texts.age(message.updated_at)
     if message.status == "dead":
         return gettext("Given up %(age)s ago; nothing happens to it until somebody retries it.") % {"age": age}
     if message.status == "consumed":
+        if table.is_inbox:
+            age = texts.age(message.consumed_at)
+            return gettext("Handled %(age)s ago. Its content is no longer kept.") % {"age": age}
         return gettext("Handled %(age)s ago.") % {"age": texts.age(message.consumed_at)}
     if message.status == "published":
         return gettext("In Kafka since %(age)s, not yet handled.") % {"age": texts.age(message.published_at)}
@@ -109,22 +134,34 @@ def _headline(message: Any) -> str:
             "Failed %(count)d times, waits for its next try.",
             message.retry_count,
         ) % {"count": message.retry_count}
-    return gettext("Waits to be sent since %(age)s.") % {"age": texts.age(message.created_at)}
+    waits = (
+        gettext("Waits for its handler since %(age)s.")
+        if table.is_inbox
+        else gettext("Waits to be sent since %(age)s.")
+    )
+    return waits % {"age": texts.age(message.created_at)}
 
 
 def _timeline(
-    message: Any, failures: list[MessageFailure], deeds: list[audit.Deed], redaction: Redaction, sources: list[Any]
+    table: Table,
+    message: Any,
+    failures: list[MessageFailure],
+    deeds: list[audit.Deed],
+    redaction: Redaction,
+    sources: list[Any],
 ) -> list[Moment]:
-    moments = [Moment(message.created_at, "written", gettext("Written to the outbox"))]
+    moments = [Moment(message.created_at, "written", _beginning(table, message))]
+    who_text = (
+        gettext("try %(attempt)d, worker %(worker)s")
+        if table.is_inbox
+        else gettext("publication %(attempt)d, worker %(worker)s")
+    )
     published: dict[int, tuple[datetime, int | None, int | None]] = {}
     for failure in failures:
         if failure.published_at is not None:
             published[failure.attempt] = (failure.published_at, failure.partition, failure.offset)
         what = gettext("Could not be sent") if failure.stage == failure.Stage.SEND else gettext("Its handler failed")
-        who = gettext("publication %(attempt)d, worker %(worker)s") % {
-            "attempt": failure.attempt,
-            "worker": failure.worker,
-        }
+        who = who_text % {"attempt": failure.attempt, "worker": failure.worker}
         end = gettext("given up") if failure.final else ""
         title = ", ".join(part for part in (what, who, end) if part)
         moments.append(Moment(failure.occurred_at, "failed", title, redaction.mask_text(failure.error, *sources)))
@@ -138,6 +175,17 @@ def _timeline(
     if message.consumed_at is not None:
         moments.append(Moment(message.consumed_at, "consumed", gettext("Handled")))
     return sorted(moments, key=lambda moment: (moment.time, KINDS.index(moment.kind)))
+
+
+def _beginning(table: Table, message: Any) -> str:
+    if not table.is_inbox:
+        return gettext("Written to the outbox")
+    return gettext("Received by %(group)s from %(topic)s, partition %(partition)d, offset %(offset)d") % {
+        "group": message.group,
+        "topic": message.topic,
+        "partition": message.partition,
+        "offset": message.offset,
+    }
 
 
 def _publication(topic: str, attempt: int, partition: int | None, offset: int | None) -> str:
@@ -167,7 +215,7 @@ def _neighbours(table: Table, message: Any) -> dict[str, Any]:
     nothing = {"blocker": None, "blocked": 0, "dead_of_key": None}
     if not message.message_key or settings.ordering != "key":
         return nothing
-    of_key = table.messages.filter(topic=message.topic, message_key=message.message_key)
+    of_key = table.of_key(message)
     holding = ["pending", "dead"] if settings.on_dead == "hold" else ["pending"]
     waits = message.status in ("pending", "published")
     blocks = message.status in holding

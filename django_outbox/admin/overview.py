@@ -7,7 +7,7 @@ from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
-from django.db.models import Model
+from django.db.models import Min, Model
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
@@ -17,13 +17,13 @@ from django.utils.translation import gettext, pgettext
 
 from django_outbox import texts
 from django_outbox.admin import audit, figures, findings
-from django_outbox.admin.filters import known_handlers, known_topics
+from django_outbox.admin.filters import known_handlers, main_topics
 from django_outbox.admin.groups import dead_groups
 from django_outbox.admin.lag import Answer, group_lag
 from django_outbox.admin.plots import Plot, bar_plot, line_plot
 from django_outbox.admin.redaction import Redaction, redaction_for
 from django_outbox.admin.selection import Selection
-from django_outbox.admin.tables import OUTBOX, TABLES, Table
+from django_outbox.admin.tables import INBOX, OUTBOX, TABLES, Table
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.handlers import registry
@@ -80,12 +80,13 @@ def overview(table: Table, request: HttpRequest) -> dict[str, Any]:
     answer = _lag()
     throughput = figures.throughput(table, now)
     may_retry = table.may(request, "retry")
-    retry_url = table.action_url("retry", Selection()) if may_retry else None
+    inbox = _inbox(request)
     found = [
         *_handler_findings(),
-        *findings.dead_finding(dead, groups, table.dead_list_url, retry_url, now),
+        *findings.dead_finding(table, dead, groups, _retry_url(table, request), now),
         *findings.worker_findings(workers, overdue, awaited, now),
         *_failing(table, pending.oldest, redaction),
+        *(_inbox_findings(inbox, request, now) if inbox else ()),
         *findings.broker_findings(answer),
     ]
     found.sort(key=lambda finding: finding.level != "bad")
@@ -96,6 +97,7 @@ def overview(table: Table, request: HttpRequest) -> dict[str, Any]:
         or [findings.Finding("good", gettext("All is well"), gettext("Nothing is stuck and nothing is dead."))],
         "states": [(each.status, each) for each in (pending, published, dead)],
         "awaited": awaited,
+        "inbox": inbox,
         "rows_estimate": figures.rows_estimate(table),
         "consumed_in_a_day": sum(throughput.consumed),
         "throughput_plot": _throughput_plot(throughput),
@@ -115,6 +117,34 @@ def overview(table: Table, request: HttpRequest) -> dict[str, Any]:
     }
 
 
+def _retry_url(table: Table, request: HttpRequest) -> str | None:
+    return table.action_url("retry", Selection()) if table.may(request, "retry") else None
+
+
+def _inbox(request: HttpRequest) -> dict[str, Any] | None:
+    """The state of the inbox; None if there is none, or if the user may not look at it."""
+    if not INBOX.may(request, "view") or not INBOX.messages.exists():
+        return None
+    pending, dead = (figures.unfinished(INBOX, status) for status in ("pending", "dead"))
+    return {
+        "table": INBOX,
+        "states": [(each.status, each) for each in (pending, dead)],
+        "groups": dead_groups(INBOX, redaction_for(request.user, INBOX.name), GROUPS) if dead.count else [],
+        "may_retry": INBOX.may(request, "retry"),
+        "may_delete": INBOX.may(request, "delete"),
+    }
+
+
+def _inbox_findings(inbox: dict[str, Any], request: HttpRequest, now: datetime) -> list[findings.Finding]:
+    pending, dead = (state for _, state in inbox["states"])
+    due_since = INBOX.messages.filter(status="pending").aggregate(first=Min("next_retry_at"))["first"]
+    return [
+        *findings.dead_finding(INBOX, dead, inbox["groups"], _retry_url(INBOX, request), now),
+        *findings.inbox_finding(due_since, f"{INBOX.list_url}?status=pending", now),
+        *_failing(INBOX, pending.oldest, redaction_for(request.user, INBOX.name)),
+    ]
+
+
 def _handler_findings() -> list[findings.Finding]:
     try:
         registry.load()
@@ -132,7 +162,7 @@ def _failing(table: Table, oldest: Any, redaction: Redaction) -> list[findings.F
 
 def _lag() -> Answer | None:
     try:
-        return group_lag(known_topics(), settings.consumer_group)
+        return group_lag(main_topics(), settings.consumer_group)
     except ImproperlyConfigured as error:
         return Answer([], str(error))
 

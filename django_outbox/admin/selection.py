@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from django.db.models import Q, QuerySet
+from django.db.models import Q, QuerySet, UUIDField
 from django.utils.functional import Promise
 from django.utils.http import urlencode
 from django.utils.translation import gettext_lazy as _
@@ -19,6 +19,8 @@ from django_outbox.models import OutboxMessage
 
 LARGEST_ID = 2**63 - 1
 NOTHING = Q(pk__in=[])
+
+Model = Any  # the class of messages of a table
 
 AGES = {
     "1m": (timedelta(minutes=1), _("over a minute")),
@@ -46,48 +48,53 @@ def _ids(text: str) -> Q:
     return NOTHING if None in numbers else Q(id__in=numbers)
 
 
-def identified_by(text: str) -> Q | None:
-    """The message with this id or event id; None if it can be neither."""
-    wanted = None if (number := _number(text)) is None else Q(id=number)
+def with_id(text: str) -> Q:
+    """The message with this id, if it is one."""
+    return NOTHING if (number := _number(text)) is None else Q(id=number)
+
+
+def with_event_id(model: Model, text: str) -> Q:
+    """The messages with this event id: in the outbox a UUID, elsewhere what other services call it."""
+    if not isinstance(model._meta.get_field("event_id"), UUIDField):
+        return Q(event_id=text)
     with suppress(ValueError):
-        by_event_id = Q(event_id=uuid.UUID(text))
-        wanted = by_event_id if wanted is None else wanted | by_event_id
-    return wanted
+        return Q(event_id=uuid.UUID(text))
+    return NOTHING
 
 
-def named_exactly(text: str) -> Q:
+def named_exactly(model: Model, text: str) -> Q:
     """What has this id, event id or key. Payloads and errors are not searched."""
     term = text.strip()
-    identified = identified_by(term)
-    return Q(message_key=term) if identified is None else identified | Q(message_key=term)
+    return with_id(term) | with_event_id(model, term) | Q(message_key=term)
 
 
 class Criterion(NamedTuple):
     """One thing that messages are chosen by."""
 
     title: str | Promise
-    condition: Callable[[str], Q]
+    condition: Callable[[Model, str], Q]
     shown: Callable[[str], object] = str
 
 
 CRITERIA: Mapping[str, Criterion] = {
-    "ids": Criterion(_("id"), _ids, lambda text: text.replace(",", ", ")),
+    "ids": Criterion(_("id"), lambda model, text: _ids(text), lambda text: text.replace(",", ", ")),
     "status": Criterion(
         _("status"),
-        lambda text: Q(status=text) if text in OutboxMessage.Status.values else NOTHING,
+        lambda model, text: Q(status=text, id__gt=0) if text in model.Status.values else NOTHING,
         lambda text: dict(OutboxMessage.Status.choices).get(text, text),
     ),
-    "type": Criterion(_("event type"), lambda text: Q(event_type=text)),
-    "topic": Criterion(_("topic"), lambda text: Q(topic=text)),
-    "error": Criterion(_("error"), lambda text: Q(fingerprint="" if text == "-" else text)),
+    "type": Criterion(_("event type"), lambda model, text: Q(event_type=text)),
+    "topic": Criterion(_("topic"), lambda model, text: Q(topic=text)),
+    "group": Criterion(_("consumer group"), lambda model, text: Q(group=text) if hasattr(model, "group") else NOTHING),
+    "error": Criterion(_("error"), lambda model, text: Q(fingerprint="" if text == "-" else text)),
     "age": Criterion(
         _("age"),
-        lambda text: Q(created_at__lte=DatabaseNow() - AGES[text][0]) if text in AGES else NOTHING,
+        lambda model, text: Q(created_at__lte=DatabaseNow() - AGES[text][0]) if text in AGES else NOTHING,
         lambda text: AGES[text][1] if text in AGES else text,
     ),
     "failures": Criterion(
         _("failures"),
-        lambda text: FAILURES[text][0] if text in FAILURES else NOTHING,
+        lambda model, text: FAILURES[text][0] if text in FAILURES else NOTHING,
         lambda text: FAILURES[text][1] if text in FAILURES else text,
     ),
     "q": Criterion(_("id, event id or key"), named_exactly),
@@ -115,7 +122,7 @@ class Selection:
     def apply(self, messages: QuerySet[Any]) -> QuerySet[Any]:
         for name, value in self.values.items():
             # A text column cannot hold NUL, so nothing has it; PostgreSQL would refuse the question.
-            condition = NOTHING if "\0" in value else CRITERIA[name].condition(value)
+            condition = NOTHING if "\0" in value else CRITERIA[name].condition(messages.model, value)
             messages = messages.filter(condition)
         return messages
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -13,10 +12,9 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
-from django_outbox import state
 from django_outbox.admin.selection import Selection
 from django_outbox.fields import DatabaseNow
-from django_outbox.models import DeadLetter, MessageFailure, OutboxMessage
+from django_outbox.models import DeadLetter, InboxDeadLetter, InboxMessage, MessageFailure, OutboxMessage
 
 
 @dataclass(frozen=True)
@@ -27,13 +25,13 @@ class Table:
         model: its model.
         dead_model: the proxy of it that lists its dead letters in the admin.
         failures_by: the field of ``MessageFailure`` that names one of its messages.
-        retry: what gives its dead messages a new life, as ``state.retry`` does.
+        unread: columns that only the page of one message reads.
     """
 
     model: type[Any]
     dead_model: type[Any]
     failures_by: str
-    retry: Callable[..., int] = state.retry
+    unread: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -51,12 +49,29 @@ class Table:
 
     @property
     def messages(self) -> QuerySet[Any]:
-        messages: QuerySet[Any] = self.model._base_manager.using(self.database)
+        messages: QuerySet[Any] = self.model._base_manager.using(self.database).defer(*self.unread)
         return messages
+
+    def in_state(self, status: str) -> QuerySet[Any]:
+        """By the index that only the admin uses, as only the admin says ``id > 0``."""
+        return self.messages.filter(status=status, id__gt=0)
 
     @property
     def dead(self) -> QuerySet[Any]:
-        return self.messages.filter(status="dead")
+        return self.in_state("dead")
+
+    @property
+    def is_inbox(self) -> bool:
+        return self is INBOX
+
+    def of_key(self, message: Any) -> QuerySet[Any]:
+        """All messages of the same order as this one, which has a key."""
+        of_key = self.messages.filter(topic=message.topic, message_key=message.message_key)
+        return of_key.filter(group=message.group) if self.is_inbox else of_key
+
+    def has_payload(self, message: Any) -> bool:
+        """False for a record of the inbox that could not be read: a retry reads its bytes again."""
+        return not self.is_inbox or message.source != ""
 
     def now(self) -> datetime:
         """The database's clock, as messages have it."""
@@ -87,7 +102,8 @@ def _view(model: type[Any], view: str) -> str:
 
 
 OUTBOX = Table(OutboxMessage, DeadLetter, failures_by="message")
-TABLES = (OUTBOX,)
+INBOX = Table(InboxMessage, InboxDeadLetter, failures_by="inbox_message", unread=("raw_key", "raw_value"))
+TABLES = (OUTBOX, INBOX)
 
 
 def table_of(model: type[Any]) -> Table:

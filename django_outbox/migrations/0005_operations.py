@@ -127,6 +127,27 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "outbox messages",
             },
         ),
+        migrations.AlterModelOptions(
+            name="inboxmessage",
+            options={
+                "default_permissions": ("view",),
+                "permissions": [
+                    ("retry_inboxmessage", "Can retry dead letters of the inbox"),
+                    ("edit_inboxmessage", "Can edit the payload of dead letters of the inbox"),
+                    ("delete_inboxmessage", "Can delete dead letters of the inbox"),
+                    ("see_payload_inboxmessage", "Can see secret values and unreadable records in the inbox"),
+                ],
+                "verbose_name": "inbox message",
+                "verbose_name_plural": "inbox messages",
+            },
+        ),
+        migrations.AddField(
+            model_name="inboxmessage",
+            name="fingerprint",
+            field=django_outbox.fields.ExactCharField(
+                blank=True, db_default="", default="", max_length=200, verbose_name="fingerprint"
+            ),
+        ),
         migrations.AddField(
             model_name="outboxmessage",
             name="fingerprint",
@@ -139,7 +160,15 @@ class Migration(migrations.Migration):
             index=django_outbox.fields.PartialIndex(
                 fields=["status", "id"],
                 name="django_outbox_unfinished",
-                where=models.Q(("status__in", ["pending", "published", "dead"])),
+                where=models.Q(("id__gt", 0), ("status__in", ["pending", "published", "dead"])),
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="inboxmessage",
+            index=django_outbox.fields.PartialIndex(
+                fields=["status", "id"],
+                name="django_outbox_inbox_unfinished",
+                where=models.Q(("id__gt", 0), ("status__in", ["pending", "dead"])),
             ),
         ),
         migrations.AddField(
@@ -151,6 +180,17 @@ class Migration(migrations.Migration):
                 related_name="failures",
                 to="django_outbox.outboxmessage",
                 verbose_name="message",
+            ),
+        ),
+        migrations.AddField(
+            model_name="messagefailure",
+            name="inbox_message",
+            field=models.ForeignKey(
+                null=True,
+                on_delete=django.db.models.deletion.CASCADE,
+                related_name="failures",
+                to="django_outbox.inboxmessage",
+                verbose_name="inbox message",
             ),
         ),
         migrations.AddIndex(

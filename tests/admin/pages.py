@@ -10,10 +10,11 @@ from django.contrib.messages import get_messages
 from django.test import Client
 from django.urls import reverse
 
-from django_outbox.models import MessageFailure, OutboxMessage
+from django_outbox.models import InboxMessage, MessageFailure, OutboxMessage
 from tests.outbox import Status, make_message
 
 MESSAGES, DEAD_LETTERS = "outboxmessage", "deadletter"
+INBOX_MESSAGES, INBOX_DEAD_LETTERS = "inboxmessage", "inboxdeadletter"
 LISTS = (MESSAGES, DEAD_LETTERS)
 SCRIPT = "<script>alert('x')</script>"
 
@@ -24,12 +25,14 @@ def url(model: str, view: str = "changelist", *arguments: Any) -> str:
     return reverse(f"admin:django_outbox_{model}_{view}", args=arguments)
 
 
-def page_of(message: OutboxMessage) -> str:
-    return url(DEAD_LETTERS if message.status == "dead" else MESSAGES, "change", message.id)
+def page_of(message: OutboxMessage | InboxMessage) -> str:
+    dead = {"outboxmessage": DEAD_LETTERS, "inboxmessage": INBOX_DEAD_LETTERS}
+    name = message._meta.model_name
+    return url(dead[name] if message.status == "dead" else name, "change", message.id)
 
 
-def action_url(action: str, **query: str) -> str:
-    return reverse(f"admin:outboxmessage_{action}", query=query)
+def action_url(action: str, table: str = "outboxmessage", **query: str) -> str:
+    return reverse(f"admin:{table}_{action}", query=query)
 
 
 def content(client: Client, page: str) -> str:
@@ -49,10 +52,12 @@ def told(response: Any) -> list[str]:
     return [str(message) for message in get_messages(response.wsgi_request)]
 
 
-def act(client: Client, action: str, *messages: OutboxMessage, **data: Any) -> Any:
+def act(
+    client: Client, action: str, *messages: OutboxMessage | InboxMessage, table: str = MESSAGES, **data: Any
+) -> Any:
     """Go through an action's page as a browser does: open it, fill in a reason, submit."""
     query = data.pop("query", {"ids": ",".join(str(message.id) for message in messages)})
-    page = action_url(action, **query)
+    page = action_url(action, table, **query)
     opened = client.get(page)
     if opened.status_code != 200:
         return opened

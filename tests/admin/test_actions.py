@@ -142,7 +142,7 @@ def test_retry_says_what_was_done_and_goes_back(login: Login) -> None:
     client = login("retry")
     messages = [make_dead(retry_count=20, last_error="boom") for _ in range(3)]
     response = act(client, "retry", *messages[:2], rate="")
-    assert told(response) == ["2 dead letters are pending again and will be sent at once."]
+    assert told(response) == ["2 dead letters are pending again, due at once."]
     assert response.url == url(DEAD_LETTERS)
     assert statuses() == ["pending", "pending", "dead"]
     assert (row(messages[0]).retry_count, row(messages[0]).last_error) == (0, "boom")
@@ -151,7 +151,7 @@ def test_retry_says_what_was_done_and_goes_back(login: Login) -> None:
 def test_retry_of_one_goes_to_its_page(login: Login) -> None:
     message = make_dead()
     response = act(login("retry"), "retry", message)
-    assert told(response) == ["1 dead letter is pending again and will be sent at once."]
+    assert told(response) == ["1 dead letter is pending again, due at once."]
     assert response.url == page_of(row(message))
 
 
@@ -161,9 +161,7 @@ def test_retry_of_what_another_has_retried_is_a_warning(login: Login) -> None:
     page = action_url("retry", ids=str(message.id))
     seen = client.get(page).context["form"]["seen"].value()
     state.retry(OutboxMessage.objects.all(), using="default")
-    assert told(client.post(page, {"reason": "x", "seen": seen})) == [
-        "0 dead letters are pending again and will be sent at once."
-    ]
+    assert told(client.post(page, {"reason": "x", "seen": seen})) == ["0 dead letters are pending again, due at once."]
 
 
 def test_retry_by_filter_reaches_beyond_the_page(login: Login) -> None:

@@ -383,7 +383,8 @@ def test_who_may_not_view_gets_nowhere(client: Client, django_user_model: Any, m
 def test_permissions_are_these_alone() -> None:
     names = Permission.objects.filter(content_type__app_label="django_outbox").values_list("codename", flat=True)
     actions = ("delete", "edit", "retry", "see_payload", "view")
-    assert sorted(names) == sorted(["view_deadletter", *(f"{action}_outboxmessage" for action in actions)])
+    expected = [f"{action}_{model}" for action in actions for model in ("inboxmessage", "outboxmessage")]
+    assert sorted(names) == sorted(["view_deadletter", "view_inboxdeadletter", *expected])
 
 
 def test_list_says_when_a_message_is_due(admin_client: Client) -> None:

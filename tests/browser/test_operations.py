@@ -55,7 +55,7 @@ def test_operator_finds_a_dead_letter_reads_why_and_retries_it_until_it_is_consu
     browser.follow("Dry run")
     browser.wait_for("1 message would be retried.")
     browser.follow("Retry 1 dead letter")
-    browser.wait_for("1 dead letter is pending again and will be sent at once.")
+    browser.wait_for("1 dead letter is pending again, due at once.")
 
     wait_until(lambda: row(message).status == "consumed")
     browser.driver.refresh()

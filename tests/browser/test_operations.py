@@ -63,7 +63,7 @@ def test_operator_finds_a_dead_letter_reads_why_and_retries_it_until_it_is_consu
     browser.wait_for("ada retried 1 dead letter the handler is mended")
     browser.open(url("overview"))
     browser.wait_for("working")
-    assert not browser.sees("is dead")
+    assert not browser.sees("message is dead")
 
 
 def test_operator_edits_a_payload_and_the_message_is_consumed(pipeline: None, browser: Any, user: Any) -> None:

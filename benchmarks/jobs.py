@@ -53,9 +53,10 @@ def relay(
     from django_outbox.brokers.base import get_broker
     from django_outbox.conf import settings
     from django_outbox.relay import Pass, Relay
-    from django_outbox.runner import Stop
+    from django_outbox.runner import Stop, calm_collector
 
     relay = Relay(get_broker(settings.broker), using="default")
+    calm_collector()  # as the command does
     run_once = relay.run_once
     times: list[float] = []
     moved: list[int] = []
@@ -130,8 +131,10 @@ def consume(gate: Gate, *, rows: int, warm_up: int, profile: str | None = None) 
     from django_outbox.brokers.base import get_broker
     from django_outbox.conf import settings
     from django_outbox.consumer import DEFAULT_BATCH_SIZE, POLL_SECONDS, Consumer
+    from django_outbox.runner import calm_collector
 
     consumer = Consumer(get_broker(settings.broker), using="default", batch_size=DEFAULT_BATCH_SIZE)
+    calm_collector()  # as the command does
     try:
         return _consume(gate, lambda: consumer.run_once(POLL_SECONDS).consumed, rows, warm_up, profile)
     finally:

@@ -340,7 +340,7 @@ class Consumer:
 
     def _is_careful(self, record: ReceivedRecord) -> bool:
         """True for the first messages after a start or a rebalance: one may have killed a process."""
-        return TopicPartition(record.topic, record.partition) in self._careful
+        return bool(self._careful) and TopicPartition(record.topic, record.partition) in self._careful
 
     def _is_steady(self, in_hand: tuple[ReceivedRecord, Lot]) -> bool:
         return not self._is_careful(in_hand[0])

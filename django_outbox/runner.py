@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import random
@@ -186,6 +187,16 @@ class Trouble:
 def _sentence(reason: object) -> str:
     text = str(reason)
     return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def calm_collector() -> None:
+    """Let the garbage collector leave alone what was loaded before the work begins, and come less often.
+
+    By default it walks all live objects again and again while rows are read, which took a sixth of a relay's time.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000)
 
 
 def run_through_faults(

@@ -36,8 +36,7 @@ class ReceivedRecord:
     headers: Headers = ()
 
 
-@dataclass(frozen=True, slots=True)
-class TopicPartition:
+class TopicPartition(NamedTuple):
     """One partition of a topic."""
 
     topic: str

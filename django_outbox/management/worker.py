@@ -19,7 +19,7 @@ from django_outbox.exceptions import OutboxError
 from django_outbox.faults import in_one_line
 from django_outbox.heartbeat import Pulse, beating
 from django_outbox.management.reload import CodeWatch, start_anew
-from django_outbox.runner import Stop, stop_on_signals
+from django_outbox.runner import Stop, calm_collector, stop_on_signals
 
 LEVELS = {0: logging.ERROR, 1: logging.INFO, 2: logging.DEBUG, 3: logging.DEBUG}
 CLIENT_LOGGERS = ("confluent_kafka", "kafka")
@@ -97,6 +97,8 @@ class WorkerCommand(OutboxCommand):
         try:
             with logging_to(self.stderr, verbosity):
                 with stop_on_signals(self.logger, pulse.stopping) as stop, beating(pulse, using=using, stays=not drain):
+                    if getattr(self, "_called_from_command_line", False):  # not in a test's own process
+                        calm_collector()
                     watch = CodeWatch(stop, self.logger, self.trial) if reload else None
                     broker.interrupted = lambda: stop.requested
                     yield stop

@@ -1,0 +1,98 @@
+"""What a real broker lost is sent again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from django_outbox.brokers.base import Broker, get_broker
+from django_outbox.conf import settings as outbox_settings
+from django_outbox.consumer import Consumer
+from django_outbox.handlers import Registry
+from django_outbox.models import OutboxMessage
+from django_outbox.relay import Relay
+from tests.brokers.records import delete_topic
+from tests.helpers import wait_until
+from tests.outbox import statuses
+
+BACKENDS = {
+    "kafka-python": "django_outbox.brokers.kafka.KafkaBroker",
+    "confluent": "django_outbox.brokers.confluent.ConfluentBroker",
+}
+
+
+@pytest.fixture(params=list(BACKENDS))
+def broker(request: pytest.FixtureRequest, kafka_outbox: dict[str, Any], settings: Any) -> Broker:
+    options = {"session_timeout_ms": 3000, "heartbeat_interval_ms": 500}
+    if request.param == "confluent":
+        options = {name.replace("_", "."): value for name, value in options.items()}
+    wanted = {**kafka_outbox["BROKER"], "BACKEND": BACKENDS[request.param], "CONSUMER_OPTIONS": options}
+    settings.OUTBOX = {**kafka_outbox, "BROKER": wanted}
+    return get_broker(outbox_settings.broker)
+
+
+@pytest.fixture
+def relay(broker: Broker, transactional_db: None) -> Iterator[Relay]:
+    def create(topics: Any) -> None:
+        broker.create_topics(topics, partitions=1, replication=1)
+
+    relay = Relay(broker, using="default", create_topics=create)
+    yield relay
+    relay.close()
+
+
+def test_what_was_in_a_topic_that_is_made_anew_is_sent_again_and_handled_once(
+    broker: Broker, relay: Relay, send: Any, topic: str
+) -> None:
+    """As after a broker that lost its disk. The group had read some of it."""
+    now = [0.0]
+    handled: list[int] = []
+    handlers = Registry()
+    handlers.load = lambda: None  # type: ignore[method-assign]
+    handlers.register("test.effect", lambda event: handled.append(event.payload))
+
+    def consumer() -> Consumer:
+        return Consumer(broker, using="default", handlers=handlers, clock=lambda: now[0])
+
+    def handle_until(condition: Callable[[], bool], consumer: Consumer) -> None:
+        def step() -> bool:
+            relay.run_once()
+            consumer.run_once(0.2)
+            return condition()
+
+        wait_until(step, 60)
+
+    first = consumer()
+    for n in range(3):
+        send("test.effect", n, key="k")
+    handle_until(lambda: len(handled) == 3, first)
+    first.close()
+    for n in range(3, 6):
+        send("test.effect", n, key="k")
+    assert relay.run_once().published == 3
+    delete_topic(broker, topic)
+    wait_until(lambda: broker.missing_topics([topic]) == {topic}, 30)
+    relay.close()
+    broker.create_topics([topic], partitions=1, replication=1)
+    wait_until(lambda: not broker.missing_topics([topic]), 30)
+    OutboxMessage.objects.filter(status="published").update(published_at=timezone.now() - timedelta(minutes=5))
+    send("test.effect", 6, key="k")
+
+    second = consumer()
+    second.run_once(1.0)
+    now[0] += 30
+
+    def later() -> bool:
+        now[0] += 1  # so that it looks again every now and then, and what waits is looked at
+        OutboxMessage.objects.filter(status="pending").update(next_retry_at=timezone.now())
+        return len(handled) == 7
+
+    handle_until(later, second)
+    second.close()
+    assert handled == [0, 1, 2, 3, 4, 5, 6]
+    assert statuses() == ["consumed"] * 7
+    assert set(OutboxMessage.objects.values_list("retry_count", flat=True)) == {0}

@@ -182,6 +182,9 @@ class Claims:
     The index has an entry for each message that was published since the last vacuum, all before those that are due,
     and each claim would walk along them. So a claim begins where an earlier one did, but for one a second, and for
     those that find less than they may take: messages can become due further ahead at any time.
+
+    Attributes:
+        passes_over: that some are left out for now, as others have locked what comes before them.
     """
 
     def __init__(self, using: str, clock: Callable[[], float]) -> None:
@@ -194,7 +197,7 @@ class Claims:
         self._clock = clock
         self._begin = _START
         self._begin_until = 0.0
-        self._passes_over = False
+        self.passes_over = False
         self._last_id = 0
         self._much = True  # as far as is known
 
@@ -205,9 +208,9 @@ class Claims:
                 cursor.execute(USE_ORDERED_INDEXES)
         if self._begin is not _START and self._clock() < self._begin_until:
             batch = self._claim(limit, without_topics)
-            if len(batch) == limit or self._passes_over:
+            if len(batch) == limit or self.passes_over:
                 return batch
-        self._begin, self._passes_over = _START, False
+        self._begin, self.passes_over = _START, False
         batch = self._claim(limit, without_topics)
         self._much = len(batch) == limit
         if self._much:
@@ -220,7 +223,7 @@ class Claims:
         """
         self._begin_at(self._last_id)
         self._begin = (self._begin[0], self._begin[1] + 1)
-        self._passes_over = True
+        self.passes_over = True
 
     def _begin_at(self, id: int) -> None:
         with connections[self._using].cursor() as cursor:

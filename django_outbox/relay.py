@@ -113,7 +113,8 @@ class Relay:
         self._idle = False
         self._listener = Listener(using)
         self._claims = postgresql.Claims(using, clock)
-        self._listens = settings.notify and connections[using].vendor == "postgresql"
+        self._is_postgresql = connections[using].vendor == "postgresql"
+        self._listens = settings.notify and self._is_postgresql
         self._alert_until = 0.0
 
     def run(self, stop: Stop, *, drain: bool = False) -> None:
@@ -132,7 +133,7 @@ class Relay:
             self.pulse.step(published=done.published, trouble=str(self._parked))
             if done.moved:
                 return 0.0
-            if drain and not done.claimed:
+            if drain and not done.claimed and not self._claims.passes_over:
                 return None
             return ALERT_SECONDS if self._clock() < self._alert_until else self.poll_interval
 
@@ -232,7 +233,7 @@ class Relay:
 
     def _claim(self) -> list[Outgoing]:
         """Lock due rows; in the order of their ids, which is the order of their writing."""
-        if connections[self.using].vendor == "postgresql":
+        if self._is_postgresql:
             batch = self._claims.claim(self.batch_size, self._parked.left_alone())
         else:
             rows = (
@@ -262,8 +263,9 @@ class Relay:
         if blocked_by:
             done.blocked = len(batch) - len(sendable)
             done.postponed = state.postpone(blocked_by, using=self.using)
-            if not sendable and not done.postponed and connections[self.using].vendor == "postgresql":
-                # Another relay has what comes before, and will have it for as long as its broker takes.
+            if not sendable and not done.postponed and len(batch) == self.batch_size and self._is_postgresql:
+                # Another relay has what comes before, and may have it for as long as its broker takes: look at
+                # what comes after a whole batch of these.
                 self._claims.pass_over()
                 done.passed_over = len(batch)
         return sendable

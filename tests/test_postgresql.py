@@ -15,7 +15,8 @@ from django.utils import timezone
 
 from django_outbox import postgresql
 from django_outbox.models import OutboxMessage
-from django_outbox.relay import Relay
+from django_outbox.relay import Pass, Relay
+from django_outbox.runner import Stop
 from tests.outbox import ScriptedBroker, Status, in_thread, make_message, memory_broker, row, statuses
 
 pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.django_db]
@@ -242,3 +243,36 @@ def test_a_key_that_another_relay_has_in_hand_for_long_keeps_no_other_key_back()
     assert row(other).status == Status.PUBLISHED
     assert {row(message).status for message in hot} == {Status.PENDING}
     assert (passes[-1].claimed, passes[-1].moved) == (0, False)  # no hot loop, either
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_drain_does_not_end_before_what_it_passed_over_is_sent(stop: Stop) -> None:
+    head = make_message(message_key="hot")
+    for _ in range(10):
+        make_message(message_key="hot")
+    relay = Relay(memory_broker(), using="default", batch_size=5, poll_interval=0.01)
+    locked, release = threading.Event(), threading.Event()
+    passes: list[int] = []
+    run_once = relay.run_once
+
+    def counted() -> Pass:
+        done = run_once()
+        passes.append(done.claimed)
+        if passes.count(0) == 3:  # it has seen again and again that there is nothing that it may take
+            release.set()
+        return done
+
+    relay.run_once = counted  # type: ignore[method-assign]
+
+    def hold() -> None:
+        with transaction.atomic():
+            OutboxMessage.objects.select_for_update().get(id=head.id)
+            locked.set()
+            assert release.wait(30)
+
+    with in_thread(hold):
+        assert locked.wait(30)
+        relay.run(stop, drain=True)
+
+    assert release.is_set()
+    assert statuses() == [Status.PUBLISHED] * 11

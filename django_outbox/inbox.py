@@ -163,6 +163,7 @@ class Inbox:
                     outcomes.append("skipped")
                     continue
                 if event is None:
+                    inbox_state.announce(row, using=self.using)
                     outcomes.append("dead")
                     continue
                 blocker = blockers.get((row.topic, row.message_key))
@@ -243,6 +244,7 @@ class Inbox:
             with transaction.atomic(using=self.using):
                 if not self._add([row]):
                     return "skipped"
+                inbox_state.announce(row, using=self.using)
         except DatabaseError as fault:
             if is_passing(fault, self.using):
                 raise
@@ -261,6 +263,7 @@ class Inbox:
                 with transaction.atomic(using=self.using):
                     if not self._add([row]):
                         return "skipped"
+                    inbox_state.announce(row, using=self.using)
             except DatabaseError as error:
                 if is_passing(error, self.using):
                     raise

@@ -82,10 +82,13 @@ def add(rows: Sequence[InboxMessage], *, using: str) -> int:
     failed = [row for row in rows if row.id is not None and (row.retry_count or row.status == Status.DEAD)]
     if failed:
         failures.record_received(failed, 1, using=using)
-    for row in failed:
-        if row.status == Status.DEAD:
-            dead_letters.announce(row, row.last_error, row.last_error, group=row.group, using=using)
     return sum(row.id is not None for row in rows)
+
+
+def announce(row: InboxMessage, *, using: str) -> None:
+    """Send a copy of a row that was added as dead; not before it is certain to stay."""
+    if row.status == Status.DEAD:
+        dead_letters.announce(row, row.last_error, row.last_error, group=row.group, using=using)
 
 
 def _ids(rows: Sequence[InboxMessage], using: str) -> dict[tuple[str, str], int]:

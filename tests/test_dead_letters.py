@@ -161,6 +161,31 @@ def test_a_record_that_cannot_be_read_has_a_copy_with_its_bytes() -> None:
     assert len(pipeline.broker.records("outbox.dead")) == 1
 
 
+def test_a_record_that_there_is_no_time_for_has_one_copy_in_the_end() -> None:
+    """A batch that takes long is cut, and what comes after is read again."""
+    from tests.test_consumer import send
+
+    now = [0.0]
+    pipeline = Pipeline(steady=True, clock=lambda: now[0])
+    pipeline.on("slow", lambda event: now.__setitem__(0, now[0] + 5))
+    pipeline.consumer.run_once()
+    for number in range(2):
+        headers = [
+            ("ce_specversion", b"1.0"),
+            ("ce_id", b"%d" % number),
+            ("ce_source", b"payments"),
+            ("ce_type", b"slow"),
+        ]
+        send(pipeline.broker, headers=tuple(headers))
+    send(pipeline.broker, value=b"no JSON")
+
+    for _ in range(3):
+        pipeline.consumer.run_once()
+
+    assert sorted(InboxMessage.objects.values_list("status", flat=True)) == ["consumed", "consumed", "dead"]
+    assert len(copies()) == 1
+
+
 def test_an_event_of_another_service_that_dies_has_a_copy() -> None:
     from tests.test_consumer import send
 

@@ -32,7 +32,8 @@ help:
 demo: $(VENV)/demo.installed
 	@$(BIN)/python example_project/demo.py
 
-# Each part starts its own servers; what uses no database runs once, with SQLite. Whatever is missing, be it a server or
+# Each part starts its own servers; what uses no database runs once, with SQLite, and what takes real processes with
+# PostgreSQL (with SQLite, too, in test-full). Whatever is missing, be it a server or
 # a test, fails; the report counts all parts together.
 APART = tests/integration tests/brokers tests/example
 COVERED = $(BIN)/coverage run -m pytest -o cache_dir=.pytest_cache
@@ -42,7 +43,6 @@ test: $(VENV)/test.installed
 	@$(BIN)/python .ci/side_by_side.py \
 	    'SQLite: $(COVERED)/sqlite --database sqlite $(APART:%=--ignore %)' \
 	    'PostgreSQL: $(COVERED)/postgresql --database postgresql --database-tests-only $(APART:%=--ignore %)' \
-	    'SQLite, integration: $(COVERED)/sqlite-integration --database sqlite tests/integration' \
 	    'PostgreSQL, integration: $(COVERED)/postgresql-integration --database postgresql tests/integration' \
 	    'brokers and example: $(COVERED)/brokers tests/brokers tests/example'
 	@$(BIN)/coverage combine --quiet

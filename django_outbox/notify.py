@@ -24,12 +24,15 @@ from django_outbox.runner import Stop
 log = logging.getLogger(__name__)
 
 CHANNEL = "django_outbox"
-QUIET_SECONDS = 0.01
+# Together a hundred in any second: so many at once, and so many a second after that.
+BURST = 20
+PER_SECOND = 80
 ALERT_SECONDS = 0.003  # between two looks of a relay that was woken
+ALERT_FOR_SECONDS = 2 / PER_SECOND  # that it goes on looking for, as a notification may stand for more
 SELF_TEST_SECONDS = 2.0
 
 _lock = threading.Lock()
-_last_at: dict[str, float] = {}
+_allowed: dict[str, tuple[float, float]] = {}  # how many, and when that was
 
 
 def notify_after_commit(using: str) -> None:
@@ -39,17 +42,22 @@ def notify_after_commit(using: str) -> None:
 
 
 def _notify(using: str) -> None:
-    with _lock:
-        now = time.monotonic()
-        if now - _last_at.get(using, -QUIET_SECONDS) < QUIET_SECONDS:
-            return
-        _last_at[using] = now
+    if not _may_notify(using, time.monotonic()):
+        return
     try:
         with connections[using].cursor() as cursor:
             cursor.execute(f"NOTIFY {CHANNEL}")
     except DatabaseError as error:
         # The data are committed and the relay polls: this is no reason to fail.
         log.warning("The relay was not notified: %s", in_one_line(error), extra={"action": "notify"})
+
+
+def _may_notify(using: str, now: float) -> bool:
+    with _lock:
+        left, at = _allowed.get(using, (BURST, now))
+        left = min(BURST, left + (now - at) * PER_SECOND)
+        _allowed[using] = (left - 1 if left >= 1 else left, now)
+        return left >= 1
 
 
 class Listener:

@@ -31,7 +31,7 @@ from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotCr
 from django_outbox.faults import UNAVAILABLE, in_one_line
 from django_outbox.heartbeat import Pulse
 from django_outbox.models import OutboxMessage, OutboxQuerySet
-from django_outbox.notify import ALERT_SECONDS, QUIET_SECONDS, Listener
+from django_outbox.notify import ALERT_FOR_SECONDS, ALERT_SECONDS, Listener
 from django_outbox.ordering import unsent_before
 from django_outbox.parking import ParkedTopics
 from django_outbox.runner import Stop, run_through_faults
@@ -141,7 +141,7 @@ class Relay:
             try:
                 if self._listener.wait(stop, seconds):
                     self._idle = False
-                    self._alert_until = self._clock() + 2 * QUIET_SECONDS
+                    self._alert_until = self._clock() + ALERT_FOR_SECONDS
             except UNAVAILABLE:
                 self._listener.close()
                 raise

@@ -24,14 +24,14 @@ pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.django_db(transac
 @pytest.fixture(autouse=True)
 def notifying(settings: Any) -> None:
     settings.OUTBOX = {**settings.OUTBOX, "NOTIFY": True}
-    notify._last_at.clear()
+    notify._allowed.clear()
 
 
 @pytest.fixture
 def listener() -> Iterator[Listener]:
     listener = Listener("default")
     assert listener.open()
-    notify._last_at.clear()
+    notify._allowed.clear()
     yield listener
     listener.close()
 
@@ -74,12 +74,23 @@ def test_the_notification_comes_after_the_commit_not_within() -> None:
 def test_a_burst_costs_at_most_a_hundred_notifications_a_second() -> None:
     started = time.monotonic()
     with CaptureQueriesContext(connection) as queries:
-        for _ in range(100):
+        for _ in range(200):
             publish_now()
     seconds = time.monotonic() - started
 
     sent = sum("NOTIFY" in query["sql"] for query in queries)
-    assert 1 <= sent <= seconds * 100 + 1
+    assert notify.BURST <= sent <= notify.BURST + seconds * notify.PER_SECOND + 1
+
+
+@pytest.mark.parametrize("per_second", [50, 100, 150, 1000])
+def test_in_no_second_there_are_more_than_a_hundred_notifications(per_second: int) -> None:
+    times = [n / per_second for n in range(5 * per_second)]
+
+    sent = [at for at in times if notify._may_notify("other", at)]
+
+    for begin in sent:
+        assert sum(begin <= at < begin + 1 for at in sent) <= 100
+    assert len(sent) >= min(per_second, 80) * 5
 
 
 def test_a_failure_to_notify_is_no_failure_to_publish(

@@ -52,10 +52,10 @@ test: $(VENV)/test.installed
 test-browser: $(VENV)/browser.installed
 	@$(BIN)/python -m pytest -o cache_dir=.pytest_cache/browser $(SCREENSHOTS:%=--screenshots %) tests/browser
 
-# Tests wait more than they compute: four environments at a time keep two cores busy. Apache Kafka comes last and
+# Tests wait more than they compute: six environments at a time keep two cores busy. Apache Kafka comes last and
 # alone: it is the judge of the guarantees, and its result is the last line.
 test-full: $(VENV)/tox.installed
-	@$(TOX) run-parallel --parallel 4 --skip-env kafka
+	@$(TOX) run-parallel --parallel 6 --skip-env kafka
 	@$(TOX) run --notest -e kafka
 	@$(TOX) -qq run --skip-pkg-install -e kafka
 

@@ -8,6 +8,7 @@ from typing import Any
 from django_outbox.codecs import CONTENT_TYPE, RESERVED_PREFIX
 from django_outbox.conf import settings
 from django_outbox.models import InboxMessage, OutboxMessage
+from django_outbox.storable import storable_text
 
 UNREADABLE = "unreadable"
 """The event type of a copy of a record that has none."""
@@ -52,7 +53,7 @@ def announce(
         topic=topic,
         message_key=message.message_key,
         payload=_content(message),
-        headers={**kept, **{name: _text(value) for name, value in found.items() if value is not None}},
+        headers={**kept, **{name: storable_text(str(value)) for name, value in found.items() if value is not None}},
     )
 
 
@@ -72,9 +73,3 @@ def _base64(raw: bytes | memoryview | None) -> str | None:
 
 def _name(error: BaseException) -> str:
     return f"{type(error).__module__}.{type(error).__qualname__}"
-
-
-def _text(value: object) -> str:
-    """As a JSON object in a database can hold it."""
-    text = str(value).replace("\0", "\N{REPLACEMENT CHARACTER}")
-    return text.encode("utf-8", "replace").decode()

@@ -22,6 +22,8 @@ from django_outbox.rows import LockedMessage
 log = logging.getLogger(__name__)
 
 TRIES = 5
+TIME_BUDGET_SECONDS = 1.0
+"""For what is handled in one go, after which offsets are committed and signals looked at."""
 PUT_BACK = timedelta(seconds=state.MAX_BACKOFF_SECONDS)
 
 
@@ -178,13 +180,8 @@ class Delivery:
     def _hopeless(self, message: LockedMessage, handlers: list[Handler]) -> str | None:
         """Why the message must not be handled at all."""
         if message.delivery_count > settings.max_deliveries:
-            return (
-                f"It took its process down {settings.max_deliveries} times (MAX_DELIVERIES): the "
-                f"process ended, was killed, or was ended by HANDLER_TIMEOUT, while the handler ran."
-            )
-        if not handlers:
-            return f"No handler wants {message.event_type!r} (UNKNOWN_EVENT is 'dead')."
-        return None
+            return killer_reason()
+        return None if handlers else unwanted_reason(message.event_type)
 
     def _waits_its_turn(self, message: LockedMessage) -> bool:
         """Put the message back if an earlier one of its key has yet to be handled."""
@@ -210,12 +207,29 @@ class Delivery:
         )
 
     def _extra(self, action: str) -> dict[str, object]:
-        message = self._message
-        assert message is not None
-        return {
-            "action": action,
-            "message_id": message.id,
-            "event_id": message.event_id,
-            "topic": message.topic,
-            "attempt": message.publish_count,
-        }
+        assert self._message is not None
+        return log_extra(action, self._message)
+
+
+def killer_reason() -> str:
+    """Why a message is dead that took its process down again and again."""
+    return (
+        f"It took its process down {settings.max_deliveries} times (MAX_DELIVERIES): the "
+        f"process ended, was killed, or was ended by HANDLER_TIMEOUT, while the handler ran."
+    )
+
+
+def unwanted_reason(event_type: str) -> str:
+    """Why a message is dead that nobody handles."""
+    return f"No handler wants {event_type!r} (UNKNOWN_EVENT is 'dead')."
+
+
+def log_extra(action: str, message: LockedMessage) -> dict[str, object]:
+    """What a log record says of a message beside its text."""
+    return {
+        "action": action,
+        "message_id": message.id,
+        "event_id": message.event_id,
+        "topic": message.topic,
+        "attempt": message.publish_count,
+    }

@@ -12,15 +12,13 @@ from django.db import connections
 
 from django_outbox import state
 from django_outbox.conf import settings
-from django_outbox.delivery import Named, Terms
+from django_outbox.delivery import TIME_BUDGET_SECONDS, Named, Terms, log_extra
 from django_outbox.faults import handling, is_connected, is_passing, session_of
 from django_outbox.handlers import Handler
 from django_outbox.ordering import unhandled_before
 from django_outbox.rows import LockedMessage
 
 log = logging.getLogger(__name__)
-
-SECONDS = 1.0
 
 Plan = list[tuple[LockedMessage, list[Handler]]]
 """Messages from the start of a batch, each with its handlers; none where there is nothing to do."""
@@ -42,7 +40,7 @@ class Done:
 
 
 class FastPath:
-    """Handles the messages of a batch together: four statements and one commit for all of them.
+    """Handles the messages of a batch together: three statements and one commit for all of them.
 
     It stops in front of whatever takes more than running a handler, such as a message that waits
     for its turn. If anything raises, nothing has happened: all have to be handled by themselves,
@@ -60,7 +58,7 @@ class FastPath:
         self._fits = 2
 
     def run(self, batch: Sequence[Named], is_stopping: Callable[[], bool]) -> Done:
-        """Handle messages from the start of a batch, for about ``SECONDS``.
+        """Handle messages from the start of a batch, for about ``TIME_BUDGET_SECONDS``.
 
         Args:
             batch: two or more, in the order of their records. One alone would only be tried twice.
@@ -73,14 +71,14 @@ class FastPath:
         started = self._clock()
         session = session_of(self._terms.using)
         try:
-            done = self._run(batch, lambda: is_stopping() or self._clock() - started >= SECONDS)
+            done = self._run(batch, lambda: is_stopping() or self._clock() - started >= TIME_BUDGET_SECONDS)
         except Exception as error:
             if is_passing(error, self._terms.using, session) and not is_connected(self._terms.using):
                 raise
             log.debug("One by one, as together they failed: %r", error, extra={"action": "one_by_one"})
             self._fits = max(2, len(batch) // 2)
             return Done(0, 0, alone=len(batch))
-        if self._clock() - started >= SECONDS:
+        if self._clock() - started >= TIME_BUDGET_SECONDS:
             self._fits = max(2, done.messages)
         else:
             self._fits = max(self._fits, 2 * len(batch))
@@ -105,7 +103,8 @@ class FastPath:
             state.mark_consumed(handled, using=using)
             _keep_apart(using, hooks)
         if log.isEnabledFor(logging.DEBUG):
-            _log_consumed(handled)
+            for message in handled:
+                log.debug("Message %s is consumed.", message.id, extra=log_extra("consumed", message))
         return Done(done, len(handled), alone if done == len(plan) else 0)
 
     def _plan(self, batch: Sequence[Named]) -> tuple[Plan, int]:
@@ -157,18 +156,3 @@ def _keep_apart(using: str, hooks: int) -> None:
     """
     registered: list[Any] = connections[using].run_on_commit
     registered[hooks:] = [(savepoints, function, True) for savepoints, function, _ in registered[hooks:]]
-
-
-def _log_consumed(messages: Sequence[LockedMessage]) -> None:
-    for message in messages:
-        log.debug(
-            "Message %s is consumed.",
-            message.id,
-            extra={
-                "action": "consumed",
-                "message_id": message.id,
-                "event_id": message.event_id,
-                "topic": message.topic,
-                "attempt": message.publish_count,
-            },
-        )

@@ -14,21 +14,14 @@ from django.db import DatabaseError, transaction
 from django_outbox import inbox_state
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
+from django_outbox.delivery import PUT_BACK, TIME_BUDGET_SECONDS, TRIES, unwanted_reason
 from django_outbox.events import Event
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
 from django_outbox.faults import handling, in_one_line, is_connected, is_passing, session_of
 from django_outbox.handlers import GroupHandlers, Handler
 from django_outbox.inbox_order import CLAIM_SECONDS, blocker_of, blockers_of
 from django_outbox.inbox_rows import consumed_row, dead_row, failed, pending_row, poison_row
-from django_outbox.inbox_stored import (
-    PUT_BACK,
-    TIME_BUDGET_SECONDS,
-    TRIES,
-    StoredMessages,
-    log_dead,
-    log_failed,
-    unreadable,
-)
+from django_outbox.inbox_stored import StoredMessages, log_dead, log_failed, unreadable
 from django_outbox.models import GROUP_LENGTH, InboxMessage
 from django_outbox.reading import Reader
 from django_outbox.state import backoff
@@ -140,8 +133,7 @@ class Inbox:
         assert event.topic is not None
         handlers = self._handlers.find(event.type, event.topic)
         if not handlers:
-            unknown = f"No handler wants {event.type!r} (UNKNOWN_EVENT is 'dead')."
-            return Arrival(dead_row(event, self.group, unknown))
+            return Arrival(dead_row(event, self.group, unwanted_reason(event.type)))
         return Arrival(consumed_row(event, self.group), event, handlers)
 
     def _receive_together(self, records: Sequence[ReceivedRecord]) -> list[str]:

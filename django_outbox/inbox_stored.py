@@ -11,6 +11,7 @@ from django.db import transaction
 
 from django_outbox import inbox_state
 from django_outbox.conf import settings
+from django_outbox.delivery import PUT_BACK, TIME_BUDGET_SECONDS, TRIES, killer_reason
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
 from django_outbox.faults import handling, in_one_line, is_connected, is_passing, session_of
 from django_outbox.handlers import GroupHandlers
@@ -18,15 +19,11 @@ from django_outbox.inbox_order import blocker_of
 from django_outbox.inbox_rows import event_of, pending_row, record_of
 from django_outbox.models import InboxMessage
 from django_outbox.reading import Reader
-from django_outbox.state import MAX_BACKOFF_SECONDS, error_text
+from django_outbox.state import error_text
 
 log = logging.getLogger(__name__)
 
 Status = InboxMessage.Status
-
-TRIES = 5
-TIME_BUDGET_SECONDS = 1.0
-PUT_BACK = timedelta(seconds=MAX_BACKOFF_SECONDS)
 
 
 class StoredMessages:
@@ -119,10 +116,7 @@ class StoredMessages:
             if row is None:
                 return "skipped"
             if row.delivery_count > settings.max_deliveries:
-                raise Reject(
-                    f"It took its process down {settings.max_deliveries} times (MAX_DELIVERIES): the "
-                    f"process ended or was killed while the handler ran."
-                )
+                raise Reject(killer_reason())
             if not row.source:
                 return self._read_again(row)
             handlers = self._handlers.find(row.event_type, row.topic)

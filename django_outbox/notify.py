@@ -2,8 +2,8 @@
 
 A writer notifies after its commit, never within its transaction, where PostgreSQL would let commits
 wait for each other; and at most a hundred times a second and process, however much is written. So a
-notification may stand for messages of the next hundredth of a second as well: the relay that it
-wakes keeps looking for a little longer, at short intervals.
+notification may stand for messages that come soon after it as well: the relay that it wakes keeps
+looking for a little longer, at short intervals.
 """
 
 from __future__ import annotations

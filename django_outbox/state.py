@@ -38,6 +38,7 @@ from django_outbox.exceptions import MessageNotFound, Reject, Retry
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import ERROR_LENGTH, OutboxMessage
 from django_outbox.rows import LockedMessage
+from django_outbox.storable import storable_text
 
 Status = OutboxMessage.Status
 
@@ -69,10 +70,7 @@ def error_text(error: BaseException | str) -> str:
     """What is kept of an error: at most 2000 characters that every database can store."""
     # A handler's own words need no place in the code.
     text = str(error) if isinstance(error, (str, Reject, Retry)) else _describe(error)
-    # NUL and lone surrogates have no place in a text column.
-    text = text.replace("\0", "\N{REPLACEMENT CHARACTER}")
-    text = text.encode("utf-8", "replace").decode("utf-8")
-    return text[:ERROR_LENGTH]
+    return storable_text(text)[:ERROR_LENGTH]
 
 
 def _describe(error: BaseException) -> str:

@@ -35,6 +35,11 @@ def as_text(data: bytes) -> str:
     return data.decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
+def storable_text(text: str) -> str:
+    """Text that every database can store: what cannot be, NUL and lone surrogates, is replaced."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
+
 def headers_as_text(headers: Mapping[str, bytes | None]) -> dict[str, str]:
     """Headers as every database can store them."""
     return {

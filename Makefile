@@ -33,9 +33,10 @@ demo: $(VENV)/demo.installed
 	@$(BIN)/python example_project/demo.py
 
 # Each part starts its own servers; what uses no database runs once, with SQLite, and what takes real processes with
-# PostgreSQL (with SQLite, too, in test-full). Whatever is missing, be it a server or
-# a test, fails; the report counts all parts together.
+# PostgreSQL (with SQLite, too, in test-full), in two parts, as it waits the longest. Whatever is missing, be it a
+# server or a test, fails; the report counts all parts together.
 APART = tests/integration tests/brokers tests/example
+FAULTS = tests/integration/test_kills.py tests/integration/test_stopping.py
 COVERED = $(BIN)/coverage run -m pytest -o cache_dir=.pytest_cache
 
 test: $(VENV)/test.installed
@@ -43,7 +44,8 @@ test: $(VENV)/test.installed
 	@$(BIN)/python .ci/side_by_side.py \
 	    'SQLite: $(COVERED)/sqlite --database sqlite $(APART:%=--ignore %)' \
 	    'PostgreSQL: $(COVERED)/postgresql --database postgresql --database-tests-only $(APART:%=--ignore %)' \
-	    'PostgreSQL, integration: $(COVERED)/postgresql-integration --database postgresql tests/integration' \
+	    'faults: $(COVERED)/faults --database postgresql $(FAULTS)' \
+	    'integration: $(COVERED)/integration --database postgresql tests/integration $(FAULTS:%=--ignore %)' \
 	    'brokers and example: $(COVERED)/brokers tests/brokers tests/example'
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report

@@ -30,7 +30,7 @@ def payload(number: int = 0) -> dict[str, Any]:
 def empty() -> None:
     """Take all rows away. Ids go on: no record of an earlier run is taken for one of the next."""
     with connection.cursor() as cursor:
-        cursor.execute(f"TRUNCATE {TABLE}, benchmarks_effect")
+        cursor.execute(f"TRUNCATE {TABLE}, benchmarks_effect CASCADE")
     settle()
 
 

@@ -188,8 +188,8 @@ class Consumer:
             if not self._in_hand:
                 if not self._inbox.takes_all:
                     self._reconciler.look_if_due(subscription)
-                for record in subscription.poll(0.0 if batch.retried else timeout, self.batch_size):
-                    self._in_hand.append((record, self._lot(record)))
+                records = subscription.poll(0.0 if batch.retried else timeout, self.batch_size)
+                self._in_hand.extend(zip(records, self._lots(records), strict=True))
                 for place in subscription.take_assigned():
                     self._careful[place] = self.batch_size
             self._handle_records(subscription, batch)
@@ -217,7 +217,7 @@ class Consumer:
         if lot == "skip":
             batch.skipped += 1
             return 1
-        careful = self._is_careful(first)
+        careful = self._needs_care(first)
         steady = [] if self._alone or careful else list(takewhile(self._is_steady, self._in_hand))
         if lot == "inbox":
             return self._receive(careful, batch)
@@ -338,12 +338,17 @@ class Consumer:
         delivery.give_back(fault)
         batch.put_back += 1
 
-    def _is_careful(self, record: ReceivedRecord) -> bool:
+    @property
+    def is_careful(self) -> bool:
+        """True as long as the first messages after a start or a rebalance have not all come."""
+        return bool(self._careful)
+
+    def _needs_care(self, record: ReceivedRecord) -> bool:
         """True for the first messages after a start or a rebalance: one may have killed a process."""
         return bool(self._careful) and TopicPartition(record.topic, record.partition) in self._careful
 
     def _is_steady(self, in_hand: tuple[ReceivedRecord, Lot]) -> bool:
-        return not self._is_careful(in_hand[0])
+        return not self._needs_care(in_hand[0])
 
     def _count_if_careful(self, named: Named) -> None:
         """Count the delivery before it can kill, if this is one of the first."""
@@ -360,18 +365,20 @@ class Consumer:
         if self._careful[place] == 0:
             del self._careful[place]
 
-    def _lot(self, record: ReceivedRecord) -> Lot:
+    def _lots(self, records: Sequence[ReceivedRecord]) -> list[Lot]:
         if self._inbox.takes_all:
-            return "inbox"
+            return ["inbox"] * len(records)
+        ours, ignores = (None, settings.source), settings.unknown_event == "ignore"
+        return [self._lot(record, ours, ignores) for record in records]
+
+    def _lot(self, record: ReceivedRecord, ours: Collection[str | None], ignores_unknown: bool) -> Lot:
         try:
             incoming = decode(record)
         except UnreadableRecord:
             return "inbox"
-        if incoming.outbox_id is None or incoming.source not in (None, settings.source):
+        if incoming.outbox_id is None or incoming.source not in ours:
             return "inbox"
-        if settings.unknown_event == "ignore" and incoming.event_type not in self._terms.handlers.types_of(
-            record.topic
-        ):
+        if ignores_unknown and incoming.event_type not in self._terms.handlers.types_of(record.topic):
             return "skip"
         return Named(record, incoming, incoming.outbox_id)
 

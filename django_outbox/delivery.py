@@ -56,8 +56,8 @@ class Named:
             return False
         return message.offset is None or (message.partition, message.offset) == (record.partition, record.offset)
 
-    def event(self, message: LockedMessage) -> Event:
-        """What a handler gets: the content of the row, and where the record was found."""
+    def event(self, message: LockedMessage, source: str) -> Event:
+        """What a handler gets: the content of the row, where the record was found, and this service's name."""
         return Event(
             type=message.event_type,
             payload=message.payload,
@@ -66,7 +66,7 @@ class Named:
             topic=message.topic,
             version=message.event_version,
             id=message.event_id,
-            source=settings.source,
+            source=source,
             time=message.created_at,
             attempt=message.publish_count,
             partition=self.record.partition,
@@ -99,7 +99,7 @@ class Delivery:
                 return "dead"
             if self._waits_its_turn(message):
                 return "put_back"
-            event = self._named.event(message)
+            event = self._named.event(message, settings.source)
             for handler in handlers:
                 handler(event)
             state.mark_consumed([message], using=self._using)

@@ -88,6 +88,7 @@ class FastPath:
         using = self._terms.using
         done = 0
         handled: list[LockedMessage] = []
+        source = settings.source
         with handling(using):
             hooks = len(connections[using].run_on_commit)
             plan, alone = self._plan(batch)
@@ -95,7 +96,7 @@ class FastPath:
                 if handlers:
                     if handled and is_over():
                         break
-                    event = named.event(message)
+                    event = named.event(message, source)
                     for handler in handlers:
                         handler(event)
                     handled.append(message)
@@ -117,6 +118,7 @@ class FastPath:
         waiting = self._waiting([messages[named.id] for named in current])
         plan: Plan = []
         planned: set[int] = set()
+        ignores_unknown, max_deliveries = settings.unknown_event == "ignore", settings.max_deliveries
         for named in batch:
             message = messages.get(named.id)
             if message is None:
@@ -124,8 +126,8 @@ class FastPath:
             handlers: list[Handler] = []
             if named.names(message) and named.id not in planned:
                 handlers = self._terms.handlers.find(message.event_type, message.topic)
-                if handlers or settings.unknown_event != "ignore":
-                    if not handlers or message.id in waiting or message.delivery_count > settings.max_deliveries:
+                if handlers or not ignores_unknown:
+                    if not handlers or message.id in waiting or message.delivery_count > max_deliveries:
                         break
                     planned.add(message.id)
             plan.append((message, handlers))

@@ -10,9 +10,14 @@ from benchmarks.models import Effect
 from benchmarks.report import Line, Target
 from benchmarks.servers import PARTITIONS
 
-ROWS = 15_000
+ROWS = 20_000  # of which some are read before all partitions have been handled with care
 # By name: the job and the type of its events, which chooses the handler.
-VARIANTS = {"raw": ("raw_consume", "bench.sql"), "sql": ("consume", "bench.sql"), "orm": ("consume", "bench.orm")}
+VARIANTS = {
+    "raw": ("raw_consume", "bench.sql"),
+    "sql": ("consume", "bench.sql"),
+    "prepared": ("consume", "bench.sql"),
+    "orm": ("consume", "bench.orm"),
+}
 
 
 def measure(bench: Bench) -> Iterator[Line]:
@@ -25,13 +30,14 @@ def measure(bench: Bench) -> Iterator[Line]:
         found: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
         for number, variant in bench.rounds(list(VARIANTS)):
             bench.progress.say(f"{name}: {variant}, round {number + 1} of {bench.runs}")
-            found[variant].append(_figure(bench, client, *VARIANTS[variant]))
+            found[variant].append(_figure(bench, client, *VARIANTS[variant], prepared=variant == "prepared"))
         least = Target(least_ratio=0.5, least=10_000 if client == "confluent" else None)
         yield Line(name, "messages/s", found["sql"], found["raw"], least, headline=True)
+        yield Line(f"{name}, prepared statements", "messages/s", found["prepared"], found["raw"], least, headline=True)
         yield Line(f"{name}, handler uses the ORM", "messages/s", found["orm"], found["raw"])
 
 
-def _figure(bench: Bench, client: str, job: str, event_type: str) -> float:
+def _figure(bench: Bench, client: str, job: str, event_type: str, *, prepared: bool) -> float:
     """Publish a backlog by a raw loop, then let the job handle it; messages a second."""
     from django_outbox.consumer import DEFAULT_BATCH_SIZE
 
@@ -41,11 +47,11 @@ def _figure(bench: Bench, client: str, job: str, event_type: str) -> float:
     with bench.topic(bench.servers.near) as topic:
         workload.empty()
         workload.fill(rows + warm_up, topic=topic, event_type=event_type)
-        environment = bench.environment(client, bench.servers.near, topic)
+        environment = bench.environment(client, bench.servers.near, topic, BENCH_PREPARED=str(int(prepared)))
         bench.run_jobs("raw_publish", 1, environment)
         workload.settle()
         found = bench.run_jobs(job, 1, environment, rows=rows, warm_up=warm_up)
-    found["event_type"] = event_type
+    found.update(event_type=event_type, prepared=prepared)
     done = (workload.count("consumed"), Effect.objects.count())
     if done != (rows + warm_up, rows + warm_up):
         raise WorkNotDone(f"consumed messages and rows of handlers: {done} instead of {rows + warm_up} each")

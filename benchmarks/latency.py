@@ -23,10 +23,22 @@ ABOVE_FLOOR_MS = 1.5
 P99_MS = 15.0
 AFTER_HALF_A_POLL_MS = 20.0
 PERCENTILES = (50, 95, 99)
+Variant = tuple[str, str]
+"""Where to, and how the relay gets to know of a message."""
+FLOOR: Variant = ("floor", "producer to reader")
+POLLING, NOTIFY, PREPARED = "polling", "NOTIFY", "NOTIFY, prepared statements"
+VARIANTS: list[Variant] = [
+    FLOOR,
+    ("record", NOTIFY),
+    ("record", PREPARED),
+    ("record", POLLING),
+    ("handler", NOTIFY),
+    ("handler", POLLING),
+]
 
 
 def measure(bench: Bench) -> Iterator[Line]:
-    """Both clients: the floor, that is a producer and a reader alone; then with NOTIFY and without."""
+    """Both clients: the floor, that is a producer and a reader alone; then how the relay gets to know."""
     from django_outbox.conf import settings
 
     rounds = min(bench.runs, MOST_ROUNDS)
@@ -35,29 +47,23 @@ def measure(bench: Bench) -> Iterator[Line]:
         if reason := missing_client(client):
             yield Line(f"latency, {client}", "ms", missing=reason)
             continue
-        variants = [("floor", False), ("record", True), ("record", False), ("handler", True), ("handler", False)]
-        found: dict[tuple[str, bool], list[list[float]]] = {variant: [] for variant in variants}
-        for number, variant in bench.rounds(variants, rounds):
-            to, notify = variant
-            bench.progress.say(f"latency, {client}: {to}, NOTIFY {notify}, round {number + 1} of {rounds}")
-            samples = _floor(bench, client) if to == "floor" else _samples(bench, client, to, notify)
-            found[variant].append(samples)
-        floor = [_percentile(samples, 50) for samples in found["floor", False]]
-        for to, notify in variants:
-            if to == "floor":
-                name = f"latency, {client}, floor: producer to reader"
-            else:
-                name = f"latency, {client}, commit to {to}, {'NOTIFY' if notify else 'polling'}"
+        found: dict[Variant, list[list[float]]] = {variant: [] for variant in VARIANTS}
+        for number, variant in bench.rounds(VARIANTS, rounds):
+            bench.progress.say(f"latency, {client}: {', '.join(variant)}, round {number + 1} of {rounds}")
+            found[variant].append(_floor(bench, client) if variant == FLOOR else _samples(bench, client, *variant))
+        floor = statistics.median(_percentile(samples, 50) for samples in found[FLOOR])
+        for variant in VARIANTS:
+            to, way = variant
+            name = f"latency, {client}, " + (f"floor: {way}" if variant == FLOOR else f"commit to {to}, {way}")
             for percentile in PERCENTILES:
                 target = Target()
                 if to == "record" and percentile == 50:
-                    limit = (
-                        statistics.median(floor) + ABOVE_FLOOR_MS if notify else half_a_poll_ms + AFTER_HALF_A_POLL_MS
+                    target = Target(
+                        most=half_a_poll_ms + AFTER_HALF_A_POLL_MS if way == POLLING else floor + ABOVE_FLOOR_MS
                     )
-                    target = Target(most=limit)
-                elif to == "record" and percentile == 99 and notify:
+                elif to == "record" and percentile == 99 and way != POLLING:
                     target = Target(most=P99_MS)
-                runs = [_percentile(samples, percentile) for samples in found[to, notify]]
+                runs = [_percentile(samples, percentile) for samples in found[variant]]
                 yield Line(f"{name}, p{percentile}", "ms", runs, target=target, headline=percentile != 95)
 
 
@@ -73,11 +79,17 @@ def _floor(bench: Bench, client: str) -> list[float]:
             return _between(_results(sender, reader))
 
 
-def _samples(bench: Bench, client: str, to: str, notify: bool) -> list[float]:
+def _samples(bench: Bench, client: str, to: str, way: str) -> list[float]:
     """Milliseconds from commit to the record or to the handler, with real commands at work."""
     workload.empty()
     with bench.topic(bench.servers.near) as topic, ExitStack() as stack:
-        environment = bench.environment(client, bench.servers.near, topic, BENCH_NOTIFY=str(int(notify)))
+        environment = bench.environment(
+            client,
+            bench.servers.near,
+            topic,
+            BENCH_NOTIFY=str(int(way != POLLING)),
+            BENCH_PREPARED=str(int(way == PREPARED)),
+        )
         stack.enter_context(Command("outbox_relay", environment))
         if to == "handler":
             stack.enter_context(Command("outbox_consume", environment))

@@ -25,8 +25,8 @@ log = logging.getLogger(__name__)
 
 CHANNEL = "django_outbox"
 # Together a hundred in any second: so many at once, and so many a second after that.
-BURST = 20
-PER_SECOND = 80
+BURST = 10
+PER_SECOND = 90
 ALERT_SECONDS = 0.003  # between two looks of a relay that was woken
 ALERT_FOR_SECONDS = 2 / PER_SECOND  # that it goes on looking for, as a notification may stand for more
 SELF_TEST_SECONDS = 2.0

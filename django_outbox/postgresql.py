@@ -38,6 +38,15 @@ CLAIM_DUE = """
     FOR UPDATE SKIP LOCKED
 """
 
+# Whether there is anything to claim, in the order of claims, so that the same index answers it.
+IS_DUE = """
+    SELECT 1
+    FROM django_outbox_outboxmessage
+    WHERE status = 'pending' AND next_retry_at <= statement_timestamp() AND topic <> ALL(%s)
+    ORDER BY next_retry_at, id
+    LIMIT 1
+"""
+
 # Where a message stands in the order of claims.
 PLACE = "SELECT next_retry_at::text, id FROM django_outbox_outboxmessage WHERE id = %s"
 
@@ -216,6 +225,12 @@ class Claims:
         if self._much:
             self._begin_at(batch[0].id)
         return batch
+
+    def is_due(self, without_topics: Sequence[str]) -> bool:
+        """True if there is anything to claim, be it locked by another."""
+        with connections[self._using].cursor() as cursor:
+            cursor.execute(IS_DUE, [list(without_topics)])
+            return cursor.fetchone() is not None
 
     def pass_over(self) -> None:
         """Begin behind the last claim, for a second at most: nothing of it can be sent now, as long as others have

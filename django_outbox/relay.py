@@ -177,7 +177,7 @@ class Relay:
         Raises:
             BrokerUnavailable: nothing was counted on any message; call again later.
         """
-        if self._idle and not self._due().exists():
+        if self._idle and not self._is_due():
             return Pass()
         self._idle = False
         try:
@@ -192,7 +192,8 @@ class Relay:
             note()
         if not producer.usable:
             self._drop_producer()
-        self._idle = not done.moved
+        # Mostly it was all that there was, which a look without a transaction and locks will tell.
+        self._idle = not done.moved or done.claimed < self.batch_size
         return done
 
     def _ready_producer(self) -> Producer:
@@ -230,6 +231,11 @@ class Relay:
 
     def _due(self) -> OutboxQuerySet:
         return OutboxMessage.objects.using(self.using).due().except_topics(self._parked.left_alone())
+
+    def _is_due(self) -> bool:
+        if self._is_postgresql:
+            return self._claims.is_due(self._parked.left_alone())
+        return self._due().exists()
 
     def _claim(self) -> list[Outgoing]:
         """Lock due rows; in the order of their ids, which is the order of their writing."""

@@ -120,9 +120,9 @@ class ApacheKafka(Service):
             "group.min.session.timeout.ms": 1000,
         }
         self._properties.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
-        self.run(
-            self._java(
-                "kafka.tools.StorageTool", "format", "--standalone", f"--cluster-id={cluster}", "-c", self._properties
-            ),
-            cwd=self.directory,
-        )
+        arguments = ["format", "--standalone", f"--cluster-id={cluster}", "-c", self._properties, *self._format_options()]
+        self.run(self._java("kafka.tools.StorageTool", *arguments), cwd=self.directory)
+
+    def _format_options(self) -> list[str]:
+        """What else a log directory begins with."""
+        return []

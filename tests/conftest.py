@@ -17,6 +17,7 @@ from tests.services.base import Service, ServiceError
 from tests.services.mariadb import MariaDB
 from tests.services.postgres import PostgreSQL
 from tests.services.process import make_directory, remove_directory
+from tests.services.secured_kafka import SecuredKafka
 from tests.services.tansu import Tansu
 
 DATABASES: dict[str, type[Service] | None] = {"sqlite": None, "postgresql": PostgreSQL, "mariadb": MariaDB}
@@ -159,6 +160,13 @@ def kafka_url(pytestconfig: pytest.Config) -> Iterator[str]:
         return
     with BROKERS[pytestconfig.option.kafka]() as broker:
         yield broker.url
+
+
+@pytest.fixture(scope="session")
+def secured_kafka() -> Iterator[SecuredKafka]:
+    """An Apache Kafka that demands TLS, logins and permissions. For tests marked with `brokers("apache")`."""
+    with SecuredKafka() as kafka:
+        yield kafka
 
 
 @pytest.fixture

@@ -58,7 +58,8 @@ class BatchProducer(Producer):
         if faults:
             outcomes = [faults.get(record.topic) for record in records]
         try:
-            self._send_undecided(records, outcomes, patience)
+            if not all(outcomes):
+                self._send_undecided(records, outcomes, patience)
         except BaseException:  # a signal, say: nothing may be sent behind the caller's back
             self.close()
             raise

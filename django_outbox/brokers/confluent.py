@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 
+from django_outbox.brokers import tls
 from django_outbox.brokers.base import (
     Broker,
     Producer,
@@ -52,6 +53,8 @@ from django_outbox.brokers.confluent_library import TopicPartition as KafkaTopic
 from django_outbox.brokers.confluent_options import checked
 from django_outbox.brokers.confluent_producer import ConfluentBrokerProducer
 from django_outbox.brokers.confluent_subscription import ConfluentSubscription
+from django_outbox.brokers.diagnosis import diagnose
+from django_outbox.brokers.secrets import keep
 from django_outbox.brokers.url import parse_url
 from django_outbox.conf import BrokerSettings
 from django_outbox.exceptions import TopicNotCreated
@@ -75,6 +78,7 @@ class ConfluentBroker(Broker):
     def __init__(self, settings: BrokerSettings) -> None:
         super().__init__(settings)
         self._url = parse_url(settings.url)
+        keep(self._url.username, self._url.password)
         self._given = {
             "URL": checked("URL", self._url.options),
             "OPTIONS": checked("OPTIONS", settings.options),
@@ -259,7 +263,14 @@ class ConfluentBroker(Broker):
         return options
 
     def _faults(self) -> Faults:
-        return Faults(self.location, has_login=self._url.username is not None)
+        return Faults(self.location, has_login=self._url.username is not None, diagnose=self._diagnose)
+
+    def _diagnose(self) -> str | None:
+        if self.interrupted():
+            return None
+        options = self._options()
+        protocol = str(options["security.protocol"]).upper()
+        return diagnose(self._url.hosts, protocol, tls.of_librdkafka(options), self.interrupted)
 
     def _connect(self, kind: Callable[..., Client], options: Mapping[str, Any], faults: Faults) -> Client:
         """Make a client, and see that a broker can be reached. If none can, nothing is left behind."""
@@ -272,6 +283,8 @@ class ConfluentBroker(Broker):
             raise
 
     def _make(self, kind: Callable[..., Made], options: Mapping[str, Any], faults: Faults) -> Made:
+        if "SSL" in str(options["security.protocol"]).upper():
+            tls.of_librdkafka(options).context()  # raises what the library would not explain
         try:
             return kind({**options, "error_cb": faults}, logger=log)
         except (KafkaException, TypeError, ValueError) as error:

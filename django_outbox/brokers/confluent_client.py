@@ -24,6 +24,13 @@ from typing import Any
 from django_outbox.brokers.base import Refused, TopicForbidden, TopicMissing, TopicTrouble
 from django_outbox.brokers.calls import SLICE_SECONDS
 from django_outbox.brokers.confluent_library import AdminClient, KafkaError, KafkaException
+from django_outbox.brokers.refusals import (
+    ILLEGAL_SASL_STATE,
+    SASL_AUTHENTICATION_FAILED,
+    UNSUPPORTED_SASL_MECHANISM,
+    refusal,
+)
+from django_outbox.brokers.secrets import masked
 from django_outbox.brokers.url import BrokerURL
 from django_outbox.exceptions import BrokerUnavailable
 
@@ -97,27 +104,38 @@ NO_ANSWER = frozenset(
     }
 )
 
+_OF_THE_WAY_IN = frozenset({KafkaError._SSL, KafkaError._TRANSPORT})
+_LOGIN_ERRORS = {
+    "Unsupported SASL mechanism": UNSUPPORTED_SASL_MECHANISM,
+    "not valid in current SASL state": ILLEGAL_SASL_STATE,
+}
+
 # A size that no other socket of the process has by chance: it tells those of producers.
 SEND_BUFFER_BYTES = 200_003
 
 # Makes the kernel drop what it has not sent yet when the socket is closed, or the process dies.
 _DROP_UNSENT = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
+_WHERE = re.compile(r"^\w+://\S+/bootstrap: ")
 _HOW_LONG = re.compile(r" \(after \d+ms in state \w+[^)]*\)")
 
 
 class Faults:
     """What a client has told of its trouble; its ``error_cb``."""
 
-    def __init__(self, location: str, *, has_login: bool = False) -> None:
+    def __init__(
+        self, location: str, *, has_login: bool = False, diagnose: Callable[[], str | None] = lambda: None
+    ) -> None:
         """
         Args:
             location: of the broker, for people.
             has_login: whether user and password may be what is wrong.
+            diagnose: says what is wrong with the way in to a broker that listens, if that can be seen.
         """
         self.location = location
         self.refusal: KafkaError | None = None
         self._has_login = has_login
+        self._diagnose = diagnose
         self._last: KafkaError | None = None
         self._down_since: float | None = None
 
@@ -148,14 +166,31 @@ class Faults:
 
     def unreachable(self, error: KafkaError | None = None, *, seconds: float = CONNECT_SECONDS) -> BrokerUnavailable:
         """What to raise when there was no answer for so long, or none but this error."""
-        refusal = self.refusal or (error if error is not None and error.code() in CLIENT_AT_FAULT else None)
-        if refusal is not None:
-            return BrokerUnavailable(f"{self.location} refuses this client: {error_text(refusal)}.")
-        reason = self.reason or (error_text(error) if error is not None else f"no answer within {seconds:g} s")
+        refused = self.refusal or (error if error is not None and error.code() in CLIENT_AT_FAULT else None)
+        if refused is not None:
+            return BrokerUnavailable(refusal(self.location, error_text(refused), protocol_code(refused)))
+        if finding := self._diagnosis(error):
+            return BrokerUnavailable(f"{self.location} {finding}.")
+        nothing = "it ends each connection" if self.is_down else f"no answer within {seconds:g} s"
+        reason = self.reason or (error_text(error) if error is not None else nothing)
         login = ", with its user and password" if self._has_login else ""
         return BrokerUnavailable(
             f'{self.location} cannot be reached ({reason}): is it running, and is OUTBOX["BROKER"]["URL"] right{login}?'
         )
+
+    def _diagnosis(self, error: KafkaError | None) -> str | None:
+        """What is wrong with the way in, if the library has told of errors that this may explain."""
+        told = error if error is not None and error.code() == KafkaError._SSL else self._last
+        may_explain = self.is_down or (told is not None and told.code() in _OF_THE_WAY_IN)
+        return self._diagnose() if may_explain else None
+
+
+def protocol_code(error: KafkaError) -> int:
+    """The error's number in Kafka's protocol; the library has one of its own for a login that failed."""
+    code: int = error.code()
+    if code != KafkaError._AUTHENTICATION:
+        return code
+    return next((number for text, number in _LOGIN_ERRORS.items() if text in error.str()), SASL_AUTHENTICATION_FAILED)
 
 
 def connection_options(url: BrokerURL) -> dict[str, Any]:
@@ -218,8 +253,8 @@ def topic_outcome(error: KafkaError) -> Refused | TopicTrouble | None:
 
 
 def error_text(error: KafkaError) -> str:
-    """What an error says, without the clock that makes it another text each time."""
-    return _HOW_LONG.sub("", error.str()).rstrip(".") or error.name()
+    """What an error says: without secrets, without where the URL points, and without a clock's times."""
+    return masked(_WHERE.sub("", _HOW_LONG.sub("", error.str())).rstrip(".")) or error.name()
 
 
 def drop_unsent() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from django.core.exceptions import ImproperlyConfigured
 
 from django_outbox.brokers.confluent_library import Consumer, KafkaException, Producer
+from django_outbox.brokers.secrets import Secret, keep
 
 _GUARANTEE = "the delivery guarantees rest on the value that the outbox gives it"
 _OWN = "the outbox brings its own"
@@ -84,6 +85,7 @@ _NAMES_IN_URL = {
 _SWITCHES_IN_URL = {
     "ssl_check_hostname": {"https": ("true", "yes", "on", "1"), "none": ("false", "no", "off", "0")},
 }
+_SECRET = (".password", ".username", ".secret", ".key.pem")
 
 
 def checked(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,7 +106,15 @@ def checked(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
         if its_name in _REFUSED[key]:
             raise _wrong(f"must not set {name!r}: {_REFUSED[key][its_name]}", key)
         _try(key, name, its_name, value)
-    return dict(named.values())
+    return {its_name: _hidden(its_name, value) for its_name, value in named.values()}
+
+
+def _hidden(its_name: str, value: Any) -> Any:
+    """The value, so that a repr does not show it if it is a secret."""
+    if not isinstance(value, str) or not its_name.endswith(_SECRET):
+        return value
+    keep(value)
+    return Secret(value)
 
 
 def library_name(name: str) -> str:

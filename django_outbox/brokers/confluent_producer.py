@@ -159,7 +159,7 @@ class ConfluentBrokerProducer(BatchProducer):
         if self._closed:
             return
         before = None
-        while left := self._client.flush(SLICE_SECONDS):
+        while left := self._flush():
             if before is None:
                 drop_unsent()  # should this process be killed while the broker hangs
             elif left < before:
@@ -170,6 +170,17 @@ class ConfluentBrokerProducer(BatchProducer):
             before = left
         self._trouble.heard()
 
+    def _flush(self, seconds: float = SLICE_SECONDS) -> int:
+        """Let answers come in for a moment; returns how many are missing.
+
+        The library raises here what it has told ``error_cb`` before: that it will not go on.
+        """
+        try:
+            return self._client.flush(seconds)
+        except KafkaException as error:
+            self._trouble(error.args[0])
+            return len(self._client)
+
     def _keeps_waiting(self, patience: Patience, left: int) -> bool:
         return not (patience.is_over(left) or self._trouble.refusal or self._trouble.is_down)
 
@@ -178,7 +189,7 @@ class ConfluentBrokerProducer(BatchProducer):
         self._usable = False
         drop_unsent()
         self._client.purge(in_queue=True, in_flight=True, blocking=False)
-        self._client.flush(CLOSE_SECONDS)  # reports what was purged
+        self._flush(CLOSE_SECONDS)  # reports what was purged
         self.close()
 
     def _send_alone(self, batch: _Batch) -> None:

@@ -10,10 +10,12 @@ from dataclasses import replace
 from django_outbox.brokers.base import Progress, ReceivedRecord, Subscription, TopicPartition
 from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, Call, Patience, close_in_time
 from django_outbox.brokers.confluent_client import (
+    CLIENT_AT_FAULT,
     CONNECT_SECONDS,
     TOPIC_IS_MISSING,
     Faults,
     error_text,
+    protocol_code,
 )
 from django_outbox.brokers.confluent_library import (
     Consumer,
@@ -22,6 +24,7 @@ from django_outbox.brokers.confluent_library import (
     Message,
 )
 from django_outbox.brokers.confluent_library import TopicPartition as KafkaTopicPartition
+from django_outbox.brokers.refusals import refusal
 from django_outbox.exceptions import BrokerUnavailable
 
 # After so long without a record a subscription asks whether the broker is still there.
@@ -222,6 +225,8 @@ class ConfluentSubscription(Subscription):
 
     def _unavailable(self, error: Exception) -> BrokerUnavailable:
         told = error.args[0] if isinstance(error, KafkaException) and error.args else None
+        if isinstance(told, KafkaError) and told.code() in CLIENT_AT_FAULT | {KafkaError.TOPIC_AUTHORIZATION_FAILED}:
+            return BrokerUnavailable(refusal(self._faults.location, error_text(told), protocol_code(told)))
         reason = error_text(told) if isinstance(told, KafkaError) else str(error)
         return BrokerUnavailable(f"{self._faults.location} does not answer ({self._faults.reason or reason}).")
 

@@ -14,6 +14,7 @@ from kafka import errors as kafka_errors
 from kafka.admin import OffsetSpec
 from kafka.structs import OffsetAndMetadata
 
+from django_outbox.brokers import tls
 from django_outbox.brokers.base import (
     Broker,
     Producer,
@@ -25,6 +26,7 @@ from django_outbox.brokers.base import (
 )
 from django_outbox.brokers.batch import TopicFaults
 from django_outbox.brokers.calls import Call
+from django_outbox.brokers.diagnosis import diagnose
 from django_outbox.brokers.kafka_client import (
     CLIENT_AT_FAULT,
     CONNECT_SECONDS,
@@ -32,12 +34,16 @@ from django_outbox.brokers.kafka_client import (
     NetClient,
     connect,
     connection_options,
+    error_code,
     error_text,
+    tells_of_the_way_in,
     topic_outcome,
 )
 from django_outbox.brokers.kafka_options import checked
 from django_outbox.brokers.kafka_producer import KafkaBrokerProducer, end_client
 from django_outbox.brokers.kafka_subscription import KafkaSubscription
+from django_outbox.brokers.refusals import refusal
+from django_outbox.brokers.secrets import keep
 from django_outbox.brokers.url import parse_url
 from django_outbox.conf import BrokerSettings
 from django_outbox.exceptions import BrokerUnavailable, TopicNotCreated
@@ -57,6 +63,7 @@ class KafkaBroker(Broker):
     def __init__(self, settings: BrokerSettings) -> None:
         super().__init__(settings)
         self._url = parse_url(settings.url)
+        keep(self._url.username)
         self._given = {
             "URL": checked("URL", self._url.options),
             "OPTIONS": checked("OPTIONS", settings.options),
@@ -191,6 +198,8 @@ class KafkaBroker(Broker):
     def _options(self, client: Any) -> dict[str, Any]:
         """What URL and settings say, as far as it concerns this client."""
         given = {name: self._given[key][name] for name, key in self._places(client).items()}
+        if given.get("ssl_password", "") is None:
+            del given["ssl_password"]
         return connection_options(self._url) | given
 
     def _places(self, client: Any) -> dict[str, str]:
@@ -202,6 +211,8 @@ class KafkaBroker(Broker):
     def _connect(
         self, client: type[Client], options: Mapping[str, Any], make_net: Callable[..., NetClient] = NetClient
     ) -> Client:
+        if "SSL" in options["security_protocol"]:
+            tls.of_kafka_python(options).context()  # raises what the client would try again and again
         try:
             return connect(client, options, make_net)
         except (kafka_errors.KafkaConfigurationError, RuntimeError) as error:
@@ -255,13 +266,23 @@ class KafkaBroker(Broker):
         try:
             yield
         except CLIENT_AT_FAULT as error:
-            raise BrokerUnavailable(f"{self.location} refuses this client: {error_text(error)}.") from error
+            raise BrokerUnavailable(refusal(self.location, error_text(error), error_code(error))) from error
         except (kafka_errors.KafkaError, OSError, RuntimeError) as error:
+            if finding := self._diagnosis(error):
+                raise BrokerUnavailable(f"{self.location} {finding}.") from error
             login = ", with its user and password" if self._url.username else ""
             raise BrokerUnavailable(
                 f"{self.location} cannot be reached ({error_text(error)}): is it running, and is "
                 f'OUTBOX["BROKER"]["URL"] right{login}?'
             ) from error
+
+    def _diagnosis(self, error: BaseException) -> str | None:
+        """What is wrong with the way in, if the error is of a kind that this may explain."""
+        if self.interrupted() or not tells_of_the_way_in(error):
+            return None
+        options = self._options(KafkaAdminClient)
+        protocol = options["security_protocol"]
+        return diagnose(self._url.hosts, protocol, tls.of_kafka_python(options), self.interrupted)
 
 
 def _known(committed: OffsetAndMetadata | None) -> int | None:

@@ -13,6 +13,7 @@ import struct
 import traceback
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from kafka import errors as kafka_errors
@@ -24,6 +25,7 @@ from kafka.net.transport import KafkaTCPTransport
 
 from django_outbox.brokers.base import Refused, TopicForbidden, TopicMissing, TopicTrouble
 from django_outbox.brokers.kafka_secrets import secret
+from django_outbox.brokers.secrets import masked
 from django_outbox.brokers.url import BrokerURL
 
 CONNECT_SECONDS = 5.0
@@ -69,6 +71,9 @@ CLIENT_AT_FAULT = (
     kafka_errors.UnsupportedVersionError,
 )
 
+# In the names of TLS's errors of both sides; the client raises others in their place, with their text.
+_ABOUT_TRUST = "CERTIFICATE"
+
 
 class _Connections(KafkaConnectionManager):  # type: ignore[misc]
     """The client's connections, with a note of why they fail."""
@@ -76,12 +81,16 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
     def __init__(self, net: NetworkSelector, **configs: Any) -> None:
         super().__init__(net, **configs)
         self.last_error: BaseException | None = None
+        self.is_connecting = True  # until a broker has let this client in for the first time
+        self._turned_away: set[Any] = set()
 
     def get_connection(self, node_id: Any, timeout_ms: float | None = None, **options: Any) -> KafkaConnection:
+        if self.is_connecting and self.last_error is not None and self._all_turn_away():
+            raise self.last_error  # to try again would change nothing
         is_new = node_id not in self._conns
         connection = super().get_connection(node_id, timeout_ms=timeout_ms, **options)
         if is_new:
-            connection.close_future.add_errback(self._note)
+            connection.close_future.add_errback(partial(self._note, node_id))
             self._limit(connection, (timeout_ms or self.socket_connection_setup_timeout_ms(node_id)) / 1000)
         return connection
 
@@ -94,15 +103,42 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
 
         self._net.call_later(seconds, give_up)
 
-    def _note(self, error: BaseException) -> None:
+    async def _build_transport(self, node: Any, timeout_at: float | None = None) -> KafkaTCPTransport:
+        """A transport that gives out what it has received before it says that the connection is closed.
+
+        The client would throw it away, and with it why the broker closed it, such as a wrong password.
+        """
+        transport = await super()._build_transport(node, timeout_at=timeout_at)
+        receive = transport._sock_recv
+
+        def received_first() -> tuple[bytes, BaseException | None]:
+            data, error = receive()
+            return data, None if data else error
+
+        transport._sock_recv = received_first
+        return transport
+
+    def _all_turn_away(self) -> bool:
+        return all(broker.node_id in self._turned_away for broker in self.cluster.bootstrap_brokers())
+
+    def _note(self, node_id: Any, error: BaseException) -> None:
         _close_sockets(error)
+        if isinstance(error, CLIENT_AT_FAULT) or _ABOUT_TRUST in str(error):
+            self._turned_away.add(node_id)
         # The first that says something: the deadline often cuts the last try short.
         if self.last_error is None or (_is_vague(self.last_error) and not _is_vague(error)):
             self.last_error = error
 
 
+def tells_of_the_way_in(error: BaseException) -> bool:
+    """True for the errors of a broker that listens, and then ends the connection or breaks with the protocol."""
+    if isinstance(error, (ConnectionRefusedError, TimeoutError, *VAGUE)) or "timed out" in str(error):
+        return False
+    return isinstance(error, kafka_errors.KafkaConnectionError | kafka_errors.KafkaProtocolError | OSError)
+
+
 def _is_vague(error: BaseException) -> bool:
-    return isinstance(error, VAGUE) or "timed out" in str(error)
+    return isinstance(error, VAGUE) or any(text in str(error) for text in ("timed out", "socket disconnected"))
 
 
 def _close_sockets(error: BaseException | None) -> None:
@@ -170,6 +206,8 @@ def connection_options(url: BrokerURL) -> dict[str, Any]:
             sasl_plain_username=url.username,
             sasl_plain_password=secret(url.password),
         )
+    if "SSL" in url.protocol:
+        options["ssl_password"] = ""  # or OpenSSL would ask for one on the terminal
     return options
 
 
@@ -189,7 +227,10 @@ def connect(
         return made[-1]
 
     try:
-        return client_class(**{**options, "kafka_client": kafka_client})
+        client = client_class(**{**options, "kafka_client": kafka_client})
+        for net in made:
+            net.connections.is_connecting = False
+        return client
     except BaseException as error:
         for net in made:
             with suppress(Exception):
@@ -213,9 +254,17 @@ def topic_outcome(error: kafka_errors.KafkaError) -> Refused | TopicTrouble | No
     return TopicTrouble(error_text(error)) if isinstance(error, TOPIC_AT_FAULT) else None
 
 
+def error_code(error: BaseException) -> int | None:
+    """The error's number in Kafka's protocol, if it has one."""
+    code = getattr(error, "errno", None)
+    return code if isinstance(error, kafka_errors.BrokerResponseError) and isinstance(code, int) else None
+
+
 def error_text(error: BaseException) -> str:
-    """What an error says; of an error of the broker that says nothing, what it means."""
+    """What an error says, without secrets; of an error of the broker that says nothing, what it means."""
     description = getattr(error, "description", None)
     if description and error.args in ((), (None,)):
         return f"{type(error).__name__}: {description.rstrip('.')}"
-    return str(error) or type(error).__name__
+    if isinstance(error, kafka_errors.SaslAuthenticationFailedError):  # which is said twice, and numbered
+        return masked(str(error.args[0]))
+    return masked(str(error)) or type(error).__name__

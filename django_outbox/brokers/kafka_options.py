@@ -13,6 +13,7 @@ from environ import Env
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
 from django_outbox.brokers.kafka_secrets import secret
+from django_outbox.brokers.secrets import Secret, keep
 
 _GUARANTEE = "the delivery guarantees rest on the value that the outbox gives it"
 _FIXED = {
@@ -66,6 +67,9 @@ def _value(key: str, name: str, value: Any) -> Any:
     takes = _TAKES.get(kind)
     if takes and (not isinstance(value, kind) or (kind is not bool and isinstance(value, bool))):
         raise ImproperlyConfigured(f'OUTBOX["BROKER"]["{key}"]: the option {name!r} takes {takes}.')
+    if "username" in name:
+        keep(value)
+        return Secret(value)
     return secret(value) if "password" in name else value
 
 

@@ -5,16 +5,9 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from django_outbox.brokers.secrets import Secret, keep
+
 _REQUEST_LOGGERS = ("kafka.net.connection", "kafka.protocol.parser")
-
-
-class Secret(str):
-    """Text that a repr does not show."""
-
-    __slots__ = ()
-
-    def __repr__(self) -> str:
-        return "'***'"
 
 
 class _NoPasswords(logging.Filter):
@@ -38,6 +31,7 @@ _no_passwords = _NoPasswords()
 
 def secret(text: str) -> Secret:
     """The same text, hidden from now on wherever the client would log it."""
+    keep(text)
     if text:
         _no_passwords.passwords.add(text.encode())
         for name in _REQUEST_LOGGERS:

@@ -17,7 +17,8 @@ from kafka.structs import TopicPartition as KafkaTopicPartition
 
 from django_outbox.brokers.base import Progress, ReceivedRecord, Subscription, TopicPartition
 from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, Call, Patience
-from django_outbox.brokers.kafka_client import CONNECT_SECONDS, error_text
+from django_outbox.brokers.kafka_client import CLIENT_AT_FAULT, CONNECT_SECONDS, error_code, error_text
+from django_outbox.brokers.refusals import refusal
 from django_outbox.exceptions import BrokerUnavailable
 
 # After so long without a record a subscription asks whether the broker is still there.
@@ -153,6 +154,8 @@ class KafkaSubscription(Subscription):
         self._heard_at = time.monotonic()
 
     def _unavailable(self, error: BaseException) -> BrokerUnavailable:
+        if isinstance(error, CLIENT_AT_FAULT):
+            return BrokerUnavailable(refusal(self._location, error_text(error), error_code(error)))
         return BrokerUnavailable(f"{self._location} does not answer ({error_text(error)}).")
 
 

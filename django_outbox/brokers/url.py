@@ -27,14 +27,14 @@ class BrokerURL:
     Attributes:
         hosts: ``host:port`` of the servers to ask first.
         protocol: Kafka's ``security.protocol``.
-        username: percent-decoded, None if not given.
+        username: percent-decoded, None if not given; never shown.
         password: percent-decoded, None if not given; never shown.
         options: the query, as text: what each means depends on the client that takes it.
     """
 
     hosts: tuple[str, ...]
     protocol: str
-    username: str | None = None
+    username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     options: dict[str, str] = field(default_factory=dict, repr=False)
 

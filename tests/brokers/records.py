@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import pytest
@@ -57,14 +57,17 @@ def leader_of(broker: Broker, topic: str) -> int | None:
     return None if partition["leader_id"] < 0 else int(partition["leader_id"])
 
 
-def allow(broker: Broker, principal: str, operations: dict[str, list[str]]) -> None:
-    """Let somebody do something with topics."""
-    acls = [
-        ACL(
-            principal, "*", ACLOperation[operation], ACLPermissionType.ALLOW, ResourcePattern(ResourceType.TOPIC, topic)
-        )
+def allow(broker: Broker, principal: str, operations: Mapping[str, Sequence[str]], groups: Sequence[str] = ()) -> None:
+    """Let somebody do something with topics, and be a member of groups."""
+    wanted = [
+        (ResourcePattern(ResourceType.TOPIC, topic), operation)
         for topic, of_topic in operations.items()
         for operation in of_topic
+    ]
+    wanted += [(ResourcePattern(ResourceType.GROUP, group), "READ") for group in groups]
+    acls = [
+        ACL(principal, "*", ACLOperation[operation], ACLPermissionType.ALLOW, resource)
+        for resource, operation in wanted
     ]
     with KafkaAdminClient(bootstrap_servers=broker.location.removeprefix("kafka://")) as admin:
         admin.create_acls(acls)

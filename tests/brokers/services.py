@@ -7,7 +7,6 @@ from pathlib import Path
 from tests.brokers.proxy import Proxy
 from tests.services.apache_kafka import ApacheKafka
 from tests.services.base import Service
-from tests.services.process import free_port
 from tests.services.tansu import Tansu
 
 USER, PASSWORD = "alice", "open-sesame-42"
@@ -47,46 +46,6 @@ class ApacheKafkaBehindProxy(ApacheKafka):
             "--override",
             f"advertised.listeners=PLAINTEXT://127.0.0.1:{self._proxy.port},"
             f"CONTROLLER://127.0.0.1:{self._controller_port}",
-        ]
-
-
-class ApacheKafkaWithLogin(ApacheKafka):
-    """Has a second port for clients that log in as `USER` with `PASSWORD`."""
-
-    def prepare(self) -> None:
-        super().prepare()
-        self.login_port = free_port()
-
-    def command(self) -> list[str | Path]:
-        listeners = (
-            f"PLAINTEXT://127.0.0.1:{self.port},SASL_PLAINTEXT://127.0.0.1:{self.login_port},"
-            f"CONTROLLER://127.0.0.1:{self._controller_port}"
-        )
-        properties = {
-            "listeners": listeners,
-            "advertised.listeners": listeners,
-            "listener.security.protocol.map": (
-                "PLAINTEXT:PLAINTEXT,SASL_PLAINTEXT:SASL_PLAINTEXT,CONTROLLER:PLAINTEXT"
-            ),
-            "sasl.enabled.mechanisms": "PLAIN",
-            "listener.name.sasl_plaintext.plain.sasl.jaas.config": (
-                f'org.apache.kafka.common.security.plain.PlainLoginModule required user_{USER}="{PASSWORD}";'
-            ),
-        }
-        overrides = [word for name, value in properties.items() for word in ("--override", f"{name}={value}")]
-        return [*super().command(), *overrides]
-
-
-class ApacheKafkaWithPermissions(ApacheKafkaWithLogin):
-    """Lets who logs in do only what it is told to; who does not may do all."""
-
-    def command(self) -> list[str | Path]:
-        return [
-            *super().command(),
-            "--override",
-            "authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer",
-            "--override",
-            "super.users=User:ANONYMOUS",
         ]
 
 

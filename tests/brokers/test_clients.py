@@ -40,11 +40,12 @@ from tests.brokers.records import (
     seconds_until,
     send,
 )
-from tests.brokers.services import PASSWORD, USER, ApacheKafkaWithPermissions, SecondApacheKafka
+from tests.brokers.services import SecondApacheKafka
 from tests.helpers import wait_until
 from tests.services.apache_kafka import ApacheKafka
 from tests.services.base import Service
 from tests.services.process import free_port
+from tests.services.secured_kafka import PLAIN, SecuredKafka
 
 # Connecting
 
@@ -121,21 +122,14 @@ def test_a_record_that_the_broker_finds_invalid_is_refused_alone(backend: Backen
     producer.close()
 
 
-@pytest.fixture(scope="module")
-def service_with_permissions() -> Iterator[ApacheKafkaWithPermissions]:
-    with ApacheKafkaWithPermissions() as service:
-        yield service
-
-
 @pytest.mark.brokers("apache")
 def test_a_topic_that_this_client_may_not_write_to_is_trouble_for_its_own_records_only(
-    backend: Backend, service_with_permissions: ApacheKafkaWithPermissions, topic: str
+    backend: Backend, secured_kafka: SecuredKafka, topic: str
 ) -> None:
-    operator = backend.make(service_with_permissions.url)
+    operator = backend.make(secured_kafka.url)
     allowed, read_only, hidden = (make_topic(operator, f"{topic}-{name}", 1) for name in ("yes", "read", "no"))
-    allow(operator, f"User:{USER}", {allowed: ["DESCRIBE", "WRITE"], read_only: ["DESCRIBE", "READ"]})
-    url = f"kafka+sasl://{USER}:{PASSWORD}@127.0.0.1:{service_with_permissions.login_port}"
-    broker = backend.make(url)
+    allow(operator, f"User:{PLAIN.user}", {allowed: ["DESCRIBE", "WRITE"], read_only: ["DESCRIBE", "READ"]})
+    broker = backend.make(f"kafka+sasl://{PLAIN.userinfo}{secured_kafka.address('LOGIN')}")
     for topics in ([hidden, allowed], [read_only, allowed, read_only], [read_only], [hidden], [allowed]):
         producer = broker.producer(SECONDS)
         outcomes = producer.send([Record(name, b"k", b"v") for name in topics], SECONDS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -18,8 +18,8 @@ from django_outbox.checks import check_settings
 from django_outbox.conf import BrokerSettings
 from django_outbox.exceptions import BrokerUnavailable, MissingDependency
 from tests.brokers.backends import confluent_broker, connecting
-from tests.brokers.records import SECONDS, make_topic, numbered, read, seconds_until, send
-from tests.brokers.services import PASSWORD, USER, ApacheKafkaWithLogin
+from tests.brokers.records import SECONDS
+from tests.brokers.services import PASSWORD, USER
 from tests.overrides import outbox_settings
 from tests.services.process import free_port
 
@@ -301,46 +301,6 @@ def test_a_password_is_not_shown_when_a_server_asks_for_none(
     assert USER not in str(raised.value)
     assert everything_logged.text
     assert PASSWORD not in everything_logged.text
-
-
-@pytest.fixture(scope="module")
-def service_with_login() -> Iterator[ApacheKafkaWithLogin]:
-    with ApacheKafkaWithLogin() as service:
-        yield service
-
-
-@pytest.mark.brokers("apache")
-def test_the_right_password_opens_and_is_not_shown(
-    service_with_login: ApacheKafkaWithLogin, topic: str, everything_logged: pytest.LogCaptureFixture
-) -> None:
-    url = f"kafka+sasl://{USER}:{PASSWORD}@127.0.0.1:{service_with_login.login_port}"
-    broker = confluent_broker(url, options={"debug": "all"})
-    make_topic(broker, topic, partitions=1)
-    producer = broker.producer(SECONDS)
-    send(producer, *numbered(topic, 3))
-    producer.close()
-    member = broker.subscribe([topic], topic)
-    assert [record.value for record in read(member, 3)] == [b"0", b"1", b"2"]
-    member.close()
-    assert everything_logged.text
-    assert PASSWORD not in everything_logged.text
-
-
-@pytest.mark.brokers("apache")
-@connecting
-def test_a_wrong_password_is_reported_at_once_and_not_shown(
-    service_with_login: ApacheKafkaWithLogin,
-    everything_logged: pytest.LogCaptureFixture,
-    connect: Callable[[Broker], object],
-) -> None:
-    location = f"127.0.0.1:{service_with_login.login_port}"
-    broker = confluent_broker(f"kafka+sasl://{USER}:not-{PASSWORD}@{location}", options={"debug": "all"})
-    seconds, text = seconds_until(BrokerUnavailable, lambda: connect(broker))
-    assert seconds < 3
-    assert text.startswith(f"kafka+sasl://{location} refuses this client: ")
-    assert "Authentication failed" in text
-    assert USER not in text
-    assert PASSWORD not in text + everything_logged.text
 
 
 def test_the_library_logs_to_a_logger_of_its_name(everything_logged: pytest.LogCaptureFixture) -> None:

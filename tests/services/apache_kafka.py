@@ -120,7 +120,14 @@ class ApacheKafka(Service):
             "group.min.session.timeout.ms": 1000,
         }
         self._properties.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
-        arguments = ["format", "--standalone", f"--cluster-id={cluster}", "-c", self._properties, *self._format_options()]
+        arguments = [
+            "format",
+            "--standalone",
+            f"--cluster-id={cluster}",
+            "-c",
+            self._properties,
+            *self._format_options(),
+        ]
         self.run(self._java("kafka.tools.StorageTool", *arguments), cwd=self.directory)
 
     def _format_options(self) -> list[str]:

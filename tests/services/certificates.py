@@ -61,9 +61,7 @@ class Certificates:
     def _write(self, name: str, authority: trustme.CA, issued: trustme.LeafCert) -> Keyring:
         key = serialization.load_pem_private_key(issued.private_key_pem.bytes(), password=None)
         plain = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, serialization.NoEncryption())
-        locked = key.private_bytes(
-            Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(KEY_PASSWORD.encode())
-        )
+        locked = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(KEY_PASSWORD.encode()))
         chain = b"".join(blob.bytes() for blob in issued.cert_chain_pems) + authority.cert_pem.bytes()
         return Keyring(
             authority=self._file(f"{name}-authority.pem", authority.cert_pem.bytes()),

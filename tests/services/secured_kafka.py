@@ -26,7 +26,9 @@ class Login:
 # Who may come in by which mechanism. In a URL most of these characters must be percent-encoded.
 PLAIN = Login("plain-alice", "open:sesame@42/%?#ü")
 SCRAM = Login("scram-bob", "swordfish:77@%")
-SECRETS = [secret for login in (PLAIN, SCRAM) for secret in (login.user, login.password, quote(login.password, safe=""))]
+SECRETS = [
+    secret for login in (PLAIN, SCRAM) for secret in (login.user, login.password, quote(login.password, safe=""))
+]
 
 
 @dataclass(frozen=True, slots=True)

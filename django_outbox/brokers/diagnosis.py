@@ -1,0 +1,195 @@
+"""Finding out why a broker that listens cannot be used: client libraries say little of it, or something else each time.
+
+Asked only after a library has failed. Whoever asks opens connections of its own, on which nothing secret is sent: a
+TLS handshake, and the question of Kafka's protocol that needs no login.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from django_outbox.brokers.calls import Call
+from django_outbox.brokers.tls import TLS
+
+STEP_SECONDS = 1.0
+SECONDS = 3.0
+
+_URL = 'OUTBOX["BROKER"]["URL"]'
+
+NO_TLS = f"does not speak TLS at this port: begin {_URL} with kafka:// or kafka+sasl://, or name its port for TLS"
+NEEDS_TLS = f"speaks TLS at this port: begin {_URL} with kafka+ssl:// or kafka+sasl+ssl://"
+NEEDS_LOGIN = f"demands a login at this port: begin {_URL} with kafka+sasl:// or, with TLS, kafka+sasl+ssl://"
+EXPIRED = "shows a certificate that is not valid now: have it renewed, or set this machine's clock"
+UNKNOWN_AUTHORITY = (
+    "shows a certificate that no authority trusted here has signed: name the file with its authority's certificate "
+    f"in {_URL}, as in ?ssl_cafile=/etc/ssl/kafka-ca.pem"
+)
+WRONG_NAME = (
+    f"shows a certificate that is not for this host: name the host in {_URL} as the certificate does, or have one "
+    "made for this name"
+)
+BAD_CERTIFICATE = "shows a certificate that cannot be trusted"
+NEEDS_CERTIFICATE = (
+    f"demands a certificate of its clients: name one and its key in {_URL}, as in "
+    "?ssl_certfile=/etc/ssl/shop.pem&ssl_keyfile=/etc/ssl/shop.key"
+)
+REFUSES_CERTIFICATE = (
+    "does not accept this client's certificate: have one made by an authority that the broker trusts, and see "
+    "that it has not expired"
+)
+
+# Source: OpenSSL's X509_V_ERR_ numbers, as in x509_vfy.h.
+_NOT_VALID_NOW = {9, 10}
+_AUTHORITY_UNKNOWN = {2, 18, 19, 20, 21, 24, 27}
+_ANOTHER_NAME = {62, 64}
+
+_API_VERSIONS = 18
+_QUESTION = struct.pack(">hhih", _API_VERSIONS, 0, 1, -1)  # version 0, number 1, from a client without a name
+
+
+def diagnose(hosts: Iterable[str], protocol: str, tls: TLS, interrupted: Callable[[], bool]) -> str | None:
+    """What is wrong with the way in, and what to do about it; None if that cannot be seen in a few seconds.
+
+    Args:
+        hosts: ``host:port`` of the servers.
+        protocol: Kafka's ``security.protocol``.
+        tls: what the client uses for it.
+        interrupted: whether to give up.
+
+    Returns:
+        A sentence without its subject, which is the broker, and without its end.
+    """
+    try:
+        return Call(lambda: _look_at(hosts, protocol, tls)).result(SECONDS, interrupted)
+    except TimeoutError:
+        return None
+
+
+def _look_at(hosts: Iterable[str], protocol: str, tls: TLS) -> str | None:
+    for host in hosts:
+        name, _, port = host.rpartition(":")
+        try:
+            finding = _Door(name.strip("[]"), int(port), tls).look("SSL" in protocol, "SASL" in protocol)
+        except OSError:  # nobody is there, which the library has told
+            continue
+        if finding is not None:
+            return finding
+    return None
+
+
+class _Door:
+    """One port of a broker."""
+
+    def __init__(self, host: str, port: int, tls: TLS) -> None:
+        self._host = host
+        self._port = port
+        self._tls = tls
+
+    def look(self, with_tls: bool, with_login: bool) -> str | None:
+        """What is wrong with coming in so.
+
+        Raises:
+            OSError: nobody is there.
+        """
+        if with_tls:
+            return self._look_with_tls(with_login)
+        with self._connected() as connection:
+            answered = _answers(connection)
+            if answered:
+                return None if with_login or _answers(connection) else NEEDS_LOGIN
+        return NEEDS_TLS if self._speaks_tls() else None
+
+    def _look_with_tls(self, with_login: bool) -> str | None:
+        with self._connected() as connection:
+            try:
+                context = self._tls.context() if self._tls.complete else _trusting()
+                secured = context.wrap_socket(connection, server_hostname=self._host)
+            except ssl.SSLCertVerificationError as error:
+                return _about(error)
+            except (ssl.SSLError, ConnectionError) as error:
+                return self._about_alert(error) or (NO_TLS if self._answers_without_tls() else None)
+        with secured:
+            try:
+                answered = _answers(secured)
+                # A broker that takes logins answers the question once, as nothing else comes before a login.
+                return NEEDS_LOGIN if answered and not with_login and not _answers(secured) else None
+            except ssl.SSLError as error:
+                return self._about_alert(error)
+
+    def _about_alert(self, error: Exception) -> str | None:
+        """What the broker has against this client's certificate; with TLS 1.3 it says so after the handshake."""
+        reason = str(getattr(error, "reason", None) or "").upper()
+        if "ALERT" not in reason or not ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason) or not self._tls.complete:
+            return None
+        return REFUSES_CERTIFICATE if self._tls.certfile else NEEDS_CERTIFICATE
+
+    def _answers_without_tls(self) -> bool:
+        try:
+            with self._connected() as connection:
+                return _answers(connection)
+        except OSError:
+            return False
+
+    def _speaks_tls(self) -> bool:
+        """True if there is TLS, whatever certificate comes with it; nothing is sent through it."""
+        try:
+            with self._connected() as connection, _trusting().wrap_socket(connection, server_hostname=self._host):
+                return True
+        except ssl.SSLError as error:
+            return "ALERT" in str(error.reason or "").upper()
+        except OSError:
+            return False
+
+    @contextmanager
+    def _connected(self) -> Iterator[socket.socket]:
+        with socket.create_connection((self._host, self._port), timeout=STEP_SECONDS) as connection:
+            yield connection
+
+
+def _trusting() -> ssl.SSLContext:
+    """A context that takes any certificate: for connections on which nothing secret is sent."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def _answers(connection: socket.socket) -> bool:
+    """Whether a broker answers the question which requests it knows.
+
+    Raises:
+        SSLError: it says what it has against this client.
+    """
+    try:
+        connection.sendall(struct.pack(">i", len(_QUESTION)) + _QUESTION)
+        head = _read(connection, 8)
+        if len(head) < 8:
+            return False
+        size, number = struct.unpack(">ii", head)
+        return number == 1 and 4 < size < 2**20 and len(_read(connection, size - 4)) == size - 4
+    except ssl.SSLEOFError:
+        return False
+    except ssl.SSLError:
+        raise
+    except OSError:  # it closed the connection, or says nothing
+        return False
+
+
+def _read(connection: socket.socket, size: int) -> bytes:
+    data = b""
+    while len(data) < size and (more := connection.recv(size - len(data))):
+        data += more
+    return data
+
+
+def _about(error: ssl.SSLCertVerificationError) -> str:
+    code = error.verify_code
+    if code in _NOT_VALID_NOW:
+        return EXPIRED
+    if code in _AUTHORITY_UNKNOWN:
+        return UNKNOWN_AUTHORITY
+    return WRONG_NAME if code in _ANOTHER_NAME else f"{BAD_CERTIFICATE} ({error.verify_message})"

@@ -1,0 +1,148 @@
+"""The files of TLS that a project names: read before any client does, so that what is wrong with them is told plainly."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+
+@dataclass(frozen=True, slots=True)
+class TLS:
+    """What a client uses for TLS, as far as it lies in files.
+
+    Attributes:
+        cafile: certificates of authorities, or a directory of them; None: those of the system.
+        certfile: the client's own certificate.
+        keyfile: its key; None: in ``certfile``.
+        password: of the key; never shown.
+        checks_name: whether the broker's certificate has to be for its host.
+        checks: whether it is checked at all.
+        complete: False if the project names more than this, such as a key store or a context of its own; then
+            nobody can say from here whom the client trusts and which certificate it shows.
+        names: what the project calls these, for messages.
+    """
+
+    cafile: str | None = None
+    certfile: str | None = None
+    keyfile: str | None = None
+    password: str | None = field(default=None, repr=False)
+    checks_name: bool = True
+    checks: bool = True
+    complete: bool = True
+    names: Mapping[str, str] = field(
+        default_factory=lambda: {name: f"ssl_{name}" for name in ("cafile", "certfile", "keyfile", "password")}
+    )
+
+    def context(self) -> ssl.SSLContext:
+        """A context with all of it.
+
+        Raises:
+            ImproperlyConfigured: naming the option at fault and what to do, never the password.
+        """
+        context = ssl.create_default_context()
+        context.check_hostname = self.checks_name and self.checks
+        if not self.checks:
+            context.verify_mode = ssl.CERT_NONE
+        self._load_authorities(context)
+        self._load_certificate(context)
+        return context
+
+    def _load_authorities(self, context: ssl.SSLContext) -> None:
+        if not self.cafile:
+            return
+        if Path(self.cafile).is_dir():
+            context.load_verify_locations(capath=self.cafile)
+            return
+        self._require("cafile")
+        try:
+            context.load_verify_locations(self.cafile)
+        except ssl.SSLError:
+            raise _wrong(
+                f"the file that {self.names['cafile']} names holds no certificate in the PEM format, which it must"
+            ) from None
+
+    def _load_certificate(self, context: ssl.SSLContext) -> None:
+        if not self.certfile:
+            return
+        self._require("certfile")
+        if self.keyfile:
+            self._require("keyfile")
+        try:
+            # Without a password OpenSSL would ask for one on the terminal.
+            context.load_cert_chain(self.certfile, self.keyfile, password=self.password or "")
+        except (ssl.SSLError, OSError, ValueError) as error:
+            raise _wrong(self._why_not(error)) from None
+
+    def _why_not(self, error: Exception) -> str:
+        """Why certificate and key cannot be used."""
+        certfile, keyfile, password = (self.names[name] for name in ("certfile", "keyfile", "password"))
+        if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
+            return f"the key in {keyfile} does not belong to the certificate in {certfile}"
+        key = Path(self.keyfile or self.certfile or "").read_bytes()
+        if b"PRIVATE KEY" not in key:
+            return f"there is no key in the PEM format where {keyfile} (or, without it, {certfile}) says"
+        if b"ENCRYPTED" in key:
+            wrong = "is wrong" if self.password else "is missing"
+            return f"the key in {keyfile} is encrypted, and its password, {password}, {wrong}"
+        return f"{certfile} and {keyfile} must name a certificate and its key in the PEM format"
+
+    def _require(self, name: str) -> None:
+        """Raise if a file cannot be read: the libraries would not say which one."""
+        path = Path(str(getattr(self, name)))
+        try:
+            path.open("rb").close()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or "no path"
+            raise _wrong(f"the file that {self.names[name]} names cannot be read ({reason}): {str(path)!r}") from None
+
+
+def of_kafka_python(options: Mapping[str, Any]) -> TLS:
+    """What options of kafka-python say."""
+    return TLS(
+        cafile=options.get("ssl_cafile"),
+        certfile=options.get("ssl_certfile"),
+        keyfile=options.get("ssl_keyfile"),
+        password=options.get("ssl_password"),
+        checks_name=options.get("ssl_check_hostname", True),
+        complete=options.get("ssl_context") is None,
+    )
+
+
+_LIBRDKAFKAS_NAMES = {
+    "cafile": "ssl.ca.location",
+    "certfile": "ssl.certificate.location",
+    "keyfile": "ssl.key.location",
+    "password": "ssl.key.password",
+}
+_LIBRDKAFKAS_OTHERS = (
+    "ssl.ca.pem",
+    "ssl.ca.certificate.stores",
+    "ssl.certificate.pem",
+    "ssl.engine.location",
+    "ssl.key.pem",
+    "ssl.keystore.location",
+    "ssl.providers",
+)
+
+
+def of_librdkafka(options: Mapping[str, Any]) -> TLS:
+    """What options of librdkafka say."""
+    files = {name: options.get(theirs) or None for name, theirs in _LIBRDKAFKAS_NAMES.items()}
+    if files["cafile"] == "probe":  # a word of the library's for those of the system
+        files["cafile"] = None
+    return TLS(
+        **files,
+        checks_name=options.get("ssl.endpoint.identification.algorithm") != "none",
+        checks=str(options.get("enable.ssl.certificate.verification", True)).lower() not in ("false", "0"),
+        complete=not any(options.get(name) for name in _LIBRDKAFKAS_OTHERS),
+        names={name: f"ssl_{name} ({theirs})" for name, theirs in _LIBRDKAFKAS_NAMES.items()},
+    )
+
+
+def _wrong(reason: str) -> ImproperlyConfigured:
+    return ImproperlyConfigured(f'OUTBOX["BROKER"]: {reason}.')

@@ -10,12 +10,13 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from django_outbox.brokers.calls import Call
 from django_outbox.brokers.tls import TLS
 
 STEP_SECONDS = 1.0
+ALERT_SECONDS = 0.2
 SECONDS = 3.0
 
 _URL = 'OUTBOX["BROKER"]["URL"]'
@@ -114,11 +115,14 @@ class _Door:
                 return self._about_alert(error) or (NO_TLS if self._answers_without_tls() else None)
         with secured:
             try:
+                _listen(secured)
                 answered = _answers(secured)
                 # A broker that takes logins answers the question once, as nothing else comes before a login.
                 return NEEDS_LOGIN if answered and not with_login and not _answers(secured) else None
             except ssl.SSLError as error:
                 return self._about_alert(error)
+            except ConnectionError:
+                return None
 
     def _about_alert(self, error: Exception) -> str | None:
         """What the broker has against this client's certificate; with TLS 1.3 it says so after the handshake."""
@@ -177,6 +181,18 @@ def _answers(connection: socket.socket) -> bool:
         raise
     except OSError:  # it closed the connection, or says nothing
         return False
+
+
+def _listen(connection: ssl.SSLSocket) -> None:
+    """Wait a moment for what the broker has against this client: it would be lost if it closed while it is asked.
+
+    Raises:
+        SSLError: that is it.
+    """
+    connection.settimeout(ALERT_SECONDS)
+    with suppress(TimeoutError):
+        connection.recv(1)
+    connection.settimeout(STEP_SECONDS)
 
 
 def _read(connection: socket.socket, size: int) -> bytes:

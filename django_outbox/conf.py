@@ -37,6 +37,7 @@ DEFAULT_REDACT = (
     "iban",
 )
 LARGEST_COUNT = 32767
+LONGEST_SHOWN = 500
 LONGEST_WAIT = timedelta(days=1)
 LONGEST_RETENTION = timedelta(days=36500)
 _DOTTED_PATH = re.compile(r"[\w.]+\Z")
@@ -275,8 +276,17 @@ class OutboxSettings:
 
 
 def _wrong(key: str, value: Any, takes: str, *, secret: bool = False) -> ImproperlyConfigured:
-    shown = type(value).__name__ if secret else repr(value)
+    shown = type(value).__name__ if secret else _shown(value)
     return ImproperlyConfigured(f'OUTBOX["{key}"] takes {takes}, not {shown}.')
+
+
+def _shown(value: Any) -> str:
+    """A wrong value, shortened; its type if it cannot even be shown, as a number of too many digits."""
+    try:
+        text = repr(value)
+    except Exception:
+        return type(value).__name__
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."
 
 
 def _function(key: str, path: str) -> Callable[[Any], Any]:

@@ -1,18 +1,25 @@
-"""What tests that look for counterexamples (with Hypothesis) have in common."""
+"""What tests that look for counterexamples (with Hypothesis) have in common.
+
+In a usual run each tries a bounded number of examples, the same each time. ``FUZZ=100`` in the environment makes it a
+hundred times as many, at random.
+"""
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
+FUZZ = int(os.environ.get("FUZZ", "0"))
+
 
 def examples(count: int) -> Any:
-    """Try so many examples, the same in each run."""
+    """Try so many examples, the same in each run, or many more at random with ``FUZZ``."""
     return settings(
-        max_examples=count,
-        derandomize=True,
+        max_examples=count * (FUZZ or 1),
+        derandomize=not FUZZ,
         database=None,
         deadline=None,
         suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
@@ -25,4 +32,26 @@ json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(-1e15, 1e15) | text,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(text, inner, max_size=4),
     max_leaves=12,
+)
+any_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.integers(-(10**5000), 10**5000)
+    | st.floats()
+    | st.decimals()
+    | any_text
+    | st.binary(max_size=10)
+    | st.dates()
+    | st.datetimes()
+    | st.timedeltas()
+    | st.uuids()
+    | st.sampled_from([object(), object, len, Exception("s3cret"), ...]),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.tuples(inner, inner)
+        | st.dictionaries(any_text | st.integers() | st.none() | st.booleans(), inner, max_size=4)
+        | st.frozensets(st.integers(), max_size=3)
+    ),
+    max_leaves=8,
 )

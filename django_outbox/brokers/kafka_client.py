@@ -8,6 +8,7 @@ why a connection failed is only logged, so it is noted here.
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import traceback
@@ -73,6 +74,9 @@ CLIENT_AT_FAULT = (
 
 # In the names of TLS's errors of both sides; the client raises others in their place, with their text.
 _ABOUT_TRUST = "CERTIFICATE"
+
+# Errors of the broker say their number and name, some of them twice.
+_NUMBER = re.compile(r"^\[Error -?\d+\] (?:(\w+): (?=\1))?")
 
 
 class _Connections(KafkaConnectionManager):  # type: ignore[misc]
@@ -265,6 +269,4 @@ def error_text(error: BaseException) -> str:
     description = getattr(error, "description", None)
     if description and error.args in ((), (None,)):
         return f"{type(error).__name__}: {description.rstrip('.')}"
-    if isinstance(error, kafka_errors.SaslAuthenticationFailedError):  # which is said twice, and numbered
-        return masked(str(error.args[0]))
-    return masked(str(error)) or type(error).__name__
+    return masked(_NUMBER.sub("", str(error))) or type(error).__name__

@@ -17,6 +17,7 @@ PROTOCOLS = {
 DEFAULT_PORT = 9092
 
 _URL = re.compile(r"(?P<scheme>[^:/?#]*)://(?:(?P<login>[^/?#@]*)@)?(?P<hosts>[^/?#@]*)/?(?:\?(?P<query>[^#]*))?\Z")
+_SCHEME = re.compile(r"[A-Za-z+]{0,16}\Z")
 _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+)(?::(?P<port>\d+))?\Z", re.ASCII)
 
 
@@ -62,7 +63,9 @@ def parse_url(url: str) -> BrokerURL:
         )
     if match["scheme"] not in PROTOCOLS:
         known = ", ".join(f"{scheme}://" for scheme in PROTOCOLS)
-        raise _malformed(f"the scheme {match['scheme']!r} is none of {known}")
+        # Of anything longer, or with other characters, nobody knows what it is.
+        shown = f" {match['scheme']!r}" if _SCHEME.match(match["scheme"]) else ""
+        raise _malformed(f"the scheme{shown} is none of {known}")
     username, password = _login(match["login"])
     protocol = PROTOCOLS[match["scheme"]]
     if "SASL" in protocol and not (username and password):

@@ -257,7 +257,7 @@ def test_a_url_says_where_and_how_to_connect(options_of: Callable[..., dict[str,
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"ssl.ca.location": "/no/such/file"}, "ssl.ca.location failed"),
+        ({"ssl.keystore.location": "/no/such/file"}, "ssl.keystore.location"),
         ({"sasl.mechanism": SECRET, "security.protocol": "sasl_ssl"}, "a value that it does not take"),
     ],
 )

@@ -77,7 +77,7 @@ def check_sdist(sdist: Path) -> list[str]:
     """Say what is wrong with the contents of the source distribution."""
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
-    wanted = [*WANTED, "LICENSE", "README.rst", "CHANGELOG.rst", "tox.ini", "tests/conftest.py"]
+    wanted = [*WANTED, "LICENSE", "README.rst", "CHANGELOG.rst", "SECURITY.md", "tox.ini", "tests/conftest.py"]
     wrong = [f"missing from the sdist: {name}" for name in wanted if name not in names]
     wrong += [f"does not belong in the sdist: {name}" for name in names if name.endswith((".pyc", ".sqlite3"))]
     return wrong

@@ -37,7 +37,6 @@ any_values = st.recursive(
     st.none()
     | st.booleans()
     | st.integers()
-    | st.integers(-(10**5000), 10**5000)
     | st.floats()
     | st.decimals()
     | any_text
@@ -46,7 +45,8 @@ any_values = st.recursive(
     | st.datetimes()
     | st.timedeltas()
     | st.uuids()
-    | st.sampled_from([object(), object, len, Exception("s3cret"), ...]),
+    # Python refuses to write a number of so many digits, or to read it.
+    | st.sampled_from([10**5000, -(10**5000), object(), object, len, Exception("s3cret"), ...]),
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.tuples(inner, inner)

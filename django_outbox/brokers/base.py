@@ -258,7 +258,7 @@ def get_broker(settings: BrokerSettings) -> Broker:
     """
     try:
         backend = import_string(settings.backend)
-    except ImportError as error:
+    except (ImportError, TypeError, ValueError) as error:  # the latter of a path such as "." or "..x"
         raise ImproperlyConfigured(f'OUTBOX["BROKER"]["BACKEND"] cannot be imported: {error}.') from error
     if not (isinstance(backend, type) and issubclass(backend, Broker)):
         raise ImproperlyConfigured(f'OUTBOX["BROKER"]["BACKEND"] is not a Broker: {settings.backend}.')

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from django_outbox.brokers.base import get_broker
@@ -70,6 +70,8 @@ def test_any_option_of_a_client_is_taken_or_refused_without_its_value(
 
 @examples(60)
 @given(backend=any_text, url=any_text)
+@example(backend=".", url="")
+@example(backend="..x", url="")
 def test_any_backend_and_url_make_a_broker_or_a_wrong_setting(backend: str, url: str) -> None:
     try:
         get_broker(BrokerSettings(backend=backend, url=url))

@@ -45,8 +45,7 @@ any_values = st.recursive(
     | st.datetimes()
     | st.timedeltas()
     | st.uuids()
-    # Python refuses to write a number of so many digits, or to read it.
-    | st.sampled_from([10**5000, -(10**5000), object(), object, len, Exception("s3cret"), ...]),
+    | st.sampled_from([object(), object, len, Exception("s3cret"), ...]),
     lambda inner: (
         st.lists(inner, max_size=4)
         | st.tuples(inner, inner)

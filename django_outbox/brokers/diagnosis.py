@@ -173,7 +173,7 @@ def _answers(connection: socket.socket) -> bool:
         head = _read(connection, 8)
         if len(head) < 8:
             return False
-        size, number = struct.unpack(">ii", head)
+        size, number = (int.from_bytes(head[at : at + 4]) for at in (0, 4))
         return number == 1 and 4 < size < 2**20 and len(_read(connection, size - 4)) == size - 4
     except ssl.SSLEOFError:
         return False

@@ -188,6 +188,12 @@ def test_any_payload_is_carried_as_json_says_or_refused(payload: Any) -> None:
         assert carried == json.loads(json.dumps(payload))
 
 
+@pytest.mark.parametrize("payload", [10**5000, {"a": [10**5000]}, {10**5000: 1}])
+def test_a_number_of_more_digits_than_python_writes_is_refused(payload: Any) -> None:
+    with pytest.raises(InvalidMessage):
+        storable.json_payload(payload, using="default")
+
+
 @examples(40)
 @given(depth=st.integers(1, 300), inner=json_values, as_dict=st.booleans())
 @example(depth=100_000, inner=None, as_dict=False)

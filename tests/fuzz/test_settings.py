@@ -40,6 +40,12 @@ def test_any_value_of_a_setting_is_taken_or_refused_by_name(key: str, value: Any
             assert f'OUTBOX["{key}' in str(error)
 
 
+@pytest.mark.parametrize("key", OutboxSettings.KEYS)
+def test_a_number_of_more_digits_than_python_writes_is_refused_by_name(key: str) -> None:
+    with outbox_settings(**{key: 10**5000}), pytest.raises(ImproperlyConfigured, match=rf'^OUTBOX\["{key}"\] takes .*'):
+        getattr(settings, key.lower())
+
+
 @examples(60)
 @given(outbox=any_values | st.dictionaries(st.sampled_from(OutboxSettings.KEYS) | any_text, any_values, max_size=6))
 def test_the_system_check_survives_any_settings(outbox: Any) -> None:

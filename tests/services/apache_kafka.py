@@ -120,7 +120,7 @@ class ApacheKafka(Service):
             "group.min.session.timeout.ms": 1000,
         }
         self._properties.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
-        arguments = [
+        arguments: list[str | Path] = [
             "format",
             "--standalone",
             f"--cluster-id={cluster}",

@@ -92,7 +92,8 @@ def test_records_are_sent_and_read_by_every_way_in(
     for principal in principals(secured_kafka):
         allow(admin, principal, {topic: ["READ", "WRITE"]}, groups=[topic])
     way, options, login = WAYS[name]
-    broker = backend.make(url_of(secured_kafka, name.partition(",")[0], way, *options, login=login))
+    url = url_of(secured_kafka, name.partition(",")[0], way, *options, login=login)
+    broker = backend.make(url, options={"debug": "all"} if backend.name == "confluent" else {})
     producer = broker.producer(SECONDS)
     send(producer, *numbered(topic, 3))
     producer.close()

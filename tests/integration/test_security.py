@@ -27,7 +27,7 @@ BACKENDS = {
 }
 WRONG = Login(PLAIN.user, "wr0ng:p@ss/word")
 SHOWN_TO_NOBODY = [*SECRETS, WRONG.password, WRONG.userinfo.rstrip("@"), KEY_PASSWORD]
-ADMIN = ("django_outbox_overview", "django_outbox_outboxmessage_changelist")
+ADMIN = ("django_outbox_overview_changelist", "django_outbox_outboxmessage_changelist")
 
 
 @pytest.fixture

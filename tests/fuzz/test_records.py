@@ -188,7 +188,7 @@ def test_any_payload_is_carried_as_json_says_or_refused(payload: Any) -> None:
         assert carried == json.loads(json.dumps(payload))
 
 
-@pytest.mark.parametrize("payload", [10**5000, {"a": [10**5000]}, {10**5000: 1}])
+@pytest.mark.parametrize("payload", [10**5000, {"a": [10**5000]}, {10**5000: 1}], ids=["alone", "within", "as a name"])
 def test_a_number_of_more_digits_than_python_writes_is_refused(payload: Any) -> None:
     with pytest.raises(InvalidMessage):
         storable.json_payload(payload, using="default")

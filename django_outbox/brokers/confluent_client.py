@@ -24,6 +24,7 @@ from typing import Any
 from django_outbox.brokers.base import Refused, TopicForbidden, TopicMissing, TopicTrouble
 from django_outbox.brokers.calls import SLICE_SECONDS
 from django_outbox.brokers.confluent_library import AdminClient, KafkaError, KafkaException
+from django_outbox.brokers.diagnosis import WORTH_IT_FROM_SECONDS
 from django_outbox.brokers.refusals import (
     ILLEGAL_SASL_STATE,
     SASL_AUTHENTICATION_FAILED,
@@ -169,7 +170,7 @@ class Faults:
         refused = self.refusal or (error if error is not None and error.code() in CLIENT_AT_FAULT else None)
         if refused is not None:
             return BrokerUnavailable(refusal(self.location, error_text(refused), protocol_code(refused)))
-        if finding := self._diagnosis(error):
+        if seconds >= WORTH_IT_FROM_SECONDS and (finding := self._diagnosis(error)):
             return BrokerUnavailable(f"{self.location} {finding}.")
         nothing = "it ends each connection" if self.is_down else f"no answer within {seconds:g} s"
         reason = self.reason or (error_text(error) if error is not None else nothing)

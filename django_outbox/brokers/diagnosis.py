@@ -18,6 +18,8 @@ from django_outbox.brokers.tls import TLS
 STEP_SECONDS = 1.0
 ALERT_SECONDS = 0.2
 SECONDS = 3.0
+# Who gives a broker less time than this to answer has something in hand, such as locked rows, that is not to wait.
+WORTH_IT_FROM_SECONDS = 2.0
 
 _URL = 'OUTBOX["BROKER"]["URL"]'
 

@@ -26,7 +26,7 @@ from django_outbox.brokers.base import (
 )
 from django_outbox.brokers.batch import TopicFaults
 from django_outbox.brokers.calls import Call
-from django_outbox.brokers.diagnosis import diagnose
+from django_outbox.brokers.diagnosis import WORTH_IT_FROM_SECONDS, diagnose
 from django_outbox.brokers.kafka_client import (
     CLIENT_AT_FAULT,
     CONNECT_SECONDS,
@@ -258,17 +258,17 @@ class KafkaBroker(Broker):
         undo: Callable[[Result], object] | None = None,
     ) -> Result:
         """Wait for a call that reaches the broker, so many seconds at most and not beyond an interruption."""
-        with self._reaching_it():
+        with self._reaching_it(explaining=seconds >= WORTH_IT_FROM_SECONDS):
             return Call(call, undo).result(seconds, self.interrupted)
 
     @contextmanager
-    def _reaching_it(self) -> Iterator[None]:
+    def _reaching_it(self, *, explaining: bool) -> Iterator[None]:
         try:
             yield
         except CLIENT_AT_FAULT as error:
             raise BrokerUnavailable(refusal(self.location, error_text(error), error_code(error))) from error
         except (kafka_errors.KafkaError, OSError, RuntimeError) as error:
-            if finding := self._diagnosis(error):
+            if explaining and (finding := self._diagnosis(error)):
                 raise BrokerUnavailable(f"{self.location} {finding}.") from error
             login = ", with its user and password" if self._url.username else ""
             raise BrokerUnavailable(

@@ -8,12 +8,15 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import pytest
 
 from django_outbox.brokers import diagnosis
 from django_outbox.brokers.diagnosis import diagnose
 from django_outbox.brokers.tls import TLS
+from django_outbox.exceptions import BrokerUnavailable
+from tests.brokers.backends import Backend
 from tests.services.certificates import Certificates, Keyring
 from tests.services.process import free_port
 
@@ -169,3 +172,15 @@ def test_a_host_that_is_away_leaves_the_others_to_be_looked_at() -> None:
 def test_who_is_to_end_does_not_wait_for_a_finding() -> None:
     with listening(silent) as address:
         assert diagnose([address], "PLAINTEXT", TLS(), lambda: True) is None
+
+
+@pytest.mark.parametrize("seconds", [1.0, 5.0])
+def test_only_who_has_time_asks_for_a_diagnosis(
+    backend: Backend, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """A relay that asks about topics while it has rows locked has none."""
+    with listening(answering(1)) as address:
+        broker: Any = backend.make(f"kafka://{address}")
+        with pytest.raises(BrokerUnavailable) as raised:
+            broker._topic_faults({"topic"}, seconds)
+    assert (diagnosis.NEEDS_LOGIN in str(raised.value)) is (seconds > 2)

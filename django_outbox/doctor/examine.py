@@ -31,6 +31,7 @@ class Examination:
         fine: what to say when nothing is.
         vendors: of the databases that it is for; None: all.
         asks_broker: it waits for the broker.
+        asks_database: False for what is known without it.
         in_transaction: False for what has to see its own commits.
     """
 
@@ -39,6 +40,7 @@ class Examination:
     fine: str
     vendors: Collection[str] | None = None
     asks_broker: bool = False
+    asks_database: bool = True
     in_transaction: bool = True
 
 
@@ -79,11 +81,11 @@ EXAMINATIONS = (
     Examination("consumers", workers.consumers, "At least one is running, or there is nothing to handle."),
     Examination("workers", workers.troubles, "None is lost or in trouble."),
     Examination("versions", workers.versions, "All workers are of the version that is installed here."),
-    Examination("handlers", events.handlers, "All can be imported."),
+    Examination("handlers", events.handlers, "All can be imported.", asks_database=False),
     Examination("events", events.without_handler, "All that was published lately has a handler, or none is wanted."),
     Examination("unused-handlers", events.without_events, "Each handler has seen events lately."),
-    Examination("broker", broker.reachable, "It answers.", asks_broker=True),
-    Examination("topics", broker.topics, "All exist.", asks_broker=True),
+    Examination("broker", broker.reachable, "It answers.", asks_broker=True, asks_database=False),
+    Examination("topics", broker.topics, "All exist.", asks_broker=True, asks_database=False),
     Examination("partitions", broker.partitions, "There is one for each consumer.", asks_broker=True),
     Examination("retention", broker.retention, "Records are kept for as long as they are needed.", asks_broker=True),
 )
@@ -108,14 +110,10 @@ def examine(
             continue
         if each is DATABASE:
             yield reached
-        elif is_away and not _needs_no_database(each):
+        elif is_away and each.asks_database:
             yield Result(each, (note("Not examined: the database does not answer."),))
         else:
             yield _examine(subject, each, seconds)
-
-
-def _needs_no_database(examination: Examination) -> bool:
-    return examination.name in ("handlers", "broker", "topics")
 
 
 def _examine(subject: Subject, examination: Examination, seconds: float) -> Result:
@@ -151,7 +149,9 @@ def _reading_only(subject: Subject, examination: Examination, seconds: float) ->
     """Let the database refuse every change, and end what takes too long. For one transaction only: behind a pooler
     the session is not ours alone."""
     vendor = subject.connection.vendor
-    if vendor == "sqlite":
+    if not examination.asks_database:
+        yield
+    elif vendor == "sqlite":
         subject.connection.cursor().execute("PRAGMA query_only = ON")
         yield
     elif examination.asks_broker or not examination.in_transaction:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import threading
 import time
 from typing import Any
@@ -19,6 +20,7 @@ from django_outbox.doctor.subject import Subject
 from django_outbox.management.commands import outbox_doctor
 from django_outbox.models import Activity
 from tests.doctor.test_workers import make_worker
+from tests.helpers import ROOT
 from tests.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -214,3 +216,8 @@ def test_the_command_says_nothing_else_and_leaves_the_broker_only_one_question(
     doctor()
     assert len(asked) == 1
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_documentation_names_all_examinations() -> None:
+    documented = re.findall(r"^``([a-z-]+)``  ", (ROOT / "docs" / "doctor.rst").read_text(), re.MULTILINE)
+    assert documented == [examination.name for examination in EXAMINATIONS]

@@ -21,10 +21,10 @@ CONFLUENT = "django_outbox.brokers.confluent.ConfluentBroker"
 MEMORY = "django_outbox.brokers.memory.MemoryBroker"
 
 
-@pytest.fixture(autouse=True)
-def not_sqlite(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the database be one for production."""
-    monkeypatch.setattr(connection, "vendor", "postgresql")
+@pytest.fixture(autouse=True, params=["postgresql"])
+def vendor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the database be one for production, unless a test says otherwise."""
+    monkeypatch.setattr(connection, "vendor", request.param)
 
 
 def ids(**broker: Any) -> list[str]:
@@ -65,8 +65,8 @@ def test_a_broker_in_memory_is_warned_of() -> None:
     assert ids(BACKEND=MEMORY) == ["W021"]
 
 
-def test_sqlite_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "vendor", "sqlite")
+@pytest.mark.parametrize("vendor", ["sqlite"], indirect=True)
+def test_sqlite_is_warned_of() -> None:
     assert ids(BACKEND=KAFKA, URL="kafka+ssl://kafka.example.com") == ["W025"]
 
 

@@ -16,6 +16,16 @@ from django_outbox.status import longest_awaited
 NEARLY = 0.5  # of the retention, at which records that nobody read become urgent
 
 
+_LOGIN = (
+    'Compare user, password, mechanism and certificates in OUTBOX["BROKER"]["URL"] with what the broker knows, and its ACLs: '
+    "the relay needs Describe and Write on its topics, the consumer Describe and Read, and Read on its group. "
+)
+_REACH = (
+    f'Start it, or mend OUTBOX["BROKER"]["URL"] (default port: {DEFAULT_PORT}). The broker also has to advertise an address '
+    "that can be reached from here (advertised.listeners). For development: manage.py outbox_devbroker"
+)
+
+
 class NotAnswered(Exception):
     """The broker was asked already and did not answer."""
 
@@ -25,21 +35,10 @@ def reachable(subject: Subject) -> Iterator[Finding]:
     trouble = subject.broker.trouble
     if not trouble:
         return
-    if "refuses this client" in trouble:
-        yield fault(
-            trouble,
-            "Nothing is sent and nothing is read until it accepts it.",
-            'Compare user, password, mechanism and certificates in OUTBOX["BROKER"]["URL"] with what the broker knows, and '
-            "its ACLs: the relay needs Describe and Write on its topics, the consumer Describe and Read, and Read on its "
-            "group.",
-        )
-    else:
-        yield fault(
-            trouble,
-            "Messages wait in the outbox, and none is lost.",
-            f'Start it, or mend OUTBOX["BROKER"]["URL"] (default port: {DEFAULT_PORT}). The broker also has to advertise an '
-            "address that can be reached from here (advertised.listeners). For development: manage.py outbox_devbroker",
-        )
+    # What the client hears of a wrong password may be no more than that the connection is closed.
+    may_be_login = "refuses" in trouble or "password" in trouble
+    remedy = (_LOGIN if may_be_login else "") + ("" if "refuses" in trouble else _REACH)
+    yield fault(trouble, "Nothing is sent and nothing is read. Messages wait in the outbox, and none is lost.", remedy)
 
 
 def topics(subject: Subject) -> Iterator[Finding]:

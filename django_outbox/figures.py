@@ -42,6 +42,11 @@ def rows_estimate(model: type[models.Model], using: str) -> int | None:
     return None if row is None or row[0] is None or row[0] < 0 else int(row[0])
 
 
+def counted(number: int, noun: str) -> str:
+    """A number of things, in English."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 class Throughput(NamedTuple):
     """Messages in each period of 24 hours, the oldest first."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from datetime import timedelta
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 from django.db.models import Count, F, Max, Min, TextField, Value
 from django.db.models.functions import Cast
@@ -64,6 +64,7 @@ def full_status(using: str, *, broker: bool = True, patience: float = PATIENCE_S
         patience: seconds to wait for the broker.
     """
     unfinished = _unfinished(OutboxMessage, using)
+    seen = workers(using)
     outbox = _status(OutboxMessage, ("pending", "published", "dead"), unfinished, using)
     outbox["longest_awaited_seconds"] = longest_awaited(using)
     return {
@@ -72,8 +73,8 @@ def full_status(using: str, *, broker: bool = True, patience: float = PATIENCE_S
         "topics": _topics(unfinished, using),
         "retries": [_retry("outbox", row) for row in _next_retries(OutboxMessage, using)]
         + [_retry("inbox", row) for row in _next_retries(InboxMessage, using)],
-        "rates": _rates(using),
-        "workers": [_worker(worker) for worker in workers(using)],
+        "rates": _rates(seen, using),
+        "workers": [_worker(worker) for worker in seen],
         "lag": lag_by_group(patience) if broker else None,
     }
 
@@ -138,18 +139,22 @@ def _due(model: Model, using: str) -> dict[str, Any]:
     """What should have been sent or handled by now, and when the next is due."""
     pending = model.objects.using(using).filter(status="pending").order_by()
     now = DatabaseNow()
-    first = pending.order_by("next_retry_at").values_list("next_retry_at", now).first()
     later = pending.filter(next_retry_at__gt=now).order_by("next_retry_at").values_list("next_retry_at", now).first()
     return {
         "due": pending.filter(next_retry_at__lte=now).count(),
-        "longest_due_seconds": _seconds(first[1] - first[0]) if first and first[0] <= first[1] else None,
+        "longest_due_seconds": _longest_due(pending),
         "next_due_seconds": _seconds(later[0] - later[1]) if later else None,
     }
 
 
+def _longest_due(pending: Any) -> float | None:
+    first = pending.order_by("next_retry_at").values_list("next_retry_at", DatabaseNow()).first()
+    return _seconds(first[1] - first[0]) if first and first[0] <= first[1] else None
+
+
 def longest_due(using: str) -> float | None:
     """Seconds since a message of the outbox was due to be sent and is not; None if there is none."""
-    return cast(float | None, _due(OutboxMessage, using)["longest_due_seconds"])
+    return _longest_due(OutboxMessage.objects.using(using).filter(status="pending"))
 
 
 def longest_awaited(using: str) -> float | None:
@@ -224,10 +229,10 @@ def _retry(table: str, row: Any) -> dict[str, Any]:
     }
 
 
-def _rates(using: str) -> dict[str, Any]:
+def _rates(seen: list[Any], using: str) -> dict[str, Any]:
     """Messages a second: what workers say now, and in the last whole periods."""
     found = throughput(using, timezone.now())
-    alive = [worker for worker in workers(using) if not worker.is_lost]
+    alive = [worker for worker in seen if not worker.is_lost]
     now = {
         "published": sum(worker.rate for worker in alive if worker.kind == Worker.Kind.RELAY),
         "consumed": sum(worker.rate for worker in alive if worker.kind == Worker.Kind.CONSUMER),

@@ -9,7 +9,7 @@ from django_outbox.brokers.url import DEFAULT_PORT
 from django_outbox.conf import settings
 from django_outbox.doctor.finding import Finding, fault, note, warning
 from django_outbox.doctor.subject import Subject
-from django_outbox.figures import workers
+from django_outbox.figures import counted, workers
 from django_outbox.models import Worker
 from django_outbox.status import longest_awaited
 
@@ -73,7 +73,7 @@ def partitions(subject: Subject) -> Iterator[Finding]:
     if consumers > places > 0:
         groups = f" of {len(subject.topics)} groups" if len(subject.topics) > 1 else ""
         yield warning(
-            f"{consumers} consumers run, and there are {places} partitions{groups} for them to read.",
+            f"{counted(consumers, 'consumer')} for {counted(places, 'partition')}{groups}.",
             "A partition is read by one consumer of a group; the others wait for one to end.",
             f"Stop {consumers - places} of them, or add partitions: kafka-topics.sh --alter --topic TOPIC --partitions N "
             "(keys then move to other partitions: let consumers finish what is there first).",

@@ -12,6 +12,7 @@ from django.db.migrations.executor import MigrationExecutor
 from django_outbox.conf import settings
 from django_outbox.doctor.finding import Finding, fault, note, warning
 from django_outbox.doctor.subject import MODELS, Subject
+from django_outbox.figures import counted
 from django_outbox.models import OutboxMessage
 
 CLOCKS_APART = timedelta(seconds=2)
@@ -32,7 +33,7 @@ def migrations(subject: Subject) -> Iterator[Finding]:
     ]
     if pending:
         yield fault(
-            f"{len(pending)} migrations are not applied: {', '.join(pending)}.",
+            f"{counted(len(pending), 'migration')} not applied: {', '.join(pending)}.",
             "Relay and consumer do not start before they are.",
             f"manage.py migrate django_outbox{subject.database_option}",
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
 
 from django_outbox.conf import settings
@@ -13,6 +13,8 @@ from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.models import InboxMessage, OutboxMessage
 
 LOOKED_AT = 5000
+SHOWN = 5
+ALIKE = 0.85  # so near are two names of which one may be a slip of the pen
 
 
 def handlers(subject: Subject) -> Iterator[Finding]:
@@ -31,25 +33,32 @@ def without_handler(subject: Subject) -> Iterator[Finding]:
     if not wanted:
         return  # all of its events are for others
     types = {event_type for event_type, _ in wanted}
+    strangers = []
     for (event_type, topic), count in sorted(_published(subject).items()):
         if (event_type, None) in wanted or (event_type, topic) in wanted:
             continue
-        alike = get_close_matches(event_type, types, n=1)
-        meant = f" Is {alike[0]!r} meant, which has one?" if alike else ""
-        other_topic = f" in the topic {topic!r}, only in others" if event_type in types else ""
+        elsewhere = f" in the topic {topic!r}, only in others" if event_type in types else ""
+        meant = "" if elsewhere else _meant(event_type, types)
         if settings.unknown_event == "dead":
             yield fault(
-                f"{event_type!r} has no handler here{other_topic}.{meant}",
+                f"{event_type!r} has no handler here{elsewhere}.",
                 f'UNKNOWN_EVENT is "dead": all of its messages die ({count} of the last {LOOKED_AT:,}).',
-                f'Write one: @handler("{event_type}"), or set UNKNOWN_EVENT to "ignore" if it is for others.',
+                f'Write one: @handler("{event_type}"), or set UNKNOWN_EVENT to "ignore" if it is for others.{meant}',
+            )
+        elif elsewhere or meant:
+            yield warning(
+                f"{event_type!r} has no handler here{elsewhere}.",
+                f"{count} of the last {LOOKED_AT:,} messages are of this type. They stay published until RETENTION removes them.",
+                f"Compare how it is published with how it is handled.{meant}",
             )
         else:
-            yield note(
-                f"{event_type!r} has no handler here{other_topic}.{meant}",
-                f"{count} of the last {LOOKED_AT:,} messages are of this type. They stay published until RETENTION removes "
-                "them, which is right if they are for other services.",
-                f'If not, write one: @handler("{event_type}")',
-            )
+            strangers.append(event_type)
+    if strangers:
+        yield note(
+            f"No handler here is for {_listed(strangers)}.",
+            "They stay published until RETENTION removes them, which is right if they are for other services.",
+            f'If not, write handlers: @handler("{strangers[0]}")',
+        )
 
 
 def without_events(subject: Subject) -> Iterator[Finding]:
@@ -57,15 +66,35 @@ def without_events(subject: Subject) -> Iterator[Finding]:
     seen = {event_type for event_type, _ in _published(subject)} | _received(subject)
     if not seen:
         return  # nothing has been published yet
-    for event_type in sorted({handler.event_type for handler in subject.handlers} - seen):
-        names = ", ".join(sorted(each.name for each in subject.handlers if each.event_type == event_type))
-        alike = get_close_matches(event_type, seen, n=1)
-        find = warning if alike and alike[0].lower().replace("_", ".") == event_type.lower().replace("_", ".") else note
-        yield find(
-            f"No event {event_type!r} is among the last {LOOKED_AT:,}; {names} waits for it.",
-            f"Is {alike[0]!r} meant, which is?" if alike else "It may be rare, or not be published any more.",
-            f"See how the type is written where it is published, or remove the handler: @handler({event_type!r})",
+    types = {handler.event_type for handler in subject.handlers}
+    rare = []
+    for event_type in sorted(types - seen):
+        if meant := _meant(event_type, seen - types):
+            names = ", ".join(sorted(each.name for each in subject.handlers if each.event_type == event_type))
+            yield warning(
+                f"No event {event_type!r}, for which {names} waits, is among the last {LOOKED_AT:,}.",
+                "A handler whose type is written otherwise than where it is published is never called.",
+                f"Compare how it is handled with how it is published.{meant}",
+            )
+        else:
+            rare.append(event_type)
+    if rare:
+        yield note(
+            f"Among the last {LOOKED_AT:,} events is none for the handlers of {_listed(rare)}.",
+            "They may be rare, or not be published any more.",
+            "manage.py outbox_consume --list shows where these handlers are.",
         )
+
+
+def _meant(event_type: str, others: Collection[str]) -> str:
+    """A question after a type of nearly the same name."""
+    alike = get_close_matches(event_type, others, n=1, cutoff=ALIKE)
+    return f" Is {alike[0]!r} meant?" if alike else ""
+
+
+def _listed(types: Sequence[str]) -> str:
+    more = len(types) - SHOWN
+    return ", ".join(map(repr, types[:SHOWN])) + (f" and {more} more" if more > 0 else "")
 
 
 def _published(subject: Subject) -> Counter[tuple[str, str]]:

@@ -8,10 +8,12 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_outbox.brokers.base import Broker, TopicSettings, get_broker
+from django_outbox.brokers.calls import Call
 from django_outbox.conf import settings
 from django_outbox.exceptions import OutboxError
 from django_outbox.faults import in_one_line
@@ -33,10 +35,12 @@ class Subject:
     Attributes:
         using: alias of the database.
         clock: the time as this machine has it.
+        patience: seconds that the broker has for its answers.
     """
 
     using: str
     clock: Callable[[], datetime] = utc_now
+    patience: float = 8.0
 
     @property
     def connection(self) -> BaseDatabaseWrapper:
@@ -75,13 +79,17 @@ class Subject:
 
     @cached_property
     def broker(self) -> BrokerAnswers:
-        """What the broker says. It is asked once."""
-        broker = get_broker(settings.broker)
-        topics = settings.written_topics.union(*self.topics.values())
+        """What the broker says. It is asked once, and waited for no longer than ``patience``."""
+        location = ""
         try:
-            return ask(broker, topics, settings.consumer_group)
-        except OutboxError as error:
-            return BrokerAnswers(broker.location, trouble=in_one_line(error))
+            broker = get_broker(settings.broker)
+            location = broker.location
+            topics = settings.written_topics.union(*self.topics.values())
+            return Call(lambda: ask(broker, topics, settings.consumer_group)).result(self.patience, lambda: False)
+        except (OutboxError, ImproperlyConfigured) as error:
+            return BrokerAnswers(location, trouble=in_one_line(error))
+        except TimeoutError:
+            return BrokerAnswers(location, trouble=f"{location} does not answer within {self.patience:g} s.")
 
     @property
     def handlers(self) -> list[Any]:

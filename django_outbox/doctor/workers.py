@@ -8,7 +8,7 @@ from typing import Any
 
 from django_outbox.doctor.finding import Finding, fault, warning
 from django_outbox.doctor.subject import Subject
-from django_outbox.figures import workers
+from django_outbox.figures import counted, workers
 from django_outbox.heartbeat import own_version
 from django_outbox.models import Worker
 from django_outbox.status import longest_awaited, longest_due
@@ -65,9 +65,9 @@ def versions(subject: Subject) -> Iterator[Finding]:
     )
     if others:
         yield warning(
-            f"{len(others)} workers are of another version than {own}, which is installed here: {', '.join(others)}.",
-            "They do not know what is new in the tables or in the settings.",
-            "Restart them with the version that is deployed.",
+            f"{counted(len(others), 'worker')} of another version than {own}, which is installed here: {', '.join(others)}.",
+            "What is of an older version does not know what is new in the tables or in the settings.",
+            "Restart it with the version that is deployed.",
         )
 
 

@@ -77,10 +77,10 @@ def _faults(status: Mapping[str, Any], limits: Limits) -> Iterator[Fault]:
                 yield Fault(CRITICAL, f"{text} {seconds:.0f} s")
     if limits.lag is not None:
         for group in status["lag"]:
-            if group["trouble"]:
-                yield Fault(CRITICAL, f"the lag of group {group['group']} is not known: {group['trouble']}")
-            elif group["lag"] > limits.lag:
+            if not group["trouble"] and group["lag"] > limits.lag:
                 yield Fault(CRITICAL, f"group {group['group']} is {group['lag']} records behind")
+        for trouble in sorted({group["trouble"] for group in status["lag"] if group["trouble"]}):
+            yield Fault(CRITICAL, f"the lag is not known: {trouble}")
 
 
 def _performance(status: Mapping[str, Any], limits: Limits) -> Iterator[str]:

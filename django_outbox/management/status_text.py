@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from django_outbox.figures import counted
 from django_outbox.management.columns import columns, span
 
 PARTITIONS = 20
@@ -26,8 +27,11 @@ def _tables(status: Mapping[str, Any]) -> Iterator[str]:
     yield _retries(status["retries"])
     yield _rates(status["rates"])
     yield _workers(status["workers"])
-    for group in status["lag"] or ():
-        yield _lag(group)
+    lag = status["lag"] or []
+    if lag and all(group["trouble"] for group in lag):
+        yield f"The lag of the consumer groups is not known. {lag[0]['trouble']}"
+    else:
+        yield from map(_lag, lag)
 
 
 def _states(title: str, states: Mapping[str, Any], with_age: tuple[str, ...]) -> str:
@@ -103,10 +107,13 @@ def _lag(group: dict[str, Any]) -> str:
     if group["trouble"]:
         return f"Lag of group {group['group']}: not known. {group['trouble']}"
     behind = [partition for partition in group["partitions"] if partition["lag"]]
-    head = f"Group {group['group']} is {group['lag']:,} records behind, in {len(behind)} partitions."
+    head = (
+        f"Group {group['group']} is {counted(group['lag'], 'record')} behind, in {counted(len(behind), 'partition')}."
+    )
     if not behind:
         partitions = len(group["partitions"])
-        return f"Group {group['group']} has read all {partitions} partitions to their end." if partitions else ""
+        read = f"has read {counted(partitions, 'partition')} to the end"
+        return f"Group {group['group']} {read}." if partitions else ""
     rows: list[Row] = [("TOPIC", "PARTITION", "COMMITTED", "END", "LAG")]
     for each in behind[:PARTITIONS]:
         committed = "-" if each["committed"] is None else f"{each['committed']:,}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -11,6 +12,7 @@ from kafka import KafkaAdminClient
 
 from django_outbox.brokers.base import Broker, TopicSettings
 from django_outbox.doctor import broker as examinations
+from django_outbox.doctor.broker import NotAnswered
 from django_outbox.doctor.finding import Level
 from django_outbox.doctor.subject import BrokerAnswers, Subject, ask
 from django_outbox.exceptions import BrokerUnavailable
@@ -18,6 +20,7 @@ from tests.brokers.backends import Backend
 from tests.brokers.services import PASSWORD, USER, ApacheKafkaWithLogin
 from tests.helpers import wait_until
 from tests.overrides import outbox_settings
+from tests.services.base import Service
 from tests.services.process import free_port
 
 
@@ -100,6 +103,22 @@ def test_a_broker_that_is_not_there_is_a_fault(backend: Backend) -> None:
     assert finding.level == Level.FAULT
     assert f"kafka://127.0.0.1:{port} cannot be reached" in finding.summary
     assert "advertised.listeners" in finding.remedy
+
+
+def test_a_broker_that_hangs_is_a_fault_and_waited_for_once(backend: Backend, own_broker: Service) -> None:
+    own_broker.suspend()
+    subject = Subject("default", patience=1)
+    started = time.monotonic()
+    try:
+        with subject_of(backend, own_broker.url):
+            (finding,) = examinations.reachable(subject)
+            with pytest.raises(NotAnswered):
+                list(examinations.topics(subject))
+    finally:
+        own_broker.resume()
+    assert finding.level == Level.FAULT
+    assert "does not answer within 1 s" in finding.summary
+    assert time.monotonic() - started < 5
 
 
 @pytest.fixture(scope="module")

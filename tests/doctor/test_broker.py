@@ -89,7 +89,7 @@ def test_more_consumers_than_partitions_are_warned_of(subject: Subject) -> None:
     make_worker("consumer", seen=timedelta(minutes=5))  # lost
     (finding,) = broker.partitions(subject)
     assert finding.level == Level.WARNING
-    assert finding.summary == "3 consumers run, and there are 2 partitions of 2 groups for them to read."
+    assert finding.summary == "3 consumers for 2 partitions of 2 groups."
     assert finding.remedy.startswith("Stop 1 of them")
 
 

@@ -26,7 +26,7 @@ def test_a_pending_migration_is_a_fault(subject: Subject) -> None:
     MigrationRecorder(connection).record_unapplied("django_outbox", last)
     (finding,) = database.migrations(subject)
     assert finding.level == Level.FAULT
-    assert finding.summary == f"1 migrations are not applied: {last}."
+    assert finding.summary == f"1 migration not applied: {last}."
     assert finding.remedy == "manage.py migrate django_outbox"
 
 

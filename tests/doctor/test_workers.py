@@ -75,5 +75,5 @@ def test_workers_of_another_version_are_warned_of(subject: Subject) -> None:
     make_worker("consumer", version="0.0.1", seen=timedelta(minutes=5))  # lost: told as such
     (finding,) = workers.versions(subject)
     assert finding.level == Level.WARNING
-    assert finding.summary.startswith("1 workers are of another version than")
+    assert finding.summary.startswith("1 worker of another version than")
     assert "consumer web-1:7 (0.0.1)" in finding.summary

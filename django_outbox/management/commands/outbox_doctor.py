@@ -71,7 +71,7 @@ class Command(OutboxCommand):
         as_json = bool(options["json"])
         results = []
         with logging_to(self.stderr, 0):  # what goes wrong is told as a finding
-            for result in examine(Subject(database), examinations=chosen, seconds=timeout):
+            for result in examine(Subject(database, patience=timeout * 0.8), examinations=chosen, seconds=timeout):
                 results.append(result)
                 if not as_json:
                     self._tell(result)

@@ -22,40 +22,58 @@ _WHY = (
 )
 
 
-def old_snapshots(subject: Subject, *, patience: timedelta = PATIENCE) -> Iterator[Finding]:
-    """Sessions and standbys with a snapshot so old that it holds vacuum back."""
+def old_snapshots(
+    subject: Subject,
+    *,
+    patience: timedelta = PATIENCE,
+    far_too_long: timedelta = FAR_TOO_LONG,
+    transactions: int = MANY_TRANSACTIONS,
+) -> Iterator[Finding]:
+    """Sessions and standbys with a snapshot so old that it holds vacuum back.
+
+    Args:
+        subject: what to examine.
+        patience: how long a transaction may be open.
+        far_too_long: how long it must not be.
+        transactions: how many others may be held back where its time is not told: that of a standby never is, that
+            of another role's session not to everybody.
+    """
+    # Of another role's session its kind is hidden as well; autovacuum, whose snapshots do no harm, is no role's.
     found = subject.rows(
         """
-        SELECT pid, backend_type, coalesce(usename, '?'), coalesce(application_name, ''), coalesce(state, 'hidden'),
+        SELECT pid, coalesce(backend_type, CASE WHEN datname IS NULL THEN 'walsender' ELSE 'client backend' END),
+               usename, coalesce(application_name, ''), state,
                extract(epoch FROM clock_timestamp() - xact_start),
                greatest(coalesce(age(backend_xmin), 0), coalesce(age(backend_xid), 0))
           FROM pg_stat_activity
          WHERE (datname = current_database() OR datname IS NULL) AND pid <> pg_backend_pid()
            AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
-           AND backend_type IN ('client backend', 'walsender', 'parallel worker')
+           AND usename IS NOT NULL AND coalesce(backend_type, 'client backend') IN ('client backend', 'walsender')
          ORDER BY 7 DESC
         """
     )
-    for pid, kind, user, application, state, seconds, transactions in found:
+    for pid, kind, user, application, state, seconds, held_back in found:
         if kind == "walsender":
-            if transactions >= MANY_TRANSACTIONS or patience <= timedelta(0):
-                yield _standby(pid, application, transactions)
-        # Whose session it is not is not told when that began.
-        elif (
-            timedelta(seconds=float(seconds)) >= patience if seconds is not None else transactions >= MANY_TRANSACTIONS
-        ):
-            yield _session(pid, user, application, state, seconds, transactions)
+            if held_back >= transactions:
+                yield _standby(pid, application, held_back)
+        elif seconds is None:
+            if held_back >= transactions:
+                who = _session(pid, user, application)
+                yield warning(f"{who} holds back {held_back:,} transactions.", _WHY, _end(pid, user))
+        elif (age := timedelta(seconds=int(seconds))) >= patience:
+            find = fault if age >= far_too_long else warning
+            who = _session(pid, user, application)
+            yield find(f"{who} has had a transaction open for {age} (now {state}).", _WHY, _end(pid, user))
 
 
-def _session(pid: int, user: str, application: str, state: str, seconds: float | None, transactions: int) -> Finding:
-    who = f"Session {pid} of {user}" + (f" ({application})" if application else "")
-    since = f"for {timedelta(seconds=int(seconds))}" if seconds is not None else f"for {transactions:,} transactions"
-    find = fault if seconds is None or timedelta(seconds=float(seconds)) >= FAR_TOO_LONG else warning
-    return find(
-        f"{who} has had a transaction open {since} (now {state}).",
-        _WHY,
+def _session(pid: int, user: str, application: str) -> str:
+    return f"Session {pid} of {user}" + (f" ({application})" if application else "")
+
+
+def _end(pid: int, user: str) -> str:
+    return (
         f"SELECT pg_terminate_backend({pid}), once you know what it does; against the next one: "
-        f"ALTER ROLE {user} SET idle_in_transaction_session_timeout = '5min'",
+        f"ALTER ROLE {user} SET idle_in_transaction_session_timeout = '5min'"
     )
 
 

@@ -38,12 +38,12 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
 
 
 @contextmanager
-def standby(server: dict[str, Any], slot: str, wal: str, snapshot: int) -> Iterator[None]:
-    """Replicate from a slot, and feed back that a snapshot is needed.
+def standby(server: dict[str, Any], slot: str | None, wal: str, snapshot: int) -> Iterator[None]:
+    """Replicate, and feed back that a snapshot is needed.
 
     Args:
         server: settings of the database.
-        slot: its name.
+        slot: its name; None: it has none.
         wal: where to begin.
         snapshot: number of the oldest transaction that must stay visible.
     """
@@ -51,7 +51,8 @@ def standby(server: dict[str, Any], slot: str, wal: str, snapshot: int) -> Itera
         options = b"user\0%s\0replication\0true\0\0" % server["USER"].encode()
         connection.sendall(struct.pack("!ii", len(options) + 8, 196608) + options)
         _receive(connection, b"Z")
-        connection.sendall(_message(b"Q", f"START_REPLICATION SLOT {slot} PHYSICAL {wal}\0".encode()))
+        source = f"SLOT {slot} PHYSICAL" if slot else "PHYSICAL"
+        connection.sendall(_message(b"Q", f"START_REPLICATION {source} {wal}\0".encode()))
         _receive(connection, b"W")
         connection.sendall(_message(b"d", struct.pack("!cqIIII", b"h", 0, snapshot & 0xFFFFFFFF, 0, 0, 0)))
         yield

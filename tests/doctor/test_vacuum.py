@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -40,6 +41,38 @@ def test_a_session_with_an_old_snapshot_is_found_and_the_remedy_ends_it(subject:
     assert "idle in transaction" in finding.summary
     execute(finding.remedy.partition(",")[0])
     wait_until(lambda: not any(str(pid) in each.summary for each in vacuum.old_snapshots(subject, patience=AT_ONCE)))
+
+
+def test_a_session_that_is_open_far_too_long_is_a_fault(subject: Subject, other_session: Any) -> None:
+    with other_session.cursor() as cursor:
+        cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+        found = list(vacuum.old_snapshots(subject, patience=AT_ONCE, far_too_long=AT_ONCE))
+        assert [finding.level for finding in found] == [Level.FAULT]
+
+
+def test_a_session_of_another_role_is_known_by_what_it_holds_back(subject: Subject, other_session: Any) -> None:
+    execute("CREATE ROLE stranger")
+    with other_session.cursor() as cursor:
+        cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+        try:
+            execute("SET ROLE stranger")
+            assert list(vacuum.old_snapshots(subject, patience=AT_ONCE)) == []
+            (finding,) = vacuum.old_snapshots(subject, patience=AT_ONCE, transactions=0)
+        finally:
+            execute("RESET ROLE")
+            execute("DROP ROLE stranger")
+    assert finding.level == Level.WARNING
+    assert re.fullmatch(r"Session \d+ of postgres holds back \d+ transactions\.", finding.summary)
+
+
+def test_a_standby_that_holds_vacuum_back_is_found(subject: Subject) -> None:
+    snapshot = int(execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text"))
+    wal = execute("SELECT pg_current_wal_flush_lsn()::text")
+    with standby(connection.settings_dict, None, wal, snapshot):
+        (finding,) = wait_until(lambda: list(vacuum.old_snapshots(subject, transactions=0)))
+        assert finding.level == Level.WARNING
+        assert finding.summary.startswith("The standby ")
+        assert list(vacuum.old_snapshots(subject)) == []
 
 
 def test_a_session_between_transactions_holds_nothing_back(subject: Subject, other_session: Any) -> None:

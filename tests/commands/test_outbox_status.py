@@ -371,6 +371,8 @@ def test_check_takes_a_delay_or_a_wait_for_a_retry_for_no_lateness() -> None:
     make_message(Status.PUBLISHED, event_type=HANDLED, created_at=ago(1000), published_at=ago(5))  # its delay is over
     found = status_json("--no-broker")["outbox"]
     assert found["oldest_pending_seconds"] > 900  # which counts from the writing, as ever
+    assert found["longest_due_seconds"] is None
+    assert found["next_due_seconds"] < 10
     assert reason("--max-age", "60")[0] == 0
 
 

@@ -29,6 +29,12 @@ def execute(sql: str, *arguments: Any) -> Any:
         return cursor.fetchone()[0] if cursor.description else None
 
 
+@pytest.fixture(autouse=True)
+def _clean() -> None:
+    """Other tests may have left much behind."""
+    execute("VACUUM django_outbox_outboxmessage")
+
+
 def test_a_session_with_an_old_snapshot_is_found_and_the_remedy_ends_it(subject: Subject, other_session: Any) -> None:
     with other_session.cursor() as cursor:
         cursor.execute("SET application_name = 'forgotten'; BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")

@@ -1,8 +1,8 @@
 """``outbox_status --check``: one line and an exit code, as monitoring systems take them.
 
-As the Monitoring Plugins Interface has it (draft-kaestle-monitoring-plugins-interface): a word, a reason, and
-performance data behind a bar. UNKNOWN (3) is for a plugin that could not do its work for a reason of its own; a
-database or a broker that does not answer is CRITICAL.
+As the Monitoring Plugins' development guidelines have it: a word, a reason, and performance data behind a bar. They
+keep UNKNOWN (3) for failures within the plugin and say that timeouts and the like are none: so a database or a broker
+that does not answer is CRITICAL.
 """
 
 from __future__ import annotations

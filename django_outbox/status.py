@@ -148,8 +148,10 @@ def _due(model: Model, using: str) -> dict[str, Any]:
 
 
 def _longest_due(pending: Any) -> float | None:
-    first = pending.order_by("next_retry_at").values_list("next_retry_at", DatabaseNow()).first()
-    return _seconds(first[1] - first[0]) if first and first[0] <= first[1] else None
+    # MySQL's index on the time has all rows, and begins with those that have none.
+    due = pending.filter(next_retry_at__lte=DatabaseNow()).order_by("next_retry_at")
+    first = due.values_list("next_retry_at", DatabaseNow()).first()
+    return _seconds(first[1] - first[0]) if first else None
 
 
 def longest_due(using: str) -> float | None:

@@ -17,6 +17,11 @@ class DjangoOutboxConfig(AppConfig):
 
     def ready(self) -> None:
         from django_outbox.checks import check_databases, check_settings
+        from django_outbox.deploy_checks import check_deployment
+        from django_outbox.server_checks import check_routing, check_servers
 
         checks.register(check_settings)
+        checks.register(check_routing)
         checks.register(check_databases, checks.Tags.database)
+        checks.register(check_servers, checks.Tags.database)
+        checks.register(check_deployment, deploy=True)

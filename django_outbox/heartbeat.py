@@ -148,7 +148,7 @@ class Heartbeat:
         workers = Worker.objects.using(self._using)
         if self._row is None or not workers.filter(id=self._row).update(**values):
             self._row = workers.create(
-                kind=self._pulse.kind, host=failures.host(), pid=os.getpid(), version=_version(), **values
+                kind=self._pulse.kind, host=failures.host(), pid=os.getpid(), version=own_version(), **values
             ).pk
         record_activity(done, timezone.now(), using=self._using)
         if self._beats % BEATS_BETWEEN_CLEANINGS == 0:
@@ -165,7 +165,8 @@ class Heartbeat:
 
 
 @cache
-def _version() -> str:
+def own_version() -> str:
+    """The version of this package that is installed; empty if it is run from its sources."""
     try:
         return version("django-kafka-outbox")
     except PackageNotFoundError:  # run from its sources

@@ -6,25 +6,20 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
-from django.db import connections
-from django.db.models import Case, Count, Max, Q, Value, When
+from django.db.models import Count, Q
 
-from django_outbox import texts
+from django_outbox import figures, texts
 from django_outbox.admin.tables import Table
-from django_outbox.fields import DatabaseNow
-from django_outbox.heartbeat import period_of
-from django_outbox.models import Activity, MessageFailure, OutboxMessage, Worker
+from django_outbox.figures import HOURS
+from django_outbox.models import MessageFailure, OutboxMessage
 
 MOST_COUNTED = 1_000_000
 LOOKED_AT = 1000
 FAILURES = 5000
 TYPES = 5
-HOURS = 24
 DAYS = 14
-LOST = timedelta(seconds=60)
-FORGOTTEN = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -63,52 +58,13 @@ def oldest_awaited(table: Table, known_types: Collection[str]) -> Any:
 
 
 def rows_estimate(table: Table) -> int | None:
-    """About how many rows the table has, as the database's own statistics say; None if they do not."""
-    connection = connections[table.database]
-    name = table.model._meta.db_table
-    if connection.vendor == "postgresql":
-        query, arguments = "SELECT reltuples::bigint FROM pg_class WHERE oid = %s::regclass", [f'"{name}"']
-    elif connection.vendor == "mysql":
-        query = "SELECT table_rows FROM information_schema.tables WHERE table_schema = database() AND table_name = %s"
-        arguments = [name]
-    else:
-        return table.messages.count()  # SQLite is for development
-    with connection.cursor() as cursor:
-        cursor.execute(query, arguments)
-        row = cursor.fetchone()
-    return None if row is None or row[0] is None or row[0] < 0 else int(row[0])
+    """About how many rows the table has; None if the database does not say."""
+    return figures.rows_estimate(table.model, table.database)
 
 
-class Throughput(NamedTuple):
-    """Messages in each period of 24 hours, the oldest first."""
-
-    starts: list[datetime]
-    written: list[int]
-    consumed: list[int]
-
-
-def throughput(table: Table, now: datetime) -> Throughput:
-    """What was written and what was consumed in each whole period.
-
-    What was written is the growth of the largest id. Where no worker was there to note it, the
-    growth counts for the period in which one was again.
-    """
-    seconds = Activity.SECONDS
-    first = period_of(now) - timedelta(hours=HOURS, seconds=seconds)
-    starts = [first + timedelta(seconds=seconds * n) for n in range(1, HOURS * 3600 // seconds + 1)]
-    activities = Activity.objects.using(table.database)
-    rows = {row.period: row for row in activities.filter(period__gte=first, period__lt=period_of(now))}
-    before = rows.get(first)
-    last_id = before.last_id if before else None
-    newest = table.messages.aggregate(newest=Max("id"))["newest"] or 0
-    written, consumed = [], []
-    for start in starts:
-        row = rows.get(start)
-        reached = row.last_id if row else newest if start == starts[-1] else None
-        written.append(max(0, reached - last_id) if reached and last_id is not None else 0)
-        consumed.append(row.consumed if row else 0)
-        last_id = last_id if reached is None else max(reached, last_id or 0)
-    return Throughput(starts, written, consumed)
+def throughput(table: Table, now: datetime) -> figures.Throughput:
+    """What was written and what was consumed in each whole period."""
+    return figures.throughput(table.database, now)
 
 
 def dead_by_day(table: Table, now: datetime) -> dict[date, int]:
@@ -141,12 +97,6 @@ def failing_types(table: Table, now: datetime) -> list[tuple[str, int]]:
     return Counter(recent).most_common(TYPES)
 
 
-def workers(using: str) -> list[Worker]:
+def workers(using: str) -> list[Any]:
     """Those that were seen within a day; ``is_lost`` on those that are silent for a minute."""
-    now = DatabaseNow()
-    return list(
-        Worker.objects.using(using)
-        .filter(last_seen_at__gte=now - FORGOTTEN)
-        .annotate(is_lost=Case(When(last_seen_at__lt=now - LOST, then=Value(True)), default=Value(False)))
-        .order_by("kind", "host", "pid")
-    )
+    return figures.workers(using)

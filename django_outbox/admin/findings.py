@@ -11,8 +11,8 @@ from django.utils.translation import gettext, ngettext
 from django_outbox import texts
 from django_outbox.admin.figures import Unfinished
 from django_outbox.admin.groups import Group
-from django_outbox.admin.lag import Answer
 from django_outbox.admin.tables import Table
+from django_outbox.lag import Answer
 from django_outbox.models import Worker
 
 PATIENCE = timedelta(seconds=60)

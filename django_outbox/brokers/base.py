@@ -5,12 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from django_outbox.conf import BrokerSettings
+
+LONGEST_RETENTION_MS = 36500 * 86_400_000  # a hundred years, beyond which nothing is counted
 
 Headers = tuple[tuple[str, bytes], ...]
 
@@ -67,6 +70,31 @@ class Progress:
         """True if nothing is left to read: for the member or, where there is none, for the group."""
         behind = self.committed if self.position is None else self.position
         return max(behind or 0, self.low) >= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class TopicSettings:
+    """What a topic does with its records.
+
+    Attributes:
+        retention: how long it keeps them; None: for ever.
+        compacted: it keeps the last record of each key only.
+    """
+
+    retention: timedelta | None
+    compacted: bool
+
+    @classmethod
+    def of(cls, values: Mapping[str, str | None]) -> TopicSettings | None:
+        """Of the topic's configuration, in Kafka's names; None where that does not tell."""
+        try:
+            milliseconds = int(values.get("retention.ms") or "")
+        except ValueError:
+            return None
+        policy = (values.get("cleanup.policy") or "delete").split(",")
+        # What is compacted only is never too old.
+        endless = milliseconds < 0 or "delete" not in policy or milliseconds > LONGEST_RETENTION_MS
+        return cls(None if endless else timedelta(milliseconds=milliseconds), "compact" in policy)
 
 
 class Acknowledged(NamedTuple):
@@ -239,6 +267,14 @@ class Broker(ABC):
         Raises:
             BrokerUnavailable: with the reason, after a few seconds at most.
         """
+
+    def topic_settings(self, topics: Iterable[str]) -> Mapping[str, TopicSettings]:
+        """What these topics do with their records; those of which the broker does not tell are left out.
+
+        Raises:
+            BrokerUnavailable: with the reason, after a few seconds at most.
+        """
+        return {}
 
     @abstractmethod
     def create_topics(self, topics: Iterable[str], *, partitions: int | None, replication: int | None) -> None:

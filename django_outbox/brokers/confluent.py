@@ -20,6 +20,7 @@ from django_outbox.brokers.base import (
     Subscription,
     TopicMissing,
     TopicPartition,
+    TopicSettings,
     TopicTrouble,
 )
 from django_outbox.brokers.batch import TopicFaults
@@ -41,6 +42,7 @@ from django_outbox.brokers.confluent_library import (
     FIRST_OFFSET,
     LAST_OFFSET,
     AdminClient,
+    ConfigResource,
     Consumer,
     ConsumerGroupTopicPartitions,
     KafkaError,
@@ -183,6 +185,21 @@ class ConfluentBroker(Broker):
             place: Progress(low[place], high[place], committed[place] if committed.get(place, -1) >= 0 else None)
             for place in places
         }
+
+    def topic_settings(self, topics: Iterable[str]) -> dict[str, TopicSettings]:
+        resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in dict.fromkeys(topics)]
+        if not resources:
+            return {}
+        with self._admin() as (admin, faults):
+            answers = admin.describe_configs(resources, request_timeout=CONNECT_SECONDS)
+            by_topic = {resource.name: answer for resource, answer in answers.items()}
+            absent = self._errors(by_topic, faults)
+            found = {
+                topic: TopicSettings.of({name: each.value for name, each in answer.result().items()})
+                for topic, answer in by_topic.items()
+                if topic not in absent
+            }
+        return {topic: each for topic, each in found.items() if each is not None}
 
     def create_topics(self, topics: Iterable[str], *, partitions: int | None, replication: int | None) -> None:
         wanted = [

@@ -18,7 +18,7 @@ try:
         TopicCollection,
         TopicPartition,
     )
-    from confluent_kafka.admin import AdminClient, OffsetSpec  # type: ignore[attr-defined]
+    from confluent_kafka.admin import AdminClient, ConfigResource, OffsetSpec  # type: ignore[attr-defined]
     from confluent_kafka.cimpl import NewTopic
 except ModuleNotFoundError as error:
     if error.name is None or error.name.partition(".")[0] != "confluent_kafka":
@@ -35,6 +35,7 @@ __all__ = [
     "FIRST_OFFSET",
     "LAST_OFFSET",
     "AdminClient",
+    "ConfigResource",
     "Consumer",
     "ConsumerGroupTopicPartitions",
     "KafkaError",

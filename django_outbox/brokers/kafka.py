@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import TopicPartition as KafkaTopicPartition
 from kafka import errors as kafka_errors
-from kafka.admin import OffsetSpec
+from kafka.admin import ConfigFilterType, ConfigResource, ConfigResourceType, OffsetSpec
 from kafka.structs import OffsetAndMetadata
 
 from django_outbox.brokers import tls
@@ -23,6 +23,7 @@ from django_outbox.brokers.base import (
     Subscription,
     TopicMissing,
     TopicPartition,
+    TopicSettings,
 )
 from django_outbox.brokers.batch import TopicFaults
 from django_outbox.brokers.calls import Call
@@ -155,6 +156,17 @@ class KafkaBroker(Broker):
             place: Progress(low[their].offset, high[their].offset, _known(committed.get(their)))
             for place, their in zip(places, theirs, strict=True)
         }
+
+    def topic_settings(self, topics: Iterable[str]) -> dict[str, TopicSettings]:
+        resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in dict.fromkeys(topics)]
+        if not resources:
+            return {}
+        told = self._ask(lambda admin: admin.describe_configs(resources, config_filter=ConfigFilterType.ALL))
+        found = {
+            topic: TopicSettings.of({name: each["value"] for name, each in values.items()})
+            for topic, values in told.get("topic", {}).items()
+        }
+        return {topic: each for topic, each in found.items() if each is not None}
 
     def create_topics(self, topics: Iterable[str], *, partitions: int | None, replication: int | None) -> None:
         numbers = {

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from django_outbox.conf import settings
 from django_outbox.consumer import default_topics
 from django_outbox.handlers import GroupHandlers, Registry
+from django_outbox.management.columns import columns
 
 NO_HANDLER = """\
 No handler is registered. Write one in handlers.py of an installed app:
@@ -43,11 +42,4 @@ def list_handlers(registry: Registry, group: str | None = None) -> str:
         command = "outbox_consume" if name == main else f"outbox_consume --group {name}"
         topics = ", ".join(sorted(default_topics(GroupHandlers(registry, name))))
         commands.append((command, name, str(len(registry.for_group(name))), topics))
-    return f"{_columns(table)}\n\n{_columns(commands)}"
-
-
-def _columns(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+    return f"{columns(table)}\n\n{columns(commands)}"

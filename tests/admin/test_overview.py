@@ -14,7 +14,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from django_outbox.admin import figures, lag
+from django_outbox import lag
+from django_outbox.admin import figures
 from django_outbox.admin.tables import OUTBOX
 from django_outbox.brokers.base import TopicPartition
 from django_outbox.brokers.memory import MemoryBroker
@@ -35,9 +36,9 @@ from tests.admin.pages import (
     page_of,
     url,
 )
-from tests.admin.test_lag import Progress
 from tests.outbox import Status, make_message
 from tests.overrides import outbox_settings
+from tests.test_lag import Progress
 
 pytestmark = pytest.mark.django_db
 

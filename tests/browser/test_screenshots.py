@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from django_outbox.admin import lag
+from django_outbox import lag
 from django_outbox.brokers.base import TopicPartition
 from django_outbox.brokers.kafka import KafkaBroker
 from django_outbox.fields import DatabaseNow
 from django_outbox.heartbeat import period_of
 from django_outbox.models import Activity, MessageFailure, OutboxMessage, Worker
 from tests.admin.pages import act, action_url, make_dead, make_failure, page_of, url
-from tests.admin.test_lag import Progress
 from tests.browser.driver import PHONE, WIDE
 from tests.outbox import make_message
+from tests.test_lag import Progress
 
 NOW = DatabaseNow()
 MINUTE = timedelta(minutes=1)

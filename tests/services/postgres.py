@@ -66,6 +66,7 @@ class PostgreSQL(Service):
             "port": self.port,
             "unix_socket_directories": "",
             "max_connections": 200,
+            "max_prepared_transactions": 4,
             # Safe against killed processes, which tests do, though not against a power cut, which they cannot.
             "fsync": "off",
             "full_page_writes": "off",

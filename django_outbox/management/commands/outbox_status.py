@@ -4,40 +4,74 @@ from __future__ import annotations
 
 import json
 import sys
+import time
+from contextlib import suppress
 from typing import Any
 
+from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, CommandParser
-from django.db.models import Count, Min
+from django.utils import timezone
 
-from django_outbox.faults import in_one_line
-from django_outbox.fields import DatabaseNow
-from django_outbox.management.worker import OutboxCommand, at_least
-from django_outbox.models import InboxMessage, OutboxMessage
+from django_outbox.exceptions import OutboxError
+from django_outbox.faults import UNAVAILABLE, drop_broken_connections, in_one_line
+from django_outbox.management import monitoring
+from django_outbox.management.monitoring import Limits
+from django_outbox.management.status_text import status_text
+from django_outbox.management.worker import OutboxCommand, at_least, logging_to
+from django_outbox.status import full_status
 
-OK, WARNING, CRITICAL = 0, 1, 2
+WATCH_SECONDS = 2.0
+CLEAR = "\x1b[H\x1b[2J\x1b[3J"
 
 
 class Command(OutboxCommand):
     help = (
-        "Show how many messages are in which state and how old the oldest are. With --check: one "
-        "line and an exit code for monitoring: 0 OK, 1 WARNING, 2 CRITICAL."
+        "Show how many messages are in which state, how old the oldest are and by how much they are late, topic by "
+        "topic; what is retried next, the throughput, the workers, and how far the consumer groups are behind. With "
+        "--check: one line and an exit code for monitoring: 0 OK, 1 WARNING, 2 CRITICAL (also if the database does "
+        "not answer)."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        parser.add_argument("--json", action="store_true", help="Print JSON.")
-        parser.add_argument("--check", action="store_true", help="Compare with the limits below and exit so.")
+        parser.add_argument("--json", action="store_true", help="Print JSON; with --watch one document a line.")
+        parser.add_argument(
+            "--watch",
+            nargs="?",
+            type=at_least(0.1, float),
+            const=WATCH_SECONDS,
+            metavar="SECONDS",
+            help="Show it again and again, every 2 or so many seconds, until Ctrl-C.",
+        )
+        parser.add_argument(
+            "--no-broker",
+            action="store_false",
+            dest="broker",
+            help="Do not ask the broker for the lag. Without this it is asked, and waited for 2 s at most.",
+        )
+        parser.add_argument(
+            "--check",
+            action="store_true",
+            help="Compare with the limits below and exit so. The broker is asked only for --max-lag.",
+        )
         parser.add_argument(
             "--max-age",
             type=at_least(0, float),
             metavar="S",
-            help="CRITICAL if the oldest pending or published message is older than S seconds.",
+            help="CRITICAL if a message is more than S seconds late: due and not sent, or sent and not handled though "
+            "there is a handler for it here, or due in the inbox. A message published with a delay is due later.",
         )
         parser.add_argument(
             "--max-dead",
             type=at_least(0),
             metavar="N",
-            help="WARNING if more than N messages are dead.",
+            help="WARNING if more than N messages of the outbox, or of the inbox, are dead.",
+        )
+        parser.add_argument(
+            "--max-lag",
+            type=at_least(0),
+            metavar="N",
+            help="CRITICAL if a consumer group is more than N records behind, or the broker does not tell.",
         )
 
     def execute(self, *args: Any, **options: Any) -> str | None:
@@ -46,86 +80,68 @@ class Command(OutboxCommand):
         except CommandError as error:
             if not options["check"]:
                 raise
-            self.stdout.write(f"OUTBOX CRITICAL - {in_one_line(error)}")
-            sys.exit(CRITICAL)
+            self.stdout.write(monitoring.line(monitoring.CRITICAL, in_one_line(error)))
+            sys.exit(monitoring.CRITICAL)
 
     def handle(
         self,
         *,
         database: str,
-        json: bool,
         check: bool,
+        watch: float | None,
+        broker: bool,
         max_age: float | None,
         max_dead: int | None,
+        max_lag: int | None,
+        verbosity: int,
         **options: Any,
     ) -> None:
-        if not check and (max_age is not None or max_dead is not None):
-            raise CommandError("--max-age and --max-dead say what --check compares with: add --check.")
+        limits = Limits(max_age, max_dead, max_lag)
+        if not check and limits != Limits():
+            raise CommandError("--max-age, --max-dead and --max-lag say what --check compares with: add --check.")
+        if check and watch is not None:
+            raise CommandError("--check looks once, --watch again and again: leave one of them out.")
+        if max_lag is not None and not broker:
+            raise CommandError("Only the broker knows what --max-lag asks for: leave --no-broker out.")
         self.require_tables(database)
-        status, inbox = outbox_status(database), inbox_status(database)
-        if json:
-            self.stdout.write(_json({"outbox": status, "inbox": inbox}))
+        asks_broker = max_lag is not None if check else broker
+        as_json = bool(options["json"])
+        with logging_to(self.stderr, verbosity):  # a broker that is away is told in one sentence
+            if watch is not None:
+                self._watch(database, watch, asks_broker, as_json)
+                return
+            status = full_status(database, broker=asks_broker)
+        if as_json:
+            self.stdout.write(json.dumps(status, indent=2))
         elif not check:
-            of_inbox = {f"inbox_{name}": value for name, value in inbox.items()} if any(inbox.values()) else {}
-            for name, value in {**status, **of_inbox}.items():
-                self.stdout.write(f"{name.replace('_', ' '):<26}{_plain(value):>12}")
+            self.stdout.write(status_text(status))
         if check:
-            sys.exit(self._check(status, inbox, max_age, max_dead, quiet=json))
+            code, line = monitoring.verdict(status, limits)
+            if not as_json:
+                self.stdout.write(line)
+            sys.exit(code)
 
-    def _check(
-        self,
-        status: dict[str, Any],
-        inbox: dict[str, Any],
-        max_age: float | None,
-        max_dead: int | None,
-        *,
-        quiet: bool,
-    ) -> int:
-        code, reasons = OK, []
-        if max_dead is not None and status["dead"] > max_dead:
-            code = WARNING
-            reasons.append(f"{status['dead']} dead")
-        if max_dead is not None and inbox["dead"] > max_dead:
-            code = WARNING
-            reasons.append(f"{inbox['dead']} dead in the inbox")
-        ages = {name: status[f"oldest_{name}_seconds"] for name in ("pending", "published")}
-        ages["pending inbox"] = inbox["oldest_pending_seconds"]
-        for name, age in ages.items():
-            if max_age is not None and age is not None and age > max_age:
-                code = CRITICAL
-                reasons.append(f"oldest {name} message is {age:.0f} s old")
-        if not quiet:
-            word = ("OK", "WARNING", "CRITICAL")[code]
-            counts = ", ".join(f"{status[name]} {name}" for name in OutboxMessage.Status.values)
-            self.stdout.write(f"OUTBOX {word} - {'; '.join(reasons) or counts}")
-        return code
+    def _watch(self, database: str, seconds: float, broker: bool, as_json: bool) -> None:
+        """Show it until Ctrl-C. A terminal is drawn anew, anything else gets one block after the other."""
+        on_terminal = self.stdout.isatty()
+        with suppress(KeyboardInterrupt):
+            while True:
+                text = self._look(database, broker, as_json)
+                if not as_json:
+                    head = f"{timezone.localtime() if timezone.now().tzinfo else timezone.now():%Y-%m-%d %H:%M:%S}"
+                    text = f"{CLEAR if on_terminal else ''}{head}, every {seconds:g} s, Ctrl-C ends\n\n{text}"
+                    text += "" if on_terminal else "\n"
+                self.stdout.write(text)
+                self.stdout.flush()
+                time.sleep(seconds)
+        self.stdout.write("")
 
-
-def outbox_status(using: str) -> dict[str, Any]:
-    """Counts by state, and seconds since the oldest message in it was written (None: none is)."""
-    return _status(OutboxMessage, ("pending", "published", "dead"), using)
-
-
-def inbox_status(using: str) -> dict[str, Any]:
-    """The same of the inbox, since the oldest pending message was received."""
-    return _status(InboxMessage, ("pending",), using)
-
-
-def _status(model: type[OutboxMessage | InboxMessage], with_age: tuple[str, ...], using: str) -> dict[str, Any]:
-    messages = model.objects.using(using).order_by()
-    groups = messages.values_list("status").annotate(Count("id"), Min("created_at"), now=Min(DatabaseNow()))
-    found = {status: (count, max(0.0, (now - oldest).total_seconds())) for status, count, oldest, now in groups}
-    status: dict[str, Any] = {name: found.get(name, (0, None))[0] for name in model.Status.values}
-    for name in with_age:
-        status[f"oldest_{name}_seconds"] = found.get(name, (0, None))[1]
-    return status
-
-
-def _plain(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.1f}" if isinstance(value, float) else str(value)
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, indent=2)
+    def _look(self, database: str, broker: bool, as_json: bool) -> str:
+        """One look; what goes wrong is said in its place, as it may be over at the next."""
+        try:
+            status = full_status(database, broker=broker)
+        except (*UNAVAILABLE, OutboxError, ImproperlyConfigured) as error:
+            drop_broken_connections()
+            trouble = in_one_line(error)
+            return json.dumps({"trouble": trouble}) if as_json else f"Not known: {trouble}"
+        return json.dumps(status) if as_json else status_text(status)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from django_outbox.admin import lag
+from django_outbox import lag
 from django_outbox.brokers.base import TopicPartition
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.exceptions import BrokerUnavailable

@@ -1,0 +1,95 @@
+"""System checks of ``check --deploy``: what is for development alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from ipaddress import ip_address
+from typing import Any
+
+from django.core.checks import CheckMessage, Warning
+from django.core.exceptions import ImproperlyConfigured
+from django.db import DEFAULT_DB_ALIAS, connections, router
+
+from django_outbox.brokers.base import get_broker
+from django_outbox.brokers.memory import MemoryBroker
+from django_outbox.brokers.url import BrokerURL, parse_url
+from django_outbox.conf import BrokerSettings, settings
+from django_outbox.models import OutboxMessage
+
+_TLS_HINT = (
+    'Use kafka+ssl:// or kafka+sasl+ssl:// in OUTBOX["BROKER"]["URL"]; if the network is trusted, silence this by '
+    "SILENCED_SYSTEM_CHECKS."
+)
+
+
+def check_deployment(**kwargs: Any) -> list[CheckMessage]:
+    """Check what is fine on a desk and not in production."""
+    return [*_broker(), *_database()]
+
+
+def _broker() -> Iterator[CheckMessage]:
+    try:
+        given = settings.broker
+        if isinstance(get_broker(given), MemoryBroker):
+            yield Warning(
+                "The broker is in the memory of each process: nothing reaches another one, and all is lost at its end.",
+                hint='Set OUTBOX["BROKER"]["BACKEND"] to a broker of Kafka. MemoryBroker is for tests.',
+                id="django_outbox.W021",
+            )
+            return
+        url = parse_url(given.url)
+    except ImproperlyConfigured:
+        return  # told already, or a broker of the project's own with URLs of its own
+    if all(map(_is_local, url.hosts)):
+        yield Warning(
+            f"The broker {url.location} is on this machine, as one for development is.",
+            hint='Set OUTBOX["BROKER"]["URL"] to your cluster. outbox_devbroker keeps everything in memory.',
+            id="django_outbox.W022",
+        )
+    else:
+        yield from _encryption(url, _protocol(given, url))
+
+
+def _encryption(url: BrokerURL, protocol: str) -> Iterator[CheckMessage]:
+    if protocol == "SASL_PLAINTEXT":
+        yield Warning(
+            f"The connection to {url.location} is not encrypted: user, password and events can be read on their way.",
+            hint=_TLS_HINT,
+            id="django_outbox.W024",
+        )
+    elif protocol == "PLAINTEXT":
+        yield Warning(
+            f"The connection to {url.location} is not encrypted, and the broker does not know who connects.",
+            hint=_TLS_HINT,
+            id="django_outbox.W023",
+        )
+
+
+def _protocol(given: BrokerSettings, url: BrokerURL) -> str:
+    """What is spoken in the end: options have the last word."""
+    protocol: Any = url.protocol
+    for options in (url.options, given.options, given.producer_options):
+        for name in ("security_protocol", "security.protocol"):
+            protocol = options.get(name, protocol)
+    return str(protocol).upper()
+
+
+def _is_local(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]").lower()
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        ip = ip_address(host)
+    except ValueError:
+        return False
+    return ip.is_loopback or ip.is_unspecified
+
+
+def _database() -> Iterator[CheckMessage]:
+    alias = router.db_for_write(OutboxMessage) or DEFAULT_DB_ALIAS
+    if alias in connections and connections[alias].vendor == "sqlite":
+        yield Warning(
+            f"The outbox is in SQLite (the database {alias!r}), where one process writes at a time.",
+            hint="Use PostgreSQL, MySQL or MariaDB in production: there relays and consumers share the work.",
+            id="django_outbox.W025",
+        )

@@ -1,0 +1,75 @@
+"""Relays and consumers: whether they run, are of one version, and what is in their way."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+from django_outbox.doctor.finding import Finding, fault, warning
+from django_outbox.doctor.subject import Subject
+from django_outbox.figures import counted, workers
+from django_outbox.heartbeat import own_version
+from django_outbox.models import Worker
+from django_outbox.status import longest_awaited, longest_due
+
+PATIENCE = timedelta(seconds=60)
+
+
+def relays(subject: Subject) -> Iterator[Finding]:
+    """No relay is running."""
+    if not _alive(subject, Worker.Kind.RELAY):
+        yield _nobody(subject, "relay", "sent", longest_due(subject.using), "outbox_relay")
+
+
+def consumers(subject: Subject) -> Iterator[Finding]:
+    """No consumer is running although there are handlers."""
+    if subject.handlers and not _alive(subject, Worker.Kind.CONSUMER):
+        yield _nobody(subject, "consumer", "handled", longest_awaited(subject.using), "outbox_consume")
+
+
+def _nobody(subject: Subject, kind: str, done: str, late: float | None, command: str) -> Finding:
+    remedy = f"manage.py {command}{subject.database_option}, under systemd or the like, so that it is always there"
+    if late is not None and late > PATIENCE.total_seconds():
+        waits = f"Messages have waited to be {done} for {timedelta(seconds=int(late))}."
+        return fault(f"No {kind} is running.", waits, remedy)
+    return warning(
+        f"No {kind} is running.",
+        f"What is published is not {done}. (One that runs with --drain, as by cron, has no heartbeat: then all is well.)",
+        remedy,
+    )
+
+
+def troubles(subject: Subject) -> Iterator[Finding]:
+    """Workers that vanished, or that have something in their way."""
+    for worker in workers(subject.using):
+        name = f"{worker.kind} {worker.host}:{worker.pid}"
+        if worker.is_lost:
+            silent = timedelta(seconds=int((worker.now - worker.last_seen_at).total_seconds()))
+            yield warning(
+                f"The {name} was last seen {silent} ago, and did not say that it ends.",
+                "It was killed or hangs. A row that is left of one that was killed is forgotten after a day.",
+                f"See whether process {worker.pid} on {worker.host} is there, and start it again.",
+            )
+        elif worker.trouble:
+            yield fault(f"The {name} is in trouble: {worker.trouble}", "", "")
+
+
+def versions(subject: Subject) -> Iterator[Finding]:
+    """Workers of another version than this one, as after half a deployment."""
+    own = own_version()
+    others = sorted(
+        f"{worker.kind} {worker.host}:{worker.pid} ({worker.version})"
+        for worker in workers(subject.using)
+        if not worker.is_lost and worker.version and own and worker.version != own
+    )
+    if others:
+        yield warning(
+            f"{counted(len(others), 'worker')} of another version than {own}, which is installed here: {', '.join(others)}.",
+            "What is of an older version does not know what is new in the tables or in the settings.",
+            "Restart it with the version that is deployed.",
+        )
+
+
+def _alive(subject: Subject, kind: str) -> list[Any]:
+    return [worker for worker in workers(subject.using) if worker.kind == kind and not worker.is_lost]

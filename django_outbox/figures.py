@@ -1,0 +1,95 @@
+"""Numbers that overview, commands and examinations share; each is cheap whatever has been consumed."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from django.db import connections, models
+from django.db.models import Case, Max, Value, When
+
+from django_outbox.fields import DatabaseNow
+from django_outbox.heartbeat import period_of
+from django_outbox.models import Activity, OutboxMessage, Worker
+
+HOURS = 24
+LOST = timedelta(seconds=60)
+FORGOTTEN = timedelta(days=1)
+
+
+def rows_estimate(model: type[models.Model], using: str) -> int | None:
+    """About how many rows the table has, as the database's own statistics say; None if they do not."""
+    connection = connections[using]
+    name = model._meta.db_table
+    arguments: list[Any]
+    if connection.vendor == "postgresql":
+        # As the planner does it: so many rows a page as there were at the last vacuum, in the pages of now.
+        query = """
+            SELECT CASE WHEN reltuples >= 0 AND relpages > 0 THEN
+                       reltuples / relpages * (pg_relation_size(oid) / current_setting('block_size')::bigint)
+                   ELSE reltuples END
+              FROM pg_class WHERE oid = %s::regclass
+        """
+        arguments = [f'"{name}"']
+    elif connection.vendor == "mysql":
+        query = "SELECT table_rows FROM information_schema.tables WHERE table_schema = database() AND table_name = %s"
+        arguments = [name]
+    else:
+        return model._base_manager.using(using).count()  # SQLite is for development
+    with connection.cursor() as cursor:
+        cursor.execute(query, arguments)
+        row = cursor.fetchone()
+    return None if row is None or row[0] is None or row[0] < 0 else int(row[0])
+
+
+def counted(number: int, noun: str) -> str:
+    """A number of things, in English."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+class Throughput(NamedTuple):
+    """Messages in each period of 24 hours, the oldest first."""
+
+    starts: list[datetime]
+    written: list[int]
+    consumed: list[int]
+    published: list[int]
+
+
+def throughput(using: str, now: datetime) -> Throughput:
+    """What was written, published and consumed in each whole period.
+
+    What was written is the growth of the largest id. Where no worker was there to note it, the
+    growth counts for the period in which one was again.
+    """
+    seconds = Activity.SECONDS
+    first = period_of(now) - timedelta(hours=HOURS, seconds=seconds)
+    starts = [first + timedelta(seconds=seconds * n) for n in range(1, HOURS * 3600 // seconds + 1)]
+    activities = Activity.objects.using(using)
+    rows = {row.period: row for row in activities.filter(period__gte=first, period__lt=period_of(now))}
+    before = rows.get(first)
+    last_id = before.last_id if before else None
+    newest = OutboxMessage.objects.using(using).aggregate(newest=Max("id"))["newest"] or 0
+    found = Throughput(starts, [], [], [])
+    for start in starts:
+        row = rows.get(start)
+        reached = row.last_id if row else newest if start == starts[-1] else None
+        found.written.append(max(0, reached - last_id) if reached and last_id is not None else 0)
+        found.consumed.append(row.consumed if row else 0)
+        found.published.append(row.published if row else 0)
+        last_id = last_id if reached is None else max(reached, last_id or 0)
+    return found
+
+
+def workers(using: str) -> list[Any]:
+    """Those that were seen within a day; ``is_lost`` on those that are silent for a minute, ``now`` on all."""
+    now = DatabaseNow()
+    return list(
+        Worker.objects.using(using)
+        .filter(last_seen_at__gte=now - FORGOTTEN)
+        .annotate(
+            is_lost=Case(When(last_seen_at__lt=now - LOST, then=Value(True)), default=Value(False)),
+            now=now,
+        )
+        .order_by("kind", "host", "pid")
+    )

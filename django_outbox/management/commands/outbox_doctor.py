@@ -1,0 +1,151 @@
+"""``manage.py outbox_doctor``: find what is wrong with an installation, and say what mends it."""
+
+from __future__ import annotations
+
+import json
+import sys
+import textwrap
+from typing import Any
+
+from django.core.management.base import CommandParser
+
+from django_outbox.doctor.examine import EXAMINATIONS, SECONDS, Result, examine
+from django_outbox.doctor.finding import Finding, Level
+from django_outbox.doctor.subject import Subject
+from django_outbox.management.worker import OutboxCommand, at_least, logging_to
+
+EXIT_CODES = {Level.OK: 0, Level.NOTE: 0, Level.WARNING: 1, Level.FAULT: 2}
+NAME_WIDTH = max(len(examination.name) for examination in EXAMINATIONS)
+TEXT_WIDTH = 100
+
+
+class Command(OutboxCommand):
+    help = (
+        "Examine this installation: database, indexes, vacuum, sessions, broker, topics, workers, handlers, settings. "
+        "Tells what is wrong, what comes of it, and the command or the setting that mends it. Changes nothing, and "
+        "waits for nothing longer than --timeout. Exit code: 0 all is well, or there are notes only; 1 there are "
+        "warnings; 2 there are faults."
+    )
+    # The checks are one of the examinations: what they find is told among the rest.
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        super().add_arguments(parser)
+        names = [examination.name for examination in EXAMINATIONS]
+        parser.add_argument("--json", action="store_true", help="Print JSON.")
+        parser.add_argument(
+            "--only", nargs="+", choices=names, metavar="NAME", help=f"Only these examinations: {', '.join(names)}."
+        )
+        parser.add_argument(
+            "--no-broker", action="store_false", dest="broker", help="Leave out what the broker has to be asked."
+        )
+        parser.add_argument(
+            "--fail-on",
+            choices=["warning", "fault", "never"],
+            default="warning",
+            help="From which level on the exit code is not 0 (default: warning).",
+        )
+        parser.add_argument(
+            "--timeout",
+            type=at_least(0.1, float, most=600),
+            default=SECONDS,
+            metavar="S",
+            help="Seconds that each examination may take (default: 10).",
+        )
+
+    def handle(
+        self,
+        *,
+        database: str,
+        only: list[str] | None,
+        broker: bool,
+        fail_on: str,
+        timeout: float,
+        **options: Any,
+    ) -> None:
+        chosen = [
+            examination
+            for examination in EXAMINATIONS
+            if (only is None or examination.name in only) and (broker or not examination.asks_broker)
+        ]
+        as_json = bool(options["json"])
+        results = []
+        with logging_to(self.stderr, 0):  # what goes wrong is told as a finding
+            for result in examine(Subject(database, patience=timeout * 0.8), examinations=chosen, seconds=timeout):
+                results.append(result)
+                if not as_json:
+                    self._tell(result)
+        worst = max((result.level for result in results), default=Level.OK)
+        if as_json:
+            self.stdout.write(json.dumps(_document(results, worst), indent=2))
+        else:
+            self.stdout.write(_sum(results))
+        if fail_on != "never" and worst >= Level[fail_on.upper()]:
+            sys.exit(EXIT_CODES[worst])
+
+    def _tell(self, result: Result) -> None:
+        """Print what one examination came to, as soon as that is known."""
+        if not result.findings:
+            self.stdout.write(_line(Level.OK, result, result.examination.fine))
+        for finding in sorted(result.findings, key=lambda each: -each.level):
+            self.stdout.write(_line(finding.level, result, finding.summary), self._style(finding))
+            for label, text in (("why", finding.why), ("do", finding.remedy)):
+                if text:
+                    self.stdout.write(_indented(label, text))
+
+    def _style(self, finding: Finding) -> Any:
+        return {Level.WARNING: self.style.WARNING, Level.FAULT: self.style.ERROR}.get(finding.level)
+
+
+def _line(level: Level, result: Result, text: str) -> str:
+    head = f"{level.word:<8} {result.examination.name:<{NAME_WIDTH}}  "
+    return textwrap.fill(
+        text,
+        len(head) + TEXT_WIDTH,
+        initial_indent=head,
+        subsequent_indent=" " * len(head),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _indented(label: str, text: str) -> str:
+    margin = " " * (9 + NAME_WIDTH + 2)
+    return textwrap.fill(
+        text,
+        len(margin) + TEXT_WIDTH,
+        initial_indent=f"{margin}{label + ':':<5}",
+        subsequent_indent=f"{margin}     ",
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def _sum(results: list[Result]) -> str:
+    counts = {level: sum(finding.level == level for r in results for finding in r.findings) for level in Level}
+    told = [
+        f"{counts[level]} {level.word}{'s' if counts[level] > 1 else ''}" for level in reversed(Level) if counts[level]
+    ]
+    return f"\n{len(results)} examinations: {', '.join(told) or 'all is well'}."
+
+
+def _document(results: list[Result], worst: Level) -> dict[str, Any]:
+    return {
+        "level": worst.word,
+        "examinations": [
+            {
+                "name": result.examination.name,
+                "level": result.level.word,
+                "findings": [
+                    {
+                        "level": finding.level.word,
+                        "summary": finding.summary,
+                        "why": finding.why,
+                        "remedy": finding.remedy,
+                    }
+                    for finding in result.findings
+                ],
+            }
+            for result in results
+        ],
+    }

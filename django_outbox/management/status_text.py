@@ -1,0 +1,122 @@
+"""What ``outbox_status`` prints for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from django_outbox.figures import counted
+from django_outbox.management.columns import columns, span
+
+PARTITIONS = 20
+
+Row = tuple[str, ...]
+
+
+def status_text(status: Mapping[str, Any]) -> str:
+    """The tables, those of which there is nothing to say left out."""
+    return "\n\n".join(table for table in _tables(status) if table)
+
+
+def _tables(status: Mapping[str, Any]) -> Iterator[str]:
+    yield _states("OUTBOX", status["outbox"], ("pending", "published", "dead"))
+    inbox = status["inbox"]
+    if any(inbox[state] for state in ("pending", "consumed", "dead")):
+        yield _states("INBOX", inbox, ("pending",))
+    yield _topics(status["topics"])
+    yield _retries(status["retries"])
+    yield _rates(status["rates"])
+    yield _workers(status["workers"])
+    lag = status["lag"] or []
+    if lag and all(group["trouble"] for group in lag):
+        yield f"The lag of the consumer groups is not known. {lag[0]['trouble']}"
+    else:
+        yield from map(_lag, lag)
+
+
+def _states(title: str, states: Mapping[str, Any], with_age: tuple[str, ...]) -> str:
+    rows: list[Row] = [(title, "MESSAGES", "OLDEST", "LATE BY")]
+    late = {"pending": states["longest_due_seconds"], "published": states.get("longest_awaited_seconds")}
+    for state in ("pending", "published", "consumed", "dead"):
+        if state in states:
+            about = "~" if state == "consumed" and states["consumed_is_estimate"] else ""
+            age = span(states[f"oldest_{state}_seconds"]) if state in with_age else ""
+            rows.append((state, f"{about}{states[state]:,}", age, span(late[state]) if state in late else ""))
+    text = columns(rows, right={1, 2, 3})
+    due = f"{states['due']:,} due now" if states["due"] else ""
+    later = "" if states["next_due_seconds"] is None else f"the next is due in {span(states['next_due_seconds'])}"
+    more = ", ".join(filter(None, (due, later)))
+    return f"{text}\n{more}" if more else text
+
+
+def _topics(topics: list[dict[str, Any]]) -> str:
+    if not topics:
+        return ""
+    rows: list[Row] = [("TOPIC", "PENDING", "OLDEST", "PUBLISHED", "OLDEST", "DEAD", "OLDEST")]
+    for topic in topics:
+        cells = [topic["topic"]]
+        for state in ("pending", "published", "dead"):
+            cells += [f"{topic[state]:,}", span(topic[f"oldest_{state}_seconds"])]
+        rows.append(tuple(cells))
+    return columns(rows, right=range(1, 7))
+
+
+def _retries(retries: list[dict[str, Any]]) -> str:
+    if not retries:
+        return ""
+    rows: list[Row] = [("NEXT RETRIES", "EVENT TYPE", "TOPIC", "FAILURES", "DUE IN", "ERROR")]
+    for retry in retries:
+        failures = f"{retry['failures']} of {retry['max_retry']}"
+        name = f"{retry['table']} {retry['id']}"
+        rows.append(
+            (name, retry["event_type"], retry["topic"], failures, span(retry["due_in_seconds"]), retry["error"])
+        )
+    return columns(rows)
+
+
+def _rates(rates: Mapping[str, Mapping[str, float]]) -> str:
+    if not any(number for each in rates.values() for number in each.values()):
+        return ""
+    rows: list[Row] = [("MESSAGES A SECOND", "NOW", "10 MIN", "1 H", "24 H")]
+    for name in ("written", "published", "consumed"):
+        cells = [rates[period].get(name) for period in ("now", "ten_minutes", "hour", "day")]
+        rows.append((name, *("-" if number is None else f"{number:,.1f}" for number in cells)))
+    return columns(rows, right=range(1, 5))
+
+
+def _workers(workers: list[dict[str, Any]]) -> str:
+    if not workers:
+        return "No relay and no consumer is running: manage.py outbox_relay, manage.py outbox_consume"
+    rows: list[Row] = [("WORKER", "STATE", "RATE/S", "RUNNING", "LAST SEEN", "VERSION", "TROUBLE")]
+    rows += [
+        (
+            f"{worker['kind']} {worker['host']}:{worker['pid']}",
+            worker["state"],
+            f"{worker['rate']:,.1f}",
+            span(worker["running_seconds"]),
+            f"{span(worker['silent_seconds'])} ago",
+            worker["version"],
+            worker["trouble"],
+        )
+        for worker in workers
+    ]
+    return columns(rows, right={2})
+
+
+def _lag(group: dict[str, Any]) -> str:
+    if group["trouble"]:
+        return f"Lag of group {group['group']}: not known. {group['trouble']}"
+    behind = [partition for partition in group["partitions"] if partition["lag"]]
+    head = (
+        f"Group {group['group']} is {counted(group['lag'], 'record')} behind, in {counted(len(behind), 'partition')}."
+    )
+    if not behind:
+        partitions = len(group["partitions"])
+        read = f"has read {counted(partitions, 'partition')} to the end"
+        return f"Group {group['group']} {read}." if partitions else ""
+    rows: list[Row] = [("TOPIC", "PARTITION", "COMMITTED", "END", "LAG")]
+    for each in behind[:PARTITIONS]:
+        committed = "-" if each["committed"] is None else f"{each['committed']:,}"
+        rows.append((each["topic"], str(each["partition"]), committed, f"{each['end']:,}", f"{each['lag']:,}"))
+    more = len(behind) - PARTITIONS
+    return f"{head}\n{columns(rows, right=range(1, 5))}" + (f"\n... and {more} more" if more > 0 else "")

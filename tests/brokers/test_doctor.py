@@ -1,0 +1,143 @@
+"""What outbox_doctor asks real brokers, by both client libraries."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from kafka import KafkaAdminClient
+
+from django_outbox.brokers.base import Broker, TopicSettings
+from django_outbox.doctor import broker as examinations
+from django_outbox.doctor.broker import NotAnswered
+from django_outbox.doctor.finding import Level
+from django_outbox.doctor.subject import BrokerAnswers, Subject, ask
+from django_outbox.exceptions import BrokerUnavailable
+from tests.brokers.backends import Backend
+from tests.brokers.services import PASSWORD, USER, ApacheKafkaWithLogin
+from tests.helpers import wait_until
+from tests.overrides import outbox_settings
+from tests.services.base import Service
+from tests.services.process import free_port
+
+
+@pytest.fixture
+def configured(kafka_url: str, topic: str) -> dict[str, dict[str, str]]:
+    """Topics that keep records in different ways."""
+    configs = {
+        f"{topic}-day": {"retention.ms": "86400000"},
+        f"{topic}-ever": {"retention.ms": "-1"},
+        f"{topic}-compacted": {"cleanup.policy": "compact"},
+        f"{topic}-default": {},
+    }
+    client = KafkaAdminClient(bootstrap_servers=kafka_url.partition("://")[2])
+    try:
+        client.create_topics(
+            {
+                name: {"num_partitions": 2, "replication_factor": 1, "configs": values}
+                for name, values in configs.items()
+            },
+            wait_for_metadata=True,
+        )
+    finally:
+        client.close()
+    return configs
+
+
+def answers_of(broker: Broker, topics: frozenset[str], group: str) -> BrokerAnswers:
+    """What the broker says once all of its parts know of the topics."""
+
+    def answers() -> BrokerAnswers | None:
+        try:
+            return ask(broker, topics, group)
+        except BrokerUnavailable:
+            return None
+
+    found = wait_until(answers)
+    assert found is not None
+    return found
+
+
+@pytest.mark.brokers("apache")
+def test_the_broker_tells_what_topics_do_with_their_records(
+    backend: Backend, kafka_url: str, topic: str, configured: dict[str, dict[str, str]]
+) -> None:
+    broker = backend.make(kafka_url)
+    answers = answers_of(broker, frozenset({*configured, f"{topic}-missing"}), topic)
+    assert answers.missing == [f"{topic}-missing"]
+    assert answers.partitions == dict.fromkeys(configured, 2)
+    assert answers.settings == {
+        f"{topic}-day": TopicSettings(timedelta(days=1), compacted=False),
+        f"{topic}-ever": TopicSettings(None, compacted=False),
+        f"{topic}-compacted": TopicSettings(None, compacted=True),
+        f"{topic}-default": TopicSettings(timedelta(days=7), compacted=False),
+    }
+    assert broker.topic_settings([f"{topic}-missing"]) == {}
+    assert broker.topic_settings([]) == {}
+
+
+@pytest.mark.brokers("tansu")
+def test_a_broker_that_does_not_tell_is_no_trouble(
+    backend: Backend, kafka_url: str, topic: str, configured: dict[str, dict[str, str]]
+) -> None:
+    # Tansu tells what a topic was given, and no default.
+    assert backend.make(kafka_url).topic_settings(configured) == {
+        f"{topic}-day": TopicSettings(timedelta(days=1), compacted=False),
+        f"{topic}-ever": TopicSettings(None, compacted=False),
+    }
+
+
+def subject_of(backend: Backend, url: str) -> Any:
+    """Settings that name this broker."""
+    name = {"kafka": "kafka.KafkaBroker", "confluent": "confluent.ConfluentBroker"}[backend.name]
+    return outbox_settings(BROKER={"BACKEND": f"django_outbox.brokers.{name}", "URL": url})
+
+
+def test_a_broker_that_is_not_there_is_a_fault(backend: Backend) -> None:
+    port = free_port()
+    with subject_of(backend, f"kafka://127.0.0.1:{port}"):
+        (finding,) = examinations.reachable(Subject("default"))
+    assert finding.level == Level.FAULT
+    assert f"kafka://127.0.0.1:{port} cannot be reached" in finding.summary
+    assert "advertised.listeners" in finding.remedy
+
+
+def test_a_broker_that_hangs_is_a_fault_and_waited_for_once(backend: Backend, own_broker: Service) -> None:
+    own_broker.suspend()
+    subject = Subject("default", patience=1)
+    started = time.monotonic()
+    try:
+        with subject_of(backend, own_broker.url):
+            (finding,) = examinations.reachable(subject)
+            with pytest.raises(NotAnswered):
+                list(examinations.topics(subject))
+    finally:
+        own_broker.resume()
+    assert finding.level == Level.FAULT
+    assert "does not answer within 1 s" in finding.summary
+    assert time.monotonic() - started < 5
+
+
+@pytest.fixture(scope="module")
+def service_with_login() -> Iterator[ApacheKafkaWithLogin]:
+    with ApacheKafkaWithLogin() as service:
+        yield service
+
+
+@pytest.mark.brokers("apache")
+def test_a_refused_login_is_a_fault_that_shows_no_password(
+    backend: Backend, service_with_login: ApacheKafkaWithLogin
+) -> None:
+    address = f"127.0.0.1:{service_with_login.login_port}"
+    with subject_of(backend, f"kafka+sasl://{USER}:wrong-{PASSWORD}@{address}"):
+        (finding,) = examinations.reachable(Subject("default"))
+    assert finding.level == Level.FAULT
+    # kafka-python throws the server's answer away if the connection is closed right behind it.
+    assert "refuses this client" in finding.summary or backend.name == "kafka"
+    assert "Compare user, password" in finding.remedy
+    assert PASSWORD not in f"{finding.summary}{finding.why}{finding.remedy}"
+    with subject_of(backend, f"kafka+sasl://{USER}:{PASSWORD}@{address}"):
+        assert list(examinations.reachable(Subject("default"))) == []

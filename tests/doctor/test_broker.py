@@ -1,0 +1,137 @@
+"""What the broker is asked for. That both libraries can be asked is proven in tests/brokers/test_doctor.py."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from django_outbox.brokers.base import TopicSettings, get_broker
+from django_outbox.brokers.memory import MemoryBroker
+from django_outbox.conf import settings as outbox
+from django_outbox.doctor import broker
+from django_outbox.doctor.broker import NotAnswered
+from django_outbox.doctor.finding import Level
+from django_outbox.doctor.subject import Subject
+from django_outbox.exceptions import BrokerUnavailable
+from django_outbox.fields import DatabaseNow
+from tests.doctor.test_workers import make_worker
+from tests.outbox import Status, make_message
+from tests.overrides import outbox_settings
+
+pytestmark = pytest.mark.django_db
+
+DAY = timedelta(days=1)
+
+
+def make_topic(name: str = "outbox", partitions: int = 3) -> None:
+    get_broker(outbox.broker).create_topics([name], partitions=partitions, replication=1)
+
+
+@pytest.fixture
+def keeps(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Let the broker say how it keeps the records of topics."""
+
+    def keeps(**told: TopicSettings) -> None:
+        def topic_settings(self: Any, topics: Iterable[str]) -> Mapping[str, TopicSettings]:
+            return {topic: told[topic] for topic in topics if topic in told}
+
+        monkeypatch.setattr(MemoryBroker, "topic_settings", topic_settings)
+
+    return keeps
+
+
+def strict() -> Any:
+    """A broker that creates no topic unasked."""
+    name = "django_outbox.brokers.memory.MemoryBroker"
+    return outbox_settings(BROKER={"BACKEND": name, "OPTIONS": {"create_topics": False}})
+
+
+def test_a_broker_that_does_not_answer_is_told_once(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert list(broker.reachable(Subject("default"))) == []
+
+    def away(self: Any, topics: Any) -> Any:
+        raise BrokerUnavailable("kafka://nowhere:9092 cannot be reached.")
+
+    monkeypatch.setattr(MemoryBroker, "missing_topics", away)
+    (finding,) = broker.reachable(subject)
+    assert (finding.level, finding.summary) == (Level.FAULT, "kafka://nowhere:9092 cannot be reached.")
+    for find in (broker.topics, broker.partitions, broker.retention):
+        with pytest.raises(NotAnswered):
+            list(find(subject))
+
+
+def test_a_topic_that_does_not_exist_is_a_fault(subject: Subject) -> None:
+    with strict():
+        (finding,) = broker.topics(subject)
+        assert (finding.level, finding.summary) == (Level.FAULT, "The topic 'outbox' does not exist.")
+        assert "outbox_relay --create-topics" in finding.remedy
+        make_topic()
+        assert list(broker.topics(Subject("default"))) == []
+
+
+def test_a_topic_that_only_handlers_want_is_warned_of(subject: Subject) -> None:
+    with strict(), outbox_settings(INBOX={"elsewhere": lambda record: None}):
+        make_topic()
+        (finding,) = broker.topics(subject)
+    assert finding.level == Level.WARNING
+    assert finding.summary.startswith("The topic 'elsewhere'")
+
+
+def test_more_consumers_than_partitions_are_warned_of(subject: Subject) -> None:
+    make_topic(partitions=1)  # for the two groups of tests.app
+    for _ in range(2):
+        make_worker("consumer")
+    assert list(broker.partitions(subject)) == []
+    make_worker("consumer")
+    make_worker("consumer", seen=timedelta(minutes=5))  # lost
+    (finding,) = broker.partitions(subject)
+    assert finding.level == Level.WARNING
+    assert finding.summary == "3 consumers for 2 partitions of 2 groups."
+    assert finding.remedy.startswith("Stop 1 of them")
+
+
+def test_a_broker_that_does_not_tell_its_retention_is_noted(subject: Subject) -> None:
+    make_topic()
+    (finding,) = broker.retention(subject)
+    assert finding.level == Level.NOTE
+    assert finding.summary == "The broker does not tell how long it keeps the records of outbox."
+
+
+def test_a_topic_that_keeps_records_as_long_as_the_inbox_is_fine(subject: Subject, keeps: Any) -> None:
+    keeps(outbox=TopicSettings(7 * DAY, compacted=False))
+    assert list(broker.retention(subject)) == []
+
+
+@pytest.mark.parametrize(
+    ("kept", "level", "text"),
+    [
+        (DAY, Level.WARNING, "keeps records for 1 day, 0:00:00, and the inbox remembers events for 7 days"),
+        (30 * DAY, Level.NOTE, "keeps records for 30 days, 0:00:00, and the inbox remembers events for 7 days"),
+        (None, Level.NOTE, "keeps records for ever, and the inbox remembers events for 7 days"),
+    ],
+)
+def test_a_topic_that_keeps_records_for_another_time_than_the_inbox_is_told(
+    subject: Subject, keeps: Any, kept: timedelta | None, level: Level, text: str
+) -> None:
+    keeps(outbox=TopicSettings(kept, compacted=False))  # read by the group "reports", through the inbox
+    (finding,) = broker.retention(subject)
+    assert finding.level == level
+    assert text in finding.summary
+
+
+def test_a_compacted_topic_is_warned_of(subject: Subject, keeps: Any) -> None:
+    keeps(outbox=TopicSettings(7 * DAY, compacted=True))
+    (finding,) = broker.retention(subject)
+    assert (finding.level, finding.summary) == (Level.WARNING, "The topic 'outbox' is compacted.")
+
+
+def test_records_that_may_go_before_they_are_read_are_warned_of(subject: Subject, keeps: Any) -> None:
+    keeps(outbox=TopicSettings(7 * DAY, compacted=False))
+    make_message(Status.PUBLISHED, event_type="test.effect", published_at=DatabaseNow() - 4 * DAY)
+    make_message(Status.PUBLISHED, event_type="for.others", published_at=DatabaseNow() - 6 * DAY)
+    (finding,) = broker.retention(subject)
+    assert finding.level == Level.WARNING
+    assert finding.summary.startswith("A message has waited for its handler for 4 days, 0:00:")

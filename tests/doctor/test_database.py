@@ -1,0 +1,131 @@
+"""Migrations, isolation, clocks, routing, engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from django.apps import apps
+from django.db import connection
+from django.db.migrations.loader import MigrationLoader
+from django.db.migrations.recorder import MigrationRecorder
+
+from django_outbox.doctor import database
+from django_outbox.doctor.finding import Level
+from django_outbox.doctor.subject import Subject
+from tests.overrides import outbox_settings
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_pending_migration_is_a_fault(subject: Subject) -> None:
+    assert list(database.migrations(subject)) == []
+    last = MigrationLoader(connection).graph.leaf_nodes("django_outbox")[0][1]
+    MigrationRecorder(connection).record_unapplied("django_outbox", last)
+    (finding,) = database.migrations(subject)
+    assert finding.level == Level.FAULT
+    assert finding.summary == f"1 migration not applied: {last}."
+    assert finding.remedy == "manage.py migrate django_outbox"
+
+
+@pytest.fixture
+def set_level() -> Iterator[Any]:
+    """Set the isolation level of the session."""
+    words = {
+        "postgresql": "SET SESSION CHARACTERISTICS AS TRANSACTION ISOLATION LEVEL",
+        "mysql": "SET SESSION TRANSACTION ISOLATION LEVEL",
+    }
+
+    def set_level(level: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(f"{words[connection.vendor]} {level}")
+
+    yield set_level
+    set_level("READ COMMITTED")
+
+
+@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("level", "word"), [("SERIALIZABLE", "once more"), ("REPEATABLE READ", "")])
+def test_a_stricter_isolation_level_is_warned_of(subject: Subject, set_level: Any, level: str, word: str) -> None:
+    assert list(database.isolation(subject)) == []
+    set_level(level)
+    (finding,) = database.isolation(subject)
+    assert finding.level == Level.WARNING
+    assert finding.summary == f"Transactions are {level}."
+    assert word in finding.why
+    assert "isolation_level" in finding.remedy
+
+
+@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.parametrize(("seconds", "word"), [(-30, "ahead of"), (30, "behind")])
+def test_clocks_that_differ_are_warned_of(seconds: int, word: str) -> None:
+    wrong = Subject("default", clock=lambda: datetime.now(UTC) + timedelta(seconds=seconds))
+    (finding,) = database.clocks(wrong)
+    assert finding.level == Level.WARNING
+    assert f"s {word} this machine's" in finding.summary
+    assert list(database.clocks(Subject("default"))) == []
+
+
+@pytest.mark.databases("postgresql", "mariadb")
+def test_a_slow_answer_is_no_wrong_clock() -> None:
+    # Asked for at the beginning of the wait.
+    times = iter([datetime.now(UTC) - timedelta(seconds=1), datetime.now(UTC) + timedelta(seconds=39)])
+    assert list(database.clocks(Subject("default", clock=lambda: next(times)))) == []
+
+
+class Router:
+    """Sends what a test names to another database."""
+
+    def __init__(self, *labels: str) -> None:
+        self.labels = labels
+
+    def db_for_write(self, model: Any, **hints: Any) -> str | None:
+        return "other" if model._meta.label in self.labels or model._meta.app_label in self.labels else None
+
+
+def routing(settings: Any, *labels: str) -> list[tuple[Level, str]]:
+    settings.DATABASE_ROUTERS = [Router(*labels)]
+    return [(finding.level, finding.summary) for finding in database.routing(Subject("default"))]
+
+
+def test_an_outbox_beside_the_models_is_fine(settings: Any) -> None:
+    assert routing(settings) == []
+
+
+def test_an_outbox_in_another_database_than_all_models_is_a_fault(settings: Any) -> None:
+    found = routing(settings, "django_outbox")
+    assert (Level.FAULT, "publish() writes to the database 'other', and this is 'default'.") in found
+    assert (Level.FAULT, "tests_app.Effect are written to the database 'default', the outbox to 'other'.") in found
+
+
+def test_a_part_of_the_outbox_elsewhere_is_a_fault(settings: Any) -> None:
+    found = routing(settings, "django_outbox.InboxMessage")
+    assert found == [(Level.FAULT, "InboxMessage are not in the database of OutboxMessage, 'default'.")]
+
+
+def test_some_models_elsewhere_are_a_note_unless_nothing_guards_the_transaction(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The users are the project's own, so to speak, and stay at home.
+    monkeypatch.setattr(apps.get_app_config("auth"), "name", "shop")
+    assert [level for level, _ in routing(settings, "tests_app")] == [Level.NOTE]
+    with outbox_settings(REQUIRE_TRANSACTION=False):
+        assert [level for level, _ in routing(settings, "tests_app")] == [Level.WARNING]
+
+
+@pytest.mark.databases("mariadb")
+@pytest.mark.django_db(transaction=True)
+def test_a_table_without_transactions_is_a_fault(subject: Subject) -> None:
+    assert list(database.engine(subject)) == []
+    with connection.cursor() as cursor:
+        cursor.execute("ALTER TABLE django_outbox_activity ENGINE = MyISAM")
+        try:
+            (finding,) = database.engine(subject)
+            assert finding.level == Level.FAULT
+            cursor.execute(finding.remedy)
+            assert list(database.engine(subject)) == []
+        finally:
+            cursor.execute("ALTER TABLE django_outbox_activity ENGINE = InnoDB")

@@ -1,0 +1,113 @@
+"""Events without a handler, handlers without an event."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from django_outbox.doctor import events
+from django_outbox.doctor import subject as subjects
+from django_outbox.doctor.finding import Level
+from django_outbox.doctor.subject import Subject
+from django_outbox.exceptions import HandlersNotImportable
+from django_outbox.handlers import Registry
+from tests.inbox import make_received
+from tests.outbox import make_message
+from tests.overrides import outbox_settings
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture
+def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
+    """Handlers of the test's own."""
+    handlers = Registry()
+    monkeypatch.setattr(handlers, "load", lambda: None)
+    monkeypatch.setattr(subjects, "registry", handlers)
+    return handlers
+
+
+def ship(event: Any) -> None:
+    """Handle nothing."""
+
+
+def test_events_with_handlers_and_handlers_with_events_are_fine(subject: Subject, registry: Registry) -> None:
+    registry.register("order.created", ship)
+    registry.register("stock.changed", ship, group="reports")
+    make_message()
+    make_received(event_type="stock.changed")
+    assert list(events.without_handler(subject)) == []
+    assert list(events.without_events(subject)) == []
+
+
+def test_nothing_is_said_before_anything_was_published_or_is_handled(subject: Subject, registry: Registry) -> None:
+    registry.register("order.created", ship)
+    assert list(events.without_events(subject)) == []
+    make_message(event_type="for.others")
+    assert list(events.without_handler(Subject("default"))) != []
+    registry._handlers.clear()
+    assert list(events.without_handler(Subject("default"))) == []  # all of its events are for others
+
+
+def test_events_without_handler_are_one_note(subject: Subject, registry: Registry) -> None:
+    registry.register("order.created", ship)
+    for event_type in ("order.created", "stock.low", "user.left"):
+        make_message(event_type=event_type)
+    (finding,) = events.without_handler(subject)
+    assert finding.level == Level.NOTE
+    assert finding.summary == "No handler here is for 'stock.low', 'user.left'."
+
+
+def test_an_event_that_dies_for_want_of_a_handler_is_a_fault(subject: Subject, registry: Registry) -> None:
+    registry.register("order.created", ship)
+    make_message(event_type="stock.low")
+    with outbox_settings(UNKNOWN_EVENT="dead"):
+        (finding,) = events.without_handler(subject)
+    assert finding.level == Level.FAULT
+    assert "1 of the last 5,000" in finding.why
+
+
+def test_an_event_and_a_handler_that_are_written_differently_are_warned_of(
+    subject: Subject, registry: Registry
+) -> None:
+    registry.register("order.created", ship)
+    make_message(event_type="order_created")
+    (finding,) = events.without_handler(subject)
+    assert (finding.level, finding.summary) == (Level.WARNING, "'order_created' has no handler here.")
+    assert finding.remedy.endswith("Is 'order.created' meant?")
+    (finding,) = events.without_events(subject)
+    assert finding.level == Level.WARNING
+    assert finding.summary.startswith("No event 'order.created', for which tests.doctor.test_events.ship waits,")
+    assert finding.remedy.endswith("Is 'order_created' meant?")
+
+
+def test_an_event_in_another_topic_than_its_handler_wants_is_warned_of(subject: Subject, registry: Registry) -> None:
+    registry.register("order.created", ship, topic="orders")
+    make_message(topic="outbox")
+    (finding,) = events.without_handler(subject)
+    assert finding.level == Level.WARNING
+    assert "in the topic 'outbox', only in others" in finding.summary
+
+
+def test_handlers_without_events_are_one_note(subject: Subject, registry: Registry) -> None:
+    registry.register("order.created", ship)
+    for number in range(7):
+        registry.register(f"rare.{number}", ship)
+    make_message()
+    (finding,) = events.without_events(subject)
+    assert finding.level == Level.NOTE
+    assert "'rare.0', 'rare.1', 'rare.2', 'rare.3', 'rare.4' and 2 more" in finding.summary
+
+
+def test_handlers_that_cannot_be_imported_are_a_fault(
+    subject: Subject, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert list(events.handlers(subject)) == []
+
+    def broken() -> None:
+        raise HandlersNotImportable("shop.handlers cannot be imported (SyntaxError).")
+
+    monkeypatch.setattr(registry, "load", broken)
+    (finding,) = events.handlers(subject)
+    assert (finding.level, finding.summary) == (Level.FAULT, "shop.handlers cannot be imported (SyntaxError).")

@@ -1,0 +1,79 @@
+"""Relays and consumers that do not run, vanished, are in trouble or of another version."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from django_outbox.doctor import workers
+from django_outbox.doctor.finding import Level
+from django_outbox.doctor.subject import Subject
+from django_outbox.fields import DatabaseNow
+from django_outbox.heartbeat import own_version
+from django_outbox.models import Worker
+from tests.outbox import Status, make_message
+
+pytestmark = pytest.mark.django_db
+
+LONG_AGO = timedelta(minutes=10)
+
+
+def make_worker(kind: str, seen: timedelta = timedelta(0), **fields: Any) -> Worker:
+    values = {"host": "web-1", "pid": 7, "version": own_version(), "state": "working", **fields}
+    return Worker.objects.create(kind=kind, last_seen_at=DatabaseNow() - seen, **values)
+
+
+def test_workers_that_run_are_fine(subject: Subject) -> None:
+    make_worker("relay")
+    make_worker("consumer")
+    for find in (workers.relays, workers.consumers, workers.troubles, workers.versions):
+        assert list(find(subject)) == []
+
+
+@pytest.mark.parametrize(
+    ("find", "kind", "command"),
+    [(workers.relays, "relay", "outbox_relay"), (workers.consumers, "consumer", "outbox_consume")],
+)
+def test_nobody_who_runs_is_warned_of_and_a_fault_once_something_waits(
+    subject: Subject, find: Any, kind: str, command: str
+) -> None:
+    make_worker("consumer" if kind == "relay" else "relay")
+    make_worker(kind, seen=timedelta(minutes=2))  # lost
+    (finding,) = find(subject)
+    assert (finding.level, finding.summary) == (Level.WARNING, f"No {kind} is running.")
+    assert finding.remedy.startswith(f"manage.py {command},")
+
+    late = DatabaseNow() - LONG_AGO
+    if kind == "relay":
+        make_message(next_retry_at=late)
+    else:
+        make_message(Status.PUBLISHED, event_type="test.effect", published_at=late)
+    (finding,) = find(subject)
+    assert finding.level == Level.FAULT
+    assert "for 0:10:0" in finding.why
+
+
+def test_a_worker_that_vanished_is_warned_of(subject: Subject) -> None:
+    make_worker("relay", seen=timedelta(minutes=5))
+    (finding,) = workers.troubles(subject)
+    assert finding.level == Level.WARNING
+    assert finding.summary.startswith("The relay web-1:7 was last seen 0:05:0")
+
+
+def test_a_worker_in_trouble_is_a_fault_with_its_words(subject: Subject) -> None:
+    make_worker("consumer", state="trouble", trouble="A topic is missing: orders")
+    (finding,) = workers.troubles(subject)
+    assert finding.level == Level.FAULT
+    assert finding.summary == "The consumer web-1:7 is in trouble: A topic is missing: orders"
+
+
+def test_workers_of_another_version_are_warned_of(subject: Subject) -> None:
+    make_worker("relay")
+    make_worker("consumer", version="0.0.1")
+    make_worker("consumer", version="0.0.1", seen=timedelta(minutes=5))  # lost: told as such
+    (finding,) = workers.versions(subject)
+    assert finding.level == Level.WARNING
+    assert finding.summary.startswith("1 worker of another version than")
+    assert "consumer web-1:7 (0.0.1)" in finding.summary

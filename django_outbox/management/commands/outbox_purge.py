@@ -68,13 +68,14 @@ class Command(OutboxCommand):
                     counts += step.counts
                     share = (number + step.share) / len(tables)
                     progress.show(share, f"{counts.total():,} messages {'found' if dry_run else 'deleted'}")
-            if not dry_run and not stop.requested:
+            ended_early = stop.requested  # leaving this block requests it as well
+            if not dry_run and not ended_early:
                 forget(using=database)
         done = "would be deleted" if dry_run else "deleted"
         for name in (name for table in tables for name in table.ages):
             if counts[name] or name not in OF_INBOX:  # not every project has an inbox
                 self.stdout.write(f"{counts[name]} {name} messages {done}.")
-        if stop.requested:
+        if ended_early:
             raise CommandError("Ended before all was looked at. Run it again to go on.", returncode=130)
         if dry_run:
             self._tell_awaited(tables, database)

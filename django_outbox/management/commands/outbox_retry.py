@@ -117,11 +117,12 @@ class Command(OutboxCommand):
                 progress.show(done / max(count, 1), f"{done:,} of {count:,} messages pending again")
                 if stop.requested:
                     break
+            ended_early = stop.requested  # leaving this block requests it as well
         note("retry", f"has retried {_messages(done)} ({about})")
         seconds = seconds_until_last(done, rate)
         last = f"; the last of them is due in {timedelta(seconds=seconds)}" if seconds else ""
         self.stdout.write(f"{_messages(done)} pending again{last}.")
-        if stop.requested and done < count:
+        if ended_early and done < count:
             raise CommandError(
                 f"Ended early: {count - done:,} are still dead. Run the same command again for them.",
                 returncode=INTERRUPTED,

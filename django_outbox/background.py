@@ -11,7 +11,7 @@ from django.db.models import Case, IntegerField, Value, When
 
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
-from django_outbox.faults import in_one_line, is_connected, is_passing
+from django_outbox.faults import UNAVAILABLE, in_one_line, is_connected, is_passing
 from django_outbox.fields import DatabaseNow
 from django_outbox.handlers import Registry
 from django_outbox.heartbeat import ALIVE, Pulse
@@ -65,6 +65,7 @@ class BackgroundPurge:
         self._rest_until = self._rest_until_if_busy = self._busy_until = self._look_at = clock()
         self._is_first = False
         self._deleted: Counter[str] = Counter()
+        self._unknown = False
 
     def turn(self, busy: bool) -> None:
         """Do a step if it is time for one. Whatever goes wrong in it does not stop the relay.
@@ -86,14 +87,15 @@ class BackgroundPurge:
             goes_on = self._step()
         except Exception as error:
             self._steps = None
-            if not is_connected(self._using):
+            if isinstance(error, UNAVAILABLE) and not is_connected(self._using):
                 raise
             self._fail(error)
             return
         if goes_on:
             took = self._clock() - now
             self._adapt(took)
-            self._rest(took * IDLE_REST, took * BUSY_REST)
+            # No longer than that: a machine may have slept meanwhile.
+            self._rest(min(took * IDLE_REST, BETWEEN_WALKS_SECONDS), min(took * BUSY_REST, BETWEEN_WALKS_SECONDS))
         else:
             self._end_walk()
 
@@ -128,12 +130,15 @@ class BackgroundPurge:
         try:
             self._handlers.load()
         except HandlersNotImportable as error:
-            log.warning(
-                "Published messages are kept, since it is not known which of them have a handler: %s",
-                in_one_line(error),
-                extra={"action": "purge"},
-            )
+            if not self._unknown:  # told once
+                log.warning(
+                    "Published messages are kept, since it is not known which of them have a handler: %s",
+                    in_one_line(error),
+                    extra={"action": "purge"},
+                )
+            self._unknown = True
             return None
+        self._unknown = False
         return self._handlers
 
     def _end_walk(self) -> None:
@@ -155,9 +160,11 @@ class BackgroundPurge:
 
     def _is_mine(self, now: float) -> bool:
         """Whether this is the relay that purges: of those that work, the first that was started."""
+        if self._pulse.row is None:
+            return False
         if now >= self._look_at:
             self._look_at = now + BETWEEN_LOOKS_SECONDS
-            self._is_first = self._pulse.row is not None and self._first() == self._pulse.row
+            self._is_first = self._first() == self._pulse.row
         return self._is_first
 
     def _first(self) -> int | None:

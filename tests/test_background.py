@@ -159,8 +159,10 @@ def test_handlers_that_cannot_be_loaded_keep_what_is_published_and_nothing_else(
     make_old(1)
     for _ in range(5):
         scene.turn(after=1)
+    for _ in range(5):
+        scene.turn(after=100)
     assert statuses() == ["published"]
-    assert "Published messages are kept" in caplog.text
+    assert caplog.text.count("Published messages are kept") == 1
 
 
 # One relay at a time
@@ -240,6 +242,13 @@ def test_a_lost_connection_is_the_relays_own_trouble(scene: Scene, monkeypatch: 
     make_old(1)
     with pytest.raises(DatabaseError, match="server closed"):
         scene.turn()
+
+
+def test_a_machine_that_slept_in_a_step_does_not_rest_for_days(scene: Scene) -> None:
+    make_old(10)
+    scene.took = 3600.0
+    assert scene.turn() == 1
+    assert scene.turn(after=background.BETWEEN_WALKS_SECONDS) == 2
 
 
 # In the relay

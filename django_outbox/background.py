@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 # and a thirtieth while there is, or was within the last second.
 IDLE_REST, BUSY_REST = 9.0, 29.0
 BUSY_FOR_SECONDS = 1.0
-STEP_SECONDS = (0.004, 0.012)
+STEP_SECONDS = (0.002, 0.006)
 """What a step should take. The next has half or twice as many rows if it took more or less."""
-STEP_ROWS = (50, 500)
+STEP_ROWS = (20, 500)
 BETWEEN_WALKS_SECONDS = 60.0
 BETWEEN_LOOKS_SECONDS = 10.0
 AFTER_A_FAULT_SECONDS = 3600.0

@@ -128,7 +128,7 @@ MARK_PUBLISHED = """
          AS acknowledged(id, attempt, "partition", "offset")
     WHERE message.id = acknowledged.id
       AND message.id = ANY(%s::bigint[])
-      AND message.status LIKE 'pending'
+      AND CASE message.status WHEN 'pending' THEN true ELSE false END
       AND message.publish_count = acknowledged.attempt - 1
 """
 

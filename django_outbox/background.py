@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 # and a thirtieth while there is, or was within the last second.
 IDLE_REST, BUSY_REST = 9.0, 29.0
 BUSY_FOR_SECONDS = 1.0
-STEP_SECONDS = (0.002, 0.006)
-"""What a step should take. The next has half or twice as many rows if it took more or less."""
-STEP_ROWS = (20, 500)
+IDLE_STEP_SECONDS, BUSY_STEP_SECONDS = 0.020, 0.006
+"""What a step should take: the next has more rows or fewer, if it took less or more."""
+STEP_ROWS = (20, 1000)
 BETWEEN_WALKS_SECONDS = 60.0
 BETWEEN_LOOKS_SECONDS = 10.0
 AFTER_A_FAULT_SECONDS = 3600.0
@@ -79,7 +79,8 @@ class BackgroundPurge:
         now = self._clock()
         if busy:
             self._busy_until = now + BUSY_FOR_SECONDS
-        if now < (self._rest_until_if_busy if now < self._busy_until else self._rest_until):
+        busy = now < self._busy_until
+        if now < (self._rest_until_if_busy if busy else self._rest_until):
             return
         try:
             if not self._is_mine(now):
@@ -93,7 +94,7 @@ class BackgroundPurge:
             return
         if goes_on:
             took = self._clock() - now
-            self._adapt(took)
+            self._adapt(took, BUSY_STEP_SECONDS if busy else IDLE_STEP_SECONDS)
             # No longer than that: a machine may have slept meanwhile.
             self._rest(min(took * IDLE_REST, BETWEEN_WALKS_SECONDS), min(took * BUSY_REST, BETWEEN_WALKS_SECONDS))
         else:
@@ -149,10 +150,10 @@ class BackgroundPurge:
             log.info("Deleted old messages: %s.", counts, extra={"action": "purge"})
             self._deleted.clear()
 
-    def _adapt(self, took: float) -> None:
-        least, most = STEP_SECONDS
-        factor = 2 if took < least else 0.5 if took > most else 1
-        self._rows = max(STEP_ROWS[0], min(int(self._rows * factor), STEP_ROWS[1]))
+    def _adapt(self, took: float, wanted: float) -> None:
+        least, most = STEP_ROWS
+        factor = max(0.5, min(wanted / max(took, 0.001), 2.0))
+        self._rows = max(least, min(round(self._rows * factor), most))
 
     def _rest(self, idle: float, busy: float) -> None:
         now = self._clock()

@@ -83,6 +83,7 @@ def make_old(count: int, status: str = Status.CONSUMED) -> None:
 
 def test_an_idle_relay_purges_in_small_steps_until_nothing_is_left(scene: Scene) -> None:
     make_old(5)
+    scene.took = background.IDLE_STEP_SECONDS
     for steps in (1, 2, 3):
         assert scene.turn(after=1) == steps
         assert len(statuses()) == max(0, 5 - 2 * steps)
@@ -110,15 +111,24 @@ def test_a_relay_that_was_busy_just_now_is_not_idle(scene: Scene) -> None:
     assert scene.turn(busy=False, after=STEP * BUSY_REST) == 2
 
 
-def test_steps_grow_where_the_database_is_fast_and_shrink_where_it_is_slow(scene: Scene) -> None:
+@pytest.mark.parametrize(
+    ("busy", "took", "sizes"),
+    [
+        (False, [0.001, 0.001, 0.001, 0.02, 0.2, 0.2, 0.2], [2, 4, 8, 8, 8, 4, 2]),
+        (True, [0.001, 0.001, 0.001, 0.006, 0.2, 0.2, 0.2], [2, 4, 8, 8, 8, 4, 2]),
+    ],
+    ids=["idle", "busy"],
+)
+def test_steps_grow_where_the_database_is_fast_and_shrink_where_it_is_slow(
+    scene: Scene, busy: bool, took: list[float], sizes: list[int]
+) -> None:
     make_old(100)
-    left, sizes = 100, []
-    for took in (0.001, 0.001, 0.001, 0.004, 0.1, 0.1, 0.1):
-        scene.took = took
-        scene.turn(after=10)
-        sizes.append(left - len(statuses()))
+    left, found = 100, []
+    for scene.took in took:
+        scene.turn(busy=busy, after=30)
+        found.append(left - len(statuses()))
         left = len(statuses())
-    assert sizes == [2, 4, 8, 8, 8, 4, 2]
+    assert found == sizes
 
 
 def test_after_a_walk_it_rests_for_a_minute(scene: Scene) -> None:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.report import Line
 
-PARTS = ("enqueue", "relay", "consume", "latency", "scale", "backlog")
+PARTS = ("enqueue", "relay", "consume", "latency", "scale", "backlog", "purge")
 
 
 def main() -> int:
@@ -107,7 +107,7 @@ def _lines(part: str, bench: Bench) -> Iterator[Line]:
 
 def _measurements() -> dict[str, Callable[[Bench], Iterator[Line]]]:
     """The parts by name; imported only now, as they need Django."""
-    from benchmarks import backlog, consume, enqueue, latency, relay, scale
+    from benchmarks import backlog, consume, enqueue, latency, purge, relay, scale
 
     return {
         "enqueue": enqueue.measure,
@@ -116,6 +116,7 @@ def _measurements() -> dict[str, Callable[[Bench], Iterator[Line]]]:
         "latency": latency.measure,
         "scale": scale.measure,
         "backlog": backlog.measure,
+        "purge": purge.measure,
     }
 
 

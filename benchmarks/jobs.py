@@ -45,11 +45,17 @@ def _gate() -> None:
 
 
 def relay(
-    gate: Gate, *, profile: str | None = None, warm_up: int | None = None, limit: int | None = None
+    gate: Gate,
+    *,
+    profile: str | None = None,
+    warm_up: int | None = None,
+    limit: int | None = None,
+    purge: bool = False,
 ) -> dict[str, Any]:
     """Carry a backlog out by the relay's own loop; whatever is due before the gate warms it up.
 
     ``warm_up`` and ``limit`` end the loop after so many rows, before the gate and behind it; None: when none is due.
+    With ``purge`` it deletes old messages beside, which needs a ``limit``.
     """
     from django_outbox.brokers.base import get_broker
     from django_outbox.conf import settings
@@ -58,6 +64,8 @@ def relay(
 
     relay = Relay(get_broker(settings.broker), using="default")
     calm_collector()  # as the command does
+    if purge:
+        relay.background = _purge_of(relay)
     run_once = relay.run_once
     times: list[float] = []
     moved: list[int] = []
@@ -83,7 +91,7 @@ def relay(
             return done
 
         relay.run_once = noted  # type: ignore[method-assign]
-        relay.run(stop, drain=True)
+        relay.run(stop, drain=not purge)
         stop.close()
 
     close, relay.close = relay.close, lambda: None  # type: ignore[method-assign]
@@ -103,6 +111,17 @@ def relay(
         "peak_bytes": peak_bytes(),
         "early_peak_bytes": early_peak,
     }
+
+
+def _purge_of(relay: Any) -> Callable[[bool], None]:
+    """The background purge of a relay that has a row among the workers."""
+    from django_outbox.background import BackgroundPurge
+    from django_outbox.handlers import registry
+    from django_outbox.heartbeat import Heartbeat
+
+    relay.pulse.step()
+    Heartbeat(relay.pulse, using="default").beat()
+    return BackgroundPurge(relay.pulse, using="default", handlers=registry).turn
 
 
 def raw_relay(gate: Gate, *, bare: bool = False, batch_size: int = 500, limit: int | None = None) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 
 from django.db import transaction
@@ -50,8 +50,8 @@ def measure(bench: Bench) -> Iterator[Line]:
         found: dict[Variant, list[list[float]]] = {variant: [] for variant in VARIANTS}
         for number, variant in bench.rounds(VARIANTS, rounds):
             bench.progress.say(f"latency, {client}: {', '.join(variant)}, round {number + 1} of {rounds}")
-            found[variant].append(_floor(bench, client) if variant == FLOOR else _samples(bench, client, *variant))
-        floor = statistics.median(_percentile(samples, 50) for samples in found[FLOOR])
+            found[variant].append(_floor(bench, client) if variant == FLOOR else samples_of(bench, client, *variant))
+        floor = statistics.median(percentile_of(samples, 50) for samples in found[FLOOR])
         for variant in VARIANTS:
             to, way = variant
             name = f"latency, {client}, " + (f"floor: {way}" if variant == FLOOR else f"commit to {to}, {way}")
@@ -63,11 +63,11 @@ def measure(bench: Bench) -> Iterator[Line]:
                     )
                 elif to == "record" and percentile == 99 and way != POLLING:
                     target = Target(most=P99_MS)
-                runs = [_percentile(samples, percentile) for samples in found[variant]]
+                runs = [percentile_of(samples, percentile) for samples in found[variant]]
                 yield Line(f"{name}, p{percentile}", "ms", runs, target=target, headline=percentile != 95)
 
 
-def _percentile(samples: Sequence[float], percentile: int) -> float:
+def percentile_of(samples: Sequence[float], percentile: int) -> float:
     return statistics.quantiles(samples, n=100, method="inclusive")[percentile - 1]
 
 
@@ -79,9 +79,11 @@ def _floor(bench: Bench, client: str) -> list[float]:
             return _between(_results(sender, reader))
 
 
-def _samples(bench: Bench, client: str, to: str, way: str) -> list[float]:
+def samples_of(
+    bench: Bench, client: str, to: str, way: str, prepare: Callable[[], object] = workload.empty, **others: str
+) -> list[float]:
     """Milliseconds from commit to the record or to the handler, with real commands at work."""
-    workload.empty()
+    prepare()
     with bench.topic(bench.servers.near) as topic, ExitStack() as stack:
         environment = bench.environment(
             client,
@@ -89,6 +91,7 @@ def _samples(bench: Bench, client: str, to: str, way: str) -> list[float]:
             topic,
             BENCH_NOTIFY=str(int(way != POLLING)),
             BENCH_PREPARED=str(int(way == PREPARED)),
+            **others,
         )
         stack.enter_context(Command("outbox_relay", environment))
         if to == "handler":

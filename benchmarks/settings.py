@@ -33,6 +33,7 @@ OUTBOX = {
     "CONSUMER_GROUP": env.str("BENCH_GROUP", default="benchmarks"),
     "ORDERING": env.str("BENCH_ORDERING", default="key"),
     "NOTIFY": env.bool("BENCH_NOTIFY", default=False),
+    "PURGE": env.bool("BENCH_PURGE", default=True),
 }
 
 LOGGING = {

@@ -56,15 +56,24 @@ def settle() -> None:
             cursor.execute("CHECKPOINT")
 
 
-def fill(rows: int, *, topic: str, keys: int = KEYS, event_type: str = "bench.sql", status: str = "pending") -> None:
+def fill(
+    rows: int,
+    *,
+    topic: str,
+    keys: int = KEYS,
+    event_type: str = "bench.sql",
+    status: str = "pending",
+    days_ago: int = 0,
+) -> None:
     """Insert due messages (or, with ``status``, finished ones) as fast as the database can, keys at random."""
+    then = f"statement_timestamp() - interval '{int(days_ago)} days'"
     expressions = {
         "event_id": UUID7,
         "message_key": f"'customer-' || floor(random() * {int(keys)})::int",
         "next_retry_at": "statement_timestamp()" if status == "pending" else "NULL",
-        "consumed_at": "statement_timestamp()" if status == "consumed" else "NULL",
-        "created_at": "statement_timestamp()",
-        "updated_at": "statement_timestamp()",
+        "consumed_at": then if status == "consumed" else "NULL",
+        "created_at": then,
+        "updated_at": then,
     }
     values = {"event_type": event_type, "topic": topic, "payload": payload(), "status": status}
     model = OutboxMessage(**values)

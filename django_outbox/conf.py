@@ -80,6 +80,7 @@ class OutboxSettings:
         "NOTIFY",
         "DEAD_LETTER_TOPIC",
         "RETENTION",
+        "PURGE",
         "INBOX",
         "REDACT",
     )
@@ -211,7 +212,7 @@ class OutboxSettings:
     def retention(self) -> dict[str, timedelta | None]:
         """How long messages are kept after their last change, by status; None keeps them.
 
-        "inbox" is for those that the inbox has consumed.
+        "inbox" is for those that the inbox has consumed, "dead" for the dead of both.
         """
         takes = 'a dict of timedeltas (or None: keep them) by "consumed", "published", "dead" and "inbox"'
         given = self._get("RETENTION", {}, Mapping, takes)
@@ -221,6 +222,11 @@ class OutboxSettings:
             if age is not None and not timedelta(0) <= age <= LONGEST_RETENTION:
                 raise _wrong("RETENTION", age, "ages from nothing to a hundred years, or None")
         return {**DEFAULT_RETENTION, **given}
+
+    @property
+    def purge(self) -> bool:
+        """Whether relays delete what ``RETENTION`` no longer keeps, beside their work."""
+        return bool(self._get("PURGE", True, bool, "True or False"))
 
     @property
     def inbox(self) -> dict[str, Callable[[Any], Any] | None]:

@@ -37,6 +37,8 @@ INTERVAL_SECONDS = 10.0
 LEAST_SECONDS = 1.0
 SILENT_SECONDS = 60.0
 FAREWELL_SECONDS = 3.0
+ALIVE = timedelta(seconds=60)
+"""Whoever was seen within this time counts as alive."""
 FORGOTTEN = timedelta(days=1)
 ACTIVITY_KEPT = timedelta(days=2)
 BEATS_BETWEEN_CLEANINGS = 360
@@ -54,6 +56,8 @@ class Pulse:
 
     def __init__(self, kind: str, clock: Callable[[], float] = time.monotonic) -> None:
         self.kind = kind
+        self.row: int | None = None
+        """The id of the worker's row, once it is written."""
         self.changed = threading.Event()
         self._clock = clock
         self._lock = threading.Lock()
@@ -150,10 +154,10 @@ class Heartbeat:
             self._row = workers.create(
                 kind=self._pulse.kind, host=failures.host(), pid=os.getpid(), version=own_version(), **values
             ).pk
+            self._pulse.row = self._row
         record_activity(done, timezone.now(), using=self._using)
         if self._beats % BEATS_BETWEEN_CLEANINGS == 0:
-            workers.filter(last_seen_at__lt=DatabaseNow() - FORGOTTEN).delete()
-            Activity.objects.using(self._using).filter(period__lt=timezone.now() - ACTIVITY_KEPT).delete()
+            forget(using=self._using)
         self._beats += 1
         self._last_beat_at = now
 
@@ -162,6 +166,12 @@ class Heartbeat:
         with suppress(Exception):
             if self._row is not None:
                 Worker.objects.using(self._using).filter(id=self._row).delete()
+
+
+def forget(*, using: str) -> None:
+    """Delete the rows of workers that are long gone, and what was done longer ago than the overview shows."""
+    Worker.objects.using(using).filter(last_seen_at__lt=DatabaseNow() - FORGOTTEN).delete()
+    Activity.objects.using(using).filter(period__lt=timezone.now() - ACTIVITY_KEPT).delete()
 
 
 @cache

@@ -111,8 +111,9 @@ POSTPONE = """
     WHERE id = ANY(%s::bigint[]) AND status LIKE 'pending'
 """
 
-# Mark what the broker acknowledged, changing it from pending to published. The ids are said twice, and LIKE is there
-# instead of "=", as PostgreSQL would at times read all rows, or all that is pending, to join them with these few.
+# Mark what the broker acknowledged, changing it from pending to published. The ids are said twice, and CASE is there
+# instead of "=", as PostgreSQL would at times read all rows, or all that is pending, to join them with these few, or, if
+# it believes that nothing is pending, compare each of them with each.
 MARK_PUBLISHED = """
     UPDATE django_outbox_outboxmessage AS message
     SET status = 'published',
@@ -127,7 +128,7 @@ MARK_PUBLISHED = """
          AS acknowledged(id, attempt, "partition", "offset")
     WHERE message.id = acknowledged.id
       AND message.id = ANY(%s::bigint[])
-      AND message.status LIKE 'pending'
+      AND CASE message.status WHEN 'pending' THEN true ELSE false END
       AND message.publish_count = acknowledged.attempt - 1
 """
 

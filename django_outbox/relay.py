@@ -108,6 +108,8 @@ class Relay:
         self._create_topics = create_topics
         self._clock = clock
         self.pulse = Pulse("relay", clock)
+        self.background: Callable[[bool], None] | None = None
+        """What is done between two batches, unless with ``drain``; called with True if there was something to send."""
         self._producer: Producer | None = None
         self._parked = ParkedTopics(log, clock)
         self._idle = False
@@ -131,6 +133,8 @@ class Relay:
                 self._listens = self._listener.open()
             done = self.run_once()
             self.pulse.step(published=done.published, trouble=str(self._parked))
+            if self.background is not None and not drain:
+                self.background(done.moved)
             if done.moved:
                 return 0.0
             if drain and not done.claimed and not self._claims.passes_over:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from django.db import transaction
@@ -13,8 +14,7 @@ BATCH_SIZE = 1000
 def delete(messages: QuerySet[Any], *, using: str, batch_size: int = BATCH_SIZE) -> int:
     """Delete messages; returns how many.
 
-    Each batch is a transaction of its own, so that no lock is held for long. Its rows are locked
-    before anything goes, so that one that an operator retries meanwhile stays, with its failures.
+    Each batch is a transaction of its own, so that no lock is held for long.
 
     Args:
         messages: which; what no longer fits when its turn comes stays.
@@ -24,12 +24,23 @@ def delete(messages: QuerySet[Any], *, using: str, batch_size: int = BATCH_SIZE)
     total = 0
     while True:
         with transaction.atomic(using=using):
-            locked = messages.using(using).order_by().select_for_update(skip_locked=True)
-            ids = list(locked.values_list("id", flat=True)[:batch_size])
-            _delete_rows(messages.model, ids, using)
-        total += len(ids)
-        if len(ids) < batch_size:
+            deleted = _delete(messages.using(using).order_by()[:batch_size], messages.model, using)
+        total += len(deleted)
+        if len(deleted) < batch_size:
             return total
+
+
+def delete_batch(messages: QuerySet[Any], ids: Collection[int], *, using: str) -> list[str]:
+    """Delete those of some messages that have one of these ids, in one transaction; returns the states they had."""
+    with transaction.atomic(using=using):
+        return _delete(messages.using(using).filter(id__in=ids).order_by(), messages.model, using)
+
+
+def _delete(messages: QuerySet[Any], model: type[Any], using: str) -> list[str]:
+    """Lock, then delete, so that one that an operator retries meanwhile stays, with its failures."""
+    locked = list(messages.select_for_update(skip_locked=True).values_list("id", "status"))
+    _delete_rows(model, [id for id, _ in locked], using)
+    return [status for _, status in locked]
 
 
 def _delete_rows(model: type[Any], ids: list[int], using: str) -> None:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import random
 import traceback
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -359,28 +359,31 @@ def retry(messages: QuerySet[Any], *, using: str, rate: int | None = None) -> in
         rate: how many become due a second, in the order of their ids, so that what has just
             recovered is not flooded; None makes all due at once.
     """
-    dead = messages.using(using).filter(status=Status.DEAD)
-    if rate is not None:
-        return _retry_spread(dead.order_by("id"), rate, using)
-    ids = dead.order_by().values("id")
-    if connections[using].vendor == "mysql":
-        # MySQL does not update a table that the same statement reads.
-        ids = list(ids.values_list("id", flat=True))  # type: ignore[assignment]
-    return _revive(_rows(messages, using).filter(id__in=ids), DatabaseNow())
+    return sum(retry_in_batches(messages, using=using, rate=rate))
 
 
-def _retry_spread(dead: QuerySet[Any], rate: int, using: str) -> int:
-    """Retry batch by batch, each in a transaction of its own: a retry that is cut off can be repeated."""
-    revived = seen = last_id = 0
+def retry_in_batches(messages: QuerySet[Any], *, using: str, rate: int | None = None) -> Iterator[int]:
+    """As ``retry``, by the order of ids, yielding how many after each batch, which is a transaction of its own.
+
+    It may end after any of them, by a kill as well: what was retried is pending, the rest is dead, and a
+    second retry goes on with that.
+    """
+    # By id > 0, which chooses the index.
+    dead = messages.using(using).filter(status=Status.DEAD).order_by("id")
+    seen = last_id = 0
     while ids := list(dead.filter(id__gt=last_id).values_list("id", flat=True)[:UPDATE_SIZE]):
-        last_of_second = {(seen + place) // rate: id for place, id in enumerate(ids)}
-        due = Case(
-            *[When(id__lte=id, then=DatabaseNow() + timedelta(seconds=s)) for s, id in last_of_second.items()],
-            output_field=DateTimeField(),
-        )
-        revived += _revive(_rows(dead, using).filter(id__in=ids), due)
+        due = DatabaseNow() if rate is None else _spread(ids, seen, rate)
+        yield _revive(_rows(messages, using).filter(id__in=ids), due)
         seen, last_id = seen + len(ids), ids[-1]
-    return revived
+
+
+def _spread(ids: Sequence[int], before: int, rate: int) -> Case:
+    """Due times: so many a second, behind those that came before."""
+    last_of_second = {(before + place) // rate: id for place, id in enumerate(ids)}
+    return Case(
+        *[When(id__lte=id, then=DatabaseNow() + timedelta(seconds=s)) for s, id in last_of_second.items()],
+        output_field=DateTimeField(),
+    )
 
 
 def retry_with(message: Any, payload: Any, *, using: str) -> bool:

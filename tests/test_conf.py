@@ -41,6 +41,7 @@ DEFAULTS: dict[str, Any] = {
         "dead": None,
         "inbox": timedelta(days=7),
     },
+    "PURGE": True,
     "INBOX": {},
     "REDACT": DEFAULT_REDACT,
 }
@@ -69,6 +70,7 @@ GOOD: list[tuple[str, Any, Any]] = [
     ("PUBLISH_TIMEOUT", 86400, 86400.0),
     ("NOTIFY", True, True),
     ("REDACT", ["pin"], ("pin",)),
+    ("PURGE", False, False),
     (
         "RETENTION",
         {"consumed": None, "dead": timedelta(0)},
@@ -99,6 +101,7 @@ BAD: dict[str, list[Any]] = {
     "POLL_INTERVAL": NOT_SECONDS,
     "PUBLISH_TIMEOUT": NOT_SECONDS,
     "NOTIFY": [None, 0, "True"],
+    "PURGE": [None, 0, "True"],
     "REDACT": ["password", [""], [1], {"password": 1}, None],
     "RETENTION": [
         None,

@@ -78,15 +78,13 @@ def test_retry_chooses_the_inbox() -> None:
     make_received(Status.DEAD, event_type="b")
     of_outbox = make_message("dead", id=dead.id, event_type="a")
 
-    assert run("outbox_retry", "--inbox", "--event-type", "a", "--dry-run") == ["1 dead message would be retried."]
+    assert run("outbox_retry", "--inbox", "--event-type", "a", "--dry-run")[0] == "1 dead message would be retried."
     assert run("outbox_retry", "--inbox", "--event-type", "a") == ["1 dead message pending again."]
 
     of_outbox.refresh_from_db()
     assert (statuses(), of_outbox.status) == (["pending", "dead"], "dead")
-    assert run("outbox_retry", "--inbox", "--id", str(dead.id)) == [
-        "0 dead messages pending again.",
-        f"Message {dead.id} is pending, not dead.",
-    ]
+    with pytest.raises(CommandError, match=f"Message {dead.id} is pending, not dead"):
+        run("outbox_retry", "--inbox", "--id", str(dead.id))
     assert run("outbox_retry", "--inbox", "--all") == ["1 dead message pending again."]
 
 
@@ -119,3 +117,11 @@ def test_the_retention_of_the_inbox_is_a_setting_of_its_own() -> None:
     with outbox_settings(RETENTION={"inbox": DAY}):
         run("outbox_purge")
         assert statuses() == []
+
+
+def test_dead_letters_of_the_inbox_are_deleted_if_that_is_asked_for() -> None:
+    for age in (8 * DAY, 6 * DAY):
+        make_old("dead", age)
+    assert run("outbox_purge", "--dead", "1w")[-1] == "1 dead inbox messages deleted."
+    with outbox_settings(RETENTION={"dead": 5 * DAY}):
+        assert run("outbox_purge")[-1] == "1 dead inbox messages deleted."

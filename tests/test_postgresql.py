@@ -13,7 +13,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_outbox import postgresql
+from django_outbox import postgresql, state
 from django_outbox.models import OutboxMessage
 from django_outbox.relay import Pass, Relay
 from django_outbox.runner import Stop
@@ -69,6 +69,26 @@ def test_a_pass_reads_no_more_rows_than_its_batch_whatever_the_statistics_say(kn
             (found,) = cursor.fetchone()
             plan = (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]
             assert rows_read(plan) <= 100, json.dumps(plan, indent=1)
+
+
+def test_marking_a_batch_compares_each_of_its_messages_once_where_statistics_know_of_nothing_pending() -> None:
+    """Not each with each, which took 25 of the 32 ms of a batch of 500."""
+    fill(10_000, Status.CONSUMED)
+    analyze()
+    fill(500)
+    ids = list(OutboxMessage.objects.pending().values_list("id", flat=True))
+    with transaction.atomic(), CaptureQueriesContext(connection) as queries:
+        assert state.mark_published([state.Published(id, 1, 0, 0) for id in ids], using="default") == 500
+        transaction.set_rollback(True)
+    (sql,) = (query["sql"] for query in queries if "UPDATE" in query["sql"])
+    with connection.cursor() as cursor:
+        cursor.execute(postgresql.USE_ORDERED_INDEXES)
+        # As with a table of many millions, where ways to join are as good as the same beside the cost of reading.
+        cursor.execute("SET LOCAL random_page_cost = 100; SET LOCAL enable_seqscan = off")
+        cursor.execute(f"EXPLAIN {sql}")
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert "Nested Loop" not in plan, plan
+    assert "django_outbox_outboxmessage_pkey" in plan, plan
 
 
 @pytest.mark.django_db(transaction=True)

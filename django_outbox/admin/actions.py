@@ -10,7 +10,6 @@ from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
-from django.db.models import Count, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
@@ -21,13 +20,12 @@ from django.utils.translation import gettext_lazy as _
 from django_outbox import state, texts
 from django_outbox.admin import audit
 from django_outbox.admin.redaction import redaction_for
-from django_outbox.admin.selection import Selection, SelectionError
 from django_outbox.admin.tables import Table
 from django_outbox.publishing import storable_payload
 from django_outbox.removal import delete
+from django_outbox.retrying import Outlook, newest, outlook, seconds_until_last
+from django_outbox.selection import Selection, SelectionError
 
-SAMPLE = 10
-TYPES = 10
 USUAL_RATE = 50
 
 
@@ -128,12 +126,12 @@ class _ConfirmedAction:
         self.dead = self.dead.filter(updated_at__lte=form.cleaned_data["seen"])
         rate = form.cleaned_data.get("rate")
         if "dry_run" in self.request.POST:
-            return self._ask(form, outcome=_outcome(self.dead, rate))
+            return self._ask(form, outcome=outlook(self.dead, rate))
         return self._act(form.cleaned_data["reason"], rate)
 
-    def _ask(self, form: forms.Form, outcome: dict[str, Any] | None = None) -> HttpResponse:
+    def _ask(self, form: forms.Form, outcome: Outlook | None = None) -> HttpResponse:
         redaction = redaction_for(self.request.user, self.table.name)
-        sample = list(self.dead.order_by("-id")[:SAMPLE])
+        sample = newest(self.dead)
         for message in sample:
             error = redaction.mask_text(message.last_error, message.payload, message.headers)
             message.shown_error = texts.one_line(error)
@@ -183,16 +181,8 @@ def _retried(count: int, rate: int | None) -> str:
         ) % {"count": count}
     return gettext("%(count)d dead letters are pending again; the last of them will be due in %(duration)s.") % {
         "count": count,
-        "duration": texts.duration((count - 1) // rate),
+        "duration": texts.duration(seconds_until_last(count, rate)),
     }
-
-
-def _outcome(dead: QuerySet[Any], rate: int | None) -> dict[str, Any]:
-    """What would happen: how many of which type, and how long it would take until the last is due."""
-    types = list(dead.order_by().values_list("event_type").annotate(count=Count("id")).order_by("-count")[:TYPES])
-    count = dead.count()
-    seconds = (count - 1) // rate if rate and count else 0
-    return {"count": count, "types": types, "duration": texts.duration(seconds) if seconds else ""}
 
 
 def edit_view(request: HttpRequest, table: Table) -> HttpResponse:

@@ -10,10 +10,10 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from django_outbox.admin.selection import AGES, CRITERIA, FAILURES, Selection
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.handlers import Handler, registry
+from django_outbox.selection import AGES, CRITERIA, FAILURES, Selection
 
 Choices = Iterable[tuple[str, Any]]
 

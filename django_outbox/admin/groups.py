@@ -10,8 +10,8 @@ from django.db.models import Count, Max, Min
 
 from django_outbox import texts
 from django_outbox.admin.redaction import Redaction
-from django_outbox.admin.selection import Selection
 from django_outbox.admin.tables import Table
+from django_outbox.selection import Selection
 
 GROUPS = 20
 

@@ -30,8 +30,8 @@ from django_outbox.admin.groups import dead_groups
 from django_outbox.admin.message_page import message_context
 from django_outbox.admin.redaction import redaction_for
 from django_outbox.admin.search import ids_named
-from django_outbox.admin.selection import CRITERIA, Selection, named_exactly
 from django_outbox.admin.tables import INBOX, Table, table_of
+from django_outbox.selection import CRITERIA, Selection, named_exactly
 
 
 class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]

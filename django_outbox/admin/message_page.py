@@ -12,10 +12,10 @@ from django.utils.translation import gettext, ngettext
 from django_outbox import texts
 from django_outbox.admin import actions, audit
 from django_outbox.admin.redaction import Redaction, redaction_for
-from django_outbox.admin.selection import Selection
 from django_outbox.admin.tables import Table
 from django_outbox.conf import settings
 from django_outbox.models import MessageFailure
+from django_outbox.selection import Selection
 from django_outbox.storable import as_text
 
 FAILURES = 50

@@ -21,13 +21,13 @@ from django_outbox.admin.filters import known_handlers, main_topics
 from django_outbox.admin.groups import dead_groups
 from django_outbox.admin.plots import Plot, bar_plot, line_plot
 from django_outbox.admin.redaction import Redaction, redaction_for
-from django_outbox.admin.selection import Selection
 from django_outbox.admin.tables import INBOX, OUTBOX, TABLES, Table
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.figures import Throughput
 from django_outbox.handlers import registry
 from django_outbox.lag import Answer, group_lag
+from django_outbox.selection import Selection
 
 GROUPS = 5
 PARTITIONS = 20

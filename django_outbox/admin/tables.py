@@ -12,9 +12,9 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils import timezone
 
-from django_outbox.admin.selection import Selection
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import DeadLetter, InboxDeadLetter, InboxMessage, MessageFailure, OutboxMessage
+from django_outbox.selection import Selection
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from django.utils.safestring import SafeString
 from django_outbox import texts
 
 if TYPE_CHECKING:
-    from django_outbox.admin.selection import Selection
     from django_outbox.admin.tables import Table
+    from django_outbox.selection import Selection
 
 MOST_ROWS = 24
 

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import io
+import os
 import re
+import signal
 from datetime import timedelta
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
 from django_outbox import state
 from django_outbox.fields import DatabaseNow
-from django_outbox.management.commands import outbox_purge
-from django_outbox.models import MessageFailure, OutboxMessage
+from django_outbox.models import Activity, MessageFailure, OutboxMessage, Worker
+from django_outbox.removal import delete_batch
 from tests.outbox import Status, in_thread, make_message, statuses
 from tests.overrides import outbox_settings
 
@@ -129,4 +134,65 @@ def test_wrong_batch_size_is_refused(size: str) -> None:
 
 
 def test_largest_batch_is_no_trouble_for_the_database() -> None:
-    outbox_purge.expired("consumed", DAY, using="default").filter(id__in=list(range(10_000))).delete()
+    make_old(Status.CONSUMED, 8 * DAY)
+    expired = OutboxMessage.objects.all()
+    assert delete_batch(expired, [*range(10_000), expired.get().id], using="default") == ["consumed"]
+
+
+@pytest.mark.parametrize("status", Status.values)
+def test_dead_letters_are_deleted_if_they_are_named(status: str) -> None:
+    make_old(status, 3 * DAY)
+    assert "1 dead messages deleted." not in purge("--dead", "4d")
+    assert ("1 dead messages deleted." in purge("--dead", "2 days")) == (status == Status.DEAD)
+    assert statuses() == ([] if status == Status.DEAD else [status])
+
+
+@pytest.mark.parametrize("age", ["", "x", "3", "1.5d", "2026-11-24", "99999w"])
+def test_wrong_age_is_refused(age: str) -> None:
+    with pytest.raises(CommandError, match="argument --dead: "):
+        purge("--dead", age)
+
+
+def test_what_has_yet_to_be_handled_is_kept_and_a_dry_run_says_so() -> None:
+    message = make_old(Status.PUBLISHED, 8 * DAY)
+    make_old(Status.PUBLISHED, 6 * DAY)
+    OutboxMessage.objects.update(event_type="test.effect")  # which has a handler
+    assert purge("--dry-run") == [
+        "0 consumed messages would be deleted.",
+        "0 published messages would be deleted.",
+        "1 published messages are as old, but kept: a handler of this project has yet to handle them. "
+        "Does outbox_consume run?",
+    ]
+    purge()
+    assert OutboxMessage.objects.filter(id=message.id).exists()
+
+
+def test_ended_by_a_signal_it_says_what_it_has_done() -> None:
+    for _ in range(5):
+        make_old(Status.CONSUMED, 8 * DAY)
+    out = io.StringIO()
+
+    def interrupted(*arguments: Any, **options: Any) -> list[str]:
+        os.kill(os.getpid(), signal.SIGTERM)
+        return delete_batch(*arguments, **options)
+
+    with (
+        patch("django_outbox.purging.delete_batch", interrupted),
+        pytest.raises(CommandError, match="Run it again to go on") as ended,
+    ):
+        call_command("outbox_purge", "--batch-size", "2", stdout=out)
+    assert out.getvalue().splitlines()[0] == "2 consumed messages deleted."
+    assert (ended.value.returncode, len(statuses())) == (130, 3)
+    assert purge()[0] == "3 consumed messages deleted."
+
+
+def test_rows_of_workers_and_of_activity_go_as_well() -> None:
+    """As of drains, which write the one and have no heartbeat that would clear up."""
+    Worker.objects.create(kind="relay", host="h", pid=1, version="", last_seen_at=DatabaseNow() - 2 * DAY)
+    now = timezone.now()
+    for age in (timedelta(0), 3 * DAY):
+        Activity.objects.create(period=now - age)
+    purge("--dry-run")
+    assert Activity.objects.count() == 2
+    purge()
+    assert (Worker.objects.count(), [each.period for each in Activity.objects.all()]) == (0, [now])

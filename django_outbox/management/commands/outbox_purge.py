@@ -2,61 +2,96 @@
 
 from __future__ import annotations
 
+import logging
+from collections import Counter
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
-from django.core.management.base import CommandParser
-from django.db.models import QuerySet
+from django.core.management.base import CommandError, CommandParser
 
 from django_outbox.conf import settings
-from django_outbox.fields import DatabaseNow
+from django_outbox.handlers import registry
+from django_outbox.heartbeat import forget
+from django_outbox.management.arguments import age
+from django_outbox.management.progress import Progress
+from django_outbox.management.trail import note
 from django_outbox.management.worker import OutboxCommand, at_least
-from django_outbox.models import InboxMessage, OutboxMessage
-from django_outbox.removal import delete
+from django_outbox.purging import Step, Walk
+from django_outbox.retention import INBOX, INBOX_DEAD, Expiry, expiries
+from django_outbox.runner import Stop, stop_on_signals
 
-INBOX = "inbox"
+log = logging.getLogger("django_outbox.purge")
+
+COUNTED_AT_ONCE = 10_000
+OF_INBOX = (INBOX, INBOX_DEAD)
 
 
 class Command(OutboxCommand):
     help = (
         "Delete messages that have been consumed or published, and those that the inbox has consumed, "
-        "for longer than RETENTION says. Dead ones are kept unless RETENTION gives them an age; pending ones are always kept."
+        "for longer than RETENTION says. Dead ones are kept unless RETENTION gives them an age, or --dead does; pending "
+        "ones are always kept, and so are published ones that a handler of this project has yet to handle. Relays "
+        "do the same beside their work, unless PURGE is False. Ctrl-C ends it after the batch in hand; run it again to go on."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.add_argument(
+            "--dead",
+            type=age,
+            metavar="OLDER_THAN",
+            help="Delete dead letters as well, of outbox and inbox, that died longer ago than this: 12h, 90d, 8w.",
+        )
+        parser.add_argument(
             "--batch-size",
             type=at_least(1, most=10_000),
             default=1000,
             metavar="N",
-            help="Rows to delete in one transaction (default: 1000).",
+            help="Rows to look at, and to delete, in one transaction (default: 1000).",
         )
         parser.add_argument("--dry-run", action="store_true", help="Only say how many it would be.")
 
-    def handle(self, *, database: str, batch_size: int, dry_run: bool, **options: Any) -> None:
+    def handle(self, *, database: str, dead: timedelta | None, batch_size: int, dry_run: bool, **options: Any) -> None:
         self.require_tables(database)
-        for status, age in settings.retention.items():
-            if age is None:
+        registry.load()
+        ages = {**settings.retention, **({} if dead is None else {"dead": dead})}
+        tables = expiries(ages, registry)
+        counts: Counter[str] = Counter()
+        if dead is not None and not dry_run:
+            note("delete", f"deletes messages that died more than {dead} ago")
+        with stop_on_signals(log) as stop, Progress(self.stderr) as progress:
+            for number, table in enumerate(tables):
+                walk = Walk(table, using=database)
+                steps = walk.count(COUNTED_AT_ONCE) if dry_run else walk.steps(lambda: batch_size)
+                for step in _until(stop, steps):
+                    counts += step.counts
+                    share = (number + step.share) / len(tables)
+                    progress.show(share, f"{counts.total():,} messages {'found' if dry_run else 'deleted'}")
+            ended_early = stop.requested  # leaving this block requests it as well
+            if not dry_run and not ended_early:
+                forget(using=database)
+        done = "would be deleted" if dry_run else "deleted"
+        for name in (name for table in tables for name in table.ages):
+            if counts[name] or name not in OF_INBOX:  # not every project has an inbox
+                self.stdout.write(f"{counts[name]} {name} messages {done}.")
+        if ended_early:
+            raise CommandError("Ended before all was looked at. Run it again to go on.", returncode=130)
+        if dry_run:
+            self._tell_awaited(tables, database)
+
+    def _tell_awaited(self, tables: list[Expiry], using: str) -> None:
+        for table in tables:
+            if table.awaited is None or "published" not in table.ages:
                 continue
-            if dry_run:
-                count, done = expired(status, age, using=database).count(), "would be deleted"
-            else:
-                count, done = purge(status, age, batch_size, using=database), "deleted"
-            if count or status != INBOX:  # not every project has an inbox
-                self.stdout.write(f"{count} {status} messages {done}.")
+            steps = Walk(table, using=using).count(COUNTED_AT_ONCE, table.old("published") & table.awaited)
+            if awaited := sum(step.counts.total() for step in steps):
+                self.stdout.write(
+                    f"{awaited} published messages are as old, but kept: a handler of this project has yet to handle "
+                    f"them. Does outbox_consume run?"
+                )
 
 
-def expired(status: str, age: timedelta, *, using: str) -> QuerySet[Any]:
-    """Messages in a state, or consumed by the inbox, since longer than ``age``, by the database's clock."""
-    messages: QuerySet[Any] = (
-        InboxMessage.objects.using(using).consumed()
-        if status == INBOX
-        else OutboxMessage.objects.using(using).filter(status=status)
-    )
-    return messages.filter(updated_at__lt=DatabaseNow() - age)
-
-
-def purge(status: str, age: timedelta, batch_size: int, *, using: str) -> int:
-    """Delete expired messages batch by batch; returns how many."""
-    return delete(expired(status, age, using=using), using=using, batch_size=batch_size)
+def _until(stop: Stop, steps: Iterator[Step]) -> Iterator[Step]:
+    while not stop.requested and (step := next(steps, None)) is not None:
+        yield step

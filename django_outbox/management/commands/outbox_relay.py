@@ -8,8 +8,10 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
+from django_outbox.background import BackgroundPurge
 from django_outbox.brokers.base import Broker, get_broker
 from django_outbox.conf import LARGEST_COUNT, LONGEST_WAIT, settings
+from django_outbox.handlers import registry
 from django_outbox.management.worker import WorkerCommand, at_least
 from django_outbox.relay import Relay
 
@@ -81,6 +83,8 @@ class Command(WorkerCommand):
             poll_interval=interval,
             create_topics=creator,
         )
+        if settings.purge:
+            relay.background = BackgroundPurge(relay.pulse, using=database, handlers=registry).turn
         with self.working(broker, verbosity, relay.pulse, using=database, drain=drain, reload=reload) as stop:
             log.info(
                 "Relay from %s to %s started.",

@@ -2,32 +2,74 @@
 
 from __future__ import annotations
 
+import logging
+import sys
+from datetime import timedelta
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 from django.db.models import QuerySet
 
-from django_outbox import inbox_state, state
+from django_outbox import state, texts
+from django_outbox.management.arguments import moment
+from django_outbox.management.progress import Progress
+from django_outbox.management.trail import note
 from django_outbox.management.worker import OutboxCommand, at_least
 from django_outbox.models import InboxMessage, OutboxMessage
+from django_outbox.retrying import newest, outlook, seconds_until_last
+from django_outbox.runner import stop_on_signals
+from django_outbox.selection import LARGEST_ID, Selection
+
+log = logging.getLogger("django_outbox.retry")
+
+MANY = 100
+"""More than so many are only retried after a question, where there is somebody to ask."""
+INTERRUPTED = 130
+CRITERIA = {
+    "event_type": "type",
+    "topic": "topic",
+    "key": "key",
+    "error_contains": "text",
+    "since": "since",
+    "until": "until",
+}
 
 
 class Command(OutboxCommand):
     help = (
-        "Make dead messages pending again, due at once, with no failures counted. Choose them with "
-        "one or more filters (all have to match) or --all. Nothing but dead messages is touched."
+        "Make dead messages pending again, due at once or at a rate, with no failures counted. Choose them with "
+        "one or more filters (all have to match) or --all. Nothing but dead messages is touched. It may be ended at any "
+        "time (Ctrl-C): what was retried is pending, the rest is still dead, and the same command goes on with that."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.add_argument("--inbox", action="store_true", help="Those of the inbox, not of the outbox.")
-        parser.add_argument("--id", nargs="+", type=at_least(1, most=2**63 - 1), metavar="N", help="These messages.")
+        parser.add_argument("--id", nargs="+", type=at_least(1, most=LARGEST_ID), metavar="N", help="These messages.")
         parser.add_argument("--event-type", metavar="TYPE", help="Those of this event type.")
         parser.add_argument("--topic", metavar="T", help="Those of this topic.")
-        parser.add_argument("--key", metavar="K", help="Those of this key.")
+        parser.add_argument("--key", metavar="K", help='Those of this key; "" for those without one.')
         parser.add_argument("--error-contains", metavar="TEXT", help="Those whose last error contains this text.")
+        parser.add_argument(
+            "--since",
+            type=_moment,
+            metavar="WHEN",
+            help="Those that died at this time or later: 2026-11-24, 2026-11-24T18:30 (in the project's time zone "
+            "unless it names one), or how long ago, such as 30m, 2h, 3d, 1w.",
+        )
+        parser.add_argument("--until", type=_moment, metavar="WHEN", help="Those that died before this time.")
         parser.add_argument("--all", action="store_true", help="All dead messages.")
-        parser.add_argument("--dry-run", action="store_true", help="Only say how many it would be.")
+        parser.add_argument(
+            "--rate",
+            type=at_least(1, most=100_000),
+            metavar="N",
+            help="Let so many become due a second, in the order of their ids and so of their keys, so that what has "
+            "just recovered is not flooded. The command does not wait for them.",
+        )
+        parser.add_argument("--dry-run", action="store_true", help="Only say how many it would be, and show some.")
+        parser.add_argument(
+            "--no-input", action="store_false", dest="interactive", help=f"Do not ask, even if it is more than {MANY}."
+        )
 
     def handle(
         self,
@@ -35,35 +77,85 @@ class Command(OutboxCommand):
         database: str,
         inbox: bool,
         id: list[int] | None,
-        event_type: str | None,
-        topic: str | None,
-        key: str | None,
-        error_contains: str | None,
         all: bool,
+        rate: int | None,
         dry_run: bool,
+        interactive: bool,
         **options: Any,
     ) -> None:
-        filters: dict[str, Any] = {
-            "id__in": id,
-            "event_type": event_type,
-            "topic": topic,
-            "message_key": key,
-            "last_error__contains": error_contains,
-        }
-        filters = {name: value for name, value in filters.items() if value is not None}
-        if bool(filters) == all:
+        selection = _selection(id, options)
+        if bool(selection.values) == all:
             raise CommandError("Choose messages by filters, such as --id 17, or all with --all.")
         self.require_tables(database)
         messages: QuerySet[Any] = (InboxMessage if inbox else OutboxMessage).objects.using(database)
-        dead = messages.filter(status="dead", **filters)
+        dead = selection.apply(messages.filter(status="dead", id__gt=0))  # which chooses the index
         missing = _not_dead(id or [], messages)
-        retry = inbox_state.retry if inbox else state.retry
+        count = dead.count()
+        if not count and not all:
+            raise CommandError("\n".join(missing) or f"No dead message matches ({selection}). Nothing is retried.")
         if dry_run:
-            self.stdout.write(f"{_messages(dead.count())} would be retried.")
-        else:
-            self.stdout.write(f"{_messages(retry(dead, using=database))} pending again.")
+            self._tell(dead, rate)
+        elif self._is_wanted(count, interactive):
+            about = ("inbox: " if inbox else "") + (str(selection) or "all")
+            self._retry(dead, count, about, rate, database)
         for message in missing:
             self.stderr.write(message)
+
+    def _is_wanted(self, count: int, interactive: bool) -> bool:
+        if count <= MANY or not (interactive and sys.stdin.isatty() and self.stdout.isatty()):
+            return True
+        if input(f"Retry {count:,} dead messages? [y/N] ").strip().lower() in ("y", "yes"):
+            return True
+        raise CommandError("Nothing is retried.")
+
+    def _retry(self, dead: QuerySet[Any], count: int, about: str, rate: int | None, using: str) -> None:
+        done = 0
+        note("retry", f"retries dead messages ({about}), {'all at once' if rate is None else f'{rate} a second'}")
+        with stop_on_signals(log) as stop, Progress(self.stderr) as progress:
+            for revived in state.retry_in_batches(dead, using=using, rate=rate):
+                done += revived
+                progress.show(done / max(count, 1), f"{done:,} of {count:,} messages pending again")
+                if stop.requested:
+                    break
+            ended_early = stop.requested  # leaving this block requests it as well
+        note("retry", f"has retried {_messages(done)} ({about})")
+        seconds = seconds_until_last(done, rate)
+        last = f"; the last of them is due in {timedelta(seconds=seconds)}" if seconds else ""
+        self.stdout.write(f"{_messages(done)} pending again{last}.")
+        if ended_early and done < count:
+            raise CommandError(
+                f"Ended early: {count - done:,} are still dead. Run the same command again for them.",
+                returncode=INTERRUPTED,
+            )
+
+    def _tell(self, dead: QuerySet[Any], rate: int | None) -> None:
+        found = outlook(dead, rate)
+        self.stdout.write(f"{_messages(found.count)} would be retried.")
+        if found.seconds:
+            self.stdout.write(f"The last of them would be due in {timedelta(seconds=found.seconds)}.")
+        for event_type, count in found.types:
+            self.stdout.write(f"{count:>10,}  {event_type or '(no type)'}")
+        sample = newest(dead.defer("payload", "headers"))
+        if sample:
+            self.stdout.write("The newest:" if len(sample) < found.count else "They are:")
+        for message in sample:
+            # The error itself may repeat what is secret; its fingerprint has no values.
+            key = f" key {message.message_key}" if message.message_key else ""
+            self.stdout.write(
+                f"{message.id:>10}  {message.event_type}{key}, died {texts.local(message.updated_at):%Y-%m-%d %H:%M:%S}: "
+                f"{texts.one_line(message.fingerprint) or 'reason unknown'}"
+            )
+
+
+def _moment(text: str) -> str:
+    """An argparse type: what ``Selection`` understands as well."""
+    moment(text)
+    return text
+
+
+def _selection(ids: list[int] | None, options: dict[str, Any]) -> Selection:
+    values = {name: options[option] for option, name in CRITERIA.items() if options[option] is not None}
+    return Selection(values if ids is None else {"ids": ",".join(map(str, ids)), **values})
 
 
 def _not_dead(ids: list[int], messages: QuerySet[Any]) -> list[str]:

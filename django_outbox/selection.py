@@ -1,4 +1,4 @@
-"""Which messages a list shows or an action is about, as the query of a URL says it."""
+"""Which messages a list shows or an action is about, as the query of a URL or a command's options say it."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import OutboxMessage
+from django_outbox.moments import in_query, parse_moment
 
 LARGEST_ID = 2**63 - 1
 NOTHING = Q(pk__in=[])
@@ -46,6 +47,13 @@ def _number(text: str) -> int | None:
 def _ids(text: str) -> Q:
     numbers = [_number(part) for part in text.split(",")]
     return NOTHING if None in numbers else Q(id__in=numbers)
+
+
+def _changed(comparison: str, text: str) -> Q:
+    try:
+        return Q(**{f"updated_at__{comparison}": in_query(parse_moment(text))})
+    except (ValueError, OverflowError):
+        return NOTHING
 
 
 def with_id(text: str) -> Q:
@@ -98,6 +106,11 @@ CRITERIA: Mapping[str, Criterion] = {
         lambda text: FAILURES[text][1] if text in FAILURES else text,
     ),
     "q": Criterion(_("id, event id or key"), named_exactly),
+    "key": Criterion(_("key"), lambda model, text: Q(message_key=text)),
+    "text": Criterion(_("error contains"), lambda model, text: Q(last_error__contains=text)),
+    # Of a dead letter: when it died.
+    "since": Criterion(_("since"), lambda model, text: _changed("gte", text)),
+    "until": Criterion(_("until"), lambda model, text: _changed("lt", text)),
 }
 
 

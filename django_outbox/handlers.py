@@ -199,6 +199,11 @@ class GroupHandlers:
             ]
         return self._found[kind]
 
+    def replace_each(self, replace: Callable[[Handler], Handler]) -> None:
+        """Put others in the handlers' places, such as those that measure them, before any is asked for."""
+        self._handlers = [replace(handler) for handler in self._handlers]
+        self._found.clear()
+
     def types_of(self, topic: str) -> frozenset[str]:
         """The event types that have a handler if they come from this topic."""
         if topic not in self._types_of:

@@ -81,7 +81,16 @@ class Command(WorkerCommand):
             poll_interval=interval,
             create_topics=creator,
         )
-        with self.working(broker, verbosity, relay.pulse, using=database, drain=drain, reload=reload) as stop:
+        with self.working(
+            broker,
+            verbosity,
+            relay.pulse,
+            using=database,
+            drain=drain,
+            reload=reload,
+            options=options,
+            rest=relay.poll_interval,
+        ) as stop:
             log.info(
                 "Relay from %s to %s started.",
                 database,

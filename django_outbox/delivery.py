@@ -168,7 +168,7 @@ class Delivery:
             said(error, message),
         )
         if log.isEnabledFor(logging.DEBUG):
-            log.debug("How it failed:\n%s", said_in_full(error, message), extra=log_extra("failed", message))
+            log.debug("How it failed:\n%s", said_in_full(error, message), extra=log_extra("traceback", message))
         instrumentation.failed(message, error, final=final, using=self._using)
 
     def _tell_dead(self, message: LockedMessage, why: Reject | str) -> None:

@@ -188,7 +188,7 @@ def tell_failed(row: InboxMessage, error: Exception, *, using: str) -> None:
         counted=True,
     )
     if log.isEnabledFor(logging.DEBUG):
-        log.debug("How it failed:\n%s", said_in_full(error, row), extra=log_extra("failed", row, counted=True))
+        log.debug("How it failed:\n%s", said_in_full(error, row), extra=log_extra("traceback", row, counted=True))
     instrumentation.failed(row, error, final=final, using=using)
 
 

@@ -6,6 +6,7 @@ import argparse
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -96,7 +97,7 @@ class WorkerCommand(OutboxCommand):
         using: str,
         drain: bool,
         reload: bool = False,
-        options: Mapping[str, Any],
+        options: Mapping[str, Any] = MappingProxyType({}),
         rest: float = 0.0,
         handlers: GroupHandlers | None = None,
     ) -> Iterator[Stop]:

@@ -61,7 +61,8 @@ class Pulse:
         self._trouble = ""
         self._state = State.STARTING
         self._moved_at = self._turned_at = clock()
-        self._reaches_broker = self._reaches_database = False
+        self._reaches_broker = False
+        self._reaches_database = True  # commands look for their tables before all else
         self._on_turn: list[Callable[[], object]] = []
 
     def turn(self) -> None:

@@ -57,17 +57,12 @@ def _look(model: type[OutboxMessage | InboxMessage], statuses: tuple[str, ...], 
         status: min(rows.filter(status=status).values("id")[: MOST_COUNTED + 1].count(), MOST_COUNTED)
         for status in statuses
     }
-    oldest = rows.filter(status="pending").order_by("status", "id")
-    pending = model._base_manager.using(using).filter(status="pending")
+    oldest = rows.filter(status="pending").order_by("status", "id").annotate(now=DatabaseNow())
+    due = model.objects.using(using).due().annotate(now=DatabaseNow())
     return Unfinished(
         counts,
-        oldest=_age(oldest.annotate(now=DatabaseNow()).values_list("created_at", "now").first()),
-        overdue=_age(
-            pending.order_by("next_retry_at", "id")
-            .annotate(now=DatabaseNow())
-            .values_list("next_retry_at", "now")
-            .first()
-        ),
+        oldest=_age(oldest.values_list("created_at", "now").first()),
+        overdue=_age(due.values_list("next_retry_at", "now").first()),
     )
 
 

@@ -19,6 +19,7 @@ from django_outbox.monitoring.health import Health, Verdict, default_limit
 from django_outbox.monitoring.heartbeat_file import heartbeat_file
 from django_outbox.monitoring.metrics import Metrics
 from django_outbox.monitoring.server import Answer, Page, plain, serving
+from django_outbox.monitoring.systemd import told_to_systemd
 
 log = logging.getLogger(__name__)
 
@@ -89,6 +90,7 @@ def monitored(
                 pulse.call_at_turns(stack.enter_context(heartbeat_file(path)).touch)
             except OSError as error:
                 raise CommandError(f"The heartbeat file {path} cannot be written: {error.strerror}.") from error
+        stack.enter_context(told_to_systemd(pulse))
         if options.get("metrics_port") is not None:
             health = Health(pulse, limit=options["health_timeout"] or default_limit(), rest=rest)
             pages: dict[str, Page] = {

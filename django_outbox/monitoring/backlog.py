@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from django.db import connections
@@ -19,6 +20,7 @@ from django_outbox.models import InboxMessage, OutboxMessage
 log = logging.getLogger(__name__)
 
 MOST_COUNTED = 1_000_000
+LOOKED_AT = 1000
 LEAST_SECONDS = 15.0
 SHARE = 0.01
 PATIENCE_SECONDS = 1.0
@@ -37,7 +39,8 @@ class Unfinished:
     Attributes:
         counts: messages by status, of each at most ``MOST_COUNTED``.
         oldest: seconds since the oldest pending message was written; 0 if none is.
-        overdue: seconds that the message that has been due for longest waits; 0 if none is due.
+        overdue: seconds that the message that has been due for longest waits; 0 if none is due. Of the inbox, among
+            the thousand oldest.
     """
 
     counts: dict[str, int]
@@ -58,16 +61,21 @@ def _look(model: type[OutboxMessage | InboxMessage], statuses: tuple[str, ...], 
         for status in statuses
     }
     oldest = rows.filter(status="pending").order_by("status", "id").annotate(now=DatabaseNow())
-    due = model.objects.using(using).due().annotate(now=DatabaseNow())
+    longest_due: Any
+    if model is OutboxMessage:
+        longest_due = OutboxMessage.objects.using(using).due().annotate(now=DatabaseNow())[:1]
+    else:  # its index is by group, so the oldest thousand have to do
+        longest_due = oldest[:LOOKED_AT]
     return Unfinished(
         counts,
-        oldest=_age(oldest.values_list("created_at", "now").first()),
-        overdue=_age(due.values_list("next_retry_at", "now").first()),
+        oldest=_longest(oldest[:1].values_list("created_at", "now")),
+        overdue=_longest(longest_due.values_list("next_retry_at", "now")),
     )
 
 
-def _age(found: tuple[Any, Any] | None) -> float:
-    return 0.0 if found is None else max(0.0, (found[1] - found[0]).total_seconds())
+def _longest(since_and_now: Iterable[tuple[datetime, datetime]]) -> float:
+    """The most seconds from one time to the other; 0 for none, and for what is yet to come."""
+    return max((max(0.0, (now - since).total_seconds()) for since, now in since_and_now), default=0.0)
 
 
 class Backlog:

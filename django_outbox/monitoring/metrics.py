@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -39,7 +39,7 @@ class Metrics(Observer):
         """
         self._known_types = known_types
         self._clock = clock
-        self._labels: dict[Labels, Labels] = {}
+        self._labels: set[Labels] = set()
         first = "published" if known_types is None else "consumed"
         self.counters = {name: Counters() for name in (first, "failed", "retried", "dead")}
         self.publish_seconds = Histogram(DURATIONS)
@@ -49,20 +49,24 @@ class Metrics(Observer):
 
     def published(self, messages: Sequence[Outgoing], seconds: float) -> None:
         self.publish_seconds.add((), [seconds])
-        self._count("published", messages)
-        self._measure(self.seconds_to_published, ((m.topic, m.event_type, m.created_at) for m in messages))
+        written: dict[Labels, list[datetime | str | None]] = defaultdict(list)
+        for message in messages:
+            written[message.topic, message.event_type].append(message.created_at)
+        self._moved("published", written, self.seconds_to_published)
 
     def consumed(self, messages: Sequence[LockedMessage | InboxMessage]) -> None:
-        self._count("consumed", messages)
-        self._measure(self.seconds_to_consumed, ((m.topic, m.event_type, _written_at(m)) for m in messages))
+        written: dict[Labels, list[datetime | str | None]] = defaultdict(list)
+        for message in messages:
+            written[message.topic, message.event_type].append(_written_at(message))
+        self._moved("consumed", written, self.seconds_to_consumed)
 
     def failed(self, message: Message, *, final: bool) -> None:
-        self._count("failed", [message])
+        self._count("failed", message)
         if not final:
-            self._count("retried", [message])
+            self._count("retried", message)
 
     def dead(self, message: Message) -> None:
-        self._count("dead", [message])
+        self._count("dead", message)
 
     def handled(self, handler: Handler, seconds: float) -> None:
         """A handler has run, or raised, and took so long; whether that was committed is another matter."""
@@ -72,38 +76,31 @@ class Metrics(Observer):
         """The same handler, whose runs are measured here."""
         return TimedHandler(handler.event_type, handler.function, handler.topic, handler.group, self.handled)
 
-    def _count(self, name: str, messages: Sequence[Message]) -> None:
-        pairs = Counter((message.topic, message.event_type) for message in messages)
-        numbers: Counter[Labels] = Counter()
-        for pair, number in pairs.items():
-            numbers[self._labels_of(pair)] += number
-        self.counters[name].add(numbers)
-
-    def _measure(self, histogram: Histogram, written: Iterable[tuple[str, str, datetime | str | None]]) -> None:
+    def _moved(self, name: str, written: Mapping[Labels, Sequence[datetime | str | None]], to: Histogram) -> None:
+        """Count messages by topic and event type, and measure how long ago each was written."""
         now = self._clock()
-        by_topic: dict[Labels, list[float]] = {}
-        for topic, event_type, at in written:
-            if at is not None:
-                (label, _) = self._labels_of((topic, event_type))
-                by_topic.setdefault((label,), []).append(max(0.0, now - _timestamp(at)))
-        for labels, values in by_topic.items():
-            histogram.add(labels, values)
+        for pair, times in written.items():
+            labels = self._labels_of(pair)
+            self.counters[name].add(labels, len(times))
+            seconds = [max(0.0, now - _timestamp(time)) for time in times if time is not None]
+            if seconds:
+                to.add(labels[:1], seconds)
+
+    def _count(self, name: str, message: Message) -> None:
+        self.counters[name].add(self._labels_of((message.topic, message.event_type)), 1)
 
     def _labels_of(self, pair: Labels) -> Labels:
         """Topic and event type as labels."""
+        topic, event_type = pair
+        if self._known_types is not None and event_type not in self._known_types:
+            pair = (topic, OTHER)
         if pair not in self._labels:
-            topic, event_type = pair
-            labels = pair
-            if self._known_types is not None and event_type not in self._known_types:
-                labels = (topic, OTHER)
-            if labels not in self._labels and len(self._labels) >= MOST_LABELS:
+            if len(self._labels) >= MOST_LABELS:
                 return (OTHER, OTHER)
-            pair = labels
-            if pair not in self._labels:
-                self._labels[pair] = labels
-                for counters in self.counters.values():
-                    counters.add({labels: 0})  # or the first one would be lost to Prometheus, which sees only growth
-        return self._labels[pair]
+            self._labels.add(pair)
+            for counters in self.counters.values():
+                counters.add(pair, 0)  # or the first one would be lost to Prometheus, which sees only growth
+        return pair
 
 
 @dataclass(frozen=True)

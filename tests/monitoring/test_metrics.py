@@ -244,8 +244,9 @@ def test_a_histogram_counts_what_is_at_most_each_bound() -> None:
 
 def test_counters_add_up() -> None:
     counters = Counters()
-    counters.add({("a",): 1, ("b",): 2})
-    counters.add({("a",): 3})
+    counters.add(("a",), 1)
+    counters.add(("b",), 2)
+    counters.add(("a",), 3)
     assert counters.read() == {("a",): 4, ("b",): 2}
 
 

@@ -62,7 +62,9 @@ class Handler:
         if timeout is None:
             self._run(event)
         else:
-            call_within(timeout, f"handler {self.name} with event {event.id} ({event.type})", self._run, event)
+            about = {"event_id": event.id, "topic": event.topic, "attempt": event.attempt}
+            subject = f"handler {self.name} with event {event.id} ({event.type})"
+            call_within(timeout, subject, self._run, event, about=about)
 
     def _run(self, event: Event) -> None:
         result = self.function(*self.arguments.of(event))

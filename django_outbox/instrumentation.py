@@ -15,7 +15,7 @@ from django.dispatch import Signal
 
 from django_outbox import signals
 from django_outbox.codecs import Outgoing
-from django_outbox.logs import Message, attempt_of
+from django_outbox.logs import Message, attempt_of, log_extra
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.rows import LockedMessage
 
@@ -123,14 +123,17 @@ def _tell(what: Callable[[Observer], None]) -> None:
 def _send(signal: Signal, message: Message, using: str, *, counted: bool = False, **details: object) -> None:
     if not signal.receivers:
         return
-    signal.send_robust(
-        sender=InboxMessage if isinstance(message, InboxMessage) else OutboxMessage,
-        message_id=message.id,
-        event_id=str(message.event_id),
-        event_type=message.event_type,
-        topic=message.topic,
-        key=message.message_key,
-        attempt=attempt_of(message, counted=counted),
-        using=using,
-        **details,
-    )
+    try:
+        signal.send_robust(
+            sender=InboxMessage if isinstance(message, InboxMessage) else OutboxMessage,
+            message_id=message.id,
+            event_id=str(message.event_id),
+            event_type=message.event_type,
+            topic=message.topic,
+            key=message.message_key,
+            attempt=attempt_of(message, counted=counted),
+            using=using,
+            **details,
+        )
+    except Exception:  # send_robust itself raises if a receiver does that is no function, and has no name to be logged
+        log.exception("A receiver of a signal raised.", extra=log_extra("signal", message, counted=counted))

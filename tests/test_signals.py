@@ -39,7 +39,8 @@ class Listener:
 
     def __call__(self, signal: Signal, sender: Any, **arguments: Any) -> None:
         name = next(name for name, each in SIGNALS.items() if each is signal)
-        assert not connection.in_atomic_block, "told before the commit"
+        if connection.in_atomic_block:
+            name = f"{name} before the commit"
         status = sender.objects.using(arguments["using"]).get(id=arguments["message_id"]).status
         self.told.append((name, {"sender": sender, "status": status, **arguments}))
 
@@ -317,22 +318,31 @@ def test_nothing_is_told_of_a_copy_of_theirs(listener: Listener) -> None:
 # Harmless
 
 
-def test_a_receiver_that_raises_is_logged_and_harms_nothing(
-    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
-) -> None:
-    def raises(**arguments: Any) -> None:
-        raise RuntimeError("a bad receiver")
+def raises(**arguments: Any) -> None:
+    raise RuntimeError("a bad receiver")
 
+
+class Raises:
+    """A receiver without a name, over which Django's own handling stumbles."""
+
+    def __call__(self, **arguments: Any) -> None:
+        raises()
+
+
+@pytest.mark.parametrize("receiver", [raises, Raises()], ids=["function", "object"])
+def test_a_receiver_that_raises_is_logged_and_harms_nothing(
+    receiver: Any, pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
     pipeline.on("order.created")
     for _ in range(3):
         make_message()
     for each in SIGNALS.values():
-        each.connect(raises)
+        each.connect(receiver)
     try:
         pipeline.run()
     finally:
         for each in SIGNALS.values():
-            each.disconnect(raises)
+            each.disconnect(receiver)
 
     assert statuses() == [Status.CONSUMED] * 3
     assert len(pipeline.handled) == 3, "nothing was handled twice"

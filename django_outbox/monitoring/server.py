@@ -38,7 +38,6 @@ Page = Callable[[str], Answer]
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    block_on_close = False
     allow_reuse_port = False
     timeout = 0
 

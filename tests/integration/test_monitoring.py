@@ -9,10 +9,12 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from tests.brokers.proxy import Proxy
 from tests.helpers import Command, wait_until
 from tests.services.process import free_port
 
@@ -92,6 +94,30 @@ def test_a_handler_that_hangs_makes_its_consumer_unhealthy(
     assert "hung: the loop has not gone on for" in get(f"{address}/healthz")[1]
     assert get(f"{address}/metrics")[0] == 200
     command.send_signal(signal.SIGKILL)
+
+
+@pytest.mark.databases("postgresql")
+def test_a_database_that_hangs_delays_no_scrape_and_no_probe(
+    relay: Start, subprocess_env: dict[str, str], send: Any
+) -> None:
+    send("test.effect")
+    url = urlsplit(subprocess_env["DATABASE_URL"])
+    assert url.port is not None
+    with Proxy() as proxy:
+        proxy.target = url.port
+        through = url._replace(netloc=url.netloc.replace(str(url.port), str(proxy.port)))
+        command = relay(*PORT, env={"DATABASE_URL": urlunsplit(through)})
+        address = address_of(command)
+        wait_until(lambda: get(f"{address}/readyz")[0] == 200)
+        proxy.stall()
+        for _ in range(3):
+            started = time.monotonic()
+            read = samples(address)
+            assert time.monotonic() - started < 3
+            assert "django_outbox_messages" not in read
+            assert read["django_outbox_published_total"] == 1
+        assert get(f"{address}/healthz")[0] == 200
+        command.kill()
 
 
 def test_two_workers_on_one_port_are_told_apart(relay: Start, consumer: Start) -> None:

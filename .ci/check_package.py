@@ -78,6 +78,7 @@ def check_sdist(sdist: Path) -> list[str]:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = [*WANTED, "LICENSE", "README.rst", "CHANGELOG.rst", "SECURITY.md", "tox.ini", "tests/conftest.py"]
+    wanted += ["contrib/prometheus/alerts.yml", "contrib/grafana/dashboard.json"]
     wrong = [f"missing from the sdist: {name}" for name in wanted if name not in names]
     wrong += [f"does not belong in the sdist: {name}" for name in names if name.endswith((".pyc", ".sqlite3"))]
     return wrong

@@ -17,10 +17,11 @@ from django_outbox.conf import settings
 from django_outbox.delivery import TRIES, Delivery, Named, Terms
 from django_outbox.exceptions import BrokerUnavailable, UnreadableRecord
 from django_outbox.fast_path import FastPath
-from django_outbox.faults import is_connected, is_passing, session_of
+from django_outbox.faults import in_one_line, is_connected, is_passing, session_of
 from django_outbox.handlers import GroupHandlers, Registry, registry
 from django_outbox.heartbeat import Pulse
 from django_outbox.inbox import Inbox
+from django_outbox.logs import repeats
 from django_outbox.models import OutboxMessage
 from django_outbox.reconciler import Reconciler
 from django_outbox.runner import Stop, Trouble, run_through_faults
@@ -109,6 +110,7 @@ class Consumer:
         self.using = using
         self.group = group or settings.consumer_group
         group_handlers = GroupHandlers(handlers, self.group)
+        self.handlers = group_handlers
         self.topics = frozenset(topics or default_topics(group_handlers))
         self._inbox = Inbox(using=using, handlers=group_handlers, clock=clock)
         self._terms = Terms(using, group_handlers)
@@ -141,6 +143,7 @@ class Consumer:
             batch = self.run_once(POLL_SECONDS)
             missing = f"A topic is missing: {', '.join(sorted(self._missing))}" if self._missing else ""
             self.pulse.step(consumed=batch.consumed, trouble=missing)
+            repeats.sum_up()
             if batch.received or batch.retried:
                 return 0.0
             if drain and self._drained():
@@ -160,6 +163,7 @@ class Consumer:
         finally:
             self._stop = None
             self.close()
+            repeats.sum_up(now=True)
 
     def close(self) -> None:
         """Leave the group. The consumer may be used again: it joins anew."""
@@ -202,6 +206,7 @@ class Consumer:
         done: dict[TopicPartition, int] = {}
         try:
             while self._in_hand and not self._is_stopping():
+                self.pulse.turn()
                 for _ in range(self._handle_next(batch)):
                     record, _ = self._in_hand.popleft()
                     batch.received += 1
@@ -327,7 +332,9 @@ class Consumer:
                 if not is_passing(error, self.using, session):
                     outcome = delivery.fail(error)
                 elif is_connected(self.using):
-                    log.info("Trying again: %s", error, extra={"action": "again"})
+                    log.info(
+                        "Trying message %s again: %s", named.id, in_one_line(error), extra=named.log_extra("again")
+                    )
                     fault = error
                     continue
                 else:

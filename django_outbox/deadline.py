@@ -8,17 +8,20 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable
-from types import FunctionType
+from collections.abc import Callable, Mapping
+from types import FunctionType, MappingProxyType
 from typing import Any
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.25
 GRACE_SECONDS = 1.0
+_NOTHING: Mapping[str, object] = MappingProxyType({})
 
 
-def call_within(seconds: float, subject: str, function: Callable[..., Any], *arguments: Any) -> Any:
+def call_within(
+    seconds: float, subject: str, function: Callable[..., Any], *arguments: Any, about: Mapping[str, object] = _NOTHING
+) -> Any:
     """Call a function; if it takes longer than this, say so and end the process with exit code 1.
 
     A thread of Python's says it in the log and ends the process. It cannot while C code, such as a
@@ -33,6 +36,7 @@ def call_within(seconds: float, subject: str, function: Callable[..., Any], *arg
         seconds: what the call may take.
         subject: what is called, for the sentence.
         function: what is called, with ``arguments``.
+        about: what the log record has beside the sentence.
     """
     sentence = (
         f'OUTBOX["HANDLER_TIMEOUT"] ended the process: {subject} took longer than {seconds:g} s. '
@@ -40,7 +44,7 @@ def call_within(seconds: float, subject: str, function: Callable[..., Any], *arg
     )
     call = FunctionType(_call.__code__.replace(co_name=sentence, co_qualname=sentence), {})
     try:
-        _watch(seconds, sentence)
+        _watch(seconds, sentence, about)
         return call(function, arguments)
     except BaseException as error:
         # Whoever reads the traceback of an ordinary error need not see the function with the strange name.
@@ -55,17 +59,17 @@ def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     return function(*arguments)
 
 
-_in_hand: tuple[float, str] | None = None
+_in_hand: tuple[float, str, Mapping[str, object]] | None = None
 _watchdog: threading.Thread | None = None
 
 
-def _watch(seconds: float, sentence: str) -> None:
+def _watch(seconds: float, sentence: str, about: Mapping[str, object]) -> None:
     global _in_hand, _watchdog
     if _watchdog is None or not _watchdog.is_alive():  # after a fork it is not
         _watchdog = threading.Thread(target=_look, name="outbox-deadline", daemon=True)
         _watchdog.start()
     faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True, file=_stderr())
-    _in_hand = (time.monotonic() + seconds, sentence)
+    _in_hand = (time.monotonic() + seconds, sentence, about)
 
 
 def _unwatch() -> None:
@@ -79,7 +83,7 @@ def _look() -> None:
         in_hand = _in_hand
         left = LOOK_SECONDS if in_hand is None else in_hand[0] - time.monotonic()
         if in_hand is not None and left <= 0:
-            log.critical(in_hand[1], extra={"action": "timeout"})
+            log.critical(in_hand[1], extra={"action": "timeout", **in_hand[2]})
             faulthandler.dump_traceback(_stderr())
             os._exit(1)
         time.sleep(min(left, LOOK_SECONDS))

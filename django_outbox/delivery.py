@@ -6,9 +6,7 @@ import logging
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from django.db import transaction
-
-from django_outbox import state
+from django_outbox import instrumentation, state
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.codecs import Incoming
 from django_outbox.conf import settings
@@ -16,6 +14,7 @@ from django_outbox.events import Event
 from django_outbox.exceptions import MessageNotFound, Reject, Retry
 from django_outbox.faults import handling
 from django_outbox.handlers import GroupHandlers, Handler
+from django_outbox.logs import log_extra, repeats, said, said_in_full
 from django_outbox.ordering import unhandled_before
 from django_outbox.rows import LockedMessage
 
@@ -56,6 +55,16 @@ class Named:
             return False
         return message.offset is None or (message.partition, message.offset) == (record.partition, record.offset)
 
+    def log_extra(self, action: str) -> dict[str, object]:
+        """What a log record says of the message beside its text, as the record tells it."""
+        return {
+            "action": action,
+            "message_id": self.id,
+            "event_id": self.incoming.event_id,
+            "topic": self.record.topic,
+            "attempt": self.incoming.attempt,
+        }
+
     def event(self, message: LockedMessage, source: str) -> Event:
         """What a handler gets: the content of the row, where the record was found, and this service's name."""
         return Event(
@@ -86,25 +95,34 @@ class Delivery:
     def run(self) -> str:
         """Handle the message in one transaction; returns the name of the count in ``Batch``."""
         with handling(self._using):
-            message = self._lock()
-            if message is None:
-                return "skipped"
-            self._message = message
-            handlers = self._terms.handlers.find(message.event_type, message.topic)
-            if not handlers and settings.unknown_event == "ignore":
-                return "skipped"
-            reason = self._hopeless(message, handlers)
-            if reason is not None:
-                self._reject(message, reason)
-                return "dead"
-            if self._waits_its_turn(message):
-                return "put_back"
-            event = self._named.event(message, settings.source)
-            for handler in handlers:
-                handler(event)
-            state.mark_consumed([message], using=self._using)
-        log.debug("Message %s is consumed.", message.id, extra=self._extra("consumed"))
-        return "consumed"
+            outcome, why = self._run()
+        message = self._message
+        if message is not None and outcome == "consumed":
+            log.debug("Message %s is consumed.", message.id, extra=log_extra("consumed", message))
+            instrumentation.consumed([message], group=self._terms.handlers.group, using=self._using)
+        elif message is not None and outcome == "dead":
+            self._tell_dead(message, why)
+        return outcome
+
+    def _run(self) -> tuple[str, str]:
+        """The outcome and, if the message is dead, why."""
+        message = self._message = self._lock()
+        if message is None:
+            return "skipped", ""
+        handlers = self._terms.handlers.find(message.event_type, message.topic)
+        if not handlers and settings.unknown_event == "ignore":
+            return "skipped", ""
+        reason = self._hopeless(message, handlers)
+        if reason is not None:
+            state.mark_rejected(message.id, message.publish_count, reason, using=self._using)
+            return "dead", reason
+        if self._waits_its_turn(message):
+            return "put_back", ""
+        event = self._named.event(message, settings.source)
+        for handler in handlers:
+            handler(event)
+        state.mark_consumed([message], using=self._using)
+        return "consumed", ""
 
     def fail(self, error: Exception) -> str:
         """Write down that the handler raised; its transaction has been rolled back."""
@@ -114,13 +132,13 @@ class Delivery:
         try:
             return self._write_down(message, error)
         except MessageNotFound:
-            log.warning("Message %s was removed while it was handled.", message.id, extra=self._extra("skipped"))
+            log.warning("Message %s was removed while it was handled.", message.id, extra=log_extra("skipped", message))
             return "skipped"
 
     def _write_down(self, message: LockedMessage, error: Exception) -> str:
         if isinstance(error, Reject):
-            with transaction.atomic(using=self._using):
-                self._reject(message, error)
+            if state.mark_rejected(message.id, message.publish_count, error, using=self._using):
+                self._tell_dead(message, error)
             return "dead"
         status = state.mark_failed(
             message.id,
@@ -129,20 +147,35 @@ class Delivery:
             using=self._using,
             delay=error.delay if isinstance(error, Retry) else None,
         )
-        log.log(
-            logging.ERROR if status == state.Status.DEAD else logging.WARNING,
-            "Message %s (%s) failed, %d of %d, and is %s: %s: %s",
+        final = message.retry_count + 1 >= message.max_retry
+        if status == (state.Status.DEAD if final else state.Status.PENDING):  # or another consumer was faster
+            self._tell_failed(message, error, final)
+        return "failed"
+
+    def _tell_failed(self, message: LockedMessage, error: Exception, final: bool) -> None:
+        repeats.tell(
+            log,
+            logging.ERROR if final else logging.WARNING,
+            "failed",
+            message,
+            error,
+            "Message %s (%s) failed, %d of %d, and is %s: %s",
             message.id,
             message.event_type,
             message.retry_count + 1,
             message.max_retry,
-            status,
-            type(error).__name__,
-            error,
-            extra=self._extra("failed"),
+            "dead" if final else "pending",
+            said(error, message),
         )
-        log.debug("How it failed:", exc_info=error)
-        return "failed"
+        if log.isEnabledFor(logging.DEBUG):
+            log.debug("How it failed:\n%s", said_in_full(error, message), extra=log_extra("traceback", message))
+        instrumentation.failed(message, error, final=final, using=self._using)
+
+    def _tell_dead(self, message: LockedMessage, why: Reject | str) -> None:
+        text = said(str(why), message)
+        what = "Message %s (%s) is dead: %s"
+        repeats.tell(log, logging.ERROR, "dead", message, why, what, message.id, message.event_type, text)
+        instrumentation.dead(message, why, using=self._using)
 
     def give_back(self, fault: Exception) -> None:
         """Send it again later: again and again something else than the message was at fault.
@@ -159,7 +192,7 @@ class Delivery:
             self._message.id,
             PUT_BACK.total_seconds(),
             TRIES,
-            extra=self._extra("put_back"),
+            extra=log_extra("put_back", self._message),
         )
 
     def _lock(self) -> LockedMessage | None:
@@ -173,7 +206,7 @@ class Delivery:
                 named.record.partition,
                 named.record.offset,
                 named.id,
-                extra={"action": "skipped", "topic": named.record.topic},
+                extra=named.log_extra("skipped"),
             )
         return message if message is not None and named.names(message) else None
 
@@ -196,20 +229,6 @@ class Delivery:
             until = timedelta(0) if earlier.is_coming else PUT_BACK
         return state.put_back(message, until, using=self._using)
 
-    def _reject(self, message: LockedMessage, reason: Reject | str) -> None:
-        state.mark_rejected(message.id, message.publish_count, reason, using=self._using)
-        log.error(
-            "Message %s (%s) is dead: %s",
-            message.id,
-            message.event_type,
-            reason,
-            extra=self._extra("dead"),
-        )
-
-    def _extra(self, action: str) -> dict[str, object]:
-        assert self._message is not None
-        return log_extra(action, self._message)
-
 
 def killer_reason() -> str:
     """Why a message is dead that took its process down again and again."""
@@ -222,14 +241,3 @@ def killer_reason() -> str:
 def unwanted_reason(event_type: str) -> str:
     """Why a message is dead that nobody handles."""
     return f"No handler wants {event_type!r} (UNKNOWN_EVENT is 'dead')."
-
-
-def log_extra(action: str, message: LockedMessage) -> dict[str, object]:
-    """What a log record says of a message beside its text."""
-    return {
-        "action": action,
-        "message_id": message.id,
-        "event_id": message.event_id,
-        "topic": message.topic,
-        "attempt": message.publish_count,
-    }

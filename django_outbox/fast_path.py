@@ -10,11 +10,13 @@ from typing import Any
 
 from django.db import connections
 
-from django_outbox import state
+from django_outbox import instrumentation, state
 from django_outbox.conf import settings
-from django_outbox.delivery import TIME_BUDGET_SECONDS, Named, Terms, log_extra
+from django_outbox.delivery import TIME_BUDGET_SECONDS, Named, Terms
+from django_outbox.failures import fingerprint
 from django_outbox.faults import handling, is_connected, is_passing, session_of
 from django_outbox.handlers import Handler
+from django_outbox.logs import log_extra
 from django_outbox.ordering import unhandled_before
 from django_outbox.rows import LockedMessage
 
@@ -75,7 +77,7 @@ class FastPath:
         except Exception as error:
             if is_passing(error, self._terms.using, session) and not is_connected(self._terms.using):
                 raise
-            log.debug("One by one, as together they failed: %r", error, extra={"action": "one_by_one"})
+            log.debug("One by one, as together they failed: %s", fingerprint(error), extra={"action": "one_by_one"})
             self._fits = max(2, len(batch) // 2)
             return Done(0, 0, alone=len(batch))
         if self._clock() - started >= TIME_BUDGET_SECONDS:
@@ -103,6 +105,7 @@ class FastPath:
                 done += 1
             state.mark_consumed(handled, using=using)
             _keep_apart(using, hooks)
+        instrumentation.consumed(handled, group=self._terms.handlers.group, using=using)
         if log.isEnabledFor(logging.DEBUG):
             for message in handled:
                 log.debug("Message %s is consumed.", message.id, extra=log_extra("consumed", message))

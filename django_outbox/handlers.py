@@ -62,7 +62,9 @@ class Handler:
         if timeout is None:
             self._run(event)
         else:
-            call_within(timeout, f"handler {self.name} with event {event.id} ({event.type})", self._run, event)
+            about = {"event_id": event.id, "topic": event.topic, "attempt": event.attempt}
+            subject = f"handler {self.name} with event {event.id} ({event.type})"
+            call_within(timeout, subject, self._run, event, about=about)
 
     def _run(self, event: Event) -> None:
         result = self.function(*self.arguments.of(event))
@@ -198,6 +200,11 @@ class GroupHandlers:
                 if handler.event_type == event_type and handler.topic in (None, topic)
             ]
         return self._found[kind]
+
+    def replace_each(self, replace: Callable[[Handler], Handler]) -> None:
+        """Put others in the handlers' places, such as those that measure them, before any is asked for."""
+        self._handlers = [replace(handler) for handler in self._handlers]
+        self._found.clear()
 
     def types_of(self, topic: str) -> frozenset[str]:
         """The event types that have a handler if they come from this topic."""

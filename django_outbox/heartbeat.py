@@ -64,7 +64,40 @@ class Pulse:
         self._published = self._consumed = 0
         self._trouble = ""
         self._state = State.STARTING
-        self._moved_at = clock()
+        self._moved_at = self._turned_at = clock()
+        self._reaches_broker = False
+        self._reaches_database = True  # commands look for their tables before all else
+        self._on_turn: list[Callable[[], object]] = []
+
+    def turn(self) -> None:
+        """Say that the loop goes on: a round is over, or one transaction of it, or a fault is waited out."""
+        self._turned_at = self._clock()
+        for tell in self._on_turn:
+            tell()
+
+    def call_at_turns(self, function: Callable[[], object]) -> None:
+        """Have a function called, in the loop's own thread, whenever the loop goes on."""
+        self._on_turn.append(function)
+
+    @property
+    def still_for(self) -> float:
+        """Seconds since the loop last went on."""
+        return self._clock() - self._turned_at
+
+    @property
+    def reaches_broker(self) -> bool:
+        """Whether the broker was there when it was last needed."""
+        return self._reaches_broker
+
+    @property
+    def reaches_database(self) -> bool:
+        """Whether the database was there when it was last needed."""
+        return self._reaches_database
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether the work in hand is the last."""
+        return self._state == State.STOPPING
 
     def step(self, *, published: int = 0, consumed: int = 0, trouble: str = "") -> None:
         """Say that one round of the loop is over.
@@ -77,12 +110,19 @@ class Pulse:
             self._published += published
             self._consumed += consumed
             self._moved_at = self._clock()
+            self._reaches_broker = self._reaches_database = True
             self._become(State.TROUBLE if trouble else State.WORKING, trouble)
+        self.turn()
 
-    def trouble(self, reason: str) -> None:
-        """Say that nothing moves, and why."""
+    def trouble(self, reason: str, is_broker: bool = True) -> None:
+        """Say that nothing moves, and why, and whether it is the broker that is away, or the database."""
         with self._lock:
+            if is_broker:
+                self._reaches_broker = False
+            else:
+                self._reaches_database = False
             self._become(State.TROUBLE, reason)
+        self.turn()
 
     def stopping(self) -> None:
         """Say that the work in hand is the last."""

@@ -11,19 +11,20 @@ from datetime import timedelta
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, transaction
 
-from django_outbox import inbox_state
+from django_outbox import inbox_state, instrumentation
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
 from django_outbox.delivery import PUT_BACK, TIME_BUDGET_SECONDS, TRIES, unwanted_reason
 from django_outbox.events import Event
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
+from django_outbox.failures import fingerprint
 from django_outbox.faults import handling, in_one_line, is_connected, is_passing, session_of
 from django_outbox.handlers import GroupHandlers, Handler
 from django_outbox.inbox_order import CLAIM_SECONDS, blocker_of, blockers_of
 from django_outbox.inbox_rows import consumed_row, dead_row, failed, pending_row, poison_row
-from django_outbox.inbox_stored import StoredMessages, log_dead, log_failed, unreadable
+from django_outbox.inbox_stored import StoredMessages, tell_dead, tell_failed, unreadable
 from django_outbox.models import GROUP_LENGTH, InboxMessage
-from django_outbox.reading import Reader
+from django_outbox.reading import Reader, place_of
 from django_outbox.state import backoff
 
 log = logging.getLogger(__name__)
@@ -108,7 +109,7 @@ class Inbox:
                 return self._receive_together(records)
             except Exception as error:
                 # Whatever it was: alone, each record shows whether it was at fault.
-                log.debug("One by one, as together they failed: %s", in_one_line(error), extra={"action": "again"})
+                log.debug("One by one, as together they failed: %s", fingerprint(error), extra={"action": "one_by_one"})
         receive_one = self._receive_carefully if careful else self._receive_alone
         deadline = self._clock() + TIME_BUDGET_SECONDS
         outcomes: list[str] = []
@@ -144,7 +145,7 @@ class Inbox:
             return ["skipped"] * len(records)
         deadline = self._clock() + TIME_BUDGET_SECONDS
         outcomes: list[str] = []
-        handled: list[int] = []
+        handled: list[InboxMessage] = []
         with handling(self.using):
             self._add(rows)
             # Only now: the insert may have waited for another consumer, which has failed meanwhile.
@@ -167,14 +168,15 @@ class Inbox:
                     break
                 for handler in arrival.handlers:
                     handler(event)
-                handled.append(row.id)
+                handled.append(row)
                 outcomes.append("consumed")
-            inbox_state.confirm(handled, using=self.using)
+            inbox_state.confirm([row.id for row in handled], using=self.using)
             left = [arrival.row.id for arrival in arrivals[len(outcomes) :] if arrival.row and arrival.row.id]
             inbox_state.take_back(left, using=self.using)
         for arrival, outcome in zip(arrivals, outcomes, strict=False):
             if outcome == "dead" and arrival.row is not None:
-                log_dead(arrival.row)
+                tell_dead(arrival.row, arrival.row.last_error, using=self.using)
+        instrumentation.consumed(handled, group=self.group, using=self.using)
         return outcomes
 
     def _receive_alone(self, record: ReceivedRecord) -> str:
@@ -189,7 +191,12 @@ class Inbox:
                     return self._keep_failed(record, error)
                 if not is_connected(self.using):
                     raise
-                log.info("Trying again: %s", in_one_line(error), extra={"action": "again"})
+                log.info(
+                    "Trying %s again: %s",
+                    place_of(record),
+                    in_one_line(error),
+                    extra=_extra("again", record, self.group),
+                )
                 fault = error
         event = self._arrival(record).event
         if event is None:
@@ -223,7 +230,7 @@ class Inbox:
         if event is None:
             return self._store_poison(record, error)
         if isinstance(error, Reject):
-            return self._store(record, dead_row(event, self.group, error), "dead")
+            return self._store(record, dead_row(event, self.group, error), "dead", error)
         if settings.max_retry <= 1:
             return self._store(record, dead_row(event, self.group, error, retry_count=1), "failed", error)
         delay = error.delay if isinstance(error, Retry) else None
@@ -241,10 +248,10 @@ class Inbox:
             if is_passing(fault, self.using):
                 raise
             return self._store_poison(record, fault)
-        if error is not None:
-            log_failed(row, error)
-        elif row.status == Status.DEAD:
-            log_dead(row)
+        if outcome == "dead":
+            tell_dead(row, row.last_error if error is None else error, using=self.using)
+        elif error is not None:
+            tell_failed(row, error, using=self.using)
         return outcome
 
     def _store_poison(self, record: ReceivedRecord, fault: Exception) -> str:
@@ -261,7 +268,7 @@ class Inbox:
                     raise
                 fault = error
             else:
-                log_dead(row)
+                tell_dead(row, fault, using=self.using)
                 return "dead"
         raise fault
 
@@ -287,3 +294,8 @@ class Inbox:
     def has_due(self) -> bool:
         """True if a stored message is due."""
         return self._stored.has_due()
+
+
+def _extra(action: str, record: ReceivedRecord, group: str) -> dict[str, object]:
+    """What a log record says of a message that has no row yet beside its text."""
+    return {"action": action, "event_id": place_of(record), "topic": record.topic, "group": group}

@@ -9,7 +9,7 @@ from datetime import timedelta
 
 from django.db import transaction
 
-from django_outbox import inbox_state
+from django_outbox import inbox_state, instrumentation
 from django_outbox.conf import settings
 from django_outbox.delivery import PUT_BACK, TIME_BUDGET_SECONDS, TRIES, killer_reason
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
@@ -17,6 +17,7 @@ from django_outbox.faults import handling, in_one_line, is_connected, is_passing
 from django_outbox.handlers import GroupHandlers
 from django_outbox.inbox_order import blocker_of
 from django_outbox.inbox_rows import event_of, pending_row, record_of
+from django_outbox.logs import log_extra, repeats, said, said_in_full
 from django_outbox.models import InboxMessage
 from django_outbox.reading import Reader
 from django_outbox.state import error_text
@@ -92,7 +93,12 @@ class StoredMessages:
                 if not is_passing(error, self._using, session):
                     outcome = self._fail(row_id, error)
                 elif is_connected(self._using):
-                    log.info("Trying again: %s", in_one_line(error), extra={"action": "again"})
+                    log.info(
+                        "Trying inbox message %s again: %s",
+                        row_id,
+                        in_one_line(error),
+                        extra={"action": "again", "message_id": row_id, "group": self._group},
+                    )
                     continue
                 else:
                     raise
@@ -104,7 +110,7 @@ class StoredMessages:
                 row_id,
                 PUT_BACK.total_seconds(),
                 TRIES,
-                extra={"action": "put_back", "inbox_id": row_id},
+                extra={"action": "put_back", "message_id": row_id, "group": self._group},
             )
             outcome = "put_back"
         self._outlived.discard(row_id)
@@ -126,7 +132,8 @@ class StoredMessages:
             for handler in handlers:
                 handler(event)
             inbox_state.mark_consumed(row, using=self._using)
-        log.debug("Inbox message %s is consumed.", row_id, extra=_extra("consumed", row))
+        log.debug("Inbox message %s is consumed.", row_id, extra=log_extra("consumed", row))
+        instrumentation.consumed([row], group=self._group, using=self._using)
         return "consumed"
 
     def _read_again(self, row: InboxMessage) -> str:
@@ -145,13 +152,13 @@ class StoredMessages:
         if isinstance(error, Reject):
             row = inbox_state.mark_dead(row_id, error, using=self._using)
             if row is not None:
-                log_dead(row)
+                tell_dead(row, error, using=self._using)
             return "skipped" if row is None else "dead"
         delay = error.delay if isinstance(error, Retry) else None
         row = inbox_state.mark_failed(row_id, error, using=self._using, delay=delay)
         if row is None:
             return "skipped"
-        log_failed(row, error)
+        tell_failed(row, error, using=self._using)
         return "failed"
 
 
@@ -161,35 +168,42 @@ def unreadable(error: UnreadableRecord) -> str:
     return f"It cannot be read: {error}.{cause}"
 
 
-def log_failed(row: InboxMessage, error: Exception) -> None:
-    """Tell that a handler failed."""
-    log.log(
-        logging.ERROR if row.status == Status.DEAD else logging.WARNING,
-        "Inbox message %s (%s from %s) failed, %d of %d, and is %s: %s: %s",
+def tell_failed(row: InboxMessage, error: Exception, *, using: str) -> None:
+    """Tell that a handler failed, which is among the row's ``retry_count`` by now."""
+    final = row.status == Status.DEAD
+    repeats.tell(
+        log,
+        logging.ERROR if final else logging.WARNING,
+        "failed",
+        row,
+        error,
+        "Inbox message %s (%s from %s) failed, %d of %d, and is %s: %s",
         row.id,
         row.event_type,
         row.source,
         row.retry_count,
         row.max_retry,
         row.status,
-        type(error).__name__,
-        error,
-        extra=_extra("failed", row),
+        said(error, row),
+        counted=True,
     )
-    log.debug("How it failed:", exc_info=error)
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug("How it failed:\n%s", said_in_full(error, row), extra=log_extra("traceback", row, counted=True))
+    instrumentation.failed(row, error, final=final, using=using)
 
 
-def log_dead(row: InboxMessage) -> None:
+def tell_dead(row: InboxMessage, error: BaseException | str, *, using: str) -> None:
     """Tell that a message is dead."""
-    log.error(
+    repeats.tell(
+        log,
+        logging.ERROR,
+        "dead",
+        row,
+        error,
         "Inbox message %s (%s from %s) is dead: %s",
         row.id,
         row.event_type or f"{row.topic}[{row.partition}]@{row.offset}",
         row.source or "somebody",
-        row.last_error,
-        extra=_extra("dead", row),
+        said(row.last_error, row),
     )
-
-
-def _extra(action: str, row: InboxMessage) -> dict[str, object]:
-    return {"action": action, "inbox_id": row.id, "event_id": row.event_id, "topic": row.topic, "group": row.group}
+    instrumentation.dead(row, error, using=using)

@@ -13,7 +13,7 @@ from django.db import connections, transaction
 from django.db.models import TextField
 from django.db.models.functions import Cast
 
-from django_outbox import postgresql, state
+from django_outbox import instrumentation, postgresql, state
 from django_outbox.brokers.base import (
     Acknowledged,
     Broker,
@@ -30,6 +30,7 @@ from django_outbox.conf import settings
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotCreated
 from django_outbox.faults import UNAVAILABLE, in_one_line
 from django_outbox.heartbeat import Pulse
+from django_outbox.logs import repeats
 from django_outbox.models import OutboxMessage, OutboxQuerySet
 from django_outbox.notify import ALERT_FOR_SECONDS, ALERT_SECONDS, Listener
 from django_outbox.ordering import unsent_before
@@ -133,6 +134,7 @@ class Relay:
                 self._listens = self._listener.open()
             done = self.run_once()
             self.pulse.step(published=done.published, trouble=str(self._parked))
+            repeats.sum_up()
             if self.background is not None and not drain:
                 self.background(done.moved)
             if done.moved:
@@ -164,6 +166,7 @@ class Relay:
                 raise MessagesLeft(f"Messages are left, as their topics cannot be written to. {self._parked}")
         finally:
             self.close()
+            repeats.sum_up(now=True)
 
     def close(self) -> None:
         """Let go of all connections. The relay may be used again: it makes others."""
@@ -228,7 +231,9 @@ class Relay:
         if records:
             answers = iter(producer.send(records, settings.publish_timeout))
             outcomes = [next(answers) if outcome is _SENT else outcome for outcome in outcomes]
-        self._apply(sendable, outcomes, done, notes)
+        seconds = self._clock() - started
+        published = self._apply(sendable, outcomes, done, notes)
+        notes.append(partial(instrumentation.published, sendable, published, seconds, using=self.using))
         if any(isinstance(outcome, TopicTrouble) for outcome in outcomes):
             self._parked.take_turns(self._clock() - started)
         return done, notes
@@ -286,11 +291,11 @@ class Relay:
         outcomes: Sequence[Outcome],
         done: Pass,
         notes: list[Note],
-    ) -> None:
+    ) -> list[state.Published]:
         """Write down what became of each message; of a key only what was taken before a failure.
 
         A message that is in the log behind a failed one of its key is sent again after it: the
-        row then names the later record, and the consumer skips the earlier.
+        row then names the later record, and the consumer skips the earlier. Returns what was published.
         """
         published: list[state.Published] = []
         written: set[str] = set()
@@ -305,12 +310,12 @@ class Relay:
                 published.append(state.Published(message.id, message.attempt, outcome.partition, outcome.offset))
             elif isinstance(outcome, Refused):
                 done.dead += state.mark_refused(message.id, outcome.reason, using=self.using)
-                notes.append(partial(_log_refused, message, outcome.reason))
+                notes.append(partial(_tell_refused, message, outcome.reason, self.using))
             else:
                 if isinstance(outcome, Failed):
                     status = state.mark_unsent(message.id, message.attempt, outcome.reason, using=self.using)
                     done.failed += 1
-                    notes.append(partial(_log_failed, message, outcome.reason, status))
+                    notes.append(partial(_tell_failed, message, outcome.reason, status, self.using))
                 else:
                     troubled.add(message.topic)
                     self._park(message.topic, outcome)
@@ -318,6 +323,7 @@ class Relay:
                     broken.add(place)
         done.published = state.mark_published(published, using=self.using)
         self._parked.free(written - troubled)
+        return published
 
     def _park(self, topic: str, outcome: TopicTrouble) -> None:
         if isinstance(outcome, TopicMissing) and self._create_topics is not None:
@@ -347,32 +353,32 @@ class Relay:
             self._parked.free([topic])
 
 
-def _log_refused(message: Outgoing, reason: str) -> None:
-    log.error(
+def _tell_refused(message: Outgoing, reason: str, using: str) -> None:
+    repeats.tell(
+        log,
+        logging.ERROR,
+        "dead",
+        message,
+        reason,
         "Message %s (%s) is dead, as it can never be sent: %s",
         message.id,
         message.event_type,
         reason,
-        extra=_extra("dead", message),
     )
+    instrumentation.dead(message, reason, using=using)
 
 
-def _log_failed(message: Outgoing, reason: str, status: str) -> None:
-    log.warning(
+def _tell_failed(message: Outgoing, reason: str, status: str, using: str) -> None:
+    repeats.tell(
+        log,
+        logging.WARNING,
+        "failed",
+        message,
+        reason,
         "Message %s (%s) could not be sent and is %s: %s",
         message.id,
         message.event_type,
         status,
         reason,
-        extra=_extra("failed", message),
     )
-
-
-def _extra(action: str, message: Outgoing) -> dict[str, object]:
-    return {
-        "action": action,
-        "message_id": message.id,
-        "event_id": str(message.event_id),
-        "topic": message.topic,
-        "attempt": message.attempt,
-    }
+    instrumentation.failed(message, reason, final=status == state.Status.DEAD, using=using)

@@ -206,7 +206,7 @@ def run_through_faults(
     log: logging.Logger,
     patience: float | None = None,
     wait_for_work: Callable[[float], object] | None = None,
-    on_fault: Callable[[str], object] = lambda reason: None,
+    on_fault: Callable[[str, bool], object] = lambda reason, is_broker: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Call ``step`` until it returns None or ``stop`` is requested, whatever happens meanwhile.
@@ -217,7 +217,7 @@ def run_through_faults(
         log: where faults are told, once each.
         wait_for_work: waits between calls; None takes ``stop.wait``. Waits after a fault are always
             ``stop.wait``.
-        on_fault: called with the reason of each fault.
+        on_fault: called with the reason of each fault, and whether it is the broker's; else it is the database's.
         patience: seconds after which a fault that lasts is raised; None waits for ever.
         clock: seconds, monotonic.
 
@@ -238,7 +238,7 @@ def run_through_faults(
             if _has_to_end(stop):  # which may be why it was given up
                 return
             trouble = broker if isinstance(error, BrokerUnavailable) else database
-            on_fault(f"{trouble.subject}: {in_one_line(error)}")
+            on_fault(f"{trouble.subject}: {in_one_line(error)}", trouble is broker)
             drop_broken_connections()
             delay = trouble.report(in_one_line(error))
             if patience is not None and trouble.seconds >= patience:

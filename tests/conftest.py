@@ -247,3 +247,12 @@ def stop() -> Iterator[Any]:
     yield stop
     stop.request()
     stop.close()
+
+
+@pytest.fixture(autouse=True)
+def no_repeats() -> Iterator[None]:
+    """Let failures of one test not count as repeated in the next."""
+    yield
+    from django_outbox.logs import repeats
+
+    repeats.sum_up(now=True)

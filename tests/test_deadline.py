@@ -82,6 +82,11 @@ def timer(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 # In time
 
 
+def test_the_log_record_says_which_event_it_was() -> None:
+    ended = run('import logging; logging.basicConfig(format="%(action)s: %(event_id)s, %(attempt)s")\nhandle(sleeps)')
+    assert "timeout: 4711, 0" in ended.stderr
+
+
 def test_in_time_the_result_is_returned_and_nothing_stays_armed(timer: list[Any]) -> None:
     armed = []
     assert call_within(5, "it", lambda a, b: (armed.append(deadline._in_hand), a + b)[1], 1, 2) == 3

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from django_outbox.conf import settings
+from django_outbox.masking import MASK, SHORT, forms_of, hide, scalars
 from django_outbox.models import ERROR_LENGTH
 
-MASK = "\N{BULLET}" * 6
-SHORT = 4
+__all__ = ["MASK", "SEES_ALL", "Redaction", "redaction_for"]
+
 _NOT_A_WORD = re.compile(r"[\W_]+")
 
 
@@ -40,18 +40,16 @@ class Redaction:
 
     def mask_text(self, text: str, *sources: Any) -> str:
         """A text without the secret values of some payloads and headers."""
-        secrets = {form for source in sources for secret in self._secrets(source) for form in _forms(secret)}
-        # Of a large payload hardly anything is in an error, and to look for it thoroughly would take minutes.
-        for secret in sorted((secret for secret in secrets if secret in text), key=len, reverse=True):
-            # Of a short one not every mention is meant: 123 is not in 41234.
-            pattern = re.escape(secret) if len(secret) >= SHORT else rf"(?<!\w){re.escape(secret)}(?!\w)"
-            text = re.sub(pattern, MASK, text)
-        return _without_cut_secret(text, secrets) if len(text) >= ERROR_LENGTH - SHORT else text
+        secrets = [secret for source in sources for secret in self._secrets(source)]
+        text = hide(text, secrets)
+        if len(text) < ERROR_LENGTH - SHORT:
+            return text
+        return _without_cut_secret(text, {form for secret in secrets for form in forms_of(secret)})
 
     def _secrets(self, value: Any) -> Iterator[Any]:
         if isinstance(value, dict):
             for name, item in value.items():
-                yield from _scalars(item) if self.is_secret(name) else self._secrets(item)
+                yield from scalars(item) if self.is_secret(name) else self._secrets(item)
         elif isinstance(value, list):
             for item in value:
                 yield from self._secrets(item)
@@ -69,25 +67,6 @@ def redaction_for(user: Any, model_name: str) -> Redaction:
 
 def _plain(name: str) -> str:
     return _NOT_A_WORD.sub("", name).lower()
-
-
-def _scalars(value: Any) -> Iterator[Any]:
-    if isinstance(value, dict):
-        for item in value.values():
-            yield from _scalars(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from _scalars(item)
-    elif value is not None and not isinstance(value, bool):
-        yield value
-
-
-def _forms(secret: Any) -> Iterator[str]:
-    """How a value may stand in an error: as it is, as JSON or Python write it, and its words."""
-    text = str(secret)
-    forms = {text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1]}
-    forms |= {word for word in text.split() if len(word) >= 2 * SHORT}
-    yield from (form for form in forms if form.strip())
 
 
 def _without_cut_secret(text: str, secrets: Iterable[str]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -17,7 +18,9 @@ from django.db.utils import InterfaceError
 from django_outbox.brokers.base import Broker
 from django_outbox.exceptions import OutboxError
 from django_outbox.faults import in_one_line
+from django_outbox.handlers import GroupHandlers
 from django_outbox.heartbeat import Pulse, beating
+from django_outbox.management import monitored
 from django_outbox.management.reload import CodeWatch, start_anew
 from django_outbox.runner import Stop, calm_collector, stop_on_signals
 
@@ -82,12 +85,25 @@ class WorkerCommand(OutboxCommand):
             action="store_true",
             help="Start anew when the project's code changes, once the work in hand is finished. For development.",
         )
+        monitored.add_arguments(parser, at_least)
 
     @contextmanager
     def working(
-        self, broker: Broker, verbosity: int, pulse: Pulse, *, using: str, drain: bool, reload: bool = False
+        self,
+        broker: Broker,
+        verbosity: int,
+        pulse: Pulse,
+        *,
+        using: str,
+        drain: bool,
+        reload: bool = False,
+        options: Mapping[str, Any] = MappingProxyType({}),
+        rest: float = 0.0,
+        handlers: GroupHandlers | None = None,
     ) -> Iterator[Stop]:
         """Logs set up, signals caught, also while the broker is waited for, heart beating; logs the end, after all else.
+
+        ``options``, ``rest`` and ``handlers`` are for ``monitored``, which watches from the outside.
 
         With ``reload`` it does not return if the code has changed meanwhile, but starts anew.
         """
@@ -96,7 +112,11 @@ class WorkerCommand(OutboxCommand):
         self.stderr.style_func = None
         try:
             with logging_to(self.stderr, verbosity):
-                with stop_on_signals(self.logger, pulse.stopping) as stop, beating(pulse, using=using, stays=not drain):
+                with (
+                    monitored.monitored(pulse, options, using=using, rest=rest, handlers=handlers),
+                    stop_on_signals(self.logger, pulse.stopping) as stop,
+                    beating(pulse, using=using, stays=not drain),
+                ):
                     if getattr(self, "_called_from_command_line", False):  # not in a test's own process
                         calm_collector()
                     watch = CodeWatch(stop, self.logger, self.trial) if reload else None

@@ -84,7 +84,16 @@ class Command(WorkerCommand):
         self.require_tables(database)
         broker = get_broker(settings.broker)
         consumer = Consumer(broker, using=database, group=group, topics=topics, batch_size=batch_size)
-        with self.working(broker, verbosity, consumer.pulse, using=database, drain=drain, reload=reload) as stop:
+        with self.working(
+            broker,
+            verbosity,
+            consumer.pulse,
+            using=database,
+            drain=drain,
+            reload=reload,
+            options=options,
+            handlers=consumer.handlers,
+        ) as stop:
             log.info(
                 "Consumer of %s from %s in group %s started.",
                 ", ".join(sorted(consumer.topics)),

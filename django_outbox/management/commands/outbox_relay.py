@@ -85,7 +85,16 @@ class Command(WorkerCommand):
         )
         if settings.purge:
             relay.background = BackgroundPurge(relay.pulse, using=database, handlers=registry).turn
-        with self.working(broker, verbosity, relay.pulse, using=database, drain=drain, reload=reload) as stop:
+        with self.working(
+            broker,
+            verbosity,
+            relay.pulse,
+            using=database,
+            drain=drain,
+            reload=reload,
+            options=options,
+            rest=relay.poll_interval,
+        ) as stop:
             log.info(
                 "Relay from %s to %s started.",
                 database,

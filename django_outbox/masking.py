@@ -1,0 +1,54 @@
+"""Hiding values where a text repeats them: those that a reader must not see, or that no log is to hold."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+MASK = "\N{BULLET}" * 6
+SHORT = 4
+MOST_VALUES = 10_000
+
+
+def hide(text: str, values: Iterable[Any]) -> str:
+    """A text without some values, in whatever way it may have them."""
+    # Of a large payload hardly anything is in an error, and to look for it thoroughly would take minutes.
+    forms = {form for value in values for form in forms_of(value) if form in text}
+    for form in sorted(forms, key=len, reverse=True):
+        # Of a short one not every mention is meant: 123 is not in 41234.
+        pattern = re.escape(form) if len(form) >= SHORT else rf"(?<!\w){re.escape(form)}(?!\w)"
+        text = re.sub(pattern, MASK, text)
+    return text
+
+
+def without_values(text: str, payload: Any) -> str:
+    """A text without the values of a payload that it may quote, but for those of three characters or less."""
+    values: list[Any] = []
+    for value in scalars(payload):
+        if len(values) == MOST_VALUES:
+            return f"{text.partition(':')[0]} (not shown, as the payload is too large to be looked for in it)"
+        if len(str(value)) >= SHORT:
+            values.append(value)
+    return hide(text, values)
+
+
+def scalars(value: Any) -> Iterator[Any]:
+    """The texts and numbers in something that JSON can carry."""
+    if isinstance(value, dict):
+        for item in value.values():
+            yield from scalars(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from scalars(item)
+    elif value is not None and not isinstance(value, bool):
+        yield value
+
+
+def forms_of(value: Any) -> Iterator[str]:
+    """How a value may stand in an error: as it is, as JSON or Python write it, and its words."""
+    text = str(value)
+    forms = {text, json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1], repr(text)[1:-1]}
+    forms |= {word for word in text.split() if len(word) >= 2 * SHORT}
+    yield from (form for form in forms if form.strip())

@@ -1,0 +1,66 @@
+"""What systemd is told: that a worker has started, that its loop goes on, and that it ends."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from django_outbox.heartbeat import Pulse
+from django_outbox.monitoring.systemd import told_to_systemd
+
+
+@pytest.fixture
+def systemd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
+    path = str(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as receiver:
+        receiver.bind(path)
+        receiver.setblocking(False)
+        yield receiver
+
+
+def told(systemd: socket.socket) -> list[str]:
+    """What has come since the last look."""
+    states = []
+    while True:
+        try:
+            states.append(systemd.recv(100).decode())
+        except BlockingIOError:
+            return states
+
+
+def test_it_is_told_of_start_turns_and_end(systemd: socket.socket) -> None:
+    now = [100.0]
+    pulse = Pulse("relay")
+    with told_to_systemd(pulse, lambda: now[0]):
+        assert told(systemd) == ["READY=1"]
+        pulse.turn()
+        pulse.turn()
+        assert told(systemd) == ["WATCHDOG=1"], "once a second at most"
+        now[0] += 1
+        pulse.trouble("The broker: away", is_broker=True)
+        assert told(systemd) == ["WATCHDOG=1"], "an outage is no standstill"
+    assert told(systemd) == ["STOPPING=1"]
+
+
+def test_nothing_is_told_where_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    pulse = Pulse("relay")
+    with told_to_systemd(pulse):
+        assert not pulse._on_turn
+
+
+def test_a_socket_that_is_gone_or_full_stops_nothing(systemd: socket.socket) -> None:
+    now = [100.0]
+    pulse = Pulse("relay")
+    with told_to_systemd(pulse, lambda: now[0]):
+        for _ in range(5000):
+            now[0] += 2
+            pulse.turn()
+        assert told(systemd)
+        Path(systemd.getsockname()).unlink()
+        now[0] += 2
+        pulse.turn()

@@ -18,6 +18,7 @@ from django_outbox.faults import handling
 from django_outbox.handlers import GroupHandlers, Handler
 from django_outbox.ordering import unhandled_before
 from django_outbox.rows import LockedMessage
+from django_outbox.tracing import hooks as tracing
 
 log = logging.getLogger(__name__)
 
@@ -85,7 +86,8 @@ class Delivery:
 
     def run(self) -> str:
         """Handle the message in one transaction; returns the name of the count in ``Batch``."""
-        with handling(self._using):
+        trace = tracing.processing(self._terms.handlers.group, using=self._using, together=False)
+        with trace as run_handlers, handling(self._using):
             message = self._lock()
             if message is None:
                 return "skipped"
@@ -99,9 +101,7 @@ class Delivery:
                 return "dead"
             if self._waits_its_turn(message):
                 return "put_back"
-            event = self._named.event(message, settings.source)
-            for handler in handlers:
-                handler(event)
+            run_handlers(self._named.event(message, settings.source), handlers)
             state.mark_consumed([message], using=self._using)
         log.debug("Message %s is consumed.", message.id, extra=self._extra("consumed"))
         return "consumed"

@@ -25,6 +25,7 @@ from django_outbox.inbox_stored import StoredMessages, log_dead, log_failed, unr
 from django_outbox.models import GROUP_LENGTH, InboxMessage
 from django_outbox.reading import Reader
 from django_outbox.state import backoff
+from django_outbox.tracing import hooks as tracing
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +146,8 @@ class Inbox:
         deadline = self._clock() + TIME_BUDGET_SECONDS
         outcomes: list[str] = []
         handled: list[int] = []
-        with handling(self.using):
+        trace = tracing.processing(self.group, using=self.using, together=len(records) > 1)
+        with trace as run, handling(self.using):
             self._add(rows)
             # Only now: the insert may have waited for another consumer, which has failed meanwhile.
             blockers = blockers_of([row for row in rows if row.id is not None], using=self.using)
@@ -165,8 +167,7 @@ class Inbox:
                     continue
                 if handled and self._clock() >= deadline:
                     break
-                for handler in arrival.handlers:
-                    handler(event)
+                run(event, arrival.handlers)
                 handled.append(row.id)
                 outcomes.append("consumed")
             inbox_state.confirm(handled, using=self.using)

@@ -11,6 +11,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, transaction
 from opentelemetry import baggage, context, trace
+from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler, SamplingResult
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, TraceState
 
@@ -620,7 +621,7 @@ def test_asked_for_and_not_installed_one_sentence_names_the_extra(monkeypatch: p
 # A tracing library that fails
 
 
-class Broken(Sampler):
+class BrokenSampler(Sampler):
     def should_sample(self, *arguments: Any, **options: Any) -> SamplingResult:
         raise LookupError("the sampler is broken")
 
@@ -628,17 +629,30 @@ class Broken(Sampler):
         return "broken"
 
 
+class BrokenProcessor(SpanProcessor):
+    def on_end(self, span: ReadableSpan) -> None:
+        raise LookupError("the processor is broken")
+
+
 @pytest.mark.usefixtures("remote_trace")
+@pytest.mark.parametrize("broken", [BrokenSampler(), BrokenProcessor()])
+@pytest.mark.parametrize("steady", [True, False])
 def test_a_tracing_library_that_fails_stops_no_message(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, broken: Any, steady: bool
 ) -> None:
-    Spans(monkeypatch, sampler=Broken())
-    pipeline = Pipeline(steady=True)
+    if isinstance(broken, Sampler):
+        Spans(monkeypatch, sampler=broken)
+    else:
+        Spans(monkeypatch).provider.add_span_processor(broken)
+    pipeline = Pipeline(steady=steady)
     pipeline.on("order.created")
-    messages = [send(), send()]
+    with transaction.atomic():
+        messages = publish_many([Event(type="order.created") for _ in range(2)])
+    messages.append(send())
 
     pipeline.turn()
 
-    assert len(pipeline.handled) == 2
-    assert [row(message).status for message in messages] == ["consumed", "consumed"]
-    assert "without a trace" in caplog.text
+    assert len(pipeline.handled) == 3
+    assert [row(message).status for message in messages] == ["consumed"] * 3
+    assert "trace" in caplog.text
+    assert "is broken" in caplog.text

@@ -19,7 +19,7 @@ class Spans:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
         self._exporter = InMemorySpanExporter()
-        provider = TracerProvider(**options)
+        provider = self.provider = TracerProvider(**options)
         provider.add_span_processor(SimpleSpanProcessor(self._exporter))
         monkeypatch.setattr(trace, "_TRACER_PROVIDER", provider)
         self._tracer = provider.get_tracer("tests")

@@ -99,8 +99,7 @@ def _sending(messages: Sequence[Message]) -> Iterator[Note]:
             transaction.set_data(attribute, value)
 
         def note(outcomes: Sequence[Any]) -> None:
-            left = sum(getattr(outcome, "reason", None) is not None for outcome in outcomes)
-            if left:
+            if left := sum(getattr(outcome, "reason", None) is not None for outcome in outcomes):
                 transaction.set_data(names.NOT_SENT, left)
                 transaction.set_status("internal_error")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -30,6 +30,15 @@ def run_handlers(event: Event, handlers: Handlers) -> None:
     """Run the handlers of an event, one after the other."""
     for handler in handlers:
         handler(event)
+
+
+@contextmanager
+def harmless() -> Iterator[None]:
+    """Around what a tracing library does: if that fails, the trace is lost and nothing else."""
+    try:
+        yield
+    except Exception:
+        log.warning("A trace was lost.", exc_info=True, extra={"action": "trace"})
 
 
 def _leave_it(outcomes: Sequence[Any]) -> None: ...
@@ -68,7 +77,7 @@ class Tracing(ABC):
     @property
     @abstractmethod
     def fields(self) -> Iterable[str]:
-        """The names, in lower case, of the headers that carry a context."""
+        """The names of the headers that carry a context."""
 
     def carried(self, headers: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
         """Of a record's headers those that carry a context; of several of one name the first."""
@@ -149,9 +158,7 @@ class Processing(ABC, Generic[Span]):
                 fault = cause
             else:
                 fault = None if self._together else error
-            try:
+            with harmless():
                 self.finish(span, ended_ns, fault, redone=redone)
-            except Exception:
-                log.warning("A trace was lost.", exc_info=True, extra={"action": "trace"})
         self._ended.clear()
         self._failed = culprit = cause = None  # the error's frames hold this object

@@ -21,7 +21,7 @@ from django_outbox.tracing.base import (
     Run,
     Tracing,
     add_headers,
-    log,
+    harmless,
     run_handlers,
 )
 from django_outbox.tracing.names import Message
@@ -65,10 +65,8 @@ class OpenTelemetryTracing(Tracing):
     @contextmanager
     def _creating(self, messages: Sequence[Message]) -> Iterator[None]:
         spans: list[trace.Span] = []
-        try:
+        with harmless():
             spans.extend(self._created(messages))
-        except Exception:
-            log.warning("Messages are written without a trace.", exc_info=True, extra={"action": "trace"})
         try:
             if len(messages) == 1 and spans:
                 with _current(spans[0]):
@@ -81,11 +79,12 @@ class OpenTelemetryTracing(Tracing):
             raise
         finally:
             for span in spans:
-                span.end()
+                with harmless():
+                    span.end()
 
     def _created(self, messages: Sequence[Message]) -> Iterator[trace.Span]:
         tracer = self.tracer
-        own = frozenset(self.fields) - {_BAGGAGE}
+        own = {name.lower() for name in self.fields} - {_BAGGAGE}
         for message in messages:
             if any(name.lower() in own for name in message.headers):
                 continue  # a context that the caller has made is left as it is
@@ -101,18 +100,16 @@ class OpenTelemetryTracing(Tracing):
         """See ``Tracing``. The span is of kind CLIENT, as the context that messages carry is that of "create"."""
         if not self.records:
             return NOT_SENDING
-        topic = names.one_topic(messages)
-        try:
+        with harmless():
+            topic = names.one_topic(messages)
             span = self.tracer.start_span(
                 names.span_name(names.SEND, topic),
                 kind=SpanKind.CLIENT,
                 attributes=names.sent(len(messages), topic),
                 links=[link for message in messages if (link := _link_to_creation(message)) is not None],
             )
-        except Exception:
-            log.warning("A batch is sent without a trace.", exc_info=True, extra={"action": "trace"})
-            return NOT_SENDING
-        return _sending(span, messages)
+            return _sending(span, messages)
+        return NOT_SENDING
 
     def processing(self, group: str, *, using: str, together: bool) -> AbstractContextManager[Run]:
         """See ``Tracing``."""
@@ -122,8 +119,9 @@ class OpenTelemetryTracing(Tracing):
 @contextmanager
 def _sending(span: trace.Span, messages: Sequence[Message]) -> Iterator[Note]:
     def note(outcomes: Sequence[Any]) -> None:
-        if span.is_recording():
-            _note(span, messages, outcomes)
+        with harmless():
+            if span.is_recording():
+                _note(span, messages, outcomes)
 
     try:
         with _current(span):
@@ -132,7 +130,8 @@ def _sending(span: trace.Span, messages: Sequence[Message]) -> Iterator[Note]:
         _fail(span, error)
         raise
     finally:
-        span.end()
+        with harmless():
+            span.end()
 
 
 class _Processing(Processing[trace.Span]):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from importlib import import_module
 from typing import Any, Literal, cast
 
 from django.conf import settings as django_settings
@@ -36,6 +38,7 @@ DEFAULT_REDACT = (
     "cvv",
     "iban",
 )
+OPENTELEMETRY = "django_outbox.tracing.opentelemetry.OpenTelemetryTracing"
 LARGEST_COUNT = 32767
 LONGEST_SHOWN = 500
 LONGEST_WAIT = timedelta(days=1)
@@ -83,6 +86,7 @@ class OutboxSettings:
         "PURGE",
         "INBOX",
         "REDACT",
+        "TRACING",
     )
     BROKER_KEYS = ("BACKEND", "URL", "OPTIONS", "PRODUCER_OPTIONS", "CONSUMER_OPTIONS")
 
@@ -248,6 +252,26 @@ class OutboxSettings:
             raise _wrong("REDACT", names, "a list of names, such as ['password', 'token']")
         return tuple(names)
 
+    @property
+    def tracing(self) -> Callable[..., Any] | None:
+        """The class that makes the traces; None: nothing does.
+
+        None, the default, leaves it to the project: it uses OpenTelemetry if it has imported it.
+        """
+        wanted = self.raw.get("TRACING")
+        if wanted is False or (wanted is None and "opentelemetry.trace" not in sys.modules):
+            return None
+        if wanted is True and not _is_importable("opentelemetry.trace"):
+            raise ImproperlyConfigured(
+                'OUTBOX["TRACING"] is True, but OpenTelemetry is not installed: '
+                "pip install 'django-kafka-outbox[otel]'."
+            )
+        if wanted is None or wanted is True:
+            return _function("TRACING", OPENTELEMETRY)
+        if not isinstance(wanted, str):
+            raise _wrong("TRACING", wanted, "True, False, None or the dotted path of a class")
+        return _function("TRACING", wanted)
+
     def _get(self, key: str, default: Any, kind: type, takes: str) -> Any:
         value = self.raw.get(key, default)
         if not isinstance(value, kind):
@@ -303,6 +327,14 @@ def _function(key: str, path: str) -> Callable[[Any], Any]:
     if not callable(function):
         raise _wrong(key, function, "the dotted path of a function")
     return cast(Callable[[Any], Any], function)
+
+
+def _is_importable(name: str) -> bool:
+    try:
+        import_module(name)
+    except ImportError:
+        return False
+    return True
 
 
 settings = OutboxSettings()

@@ -17,6 +17,8 @@ from django_outbox.handlers import GroupHandlers, Handler
 from django_outbox.logs import log_extra, repeats, said, said_in_full
 from django_outbox.ordering import unhandled_before
 from django_outbox.rows import LockedMessage
+from django_outbox.tracing import hooks as tracing
+from django_outbox.tracing.base import Run
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +96,9 @@ class Delivery:
 
     def run(self) -> str:
         """Handle the message in one transaction; returns the name of the count in ``Batch``."""
-        with handling(self._using):
-            outcome, why = self._run()
+        trace = tracing.processing(self._terms.handlers.group, using=self._using, together=False)
+        with trace as run_handlers, handling(self._using):
+            outcome, why = self._run(run_handlers)
         message = self._message
         if message is not None and outcome == "consumed":
             log.debug("Message %s is consumed.", message.id, extra=log_extra("consumed", message))
@@ -104,7 +107,7 @@ class Delivery:
             self._tell_dead(message, why)
         return outcome
 
-    def _run(self) -> tuple[str, str]:
+    def _run(self, run_handlers: Run) -> tuple[str, str]:
         """The outcome and, if the message is dead, why."""
         message = self._message = self._lock()
         if message is None:
@@ -118,9 +121,7 @@ class Delivery:
             return "dead", reason
         if self._waits_its_turn(message):
             return "put_back", ""
-        event = self._named.event(message, settings.source)
-        for handler in handlers:
-            handler(event)
+        run_handlers(self._named.event(message, settings.source), handlers)
         state.mark_consumed([message], using=self._using)
         return "consumed", ""
 

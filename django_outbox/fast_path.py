@@ -19,6 +19,7 @@ from django_outbox.handlers import Handler
 from django_outbox.logs import log_extra
 from django_outbox.ordering import unhandled_before
 from django_outbox.rows import LockedMessage
+from django_outbox.tracing import hooks as tracing
 
 log = logging.getLogger(__name__)
 
@@ -91,16 +92,15 @@ class FastPath:
         done = 0
         handled: list[LockedMessage] = []
         source = settings.source
-        with handling(using):
+        trace = tracing.processing(self._terms.handlers.group, using=using, together=True)
+        with trace as run, handling(using):
             hooks = len(connections[using].run_on_commit)
             plan, alone = self._plan(batch)
             for named, (message, handlers) in zip(batch, plan, strict=False):
                 if handlers:
                     if handled and is_over():
                         break
-                    event = named.event(message, source)
-                    for handler in handlers:
-                        handler(event)
+                    run(named.event(message, source), handlers)
                     handled.append(message)
                 done += 1
             state.mark_consumed(handled, using=using)

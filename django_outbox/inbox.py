@@ -26,6 +26,7 @@ from django_outbox.inbox_stored import StoredMessages, tell_dead, tell_failed, u
 from django_outbox.models import GROUP_LENGTH, InboxMessage
 from django_outbox.reading import Reader, place_of
 from django_outbox.state import backoff
+from django_outbox.tracing import hooks as tracing
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +147,8 @@ class Inbox:
         deadline = self._clock() + TIME_BUDGET_SECONDS
         outcomes: list[str] = []
         handled: list[InboxMessage] = []
-        with handling(self.using):
+        trace = tracing.processing(self.group, using=self.using, together=len(records) > 1)
+        with trace as run, handling(self.using):
             self._add(rows)
             # Only now: the insert may have waited for another consumer, which has failed meanwhile.
             blockers = blockers_of([row for row in rows if row.id is not None], using=self.using)
@@ -166,8 +168,7 @@ class Inbox:
                     continue
                 if handled and self._clock() >= deadline:
                     break
-                for handler in arrival.handlers:
-                    handler(event)
+                run(event, arrival.handlers)
                 handled.append(row)
                 outcomes.append("consumed")
             inbox_state.confirm([row.id for row in handled], using=self.using)

@@ -21,6 +21,7 @@ from django_outbox.logs import log_extra, repeats, said, said_in_full
 from django_outbox.models import InboxMessage
 from django_outbox.reading import Reader
 from django_outbox.state import error_text
+from django_outbox.tracing import hooks as tracing
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +118,8 @@ class StoredMessages:
         return outcome
 
     def _try(self, row_id: int) -> str:
-        with handling(self._using):
+        trace = tracing.processing(self._group, using=self._using, together=False)
+        with trace as run, handling(self._using):
             row = inbox_state.lock(row_id, using=self._using)
             if row is None:
                 return "skipped"
@@ -128,9 +130,7 @@ class StoredMessages:
             handlers = self._handlers.find(row.event_type, row.topic)
             if not handlers:
                 raise Reject(f"No handler wants {row.event_type!r} any more.")
-            event = event_of(row)
-            for handler in handlers:
-                handler(event)
+            run(event_of(row), handlers)
             inbox_state.mark_consumed(row, using=self._using)
         log.debug("Inbox message %s is consumed.", row_id, extra=log_extra("consumed", row))
         instrumentation.consumed([row], group=self._group, using=self._using)

@@ -20,6 +20,7 @@ from django_outbox.fields import DatabaseNow
 from django_outbox.models import KEY_LENGTH, TOPIC_LENGTH, OutboxMessage
 from django_outbox.notify import notify_after_commit
 from django_outbox.storable import json_payload, require_text
+from django_outbox.tracing import hooks as tracing
 
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]+\Z")
 _TYPE_LENGTH = 255
@@ -83,7 +84,8 @@ def publish(
         message.max_retry = _max_retry(max_retry)
     if delay is not None:
         message.next_retry_at = DatabaseNow() + _delay(delay)
-    message.save(using=using, force_insert=True)
+    with tracing.creating([message]):
+        message.save(using=using, force_insert=True)
     notify_after_commit(using)
     return _stored(message)
 
@@ -102,7 +104,8 @@ def publish_many(events: Iterable[Event], using: str | None = None) -> list[Outb
     using = _database(using)
     events = list(events)
     messages = [_numbered_message(number, event, using) for number, event in enumerate(events, 1)]
-    OutboxMessage.objects.using(using).bulk_create(messages, batch_size=_BULK_SIZE)
+    with tracing.creating(messages):
+        OutboxMessage.objects.using(using).bulk_create(messages, batch_size=_BULK_SIZE)
     if not connections[using].features.can_return_rows_from_bulk_insert:
         _set_ids(messages, using)
     if messages:

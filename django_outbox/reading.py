@@ -21,6 +21,7 @@ from django_outbox.conf import settings
 from django_outbox.events import Event
 from django_outbox.exceptions import InvalidMessage, UnreadableRecord
 from django_outbox.models import EVENT_ID_LENGTH, KEY_LENGTH, SOURCE_LENGTH, TYPE_LENGTH, VERSION_LENGTH
+from django_outbox.tracing import hooks as tracing
 
 STRUCTURED = "application/cloudevents"
 """How the content type of CloudEvents in structured mode begins.
@@ -184,6 +185,7 @@ class Reader:
         event = _checked(event)
         if not self._wants(event.type, record.topic):
             return None
+        event = replace(event, headers={**tracing.carried(record.headers), **event.headers})
         return _placed(event, record, storable.json_payload(event.payload, using=self._using))
 
     def _is_wanted(self, event_type: str, source: str, record: ReceivedRecord, names_a_row: bool) -> bool:

@@ -36,6 +36,7 @@ from django_outbox.notify import ALERT_FOR_SECONDS, ALERT_SECONDS, Listener
 from django_outbox.ordering import unsent_before
 from django_outbox.parking import ParkedTopics
 from django_outbox.runner import Stop, run_through_faults
+from django_outbox.tracing import hooks as tracing
 
 log = logging.getLogger(__name__)
 
@@ -229,8 +230,10 @@ class Relay:
                 outcomes.append(_SENT)
         started = self._clock()
         if records:
-            answers = iter(producer.send(records, settings.publish_timeout))
-            outcomes = [next(answers) if outcome is _SENT else outcome for outcome in outcomes]
+            with tracing.sending(sendable) as note:
+                answers = iter(producer.send(records, settings.publish_timeout))
+                outcomes = [next(answers) if outcome is _SENT else outcome for outcome in outcomes]
+                note(outcomes)
         seconds = self._clock() - started
         published = self._apply(sendable, outcomes, done, notes)
         notes.append(partial(instrumentation.published, sendable, published, seconds, using=self.using))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import OrderedDict
 from datetime import timedelta
 from types import MappingProxyType
@@ -44,6 +45,7 @@ DEFAULTS: dict[str, Any] = {
     "PURGE": True,
     "INBOX": {},
     "REDACT": DEFAULT_REDACT,
+    "TRACING": None,
 }
 
 GOOD: list[tuple[str, Any, Any]] = [
@@ -76,6 +78,8 @@ GOOD: list[tuple[str, Any, Any]] = [
         {"consumed": None, "dead": timedelta(0)},
         {"consumed": None, "published": timedelta(days=7), "dead": timedelta(0), "inbox": timedelta(days=7)},
     ),
+    ("TRACING", False, None),
+    ("TRACING", "math.fsum", math.fsum),
     ("INBOX", {"legacy": None, "old": len, "sums": "math.fsum"}, {"legacy": None, "old": len, "sums": math.fsum}),
 ]
 
@@ -115,6 +119,7 @@ BAD: dict[str, list[Any]] = {
     ],
     "BROKER": [None, "kafka://host", [], 1],
     "INBOX": [None, [], "a", {1: None}, {"a": 7}, {"a": ""}, {"a": "nothing.here"}, {"a": "math.pi"}],
+    "TRACING": [0, 1, "", [], {}, len, "nothing.here", "math.pi"],
 }
 BAD_BROKER: dict[str, list[Any]] = {
     "BACKEND": ["", None, 1, object, URL, "two words", "a/b"],
@@ -143,7 +148,8 @@ def error_of(key: str) -> str:
 
 
 @pytest.mark.parametrize("key", DEFAULTS)
-def test_default(key: str) -> None:
+def test_default(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "opentelemetry.trace", raising=False)
     with override_settings(OUTBOX={"SOURCE": "shop"}):
         assert value(key) == DEFAULTS[key]
 

@@ -13,7 +13,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from django_outbox import Event, Reject, handler
+from django_outbox import Event, Reject, handler, publish
 from tests.app.models import Effect
 
 
@@ -42,6 +42,11 @@ def fails_once(event: Event) -> None:
     _effect(event)
     if event.attempt == 1:
         raise ArithmeticError("not the first time")
+
+
+@handler("test.publishes")
+def publishes(event: Event) -> None:
+    publish("test.effect", event.payload, key=event.key)
 
 
 @handler("test.rejects")

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
+from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
@@ -41,6 +42,11 @@ def duration(seconds: float) -> str:
         return ngettext("%(count)d second", "%(count)d seconds", seconds) % {"count": seconds}
     start = datetime(2024, 1, 1)  # noqa: DTZ001  # only a point to count from
     return timesince(start, start + timedelta(seconds=seconds))
+
+
+def number(count: int) -> str:
+    """A count with its thousands apart, as the language writes them."""
+    return number_format(count, use_l10n=True, force_grouping=True)
 
 
 def one_line(text: str, length: int = LINE_LENGTH) -> str:

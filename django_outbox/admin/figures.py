@@ -1,30 +1,24 @@
-"""The numbers of the overview. Each query is cheap whatever the number of consumed messages."""
+"""How things stand now, in numbers. Each query is cheap whatever the number of consumed messages."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
-from typing import Any, NamedTuple
+from datetime import datetime, timedelta
+from typing import Any
 
 from django.db import connections
-from django.db.models import Case, Count, Max, Q, Value, When
+from django.db.models import Case, Value, When
 
-from django_outbox import texts
-from django_outbox.admin.tables import Table
+from django_outbox.admin.tables import INBOX, Table
 from django_outbox.fields import DatabaseNow
-from django_outbox.heartbeat import period_of
-from django_outbox.models import Activity, MessageFailure, OutboxMessage, Worker
+from django_outbox.heartbeat import FORGOTTEN
+from django_outbox.models import OutboxMessage, Worker
 
 MOST_COUNTED = 1_000_000
 LOOKED_AT = 1000
-FAILURES = 5000
-TYPES = 5
-HOURS = 24
-DAYS = 14
+SILENT = timedelta(seconds=25)  # two heartbeats are missing
 LOST = timedelta(seconds=60)
-FORGOTTEN = timedelta(days=1)
 
 
 @dataclass(frozen=True)
@@ -62,6 +56,19 @@ def oldest_awaited(table: Table, known_types: Collection[str]) -> Any:
     return table.messages.filter(id=awaited, status="published").defer("payload", "headers").first()
 
 
+def due_longest(table: Table, now: datetime) -> Any:
+    """The pending message that has been due for longest; None if none is due."""
+    due = table.messages.filter(status="pending", next_retry_at__lte=now)
+    return due.defer("payload", "headers", *table.unread).order_by("next_retry_at", "id").first()
+
+
+def inbox_due_since(groups: Collection[str], now: datetime) -> dict[str, datetime]:
+    """Since when a message of the inbox has been due, of each group that has one; by its index, group by group."""
+    due = INBOX.messages.filter(status="pending", next_retry_at__lte=now).order_by("next_retry_at")
+    times = {group: due.filter(group=group).values_list("next_retry_at", flat=True).first() for group in groups}
+    return {group: time for group, time in times.items() if time is not None}
+
+
 def rows_estimate(table: Table) -> int | None:
     """About how many rows the table has, as the database's own statistics say; None if they do not."""
     connection = connections[table.database]
@@ -79,74 +86,19 @@ def rows_estimate(table: Table) -> int | None:
     return None if row is None or row[0] is None or row[0] < 0 else int(row[0])
 
 
-class Throughput(NamedTuple):
-    """Messages in each period of 24 hours, the oldest first."""
-
-    starts: list[datetime]
-    written: list[int]
-    consumed: list[int]
-
-
-def throughput(table: Table, now: datetime) -> Throughput:
-    """What was written and what was consumed in each whole period.
-
-    What was written is the growth of the largest id. Where no worker was there to note it, the
-    growth counts for the period in which one was again.
-    """
-    seconds = Activity.SECONDS
-    first = period_of(now) - timedelta(hours=HOURS, seconds=seconds)
-    starts = [first + timedelta(seconds=seconds * n) for n in range(1, HOURS * 3600 // seconds + 1)]
-    activities = Activity.objects.using(table.database)
-    rows = {row.period: row for row in activities.filter(period__gte=first, period__lt=period_of(now))}
-    before = rows.get(first)
-    last_id = before.last_id if before else None
-    newest = table.messages.aggregate(newest=Max("id"))["newest"] or 0
-    written, consumed = [], []
-    for start in starts:
-        row = rows.get(start)
-        reached = row.last_id if row else newest if start == starts[-1] else None
-        written.append(max(0, reached - last_id) if reached and last_id is not None else 0)
-        consumed.append(row.consumed if row else 0)
-        last_id = last_id if reached is None else max(reached, last_id or 0)
-    return Throughput(starts, written, consumed)
-
-
-def dead_by_day(table: Table, now: datetime) -> dict[date, int]:
-    """How many messages were given up on each of 14 days, today last.
-
-    The days are told to the database one by one: MySQL has no time zones of its own by default.
-    """
-    midnight = texts.local(now).replace(hour=0, minute=0, second=0, microsecond=0)
-    starts = [midnight - timedelta(days=n) for n in reversed(range(DAYS))]
-    given_up = MessageFailure.objects.using(table.database).filter(
-        final=True, occurred_at__gte=starts[0], **{f"{table.failures_by}__isnull": False}
-    )
-    counts = given_up.aggregate(
-        **{
-            f"day{n}": Count("id", filter=Q(occurred_at__gte=start, occurred_at__lt=start + timedelta(days=1)))
-            for n, start in enumerate(starts)
-        }
-    )
-    return {start.date(): counts[f"day{n}"] for n, start in enumerate(starts)}
-
-
-def failing_types(table: Table, now: datetime) -> list[tuple[str, int]]:
-    """The event types with the most failures, of the last 5,000 failures in 24 hours."""
-    recent = (
-        MessageFailure.objects.using(table.database)
-        .filter(occurred_at__gte=now - timedelta(hours=HOURS), **{f"{table.failures_by}__isnull": False})
-        .order_by("-id")
-        .values_list(f"{table.failures_by}__event_type", flat=True)[:FAILURES]
-    )
-    return Counter(recent).most_common(TYPES)
-
-
 def workers(using: str) -> list[Worker]:
-    """Those that were seen within a day; ``is_lost`` on those that are silent for a minute."""
+    """Those that were seen within a day.
+
+    With ``is_silent`` on those that miss two heartbeats, and ``is_lost`` on those silent for a minute.
+    """
     now = DatabaseNow()
+
+    def unseen(time: timedelta) -> Case:
+        return Case(When(last_seen_at__lt=now - time, then=Value(True)), default=Value(False))
+
     return list(
         Worker.objects.using(using)
         .filter(last_seen_at__gte=now - FORGOTTEN)
-        .annotate(is_lost=Case(When(last_seen_at__lt=now - LOST, then=Value(True)), default=Value(False)))
-        .order_by("kind", "host", "pid")
+        .annotate(is_lost=unseen(LOST), is_silent=unseen(SILENT))
+        .order_by("kind", "group", "host", "pid")
     )

@@ -26,7 +26,7 @@ from django_outbox.admin.filters import (
     TopicFilter,
     TypeFilter,
 )
-from django_outbox.admin.groups import dead_groups
+from django_outbox.admin.groups import dead_letters
 from django_outbox.admin.message_page import message_context
 from django_outbox.admin.redaction import redaction_for
 from django_outbox.admin.search import ids_named
@@ -210,8 +210,10 @@ class DeadLetterAdmin(MessageAdmin):
 
     def list_context(self, request: HttpRequest, query: dict[str, str]) -> dict[str, Any]:
         filtered = bool(query) or BEFORE in request.GET
-        groups = [] if filtered else dead_groups(self.table, redaction_for(request.user, self.table.name))
-        return {"acts_on_all": True, "groups": groups}
+        if filtered:
+            return {"acts_on_all": True}
+        letters = dead_letters(self.table, redaction_for(request.user, self.table.name))
+        return {"acts_on_all": True, "groups": letters.groups, "more_groups": letters.more}
 
     @admin.display(description=_("last error"))
     def short_error(self, message: Any) -> str:

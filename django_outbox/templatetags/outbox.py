@@ -23,6 +23,7 @@ MOST_ROWS = 24
 
 register = template.Library()
 register.simple_tag(texts.status_badge, name="status")
+register.filter("number", texts.number)
 
 
 @register.simple_tag

@@ -14,6 +14,7 @@ from django.utils.timesince import timesince
 from django.utils.translation import gettext, ngettext
 
 LINE_LENGTH = 80
+NAME_LENGTH = 48
 
 
 def age(since: datetime | None) -> str:
@@ -53,6 +54,14 @@ def one_line(text: str, length: int = LINE_LENGTH) -> str:
     """The first line of a text, shortened."""
     line = text.split("\n", 1)[0]
     return line if len(line) <= length else line[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def shortened(text: str, length: int = NAME_LENGTH) -> str:
+    """A name for a list: of a long one its beginning and its end, as long ones often begin alike; "-" for none."""
+    if len(text) <= length:
+        return text or "-"
+    end = length // 3
+    return f"{text[: length - end - 1]}\N{HORIZONTAL ELLIPSIS}{text[-end:]}"
 
 
 def local(moment: datetime) -> datetime:

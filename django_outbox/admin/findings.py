@@ -46,7 +46,12 @@ def dead_finding(
         else ngettext("%(count)s message is dead", "%(count)s messages are dead", dead.count)
     ) % {"count": texts.number(dead.count)}
     text = ""
-    if letters.groups:
+    if letters.groups and dead.count == 1:
+        text = gettext("It died %(age)s ago: %(error)s") % {
+            "age": texts.age(letters.last),
+            "error": letters.groups[0].title or letters.groups[0].error,
+        }
+    elif letters.groups:
         often = letters.groups[0]
         text = gettext("The first died %(first)s ago, the last %(last)s ago. Most often: %(error)s (%(count)s).") % {
             "first": texts.age(letters.first),

@@ -29,6 +29,7 @@ from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.handlers import registry
 
 PARTITIONS = 20
+WATCH_SECONDS = 10
 
 
 class OverviewAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -63,7 +64,10 @@ class OverviewAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             **overview(request),
             **(extra_context or {}),
         }
-        return TemplateResponse(request, "admin/django_outbox/overview.html", context)
+        response = TemplateResponse(request, "admin/django_outbox/overview.html", context)
+        if context["watched_every"]:
+            response["Refresh"] = str(context["watched_every"])  # the browser's own, so that no script is needed
+        return response
 
 
 def overview(request: HttpRequest) -> dict[str, Any]:
@@ -83,13 +87,14 @@ def overview(request: HttpRequest) -> dict[str, Any]:
     )
     found = [
         *_handler_findings(),
-        *(finding for each in panels for finding in panel_findings(each, failing.of(each.table), request, now)),
         *worker_findings(workers, duties(panels, handlers, done, now), now),
+        *(finding for each in panels for finding in panel_findings(each, failing.of(each.table), request, now)),
         *findings.broker_findings(lag.values()),
     ]
     found.sort(key=lambda finding: finding.level != "bad")
     return {
         "now": now,
+        "watched_every": WATCH_SECONDS if "watch" in request.GET else None,
         "findings": found
         or [findings.Finding("good", gettext("All is well"), gettext("Nothing is stuck and nothing is dead."))],
         "panels": panels,
@@ -97,7 +102,6 @@ def overview(request: HttpRequest) -> dict[str, Any]:
         "plots": overview_plots(tables, done, now),
         "failing": failing.types[:TYPES],
         "failing_is_cut": failing.is_cut,
-        "has_inbox": len(tables) > 1,
         "workers": workers,
         "database": OUTBOX.database if len(connections.databases) > 1 else "",
         # Not the handlers themselves: a template calls whatever can be called.

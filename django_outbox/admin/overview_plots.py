@@ -19,7 +19,8 @@ def overview_plots(tables: Sequence[Table], done: Throughput, now: datetime) -> 
     times = [date_format(texts.local(start), "H:i") for start in done.starts]
     found = [
         line_plot(
-            gettext("Outbox: messages in each ten minutes of 24 hours"),
+            gettext("Outbox, in 24 hours"),
+            gettext("Messages of the outbox that were written, published and consumed in each ten minutes of 24 hours"),
             times,
             [
                 Series("in", gettext("written"), done.written),
@@ -32,7 +33,8 @@ def overview_plots(tables: Sequence[Table], done: Throughput, now: datetime) -> 
     if INBOX in tables:
         found.append(
             line_plot(
-                gettext("Inbox: messages in each ten minutes of 24 hours"),
+                gettext("Inbox, in 24 hours"),
+                gettext("Messages of the inbox that were received and consumed in each ten minutes of 24 hours"),
                 times,
                 [
                     Series("in", gettext("received"), done.inbox_received),
@@ -53,5 +55,9 @@ def _dead_plot(tables: Sequence[Table], now: datetime) -> Plot:
     }
     series = [Series(*names[table], [counts[table] for counts in days.values()]) for table in tables]
     return bar_plot(
-        gettext("Messages given up on each of 14 days"), [date_format(day, day_format) for day in days], series, every=4
+        gettext("Given up, in 14 days"),
+        gettext("Messages given up on each of 14 days"),
+        [date_format(day, day_format) for day in days],
+        series,
+        every=4,
     )

@@ -9,7 +9,7 @@ from django_outbox import texts
 
 WIDTH, HEIGHT = 440, 180
 LEFT, RIGHT, TOP, BOTTOM = 56, 20, 10, 26
-_STEPS = (1, 2, 5)
+_STEPS = (1, 2, 3, 4, 5)
 
 
 class Series(NamedTuple):
@@ -55,6 +55,7 @@ class Plot(NamedTuple):
     """All that the template draws."""
 
     title: str
+    description: str
     series: Sequence[Series]
     width: int
     height: int
@@ -69,11 +70,12 @@ class Plot(NamedTuple):
     is_empty: bool
 
 
-def line_plot(title: str, labels: Sequence[str], series: Sequence[Series], every: int) -> Plot:
+def line_plot(title: str, description: str, labels: Sequence[str], series: Sequence[Series], every: int) -> Plot:
     """Lines over time.
 
     Args:
-        title: what it shows, for people and screen readers.
+        title: what it shows, in short.
+        description: the same as a sentence, for screen readers.
         labels: of each position.
         series: what each line shows.
         every: label each so-manieth position.
@@ -85,10 +87,10 @@ def line_plot(title: str, labels: Sequence[str], series: Sequence[Series], every
         for each in series
     ]
     ticks = [_tick(LEFT + i * step, label) for i, label in enumerate(labels) if i % every == 0]
-    return _plot(title, labels, series, top, lines=lines, ticks=ticks)
+    return _plot(title, description, labels, series, top, lines=lines, ticks=ticks)
 
 
-def bar_plot(title: str, labels: Sequence[str], series: Sequence[Series], every: int) -> Plot:
+def bar_plot(title: str, description: str, labels: Sequence[str], series: Sequence[Series], every: int) -> Plot:
     """A bar for each label, of one part for each row of numbers, the first at the bottom; as ``line_plot``."""
     sums = [sum(numbers) for numbers in zip(*(each.numbers for each in series), strict=True)]
     top = _rounded_up(max(sums, default=0))
@@ -107,11 +109,12 @@ def bar_plot(title: str, labels: Sequence[str], series: Sequence[Series], every:
                 )
             below += number
     ticks = [_tick(LEFT + (i + 0.5) * step, label) for i, label in enumerate(labels) if i % every == 0]
-    return _plot(title, labels, series, top, bars=bars, ticks=ticks)
+    return _plot(title, description, labels, series, top, bars=bars, ticks=ticks)
 
 
 def _plot(
     title: str,
+    description: str,
     labels: Sequence[str],
     series: Sequence[Series],
     top: int,
@@ -126,6 +129,7 @@ def _plot(
     rows = [(label, *map(texts.number, each)) for label, *each in numbers if any(each)]
     return Plot(
         title,
+        description,
         series,
         WIDTH,
         HEIGHT,
@@ -150,7 +154,7 @@ def _y(number: float, top: int) -> float:
 
 
 def _rounded_up(number: int) -> int:
-    """The next of 2, 4, 10, 20, 40, 100 ..., so that half of it is a number to read as well."""
+    """The next of 2, 4, 6, 8, 10, 20, 40 ..., so that half of it is a number to read as well."""
     power = 1
     while True:
         for step in _STEPS:

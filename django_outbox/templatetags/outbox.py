@@ -20,10 +20,14 @@ if TYPE_CHECKING:
     from django_outbox.admin.tables import Table
 
 MOST_ROWS = 24
+COLUMNS = 60  # about as many characters as a line of a textarea has
+LONG = 40
 
 register = template.Library()
 register.simple_tag(texts.status_badge, name="status")
 register.filter("number", texts.number)
+register.filter("shortened", texts.shortened)
+register.filter("age", texts.age)
 
 
 @register.simple_tag
@@ -60,8 +64,8 @@ def _exact(moment: datetime) -> str:
 
 @register.filter
 def rows(text: str) -> int:
-    """The height of a textarea for a text, in lines."""
-    return min(text.count("\n") + 1, MOST_ROWS)
+    """The height of a textarea for a text, in lines, those that are wrapped included."""
+    return min(sum(1 + len(line) // COLUMNS for line in text.split("\n")), MOST_ROWS)
 
 
 @register.inclusion_tag("admin/django_outbox/fact.html")
@@ -69,4 +73,5 @@ def fact(message: Any, name: str) -> dict[str, Any]:
     """One column of a message with its title."""
     value = getattr(message, name)
     shown = moment_time(value) if isinstance(value, datetime) else value
-    return {"title": message._meta.get_field(name).verbose_name, "value": shown}
+    title = message._meta.get_field(name).verbose_name
+    return {"title": title, "value": shown, "is_long": isinstance(value, str) and len(value) > LONG}

@@ -18,7 +18,7 @@ from django_outbox.fields import DatabaseNow
 from django_outbox.models import InboxMessage, MessageFailure, Worker
 from tests.admin.pages import INBOX_DEAD_LETTERS as DEAD_LETTERS
 from tests.admin.pages import INBOX_MESSAGES as MESSAGES
-from tests.admin.pages import Login, act, action_url, content, listed, page_of, textareas, told, url
+from tests.admin.pages import Login, act, action_url, content, listed, make_failure, page_of, textareas, told, url
 from tests.inbox import Receiver, Status, make_received, only, plain, received, statuses
 from tests.outbox import make_message
 from tests.overrides import outbox_settings
@@ -133,11 +133,20 @@ def test_page_shows_what_was_received_as_text_and_digits(enter: Login) -> None:
     message = make_dead(source="", raw_value=b"<b>Zo\xc3\xab\xff", raw_key=b"\0", payload=None, last_error="It cannot.")
     page = content(enter("see_payload"), page_of(message))
     assert "<b>Zo" not in page
-    assert [html.unescape(text) for text in textareas(page)][2:] == [
+    assert [html.unescape(text) for text in textareas(page)][1:] == [  # after the headers; there is no payload
         "\N{REPLACEMENT CHARACTER}\n\n00",
         "<b>Zoë\N{REPLACEMENT CHARACTER}\n\n3c 62 3e 5a 6f c3 ab ff",
     ]
     assert "It cannot." in page
+
+
+def test_history_says_that_a_record_could_not_be_read_and_blames_no_handler(enter: Login) -> None:
+    poison, failed = make_dead(source="", raw_value=b"?"), make_dead()
+    for message in (poison, failed):
+        make_failure(message, final=True)
+    client = enter()
+    assert timeline(client, poison)[-1][1].startswith("Could not be read, try 1")
+    assert timeline(client, failed)[-1][1].startswith("Its handler failed, try 1")
 
 
 def test_page_shows_the_beginning_of_very_many_bytes(enter: Login) -> None:

@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from django_outbox.admin import figures, history, lag
+from django_outbox.admin import figures, history, lag, panels
 from django_outbox.admin.tables import INBOX, OUTBOX, TABLES
 from django_outbox.brokers.base import TopicPartition
 from django_outbox.brokers.memory import MemoryBroker
@@ -117,6 +117,26 @@ def test_who_may_not_retry_is_not_offered_it(login: Login) -> None:
 
 
 @pytest.mark.usefixtures("workers")
+def test_when_the_last_died_is_told_of_all_errors_and_not_only_of_the_most_frequent(
+    admin_client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(panels, "GROUPS", 1)
+    for _ in range(2):
+        make_dead(fingerprint="often", updated_at=DatabaseNow() - 3 * HOUR)
+    make_dead(fingerprint="now", updated_at=DatabaseNow() - 5 * MINUTE)
+    ((level, _, text),) = findings(admin_client)
+    assert level == "bad"
+    assert text == "The first died 3\xa0hours ago, the last 5\xa0minutes ago. Most often: often (2)."
+    assert "1 more error</a>" in content(admin_client, url("overview"))
+
+
+@pytest.mark.usefixtures("workers")
+def test_one_dead_message_is_told_with_its_error(admin_client: Client) -> None:
+    make_dead(fingerprint="ValueError in shop.ship", updated_at=DatabaseNow() - 5 * MINUTE)
+    assert findings(admin_client) == [("bad", "1 message is dead", "It died 5\xa0minutes ago: ValueError in shop.ship")]
+
+
+@pytest.mark.usefixtures("workers")
 def test_what_died_long_ago_is_less_urgent(admin_client: Client) -> None:
     make_dead(updated_at=DatabaseNow() - 2 * HOUR)
     assert [level for level, _, _ in findings(admin_client)] == ["warn"]
@@ -201,7 +221,7 @@ def test_a_service_that_only_consumes_needs_no_relay(admin_client: Client) -> No
 @pytest.mark.usefixtures("workers")
 def test_workers_are_listed_with_their_group_and_topics(admin_client: Client) -> None:
     make_worker("consumer", group="reports", topics="billing, orders")
-    assert '<td>reports<span class="outbox-sample">billing, orders</span></td>' in content(
+    assert '<td class="outbox-wrap">reports<span class="outbox-sample">billing, orders</span></td>' in content(
         admin_client, url("overview")
     )
 
@@ -417,6 +437,13 @@ def test_page_counts_no_finished_messages(admin_client: Client) -> None:
         counts = [sql for sql in counts if "WHERE" in sql]
     assert counts
     assert all("status" in sql and "'consumed'" not in sql for sql in counts)
+
+
+def test_page_is_reloaded_by_the_browser_for_who_watches(admin_client: Client) -> None:
+    assert "Refresh" not in admin_client.get(url("overview"))
+    watched = admin_client.get(url("overview") + "?watch=1")
+    assert watched["Refresh"] == "10"
+    assert "Reloaded every 10 seconds." in watched.content.decode()
 
 
 def test_handlers_are_listed_and_not_called(admin_client: Client) -> None:

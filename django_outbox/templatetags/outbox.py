@@ -5,13 +5,14 @@ Django imports this in every project, also in one without the admin: nothing of 
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django import template
 from django.template.defaultfilters import date
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import escape, format_html
+from django.utils.safestring import SafeString, mark_safe
 
 from django_outbox import texts
 
@@ -60,6 +61,12 @@ def moment_time(moment: datetime) -> SafeString:
 
 def _exact(moment: datetime) -> str:
     return date(texts.local(moment), "Y-m-d H:i:s")
+
+
+@register.filter
+def breakable(name: str) -> SafeString:
+    """A dotted name that goes on in the next line after a dot or an underscore, if it has to."""
+    return mark_safe(re.sub("([._])", r"\1<wbr>", escape(name)))  # noqa: S308  # it is escaped
 
 
 @register.filter

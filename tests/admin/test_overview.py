@@ -447,7 +447,8 @@ def test_page_is_reloaded_by_the_browser_for_who_watches(admin_client: Client) -
 
 
 def test_handlers_are_listed_and_not_called(admin_client: Client) -> None:
-    assert "tests.app.handlers.fails_once" in content(admin_client, url("overview"))
+    shown = content(admin_client, url("overview"))
+    assert "tests.app.handlers.fails_once" in shown.replace("<wbr>", "")
 
 
 def test_overview_is_linked_from_the_index_of_the_app_and_the_lists(admin_client: Client) -> None:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from django.template.loader import render_to_string
+from django.utils import translation
 
 from django_outbox.admin.plots import BOTTOM, HEIGHT, TOP, Series, bar_plot, line_plot
 
@@ -41,6 +45,16 @@ def test_lines_go_from_the_first_label_to_the_last() -> None:
     plot = line_plot("title", "", ["a", "b", "c"], [Series("in", "written", [0, 10, 0])], 2)
     assert plot.lines[0].points == "56.0,154.0 238.0,10.0 420.0,154.0"
     assert [tick.text for tick in plot.ticks] == ["a", "c"]
+
+
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_coordinates_are_those_of_svg_in_every_language(language: str) -> None:
+    with translation.override(language):
+        plot = bar_plot("title", "", ["a", "b", "c"], [Series("s", "s", [1, 2000, 3])], 1)
+        shown = render_to_string("admin/django_outbox/plot.html", {"plot": plot})
+    coordinates = re.findall(r' (?:x|y|x1|x2|y1|y2|width|height)="([^"]*)"', shown)
+    assert len(coordinates) > 30
+    assert all(float(each) >= 0 for each in coordinates)
 
 
 def test_numbers_can_be_read_without_those_that_are_nothing() -> None:

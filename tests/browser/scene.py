@@ -56,6 +56,7 @@ class Night(NamedTuple):
 
 def make_night(settings: Any, monkeypatch: pytest.MonkeyPatch, client: Any, django_user_model: Any) -> Night:
     settings.OUTBOX = {**settings.OUTBOX, "TOPIC": "orders", "CONSUMER_GROUP": "shop"}
+    registry.load()  # or it would add those of the tests later
     monkeypatch.setattr(registry, "_handlers", [_handler(*each) for each in HANDLERS])
     _broker(monkeypatch)
     _messages()

@@ -78,6 +78,22 @@ def test_pages_as_pictures(
             (Path(pytestconfig.option.screenshots) / f"{name}.png").write_bytes(pictures[name].read_bytes())
 
 
+def test_pages_have_the_look_of_the_django_that_is_installed(browser: Any, user: Any, busy_night: Night) -> None:
+    user("ada", superuser=True)
+
+    def crumbs() -> list[str]:
+        line = browser.one(".breadcrumbs")
+        return [line.value_of_css_property(name) for name in ("background-color", "padding-left", "color")]
+
+    browser.open(url("deadletter"))
+    djangos = crumbs()
+    for page in (url("overview"), page_of(busy_night.dead)):
+        browser.open(page)
+        assert crumbs() == djangos
+        for button in browser.all("#content a.button"):
+            assert button.value_of_css_property("text-decoration-line") == "none", button.text
+
+
 def test_who_may_not_see_secrets_does_not(browser: Any, user: Any, busy_night: Night) -> None:
     user("eve", "retry")
     browser.open(page_of(busy_night.dead))

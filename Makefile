@@ -50,9 +50,9 @@ test: $(VENV)/test.installed
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
-# SCREENSHOTS=docs/screenshots keeps the pictures of the documentation.
+# SCREENSHOTS=docs/screenshots keeps the pictures of the documentation, AXE=axe.min.js checks with another axe-core.
 test-browser: $(VENV)/browser.installed
-	@$(BIN)/python -m pytest -o cache_dir=.pytest_cache/browser $(SCREENSHOTS:%=--screenshots %) tests/browser
+	@$(BIN)/python -m pytest -o cache_dir=.pytest_cache/browser $(SCREENSHOTS:%=--screenshots %) $(AXE:%=--axe %) tests/browser
 
 # Tests wait more than they compute: six environments at a time keep two cores busy. Apache Kafka comes last and
 # alone: it is the judge of the guarantees, and its result is the last line.

@@ -1,7 +1,7 @@
 """``python -m benchmarks.admin``: how long the admin's pages take on a large table, on PostgreSQL.
 
 The table is made by the database itself: mostly consumed messages, with some that are unfinished at
-its old end, at its new end and in between. Prints for each page its first time, the median of the
+its old end, at its new end and in between. So is an inbox of a fifth of its size. Prints for each page its first time, the median of the
 following ones, its queries, and the slowest of them.
 """
 
@@ -43,12 +43,38 @@ MESSAGES = """
         FROM generate_series(1, %(rows)s) AS n
     ) AS made
 """
+INBOX = """
+    INSERT INTO django_outbox_inboxmessage (
+        "group", source, event_id, event_type, event_version, topic, "partition", "offset", message_key, payload,
+        headers, status, delivery_count, retry_count, max_retry, next_retry_at, last_error, fingerprint, created_at,
+        updated_at, consumed_at
+    )
+    SELECT
+        'reports', 'billing', n::text, 'invoice.' || (n %% 7), 'v1', 'invoices', n %% 12, n, (n %% 100000)::text,
+        CASE status WHEN 'consumed' THEN 'null'::jsonb ELSE jsonb_build_object('invoice', n) END, '{}', status, 0,
+        CASE status WHEN 'consumed' THEN 0 ELSE 5 END, 20, CASE status WHEN 'pending' THEN at END,
+        CASE status WHEN 'consumed' THEN '' ELSE 'KeyError: ' || n END,
+        CASE status WHEN 'consumed' THEN '' ELSE 'KeyError in shop.handler' || (n / 250 %% 30) END,
+        at, at, CASE status WHEN 'consumed' THEN at END
+    FROM (
+        SELECT n, now() - (%(rows)s - n) * interval '0.1 s' AS at,
+            CASE WHEN n %% 250 = 0 THEN 'dead' WHEN n %% 500 = 1 THEN 'pending' ELSE 'consumed' END AS status
+        FROM generate_series(1, %(rows)s) AS n
+    ) AS made
+"""
 FAILURES = """
     INSERT INTO django_outbox_messagefailure (
         message_id, occurred_at, worker, stage, attempt, final, error, fingerprint
     )
     SELECT id, updated_at, 'host:1', 'handle', attempt, attempt = 3, last_error, fingerprint
     FROM django_outbox_outboxmessage CROSS JOIN generate_series(1, 3) AS attempt WHERE status = 'dead'
+"""
+INBOX_FAILURES = """
+    INSERT INTO django_outbox_messagefailure (
+        inbox_message_id, occurred_at, worker, stage, attempt, final, error, fingerprint
+    )
+    SELECT id, updated_at, 'host:1', 'handle', attempt, status = 'dead' AND attempt = 3, last_error, fingerprint
+    FROM django_outbox_inboxmessage CROSS JOIN generate_series(1, 3) AS attempt WHERE status <> 'consumed'
 """
 
 
@@ -66,7 +92,9 @@ def main() -> None:
         call_command("migrate", verbosity=0)
         with connection.cursor() as cursor:
             cursor.execute(MESSAGES, {"rows": options.rows})
+            cursor.execute(INBOX, {"rows": options.rows // 5})
             cursor.execute(FAILURES)
+            cursor.execute(INBOX_FAILURES)
             cursor.execute("VACUUM ANALYZE")
         _measure()
         _purge(options.rows // 20)
@@ -99,6 +127,8 @@ def _measure() -> None:
         "dead letters, of an error": f"{base}/deadletter/?error={dead.fingerprint}",
         "message": f"{base}/deadletter/{dead.id}/change/",
         "retry all": f"{base}/deadletter/retry/",
+        "inbox messages": f"{base}/inboxmessage/",
+        "inbox dead letters": f"{base}/inboxdeadletter/",
     }
     client.get(f"{base}/overview/")  # imports and templates
     print(f"{'page':<28}{'first ms':>10}{'median ms':>10}{'queries':>9}  slowest query")

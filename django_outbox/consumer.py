@@ -47,6 +47,8 @@ class Batch:
         dead: messages given up at once.
         put_back: messages sent again, uncounted, as it was not their turn or not their fault.
         skipped: records with nothing to do: copies, strangers, events without a handler.
+        stored: records that became messages of the inbox, whatever became of these.
+        of_inbox: messages of the inbox among those consumed.
     """
 
     received: int = 0
@@ -56,10 +58,27 @@ class Batch:
     dead: int = 0
     put_back: int = 0
     skipped: int = 0
+    stored: int = 0
+    of_inbox: int = 0
 
     def add(self, outcome: str) -> None:
         """Count an outcome by its name."""
         setattr(self, outcome, getattr(self, outcome) + 1)
+
+    def add_of_inbox(self, outcomes: Sequence[str]) -> None:
+        """Count outcomes of messages of the inbox."""
+        for outcome in outcomes:
+            self.add(outcome)
+        self.of_inbox += outcomes.count("consumed")
+
+    @property
+    def moved(self) -> dict[str, int]:
+        """What the pulse is told of it."""
+        return {
+            "consumed": self.consumed - self.of_inbox,
+            "inbox_received": self.stored,
+            "inbox_consumed": self.of_inbox,
+        }
 
 
 Lot = Named | Literal["inbox", "skip"]
@@ -116,7 +135,7 @@ class Consumer:
         self._terms = Terms(using, group_handlers)
         self.batch_size = batch_size
         self._clock = clock
-        self.pulse = Pulse("consumer", clock)
+        self.pulse = Pulse("consumer", clock, group=self.group, topics=self.topics)
         self._subscription: Subscription | None = None
         self._fast_path = FastPath(self._terms, clock)
         self._reconciler = Reconciler(broker, self._terms, clock)
@@ -142,7 +161,7 @@ class Consumer:
         def step() -> float | None:
             batch = self.run_once(POLL_SECONDS)
             missing = f"A topic is missing: {', '.join(sorted(self._missing))}" if self._missing else ""
-            self.pulse.step(consumed=batch.consumed, trouble=missing)
+            self.pulse.step(**batch.moved, trouble=missing)
             repeats.sum_up()
             if batch.received or batch.retried:
                 return 0.0
@@ -244,8 +263,8 @@ class Consumer:
         first, _ = self._in_hand[0]
         run = takewhile(lambda each: each[1] == "inbox" and self._is_steady(each), self._in_hand)
         outcomes = self._inbox.receive([first] if careful else [record for record, _ in run], careful=careful)
-        for outcome in outcomes:
-            batch.add(outcome)
+        batch.add_of_inbox(outcomes)
+        batch.stored += len(outcomes) - outcomes.count("skipped")
         if careful and outcomes != ["skipped"]:
             self._took_care(first)
         return len(outcomes)
@@ -257,8 +276,7 @@ class Consumer:
             self._look_at_inbox_at = self._clock() + INBOX_SECONDS
             return
         outcomes = self._inbox.run_due(self.batch_size)
-        for outcome in outcomes:
-            batch.add(outcome)
+        batch.add_of_inbox(outcomes)
         batch.retried = len(outcomes)
 
     def _is_stopping(self) -> bool:

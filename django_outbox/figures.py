@@ -9,12 +9,12 @@ from django.db import connections, models
 from django.db.models import Case, Max, Value, When
 
 from django_outbox.fields import DatabaseNow
-from django_outbox.heartbeat import period_of
+from django_outbox.heartbeat import FORGOTTEN, period_of
 from django_outbox.models import Activity, OutboxMessage, Worker
 
 HOURS = 24
+SILENT = timedelta(seconds=25)  # two heartbeats are missing
 LOST = timedelta(seconds=60)
-FORGOTTEN = timedelta(days=1)
 
 
 def rows_estimate(model: type[models.Model], using: str) -> int | None:
@@ -48,48 +48,56 @@ def counted(number: int, noun: str) -> str:
 
 
 class Throughput(NamedTuple):
-    """Messages in each period of 24 hours, the oldest first."""
+    """Messages in each period of 24 hours, the oldest first; of the outbox and, apart, of the inbox."""
 
     starts: list[datetime]
     written: list[int]
-    consumed: list[int]
     published: list[int]
+    consumed: list[int]
+    inbox_received: list[int]
+    inbox_consumed: list[int]
 
 
 def throughput(using: str, now: datetime) -> Throughput:
-    """What was written, published and consumed in each whole period.
+    """What became of messages in each whole period.
 
     What was written is the growth of the largest id. Where no worker was there to note it, the
-    growth counts for the period in which one was again.
+    growth counts for the period in which one was again. The rest is what workers counted.
     """
     seconds = Activity.SECONDS
     first = period_of(now) - timedelta(hours=HOURS, seconds=seconds)
     starts = [first + timedelta(seconds=seconds * n) for n in range(1, HOURS * 3600 // seconds + 1)]
-    activities = Activity.objects.using(using)
-    rows = {row.period: row for row in activities.filter(period__gte=first, period__lt=period_of(now))}
+    activities = Activity.objects.using(using).filter(period__gte=first, period__lt=period_of(now))
+    rows = {row.period: row for row in activities}
     before = rows.get(first)
     last_id = before.last_id if before else None
     newest = OutboxMessage.objects.using(using).aggregate(newest=Max("id"))["newest"] or 0
-    found = Throughput(starts, [], [], [])
+    written = []
     for start in starts:
         row = rows.get(start)
         reached = row.last_id if row else newest if start == starts[-1] else None
-        found.written.append(max(0, reached - last_id) if reached and last_id is not None else 0)
-        found.consumed.append(row.consumed if row else 0)
-        found.published.append(row.published if row else 0)
+        written.append(max(0, reached - last_id) if reached and last_id is not None else 0)
         last_id = last_id if reached is None else max(reached, last_id or 0)
-    return found
+    counted = {
+        name: [getattr(rows[start], name) if start in rows else 0 for start in starts]
+        for name in ("published", "consumed", "inbox_received", "inbox_consumed")
+    }
+    return Throughput(starts, written, **counted)
 
 
 def workers(using: str) -> list[Any]:
-    """Those that were seen within a day; ``is_lost`` on those that are silent for a minute, ``now`` on all."""
+    """Those that were seen within a day, each with the database's ``now``.
+
+    ``is_silent`` is on those that miss two heartbeats, and ``is_lost`` on those silent for a minute.
+    """
     now = DatabaseNow()
+
+    def unseen(time: timedelta) -> Case:
+        return Case(When(last_seen_at__lt=now - time, then=Value(True)), default=Value(False))
+
     return list(
         Worker.objects.using(using)
         .filter(last_seen_at__gte=now - FORGOTTEN)
-        .annotate(
-            is_lost=Case(When(last_seen_at__lt=now - LOST, then=Value(True)), default=Value(False)),
-            now=now,
-        )
-        .order_by("kind", "host", "pid")
+        .annotate(is_lost=unseen(LOST), is_silent=unseen(SILENT), now=now)
+        .order_by("kind", "group", "host", "pid")
     )

@@ -12,7 +12,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import cache
@@ -27,7 +27,7 @@ from django.utils import timezone
 from django_outbox import failures
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import Activity, OutboxMessage, Worker
-from django_outbox.operations import TROUBLE_LENGTH
+from django_outbox.operations import TOPICS_LENGTH, TROUBLE_LENGTH
 
 log = logging.getLogger(__name__)
 
@@ -45,23 +45,48 @@ BEATS_BETWEEN_CLEANINGS = 360
 
 
 class Done(NamedTuple):
-    """Messages since the last beat."""
+    """Messages since the last beat: as many as each of these columns of ``Activity`` counts."""
 
-    published: int
-    consumed: int
+    published: int = 0
+    consumed: int = 0
+    inbox_received: int = 0
+    inbox_consumed: int = 0
+
+    @property
+    def moved(self) -> int:
+        """How many it was in all. What was received and not consumed still has its way before it."""
+        return self.published + self.consumed + self.inbox_consumed
+
+    def plus(self, other: Done) -> Done:
+        return Done(*map(sum, zip(self, other, strict=True)))
 
 
 class Pulse:
     """What a worker says of itself. Its loop writes it, another thread reads it."""
 
-    def __init__(self, kind: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        kind: str,
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        group: str = "",
+        topics: Collection[str] = (),
+    ) -> None:
+        """
+        Args:
+            kind: relay or consumer.
+            clock: seconds, monotonic.
+            group, topics: of a consumer: the group that it is a member of, and what it reads.
+        """
         self.kind = kind
+        self.group = group
+        self.topics = _in_one_line(topics)
         self.row: int | None = None
         """The id of the worker's row, once it is written."""
         self.changed = threading.Event()
         self._clock = clock
         self._lock = threading.Lock()
-        self._published = self._consumed = 0
+        self._done = Done()
         self._trouble = ""
         self._state = State.STARTING
         self._moved_at = self._turned_at = clock()
@@ -99,16 +124,15 @@ class Pulse:
         """Whether the work in hand is the last."""
         return self._state == State.STOPPING
 
-    def step(self, *, published: int = 0, consumed: int = 0, trouble: str = "") -> None:
+    def step(self, *, trouble: str = "", **moved: int) -> None:
         """Say that one round of the loop is over.
 
         Args:
-            published, consumed: messages that this round moved on.
             trouble: what is in the way of others, if anything.
+            moved: messages that this round moved on, by the names of ``Done``.
         """
         with self._lock:
-            self._published += published
-            self._consumed += consumed
+            self._done = self._done.plus(Done(**moved))
             self._moved_at = self._clock()
             self._reaches_broker = self._reaches_database = True
             self._become(State.TROUBLE if trouble else State.WORKING, trouble)
@@ -147,15 +171,18 @@ class Pulse:
     def take(self) -> Done:
         """What was done since this was last asked."""
         with self._lock:
-            done = Done(self._published, self._consumed)
-            self._published = self._consumed = 0
+            done, self._done = self._done, Done()
             return done
 
     def give_back(self, done: Done) -> None:
         """Count again what could not be written down."""
         with self._lock:
-            self._published += done.published
-            self._consumed += done.consumed
+            self._done = self._done.plus(done)
+
+
+def _in_one_line(topics: Collection[str]) -> str:
+    text = ", ".join(sorted(topics))
+    return text if len(text) <= TOPICS_LENGTH else f"{text[: TOPICS_LENGTH - 1]}…"
 
 
 class Heartbeat:
@@ -186,13 +213,19 @@ class Heartbeat:
         values = {
             "state": state,
             "trouble": trouble,
-            "rate": round((done.published + done.consumed) / seconds, 1),
+            "rate": round(done.moved / seconds, 1),
             "last_seen_at": DatabaseNow(),
         }
         workers = Worker.objects.using(self._using)
         if self._row is None or not workers.filter(id=self._row).update(**values):
             self._row = workers.create(
-                kind=self._pulse.kind, host=failures.host(), pid=os.getpid(), version=own_version(), **values
+                kind=self._pulse.kind,
+                group=self._pulse.group,
+                topics=self._pulse.topics,
+                host=failures.host(),
+                pid=os.getpid(),
+                version=own_version(),
+                **values,
             ).pk
             self._pulse.row = self._row
         record_activity(done, timezone.now(), using=self._using)
@@ -229,8 +262,7 @@ def record_activity(done: Done, now: datetime, *, using: str) -> None:
     newest = OutboxMessage.objects.using(using).aggregate(newest=Max("id"))["newest"] or 0
     period = period_of(now)
     changes = {
-        "published": F("published") + done.published,
-        "consumed": F("consumed") + done.consumed,
+        **{name: F(name) + count for name, count in done._asdict().items()},
         "last_id": Greatest(F("last_id"), Value(newest)),
     }
     if not activities.filter(period=period).update(**changes):

@@ -23,7 +23,8 @@ from django_outbox.handlers import GroupHandlers, Handler
 from django_outbox.inbox_order import CLAIM_SECONDS, blocker_of, blockers_of
 from django_outbox.inbox_rows import consumed_row, dead_row, failed, pending_row, poison_row
 from django_outbox.inbox_stored import StoredMessages, tell_dead, tell_failed, unreadable
-from django_outbox.models import GROUP_LENGTH, InboxMessage
+from django_outbox.models import InboxMessage
+from django_outbox.operations import GROUP_LENGTH
 from django_outbox.reading import Reader, place_of
 from django_outbox.state import backoff
 from django_outbox.tracing import hooks as tracing

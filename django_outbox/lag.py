@@ -1,10 +1,10 @@
-"""How far a consumer group is behind, as the broker says, within a time that a page can wait for."""
+"""How far consumer groups are behind, as the broker says, within a time that a page can wait for."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from django_outbox.brokers.base import get_broker
@@ -74,13 +74,29 @@ def group_lag(
 
     An answer is shown again for a few seconds; one that comes too late is shown to the next who asks.
     """
+    return lag_of_groups({group: topics}, patience=patience, clock=clock)[group]
+
+
+def lag_of_groups(
+    topics: Mapping[str, Collection[str]],
+    *,
+    patience: float = PATIENCE_SECONDS,
+    clock: Callable[[], float] = time.monotonic,
+) -> dict[str, Answer | None]:
+    """The same of several groups, by their names. All are asked at once, and waited for no longer than one."""
+    questions = {group: _question(each, group, clock) for group, each in topics.items()}
+    deadline = time.monotonic() + patience
+    return {group: question.wait(max(0.0, deadline - time.monotonic())) for group, question in questions.items()}
+
+
+def _question(topics: Collection[str], group: str, clock: Callable[[], float]) -> _Question:
     broker = get_broker(settings.broker)
     about = (settings.broker.url, group, frozenset(topics))
     with _lock:
         question = _questions.get(about)
         if question is None or (question.answer is not None and clock() - question.answered_at > FRESH_SECONDS):
             question = _questions[about] = _Question(lambda: _ask(broker, sorted(topics), group))
-    return question.wait(patience)
+    return question
 
 
 def _ask(broker: Any, topics: Collection[str], group: str) -> list[PartitionLag]:

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_outbox.conf import settings
 from django_outbox.fields import DatabaseNow, ExactCharField, PartialIndex, uuid7
-from django_outbox.operations import FINGERPRINT_LENGTH, Activity, MessageFailure, Worker
+from django_outbox.operations import FINGERPRINT_LENGTH, GROUP_LENGTH, Activity, MessageFailure, Worker
 
 __all__ = [
     "Activity",
@@ -29,7 +29,6 @@ __all__ = [
 ERROR_LENGTH = 2000
 KEY_LENGTH = 255
 TOPIC_LENGTH = 249  # Kafka's own limit
-GROUP_LENGTH = 249
 SOURCE_LENGTH = 255
 EVENT_ID_LENGTH = 255
 TYPE_LENGTH = 255

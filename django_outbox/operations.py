@@ -12,7 +12,9 @@ from django_outbox.fields import DatabaseNow, ExactCharField, PartialIndex
 
 FINGERPRINT_LENGTH = 200
 WORKER_LENGTH = 255
+GROUP_LENGTH = 249
 TROUBLE_LENGTH = 1000
+TOPICS_LENGTH = 1000
 
 
 class MessageFailure(models.Model):
@@ -64,7 +66,11 @@ class MessageFailure(models.Model):
 
 
 class Worker(models.Model):
-    """A relay or consumer that runs. It writes its row itself, about every ten seconds."""
+    """A relay or consumer that runs. It writes its row itself, about every ten seconds.
+
+    It takes the row away when it ends. One that is killed leaves it behind: its ``last_seen_at`` shows that,
+    and other workers delete it after a day.
+    """
 
     class Kind(models.TextChoices):
         RELAY = "relay", _("relay")
@@ -80,6 +86,10 @@ class Worker(models.Model):
     kind = ExactCharField(_("kind"), max_length=16, choices=Kind.choices)
     host = models.CharField(_("host"), max_length=WORKER_LENGTH)
     pid = models.PositiveBigIntegerField(_("process id"))
+    group = ExactCharField(_("consumer group"), max_length=GROUP_LENGTH, blank=True, default="", db_default="")
+    """Empty for a relay, which carries all that is due."""
+    topics = models.CharField(_("topics"), max_length=TOPICS_LENGTH, blank=True, default="", db_default="")
+    """What a consumer reads, by comma."""
     version = models.CharField(_("version"), max_length=32)
     started_at = models.DateTimeField(_("started at"), db_default=DatabaseNow())
     last_seen_at = models.DateTimeField(_("last seen at"), db_default=DatabaseNow())
@@ -97,7 +107,10 @@ class Worker(models.Model):
 
 
 class Activity(models.Model):
-    """What the workers together did in one period of ten minutes, so that nobody has to count messages."""
+    """What the workers together did in one period of ten minutes, so that nobody has to count messages.
+
+    Outbox and inbox are counted apart: a message of the one is written here, one of the other elsewhere.
+    """
 
     SECONDS = 600
 
@@ -107,6 +120,8 @@ class Activity(models.Model):
     """As of the last word of a worker in this period. What was written since another is the difference."""
     published = models.PositiveBigIntegerField(_("published"), default=0)
     consumed = models.PositiveBigIntegerField(_("consumed"), default=0)
+    inbox_received = models.PositiveBigIntegerField(_("received by the inbox"), default=0, db_default=0)
+    inbox_consumed = models.PositiveBigIntegerField(_("consumed of the inbox"), default=0, db_default=0)
 
     class Meta:
         verbose_name = _("activity")

@@ -52,7 +52,8 @@ class ParkedTopics:
         return bool(self._parked)
 
     def __str__(self) -> str:
-        return " ".join(f"{topic}: {parked.text}" for topic, parked in self._parked.items())
+        # Of one that is only to be looked at, nothing is known yet.
+        return " ".join(f"{topic}: {parked.text}" for topic, parked in self._parked.items() if parked.text)
 
     def park(self, topic: str, outcome: TopicTrouble) -> None:
         """Leave a topic alone for a while; each time for longer, up to half a minute."""

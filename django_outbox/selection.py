@@ -31,6 +31,7 @@ AGES = {
     "7d": (timedelta(days=7), _("over a week")),
 }
 FAILURES = {"0": (Q(retry_count=0), _("none")), "1": (Q(retry_count__gte=1), _("at least one"))}
+FAILURES["3"] = (Q(retry_count__gte=3), _("at least 3"))
 FAILURES["10"] = (Q(retry_count__gte=10), _("at least 10"))
 
 

@@ -7,12 +7,14 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
+from django.utils.formats import number_format
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timesince import timesince
 from django.utils.translation import gettext, ngettext
 
 LINE_LENGTH = 80
+NAME_LENGTH = 48
 
 
 def age(since: datetime | None) -> str:
@@ -43,10 +45,23 @@ def duration(seconds: float) -> str:
     return timesince(start, start + timedelta(seconds=seconds))
 
 
+def number(count: int) -> str:
+    """A count with its thousands apart, as the language writes them."""
+    return number_format(count, use_l10n=True, force_grouping=True)
+
+
 def one_line(text: str, length: int = LINE_LENGTH) -> str:
     """The first line of a text, shortened."""
     line = text.split("\n", 1)[0]
     return line if len(line) <= length else line[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
+
+
+def shortened(text: str, length: int = NAME_LENGTH) -> str:
+    """A name for a list: of a long one its beginning and its end, as long ones often begin alike; "-" for none."""
+    if len(text) <= length:
+        return text or "-"
+    end = length // 3
+    return f"{text[: length - end - 1]}\N{HORIZONTAL ELLIPSIS}{text[-end:]}"
 
 
 def local(moment: datetime) -> datetime:

@@ -79,6 +79,7 @@ def test_own_and_foreign_records_of_one_topic_each_go_their_way(pipeline: Pipeli
     batch = pipeline.consumer.run_once()
 
     assert (batch.received, batch.consumed, batch.dead) == (5, 4, 1)
+    assert batch.moved == {"consumed": 1, "inbox_received": 4, "inbox_consumed": 3}
     assert effects() == ["foreign 1", "foreign 2", "own", "foreign 3"]
     assert row(own).status == Status.CONSUMED
     assert [status for status, _ in inbox()] == ["consumed", "consumed", "dead", "consumed"]
@@ -103,6 +104,17 @@ def test_foreign_records_are_handled_together_once_care_is_over(
 
     assert calls == [(1, True), (1, True), (3, False)]
     assert effects() == ["0", "1", "2", "3", "4"]
+
+
+def test_copies_count_as_received_once_and_retries_as_consumed(pipeline: Pipeline, clock: Clock) -> None:
+    pipeline.on("order.created", effect)
+    record = received("foreign", id="the-only")
+    send(pipeline.broker, record, record)
+    assert pipeline.consumer.run_once().moved == {"consumed": 0, "inbox_received": 1, "inbox_consumed": 1}
+    make_received(group=pipeline.consumer.group)
+    make_due()
+    clock.now += INBOX_SECONDS
+    assert pipeline.consumer.run_once().moved == {"consumed": 0, "inbox_received": 0, "inbox_consumed": 1}
 
 
 def test_a_record_of_this_service_without_row_is_skipped_as_before(pipeline: Pipeline) -> None:

@@ -15,6 +15,7 @@ from django_outbox import heartbeat
 from django_outbox.fields import DatabaseNow
 from django_outbox.heartbeat import Done, Heartbeat, Pulse, beating, period_of, record_activity
 from django_outbox.models import Activity, Worker
+from django_outbox.operations import TOPICS_LENGTH
 from tests.helpers import Command, wait_until
 from tests.outbox import make_message
 
@@ -106,6 +107,19 @@ def test_row_says_who_runs_and_how_fast(pulse: Pulse, beats: Heartbeat, clock: C
 
 
 @pytest.mark.django_db
+def test_row_of_a_consumer_says_its_group_and_topics() -> None:
+    Heartbeat(Pulse("consumer", group="reports", topics={"orders", "billing"}), using="default").beat()
+    assert (worker().group, worker().topics) == ("reports", "billing, orders")
+
+
+@pytest.mark.django_db
+def test_very_many_topics_are_cut() -> None:
+    Heartbeat(Pulse("consumer", topics={f"topic-{n:04}" for n in range(200)}), using="default").beat()
+    assert len(worker().topics) == TOPICS_LENGTH
+    assert worker().topics.endswith("…")
+
+
+@pytest.mark.django_db
 def test_each_beat_is_seen_by_the_databases_clock(beats: Heartbeat) -> None:
     beats.beat()
     Worker.objects.update(last_seen_at=DatabaseNow() - timedelta(hours=1))
@@ -180,6 +194,19 @@ def test_activity_adds_up_in_its_period() -> None:
     ]
 
 
+@pytest.mark.django_db
+def test_activity_of_the_inbox_is_counted_apart() -> None:
+    pulse = Pulse("consumer")
+    pulse.step(consumed=3, inbox_received=5, inbox_consumed=4)
+    pulse.step(consumed=1, inbox_received=1)
+    done = pulse.take()
+    assert done.moved == 8
+    record_activity(done, timezone.now(), using="default")
+    activity = Activity.objects.get()
+    assert (activity.consumed, activity.inbox_received, activity.inbox_consumed) == (4, 6, 4)
+    assert pulse.take() == Done()
+
+
 def test_periods_are_ten_minutes() -> None:
     now = datetime(2026, 5, 1, 3, 29, 59, 999, tzinfo=UTC)
     assert period_of(now) == datetime(2026, 5, 1, 3, 20, tzinfo=UTC)
@@ -219,10 +246,11 @@ def kinds() -> list[str]:
     return sorted(Worker.objects.filter(state="working").values_list("kind", flat=True))
 
 
-def test_relay_and_consumer_are_seen_while_they_run(manage: Start) -> None:
+def test_relay_and_consumer_are_seen_while_they_run(manage: Start, topic: str) -> None:
     relay, consumer = manage("outbox_relay", "--create-topics"), manage("outbox_consume")
     wait_until(lambda: kinds() == ["consumer", "relay"])
     assert set(Worker.objects.values_list("pid", flat=True)) == {relay.process.pid, consumer.process.pid}
+    assert list(Worker.objects.filter(kind="consumer").values_list("group", "topics")) == [(topic, topic)]
     relay.kill()
     assert consumer.stop() == 0
     assert kinds() == ["relay"]  # until it is seen that it is lost

@@ -43,7 +43,7 @@ class KeysetChangeList(ChangeList):
         # Equal, so that the search box tells no number; else it offers to show all.
         self.full_result_count = None if self.query else self.result_count
         self.show_full_result_count = False
-        self.show_admin_actions = True
+        self.show_admin_actions = bool(self.result_list)
         self.can_show_all = False
         self.multi_page = False
         self.paginator = Paginator(self.result_list, self.list_per_page)

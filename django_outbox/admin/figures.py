@@ -1,25 +1,18 @@
-"""The numbers of the overview. Each query is cheap whatever the number of consumed messages."""
+"""How things stand now, in numbers. Each query is cheap whatever the number of consumed messages."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
-from datetime import date, datetime, timedelta
+from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, Q
-
-from django_outbox import figures, texts
-from django_outbox.admin.tables import Table
-from django_outbox.figures import HOURS
-from django_outbox.models import MessageFailure, OutboxMessage
+from django_outbox import figures
+from django_outbox.admin.tables import INBOX, Table
+from django_outbox.models import OutboxMessage
 
 MOST_COUNTED = 1_000_000
 LOOKED_AT = 1000
-FAILURES = 5000
-TYPES = 5
-DAYS = 14
 
 
 @dataclass(frozen=True)
@@ -57,46 +50,19 @@ def oldest_awaited(table: Table, known_types: Collection[str]) -> Any:
     return table.messages.filter(id=awaited, status="published").defer("payload", "headers").first()
 
 
+def due_longest(table: Table, now: datetime) -> Any:
+    """The pending message that has been due for longest; None if none is due."""
+    due = table.messages.filter(status="pending", next_retry_at__lte=now)
+    return due.defer("payload", "headers", *table.unread).order_by("next_retry_at", "id").first()
+
+
+def inbox_due_since(groups: Collection[str], now: datetime) -> dict[str, datetime]:
+    """Since when a message of the inbox has been due, of each group that has one; by its index, group by group."""
+    due = INBOX.messages.filter(status="pending", next_retry_at__lte=now).order_by("next_retry_at")
+    times = {group: due.filter(group=group).values_list("next_retry_at", flat=True).first() for group in groups}
+    return {group: time for group, time in times.items() if time is not None}
+
+
 def rows_estimate(table: Table) -> int | None:
     """About how many rows the table has; None if the database does not say."""
     return figures.rows_estimate(table.model, table.database)
-
-
-def throughput(table: Table, now: datetime) -> figures.Throughput:
-    """What was written and what was consumed in each whole period."""
-    return figures.throughput(table.database, now)
-
-
-def dead_by_day(table: Table, now: datetime) -> dict[date, int]:
-    """How many messages were given up on each of 14 days, today last.
-
-    The days are told to the database one by one: MySQL has no time zones of its own by default.
-    """
-    midnight = texts.local(now).replace(hour=0, minute=0, second=0, microsecond=0)
-    starts = [midnight - timedelta(days=n) for n in reversed(range(DAYS))]
-    given_up = MessageFailure.objects.using(table.database).filter(
-        final=True, occurred_at__gte=starts[0], **{f"{table.failures_by}__isnull": False}
-    )
-    counts = given_up.aggregate(
-        **{
-            f"day{n}": Count("id", filter=Q(occurred_at__gte=start, occurred_at__lt=start + timedelta(days=1)))
-            for n, start in enumerate(starts)
-        }
-    )
-    return {start.date(): counts[f"day{n}"] for n, start in enumerate(starts)}
-
-
-def failing_types(table: Table, now: datetime) -> list[tuple[str, int]]:
-    """The event types with the most failures, of the last 5,000 failures in 24 hours."""
-    recent = (
-        MessageFailure.objects.using(table.database)
-        .filter(occurred_at__gte=now - timedelta(hours=HOURS), **{f"{table.failures_by}__isnull": False})
-        .order_by("-id")
-        .values_list(f"{table.failures_by}__event_type", flat=True)[:FAILURES]
-    )
-    return Counter(recent).most_common(TYPES)
-
-
-def workers(using: str) -> list[Any]:
-    """Those that were seen within a day; ``is_lost`` on those that are silent for a minute."""
-    return figures.workers(using)

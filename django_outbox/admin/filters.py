@@ -25,11 +25,11 @@ def known_groups() -> frozenset[str]:
     return registry.named_groups | {settings.consumer_group}
 
 
-def known_handlers() -> list[Handler]:
-    """The handlers of this project in its main group; those that could be imported."""
+def handlers_of(group: str) -> list[Handler]:
+    """The handlers that a consumer of this group runs; those that could be imported."""
     with suppress(HandlersNotImportable):
         registry.load()
-    return registry.for_group(settings.consumer_group)
+    return registry.for_group(group)
 
 
 def handlers_of_all_groups() -> list[Handler]:
@@ -42,9 +42,9 @@ def known_topics() -> frozenset[str]:
     return _topics(handlers_of_all_groups()) | settings.written_topics
 
 
-def main_topics() -> frozenset[str]:
-    """What the main group reads."""
-    return _topics(known_handlers())
+def topics_of(group: str) -> frozenset[str]:
+    """What a consumer of this group reads."""
+    return _topics(handlers_of(group))
 
 
 def _topics(handlers: Iterable[Handler]) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -14,6 +15,7 @@ from django_outbox.admin.tables import Table
 from django_outbox.selection import Selection
 
 GROUPS = 20
+MOST_GROUPS = 1000
 
 
 @dataclass(frozen=True)
@@ -29,14 +31,41 @@ class Group:
     selection: Selection
 
 
-def dead_groups(table: Table, redaction: Redaction, limit: int = GROUPS) -> list[Group]:
-    """The largest groups, each with its newest message as a sample."""
+@dataclass(frozen=True)
+class DeadLetters:
+    """What a table's dead letters died of.
+
+    Attributes:
+        groups: the largest groups.
+        more: how many others there are.
+        first, last: when the first and the last of all of them died; None if there are none.
+    """
+
+    groups: list[Group]
+    more: int = 0
+    first: datetime | None = None
+    last: datetime | None = None
+
+
+def dead_letters(table: Table, redaction: Redaction, limit: int = GROUPS) -> DeadLetters:
+    """The dead letters by their errors, the largest groups each with its newest message as a sample."""
     found = list(
         table.dead.order_by()
         .values("fingerprint")
         .annotate(count=Count("id"), first=Min("updated_at"), last=Max("updated_at"), sample=Max("id"))
-        .order_by("-count", "fingerprint")[:limit]
+        .order_by("-count", "fingerprint")[:MOST_GROUPS]
     )
+    if not found:
+        return DeadLetters([])
+    return DeadLetters(
+        _groups(table, redaction, found[:limit]),
+        more=max(0, len(found) - limit),
+        first=min(group["first"] for group in found),
+        last=max(group["last"] for group in found),
+    )
+
+
+def _groups(table: Table, redaction: Redaction, found: Sequence[dict[str, Any]]) -> list[Group]:
     samples = table.messages.in_bulk([group["sample"] for group in found])
     groups = []
     for group in found:

@@ -26,7 +26,7 @@ from django_outbox.admin.filters import (
     TopicFilter,
     TypeFilter,
 )
-from django_outbox.admin.groups import dead_groups
+from django_outbox.admin.groups import dead_letters
 from django_outbox.admin.message_page import message_context
 from django_outbox.admin.redaction import redaction_for
 from django_outbox.admin.search import ids_named
@@ -45,16 +45,8 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     actions = ("retry", "delete")
     search_help_text = _("Exact id, event id or key; of a key what is unfinished or among the last million messages")
     search_fields = ("id",)  # shows the search box; get_search_results does the search
-    list_display: Any = [
-        "id",
-        "event_type",
-        "message_key",
-        "topic",
-        "state",
-        "age",
-        "failures",
-        "due",
-    ]
+    # The most telling ones first: the last are beyond the edge of a small screen.
+    list_display: Any = ["id", "state", "event", "key", "age", "failures", "due", "topic"]
     # What the list does not show is not read.
     list_defer: tuple[str, ...] = ("payload", "headers", "last_error", "fingerprint")
     list_filter: ClassVar[Any] = [
@@ -120,6 +112,14 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def state(self, message: Any) -> SafeString:
         return texts.status_badge(message)
 
+    @admin.display(description=_("event type"))
+    def event(self, message: Any) -> str:
+        return texts.shortened(message.event_type)
+
+    @admin.display(description=_("key"))
+    def key(self, message: Any) -> str:
+        return texts.shortened(message.message_key)
+
     @admin.display(description=_("age"))
     def age(self, message: Any) -> str:
         return texts.age(message.created_at)
@@ -179,7 +179,7 @@ class DeadLetterAdmin(MessageAdmin):
     """The dead ones, by what they died of."""
 
     search_help_text = _("Exact id, event id or key")
-    list_display: Any = ["id", "event_type", "message_key", "topic", "short_error", "failures", "dead_for"]
+    list_display: Any = ["id", "event", "short_error", "key", "dead_for", "failures", "topic"]
     # Errors repeat what is in payloads and headers, and those say what of it is secret.
     list_defer: tuple[str, ...] = ()
     list_filter: ClassVar[Any] = [TypeFilter, TopicFilter, AgeFilter, FailuresFilter, ErrorFilter]
@@ -210,8 +210,10 @@ class DeadLetterAdmin(MessageAdmin):
 
     def list_context(self, request: HttpRequest, query: dict[str, str]) -> dict[str, Any]:
         filtered = bool(query) or BEFORE in request.GET
-        groups = [] if filtered else dead_groups(self.table, redaction_for(request.user, self.table.name))
-        return {"acts_on_all": True, "groups": groups}
+        if filtered:
+            return {"acts_on_all": True}
+        letters = dead_letters(self.table, redaction_for(request.user, self.table.name))
+        return {"acts_on_all": True, "groups": letters.groups, "more_groups": letters.more}
 
     @admin.display(description=_("last error"))
     def short_error(self, message: Any) -> str:
@@ -226,18 +228,7 @@ class InboxMessageAdmin(MessageAdmin):
     """Messages that the inbox has received."""
 
     search_help_text = _("Exact id, event id or key; what is unfinished or among the last million messages")
-    list_display: Any = [
-        "id",
-        "group",
-        "source",
-        "event_type",
-        "message_key",
-        "topic",
-        "state",
-        "age",
-        "failures",
-        "due",
-    ]
+    list_display: Any = [*MessageAdmin.list_display[:-1], "group", "source", "topic"]
     list_defer = (*MessageAdmin.list_defer, *INBOX.unread)
     list_filter: ClassVar[Any] = [
         StatusFilter,
@@ -253,16 +244,6 @@ class InboxMessageAdmin(MessageAdmin):
 class InboxDeadLetterAdmin(DeadLetterAdmin):
     """Those of them that are dead, by what they died of."""
 
-    list_display: Any = [
-        "id",
-        "group",
-        "source",
-        "event_type",
-        "message_key",
-        "topic",
-        "short_error",
-        "failures",
-        "dead_for",
-    ]
+    list_display: Any = [*DeadLetterAdmin.list_display[:-1], "group", "source", "topic"]
     list_defer = INBOX.unread
     list_filter: ClassVar[Any] = [GroupFilter, TypeFilter, TopicFilter, AgeFilter, FailuresFilter, ErrorFilter]

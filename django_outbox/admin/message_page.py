@@ -86,6 +86,7 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
         "subtitle": message.event_type,
         "table": table,
         "message": message,
+        "has_payload": table.has_payload(message),
         "headline": _headline(table, message),
         "error": redaction.mask_text(message.last_error, *sources),
         "payload": texts.pretty(redaction.mask(message.payload)),
@@ -160,7 +161,10 @@ def _timeline(
     for failure in failures:
         if failure.published_at is not None:
             published[failure.attempt] = (failure.published_at, failure.partition, failure.offset)
-        what = gettext("Could not be sent") if failure.stage == failure.Stage.SEND else gettext("Its handler failed")
+        if failure.stage == failure.Stage.SEND:
+            what = gettext("Could not be sent")
+        else:
+            what = gettext("Its handler failed") if table.has_payload(message) else gettext("Could not be read")
         who = who_text % {"attempt": failure.attempt, "worker": failure.worker}
         end = gettext("given up") if failure.final else ""
         title = ", ".join(part for part in (what, who, end) if part)

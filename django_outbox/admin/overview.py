@@ -2,35 +2,35 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from django.contrib import admin
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
-from django.db.models import Min, Model
+from django.db import connections
+from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils import timezone
-from django.utils.formats import date_format
-from django.utils.translation import gettext, pgettext
+from django.utils.translation import gettext
 
-from django_outbox import texts
-from django_outbox.admin import audit, figures, findings
-from django_outbox.admin.filters import known_handlers, main_topics
-from django_outbox.admin.groups import dead_groups
-from django_outbox.admin.plots import Plot, bar_plot, line_plot
-from django_outbox.admin.redaction import Redaction, redaction_for
-from django_outbox.admin.tables import INBOX, OUTBOX, TABLES, Table
+from django_outbox import figures
+from django_outbox.admin import audit, findings
+from django_outbox.admin.duties import duties
+from django_outbox.admin.filters import handlers_of, known_groups, topics_of
+from django_outbox.admin.history import TYPES, failing_types
+from django_outbox.admin.overview_plots import overview_plots
+from django_outbox.admin.panels import panel, panel_findings
+from django_outbox.admin.staff import worker_findings
+from django_outbox.admin.tables import OUTBOX, TABLES
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
-from django_outbox.figures import Throughput
 from django_outbox.handlers import registry
-from django_outbox.lag import Answer, group_lag
-from django_outbox.selection import Selection
+from django_outbox.lag import Answer, lag_of_groups
 
-GROUPS = 5
 PARTITIONS = 20
+WATCH_SECONDS = 10
 
 
 class OverviewAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -62,88 +62,61 @@ class OverviewAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             **self.admin_site.each_context(request),
             "opts": self.opts,
             "title": gettext("Outbox overview"),
-            **overview(OUTBOX, request),
+            **overview(request),
             **(extra_context or {}),
         }
-        return TemplateResponse(request, "admin/django_outbox/overview.html", context)
+        response = TemplateResponse(request, "admin/django_outbox/overview.html", context)
+        if context["watched_every"]:
+            response["Refresh"] = str(context["watched_every"])  # the browser's own, so that no script is needed
+        return response
 
 
-def overview(table: Table, request: HttpRequest) -> dict[str, Any]:
-    """All that the page shows of a table."""
+def overview(request: HttpRequest) -> dict[str, Any]:
+    """All that the page shows."""
     now = timezone.now()
-    redaction = redaction_for(request.user, table.name)
-    handlers = known_handlers()
-    pending, published, dead = (figures.unfinished(table, status) for status in ("pending", "published", "dead"))
-    overdue = table.messages.filter(status="pending", next_retry_at__lte=now).order_by("next_retry_at", "id").first()
-    awaited = figures.oldest_awaited(table, {handler.event_type for handler in handlers}) if published.count else None
-    workers = figures.workers(table.database)
-    groups = dead_groups(table, redaction, GROUPS) if dead.count else []
-    answer = _lag()
-    throughput = figures.throughput(table, now)
-    may_retry = table.may(request, "retry")
-    inbox = _inbox(request)
+    handlers = {group: handlers_of(group) for group in sorted(known_groups())}
+    types = {handler.event_type for handler in handlers[settings.consumer_group]}
+    tables = [table for table in TABLES if table is OUTBOX or (table.may(request, "view") and table.messages.exists())]
+    panels = [panel(table, request, types, now) for table in tables]
+    failing = failing_types(tables, now)
+    workers = figures.workers(OUTBOX.database)
+    lag = _lag({group: topics_of(group) for group in handlers if handlers[group] or group == settings.consumer_group})
+    done = figures.throughput(OUTBOX.database, now)
+    partitions = sorted(
+        ((group, each) for group, answer in lag.items() if answer for each in answer.partitions),
+        key=lambda found: -found[1].lag,
+    )
     found = [
         *_handler_findings(),
-        *findings.dead_finding(table, dead, groups, _retry_url(table, request), now),
-        *findings.worker_findings(workers, overdue, awaited, now),
-        *_failing(table, pending.oldest, redaction),
-        *(_inbox_findings(inbox, request, now) if inbox else ()),
-        *findings.broker_findings(answer),
+        *worker_findings(workers, duties(panels, handlers, done, now), now),
+        *(finding for each in panels for finding in panel_findings(each, failing.of(each.table), request, now)),
+        *findings.broker_findings(lag.values()),
     ]
     found.sort(key=lambda finding: finding.level != "bad")
     return {
-        "table": table,
         "now": now,
+        "watched_every": WATCH_SECONDS if "watch" in request.GET else None,
         "findings": found
         or [findings.Finding("good", gettext("All is well"), gettext("Nothing is stuck and nothing is dead."))],
-        "states": [(each.status, each) for each in (pending, published, dead)],
-        "awaited": awaited,
-        "inbox": inbox,
-        "rows_estimate": figures.rows_estimate(table),
-        "consumed_in_a_day": sum(throughput.consumed),
-        "throughput_plot": _throughput_plot(throughput),
-        "dead_plot": _dead_plot(table, now),
-        "failing_types": figures.failing_types(table, now),
-        "groups": groups,
-        "may_retry": may_retry,
-        "may_delete": table.may(request, "delete"),
+        "panels": panels,
+        "in_a_day": {"outbox": sum(done.consumed), "inbox": sum(done.inbox_consumed)},
+        "plots": overview_plots(tables, done, now),
+        "failing": failing.types[:TYPES],
+        "failing_is_cut": failing.is_cut,
         "workers": workers,
+        "database": OUTBOX.database if len(connections.databases) > 1 else "",
         # Not the handlers themselves: a template calls whatever can be called.
-        "handlers": sorted((handler.event_type, handler.topic or "", handler.name) for handler in handlers),
-        "group_name": settings.consumer_group,
-        "lag": answer,
-        "partitions": answer.partitions[:PARTITIONS] if answer else [],
-        "more_partitions": max(0, len(answer.partitions) - PARTITIONS) if answer else 0,
+        "handlers": [
+            (handler.event_type, handler.topic or "", group, handler.name)
+            for group, each in handlers.items()
+            for handler in sorted(each, key=lambda handler: (handler.event_type, handler.name))
+        ],
+        "group_names": list(handlers),
+        "partitions": partitions[:PARTITIONS],
+        "more_partitions": max(0, len(partitions) - PARTITIONS),
+        "broker_is_silent": any(answer is None or answer.trouble for answer in lag.values()),
         "deeds": audit.deeds([each.model for each in TABLES]),
     }
-
-
-def _retry_url(table: Table, request: HttpRequest) -> str | None:
-    return table.action_url("retry", Selection()) if table.may(request, "retry") else None
-
-
-def _inbox(request: HttpRequest) -> dict[str, Any] | None:
-    """The state of the inbox; None if there is none, or if the user may not look at it."""
-    if not INBOX.may(request, "view") or not INBOX.messages.exists():
-        return None
-    pending, dead = (figures.unfinished(INBOX, status) for status in ("pending", "dead"))
-    return {
-        "table": INBOX,
-        "states": [(each.status, each) for each in (pending, dead)],
-        "groups": dead_groups(INBOX, redaction_for(request.user, INBOX.name), GROUPS) if dead.count else [],
-        "may_retry": INBOX.may(request, "retry"),
-        "may_delete": INBOX.may(request, "delete"),
-    }
-
-
-def _inbox_findings(inbox: dict[str, Any], request: HttpRequest, now: datetime) -> list[findings.Finding]:
-    pending, dead = (state for _, state in inbox["states"])
-    due_since = INBOX.messages.filter(status="pending").aggregate(first=Min("next_retry_at"))["first"]
-    return [
-        *findings.dead_finding(INBOX, dead, inbox["groups"], _retry_url(INBOX, request), now),
-        *findings.inbox_finding(due_since, f"{INBOX.list_url}?status=pending", now),
-        *_failing(INBOX, pending.oldest, redaction_for(request.user, INBOX.name)),
-    ]
 
 
 def _handler_findings() -> list[findings.Finding]:
@@ -154,36 +127,8 @@ def _handler_findings() -> list[findings.Finding]:
     return []
 
 
-def _failing(table: Table, oldest: Any, redaction: Redaction) -> list[findings.Finding]:
-    if oldest is None or not oldest.retry_count:
-        return []
-    error = texts.one_line(redaction.mask_text(oldest.last_error, oldest.payload, oldest.headers), 200)
-    return findings.failing_finding(oldest, error, table.url_of(oldest))
-
-
-def _lag() -> Answer | None:
+def _lag(topics: Mapping[str, Collection[str]]) -> dict[str, Answer | None]:
     try:
-        return group_lag(main_topics(), settings.consumer_group)
+        return lag_of_groups(topics)
     except ImproperlyConfigured as error:
-        return Answer([], str(error))
-
-
-def _throughput_plot(throughput: Throughput) -> Plot:
-    local = [texts.local(start) for start in throughput.starts]
-    return line_plot(
-        gettext("Messages written and consumed in ten minutes, over 24 hours"),
-        [date_format(start, "H:i") for start in local],
-        [
-            ("in", gettext("written"), throughput.written),
-            ("out", gettext("consumed"), throughput.consumed),
-        ],
-        every=24,
-    )
-
-
-def _dead_plot(table: Table, now: datetime) -> Plot:
-    days = figures.dead_by_day(table, now)
-    # Translators: a day without its year, short, in Django's format
-    day_format = pgettext("date format", "N j")
-    numbers = [(date_format(day, day_format), count) for day, count in days.items()]
-    return bar_plot(gettext("Messages given up on each of 14 days"), numbers, every=4)
+        return {settings.consumer_group: Answer([], str(error))}

@@ -5,22 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-WIDTH, HEIGHT = 440, 150
-LEFT, RIGHT, TOP, BOTTOM = 48, 16, 8, 22
-_STEPS = (1, 2, 5)
+from django_outbox import texts
+
+WIDTH, HEIGHT = 440, 180
+LEFT, RIGHT, TOP, BOTTOM = 56, 20, 10, 26
+_STEPS = (1, 2, 3, 4, 5)
+
+
+class Series(NamedTuple):
+    """One row of numbers: the name of its CSS class, its title, and a number for each label."""
+
+    name: str
+    title: str
+    numbers: Sequence[int]
+
+    @property
+    def total(self) -> str:
+        return texts.number(sum(self.numbers))
 
 
 class Line(NamedTuple):
     """One row of numbers as a line."""
 
     name: str
-    title: str
     points: str
 
 
 class Bar(NamedTuple):
-    """One number as a bar."""
+    """One number as a bar, or as a part of one."""
 
+    name: str
     x: float
     y: float
     width: float
@@ -29,17 +43,20 @@ class Bar(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """A label on an axis."""
+    """A label on an axis, of a vertical one with the height of its line."""
 
     x: float
     y: float
     text: str
+    line: float = 0.0
 
 
 class Plot(NamedTuple):
     """All that the template draws."""
 
     title: str
+    description: str
+    series: Sequence[Series]
     width: int
     height: int
     left: int
@@ -53,57 +70,67 @@ class Plot(NamedTuple):
     is_empty: bool
 
 
-def line_plot(title: str, labels: Sequence[str], series: Sequence[tuple[str, str, Sequence[int]]], every: int) -> Plot:
+def line_plot(title: str, description: str, labels: Sequence[str], series: Sequence[Series], every: int) -> Plot:
     """Lines over time.
 
     Args:
-        title: what it shows, for people and screen readers.
+        title: what it shows, in short.
+        description: the same as a sentence, for screen readers.
         labels: of each position.
-        series: CSS class, title and numbers of each line.
+        series: what each line shows.
         every: label each so-manieth position.
     """
-    top = _rounded_up(max((number for _, _, numbers in series for number in numbers), default=0))
+    top = _rounded_up(max((number for each in series for number in each.numbers), default=0))
     step = (WIDTH - LEFT - RIGHT) / max(1, len(labels) - 1)
     lines = [
-        Line(name, name_title, " ".join(f"{LEFT + i * step:.1f},{_y(n, top):.1f}" for i, n in enumerate(numbers)))
-        for name, name_title, numbers in series
+        Line(each.name, " ".join(f"{LEFT + i * step:.1f},{_y(n, top):.1f}" for i, n in enumerate(each.numbers)))
+        for each in series
     ]
     ticks = [_tick(LEFT + i * step, label) for i, label in enumerate(labels) if i % every == 0]
-    rows = [(label, *(str(numbers[i]) for _, _, numbers in series)) for i, label in enumerate(labels)]
-    return _plot(title, top, lines=lines, ticks=ticks, rows=[row for row in rows if set(row[1:]) != {"0"}])
+    return _plot(title, description, labels, series, top, lines=lines, ticks=ticks)
 
 
-def bar_plot(title: str, numbers: Sequence[tuple[str, int]], every: int) -> Plot:
-    """A bar for each label and number."""
-    top = _rounded_up(max((number for _, number in numbers), default=0))
-    step = (WIDTH - LEFT - RIGHT) / max(1, len(numbers))
-    bars = [
-        Bar(
-            round(LEFT + i * step + 2, 1),
-            round(_y(n, top), 1),
-            round(step - 4, 1),
-            round(_y(0, top) - _y(n, top), 1),
-            f"{label}: {n}",
-        )
-        for i, (label, n) in enumerate(numbers)
-    ]
-    ticks = [_tick(LEFT + (i + 0.5) * step, label) for i, (label, _) in enumerate(numbers) if i % every == 0]
-    rows = [(label, str(number)) for label, number in numbers if number]
-    return _plot(title, top, bars=bars, ticks=ticks, rows=rows)
+def bar_plot(title: str, description: str, labels: Sequence[str], series: Sequence[Series], every: int) -> Plot:
+    """A bar for each label, of one part for each row of numbers, the first at the bottom; as ``line_plot``."""
+    sums = [sum(numbers) for numbers in zip(*(each.numbers for each in series), strict=True)]
+    top = _rounded_up(max(sums, default=0))
+    step = (WIDTH - LEFT - RIGHT) / max(1, len(labels))
+    bars = []
+    for i, label in enumerate(labels):
+        below = 0
+        for each in series:
+            number = each.numbers[i]
+            if number:
+                x, y = LEFT + i * step + 2, _y(below + number, top)
+                title_of_bar = f"{label}, {each.title}: {texts.number(number)}"
+                height = _y(below, top) - y
+                bars.append(
+                    Bar(each.name, round(x, 1), round(y, 1), round(step - 4, 1), round(height, 1), title_of_bar)
+                )
+            below += number
+    ticks = [_tick(LEFT + (i + 0.5) * step, label) for i, label in enumerate(labels) if i % every == 0]
+    return _plot(title, description, labels, series, top, bars=bars, ticks=ticks)
 
 
 def _plot(
     title: str,
+    description: str,
+    labels: Sequence[str],
+    series: Sequence[Series],
     top: int,
     *,
     ticks: list[Tick],
-    rows: Sequence[tuple[str, ...]],
     lines: Sequence[Line] = (),
     bars: Sequence[Bar] = (),
 ) -> Plot:
-    scale = [Tick(LEFT - 6, round(_y(n, top) + 4, 1), f"{n:,}") for n in dict.fromkeys((0, top // 2, top))]
+    heights = {n: round(_y(n, top), 1) for n in (0, top // 2, top)}
+    scale = [Tick(LEFT - 6, round(y + 5, 1), texts.number(n), y) for n, y in heights.items()]
+    numbers = zip(labels, *(each.numbers for each in series), strict=True)
+    rows = [(label, *map(texts.number, each)) for label, *each in numbers if any(each)]
     return Plot(
         title,
+        description,
+        series,
         WIDTH,
         HEIGHT,
         LEFT,
@@ -127,7 +154,7 @@ def _y(number: float, top: int) -> float:
 
 
 def _rounded_up(number: int) -> int:
-    """The next of 2, 4, 10, 20, 40, 100 ..., so that half of it is a number to read as well."""
+    """The next of 2, 4, 6, 8, 10, 20, 40 ..., so that half of it is a number to read as well."""
     power = 1
     while True:
         for step in _STEPS:

@@ -5,13 +5,14 @@ Django imports this in every project, also in one without the admin: nothing of 
 
 from __future__ import annotations
 
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django import template
 from django.template.defaultfilters import date
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import escape, format_html
+from django.utils.safestring import SafeString, mark_safe
 
 from django_outbox import texts
 
@@ -20,9 +21,14 @@ if TYPE_CHECKING:
     from django_outbox.selection import Selection
 
 MOST_ROWS = 24
+COLUMNS = 60  # about as many characters as a line of a textarea has
+LONG = 40
 
 register = template.Library()
 register.simple_tag(texts.status_badge, name="status")
+register.filter("number", texts.number)
+register.filter("shortened", texts.shortened)
+register.filter("age", texts.age)
 
 
 @register.simple_tag
@@ -58,9 +64,15 @@ def _exact(moment: datetime) -> str:
 
 
 @register.filter
+def breakable(name: str) -> SafeString:
+    """A dotted name that goes on in the next line after a dot or an underscore, if it has to."""
+    return mark_safe(re.sub("([._])", r"\1<wbr>", escape(name)))  # noqa: S308  # it is escaped
+
+
+@register.filter
 def rows(text: str) -> int:
-    """The height of a textarea for a text, in lines."""
-    return min(text.count("\n") + 1, MOST_ROWS)
+    """The height of a textarea for a text, in lines, those that are wrapped included."""
+    return min(sum(1 + len(line) // COLUMNS for line in text.split("\n")), MOST_ROWS)
 
 
 @register.inclusion_tag("admin/django_outbox/fact.html")
@@ -68,4 +80,5 @@ def fact(message: Any, name: str) -> dict[str, Any]:
     """One column of a message with its title."""
     value = getattr(message, name)
     shown = moment_time(value) if isinstance(value, datetime) else value
-    return {"title": message._meta.get_field(name).verbose_name, "value": shown}
+    title = message._meta.get_field(name).verbose_name
+    return {"title": title, "value": shown, "is_long": isinstance(value, str) and len(value) > LONG}

@@ -67,9 +67,10 @@ def act(
     return client.post(page, values)
 
 
-def make_failure(message: OutboxMessage, **fields: Any) -> MessageFailure:
+def make_failure(message: OutboxMessage | InboxMessage, **fields: Any) -> MessageFailure:
+    of = "inbox_message" if isinstance(message, InboxMessage) else "message"
     values = {"worker": "host:1", "stage": "handle", "attempt": 1, "final": False, "error": "boom", "fingerprint": "f"}
-    failure = MessageFailure.objects.create(message=message, **{**values, **fields})
+    failure = MessageFailure.objects.create(**{of: message, **values, **fields})
     failure.refresh_from_db()
     return failure
 

@@ -15,10 +15,10 @@ from django.test import Client
 from django_outbox.admin.redaction import MASK
 from django_outbox.admin.tables import INBOX
 from django_outbox.fields import DatabaseNow
-from django_outbox.models import InboxMessage
+from django_outbox.models import InboxMessage, MessageFailure, Worker
 from tests.admin.pages import INBOX_DEAD_LETTERS as DEAD_LETTERS
 from tests.admin.pages import INBOX_MESSAGES as MESSAGES
-from tests.admin.pages import Login, act, action_url, content, listed, page_of, textareas, told, url
+from tests.admin.pages import Login, act, action_url, content, listed, make_failure, page_of, textareas, told, url
 from tests.inbox import Receiver, Status, make_received, only, plain, received, statuses
 from tests.outbox import make_message
 from tests.overrides import outbox_settings
@@ -133,11 +133,20 @@ def test_page_shows_what_was_received_as_text_and_digits(enter: Login) -> None:
     message = make_dead(source="", raw_value=b"<b>Zo\xc3\xab\xff", raw_key=b"\0", payload=None, last_error="It cannot.")
     page = content(enter("see_payload"), page_of(message))
     assert "<b>Zo" not in page
-    assert [html.unescape(text) for text in textareas(page)][2:] == [
+    assert [html.unescape(text) for text in textareas(page)][1:] == [  # after the headers; there is no payload
         "\N{REPLACEMENT CHARACTER}\n\n00",
         "<b>Zoë\N{REPLACEMENT CHARACTER}\n\n3c 62 3e 5a 6f c3 ab ff",
     ]
     assert "It cannot." in page
+
+
+def test_history_says_that_a_record_could_not_be_read_and_blames_no_handler(enter: Login) -> None:
+    poison, failed = make_dead(source="", raw_value=b"?"), make_dead()
+    for message in (poison, failed):
+        make_failure(message, final=True)
+    client = enter()
+    assert timeline(client, poison)[-1][1].startswith("Could not be read, try 1")
+    assert timeline(client, failed)[-1][1].startswith("Its handler failed, try 1")
 
 
 def test_page_shows_the_beginning_of_very_many_bytes(enter: Login) -> None:
@@ -276,25 +285,43 @@ def test_overview_has_counts_and_ages_of_the_inbox(admin_client: Client) -> None
     make_received()
     make_received(Status.CONSUMED)
     make_dead(fingerprint="f", last_error="boom")
-    found = overview(admin_client)["inbox"]
-    assert [(name, state.count) for name, state in found["states"]] == [("pending", 2), ("dead", 1)]
-    assert found["states"][0][1].oldest == oldest
-    assert [group.title for group in found["groups"]] == ["f"]
+    found = overview(admin_client)["panels"][1]
+    assert [(state.status, state.count) for state in found.states] == [("pending", 2), ("dead", 1)]
+    assert found.states[0].oldest == oldest
+    assert [group.title for group in found.letters.groups] == ["f"]
 
 
 def test_overview_says_what_is_stuck_in_the_inbox(admin_client: Client) -> None:
-    make_received(next_retry_at=DatabaseNow() - timedelta(minutes=2))
+    make_received(group="reports", next_retry_at=DatabaseNow() - timedelta(minutes=2))
     make_dead(last_error="boom")
+    Worker.objects.create(kind="consumer", group="reports", host="h", pid=1)
+    found = {finding.title: finding for finding in overview(admin_client)["findings"]}
+    assert {"1 message of the inbox is dead", "The inbox is behind"} <= set(found)
+    assert found["The inbox is behind"].links[0].url == url(MESSAGES) + "?status=pending&group=reports"
+
+
+def test_overview_says_what_waits_for_a_group_that_nobody_consumes(admin_client: Client) -> None:
+    make_received(group="reports", next_retry_at=DatabaseNow() - timedelta(minutes=5))
+    found = {finding.title: finding.text for finding in overview(admin_client)["findings"]}
+    assert found["No consumer of the group reports is running"] == (
+        "Messages have waited for their handler for 5\xa0minutes. "
+        "No handler is called here. Start one: manage.py outbox_consume --group reports"
+    )
+
+
+def test_overview_says_what_keeps_failing_in_the_inbox(admin_client: Client) -> None:
+    message = make_received(retry_count=3, last_error="ValueError: boom")
+    MessageFailure.objects.create(inbox_message=message, worker="w", stage="handle", attempt=3, final=False, error="b")
     titles = [finding.title for finding in overview(admin_client)["findings"]]
-    assert {"1 message of the inbox is dead", "The inbox is behind"} <= set(titles)
+    assert "1 message of the inbox keeps failing" in titles
 
 
 def test_an_empty_inbox_is_not_shown(admin_client: Client) -> None:
-    assert overview(admin_client)["inbox"] is None
+    assert [panel.title for panel in overview(admin_client)["panels"]] == ["Outbox"]
 
 
 def test_overview_shows_nothing_of_the_inbox_to_who_may_not_view_it(login: Login) -> None:
     make_dead(last_error="boom")
     context = overview(login())
-    assert context["inbox"] is None
+    assert [panel.title for panel in context["panels"]] == ["Outbox"]
     assert not [finding for finding in context["findings"] if "inbox" in finding.title]

@@ -10,12 +10,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.admin import site
 from django.contrib.auth.models import Permission
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
+from django_outbox.admin.lists import MessageAdmin
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import OutboxMessage
 from tests.admin.pages import (
@@ -161,6 +163,22 @@ def test_filters_offer_types_and_topics_of_settings_and_handlers(admin_client: C
         shown = content(admin_client, url(MESSAGES))
     for text in ("?type=test.effect", "?topic=here", "?topic=orders"):
         assert text in shown
+
+
+def test_long_names_are_shortened_in_the_middle(admin_client: Client) -> None:
+    make_message(message_key="customer/" + "x" * 200 + "/7", event_type="t" * 255)
+    (message,) = admin_client.get(url(MESSAGES)).context["cl"].result_list
+    shown = MessageAdmin(OutboxMessage, site)
+    assert shown.key(message) == "customer/" + "x" * 22 + "…" + "x" * 14 + "/7"
+    assert len(shown.event(message)) == 48
+    assert shown.key(make_message()) == "-"
+
+
+@pytest.mark.parametrize("model", LISTS)
+def test_an_empty_list_offers_no_action(admin_client: Client, model: str) -> None:
+    shown = content(admin_client, url(model))
+    assert "There are none." in shown
+    assert 'name="action"' not in shown
 
 
 def test_messages_are_filtered_by_type_topic_age_failures_and_error(admin_client: Client) -> None:

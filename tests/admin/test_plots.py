@@ -2,33 +2,63 @@
 
 from __future__ import annotations
 
-import pytest
+import re
 
-from django_outbox.admin.plots import BOTTOM, HEIGHT, TOP, bar_plot, line_plot
+import pytest
+from django.template.loader import render_to_string
+from django.utils import translation
+
+from django_outbox.admin.plots import BOTTOM, HEIGHT, TOP, Series, bar_plot, line_plot
+
+FULL = HEIGHT - TOP - BOTTOM
 
 
 @pytest.mark.parametrize(
-    ("largest", "top"), [(0, 2), (1, 2), (3, 4), (9, 10), (11, 20), (101, 200), (999_999, 1_000_000)]
+    ("largest", "top"),
+    [(0, 2), (1, 2), (3, 4), (9, 10), (11, 20), (101, 200), (201, 400), (401, 600), (999_999, 1_000_000)],
 )
 def test_scale_ends_at_a_number_that_is_easily_halved(largest: int, top: int) -> None:
-    plot = bar_plot("title", [("a", largest)], 1)
+    plot = bar_plot("title", "", ["a"], [Series("s", "s", [largest])], 1)
     assert [tick.text for tick in plot.scale] == ["0", f"{top // 2:,}", f"{top:,}"]
 
 
 def test_bars_are_as_high_as_their_numbers() -> None:
-    bars = bar_plot("title", [("a", 0), ("b", 5), ("c", 10)], 1).bars
-    heights = [bar.height for bar in bars]
-    assert heights == [0, (HEIGHT - TOP - BOTTOM) / 2, HEIGHT - TOP - BOTTOM]
-    assert bars[1].title == "b: 5"
+    plot = bar_plot("title", "", ["a", "b", "c"], [Series("s", "dead", [0, 5, 10])], 1)
+    assert [bar.height for bar in plot.bars] == [FULL / 2, FULL]
+    assert plot.bars[0].title == "b, dead: 5"
+
+
+def test_bars_of_several_rows_stand_on_each_other() -> None:
+    series = [Series("low", "outbox", [3, 0]), Series("high", "inbox", [7, 5])]
+    plot = bar_plot("title", "", ["a", "b"], series, 1)
+    assert [(bar.name, bar.height) for bar in plot.bars] == [
+        ("low", FULL * 3 / 10),
+        ("high", FULL * 7 / 10),
+        ("high", FULL / 2),
+    ]
+    assert plot.bars[0].y == plot.bars[1].y + plot.bars[1].height
+    assert [tick.text for tick in plot.scale] == ["0", "5", "10"]
+    assert plot.rows == [("a", "3", "7"), ("b", "0", "5")]
 
 
 def test_lines_go_from_the_first_label_to_the_last() -> None:
-    plot = line_plot("title", ["a", "b", "c"], [("in", "written", [0, 10, 0]), ("out", "consumed", [0, 0, 0])], 2)
-    assert plot.lines[0].points == "48.0,128.0 236.0,8.0 424.0,128.0"
+    plot = line_plot("title", "", ["a", "b", "c"], [Series("in", "written", [0, 10, 0])], 2)
+    assert plot.lines[0].points == "56.0,154.0 238.0,10.0 420.0,154.0"
     assert [tick.text for tick in plot.ticks] == ["a", "c"]
 
 
+@pytest.mark.parametrize("language", ["en", "de"])
+def test_coordinates_are_those_of_svg_in_every_language(language: str) -> None:
+    with translation.override(language):
+        plot = bar_plot("title", "", ["a", "b", "c"], [Series("s", "s", [1, 2000, 3])], 1)
+        shown = render_to_string("admin/django_outbox/plot.html", {"plot": plot})
+    coordinates = re.findall(r' (?:x|y|x1|x2|y1|y2|width|height)="([^"]*)"', shown)
+    assert len(coordinates) > 30
+    assert all(float(each) >= 0 for each in coordinates)
+
+
 def test_numbers_can_be_read_without_those_that_are_nothing() -> None:
-    assert line_plot("t", ["a", "b"], [("in", "w", [0, 3])], 1).rows == [("b", "3")]
-    assert bar_plot("t", [("a", 0), ("b", 2)], 1).rows == [("b", "2")]
-    assert bar_plot("t", [("a", 0)], 1).is_empty
+    series = [Series("in", "written", [0, 3000]), Series("out", "consumed", [0, 0])]
+    assert line_plot("t", "", ["a", "b"], series, 1).rows == [("b", "3,000", "0")]
+    assert [each.total for each in series] == ["3,000", "0"]
+    assert line_plot("t", "", ["a"], [Series("in", "written", [0])], 1).is_empty

@@ -40,6 +40,16 @@ def browser(server: str, tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.fixture
+def busy_night(
+    browser: Any, settings: Any, monkeypatch: pytest.MonkeyPatch, client: Any, django_user_model: Any
+) -> Any:
+    """A shop with much to look at; see ``tests.browser.scene``."""
+    from tests.browser.scene import make_night
+
+    return make_night(settings, monkeypatch, client, django_user_model)
+
+
+@pytest.fixture
 def user(browser: Any, django_user_model: Any) -> Callable[..., None]:
     """Log somebody in, who may view and do what is named; with nothing named, everything."""
     from django.contrib.auth.models import Permission

@@ -19,7 +19,7 @@ from tests.helpers import wait_until
 MISSING = "{name} is missing: install the packages chromium and chromium-driver (Debian)."
 WIDE, PHONE = (1280, 900), (390, 844)
 TALLEST = 2400
-COLOURS = 128
+COLOURS = 48
 
 
 def _find(*names: str) -> str:
@@ -111,6 +111,14 @@ class Browser:
                 return
         raise AssertionError(f"{text!r} is not reached with the Tab key on {self.driver.current_url}")
 
+    def open_all_details(self) -> None:
+        """Unfold whatever is folded up."""
+        self.driver.execute_script("document.querySelectorAll('details').forEach(each => each.open = true)")
+
+    def bypass_content_security_policy(self) -> None:
+        """Let the next pages do what their policy forbids."""
+        self._command("Page.setBypassCSP", {"enabled": True})
+
     # Pictures
 
     def size(self, size: tuple[int, int]) -> None:
@@ -125,15 +133,18 @@ class Browser:
 
     def picture(self, path: Path) -> None:
         """Write the whole page as a small PNG."""
-        # Colours fade from one theme to the other.
-        self.driver.execute_async_script(
-            "const done = arguments[0]; Promise.allSettled(document.getAnimations().map(each => each.finished)).then(() => done())"
-        )
+        self.wait_for_colours()
         layout = self._command("Page.getLayoutMetrics", {})["cssContentSize"]
         clip = {"x": 0, "y": 0, "scale": 1, "width": layout["width"], "height": min(layout["height"], TALLEST)}
         shot = self._command("Page.captureScreenshot", {"format": "png", "captureBeyondViewport": True, "clip": clip})
         image = Image.open(io.BytesIO(base64.b64decode(shot["data"]))).convert("RGB")
         image.quantize(COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+
+    def wait_for_colours(self) -> None:
+        """They fade from one theme to the other."""
+        self.driver.execute_async_script(
+            "const done = arguments[0]; Promise.allSettled(document.getAnimations().map(each => each.finished)).then(() => done())"
+        )
 
     def _command(self, name: str, arguments: dict[str, Any]) -> Any:
         return self.driver.execute_cdp_cmd(name, arguments)

@@ -1,0 +1,100 @@
+"""What was done, what failed and what died in the last hours and days, in numbers for the overview."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from datetime import date, datetime, timedelta
+from typing import Any, NamedTuple
+
+from django.db.models import BooleanField, Case, Count, F, IntegerField, Max, Min, Q, Value, When
+
+from django_outbox import texts
+from django_outbox.admin.tables import OUTBOX, Table
+from django_outbox.figures import HOURS
+from django_outbox.models import MessageFailure
+
+FAILURES = 5000
+KEEPS_FAILING = 3
+TYPES = 8
+DAYS = 14
+
+
+def dead_by_day(tables: Collection[Table], now: datetime) -> dict[date, dict[Table, int]]:
+    """How many messages of each table were given up on each of 14 days, today last.
+
+    The days are told to the database one by one: MySQL has no time zones of its own by default.
+    """
+    midnight = texts.local(now).replace(hour=0, minute=0, second=0, microsecond=0)
+    starts = [midnight - timedelta(days=n) for n in reversed(range(DAYS))]
+    day = Case(
+        *(When(occurred_at__gte=start, then=Value(n)) for n, start in reversed(list(enumerate(starts)))),
+        output_field=IntegerField(),
+    )
+    counts = (
+        MessageFailure.objects.using(OUTBOX.database)
+        .filter(final=True, occurred_at__gte=starts[0])
+        .values(day=day, of_inbox=Case(When(inbox_message=None, then=False), default=True, output_field=BooleanField()))
+        .annotate(count=Count("id"))
+        .order_by()
+    )
+    found = {(each["day"], bool(each["of_inbox"])): each["count"] for each in counts}
+    return {
+        start.date(): {table: found.get((n, table.is_inbox), 0) for table in tables} for n, start in enumerate(starts)
+    }
+
+
+class FailingType(NamedTuple):
+    """An event type of a table whose messages failed in 24 hours.
+
+    Attributes:
+        failures: how many times.
+        last: when the last time was.
+        stuck: messages that have failed three times or more and will be retried; their oldest is ``oldest_stuck``.
+    """
+
+    table: Table
+    event_type: str
+    failures: int
+    last: datetime
+    stuck: int
+    oldest_stuck: int | None
+
+
+class Failing(NamedTuple):
+    """The types with the most failures first. ``is_cut``: only the last 5,000 failures were looked at."""
+
+    types: Sequence[FailingType]
+    is_cut: bool
+
+    def of(self, table: Table) -> list[FailingType]:
+        return [each for each in self.types if each.table is table]
+
+
+def failing_types(tables: Collection[Table], now: datetime) -> Failing:
+    """Which event types fail, of the last 5,000 failures in 24 hours."""
+    failures = MessageFailure.objects.using(OUTBOX.database)
+    since = now - timedelta(hours=HOURS)
+    newest = failures.aggregate(newest=Max("id"))["newest"] or 0
+    last_left_out = failures.filter(id__lte=newest - FAILURES).order_by("-id").values_list("occurred_at", flat=True)
+    left_out_at = last_left_out.first() if newest > FAILURES else None
+    recent = failures.filter(id__gt=newest - FAILURES, occurred_at__gte=since)
+    found = [each for table in tables for each in _failing_types(recent, table)]
+    found.sort(key=lambda each: (-each.failures, each.event_type))
+    return Failing(found, is_cut=left_out_at is not None and left_out_at >= since)
+
+
+def _failing_types(recent: Any, table: Table) -> list[FailingType]:
+    message = table.failures_by
+    stuck = Q(**{f"{message}__status": "pending", f"{message}__retry_count__gte": KEEPS_FAILING})
+    rows = (
+        recent.filter(**{f"{message}__isnull": False})
+        .values(event_type=F(f"{message}__event_type"))
+        .annotate(
+            failures=Count("id"),
+            last=Max("occurred_at"),
+            stuck=Count(message, filter=stuck, distinct=True),
+            oldest_stuck=Min(message, filter=stuck),
+        )
+        .order_by("-failures")
+    )
+    return [FailingType(table, **row) for row in rows]

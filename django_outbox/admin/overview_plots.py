@@ -1,0 +1,64 @@
+"""The plots of the overview: what went in and out in 24 hours, and what died in 14 days."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from django.utils.formats import date_format
+from django.utils.translation import gettext, pgettext
+
+from django_outbox import texts
+from django_outbox.admin.history import dead_by_day
+from django_outbox.admin.plots import Plot, Series, bar_plot, line_plot
+from django_outbox.admin.tables import INBOX, Table
+from django_outbox.figures import Throughput
+
+
+def overview_plots(tables: Sequence[Table], done: Throughput, now: datetime) -> list[Plot]:
+    """Outbox and inbox apart, as what is written in the one is received by another."""
+    times = [date_format(texts.local(start), "H:i") for start in done.starts]
+    found = [
+        line_plot(
+            gettext("Outbox, in 24 hours"),
+            gettext("Messages of the outbox that were written, published and consumed in each ten minutes of 24 hours"),
+            times,
+            [
+                Series("in", gettext("written"), done.written),
+                Series("sent", gettext("published"), done.published),
+                Series("out", gettext("consumed"), done.consumed),
+            ],
+            every=36,
+        )
+    ]
+    if INBOX in tables:
+        found.append(
+            line_plot(
+                gettext("Inbox, in 24 hours"),
+                gettext("Messages of the inbox that were received and consumed in each ten minutes of 24 hours"),
+                times,
+                [
+                    Series("in", gettext("received"), done.inbox_received),
+                    Series("out", gettext("consumed"), done.inbox_consumed),
+                ],
+                every=36,
+            )
+        )
+    return [*found, _dead_plot(tables, now)]
+
+
+def _dead_plot(tables: Sequence[Table], now: datetime) -> Plot:
+    days = dead_by_day(tables, now)
+    # Translators: a day without its year, short, in Django's format
+    day_format = pgettext("date format", "N j")
+    names = {
+        table: ("inbox", gettext("inbox")) if table.is_inbox else ("outbox", gettext("outbox")) for table in tables
+    }
+    series = [Series(*names[table], [counts[table] for counts in days.values()]) for table in tables]
+    return bar_plot(
+        gettext("Given up, in 14 days"),
+        gettext("Messages given up on each of 14 days"),
+        [date_format(day, day_format) for day in days],
+        series,
+        every=4,
+    )

@@ -108,10 +108,15 @@ def test_a_gap_in_the_ids_hides_nothing(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(statuses()) == 1
 
 
-def test_what_was_written_out_of_order_is_found_within_the_slack() -> None:
+def test_what_was_written_out_of_order_is_found_within_the_slack(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(purging, "SLACK", 2)
+    for _ in range(10):
+        make_old(Status.CONSUMED)
     make_message(Status.PENDING)
-    make_old(Status.CONSUMED)  # the younger id is the older message
-    assert purge() == {"consumed": 1}
+    make_old(Status.CONSUMED)  # a younger id, but the older message
+    for _ in range(28):
+        make_message(Status.PENDING)
+    assert purge() == {"consumed": 11}
 
 
 def test_counting_changes_nothing() -> None:
@@ -145,10 +150,13 @@ def test_what_no_longer_fits_when_it_is_to_be_deleted_stays() -> None:
 @pytest.mark.databases("postgresql")
 def test_the_primary_key_finds_what_has_expired() -> None:
     OutboxMessage.objects.bulk_create(
-        OutboxMessage(
-            event_type="a", topic="t", payload={}, status="consumed", next_retry_at=None, consumed_at=DatabaseNow()
-        )
-        for _ in range(5000)
+        (
+            OutboxMessage(
+                event_type="a", topic="t", payload={}, status="consumed", next_retry_at=None, consumed_at=DatabaseNow()
+            )
+            for _ in range(5000)
+        ),
+        batch_size=1000,
     )
     age(OutboxMessage.objects.all())
     with connection.cursor() as cursor:

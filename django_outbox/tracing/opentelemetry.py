@@ -98,9 +98,9 @@ class OpenTelemetryTracing(Tracing):
 
     def sending(self, messages: Sequence[Message]) -> AbstractContextManager[Note]:
         """See ``Tracing``. The span is of kind CLIENT, as the context that messages carry is that of "create"."""
-        sending = NOT_SENDING
         if not self.records:
-            return sending
+            return NOT_SENDING
+        span: trace.Span | None = None
         with harmless():
             topic = names.one_topic(messages)
             span = self.tracer.start_span(
@@ -109,8 +109,7 @@ class OpenTelemetryTracing(Tracing):
                 attributes=names.sent(len(messages), topic),
                 links=[link for message in messages if (link := _link_to_creation(message)) is not None],
             )
-            sending = _sending(span, messages)
-        return sending
+        return NOT_SENDING if span is None else _sending(span, messages)
 
     def processing(self, group: str, *, using: str, together: bool) -> AbstractContextManager[Run]:
         """See ``Tracing``."""

@@ -1,7 +1,7 @@
 """What log lines say of messages: which one it is, never what it carries, and repeated failures in one sentence.
 
 A log record about a message has ``action``, ``message_id``, ``event_id``, ``topic`` and ``attempt``, one of the inbox
-also ``group``. An error's text may quote the payload; its values are hidden there.
+also ``group``, one of a failure also ``error_type``, the exception's class. An error's text may quote the payload; its values are hidden there.
 """
 
 from __future__ import annotations
@@ -128,6 +128,8 @@ class Repeats:
             counted: see ``attempt_of``.
         """
         extra = log_extra(action, message, counted=counted)
+        if isinstance(error, BaseException):
+            extra["error_type"] = type(error).__name__
         kind = self._of(log, level, (message.event_type, action, fingerprint(error)))
         if kind.shown < SHOWN:
             kind.shown += 1

@@ -165,5 +165,8 @@ def _told_already(event: Any, hint: Any) -> Any:
     record = hint.get("log_record")
     if record is None or not record.name.startswith("django_outbox.") or getattr(record, "action", "") != "failed":
         return event
-    asked_for = any(isinstance(argument, Retry) for argument in record.args or ())
-    return event if asked_for else None
+    return event if getattr(record, "error_type", "") in _names_of(Retry) else None
+
+
+def _names_of(kind: type[BaseException]) -> set[str]:
+    return {kind.__name__}.union(*(_names_of(narrower) for narrower in kind.__subclasses__()))

@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
@@ -32,13 +32,18 @@ def run_handlers(event: Event, handlers: Handlers) -> None:
         handler(event)
 
 
-@contextmanager
-def harmless() -> Iterator[None]:
+class Harmless:
     """Around what a tracing library does: if that fails, the trace is lost and nothing else."""
-    try:
-        yield
-    except Exception:
-        log.warning("A trace was lost.", exc_info=True, extra={"action": "trace"})
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if not isinstance(error, Exception):
+            return False
+        log.warning("A trace was lost.", exc_info=error, extra={"action": "trace"})
+        return True
 
 
 def _leave_it(outcomes: Sequence[Any]) -> None: ...
@@ -158,7 +163,7 @@ class Processing(ABC, Generic[Span]):
                 fault = cause
             else:
                 fault = None if self._together else error
-            with harmless():
+            with Harmless():
                 self.finish(span, ended_ns, fault, redone=redone)
         self._ended.clear()
         self._failed = culprit = cause = None  # the error's frames hold this object

@@ -16,12 +16,12 @@ from django_outbox.tracing.base import (
     NOT_CREATING,
     NOT_SENDING,
     Handlers,
+    Harmless,
     Note,
     Processing,
     Run,
     Tracing,
     add_headers,
-    harmless,
     run_handlers,
 )
 from django_outbox.tracing.names import Message
@@ -65,7 +65,7 @@ class OpenTelemetryTracing(Tracing):
     @contextmanager
     def _creating(self, messages: Sequence[Message]) -> Iterator[None]:
         spans: list[trace.Span] = []
-        with harmless():
+        with Harmless():
             spans.extend(self._created(messages))
         try:
             if len(messages) == 1 and spans:
@@ -79,7 +79,7 @@ class OpenTelemetryTracing(Tracing):
             raise
         finally:
             for span in spans:
-                with harmless():
+                with Harmless():
                     span.end()
 
     def _created(self, messages: Sequence[Message]) -> Iterator[trace.Span]:
@@ -100,8 +100,7 @@ class OpenTelemetryTracing(Tracing):
         """See ``Tracing``. The span is of kind CLIENT, as the context that messages carry is that of "create"."""
         if not self.records:
             return NOT_SENDING
-        span: trace.Span | None = None
-        with harmless():
+        with Harmless():
             topic = names.one_topic(messages)
             span = self.tracer.start_span(
                 names.span_name(names.SEND, topic),
@@ -109,7 +108,8 @@ class OpenTelemetryTracing(Tracing):
                 attributes=names.sent(len(messages), topic),
                 links=[link for message in messages if (link := _link_to_creation(message)) is not None],
             )
-        return NOT_SENDING if span is None else _sending(span, messages)
+            return _sending(span, messages)
+        return NOT_SENDING
 
     def processing(self, group: str, *, using: str, together: bool) -> AbstractContextManager[Run]:
         """See ``Tracing``."""
@@ -119,7 +119,7 @@ class OpenTelemetryTracing(Tracing):
 @contextmanager
 def _sending(span: trace.Span, messages: Sequence[Message]) -> Iterator[Note]:
     def note(outcomes: Sequence[Any]) -> None:
-        with harmless():
+        with Harmless():
             if span.is_recording():
                 _note(span, messages, outcomes)
 
@@ -130,7 +130,7 @@ def _sending(span: trace.Span, messages: Sequence[Message]) -> Iterator[Note]:
         _fail(span, error)
         raise
     finally:
-        with harmless():
+        with Harmless():
             span.end()
 
 

@@ -30,7 +30,7 @@ _BAGGAGE = "baggage"
 
 
 class OpenTelemetryTracing(Tracing):
-    """Spans by the conventions for messaging; see the README, "Traces"."""
+    """Spans by the conventions for messaging; see ``docs/tracing.rst``."""
 
     def __init__(self) -> None:
         self._provider: trace.TracerProvider | None = None

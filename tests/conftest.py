@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -48,6 +49,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "databases(*names): run on these databases only (names as in --database)")
     config.addinivalue_line("markers", "brokers(*names): run on these brokers only (names as in --kafka)")
     config.stash[skipped_key] = []
+    # A shell that starts this in the background lets it ignore Ctrl-C, and what it starts would inherit that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.help:
         return
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -35,9 +36,10 @@ def reachable(subject: Subject) -> Iterator[Finding]:
     trouble = subject.broker.trouble
     if not trouble:
         return
+    refused = "refuses" in trouble or "authoriz" in trouble.lower()
     # What the client hears of a wrong password may be no more than that the connection is closed.
-    may_be_login = "refuses" in trouble or "password" in trouble
-    remedy = (_LOGIN if may_be_login else "") + ("" if "refuses" in trouble else _REACH)
+    may_be_login = refused or "password" in trouble
+    remedy = (_LOGIN if may_be_login else "") + ("" if refused else _REACH)
     yield fault(trouble, "Nothing is sent and nothing is read. Messages wait in the outbox, and none is lost.", remedy)
 
 
@@ -66,18 +68,19 @@ def _create(topic: str) -> str:
 def partitions(subject: Subject) -> Iterator[Finding]:
     """More consumers than there are partitions: some have nothing to do."""
     _require_answer(subject)
-    consumers = sum(each.kind == Worker.Kind.CONSUMER and not each.is_lost for each in workers(subject.using))
     counts = subject.broker.partitions
-    # A consumer does not write down its group: as many of them are busy as all groups together have partitions.
-    places = sum(counts.get(topic, 0) for topics in subject.topics.values() for topic in topics)
-    if consumers > places > 0:
-        groups = f" of {len(subject.topics)} groups" if len(subject.topics) > 1 else ""
-        yield warning(
-            f"{counted(consumers, 'consumer')} for {counted(places, 'partition')}{groups}.",
-            "A partition is read by one consumer of a group; the others wait for one to end.",
-            f"Stop {consumers - places} of them, or add partitions: kafka-topics.sh --alter --topic TOPIC --partitions N "
-            "(keys then move to other partitions: let consumers finish what is there first).",
-        )
+    consumers = Counter(
+        each.group for each in workers(subject.using) if each.kind == Worker.Kind.CONSUMER and not each.is_lost
+    )
+    for group, topics in sorted(subject.topics.items()):
+        places = sum(counts.get(topic, 0) for topic in topics)
+        if consumers[group] > places > 0:
+            yield warning(
+                f"{counted(consumers[group], 'consumer')} of the group {group!r} for {counted(places, 'partition')}.",
+                "A partition is read by one consumer of a group; the others wait for one to end.",
+                f"Stop {consumers[group] - places} of them, or add partitions: kafka-topics.sh --alter --topic TOPIC "
+                "--partitions N (keys then move to other partitions: let consumers finish what is there first).",
+            )
 
 
 def retention(subject: Subject) -> Iterator[Finding]:

@@ -81,15 +81,15 @@ def test_a_topic_that_only_handlers_want_is_warned_of(subject: Subject) -> None:
 
 
 def test_more_consumers_than_partitions_are_warned_of(subject: Subject) -> None:
-    make_topic(partitions=1)  # for the two groups of tests.app
-    for _ in range(2):
-        make_worker("consumer")
+    make_topic(partitions=1)
+    make_worker("consumer", group="tests")
+    make_worker("consumer", group="strangers")
+    make_worker("consumer", group="tests", seen=timedelta(minutes=5))  # lost
     assert list(broker.partitions(subject)) == []
-    make_worker("consumer")
-    make_worker("consumer", seen=timedelta(minutes=5))  # lost
+    make_worker("consumer", group="tests")
     (finding,) = broker.partitions(subject)
     assert finding.level == Level.WARNING
-    assert finding.summary == "3 consumers for 2 partitions of 2 groups."
+    assert finding.summary == "2 consumers of the group 'tests' for 1 partition."
     assert finding.remedy.startswith("Stop 1 of them")
 
 

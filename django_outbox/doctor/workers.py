@@ -6,9 +6,11 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+from django_outbox.conf import settings
 from django_outbox.doctor.finding import Finding, fault, warning
 from django_outbox.doctor.subject import Subject
 from django_outbox.figures import counted, workers
+from django_outbox.handlers import registry
 from django_outbox.heartbeat import own_version
 from django_outbox.models import Worker
 from django_outbox.status import longest_awaited, longest_due
@@ -23,9 +25,21 @@ def relays(subject: Subject) -> Iterator[Finding]:
 
 
 def consumers(subject: Subject) -> Iterator[Finding]:
-    """No consumer is running although there are handlers."""
-    if subject.handlers and not _alive(subject, Worker.Kind.CONSUMER):
+    """No consumer is running although there are handlers, or none of a group that has some."""
+    if not subject.handlers:
+        return
+    groups = {worker.group for worker in _alive(subject, Worker.Kind.CONSUMER)}
+    if not groups:
         yield _nobody(subject, "consumer", "handled", longest_awaited(subject.using), "outbox_consume")
+    elif "" not in groups:  # consumers of an older version do not tell theirs
+        for group in subject.topics:
+            if group not in groups and registry.for_group(group):
+                option = "" if group == settings.consumer_group else f" --group {group}"
+                yield warning(
+                    f"No consumer of the group {group!r} is running.",
+                    "Its handlers do not run; those of other groups do.",
+                    f"manage.py outbox_consume{option}{subject.database_option}",
+                )
 
 
 def _nobody(subject: Subject, kind: str, done: str, late: float | None, command: str) -> Finding:

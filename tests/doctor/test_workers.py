@@ -55,6 +55,17 @@ def test_nobody_who_runs_is_warned_of_and_a_fault_once_something_waits(
     assert "for 0:10:0" in finding.why
 
 
+def test_a_group_with_handlers_that_nobody_consumes_is_warned_of(subject: Subject) -> None:
+    main, other = subject.topics
+    make_worker("consumer", group=main)
+    make_worker("consumer", group=other, seen=timedelta(minutes=2))  # lost
+    (finding,) = workers.consumers(subject)
+    assert (finding.level, finding.summary) == (Level.WARNING, f"No consumer of the group {other!r} is running.")
+    assert finding.remedy == f"manage.py outbox_consume --group {other}"
+    make_worker("consumer", group=other)
+    assert list(workers.consumers(subject)) == []
+
+
 def test_a_worker_that_vanished_is_warned_of(subject: Subject) -> None:
     make_worker("relay", seen=timedelta(minutes=5))
     (finding,) = workers.troubles(subject)

@@ -17,7 +17,7 @@ from django_outbox.conf import settings
 from django_outbox.delivery import TRIES, Delivery, Named, Terms
 from django_outbox.exceptions import BrokerUnavailable, UnreadableRecord
 from django_outbox.fast_path import FastPath
-from django_outbox.faults import in_one_line, is_connected, is_passing, session_of
+from django_outbox.faults import in_one_line, is_connected, is_passing, session_of, try_again
 from django_outbox.handlers import GroupHandlers, Registry, registry
 from django_outbox.heartbeat import Pulse
 from django_outbox.inbox import Inbox
@@ -379,9 +379,14 @@ class Consumer:
         """Count the delivery before it can kill, if this is one of the first."""
         record = named.record
         place = TopicPartition(record.topic, record.partition)
-        if place in self._careful and state.count_delivery(
-            named.id, named.incoming.attempt, place, record.offset, using=self.using
-        ):
+        if place not in self._careful:
+            return
+
+        def count() -> bool:
+            return state.count_delivery(named.id, named.incoming.attempt, place, record.offset, using=self.using)
+
+        # Another consumer may have the message in hand, as in a rebalance, and InnoDB calls that a deadlock at times.
+        if try_again(count, using=self.using, tries=TRIES):
             self._took_care(record)
 
     def _took_care(self, record: ReceivedRecord) -> None:

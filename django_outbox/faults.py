@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
+
+Result = TypeVar("Result")
 
 UNAVAILABLE = (InterfaceError, OperationalError)
 
@@ -72,6 +75,23 @@ def is_passing(error: BaseException, using: str, session: object = None) -> bool
     if not isinstance(error, UNAVAILABLE):
         return False
     return not is_connected(using) or (session is not None and connections[using].connection is not session)
+
+
+def try_again(statement: Callable[[], Result], *, using: str, tries: int) -> Result:
+    """What a transaction of its own returns, made anew after a fault that passes, such as a deadlock.
+
+    Raises:
+        DatabaseError, InterfaceError: the fault of the last of so many tries, or one that does not pass, or the
+            connection is lost.
+    """
+    for left in reversed(range(tries)):
+        session = session_of(using)
+        try:
+            return statement()
+        except (DatabaseError, InterfaceError) as error:
+            if not left or not is_passing(error, using, session) or not is_connected(using):
+                raise
+    raise ValueError("tries must be 1 or more")
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from django.db import (
     transaction,
 )
 
-from django_outbox.faults import drop_broken_connections, in_one_line, is_connected, is_passing
+from django_outbox.faults import drop_broken_connections, in_one_line, is_connected, is_passing, try_again
 from tests.app.models import Effect
 
 
@@ -108,3 +108,36 @@ def test_broken_connections_are_dropped_but_not_within_a_transaction() -> None:
 def test_an_error_fits_into_a_log_line() -> None:
     assert in_one_line(ValueError("a\n  b\tc")) == "a b c"
     assert in_one_line(ValueError()) == "ValueError"
+
+
+# Trying again
+
+DEADLOCK = caused(OperationalError("x"), Exception(1213, "Deadlock found when trying to get lock"))
+
+
+@pytest.mark.django_db
+def test_a_transaction_that_met_a_deadlock_is_made_anew() -> None:
+    tries: list[int] = []
+
+    def statement() -> str:
+        tries.append(1)
+        if len(tries) < 3:
+            raise DEADLOCK
+        return "done"
+
+    assert try_again(statement, using="default", tries=3) == "done"
+    assert len(tries) == 3
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("error", "tries"), [(DEADLOCK, 3), (IntegrityError("unique"), 1)])
+def test_what_does_not_pass_is_raised(error: DatabaseError, tries: int) -> None:
+    made: list[int] = []
+
+    def statement() -> None:
+        made.append(1)
+        raise error
+
+    with pytest.raises(type(error)):
+        try_again(statement, using="default", tries=3)
+    assert len(made) == tries

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from django_outbox.conf import settings
 from django_outbox.models import Worker
 from tests.helpers import Command, wait_until
 
@@ -28,9 +29,10 @@ def test_the_doctor_finds_nothing_while_all_runs_and_who_is_missing_when_it_ends
 ) -> None:
     running = relay()
     consumer()
+    consumer("--group", "reports")  # which handlers of the tests name
     send("test.effect", 1)
     consumed(1)
-    wait_until(lambda: set(Worker.objects.values_list("kind", flat=True)) == {"relay", "consumer"})
+    wait_until(lambda: set(Worker.objects.values_list("group", flat=True)) == {"", "reports", settings.consumer_group})
 
     doctor = manage("outbox_doctor", "--json")
     assert doctor.wait() == 0, doctor.output

@@ -137,6 +137,11 @@ class ConfluentSubscription(Subscription):
     def _end(self) -> None:
         if self._committing is not None:  # to free the client under it would not be safe
             self._committing.join()
+        # Partitions that have come and were not told yet must not be told by close(): that waits at times for ever for
+        # an answer within its callback, and the interpreter with it (librdkafka issues 4041 and 4884). A record that is
+        # read here is not committed, so that another member reads it.
+        with suppress(KafkaException, RuntimeError):
+            self._client.poll(0)
         self._client.close()
 
     def _commit(self, positions: list[KafkaTopicPartition]) -> None:

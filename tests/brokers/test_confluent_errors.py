@@ -563,3 +563,21 @@ def test_any_other_commit_that_fails_is_reported(code: int) -> None:
     reader.commit_error = KafkaException(KafkaError(code))
     with pytest.raises(BrokerUnavailable):
         subscription.commit({TopicPartition("topic", 0): 1})
+
+
+def test_partitions_that_were_not_told_yet_are_told_before_the_client_is_closed() -> None:
+    class Late(Reader):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls: list[str] = []
+
+        def poll(self, timeout: float) -> Message | None:
+            self.calls.append(f"poll {timeout}")
+            raise KafkaException(KafkaError(KafkaError._FAIL))  # as a client in trouble may
+
+        def close(self) -> None:
+            self.calls.append("close")
+
+    reader = Late()
+    subscription_of(reader).close()
+    assert reader.calls == ["poll 0", "close"]

@@ -198,11 +198,9 @@ def postpone(row: InboxMessage, blocker: Blocker, *, using: str) -> int:
     )
     # Others may be about to do the same from another end of the key: no waiting for one another.
     free = behind.select_for_update(skip_locked=True).values("id")
-    vendor = connections[using].vendor
-    if vendor == "postgresql":
-        behind = messages(using).filter(id__in=free)
-    elif vendor == "mysql":
-        # MySQL does not update a table that the same statement reads.
+    if connections[using].vendor in ("postgresql", "mysql"):
+        # MySQL does not update a table that the same statement reads, and PostgreSQL, with old statistics, would join
+        # a hundred thousand rows with each other one by one.
         ids = list(free.values_list("id", flat=True))
         return sum(
             _postpone(messages(using).filter(id__in=ids[start : start + _CHUNK]), until)

@@ -18,6 +18,7 @@ from django_outbox.handlers import Registry
 from django_outbox.heartbeat import Heartbeat, Pulse
 from django_outbox.models import OutboxMessage, Worker
 from django_outbox.runner import Stop
+from tests.clock import Clock
 from tests.outbox import Pipeline, Status, make_message, row, statuses
 from tests.overrides import outbox_settings
 
@@ -27,21 +28,11 @@ MONTH = timedelta(days=30)
 STEP = 0.004
 
 
-class Clock:
-    """Seconds that pass when a test says so, and a little with each step."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 class Scene:
     """A relay's pulse with a row, and its background purge."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.clock = Clock()
+        self.clock = Clock(1000.0)
         self.steps = 0
         self.took = STEP
         self.handlers = Registry()

@@ -15,20 +15,12 @@ from django_outbox.events import Event
 from django_outbox.models import InboxMessage
 from django_outbox.runner import Stop
 from tests.app.models import Effect
+from tests.clock import Clock
 from tests.inbox import make_due, make_received, plain, received
 from tests.outbox import Pipeline, Status, make_message, row
 from tests.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
-
-
-class Clock:
-    """Stands still until it is set forward."""
-
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def effect(event: Event) -> None:

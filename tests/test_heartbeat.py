@@ -16,23 +16,16 @@ from django_outbox.fields import DatabaseNow
 from django_outbox.heartbeat import Done, Heartbeat, Pulse, beating, period_of, record_activity
 from django_outbox.models import Activity, Worker
 from django_outbox.operations import TOPICS_LENGTH
+from tests.clock import Clock
 from tests.helpers import Command, wait_until
 from tests.outbox import make_message
 
 Start = Callable[..., Command]
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(100.0)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from django_outbox.logs import SHOWN, Repeats, said
 from django_outbox.masking import MASK, MOST_VALUES, without_values
 from django_outbox.relay import Relay
 from tests.app.models import Effect
+from tests.clock import Clock
 from tests.inbox import Receiver, make_received, plain, received
 from tests.outbox import Pipeline, ScriptedBroker, make_due, make_message
 from tests.overrides import outbox_settings
@@ -27,17 +28,9 @@ PARTS = (SECRET, "hunter2", "s3cret", "4111222233334444", json.dumps(SECRET)[1:-
 log = logging.getLogger("django_outbox.tests")
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture

@@ -14,20 +14,13 @@ from django_outbox import state
 from django_outbox.brokers.base import Subscription, TopicPartition
 from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.models import OutboxMessage
+from tests.clock import Clock
 from tests.outbox import Pipeline, Status, in_thread, make_message, memory_broker, row, statuses
 
 pytestmark = pytest.mark.django_db
 
 AN_HOUR = timedelta(hours=1)
 OUTBOX = TopicPartition("outbox", 0)
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -28,22 +28,13 @@ from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotCr
 from django_outbox.models import OutboxMessage
 from django_outbox.relay import Relay
 from django_outbox.runner import Stop
+from tests.clock import Clock
 from tests.helpers import wait_until
 from tests.outbox import ScriptedBroker, Status, in_thread, make_message, memory_broker, row, statuses
 
 pytestmark = pytest.mark.django_db
 
 AN_HOUR = timedelta(hours=1)
-
-
-class Clock:
-    """Seconds that pass when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 def relay_to(broker: Any, **options: Any) -> Relay:
@@ -261,7 +252,7 @@ def test_no_transaction_is_open_while_the_broker_is_looked_for() -> None:
 
 
 def test_a_missing_topic_stops_only_its_own_messages(caplog: pytest.LogCaptureFixture) -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     broker = memory_broker(create_topics=False)
     broker.create_topics(["there"], partitions=1, replication=None)
     relay = relay_to(broker, clock=clock)
@@ -280,7 +271,7 @@ def test_a_missing_topic_stops_only_its_own_messages(caplog: pytest.LogCaptureFi
 def test_a_topic_in_trouble_is_told_once_and_then_once_a_minute(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     broker = memory_broker(create_topics=False)
     relay = relay_to(broker, clock=clock)
     make_message(topic="missing")
@@ -336,7 +327,7 @@ def test_a_topic_that_the_broker_will_not_create_stops_only_its_own_messages(sto
 
 
 def test_a_topic_in_other_trouble_is_tried_again_and_then_its_messages_go_out() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     trouble = True
 
     def answer(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
@@ -365,7 +356,7 @@ def trouble_with(*topics: str) -> ScriptedBroker:
 
 
 def test_a_topic_in_trouble_that_fills_a_batch_stops_no_other() -> None:
-    relay = relay_to(trouble_with("bad"), batch_size=3, clock=Clock())
+    relay = relay_to(trouble_with("bad"), batch_size=3, clock=Clock(1000.0))
     for _ in range(10):
         make_message(topic="bad")
     for _ in range(4):
@@ -377,7 +368,7 @@ def test_a_topic_in_trouble_that_fills_a_batch_stops_no_other() -> None:
 
 
 def test_topics_that_take_long_to_show_their_trouble_leave_the_others_half_of_the_time() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     bad = [f"bad-{number}" for number in range(5)]
     lost = 0.0
 
@@ -407,7 +398,7 @@ def test_topics_that_take_long_to_show_their_trouble_leave_the_others_half_of_th
 
 
 def test_a_topic_of_which_only_a_part_can_be_written_to_stays_parked() -> None:
-    clock = Clock()
+    clock = Clock(1000.0)
     broken = True
 
     def answer(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:

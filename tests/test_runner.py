@@ -14,6 +14,7 @@ from django.db import OperationalError
 
 from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.runner import Backoff, Stop, Trouble, run_through_faults, stop_on_signals
+from tests.clock import Clock
 
 log = logging.getLogger("django_outbox.test")
 
@@ -21,14 +22,6 @@ log = logging.getLogger("django_outbox.test")
 @pytest.fixture(autouse=True)
 def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "django_outbox.test")
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class PatientStop(Stop):

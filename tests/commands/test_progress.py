@@ -7,13 +7,7 @@ import io
 from django.core.management.base import OutputWrapper
 
 from django_outbox.management.progress import Progress
-
-
-class Clock:
-    now = 0.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.clock import Clock
 
 
 def show(*seconds: float, terminal: bool) -> str:

@@ -12,19 +12,12 @@ from django_outbox.fields import DatabaseNow
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.monitoring import backlog as module
 from django_outbox.monitoring.backlog import Backlog, Unfinished, look
+from tests.clock import Clock
 from tests.helpers import wait_until
 from tests.inbox import make_received
 from tests.outbox import make_message
 
 FOUND = {"outbox": Unfinished({"pending": 1}, 2.0, 3.0)}
-
-
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class Database:
@@ -46,7 +39,7 @@ class Database:
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture

@@ -18,21 +18,14 @@ from django_outbox.monitoring.health import Health, default_limit
 from django_outbox.monitoring.heartbeat_file import HeartbeatFile, heartbeat_file
 from django_outbox.relay import Relay
 from django_outbox.runner import Stop
+from tests.clock import Clock
 from tests.outbox import Pipeline, make_message, memory_broker
 from tests.overrides import outbox_settings
 
 
-class Clock:
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1000.0)
 
 
 @pytest.fixture

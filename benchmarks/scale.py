@@ -11,7 +11,6 @@ from benchmarks.report import Line, Target
 
 BEHIND = 5_000_000
 BACKLOG_SHARE = 5  # one message is due for so many that are behind
-EMPTY_ROWS = {"confluent": 60_000, "kafka-python": 30_000}
 WARM_UP_ROWS = 5_000
 LEAST_RATIO = 0.8
 PEAK_MB = 150
@@ -21,14 +20,15 @@ MEGABYTE = 1e6
 
 
 def measure(bench: Bench) -> Iterator[Line]:
-    """The clients take turns at one backlog, to its end; before each turn, the same relay on a table with nothing behind."""
+    """The clients take turns at one backlog, to its end; before each, as much by the same relay with nothing behind."""
     clients = [client for client in CLIENTS if not missing_client(client)]
     empty: dict[str, list[float]] = {client: [] for client in clients}
     loaded: dict[str, list[float]] = {client: [] for client in clients}
     jobs: dict[str, list[dict[str, Any]]] = {client: [] for client in clients}
     behind = bench.scale_rows or (BEHIND // 20 if bench.quick else BEHIND)
     backlog = behind // BACKLOG_SHARE
-    turns = [*clients, *reversed(clients)]
+    turns = [client for _, client in bench.rounds(clients)]
+    each = backlog // len(turns) - WARM_UP_ROWS
     with bench.topic(bench.servers.near) as topic:
         bench.progress.say(f"scale: filling the table with {behind:,} consumed rows and a backlog of {backlog:,}")
         workload.empty()
@@ -38,10 +38,9 @@ def measure(bench: Bench) -> Iterator[Line]:
         for number, client in enumerate(turns, 1):
             bench.progress.say(f"scale: {client}, turn {number} of {len(turns)}, an empty table")
             with workload.another_table():
-                rows = bench.amount(EMPTY_ROWS[client])
-                empty[client].append(bench.relay("relay", client, bench.servers.near, rows))
+                empty[client].append(bench.relay("relay", client, bench.servers.near, each))
             bench.progress.say(f"scale: {client}, turn {number} of {len(turns)}")
-            limit = backlog // len(turns) - WARM_UP_ROWS if number < len(turns) else None
+            limit = each if number < len(turns) else None
             environment = bench.environment(client, bench.servers.near, topic)
             job = bench.run_jobs("relay", 1, environment, warm_up=WARM_UP_ROWS, limit=limit)
             job["rows_behind"] = behind

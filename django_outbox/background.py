@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from django.db.models import Case, IntegerField, Value, When
 
@@ -21,12 +22,25 @@ from django_outbox.retention import expiries
 
 log = logging.getLogger(__name__)
 
-# Rest so many times as long as the last step took: steps have a tenth of the time while there is nothing to send,
-# and a thirtieth while there is, or was within the last second.
-IDLE_REST, BUSY_REST = 9.0, 29.0
-BUSY_FOR_SECONDS = 1.0
-IDLE_STEP_SECONDS, BUSY_STEP_SECONDS = 0.020, 0.006
-"""What a step should take: the next has more rows or fewer, if it took less or more."""
+
+class Pace(NamedTuple):
+    """How much of a relay's time purging may have.
+
+    Attributes:
+        rest: a step is followed by a rest of so many times as long as it took.
+        step_seconds: what a step should take: the next has more rows or fewer, if it took less or more.
+    """
+
+    rest: float
+    step_seconds: float
+
+
+IDLE = Pace(rest=9.0, step_seconds=0.020)
+BUSY = Pace(rest=19.0, step_seconds=0.006)
+"""Something was sent within the last second: there is time, but a message may come during a step and wait for it."""
+BEHIND = Pace(rest=59.0, step_seconds=0.006)
+"""Within the last second more was due than a batch holds: what purging takes, sending lacks."""
+RECENT_SECONDS = 1.0
 STEP_ROWS = (20, 1000)
 BETWEEN_WALKS_SECONDS = 60.0
 BETWEEN_LOOKS_SECONDS = 10.0
@@ -62,25 +76,26 @@ class BackgroundPurge:
         self._clock = clock
         self._steps: Iterator[Step] | None = None
         self._rows = STEP_ROWS[0]
-        self._rest_until = self._rest_until_if_busy = self._busy_until = self._look_at = clock()
+        self._not_before = self._ended = self._busy_until = self._behind_until = self._look_at = clock()
+        self._took = 0.0
         self._is_first = False
         self._deleted: Counter[str] = Counter()
         self._unknown = False
 
-    def turn(self, busy: bool) -> None:
+    def turn(self, busy: bool, behind: bool) -> None:
         """Do a step if it is time for one. Whatever goes wrong in it does not stop the relay.
 
         Args:
             busy: True if there was something to send just now.
+            behind: True if that was as much as a batch holds, so that there may be more.
 
         Raises:
             OperationalError, InterfaceError: the connection to the database is lost; call again later.
         """
         now = self._clock()
-        if busy:
-            self._busy_until = now + BUSY_FOR_SECONDS
-        busy = now < self._busy_until
-        if now < (self._rest_until_if_busy if busy else self._rest_until):
+        pace = self._pace(now, busy, behind)
+        # No longer than between two walks: a machine may have slept during a step.
+        if now < max(self._not_before, self._ended + min(self._took * pace.rest, BETWEEN_WALKS_SECONDS)):
             return
         try:
             if not self._is_mine(now):
@@ -92,20 +107,28 @@ class BackgroundPurge:
                 raise
             self._fail(error)
             return
+        self._ended = self._clock()
+        self._took = self._ended - now
         if goes_on:
-            took = self._clock() - now
-            self._adapt(took, BUSY_STEP_SECONDS if busy else IDLE_STEP_SECONDS)
-            # No longer than that: a machine may have slept meanwhile.
-            self._rest(min(took * IDLE_REST, BETWEEN_WALKS_SECONDS), min(took * BUSY_REST, BETWEEN_WALKS_SECONDS))
+            self._adapt(pace.step_seconds)
         else:
             self._end_walk()
+
+    def _pace(self, now: float, busy: bool, behind: bool) -> Pace:
+        if busy:
+            self._busy_until = now + RECENT_SECONDS
+        if behind:
+            self._behind_until = now + RECENT_SECONDS
+        if now < self._behind_until:
+            return BEHIND
+        return BUSY if now < self._busy_until else IDLE
 
     def _fail(self, error: Exception) -> None:
         """Such as by a foreign key of the project's own that protects a message, or a deadlock with a stranger."""
         if is_passing(error, self._using):
-            self._rest(BETWEEN_WALKS_SECONDS, BETWEEN_WALKS_SECONDS)
+            self._rest(BETWEEN_WALKS_SECONDS)
             return
-        self._rest(AFTER_A_FAULT_SECONDS, AFTER_A_FAULT_SECONDS)
+        self._rest(AFTER_A_FAULT_SECONDS)
         log.warning(
             "Old messages could not be deleted, which is tried again in an hour. %s: %s",
             type(error).__name__,
@@ -144,20 +167,19 @@ class BackgroundPurge:
 
     def _end_walk(self) -> None:
         self._steps = None
-        self._rest(BETWEEN_WALKS_SECONDS, BETWEEN_WALKS_SECONDS)
+        self._rest(BETWEEN_WALKS_SECONDS)
         if self._deleted:
             counts = ", ".join(f"{count} {name}" for name, count in self._deleted.items() if count)
             log.info("Deleted old messages: %s.", counts, extra={"action": "purge"})
             self._deleted.clear()
 
-    def _adapt(self, took: float, wanted: float) -> None:
+    def _adapt(self, wanted: float) -> None:
         least, most = STEP_ROWS
-        factor = max(0.5, min(wanted / max(took, 0.001), 2.0))
+        factor = max(0.5, min(wanted / max(self._took, 0.001), 2.0))
         self._rows = max(least, min(round(self._rows * factor), most))
 
-    def _rest(self, idle: float, busy: float) -> None:
-        now = self._clock()
-        self._rest_until, self._rest_until_if_busy = now + idle, now + busy
+    def _rest(self, seconds: float) -> None:
+        self._not_before = self._clock() + seconds
 
     def _is_mine(self, now: float) -> bool:
         """Whether this is the relay that purges: of those that work, the first that was started."""

@@ -110,7 +110,7 @@ class Relay:
         self._create_topics = create_topics
         self._clock = clock
         self.pulse = Pulse("relay", clock)
-        self.background: Callable[[bool], None] | None = None
+        self.background: Callable[[bool, bool], None] | None = None
         """What is done between two batches, unless with ``drain``; called with True if there was something to send."""
         self._producer: Producer | None = None
         self._parked = ParkedTopics(log, clock)
@@ -137,7 +137,7 @@ class Relay:
             self.pulse.step(published=done.published, trouble=str(self._parked))
             repeats.sum_up()
             if self.background is not None and not drain:
-                self.background(done.moved)
+                self.background(done.moved, done.claimed >= self.batch_size)
             if done.moved:
                 return 0.0
             if drain and not done.claimed and not self._claims.passes_over:

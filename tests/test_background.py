@@ -11,7 +11,7 @@ from django.db import DatabaseError, IntegrityError, OperationalError, connectio
 from django.test.utils import CaptureQueriesContext
 
 from django_outbox import background, purging
-from django_outbox.background import BUSY_REST, IDLE_REST, BackgroundPurge
+from django_outbox.background import BEHIND, BUSY, IDLE, BackgroundPurge, Pace
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.fields import DatabaseNow
 from django_outbox.handlers import Registry
@@ -51,10 +51,10 @@ class Scene:
 
         monkeypatch.setattr(purging, "delete_batch", counted)
 
-    def turn(self, *, busy: bool = False, after: float = 0) -> int:
+    def turn(self, *, busy: bool = False, behind: bool = False, after: float = 0) -> int:
         """Returns how many steps there have been."""
         self.clock.now += after
-        self.purge.turn(busy)
+        self.purge.turn(busy or behind, behind)
         return self.steps
 
 
@@ -74,32 +74,34 @@ def make_old(count: int, status: str = Status.CONSUMED) -> None:
 
 def test_an_idle_relay_purges_in_small_steps_until_nothing_is_left(scene: Scene) -> None:
     make_old(5)
-    scene.took = background.IDLE_STEP_SECONDS
+    scene.took = IDLE.step_seconds
     for steps in (1, 2, 3):
         assert scene.turn(after=1) == steps
         assert len(statuses()) == max(0, 5 - 2 * steps)
     assert scene.turn(after=1) == 3
 
 
-def test_steps_have_a_tenth_of_an_idle_relays_time(scene: Scene) -> None:
+@pytest.mark.parametrize(
+    ("state", "pace", "share"),
+    [({}, IDLE, 10), ({"busy": True}, BUSY, 20), ({"behind": True}, BEHIND, 60)],
+    ids=["idle", "busy", "behind"],
+)
+def test_steps_have_their_share_of_a_relays_time(scene: Scene, state: dict[str, bool], pace: Pace, share: int) -> None:
     make_old(100)
-    assert scene.turn() == 1
-    assert scene.turn(after=STEP * IDLE_REST * 0.9) == 1
-    assert scene.turn(after=STEP * IDLE_REST * 0.2) == 2
+    assert pace.rest + 1 == share
+    assert scene.turn(**state) == 1
+    assert scene.turn(**state, after=STEP * pace.rest * 0.9) == 1
+    assert scene.turn(**state, after=STEP * pace.rest * 0.2) == 2
 
 
-def test_steps_have_a_thirtieth_of_a_busy_relays_time(scene: Scene) -> None:
+@pytest.mark.parametrize(
+    ("state", "pace"), [({"busy": True}, BUSY), ({"behind": True}, BEHIND)], ids=["busy", "behind"]
+)
+def test_a_relay_that_had_work_just_now_is_not_idle(scene: Scene, state: dict[str, bool], pace: Pace) -> None:
     make_old(100)
-    assert scene.turn(busy=True) == 1
-    assert scene.turn(busy=True, after=STEP * BUSY_REST * 0.9) == 1
-    assert scene.turn(busy=True, after=STEP * BUSY_REST * 0.2) == 2
-
-
-def test_a_relay_that_was_busy_just_now_is_not_idle(scene: Scene) -> None:
-    make_old(100)
-    assert scene.turn(busy=True) == 1
-    assert scene.turn(busy=False, after=STEP * IDLE_REST * 1.1) == 1
-    assert scene.turn(busy=False, after=STEP * BUSY_REST) == 2
+    assert scene.turn(**state) == 1
+    assert scene.turn(after=STEP * pace.rest * 0.9) == 1
+    assert scene.turn(after=STEP * pace.rest * 0.2) == 2
 
 
 @pytest.mark.parametrize(
@@ -255,13 +257,13 @@ def test_a_machine_that_slept_in_a_step_does_not_rest_for_days(scene: Scene) -> 
 # In the relay
 
 
-def run(pipeline: Pipeline, turns: int, *, drain: bool = False) -> list[bool]:
-    """Let the relay's loop turn; returns what it told its background each time."""
-    told: list[bool] = []
+def run(pipeline: Pipeline, turns: int, *, drain: bool = False) -> list[tuple[bool, bool]]:
+    """Let the relay's loop turn; returns what it told its background each time: is it busy, is it behind?"""
+    told: list[tuple[bool, bool]] = []
     stop = Stop()
 
-    def turn(busy: bool) -> None:
-        told.append(busy)
+    def turn(busy: bool, behind: bool) -> None:
+        told.append((busy, behind))
         if len(told) == turns:
             stop.request()
 
@@ -272,10 +274,13 @@ def run(pipeline: Pipeline, turns: int, *, drain: bool = False) -> list[bool]:
     return told
 
 
-def test_the_relay_lets_its_background_work_between_batches_and_says_whether_it_is_busy() -> None:
-    message = make_message()
-    assert run(Pipeline(), 2) == [True, False]
-    assert row(message).status == "published"
+def test_the_relay_lets_its_background_work_between_batches_and_says_how_busy_it_is() -> None:
+    messages = [make_message() for _ in range(3)]
+    pipeline = Pipeline()
+    pipeline.relay.batch_size = 2
+    full, partial, none = (True, True), (True, False), (False, False)
+    assert run(pipeline, 3) == [full, partial, none]
+    assert {row(message).status for message in messages} == {"published"}
 
 
 def test_a_drain_has_no_background() -> None:

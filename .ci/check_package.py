@@ -5,6 +5,7 @@ Usage: python .ci/check_package.py DIST
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import tarfile
@@ -57,7 +58,8 @@ def run(*command: str | Path, cwd: Path | None = None) -> None:
 
 def check_wheel(wheel: Path, sources: Path) -> list[str]:
     """Say what is wrong with the contents of the wheel."""
-    names = set(zipfile.ZipFile(wheel).namelist())
+    archive = zipfile.ZipFile(wheel)
+    names = set(archive.namelist())
     # Also every file of the package that is not Python, whatever it is: those are what builds forget.
     templates = [
         str(path.relative_to(sources))
@@ -70,7 +72,11 @@ def check_wheel(wheel: Path, sources: Path) -> list[str]:
         top = name.split("/")[0]
         if top != "django_outbox" and not top.endswith(".dist-info"):
             wrong.append(f"does not belong in the wheel: {name}")
-    return wrong
+    (metadata,) = (name for name in names if name.endswith(".dist-info/METADATA"))
+    relative = re.findall(
+        r"(?:<|^\.\. image:: )(?!https?:)([\w./#-]+)(?:>`_|$)", archive.read(metadata).decode(), re.MULTILINE
+    )
+    return wrong + [f"PyPI cannot follow or show: {link}" for link in relative]
 
 
 def check_sdist(sdist: Path) -> list[str]:
@@ -78,7 +84,7 @@ def check_sdist(sdist: Path) -> list[str]:
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = [*WANTED, "LICENSE", "README.rst", "CHANGELOG.rst", "SECURITY.md", "tox.ini", "tests/conftest.py"]
-    wanted += ["contrib/prometheus/alerts.yml", "contrib/grafana/dashboard.json"]
+    wanted += ["contrib/prometheus/alerts.yml", "contrib/grafana/dashboard.json", "docs/index.rst"]
     wrong = [f"missing from the sdist: {name}" for name in wanted if name not in names]
     wrong += [f"does not belong in the sdist: {name}" for name in names if name.endswith((".pyc", ".sqlite3"))]
     return wrong

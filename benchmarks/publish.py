@@ -1,9 +1,11 @@
-"""Puts results where readers look: the table in the README, and plot and data under ``docs/``."""
+"""Puts results where readers look: a short table in the README, and all of it, plot and data under ``docs/``."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from benchmarks import plot
@@ -11,44 +13,60 @@ from benchmarks.report import number
 from tests.helpers import ROOT
 
 README = ROOT / "README.rst"
+PAGE = ROOT / "docs" / "speed.rst"
 PLOT = ROOT / "docs" / "throughput.svg"
 DATA = ROOT / "docs" / "benchmarks.json"
 BEGIN, END = ".. The benchmarks write from here", ".. to here."
+IN_BRIEF = re.compile(
+    r"publish(_many)?, .*"
+    r"|(relay|consume), [\w-]+"
+    r"|consume, [\w-]+, prepared statements"
+    r"|relay, .* rows behind, .*"
+    r"|latency, .*, commit to handler, NOTIFY, p\d+"
+)
+"""What of it is in the README."""
 
 
 def publish(results: Mapping[str, Any]) -> None:
-    """Renew the plot, its data and the README's table.
+    """Renew the plot, its data and the tables.
 
     Raises:
         ValueError: if a part that is shown is not in these results.
     """
-    svg, table = plot.throughput(results), _table(results)
-    PLOT.parent.mkdir(exist_ok=True)
+    svg = plot.throughput(results)
+    lines = [line for line in results["measurements"] if line["headline"] and line["figure"] is not None]
+    pages = {PAGE: _renewed(PAGE, results, lines)}
+    pages[README] = _renewed(README, results, [line for line in lines if IN_BRIEF.fullmatch(line["measurement"])])
     PLOT.write_text(svg)
     DATA.write_text(json.dumps({name: value for name, value in results.items() if name != "jobs"}, indent=1) + "\n")
-    before, begin, rest = README.read_text().partition(BEGIN)
+    for page, text in pages.items():
+        page.write_text(text)
+
+
+def _renewed(page: Path, results: Mapping[str, Any], lines: list[Mapping[str, Any]]) -> str:
+    """The text of a page with these lines in its table."""
+    if not lines:
+        raise ValueError("these results have nothing for the table")
+    before, begin, rest = page.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{README.name} has lost the comments '{BEGIN}' and '{END}'")
-    README.write_text(f"{before}{begin}\n\n{table}\n\n{end}{after}")
+        raise ValueError(f"{page.name} has lost the comments '{BEGIN}' and '{END}'")
+    return f"{before}{begin}\n\n{_table(results, lines)}\n\n{end}{after}"
 
 
-def _table(results: Mapping[str, Any]) -> str:
-    """Where and when, and the measurements that matter most, as reStructuredText."""
+def _table(results: Mapping[str, Any], lines: list[Mapping[str, Any]]) -> str:
+    """Where and when, and the measurements, as reStructuredText."""
     machine, servers = results["machine"], results["servers"]
     where = (
         f"Measured on {results['started'][:10]} on {machine['cpus']} CPUs ({machine['processor'] or machine['platform']}),"
         f" with Python {machine['python']}, {servers['database']} and {servers['broker']} on the same machine;"
         f" {_care(results)}:"
     )
-    rows = [_row(line) for line in results["measurements"] if line["headline"] and line["figure"] is not None]
-    if not rows:
-        raise ValueError("these results have nothing for the table")
-    rows.insert(0, ("What", "Here", "Beside it", "Ratio"))
+    rows = [("What", "Here", "Beside it", "Ratio"), *map(_row, lines)]
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     rule = "  ".join("=" * width for width in widths)
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([where, "", rule, lines[0], rule, *lines[1:], rule])
+    texts = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    return "\n".join([where, "", rule, texts[0], rule, *texts[1:], rule])
 
 
 def _care(results: Mapping[str, Any]) -> str:

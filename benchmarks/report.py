@@ -58,7 +58,7 @@ class Point(NamedTuple):
 class Line:
     """One measurement: a figure a run and, beside it, that of the raw loop in the same round.
 
-    ``headline`` lines are shown in the README; a line with a ``point`` is drawn.
+    ``headline`` lines are shown in the documentation; a line with a ``point`` is drawn.
     """
 
     name: str

@@ -139,7 +139,7 @@ def _wrong_topics() -> list[str]:
 
 
 def _wrong_value(text: str) -> CheckMessage:
-    return Error(text, hint="See the settings in the README.", id="django_outbox.E002")
+    return Error(text, hint="See docs/settings.rst.", id="django_outbox.E002")
 
 
 def _broker() -> list[CheckMessage]:
@@ -153,7 +153,7 @@ def _broker() -> list[CheckMessage]:
         return [
             Error(
                 str(error),
-                hint='See OUTBOX["BROKER"] in the settings of the README.',
+                hint="See docs/brokers.rst.",
                 id="django_outbox.E004",
             )
         ]

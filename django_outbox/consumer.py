@@ -14,10 +14,10 @@ from django_outbox import state
 from django_outbox.brokers.base import Broker, ReceivedRecord, Subscription, TopicPartition
 from django_outbox.codecs import decode
 from django_outbox.conf import settings
-from django_outbox.delivery import TRIES, Delivery, Named, Terms
+from django_outbox.delivery import Delivery, Named, Terms
 from django_outbox.exceptions import BrokerUnavailable, UnreadableRecord
 from django_outbox.fast_path import FastPath
-from django_outbox.faults import in_one_line, is_connected, is_passing, session_of, try_again
+from django_outbox.faults import try_again
 from django_outbox.handlers import GroupHandlers, Registry, registry
 from django_outbox.heartbeat import Pulse
 from django_outbox.inbox import Inbox
@@ -248,7 +248,8 @@ class Consumer:
         together = list(takewhile(lambda each: each[1] != "inbox", steady))
         messages = [named for _, named in together if isinstance(named, Named)]
         if len(messages) < 2:
-            self._handle(lot, batch)
+            self._count_if_careful(lot)
+            batch.add(Delivery(lot, self._terms).handle())
             self._alone = max(0, self._alone - 1)
             return 1
         outcome = self._fast_path.run(messages, self._is_stopping)
@@ -332,37 +333,6 @@ class Consumer:
         )
         return True
 
-    def _handle(self, named: Named, batch: Batch) -> None:
-        """Do all that one record asks for, by itself. Returns normally when the record is done with.
-
-        Raises:
-            OperationalError, InterfaceError: the connection is lost, or the message cannot even be
-                locked; nothing was changed.
-        """
-        self._count_if_careful(named)
-        fault: Exception | None = None
-        for _ in range(TRIES):
-            delivery = Delivery(named, self._terms)
-            session = session_of(self.using)
-            try:
-                outcome = delivery.run()
-            except Exception as error:
-                if not is_passing(error, self.using, session):
-                    outcome = delivery.fail(error)
-                elif is_connected(self.using):
-                    log.info(
-                        "Trying message %s again: %s", named.id, in_one_line(error), extra=named.log_extra("again")
-                    )
-                    fault = error
-                    continue
-                else:
-                    raise
-            batch.add(outcome)
-            return
-        assert fault is not None
-        delivery.give_back(fault)
-        batch.put_back += 1
-
     @property
     def is_careful(self) -> bool:
         """True as long as the first messages after a start or a rebalance have not all come."""
@@ -386,7 +356,7 @@ class Consumer:
             return state.count_delivery(named.id, named.incoming.attempt, place, record.offset, using=self.using)
 
         # Another consumer may have the message in hand, as in a rebalance, and InnoDB calls that a deadlock at times.
-        if try_again(count, using=self.using, tries=TRIES):
+        if try_again(count, using=self.using):
             self._took_care(record)
 
     def _took_care(self, record: ReceivedRecord) -> None:

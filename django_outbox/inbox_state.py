@@ -29,8 +29,9 @@ from django.db.models.sql import InsertQuery
 from django_outbox import dead_letters, failures, state
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.fields import DatabaseNow
-from django_outbox.inbox_order import CLAIM_SECONDS, Blocker, blocking_statuses, has_order, messages, of_key
+from django_outbox.inbox_order import CLAIM_SECONDS, Blocker, messages, of_key
 from django_outbox.models import InboxMessage
+from django_outbox.ordering import blocking_statuses, has_order
 from django_outbox.state import backoff, error_text
 
 Status = InboxMessage.Status

@@ -33,7 +33,7 @@ from django_outbox.heartbeat import Pulse
 from django_outbox.logs import repeats
 from django_outbox.models import OutboxMessage, OutboxQuerySet
 from django_outbox.notify import ALERT_FOR_SECONDS, ALERT_SECONDS, Listener
-from django_outbox.ordering import unsent_before
+from django_outbox.ordering import has_order, unsent_before
 from django_outbox.parking import ParkedTopics
 from django_outbox.runner import Stop, run_through_faults
 from django_outbox.tracing import hooks as tracing
@@ -322,7 +322,7 @@ class Relay:
                 else:
                     troubled.add(message.topic)
                     self._park(message.topic, outcome)
-                if message.message_key and settings.ordering == "key":
+                if has_order(message):
                     broken.add(place)
         done.published = state.mark_published(published, using=self.using)
         self._parked.free(written - troubled)

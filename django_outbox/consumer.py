@@ -19,10 +19,10 @@ from django_outbox.exceptions import BrokerUnavailable, UnreadableRecord
 from django_outbox.fast_path import FastPath
 from django_outbox.faults import try_again
 from django_outbox.handlers import GroupHandlers, Registry, registry
-from django_outbox.heartbeat import Pulse
 from django_outbox.inbox import Inbox
 from django_outbox.logs import repeats
 from django_outbox.models import OutboxMessage
+from django_outbox.pulse import Pulse
 from django_outbox.reconciler import Reconciler
 from django_outbox.runner import Stop, Trouble, run_through_faults
 

@@ -29,12 +29,12 @@ from django_outbox.codecs import Outgoing, encode
 from django_outbox.conf import settings
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotCreated
 from django_outbox.faults import UNAVAILABLE, in_one_line
-from django_outbox.heartbeat import Pulse
 from django_outbox.logs import repeats
 from django_outbox.models import OutboxMessage, OutboxQuerySet
 from django_outbox.notify import ALERT_FOR_SECONDS, ALERT_SECONDS, Listener
 from django_outbox.ordering import has_order, unsent_before
 from django_outbox.parking import ParkedTopics
+from django_outbox.pulse import Pulse
 from django_outbox.runner import Stop, run_through_faults
 from django_outbox.tracing import hooks as tracing
 

@@ -130,7 +130,7 @@ class Consumer:
         self.group = group or settings.consumer_group
         group_handlers = GroupHandlers(handlers, self.group)
         self.handlers = group_handlers
-        self.topics = frozenset(topics or default_topics(group_handlers))
+        self.topics = frozenset(topics or group_handlers.default_topics)
         self._inbox = Inbox(using=using, handlers=group_handlers, clock=clock)
         self._terms = Terms(using, group_handlers)
         self.batch_size = batch_size
@@ -391,9 +391,3 @@ def _records(in_hand: Sequence[tuple[ReceivedRecord, Lot]], messages: int) -> in
                 return count
             messages -= 1
     return len(in_hand)
-
-
-def default_topics(handlers: GroupHandlers) -> frozenset[str]:
-    """The topics that this project publishes to, those that its handlers name, and those that have a mapper."""
-    mapped = {topic for topic, mapper in settings.inbox.items() if mapper is not None}
-    return settings.topics | handlers.topics | mapped

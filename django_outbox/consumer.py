@@ -10,14 +10,13 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal
 
-from django_outbox import state
 from django_outbox.brokers.base import Broker, ReceivedRecord, Subscription, TopicPartition
+from django_outbox.care import Care
 from django_outbox.codecs import decode
 from django_outbox.conf import settings
 from django_outbox.delivery import Delivery, Named, Terms
 from django_outbox.exceptions import BrokerUnavailable, UnreadableRecord
 from django_outbox.fast_path import FastPath
-from django_outbox.faults import try_again
 from django_outbox.handlers import GroupHandlers, Registry, registry
 from django_outbox.inbox import Inbox
 from django_outbox.logs import repeats
@@ -140,7 +139,7 @@ class Consumer:
         self._fast_path = FastPath(self._terms, clock)
         self._reconciler = Reconciler(broker, self._terms, clock)
         self._in_hand: deque[tuple[ReceivedRecord, Lot]] = deque()
-        self._careful: dict[TopicPartition, int] = {}
+        self._care = Care(using)
         self._alone = 0
         self._missing: set[str] = set()
         self._look_for_missing_at = 0.0
@@ -213,8 +212,7 @@ class Consumer:
                     self._reconciler.look_if_due(subscription)
                 records = subscription.poll(0.0 if batch.retried else timeout, self.batch_size)
                 self._in_hand.extend(zip(records, self._lots(records), strict=True))
-                for place in subscription.take_assigned():
-                    self._careful[place] = self.batch_size
+                self._care.begin(subscription.take_assigned(), self.batch_size)
             self._handle_records(subscription, batch)
         except BrokerUnavailable:
             self.close()
@@ -241,14 +239,14 @@ class Consumer:
         if lot == "skip":
             batch.skipped += 1
             return 1
-        careful = self._needs_care(first)
+        careful = self._care.covers(first)
         steady = [] if self._alone or careful else list(takewhile(self._is_steady, self._in_hand))
         if lot == "inbox":
             return self._receive(careful, batch)
         together = list(takewhile(lambda each: each[1] != "inbox", steady))
         messages = [named for _, named in together if isinstance(named, Named)]
         if len(messages) < 2:
-            self._count_if_careful(lot)
+            self._care.count(lot)
             batch.add(Delivery(lot, self._terms).handle())
             self._alone = max(0, self._alone - 1)
             return 1
@@ -267,7 +265,7 @@ class Consumer:
         batch.add_of_inbox(outcomes)
         batch.stored += len(outcomes) - outcomes.count("skipped")
         if careful and outcomes != ["skipped"]:
-            self._took_care(first)
+            self._care.took(first)
         return len(outcomes)
 
     def _retry_from_inbox(self, batch: Batch) -> None:
@@ -336,34 +334,10 @@ class Consumer:
     @property
     def is_careful(self) -> bool:
         """True as long as the first messages after a start or a rebalance have not all come."""
-        return bool(self._careful)
-
-    def _needs_care(self, record: ReceivedRecord) -> bool:
-        """True for the first messages after a start or a rebalance: one may have killed a process."""
-        return bool(self._careful) and TopicPartition(record.topic, record.partition) in self._careful
+        return bool(self._care)
 
     def _is_steady(self, in_hand: tuple[ReceivedRecord, Lot]) -> bool:
-        return not self._needs_care(in_hand[0])
-
-    def _count_if_careful(self, named: Named) -> None:
-        """Count the delivery before it can kill, if this is one of the first."""
-        record = named.record
-        place = TopicPartition(record.topic, record.partition)
-        if place not in self._careful:
-            return
-
-        def count() -> bool:
-            return state.count_delivery(named.id, named.incoming.attempt, place, record.offset, using=self.using)
-
-        # Another consumer may have the message in hand, as in a rebalance, and InnoDB calls that a deadlock at times.
-        if try_again(count, using=self.using):
-            self._took_care(record)
-
-    def _took_care(self, record: ReceivedRecord) -> None:
-        place = TopicPartition(record.topic, record.partition)
-        self._careful[place] -= 1
-        if self._careful[place] == 0:
-            del self._careful[place]
+        return not self._care.covers(in_hand[0])
 
     def _lots(self, records: Sequence[ReceivedRecord]) -> list[Lot]:
         if self._inbox.takes_all:

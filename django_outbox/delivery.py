@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django_outbox import instrumentation, state
+from django_outbox.backoff import MAX_BACKOFF_SECONDS
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.codecs import Incoming
 from django_outbox.conf import settings
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 TIME_BUDGET_SECONDS = 1.0
 """For what is handled in one go, after which offsets are committed and signals looked at."""
-PUT_BACK = timedelta(seconds=state.MAX_BACKOFF_SECONDS)
+PUT_BACK = timedelta(seconds=MAX_BACKOFF_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, transaction
 
 from django_outbox import inbox_state, instrumentation
+from django_outbox.backoff import backoff
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
 from django_outbox.delivery import PUT_BACK, TIME_BUDGET_SECONDS, unwanted_reason
@@ -27,7 +28,6 @@ from django_outbox.inbox_stored import StoredMessages, tell_dead, tell_failed, u
 from django_outbox.models import InboxMessage
 from django_outbox.operations import GROUP_LENGTH
 from django_outbox.reading import Reader, place_of
-from django_outbox.state import backoff
 from django_outbox.tracing import hooks as tracing
 
 log = logging.getLogger(__name__)

@@ -12,10 +12,10 @@ from typing import NamedTuple
 
 from django.db.models import Min, QuerySet
 
+from django_outbox.backoff import MAX_BACKOFF_SECONDS
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import InboxMessage
 from django_outbox.ordering import blocking_statuses, has_order
-from django_outbox.state import MAX_BACKOFF_SECONDS
 
 CLAIM_SECONDS = 1.0
 """How long a message in hand is not due, so that no other consumer counts the same delivery."""

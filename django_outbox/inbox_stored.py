@@ -14,6 +14,7 @@ from django_outbox import inbox_state, instrumentation
 from django_outbox.conf import settings
 from django_outbox.delivery import PUT_BACK, TIME_BUDGET_SECONDS, killer_reason
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
+from django_outbox.failures import error_text
 from django_outbox.faults import TRIES, handling, in_one_line, try_again
 from django_outbox.handlers import GroupHandlers
 from django_outbox.inbox_order import blocker_of
@@ -21,7 +22,6 @@ from django_outbox.inbox_rows import event_of, pending_row, record_of
 from django_outbox.logs import log_extra, repeats, said, said_in_full
 from django_outbox.models import InboxMessage
 from django_outbox.reading import Reader
-from django_outbox.state import error_text
 from django_outbox.tracing import hooks as tracing
 
 log = logging.getLogger(__name__)

@@ -239,10 +239,8 @@ class Inbox:
 
     def _store(self, record: ReceivedRecord, row: InboxMessage, outcome: str, error: Exception | None = None) -> str:
         try:
-            with transaction.atomic(using=self.using):
-                if not self._add([row]):
-                    return "skipped"
-                inbox_state.announce(row, using=self.using)
+            if not self._insert(row):
+                return "skipped"
         except DatabaseError as fault:
             if is_passing(fault, self.using):
                 raise
@@ -258,10 +256,8 @@ class Inbox:
         for raw in (True, False):
             row = poison_row(record, self.group, f"It cannot be stored: {fault}", raw=raw)
             try:
-                with transaction.atomic(using=self.using):
-                    if not self._add([row]):
-                        return "skipped"
-                    inbox_state.announce(row, using=self.using)
+                if not self._insert(row):
+                    return "skipped"
             except DatabaseError as error:
                 if is_passing(error, self.using):
                     raise
@@ -270,6 +266,14 @@ class Inbox:
                 tell_dead(row, fault, using=self.using)
                 return "dead"
         raise fault
+
+    def _insert(self, row: InboxMessage) -> bool:
+        """Add one row in a transaction of its own; False if it is there already."""
+        with transaction.atomic(using=self.using):
+            if not self._add([row]):
+                return False
+            inbox_state.announce(row, using=self.using)
+        return True
 
     def _add(self, rows: Sequence[InboxMessage]) -> int:
         """Insert rows that are not there yet; returns how many were new.

@@ -10,7 +10,8 @@ from typing import Any
 
 from django.db import connection, transaction
 
-from django_outbox import ordering, postgresql, state
+from django_outbox import ordering, state
+from django_outbox.claims import PostgresqlClaims
 from django_outbox.conf import settings
 from django_outbox.models import OutboxMessage
 
@@ -24,7 +25,7 @@ def explain() -> str:
     parts = []
     with transaction.atomic():
         with _recorded() as claim:
-            batch = postgresql.Claims("default", time.monotonic).claim(settings.relay_batch_size, [])
+            batch = PostgresqlClaims("default", time.monotonic).claim(settings.relay_batch_size, [])
         with _recorded() as order:
             ordering.unsent_before(sorted(batch, key=lambda message: message.id), using="default")
         with _recorded() as mark:

@@ -15,8 +15,9 @@ from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.faults import UNAVAILABLE, in_one_line, is_connected, is_passing
 from django_outbox.fields import DatabaseNow
 from django_outbox.handlers import Registry
-from django_outbox.heartbeat import ALIVE, Pulse
+from django_outbox.heartbeat import ALIVE
 from django_outbox.models import Worker
+from django_outbox.pulse import Pulse
 from django_outbox.purging import Step, Walk
 from django_outbox.retention import expiries
 

@@ -10,19 +10,18 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal
 
-from django_outbox import state
 from django_outbox.brokers.base import Broker, ReceivedRecord, Subscription, TopicPartition
+from django_outbox.care import Care
 from django_outbox.codecs import decode
 from django_outbox.conf import settings
-from django_outbox.delivery import TRIES, Delivery, Named, Terms
+from django_outbox.delivery import Delivery, Named, Terms
 from django_outbox.exceptions import BrokerUnavailable, UnreadableRecord
 from django_outbox.fast_path import FastPath
-from django_outbox.faults import in_one_line, is_connected, is_passing, session_of, try_again
 from django_outbox.handlers import GroupHandlers, Registry, registry
-from django_outbox.heartbeat import Pulse
 from django_outbox.inbox import Inbox
 from django_outbox.logs import repeats
 from django_outbox.models import OutboxMessage
+from django_outbox.pulse import Pulse
 from django_outbox.reconciler import Reconciler
 from django_outbox.runner import Stop, Trouble, run_through_faults
 
@@ -130,7 +129,7 @@ class Consumer:
         self.group = group or settings.consumer_group
         group_handlers = GroupHandlers(handlers, self.group)
         self.handlers = group_handlers
-        self.topics = frozenset(topics or default_topics(group_handlers))
+        self.topics = frozenset(topics or group_handlers.default_topics)
         self._inbox = Inbox(using=using, handlers=group_handlers, clock=clock)
         self._terms = Terms(using, group_handlers)
         self.batch_size = batch_size
@@ -140,7 +139,7 @@ class Consumer:
         self._fast_path = FastPath(self._terms, clock)
         self._reconciler = Reconciler(broker, self._terms, clock)
         self._in_hand: deque[tuple[ReceivedRecord, Lot]] = deque()
-        self._careful: dict[TopicPartition, int] = {}
+        self._care = Care(using)
         self._alone = 0
         self._missing: set[str] = set()
         self._look_for_missing_at = 0.0
@@ -213,8 +212,7 @@ class Consumer:
                     self._reconciler.look_if_due(subscription)
                 records = subscription.poll(0.0 if batch.retried else timeout, self.batch_size)
                 self._in_hand.extend(zip(records, self._lots(records), strict=True))
-                for place in subscription.take_assigned():
-                    self._careful[place] = self.batch_size
+                self._care.begin(subscription.take_assigned(), self.batch_size)
             self._handle_records(subscription, batch)
         except BrokerUnavailable:
             self.close()
@@ -241,14 +239,15 @@ class Consumer:
         if lot == "skip":
             batch.skipped += 1
             return 1
-        careful = self._needs_care(first)
+        careful = self._care.covers(first)
         steady = [] if self._alone or careful else list(takewhile(self._is_steady, self._in_hand))
         if lot == "inbox":
             return self._receive(careful, batch)
         together = list(takewhile(lambda each: each[1] != "inbox", steady))
         messages = [named for _, named in together if isinstance(named, Named)]
         if len(messages) < 2:
-            self._handle(lot, batch)
+            self._care.count(lot)
+            batch.add(Delivery(lot, self._terms).handle())
             self._alone = max(0, self._alone - 1)
             return 1
         outcome = self._fast_path.run(messages, self._is_stopping)
@@ -266,7 +265,7 @@ class Consumer:
         batch.add_of_inbox(outcomes)
         batch.stored += len(outcomes) - outcomes.count("skipped")
         if careful and outcomes != ["skipped"]:
-            self._took_care(first)
+            self._care.took(first)
         return len(outcomes)
 
     def _retry_from_inbox(self, batch: Batch) -> None:
@@ -332,68 +331,13 @@ class Consumer:
         )
         return True
 
-    def _handle(self, named: Named, batch: Batch) -> None:
-        """Do all that one record asks for, by itself. Returns normally when the record is done with.
-
-        Raises:
-            OperationalError, InterfaceError: the connection is lost, or the message cannot even be
-                locked; nothing was changed.
-        """
-        self._count_if_careful(named)
-        fault: Exception | None = None
-        for _ in range(TRIES):
-            delivery = Delivery(named, self._terms)
-            session = session_of(self.using)
-            try:
-                outcome = delivery.run()
-            except Exception as error:
-                if not is_passing(error, self.using, session):
-                    outcome = delivery.fail(error)
-                elif is_connected(self.using):
-                    log.info(
-                        "Trying message %s again: %s", named.id, in_one_line(error), extra=named.log_extra("again")
-                    )
-                    fault = error
-                    continue
-                else:
-                    raise
-            batch.add(outcome)
-            return
-        assert fault is not None
-        delivery.give_back(fault)
-        batch.put_back += 1
-
     @property
     def is_careful(self) -> bool:
         """True as long as the first messages after a start or a rebalance have not all come."""
-        return bool(self._careful)
-
-    def _needs_care(self, record: ReceivedRecord) -> bool:
-        """True for the first messages after a start or a rebalance: one may have killed a process."""
-        return bool(self._careful) and TopicPartition(record.topic, record.partition) in self._careful
+        return bool(self._care)
 
     def _is_steady(self, in_hand: tuple[ReceivedRecord, Lot]) -> bool:
-        return not self._needs_care(in_hand[0])
-
-    def _count_if_careful(self, named: Named) -> None:
-        """Count the delivery before it can kill, if this is one of the first."""
-        record = named.record
-        place = TopicPartition(record.topic, record.partition)
-        if place not in self._careful:
-            return
-
-        def count() -> bool:
-            return state.count_delivery(named.id, named.incoming.attempt, place, record.offset, using=self.using)
-
-        # Another consumer may have the message in hand, as in a rebalance, and InnoDB calls that a deadlock at times.
-        if try_again(count, using=self.using, tries=TRIES):
-            self._took_care(record)
-
-    def _took_care(self, record: ReceivedRecord) -> None:
-        place = TopicPartition(record.topic, record.partition)
-        self._careful[place] -= 1
-        if self._careful[place] == 0:
-            del self._careful[place]
+        return not self._care.covers(in_hand[0])
 
     def _lots(self, records: Sequence[ReceivedRecord]) -> list[Lot]:
         if self._inbox.takes_all:
@@ -421,9 +365,3 @@ def _records(in_hand: Sequence[tuple[ReceivedRecord, Lot]], messages: int) -> in
                 return count
             messages -= 1
     return len(in_hand)
-
-
-def default_topics(handlers: GroupHandlers) -> frozenset[str]:
-    """The topics that this project publishes to, those that its handlers name, and those that have a mapper."""
-    mapped = {topic for topic, mapper in settings.inbox.items() if mapper is not None}
-    return settings.topics | handlers.topics | mapped

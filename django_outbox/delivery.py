@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django_outbox import instrumentation, state
+from django_outbox.backoff import MAX_BACKOFF_SECONDS
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.codecs import Incoming
 from django_outbox.conf import settings
 from django_outbox.events import Event
 from django_outbox.exceptions import MessageNotFound, Reject, Retry
-from django_outbox.faults import handling
+from django_outbox.faults import TRIES, handling, in_one_line, try_again
 from django_outbox.handlers import GroupHandlers, Handler
 from django_outbox.logs import log_extra, repeats, said, said_in_full
 from django_outbox.ordering import unhandled_before
@@ -22,10 +23,9 @@ from django_outbox.tracing.base import Run
 
 log = logging.getLogger(__name__)
 
-TRIES = 5
 TIME_BUDGET_SECONDS = 1.0
 """For what is handled in one go, after which offsets are committed and signals looked at."""
-PUT_BACK = timedelta(seconds=state.MAX_BACKOFF_SECONDS)
+PUT_BACK = timedelta(seconds=MAX_BACKOFF_SECONDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class Named:
 
 
 class Delivery:
-    """One try to handle the message that a record names."""
+    """Handles the message that a record names."""
 
     def __init__(self, named: Named, terms: Terms) -> None:
         self._named = named
@@ -94,8 +94,22 @@ class Delivery:
         self._using = terms.using
         self._message: LockedMessage | None = None
 
-    def run(self) -> str:
-        """Handle the message in one transaction; returns the name of the count in ``Batch``."""
+    def handle(self) -> str:
+        """Do all that the record asks for; returns the name of the count in ``Batch`` when it is done with.
+
+        Raises:
+            OperationalError, InterfaceError: the connection is lost, or the message cannot even be
+                locked; nothing was changed.
+        """
+
+        def anew() -> str:
+            self._message = None
+            return self._try()
+
+        return try_again(anew, using=self._using, fail=self._fail, give_up=self._give_back, tell=self._tell_again)
+
+    def _try(self) -> str:
+        """Handle the message in one transaction."""
         trace = tracing.processing(self._terms.handlers.group, using=self._using, together=False)
         with trace as run_handlers, handling(self._using):
             outcome, why = self._run(run_handlers)
@@ -125,7 +139,7 @@ class Delivery:
         state.mark_consumed([message], using=self._using)
         return "consumed", ""
 
-    def fail(self, error: Exception) -> str:
+    def _fail(self, error: Exception) -> str:
         """Write down that the handler raised; its transaction has been rolled back."""
         message = self._message
         if message is None:
@@ -153,6 +167,10 @@ class Delivery:
             self._tell_failed(message, error, final)
         return "failed"
 
+    def _tell_again(self, fault: Exception) -> None:
+        named = self._named
+        log.info("Trying message %s again: %s", named.id, in_one_line(fault), extra=named.log_extra("again"))
+
     def _tell_failed(self, message: LockedMessage, error: Exception, final: bool) -> None:
         repeats.tell(
             log,
@@ -178,7 +196,7 @@ class Delivery:
         repeats.tell(log, logging.ERROR, "dead", message, why, what, message.id, message.event_type, text)
         instrumentation.dead(message, why, using=self._using)
 
-    def give_back(self, fault: Exception) -> None:
+    def _give_back(self, fault: Exception) -> str:
         """Send it again later: again and again something else than the message was at fault.
 
         Raises:
@@ -195,6 +213,7 @@ class Delivery:
             TRIES,
             extra=log_extra("put_back", self._message),
         )
+        return "put_back"
 
     def _lock(self) -> LockedMessage | None:
         """The message, locked; None if this record is not the one to handle it by."""

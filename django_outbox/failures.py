@@ -9,12 +9,19 @@ import sys
 import traceback
 from collections.abc import Iterable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
-from django_outbox.exceptions import Reject
+from django_outbox.exceptions import Reject, Retry
+from django_outbox.models import ERROR_LENGTH
 from django_outbox.operations import FINGERPRINT_LENGTH, WORKER_LENGTH, MessageFailure
+from django_outbox.storable import storable_text
 
 Stage = MessageFailure.Stage
+
+INNERMOST_CALLS = 3
+
+_PACKAGE = f"{Path(__file__).parent}{os.sep}"
 
 # Top-level packages whose frames say how a handler was called, or what it called; not what is wrong.
 _FOREIGN = frozenset({"django_outbox", "django", "asgiref", *sys.stdlib_module_names})
@@ -30,6 +37,22 @@ def host() -> str:
 def worker_name() -> str:
     """This process, as operators know it."""
     return f"{host()}:{os.getpid()}"
+
+
+def error_text(error: BaseException | str) -> str:
+    """What is kept of an error: at most 2000 characters that every database can store."""
+    # A handler's own words need no place in the code.
+    text = str(error) if isinstance(error, (str, Reject, Retry)) else _describe(error)
+    return storable_text(text)[:ERROR_LENGTH]
+
+
+def _describe(error: BaseException) -> str:
+    """The error's class and text and, for those who mend it, the innermost calls."""
+    head = "".join(traceback.format_exception_only(error)).rstrip()
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_PACKAGE)]
+    if not frames:
+        return head
+    return f"{head}\n\n{''.join(traceback.format_list(frames[-INNERMOST_CALLS:])).rstrip()}"
 
 
 def fingerprint(error: BaseException | str) -> str:

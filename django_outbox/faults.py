@@ -1,16 +1,17 @@
-"""Telling passing faults of the database from errors that a message causes."""
+"""Telling passing faults of the database from errors that a message causes, and trying again after them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import NoReturn, TypeVar
 
 from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
 
 Result = TypeVar("Result")
 
 UNAVAILABLE = (InterfaceError, OperationalError)
+TRIES = 5
 
 # Source: PostgreSQL's manual, appendix A. Classes of SQLSTATE that speak of the connection or of
 # the server's resources, and single codes that say "run the transaction again".
@@ -77,21 +78,42 @@ def is_passing(error: BaseException, using: str, session: object = None) -> bool
     return not is_connected(using) or (session is not None and connections[using].connection is not session)
 
 
-def try_again(statement: Callable[[], Result], *, using: str, tries: int) -> Result:
+def _raise(error: Exception) -> NoReturn:
+    raise error
+
+
+def try_again(
+    work: Callable[[], Result],
+    *,
+    using: str,
+    fail: Callable[[Exception], Result] = _raise,
+    give_up: Callable[[Exception], Result] = _raise,
+    tell: Callable[[Exception], object] = lambda fault: None,
+) -> Result:
     """What a transaction of its own returns, made anew after a fault that passes, such as a deadlock.
 
+    Args:
+        work: the transaction.
+        using: alias of the database.
+        fail: called with an error that does not pass, for what is returned instead.
+        give_up: the same after so many tries as ``TRIES``, with the fault of the last.
+        tell: called with each fault that passes.
+
     Raises:
-        DatabaseError, InterfaceError: the fault of the last of so many tries, or one that does not pass, or the
-            connection is lost.
+        OperationalError, InterfaceError: the connection is lost.
     """
-    for left in reversed(range(tries)):
+    for _ in range(TRIES):
         session = session_of(using)
         try:
-            return statement()
-        except (DatabaseError, InterfaceError) as error:
-            if not left or not is_passing(error, using, session) or not is_connected(using):
+            return work()
+        except Exception as error:
+            if not is_passing(error, using, session):
+                return fail(error)
+            if not is_connected(using):
                 raise
-    raise ValueError("tries must be 1 or more")
+            tell(error)
+            fault = error
+    return give_up(fault)
 
 
 @contextmanager

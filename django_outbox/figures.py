@@ -9,12 +9,11 @@ from django.db import connections, models
 from django.db.models import Case, Max, Value, When
 
 from django_outbox.fields import DatabaseNow
-from django_outbox.heartbeat import FORGOTTEN, period_of
+from django_outbox.heartbeat import ALIVE, FORGOTTEN, period_of
 from django_outbox.models import Activity, OutboxMessage, Worker
 
 HOURS = 24
 SILENT = timedelta(seconds=25)  # two heartbeats are missing
-LOST = timedelta(seconds=60)
 
 
 def rows_estimate(model: type[models.Model], using: str) -> int | None:
@@ -98,6 +97,6 @@ def workers(using: str) -> list[Any]:
     return list(
         Worker.objects.using(using)
         .filter(last_seen_at__gte=now - FORGOTTEN)
-        .annotate(is_lost=unseen(LOST), is_silent=unseen(SILENT), now=now)
+        .annotate(is_lost=unseen(ALIVE), is_silent=unseen(SILENT), now=now)
         .order_by("kind", "group", "host", "pid")
     )

@@ -139,6 +139,12 @@ class Registry:
         """All groups that handlers name."""
         return frozenset(handler.group for handler in self._handlers if handler.group is not None)
 
+    @property
+    def groups(self) -> list[str]:
+        """The consumer groups of this project: the main one, then those beside it that handlers name."""
+        main = settings.consumer_group
+        return [main, *sorted(self.named_groups - {main})]
+
     def _groups_of(self, group: str) -> tuple[str | None, ...]:
         """What handlers of a consumer's group have as their ``group``."""
         return (group,) if self.is_inbox_group(group) else (None, settings.consumer_group)
@@ -189,6 +195,14 @@ class GroupHandlers:
         self.topics = frozenset(handler.topic for handler in self._handlers if handler.topic)
         self._found: dict[tuple[str, str], list[Handler]] = {}
         self._types_of: dict[str, frozenset[str]] = {}
+
+    @property
+    def default_topics(self) -> frozenset[str]:
+        """What a consumer of this group reads if it is not told: the topics that this project publishes to, those
+        that the handlers name, and those that have a mapper.
+        """
+        mapped = {topic for topic, mapper in settings.inbox.items() if mapper is not None}
+        return settings.topics | self.topics | mapped
 
     def find(self, event_type: str, topic: str) -> list[Handler]:
         """The handlers that want an event of this type, from this topic, in the order in which they run."""

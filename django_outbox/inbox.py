@@ -7,18 +7,20 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DatabaseError, transaction
 
 from django_outbox import inbox_state, instrumentation
+from django_outbox.backoff import backoff
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
-from django_outbox.delivery import PUT_BACK, TIME_BUDGET_SECONDS, TRIES, unwanted_reason
+from django_outbox.delivery import PUT_BACK, TIME_BUDGET_SECONDS, unwanted_reason
 from django_outbox.events import Event
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
 from django_outbox.failures import fingerprint
-from django_outbox.faults import handling, in_one_line, is_connected, is_passing, session_of
+from django_outbox.faults import handling, in_one_line, is_passing, try_again
 from django_outbox.handlers import GroupHandlers, Handler
 from django_outbox.inbox_order import CLAIM_SECONDS, blocker_of, blockers_of
 from django_outbox.inbox_rows import consumed_row, dead_row, failed, pending_row, poison_row
@@ -26,7 +28,6 @@ from django_outbox.inbox_stored import StoredMessages, tell_dead, tell_failed, u
 from django_outbox.models import InboxMessage
 from django_outbox.operations import GROUP_LENGTH
 from django_outbox.reading import Reader, place_of
-from django_outbox.state import backoff
 from django_outbox.tracing import hooks as tracing
 
 log = logging.getLogger(__name__)
@@ -182,29 +183,13 @@ class Inbox:
         return outcomes
 
     def _receive_alone(self, record: ReceivedRecord) -> str:
-        fault: Exception | None = None
-        for _ in range(TRIES):
-            session = session_of(self.using)
-            try:
-                (outcome,) = self._receive_together([record])
-                return outcome
-            except Exception as error:
-                if not is_passing(error, self.using, session):
-                    return self._keep_failed(record, error)
-                if not is_connected(self.using):
-                    raise
-                log.info(
-                    "Trying %s again: %s",
-                    place_of(record),
-                    in_one_line(error),
-                    extra=_extra("again", record, self.group),
-                )
-                fault = error
-        event = self._arrival(record).event
-        if event is None:
-            assert fault is not None
-            raise fault
-        return self._store(record, pending_row(event, self.group, PUT_BACK), "put_back")
+        return try_again(
+            lambda: self._receive_together([record])[0],
+            using=self.using,
+            fail=partial(self._keep_failed, record),
+            give_up=partial(self._put_back, record),
+            tell=partial(self._tell_again, record),
+        )
 
     def _receive_carefully(self, record: ReceivedRecord) -> str:
         """Store the event with its delivery counted, and then handle it from its row."""
@@ -240,12 +225,22 @@ class Inbox:
         row = pending_row(event, self.group, wait, retry_count=1, **failed(error))
         return self._store(record, row, "failed", error)
 
+    def _put_back(self, record: ReceivedRecord, fault: Exception) -> str:
+        """Store an event for later, uncounted: again and again something else than it was at fault."""
+        event = self._arrival(record).event
+        if event is None:
+            raise fault
+        return self._store(record, pending_row(event, self.group, PUT_BACK), "put_back")
+
+    def _tell_again(self, record: ReceivedRecord, fault: Exception) -> None:
+        place = place_of(record)
+        about = {"action": "again", "event_id": place, "topic": record.topic, "group": self.group}
+        log.info("Trying %s again: %s", place, in_one_line(fault), extra=about)
+
     def _store(self, record: ReceivedRecord, row: InboxMessage, outcome: str, error: Exception | None = None) -> str:
         try:
-            with transaction.atomic(using=self.using):
-                if not self._add([row]):
-                    return "skipped"
-                inbox_state.announce(row, using=self.using)
+            if not self._insert(row):
+                return "skipped"
         except DatabaseError as fault:
             if is_passing(fault, self.using):
                 raise
@@ -261,10 +256,8 @@ class Inbox:
         for raw in (True, False):
             row = poison_row(record, self.group, f"It cannot be stored: {fault}", raw=raw)
             try:
-                with transaction.atomic(using=self.using):
-                    if not self._add([row]):
-                        return "skipped"
-                    inbox_state.announce(row, using=self.using)
+                if not self._insert(row):
+                    return "skipped"
             except DatabaseError as error:
                 if is_passing(error, self.using):
                     raise
@@ -273,6 +266,14 @@ class Inbox:
                 tell_dead(row, fault, using=self.using)
                 return "dead"
         raise fault
+
+    def _insert(self, row: InboxMessage) -> bool:
+        """Add one row in a transaction of its own; False if it is there already."""
+        with transaction.atomic(using=self.using):
+            if not self._add([row]):
+                return False
+            inbox_state.announce(row, using=self.using)
+        return True
 
     def _add(self, rows: Sequence[InboxMessage]) -> int:
         """Insert rows that are not there yet; returns how many were new.
@@ -296,8 +297,3 @@ class Inbox:
     def has_due(self) -> bool:
         """True if a stored message is due."""
         return self._stored.has_due()
-
-
-def _extra(action: str, record: ReceivedRecord, group: str) -> dict[str, object]:
-    """What a log record says of a message that has no row yet beside its text."""
-    return {"action": action, "event_id": place_of(record), "topic": record.topic, "group": group}

@@ -12,12 +12,10 @@ from typing import NamedTuple
 
 from django.db.models import Min, QuerySet
 
-from django_outbox.conf import settings
+from django_outbox.backoff import MAX_BACKOFF_SECONDS
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import InboxMessage
-from django_outbox.state import MAX_BACKOFF_SECONDS
-
-Status = InboxMessage.Status
+from django_outbox.ordering import blocking_statuses, has_order
 
 CLAIM_SECONDS = 1.0
 """How long a message in hand is not due, so that no other consumer counts the same delivery."""
@@ -74,16 +72,6 @@ def _blocker(id: int, due_at: datetime | None, now: datetime) -> Blocker:
     if due_at is None:  # dead, until an operator decides
         return Blocker(id, timedelta(seconds=MAX_BACKOFF_SECONDS))
     return Blocker(id, due_at if due_at > now else timedelta(seconds=CLAIM_SECONDS))
-
-
-def has_order(row: InboxMessage) -> bool:
-    """True if others of its key have to wait for this message."""
-    return bool(row.message_key) and settings.ordering == "key"
-
-
-def blocking_statuses() -> list[str]:
-    """The states in which a message holds those behind it."""
-    return [Status.PENDING.value, Status.DEAD.value] if settings.on_dead == "hold" else [Status.PENDING.value]
 
 
 def of_key(row: InboxMessage, using: str) -> QuerySet[InboxMessage]:

@@ -10,11 +10,10 @@ from django.utils import timezone
 
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.events import Event
-from django_outbox.failures import fingerprint
+from django_outbox.failures import error_text, fingerprint
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import KEY_LENGTH, TYPE_LENGTH, InboxMessage
 from django_outbox.reading import place_of
-from django_outbox.state import error_text
 from django_outbox.storable import as_text, headers_as_text
 
 Status = InboxMessage.Status

@@ -27,11 +27,12 @@ from django.db.models.constants import OnConflict
 from django.db.models.sql import InsertQuery
 
 from django_outbox import dead_letters, failures, state
+from django_outbox.backoff import backoff
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.fields import DatabaseNow
-from django_outbox.inbox_order import CLAIM_SECONDS, Blocker, blocking_statuses, has_order, messages, of_key
+from django_outbox.inbox_order import CLAIM_SECONDS, Blocker, messages, of_key
 from django_outbox.models import InboxMessage
-from django_outbox.state import backoff, error_text
+from django_outbox.ordering import blocking_statuses, has_order
 
 Status = InboxMessage.Status
 
@@ -227,7 +228,7 @@ def mark_failed(
         row.retry_count += 1
         alive = row.retry_count < row.max_retry
         row.status = Status.PENDING if alive else Status.DEAD
-        row.last_error, row.fingerprint = error_text(error), failures.fingerprint(error)
+        row.last_error, row.fingerprint = failures.error_text(error), failures.fingerprint(error)
         wait = backoff(row.retry_count) if delay is None else delay
         messages(using).filter(id=row.id, status=Status.PENDING).update(
             status=row.status,
@@ -325,7 +326,7 @@ def mark_dead(row_id: int, error: BaseException | str, *, using: str) -> InboxMe
         row = lock(row_id, using=using)
         if row is not None:
             row.status = Status.DEAD
-            row.last_error, row.fingerprint = error_text(error), failures.fingerprint(error)
+            row.last_error, row.fingerprint = failures.error_text(error), failures.fingerprint(error)
             messages(using).filter(id=row.id, status=Status.PENDING).update(
                 status=row.status,
                 next_retry_at=None,

@@ -6,21 +6,22 @@ import logging
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 from django.db import transaction
 
 from django_outbox import inbox_state, instrumentation
 from django_outbox.conf import settings
-from django_outbox.delivery import PUT_BACK, TIME_BUDGET_SECONDS, TRIES, killer_reason
+from django_outbox.delivery import PUT_BACK, TIME_BUDGET_SECONDS, killer_reason
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
-from django_outbox.faults import handling, in_one_line, is_connected, is_passing, session_of
+from django_outbox.failures import error_text
+from django_outbox.faults import TRIES, handling, in_one_line, try_again
 from django_outbox.handlers import GroupHandlers
 from django_outbox.inbox_order import blocker_of
 from django_outbox.inbox_rows import event_of, pending_row, record_of
 from django_outbox.logs import log_extra, repeats, said, said_in_full
 from django_outbox.models import InboxMessage
 from django_outbox.reading import Reader
-from django_outbox.state import error_text
 from django_outbox.tracing import hooks as tracing
 
 log = logging.getLogger(__name__)
@@ -86,34 +87,13 @@ class StoredMessages:
             OperationalError, InterfaceError: the database is away; nothing was changed.
         """
         self._outlived.add(row_id)
-        for _ in range(TRIES):
-            session = session_of(self._using)
-            try:
-                outcome = self._try(row_id)
-            except Exception as error:
-                if not is_passing(error, self._using, session):
-                    outcome = self._fail(row_id, error)
-                elif is_connected(self._using):
-                    log.info(
-                        "Trying inbox message %s again: %s",
-                        row_id,
-                        in_one_line(error),
-                        extra={"action": "again", "message_id": row_id, "group": self._group},
-                    )
-                    continue
-                else:
-                    raise
-            break
-        else:
-            inbox_state.put_back(row_id, PUT_BACK, using=self._using)
-            log.warning(
-                "Inbox message %s waits %d s, as the database was in the way %d times.",
-                row_id,
-                PUT_BACK.total_seconds(),
-                TRIES,
-                extra={"action": "put_back", "message_id": row_id, "group": self._group},
-            )
-            outcome = "put_back"
+        outcome = try_again(
+            partial(self._try, row_id),
+            using=self._using,
+            fail=partial(self._fail, row_id),
+            give_up=partial(self._put_back, row_id),
+            tell=partial(self._tell_again, row_id),
+        )
         self._outlived.discard(row_id)
         return outcome
 
@@ -160,6 +140,22 @@ class StoredMessages:
             return "skipped"
         tell_failed(row, error, using=self._using)
         return "failed"
+
+    def _put_back(self, row_id: int, fault: Exception) -> str:
+        """Let a message wait, uncounted: again and again something else than it was at fault."""
+        inbox_state.put_back(row_id, PUT_BACK, using=self._using)
+        log.warning(
+            "Inbox message %s waits %d s, as the database was in the way %d times.",
+            row_id,
+            PUT_BACK.total_seconds(),
+            TRIES,
+            extra={"action": "put_back", "message_id": row_id, "group": self._group},
+        )
+        return "put_back"
+
+    def _tell_again(self, row_id: int, fault: Exception) -> None:
+        about = {"action": "again", "message_id": row_id, "group": self._group}
+        log.info("Trying inbox message %s again: %s", row_id, in_one_line(fault), extra=about)
 
 
 def unreadable(error: UnreadableRecord) -> str:

@@ -63,27 +63,17 @@ _lock = threading.Lock()
 _questions: dict[Any, _Question] = {}
 
 
-def group_lag(
-    topics: Collection[str],
-    group: str,
-    *,
-    patience: float = PATIENCE_SECONDS,
-    clock: Callable[[], float] = time.monotonic,
-) -> Answer | None:
-    """What the broker says of these topics and this group; None if it does not answer in time.
-
-    An answer is shown again for a few seconds; one that comes too late is shown to the next who asks.
-    """
-    return lag_of_groups({group: topics}, patience=patience, clock=clock)[group]
-
-
 def lag_of_groups(
     topics: Mapping[str, Collection[str]],
     *,
     patience: float = PATIENCE_SECONDS,
     clock: Callable[[], float] = time.monotonic,
 ) -> dict[str, Answer | None]:
-    """The same of several groups, by their names. All are asked at once, and waited for no longer than one."""
+    """What the broker says of these topics of each group; None of those of which it does not answer in time.
+
+    All are asked at once. An answer is shown again for a few seconds; one that comes too late is shown to the next
+    who asks.
+    """
     questions = {group: _question(each, group, clock) for group, each in topics.items()}
     deadline = time.monotonic() + patience
     return {group: question.wait(max(0.0, deadline - time.monotonic())) for group, question in questions.items()}

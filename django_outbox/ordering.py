@@ -17,7 +17,7 @@ from django.db.models import Min, Q, QuerySet
 from django_outbox import postgresql
 from django_outbox.codecs import Outgoing
 from django_outbox.conf import settings
-from django_outbox.models import OutboxMessage
+from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.rows import LockedMessage
 
 Status = OutboxMessage.Status
@@ -39,6 +39,16 @@ class Earlier(NamedTuple):
     is_coming: bool = False
 
 
+def has_order(message: Outgoing | InboxMessage) -> bool:
+    """True if others of its key have to wait for this message."""
+    return bool(message.message_key) and settings.ordering == "key"
+
+
+def blocking_statuses() -> list[str]:
+    """The states in which a message, of outbox or inbox, holds those behind it wherever its record is."""
+    return [Status.PENDING.value, Status.DEAD.value] if settings.on_dead == "hold" else [Status.PENDING.value]
+
+
 def unsent_before(batch: Sequence[Outgoing], *, using: str) -> dict[tuple[str, str], Earlier]:
     """By topic and key, the first message that is unsent and not in the batch.
 
@@ -49,7 +59,7 @@ def unsent_before(batch: Sequence[Outgoing], *, using: str) -> dict[tuple[str, s
     keyed = [message for message in batch if message.message_key]
     if not keyed or settings.ordering != "key":
         return {}
-    statuses = [Status.PENDING.value, *_dead_that_hold()]
+    statuses = blocking_statuses()
     if connections[using].vendor == "postgresql":
         last_ids = {(message.topic, message.message_key): message.id for message in keyed}
         found = postgresql.unsent_before(last_ids.values(), [message.id for message in batch], statuses, using=using)
@@ -99,7 +109,7 @@ def _unhandled_before(
 ) -> dict[int, Earlier]:
     ids = [message.id for message in messages]
     if connections[using].vendor == "postgresql":
-        found = postgresql.unhandled_before(ids, known_types, dead=settings.on_dead == "hold", using=using)
+        found = postgresql.unhandled_before(ids, known_types, dead=Status.DEAD in blocking_statuses(), using=using)
         # The dead first, as they hold the longest, then those that wait for their retry.
         found.sort(key=lambda row: row[2])
         return {
@@ -155,9 +165,5 @@ def _first_before(
 
 def _unhandled(known_types: Collection[str], using: str) -> QuerySet[OutboxMessage]:
     return OutboxMessage.objects.using(using).filter(
-        Q(status__in=[Status.PENDING, *_dead_that_hold()]) | Q(status=Status.PUBLISHED, event_type__in=known_types)
+        Q(status__in=blocking_statuses()) | Q(status=Status.PUBLISHED, event_type__in=known_types)
     )
-
-
-def _dead_that_hold() -> list[str]:
-    return [Status.DEAD.value] if settings.on_dead == "hold" else []

@@ -7,7 +7,7 @@ parameter a row, text as the database has it, and no query to compile at each pa
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from operator import itemgetter
 
@@ -16,9 +16,9 @@ from django.db import connections
 from django_outbox.codecs import Outgoing
 from django_outbox.rows import LockedMessage
 
-LOOK_BACK_SECONDS = 1.0
+START = ("-infinity", 0)
+"""In the order of claims, a place before all due times and ids."""
 _UPDATE_SIZE = 5000
-_START = ("-infinity", 0)  # before all due times and ids
 _MOST_PENDING_BEFORE = 1000  # of more, most are of other keys: two batches of other relays are less
 
 # To the end of the transaction, read in the order of an index. Statistics are often of a time when nothing was pending;
@@ -186,75 +186,29 @@ MARK_CONSUMED = """
 """
 
 
-class Claims:
-    """Locks and reads due messages, batch by batch.
-
-    The index has an entry for each message that was published since the last vacuum, all before those that are due,
-    and each claim would walk along them. So a claim begins where an earlier one did, but for one a second, and for
-    those that find less than they may take: messages can become due further ahead at any time.
-
-    Attributes:
-        passes_over: that some are left out for now, as others have locked what comes before them.
-    """
-
-    def __init__(self, using: str, clock: Callable[[], float]) -> None:
-        """
-        Args:
-            using: alias of the database.
-            clock: seconds, monotonic.
-        """
-        self._using = using
-        self._clock = clock
-        self._begin = _START
-        self._begin_until = 0.0
-        self.passes_over = False
-        self._last_id = 0
-        self._much = True  # as far as is known
-
-    def claim(self, limit: int, without_topics: Sequence[str]) -> list[Outgoing]:
-        """Up to ``limit`` messages, by due time, locked until the transaction ends."""
-        if self._much:
-            with connections[self._using].cursor() as cursor:
-                cursor.execute(USE_ORDERED_INDEXES)
-        if self._begin is not _START and self._clock() < self._begin_until:
-            batch = self._claim(limit, without_topics)
-            if len(batch) == limit or self.passes_over:
-                return batch
-        self._begin, self.passes_over = _START, False
-        batch = self._claim(limit, without_topics)
-        self._much = len(batch) == limit
-        if self._much:
-            self._begin_at(batch[0].id)
-        return batch
-
-    def is_due(self, without_topics: Sequence[str]) -> bool:
-        """True if there is anything to claim, be it locked by another."""
-        with connections[self._using].cursor() as cursor:
-            cursor.execute(IS_DUE, [list(without_topics)])
-            return cursor.fetchone() is not None
-
-    def pass_over(self) -> None:
-        """Begin behind the last claim, for a second at most: nothing of it can be sent now, as long as others have
-        locked what comes before.
-        """
-        self._begin_at(self._last_id)
-        self._begin = (self._begin[0], self._begin[1] + 1)
-        self.passes_over = True
-
-    def _begin_at(self, id: int) -> None:
-        with connections[self._using].cursor() as cursor:
-            cursor.execute(PLACE, [id])
-            self._begin = cursor.fetchone()
-        self._begin_until = self._clock() + LOOK_BACK_SECONDS
-
-    def _claim(self, limit: int, without_topics: Sequence[str]) -> list[Outgoing]:
-        batch = _claim(limit, without_topics, self._begin, self._using)
-        if batch:
-            self._last_id = batch[-1].id
-        return batch
+def use_ordered_indexes(*, using: str) -> None:
+    """Read in the order of an index, to the end of the transaction."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(USE_ORDERED_INDEXES)
 
 
-def _claim(limit: int, without_topics: Sequence[str], begin: tuple[str, int], using: str) -> list[Outgoing]:
+def is_due(without_topics: Sequence[str], *, using: str) -> bool:
+    """True if there is anything to claim, be it locked by another."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(IS_DUE, [list(without_topics)])
+        return cursor.fetchone() is not None
+
+
+def place_of(id: int, *, using: str) -> tuple[str, int]:
+    """Where a message stands in the order of claims."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(PLACE, [id])
+        place: tuple[str, int] = cursor.fetchone()
+    return place
+
+
+def claim(limit: int, without_topics: Sequence[str], begin: tuple[str, int], *, using: str) -> list[Outgoing]:
+    """Lock and read due messages from a place on, by due time."""
     with connections[using].cursor() as cursor:
         cursor.execute(CLAIM_DUE, [list(without_topics), *begin, limit])
         rows = cursor.fetchall()

@@ -10,10 +10,8 @@ from functools import partial
 from operator import attrgetter
 
 from django.db import connections, transaction
-from django.db.models import TextField
-from django.db.models.functions import Cast
 
-from django_outbox import instrumentation, postgresql, state
+from django_outbox import instrumentation, state
 from django_outbox.brokers.base import (
     Acknowledged,
     Broker,
@@ -25,16 +23,16 @@ from django_outbox.brokers.base import (
     TopicMissing,
     TopicTrouble,
 )
+from django_outbox.claims import claims_of
 from django_outbox.codecs import Outgoing, encode
 from django_outbox.conf import settings
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotCreated
 from django_outbox.faults import UNAVAILABLE, in_one_line
-from django_outbox.heartbeat import Pulse
 from django_outbox.logs import repeats
-from django_outbox.models import OutboxMessage, OutboxQuerySet
 from django_outbox.notify import ALERT_FOR_SECONDS, ALERT_SECONDS, Listener
-from django_outbox.ordering import unsent_before
+from django_outbox.ordering import has_order, unsent_before
 from django_outbox.parking import ParkedTopics
+from django_outbox.pulse import Pulse
 from django_outbox.runner import Stop, run_through_faults
 from django_outbox.tracing import hooks as tracing
 
@@ -116,9 +114,8 @@ class Relay:
         self._parked = ParkedTopics(log, clock)
         self._idle = False
         self._listener = Listener(using)
-        self._claims = postgresql.Claims(using, clock)
-        self._is_postgresql = connections[using].vendor == "postgresql"
-        self._listens = settings.notify and self._is_postgresql
+        self._claims = claims_of(using, clock)
+        self._listens = settings.notify and connections[using].vendor == "postgresql"
         self._alert_until = 0.0
 
     def run(self, stop: Stop, *, drain: bool = False) -> None:
@@ -185,7 +182,7 @@ class Relay:
         Raises:
             BrokerUnavailable: nothing was counted on any message; call again later.
         """
-        if self._idle and not self._is_due():
+        if self._idle and not self._claims.is_due(self._parked.left_alone()):
             return Pass()
         self._idle = False
         try:
@@ -241,26 +238,9 @@ class Relay:
             self._parked.take_turns(self._clock() - started)
         return done, notes
 
-    def _due(self) -> OutboxQuerySet:
-        return OutboxMessage.objects.using(self.using).due().except_topics(self._parked.left_alone())
-
-    def _is_due(self) -> bool:
-        if self._is_postgresql:
-            return self._claims.is_due(self._parked.left_alone())
-        return self._due().exists()
-
     def _claim(self) -> list[Outgoing]:
         """Lock due rows; in the order of their ids, which is the order of their writing."""
-        if self._is_postgresql:
-            batch = self._claims.claim(self.batch_size, self._parked.left_alone())
-        else:
-            rows = (
-                self._due()
-                .select_for_update(skip_locked=True)
-                .values_list(*Outgoing.COLUMNS, Cast("payload", TextField()))[: self.batch_size]
-            )
-            batch = [Outgoing(*row) for row in rows]
-        return sorted(batch, key=attrgetter("id"))
+        return sorted(self._claims.claim(self.batch_size, self._parked.left_alone()), key=attrgetter("id"))
 
     def _in_order(self, batch: Sequence[Outgoing], done: Pass) -> list[Outgoing]:
         """Leave out what has an earlier, unsent message of its key outside of the batch.
@@ -281,10 +261,9 @@ class Relay:
         if blocked_by:
             done.blocked = len(batch) - len(sendable)
             done.postponed = state.postpone(blocked_by, using=self.using)
-            if not sendable and not done.postponed and len(batch) == self.batch_size and self._is_postgresql:
+            if not sendable and not done.postponed and len(batch) == self.batch_size and self._claims.pass_over():
                 # Another relay has what comes before, and may have it for as long as its broker takes: look at
                 # what comes after a whole batch of these.
-                self._claims.pass_over()
                 done.passed_over = len(batch)
         return sendable
 
@@ -322,7 +301,7 @@ class Relay:
                 else:
                     troubled.add(message.topic)
                     self._park(message.topic, outcome)
-                if message.message_key and settings.ordering == "key":
+                if has_order(message):
                     broken.add(place)
         done.published = state.mark_published(published, using=self.using)
         self._parked.free(written - troubled)

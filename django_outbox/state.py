@@ -18,12 +18,8 @@ All take ``using``, the alias of the database, and times come from the database'
 
 from __future__ import annotations
 
-import os
-import random
-import traceback
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from django.db import connections, transaction
@@ -32,21 +28,16 @@ from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast
 
 from django_outbox import dead_letters, failures, postgresql
+from django_outbox.backoff import MAX_BACKOFF_SECONDS, backoff
 from django_outbox.brokers.base import TopicPartition
 from django_outbox.conf import settings
-from django_outbox.exceptions import MessageNotFound, Reject, Retry
+from django_outbox.exceptions import MessageNotFound
 from django_outbox.fields import DatabaseNow
-from django_outbox.models import ERROR_LENGTH, OutboxMessage
+from django_outbox.models import OutboxMessage
 from django_outbox.rows import LockedMessage
-from django_outbox.storable import storable_text
 
 Status = OutboxMessage.Status
 
-_PACKAGE = f"{Path(__file__).parent}{os.sep}"
-
-INNERMOST_CALLS = 3
-MAX_BACKOFF_SECONDS = 32
-JITTER = 0.1
 LOST_AFTER = timedelta(seconds=30)
 UPDATE_SIZE = 500
 
@@ -58,28 +49,6 @@ class Published(NamedTuple):
     attempt: int
     partition: int | None
     offset: int | None
-
-
-def backoff(failures: int, jitter: Callable[[], float] = random.random) -> timedelta:
-    """The wait after the n-th failure: 1, 2, 4, 8, 16, 32, 32 ... s and up to 10 % more."""
-    seconds = min(2 ** (failures - 1), MAX_BACKOFF_SECONDS) if failures < 8 else MAX_BACKOFF_SECONDS
-    return timedelta(seconds=seconds * (1 + JITTER * jitter()))
-
-
-def error_text(error: BaseException | str) -> str:
-    """What is kept of an error: at most 2000 characters that every database can store."""
-    # A handler's own words need no place in the code.
-    text = str(error) if isinstance(error, (str, Reject, Retry)) else _describe(error)
-    return storable_text(text)[:ERROR_LENGTH]
-
-
-def _describe(error: BaseException) -> str:
-    """The error's class and text and, for those who mend it, the innermost calls."""
-    head = "".join(traceback.format_exception_only(error)).rstrip()
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_PACKAGE)]
-    if not frames:
-        return head
-    return f"{head}\n\n{''.join(traceback.format_list(frames[-INNERMOST_CALLS:])).rstrip()}"
 
 
 # pending -> published
@@ -433,7 +402,7 @@ def _count_failure(
         alive = count < message.max_retry
         wait = backoff(count) if delay is None else delay
         status = Status.PENDING if alive else Status.DEAD
-        text = error_text(error)
+        text = failures.error_text(error)
         _messages(using).filter(id=message_id, status=leaves).update(
             status=status,
             retry_count=count,
@@ -453,7 +422,7 @@ def _give_up(messages: QuerySet[OutboxMessage], stage: str, error: BaseException
         message = messages.select_for_update().first()
         if message is None:
             return False
-        text = error_text(error)
+        text = failures.error_text(error)
         _messages(using).filter(id=message.id).update(
             status=Status.DEAD,
             next_retry_at=None,

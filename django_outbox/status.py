@@ -8,7 +8,6 @@ or that waits for its retry, is not late; what no handler here wants is not awai
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -18,12 +17,11 @@ from django.db.models.functions import Cast
 from django.utils import timezone
 
 from django_outbox.conf import settings
-from django_outbox.consumer import default_topics
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.fields import DatabaseNow
 from django_outbox.figures import Throughput, rows_estimate, throughput, workers
 from django_outbox.handlers import GroupHandlers, Handler, registry
-from django_outbox.lag import PATIENCE_SECONDS, group_lag
+from django_outbox.lag import PATIENCE_SECONDS, Answer, lag_of_groups
 from django_outbox.models import Activity, InboxMessage, OutboxMessage, Worker
 
 Model = type[OutboxMessage] | type[InboxMessage]
@@ -165,7 +163,7 @@ def longest_awaited(using: str) -> float | None:
     Of each event type, the ten thousand first in the log are looked at.
     """
     published = OutboxMessage.objects.using(using).filter(status="published", publish_count__gt=0)
-    handlers = handlers_of(settings.consumer_group)
+    handlers = _handlers()
     if handlers is None or settings.unknown_event == "dead":
         row = published.filter(id__gt=0).order_by("status", "id").values_list("published_at", DatabaseNow()).first()
         return _seconds(row[1] - row[0]) if row and row[0] else None
@@ -183,13 +181,13 @@ def longest_awaited(using: str) -> float | None:
     return max(ages, default=None)
 
 
-def handlers_of(group: str) -> list[Handler] | None:
-    """The handlers of a group; None if they cannot be imported."""
+def _handlers() -> list[Handler] | None:
+    """The handlers of the main group; None if they cannot be imported."""
     try:
         registry.load()
     except HandlersNotImportable:
         return None
-    return registry.for_group(group)
+    return registry.for_group(settings.consumer_group)
 
 
 def _topics(unfinished: list[TopicCount], using: str) -> list[dict[str, Any]]:
@@ -273,33 +271,26 @@ def lag_by_group(patience: float = PATIENCE_SECONDS) -> list[dict[str, Any]]:
     Raises:
         ImproperlyConfigured: no broker can be made of the settings.
     """
-    topics = topics_by_group()
-    for group, names in topics.items():
-        group_lag(names, group, patience=0)  # asks all of them at once
-    deadline = time.monotonic() + patience
-    return [_lag(group, names, deadline) for group, names in topics.items()]
+    return [_lag(group, answer) for group, answer in lag_of_groups(topics_by_group(), patience=patience).items()]
 
 
 def topics_by_group() -> dict[str, frozenset[str]]:
     """What each group of this project reads, the main one first."""
-    main = settings.consumer_group
-    if handlers_of(main) is None:
-        return {main: settings.topics}
-    groups = [main, *sorted(registry.named_groups - {main})]
-    return {group: default_topics(GroupHandlers(registry, group)) for group in groups}
+    try:
+        registry.load()
+    except HandlersNotImportable:
+        return {settings.consumer_group: settings.topics}
+    return {group: GroupHandlers(registry, group).default_topics for group in registry.groups}
 
 
-def _lag(group: str, topics: frozenset[str], deadline: float) -> dict[str, Any]:
-    answer = group_lag(topics, group, patience=max(0.0, deadline - time.monotonic()))
+def _lag(group: str, answer: Answer | None) -> dict[str, Any]:
     if answer is None:
-        trouble, partitions = "The broker does not answer in time.", []
-    else:
-        trouble, partitions = answer.trouble, answer.partitions
+        answer = Answer([], "The broker does not answer in time.")
     return {
         "group": group,
-        "lag": sum(partition.lag for partition in partitions) if not trouble else None,
-        "trouble": trouble,
-        "partitions": [partition._asdict() for partition in partitions],
+        "lag": answer.lag if not answer.trouble else None,
+        "trouble": answer.trouble,
+        "partitions": [partition._asdict() for partition in answer.partitions],
     }
 
 

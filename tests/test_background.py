@@ -15,8 +15,9 @@ from django_outbox.background import BEHIND, BUSY, IDLE, BackgroundPurge, Pace
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.fields import DatabaseNow
 from django_outbox.handlers import Registry
-from django_outbox.heartbeat import Heartbeat, Pulse
+from django_outbox.heartbeat import Heartbeat
 from django_outbox.models import OutboxMessage, Worker
+from django_outbox.pulse import Pulse
 from django_outbox.runner import Stop
 from tests.clock import Clock
 from tests.outbox import Pipeline, Status, make_message, row, statuses

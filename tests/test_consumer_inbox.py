@@ -54,7 +54,7 @@ def pipeline(clock: Clock) -> Pipeline:
 def past_care(pipeline: Pipeline) -> Pipeline:
     """A consumer whose first, careful records are behind it."""
     pipeline.consumer.run_once()
-    pipeline.consumer._careful.clear()
+    pipeline.consumer._care._left.clear()
     return pipeline
 
 
@@ -89,7 +89,8 @@ def test_foreign_records_are_handled_together_once_care_is_over(
         lambda records, careful: calls.append((len(records), careful)) or receive(records, careful=careful),
     )
     pipeline.consumer.run_once()
-    pipeline.consumer._careful = dict.fromkeys(pipeline.consumer._careful, 2)
+    care = pipeline.consumer._care
+    care.begin(list(care._left), 2)
     send(pipeline.broker, *(received(n) for n in range(5)))
 
     assert pipeline.consumer.run_once().consumed == 5

@@ -20,11 +20,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from django_outbox.codecs import Outgoing
 from django_outbox.conf import OutboxSettings
 from django_outbox.handlers import Handler
-from django_outbox.heartbeat import Pulse
 from django_outbox.management.monitored import monitored
 from django_outbox.monitoring.backlog import Backlog, Unfinished
 from django_outbox.monitoring.metrics import Metrics
 from django_outbox.monitoring.prometheus import exposition, registry_of
+from django_outbox.pulse import Pulse
 from tests.outbox import make_message
 
 CONTRIB = Path(__file__).parent.parent / "contrib"

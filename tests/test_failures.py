@@ -10,6 +10,7 @@ import pytest
 from django.db import transaction
 
 from django_outbox import Reject, failures, state
+from django_outbox.backoff import backoff
 from django_outbox.exceptions import Retry
 from django_outbox.models import MessageFailure
 from tests.outbox import Pipeline, Status, make_due, make_message, row
@@ -99,6 +100,28 @@ def test_each_try_of_a_handler_is_a_failure_of_its_own() -> None:
         make_due(message)
     found = list(MessageFailure.objects.order_by("id").values_list("attempt", "final", "partition"))
     assert found == [(1, False, 0), (2, False, 0), (3, True, 0)]
+
+
+# Texts
+
+
+def test_error_text_names_class_text_and_place() -> None:
+    try:
+        raise LookupError("no price for 'tent'")
+    except LookupError as error:
+        text = failures.error_text(error)
+
+    assert text.startswith("LookupError: no price for 'tent'\n")
+    assert 'test_failures.py", line ' in text
+    assert len(text) <= 2000
+
+
+def test_error_text_leaves_out_the_frames_of_the_outbox() -> None:
+    with pytest.raises(TypeError) as caught:
+        backoff(None)  # type: ignore[arg-type]
+
+    assert "test_failures.py" in failures.error_text(caught.value)
+    assert "/backoff.py" not in failures.error_text(caught.value)
 
 
 # Fingerprints

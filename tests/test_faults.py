@@ -17,7 +17,7 @@ from django.db import (
     transaction,
 )
 
-from django_outbox.faults import drop_broken_connections, in_one_line, is_connected, is_passing, try_again
+from django_outbox.faults import TRIES, drop_broken_connections, in_one_line, is_connected, is_passing, try_again
 from tests.app.models import Effect
 
 
@@ -125,12 +125,12 @@ def test_a_transaction_that_met_a_deadlock_is_made_anew() -> None:
             raise DEADLOCK
         return "done"
 
-    assert try_again(statement, using="default", tries=3) == "done"
+    assert try_again(statement, using="default") == "done"
     assert len(tries) == 3
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize(("error", "tries"), [(DEADLOCK, 3), (IntegrityError("unique"), 1)])
+@pytest.mark.parametrize(("error", "tries"), [(DEADLOCK, TRIES), (IntegrityError("unique"), 1)])
 def test_what_does_not_pass_is_raised(error: DatabaseError, tries: int) -> None:
     made: list[int] = []
 
@@ -139,5 +139,5 @@ def test_what_does_not_pass_is_raised(error: DatabaseError, tries: int) -> None:
         raise error
 
     with pytest.raises(type(error)):
-        try_again(statement, using="default", tries=3)
+        try_again(statement, using="default")
     assert len(made) == tries

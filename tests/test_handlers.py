@@ -150,6 +150,18 @@ def test_the_setting_says_which_group_is_the_main_one(grouped: Registry) -> None
     assert grouped.named_groups == {"tests", "mailers"}
 
 
+def test_the_main_group_comes_before_those_that_handlers_name(grouped: Registry) -> None:
+    assert grouped.groups == ["tests", "mailers"]
+    with outbox_settings(CONSUMER_GROUP="others"):
+        assert grouped.groups == ["others", "mailers", "tests"]
+
+
+def test_a_consumer_reads_by_default_what_is_published_named_or_mapped(grouped: Registry) -> None:
+    with outbox_settings(TOPIC="shop", ROUTES={"mail.*": "mails"}, INBOX={"legacy": dict, "left-alone": None}):
+        assert GroupHandlers(grouped, "tests").default_topics == {"shop", "mails", "legacy"}
+        assert GroupHandlers(grouped, "mailers").default_topics == {"shop", "mails", "legacy", "orders"}
+
+
 def test_one_function_may_want_several_types_topics_and_groups(registry: Registry) -> None:
     @handler("order.created", topic="a")
     @handler("order.created", topic="b")

@@ -654,7 +654,6 @@ def test_a_database_that_goes_away_leaves_what_is_not_done(receiver: Receiver, m
             raise OperationalError("the connection is lost")
         effect(event)
 
-    monkeypatch.setattr("django_outbox.inbox.is_connected", lambda using: False)
     monkeypatch.setattr("django_outbox.faults.is_connected", lambda using: False)
     receiver.on("order.created", handle)
     records = [received(n) for n in range(5)]
@@ -674,7 +673,6 @@ def test_a_delivery_that_the_process_outlives_is_counted_once(
     def handle(event: Event) -> None:
         raise OperationalError("the connection is lost")
 
-    monkeypatch.setattr("django_outbox.inbox_stored.is_connected", lambda using: False)
     monkeypatch.setattr("django_outbox.faults.is_connected", lambda using: False)
     receiver.on("order.created", handle)
     make_received()

@@ -50,6 +50,10 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Any:
     return answers
 
 
+def lag_of_group(topics: set[str], group: str, **options: Any) -> lag.Answer | None:
+    return lag.lag_of_groups({group: topics}, **options)[group]
+
+
 @pytest.mark.parametrize(
     ("progress", "expected"),
     [
@@ -62,7 +66,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Any:
 )
 def test_lag_is_what_the_group_has_yet_to_read(broker: Any, progress: Progress, expected: int) -> None:
     asked = broker({TopicPartition("t", 1): progress})
-    answer = lag.group_lag({"t"}, "g")
+    answer = lag_of_group({"t"}, "g")
     assert answer is not None
     assert [(each.topic, each.partition, each.lag) for each in answer.partitions] == [("t", 1, expected)]
     assert asked == [(["t"], "g")]
@@ -70,7 +74,7 @@ def test_lag_is_what_the_group_has_yet_to_read(broker: Any, progress: Progress, 
 
 def test_partitions_that_are_behind_come_first(broker: Any) -> None:
     broker({TopicPartition("t", n): Progress(0, 10, committed) for n, committed in enumerate((10, 0, 5))})
-    answer = lag.group_lag({"t"}, "g")
+    answer = lag_of_group({"t"}, "g")
     assert answer is not None
     assert ([each.partition for each in answer.partitions], answer.lag) == ([1, 2, 0], 15)
 
@@ -78,7 +82,7 @@ def test_partitions_that_are_behind_come_first(broker: Any) -> None:
 @pytest.mark.parametrize("error", [BrokerUnavailable("nobody is there"), RuntimeError("nobody is there")])
 def test_what_went_wrong_is_said(broker: Any, error: Exception) -> None:
     broker(error)
-    assert lag.group_lag({"t"}, "g") == lag.Answer([], "nobody is there")
+    assert lag_of_group({"t"}, "g") == lag.Answer([], "nobody is there")
 
 
 def test_a_broker_that_does_not_answer_is_not_waited_for(broker: Any) -> None:
@@ -86,9 +90,9 @@ def test_a_broker_that_does_not_answer_is_not_waited_for(broker: Any) -> None:
     asked = broker(never)
     started = time.monotonic()
     try:
-        assert lag.group_lag({"t"}, "g", patience=0.05) is None
+        assert lag_of_group({"t"}, "g", patience=0.05) is None
         # And the next page does not ask a second time.
-        assert lag.group_lag({"t"}, "g", patience=0.05) is None
+        assert lag_of_group({"t"}, "g", patience=0.05) is None
         assert len(asked) == 1
         assert time.monotonic() - started < 3
     finally:
@@ -97,8 +101,8 @@ def test_a_broker_that_does_not_answer_is_not_waited_for(broker: Any) -> None:
 
 def test_an_answer_is_kept_for_a_few_seconds(broker: Any) -> None:
     asked = broker({})
-    lag.group_lag({"t"}, "g")
-    lag.group_lag({"t"}, "g")
+    lag_of_group({"t"}, "g")
+    lag_of_group({"t"}, "g")
     assert len(asked) == 1
-    lag.group_lag({"t"}, "g", clock=lambda: lag.time.monotonic() + lag.FRESH_SECONDS + 1)
+    lag_of_group({"t"}, "g", clock=lambda: lag.time.monotonic() + lag.FRESH_SECONDS + 1)
     assert len(asked) == 2

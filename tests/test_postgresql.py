@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -15,9 +14,8 @@ from django.utils import timezone
 
 from django_outbox import postgresql, state
 from django_outbox.models import OutboxMessage
-from django_outbox.relay import Pass, Relay
-from django_outbox.runner import Stop
-from tests.outbox import ScriptedBroker, Status, in_thread, make_message, memory_broker, row, statuses
+from django_outbox.relay import Relay
+from tests.outbox import Status, make_message, memory_broker, row
 
 pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.django_db]
 
@@ -100,47 +98,7 @@ def test_settings_for_the_planner_end_with_the_pass() -> None:
         assert cursor.fetchone() == ("on", "on")
 
 
-# Claims
-
-
-def test_a_message_that_becomes_due_ahead_of_others_waits_for_a_second_at_most() -> None:
-    now = [100.0]
-    relay = Relay(memory_broker(), using="default", batch_size=2, clock=lambda: now[0])
-    messages = [make_message() for _ in range(8)]
-    assert relay.run_once().published == 2
-    late = make_message(next_retry_at=timezone.now() - AN_HOUR)
-
-    assert relay.run_once().published == 2
-    assert row(late).status == Status.PENDING
-    now[0] += postgresql.LOOK_BACK_SECONDS
-    assert relay.run_once().published == 2
-
-    assert row(late).status == Status.PUBLISHED
-    assert [row(message).status for message in messages] == [Status.PUBLISHED] * 5 + [Status.PENDING] * 3
-
-
-def test_a_message_that_becomes_due_ahead_of_others_is_taken_with_the_last_of_them() -> None:
-    relay = Relay(memory_broker(), using="default", batch_size=2, clock=lambda: 100.0)
-    for _ in range(3):
-        make_message()
-    assert relay.run_once().published == 2
-    make_message(next_retry_at=timezone.now() - AN_HOUR)
-
-    assert relay.run_once().published == 2
-
-    assert statuses() == [Status.PUBLISHED] * 4
-
-
-def test_a_message_that_another_relay_had_in_hand_is_taken_when_all_others_are() -> None:
-    relay = Relay(memory_broker(), using="default", batch_size=2, clock=lambda: 100.0)
-    messages = [make_message() for _ in range(4)]
-    assert relay.run_once().published == 2
-    OutboxMessage.objects.filter(id=messages[0].id).update(
-        status=Status.PENDING, publish_count=0, next_retry_at=timezone.now() - AN_HOUR
-    )
-    assert relay.run_once().published == 2
-    assert relay.run_once().published == 1
-    assert statuses() == [Status.PUBLISHED] * 4
+# Content
 
 
 def test_the_time_of_a_message_is_in_utc_whatever_the_session_says() -> None:
@@ -188,19 +146,16 @@ def test_of_a_dead_and_a_waiting_message_the_first_holds(settings: Any) -> None:
     assert row(held).next_retry_at < row(waiting).next_retry_at  # as long as behind the dead one, not the other
 
 
-def test_nothing_is_sent_twice_where_claims_begin_further_on() -> None:
-    sent: list[bytes] = []
+def test_messages_without_key_wait_for_no_other_without_key() -> None:
+    """Also where the look at what is unsent finds one of them, as some have a key."""
+    make_message(next_retry_at=timezone.now() + AN_HOUR)
+    plain = make_message()
+    make_message(message_key="k")
 
-    def answer(records: Any, outcomes: Any) -> Any:
-        sent.extend(record.value for record in records)
-        return outcomes
+    done = Relay(memory_broker(), using="default").run_once()
 
-    for number in range(11):
-        make_message(payload=number)
-    relay = Relay(ScriptedBroker(answer), using="default", batch_size=2, clock=lambda: 100.0)
-    while relay.run_once().moved:
-        pass
-    assert sent == [b"%d" % number for number in range(11)]
+    assert (done.published, done.blocked) == (2, 0)
+    assert row(plain).status == Status.PUBLISHED
 
 
 # Storage
@@ -226,73 +181,3 @@ def test_storage_settings_come_and_go_with_their_migration() -> None:
     finally:
         call_command("migrate", "django_outbox", verbosity=0)
     assert "autovacuum_vacuum_threshold=10000" in storage()[0]
-
-
-def test_messages_without_key_wait_for_no_other_without_key() -> None:
-    """Also where the look at what is unsent finds one of them, as some have a key."""
-    make_message(next_retry_at=timezone.now() + AN_HOUR)
-    plain = make_message()
-    make_message(message_key="k")
-
-    done = Relay(memory_broker(), using="default").run_once()
-
-    assert (done.published, done.blocked) == (2, 0)
-    assert row(plain).status == Status.PUBLISHED
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_key_that_another_relay_has_in_hand_for_long_keeps_no_other_key_back() -> None:
-    """The oldest due messages are all behind one that is locked elsewhere, such as by a host that lost its power."""
-    head = make_message(message_key="hot")
-    hot = [make_message(message_key="hot") for _ in range(20)]
-    other = make_message(message_key="cold")
-    relay = Relay(memory_broker(), using="default", batch_size=5, clock=lambda: 100.0)
-    locked, sent = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with transaction.atomic():
-            OutboxMessage.objects.select_for_update().get(id=head.id)
-            locked.set()
-            assert sent.wait(30)
-
-    with in_thread(hold):
-        assert locked.wait(30)
-        passes = [relay.run_once() for _ in range(6)]
-        sent.set()
-
-    assert row(other).status == Status.PUBLISHED
-    assert {row(message).status for message in hot} == {Status.PENDING}
-    assert (passes[-1].claimed, passes[-1].moved) == (0, False)  # no hot loop, either
-
-
-@pytest.mark.django_db(transaction=True)
-def test_a_drain_does_not_end_before_what_it_passed_over_is_sent(stop: Stop) -> None:
-    head = make_message(message_key="hot")
-    for _ in range(10):
-        make_message(message_key="hot")
-    relay = Relay(memory_broker(), using="default", batch_size=5, poll_interval=0.01)
-    locked, release = threading.Event(), threading.Event()
-    passes: list[int] = []
-    run_once = relay.run_once
-
-    def counted() -> Pass:
-        done = run_once()
-        passes.append(done.claimed)
-        if passes.count(0) == 3:  # it has seen again and again that there is nothing that it may take
-            release.set()
-        return done
-
-    relay.run_once = counted  # type: ignore[method-assign]
-
-    def hold() -> None:
-        with transaction.atomic():
-            OutboxMessage.objects.select_for_update().get(id=head.id)
-            locked.set()
-            assert release.wait(30)
-
-    with in_thread(hold):
-        assert locked.wait(30)
-        relay.run(stop, drain=True)
-
-    assert release.is_set()
-    assert statuses() == [Status.PUBLISHED] * 11

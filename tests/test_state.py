@@ -11,7 +11,7 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
-from django_outbox import state
+from django_outbox import failures, state
 from django_outbox.brokers.base import TopicPartition
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.models import OutboxMessage
@@ -226,18 +226,6 @@ def test_regression_a_missing_row_is_not_counted() -> None:
 # Failing
 
 
-def test_backoff_doubles_from_one_second_to_thirty_two() -> None:
-    waits = [state.backoff(n, jitter=lambda: 0.0).total_seconds() for n in range(1, 10)]
-
-    assert waits == [1, 2, 4, 8, 16, 32, 32, 32, 32]
-
-
-def test_backoff_is_at_most_a_tenth_longer_and_never_shorter() -> None:
-    assert state.backoff(3, jitter=lambda: 1.0) == timedelta(seconds=4.4)
-    assert all(4 <= state.backoff(3).total_seconds() <= 4.4 for _ in range(100))
-    assert 32 <= state.backoff(10**6).total_seconds() <= 35.2
-
-
 def test_a_failure_is_counted_and_waits() -> None:
     message = make_message(Status.PUBLISHED, retry_count=2, delivery_count=3)
 
@@ -294,32 +282,13 @@ def test_a_failure_may_bring_its_own_delay() -> None:
     assert now.next_retry_at - now.updated_at == pytest.approx(timedelta(hours=1), abs=timedelta(milliseconds=1))
 
 
-def test_error_text_names_class_text_and_place() -> None:
-    try:
-        raise LookupError("no price for 'tent'")
-    except LookupError as error:
-        text = state.error_text(error)
-
-    assert text.startswith("LookupError: no price for 'tent'\n")
-    assert 'test_state.py", line ' in text
-    assert len(text) <= 2000
-
-
-def test_error_text_leaves_out_the_frames_of_the_outbox() -> None:
-    with pytest.raises(TypeError) as caught:
-        state.backoff(None)  # type: ignore[arg-type]
-
-    assert "test_state.py" in state.error_text(caught.value)
-    assert "/state.py" not in state.error_text(caught.value)
-
-
 def test_error_text_is_what_every_database_can_store() -> None:
     message = make_message(Status.PUBLISHED)
 
     state.mark_failed(message.id, 1, "a\0b\ud800c", using="default")
 
     assert row(message).last_error == "a\N{REPLACEMENT CHARACTER}b?c"
-    assert state.error_text(ValueError()) == "ValueError"
+    assert failures.error_text(ValueError()) == "ValueError"
 
 
 # Consuming

@@ -23,7 +23,7 @@ from django_outbox.admin.redaction import redaction_for
 from django_outbox.admin.tables import Table
 from django_outbox.publishing import storable_payload
 from django_outbox.removal import delete
-from django_outbox.retrying import Outlook, newest, outlook, seconds_until_last
+from django_outbox.retry_outlook import Outlook, newest, outlook, seconds_until_last
 from django_outbox.selection import Selection, SelectionError
 
 USUAL_RATE = 50

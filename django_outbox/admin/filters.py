@@ -12,44 +12,37 @@ from django.http import HttpRequest
 
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
-from django_outbox.handlers import Handler, registry
+from django_outbox.handlers import GroupHandlers, Handler, Registry, registry
 from django_outbox.selection import AGES, CRITERIA, FAILURES, Selection
 
 Choices = Iterable[tuple[str, Any]]
 
 
-def known_groups() -> frozenset[str]:
-    """The main consumer group of this project, and those beside it that handlers name."""
-    with suppress(HandlersNotImportable):  # the overview tells
-        registry.load()
-    return registry.named_groups | {settings.consumer_group}
+def known_groups() -> list[str]:
+    """The consumer groups of this project, the main one first."""
+    return _registry().groups
 
 
 def handlers_of(group: str) -> list[Handler]:
-    """The handlers that a consumer of this group runs; those that could be imported."""
-    with suppress(HandlersNotImportable):
-        registry.load()
-    return registry.for_group(group)
-
-
-def handlers_of_all_groups() -> list[Handler]:
-    """The handlers of this project in whatever group; those that could be imported."""
-    return [handler for group in known_groups() for handler in registry.for_group(group)]
+    """The handlers that a consumer of this group runs."""
+    return _registry().for_group(group)
 
 
 def known_topics() -> frozenset[str]:
     """Where this project publishes to, and where it gets events from, in whatever group."""
-    return _topics(handlers_of_all_groups()) | settings.written_topics
+    return settings.written_topics.union(*map(topics_of, known_groups()))
 
 
 def topics_of(group: str) -> frozenset[str]:
     """What a consumer of this group reads."""
-    return _topics(handlers_of(group))
+    return GroupHandlers(_registry(), group).default_topics
 
 
-def _topics(handlers: Iterable[Handler]) -> frozenset[str]:
-    mapped = {topic for topic, mapper in settings.inbox.items() if mapper is not None}
-    return settings.topics | mapped | {handler.topic for handler in handlers if handler.topic}
+def _registry() -> Registry:
+    """The handlers of this project; those that could be imported."""
+    with suppress(HandlersNotImportable):  # the overview tells
+        registry.load()
+    return registry
 
 
 class CriterionFilter(admin.SimpleListFilter):
@@ -85,7 +78,8 @@ class TypeFilter(CriterionFilter):
     name = "type"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
-        return [(name, name) for name in sorted({handler.event_type for handler in handlers_of_all_groups()})]
+        types = {handler.event_type for group in known_groups() for handler in handlers_of(group)}
+        return [(name, name) for name in sorted(types)]
 
 
 class TopicFilter(CriterionFilter):

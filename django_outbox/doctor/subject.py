@@ -99,8 +99,7 @@ class Subject:
             HandlersNotImportable: with the reason.
         """
         registry.load()
-        groups = [settings.consumer_group, *registry.named_groups - {settings.consumer_group}]
-        return [handler for group in groups for handler in registry.for_group(group)]
+        return [handler for group in registry.groups for handler in registry.for_group(group)]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from django_outbox.conf import settings
-from django_outbox.consumer import default_topics
 from django_outbox.handlers import GroupHandlers, Registry
 from django_outbox.management.columns import columns
 
@@ -26,7 +25,7 @@ def list_handlers(registry: Registry, group: str | None = None) -> str:
         group: only what a consumer of this group runs; None shows all.
     """
     main = settings.consumer_group
-    groups = [group] if group else [main, *sorted(registry.named_groups - {main})]
+    groups = [group] if group else registry.groups
     handlers = sorted(
         (each for name in groups for each in registry.for_group(name)),
         key=lambda each: each.event_type,
@@ -40,6 +39,6 @@ def list_handlers(registry: Registry, group: str | None = None) -> str:
     commands = [("COMMAND", "GROUP", "HANDLERS", "TOPICS")]
     for name in groups:
         command = "outbox_consume" if name == main else f"outbox_consume --group {name}"
-        topics = ", ".join(sorted(default_topics(GroupHandlers(registry, name))))
+        topics = ", ".join(sorted(GroupHandlers(registry, name).default_topics))
         commands.append((command, name, str(len(registry.for_group(name))), topics))
     return f"{columns(table)}\n\n{columns(commands)}"

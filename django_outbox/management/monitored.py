@@ -12,7 +12,6 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from django_outbox.handlers import GroupHandlers
-from django_outbox.heartbeat import Pulse
 from django_outbox.instrumentation import observed_by
 from django_outbox.monitoring.backlog import Backlog
 from django_outbox.monitoring.health import Health, Verdict, default_limit
@@ -20,6 +19,7 @@ from django_outbox.monitoring.heartbeat_file import heartbeat_file
 from django_outbox.monitoring.metrics import Metrics
 from django_outbox.monitoring.server import Answer, Page, plain, serving
 from django_outbox.monitoring.systemd import told_to_systemd
+from django_outbox.pulse import Pulse
 
 log = logging.getLogger(__name__)
 

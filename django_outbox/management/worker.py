@@ -19,9 +19,10 @@ from django_outbox.brokers.base import Broker
 from django_outbox.exceptions import OutboxError
 from django_outbox.faults import in_one_line
 from django_outbox.handlers import GroupHandlers
-from django_outbox.heartbeat import Pulse, beating
+from django_outbox.heartbeat import beating
 from django_outbox.management import monitored
 from django_outbox.management.reload import CodeWatch, start_anew
+from django_outbox.pulse import Pulse
 from django_outbox.runner import Stop, calm_collector, stop_on_signals
 
 LEVELS = {0: logging.ERROR, 1: logging.INFO, 2: logging.DEBUG, 3: logging.DEBUG}

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from django_outbox.conf import settings
-from django_outbox.heartbeat import Pulse
+from django_outbox.pulse import Pulse
 
 LEAST_SECONDS = 300.0
 """As long as Kafka waits for a consumer's next poll (``max.poll.interval.ms``) before it takes it for hung."""

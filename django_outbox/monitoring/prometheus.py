@@ -19,10 +19,10 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from django_outbox import __version__
-from django_outbox.heartbeat import Pulse
 from django_outbox.monitoring.backlog import Backlog
 from django_outbox.monitoring.metrics import Metrics
 from django_outbox.monitoring.numbers import Histogram
+from django_outbox.pulse import Pulse
 
 COUNTERS = {
     "published": "Messages that the broker has acknowledged.",

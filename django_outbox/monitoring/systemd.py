@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from django_outbox.heartbeat import Pulse
+from django_outbox.pulse import Pulse
 
 SECONDS = 1.0
 

@@ -281,7 +281,7 @@ def test_page_comes_when_the_broker_does_not_answer(
     admin_client: Client, broker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     never = threading.Event()
-    monkeypatch.setattr(lag.group_lag, "__kwdefaults__", {**lag.group_lag.__kwdefaults__, "patience": 0.05})  # type: ignore[attr-defined]
+    monkeypatch.setitem(lag.lag_of_groups.__kwdefaults__, "patience", 0.05)  # type: ignore[attr-defined]
     broker(lambda self, topics, group: never.wait(30) or {})
     try:
         assert titles(admin_client) == ["The broker does not answer"]

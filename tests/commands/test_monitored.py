@@ -15,8 +15,8 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from django_outbox.handlers import GroupHandlers, Registry
-from django_outbox.heartbeat import Pulse
 from django_outbox.management.monitored import NO_CLIENT, monitored
+from django_outbox.pulse import Pulse
 from tests.outbox import make_message
 
 WORKERS = ["outbox_relay", "outbox_consume"]

@@ -16,8 +16,8 @@ from django.core.management import CommandError, call_command
 from django.db import IntegrityError, InterfaceError, OperationalError
 
 from django_outbox.exceptions import BrokerUnavailable, InvalidMessage, OutboxError
-from django_outbox.heartbeat import Pulse
 from django_outbox.management.worker import OutboxCommand, WorkerCommand, at_least, logging_to
+from django_outbox.pulse import Pulse
 from tests.helpers import Command
 from tests.outbox import memory_broker
 

@@ -13,9 +13,9 @@ from django_outbox.brokers.base import Producer
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.events import Event
 from django_outbox.exceptions import BrokerUnavailable
-from django_outbox.heartbeat import Pulse
 from django_outbox.monitoring.health import Health, default_limit
 from django_outbox.monitoring.heartbeat_file import HeartbeatFile, heartbeat_file
+from django_outbox.pulse import Pulse
 from django_outbox.relay import Relay
 from django_outbox.runner import Stop
 from tests.clock import Clock

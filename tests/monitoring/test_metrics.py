@@ -18,12 +18,12 @@ from django_outbox.brokers.base import Failed, Outcome, Record, Refused
 from django_outbox.codecs import Outgoing
 from django_outbox.events import Event
 from django_outbox.exceptions import Reject
-from django_outbox.heartbeat import Pulse
 from django_outbox.instrumentation import observed_by
 from django_outbox.monitoring.backlog import Backlog, Unfinished
 from django_outbox.monitoring.metrics import MOST_LABELS, Metrics
 from django_outbox.monitoring.numbers import Counters, Histogram
 from django_outbox.monitoring.prometheus import exposition, registry_of
+from django_outbox.pulse import Pulse
 from django_outbox.relay import Relay
 from tests.inbox import Receiver, plain, received
 from tests.outbox import Pipeline, ScriptedBroker, make_due, make_message

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from django_outbox.heartbeat import Pulse
 from django_outbox.monitoring.systemd import told_to_systemd
+from django_outbox.pulse import Pulse
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from django_outbox.management.progress import Progress
 from django_outbox.management.trail import note
 from django_outbox.management.worker import OutboxCommand, at_least
 from django_outbox.models import InboxMessage, OutboxMessage
-from django_outbox.retrying import newest, outlook, seconds_until_last
+from django_outbox.retry_outlook import newest, outlook, seconds_until_last
 from django_outbox.runner import stop_on_signals
 from django_outbox.selection import LARGEST_ID, Selection
 

@@ -14,8 +14,8 @@ from django.utils import timezone
 
 from django_outbox.exceptions import OutboxError
 from django_outbox.faults import UNAVAILABLE, drop_broken_connections, in_one_line
-from django_outbox.management import monitoring
-from django_outbox.management.monitoring import Limits
+from django_outbox.management import status_check
+from django_outbox.management.status_check import Limits
 from django_outbox.management.status_text import status_text
 from django_outbox.management.worker import OutboxCommand, at_least, logging_to
 from django_outbox.status import full_status
@@ -80,8 +80,8 @@ class Command(OutboxCommand):
         except CommandError as error:
             if not options["check"]:
                 raise
-            self.stdout.write(monitoring.line(monitoring.CRITICAL, in_one_line(error)))
-            sys.exit(monitoring.CRITICAL)
+            self.stdout.write(status_check.line(status_check.CRITICAL, in_one_line(error)))
+            sys.exit(status_check.CRITICAL)
 
     def handle(
         self,
@@ -116,7 +116,7 @@ class Command(OutboxCommand):
         elif not check:
             self.stdout.write(status_text(status))
         if check:
-            code, line = monitoring.verdict(status, limits)
+            code, line = status_check.verdict(status, limits)
             if not as_json:
                 self.stdout.write(line)
             sys.exit(code)

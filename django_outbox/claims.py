@@ -1,0 +1,111 @@
+"""Claiming: which due messages a relay locks and reads next."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from django.db import connections
+from django.db.models import TextField
+from django.db.models.functions import Cast
+
+from django_outbox import postgresql
+from django_outbox.codecs import Outgoing
+from django_outbox.models import OutboxMessage, OutboxQuerySet
+
+LOOK_BACK_SECONDS = 1.0
+
+
+def claims_of(using: str, clock: Callable[[], float]) -> Claims:
+    """The way to claim messages that suits a database.
+
+    Args:
+        using: its alias.
+        clock: seconds, monotonic.
+    """
+    return PostgresqlClaims(using, clock) if connections[using].vendor == "postgresql" else Claims(using)
+
+
+class Claims:
+    """Locks and reads due messages, batch by batch.
+
+    Attributes:
+        passes_over: that some are left out for now, as others have locked what comes before them.
+    """
+
+    passes_over = False
+
+    def __init__(self, using: str) -> None:
+        self._using = using
+
+    def claim(self, limit: int, without_topics: Sequence[str]) -> list[Outgoing]:
+        """Up to ``limit`` messages, by due time, locked until the transaction ends."""
+        rows = (
+            self._due(without_topics)
+            .select_for_update(skip_locked=True)
+            .values_list(*Outgoing.COLUMNS, Cast("payload", TextField()))[:limit]
+        )
+        return [Outgoing(*row) for row in rows]
+
+    def is_due(self, without_topics: Sequence[str]) -> bool:
+        """True if there is anything to claim, be it locked by another."""
+        return self._due(without_topics).exists()
+
+    def pass_over(self) -> bool:
+        """Begin behind the last claim, for a second at most: nothing of it can be sent now, as long as others have
+        locked what comes before. False where that cannot be done.
+        """
+        return False
+
+    def _due(self, without_topics: Sequence[str]) -> OutboxQuerySet:
+        return OutboxMessage.objects.using(self._using).due().except_topics(without_topics)
+
+
+class PostgresqlClaims(Claims):
+    """The same on PostgreSQL.
+
+    The index has an entry for each message that was published since the last vacuum, all before those that are due,
+    and each claim would walk along them. So a claim begins where an earlier one did, but for one a second, and for
+    those that find less than they may take: messages can become due further ahead at any time.
+    """
+
+    def __init__(self, using: str, clock: Callable[[], float]) -> None:
+        super().__init__(using)
+        self._clock = clock
+        self._begin = postgresql.START
+        self._begin_until = 0.0
+        self._last_id = 0
+        self._much = True  # as far as is known
+
+    def claim(self, limit: int, without_topics: Sequence[str]) -> list[Outgoing]:
+        if self._much:
+            postgresql.use_ordered_indexes(using=self._using)
+        if self._begin is not postgresql.START and self._clock() < self._begin_until:
+            batch = self._claim(limit, without_topics)
+            if len(batch) == limit or self.passes_over:
+                return batch
+        self._begin, self.passes_over = postgresql.START, False
+        batch = self._claim(limit, without_topics)
+        self._much = len(batch) == limit
+        if self._much:
+            self._begin_at(batch[0].id)
+        return batch
+
+    def is_due(self, without_topics: Sequence[str]) -> bool:
+        return postgresql.is_due(without_topics, using=self._using)
+
+    def pass_over(self) -> bool:
+        self._begin_at(self._last_id)
+        due_at, id = self._begin
+        self._begin = due_at, id + 1
+        self.passes_over = True
+        return True
+
+    def _begin_at(self, id: int) -> None:
+        self._begin = postgresql.place_of(id, using=self._using)
+        self._begin_until = self._clock() + LOOK_BACK_SECONDS
+
+    def _claim(self, limit: int, without_topics: Sequence[str]) -> list[Outgoing]:
+        batch = postgresql.claim(limit, without_topics, self._begin, using=self._using)
+        if batch:
+            self._last_id = batch[-1].id
+        return batch

@@ -78,15 +78,17 @@ class PostgresqlClaims(Claims):
 
     def claim(self, limit: int, without_topics: Sequence[str]) -> list[Outgoing]:
         if self._much:
-            postgresql.use_ordered_indexes(using=self._using)
+            postgresql.plan_for_much(using=self._using)
         if self._begin is not postgresql.START and self._clock() < self._begin_until:
             batch = self._claim(limit, without_topics)
             if len(batch) == limit or self.passes_over:
                 return batch
         self._begin, self.passes_over = postgresql.START, False
         batch = self._claim(limit, without_topics)
-        self._much = len(batch) == limit
+        expected, self._much = self._much, len(batch) == limit
         if self._much:
+            if not expected:
+                postgresql.plan_for_much(using=self._using)
             self._begin_at(batch[0].id)
         return batch
 

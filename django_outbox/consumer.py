@@ -21,6 +21,7 @@ from django_outbox.handlers import GroupHandlers, Registry, registry
 from django_outbox.inbox import Inbox
 from django_outbox.logs import repeats
 from django_outbox.models import OutboxMessage
+from django_outbox.postgresql import Plans
 from django_outbox.pulse import Pulse
 from django_outbox.reconciler import Reconciler
 from django_outbox.runner import Stop, Trouble, run_through_faults
@@ -140,6 +141,7 @@ class Consumer:
         self._reconciler = Reconciler(broker, self._terms, clock)
         self._in_hand: deque[tuple[ReceivedRecord, Lot]] = deque()
         self._care = Care(using)
+        self._plans = Plans(using, clock)
         self._alone = 0
         self._missing: set[str] = set()
         self._look_for_missing_at = 0.0
@@ -158,6 +160,7 @@ class Consumer:
         self._last_record_at = self._clock()
 
         def step() -> float | None:
+            self._plans.renew()
             batch = self.run_once(POLL_SECONDS)
             missing = f"A topic is missing: {', '.join(sorted(self._missing))}" if self._missing else ""
             self.pulse.step(**batch.moved, trouble=missing)

@@ -32,6 +32,7 @@ from django_outbox.logs import repeats
 from django_outbox.notify import ALERT_FOR_SECONDS, ALERT_SECONDS, Listener
 from django_outbox.ordering import has_order, unsent_before
 from django_outbox.parking import ParkedTopics
+from django_outbox.postgresql import Plans
 from django_outbox.pulse import Pulse
 from django_outbox.runner import Stop, run_through_faults
 from django_outbox.tracing import hooks as tracing
@@ -115,6 +116,7 @@ class Relay:
         self._idle = False
         self._listener = Listener(using)
         self._claims = claims_of(using, clock)
+        self._plans = Plans(using, clock)
         self._listens = settings.notify and connections[using].vendor == "postgresql"
         self._alert_until = 0.0
 
@@ -130,6 +132,7 @@ class Relay:
         def step() -> float | None:
             if self._listens and not self._listener.is_open and not drain:
                 self._listens = self._listener.open()
+            self._plans.renew()
             done = self.run_once()
             self.pulse.step(published=done.published, trouble=str(self._parked))
             repeats.sum_up()

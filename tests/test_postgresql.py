@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,8 +15,11 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_outbox import postgresql, state
+from django_outbox.consumer import Consumer
 from django_outbox.models import OutboxMessage
 from django_outbox.relay import Relay
+from django_outbox.runner import Stop
+from tests.clock import Clock
 from tests.outbox import Status, make_message, memory_broker, row
 
 pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.django_db]
@@ -61,7 +66,7 @@ def test_a_pass_reads_no_more_rows_than_its_batch_whatever_the_statistics_say(kn
     statements += [query["sql"] for query in queries if "UPDATE django_outbox_outboxmessage" in query["sql"]]
     assert len(statements) == 4
     with connection.cursor() as cursor:
-        cursor.execute(postgresql.USE_ORDERED_INDEXES)
+        cursor.execute(postgresql.PLAN_FOR_MUCH)
         for sql in statements:
             cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}")
             (found,) = cursor.fetchone()
@@ -80,7 +85,7 @@ def test_marking_a_batch_compares_each_of_its_messages_once_where_statistics_kno
         transaction.set_rollback(True)
     (sql,) = (query["sql"] for query in queries if "UPDATE" in query["sql"])
     with connection.cursor() as cursor:
-        cursor.execute(postgresql.USE_ORDERED_INDEXES)
+        cursor.execute(postgresql.PLAN_FOR_MUCH)
         # As with a table of many millions, where ways to join are as good as the same beside the cost of reading.
         cursor.execute("SET LOCAL random_page_cost = 100; SET LOCAL enable_seqscan = off")
         cursor.execute(f"EXPLAIN {sql}")
@@ -94,8 +99,141 @@ def test_settings_for_the_planner_end_with_the_pass() -> None:
     make_message()
     assert Relay(memory_broker(), using="default").run_once().published == 1
     with connection.cursor() as cursor:
-        cursor.execute("SELECT current_setting('enable_sort'), current_setting('enable_bitmapscan')")
-        assert cursor.fetchone() == ("on", "on")
+        cursor.execute(
+            "SELECT current_setting('enable_sort'), current_setting('enable_bitmapscan'),"
+            " current_setting('plan_cache_mode')"
+        )
+        assert cursor.fetchone() == ("on", "on", "auto")
+
+
+# Prepared statements
+
+
+@pytest.fixture
+def prepared() -> Iterator[None]:
+    """What ``server_side_binding`` and ``prepare_threshold`` do, for one test."""
+    from django.db.backends.postgresql.base import ServerBindingCursor
+
+    connection.ensure_connection()
+    driver = connection.connection
+    before = driver.cursor_factory, driver.prepare_threshold
+    driver.cursor_factory, driver.prepare_threshold = ServerBindingCursor, 1
+    yield
+    driver.cursor_factory, driver.prepare_threshold = before
+
+
+@contextmanager
+def statements() -> Iterator[list[str]]:
+    """What the block executes, in the words of the project: with prepared statements Django records none."""
+    found: list[str] = []
+
+    def note(execute: Any, sql: str, *others: Any) -> Any:
+        found.append(sql)
+        return execute(sql, *others)
+
+    with connection.execute_wrapper(note):
+        yield found
+
+
+def begin_with_an_empty_table() -> None:
+    """Without the pages that earlier tests have left in it."""
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE django_outbox_outboxmessage CASCADE")
+    analyze()
+
+
+def rows_read_one_after_another() -> int:
+    """In this transaction, without an index."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'django_outbox_outboxmessage'"
+        )
+        return int(cursor.fetchone()[0])
+
+
+def consume(ids: list[int]) -> None:
+    messages = postgresql.lock(ids, using="default")
+    postgresql.unhandled_before(ids, ["order.created"], dead=True, using="default")
+    assert postgresql.mark_consumed(messages, using="default") == len(ids)
+
+
+@pytest.mark.usefixtures("prepared")
+def test_plans_of_a_nearly_empty_table_are_forgotten_within_a_second() -> None:
+    clock = Clock()
+    plans = postgresql.Plans("default", clock)
+    begin_with_an_empty_table()
+    plans.renew()
+    for _ in range(10):  # after five, the server begins to keep plans
+        consume([make_message(status=Status.PUBLISHED).id])
+    fill(20_000, Status.PUBLISHED)
+    ids = list(OutboxMessage.objects.filter(status=Status.PUBLISHED).order_by("id").values_list("id", flat=True)[:20])
+    before = rows_read_one_after_another()
+    consume(ids[:10])
+    assert rows_read_one_after_another() - before >= 20_000, "no plan was kept: this test shows nothing"
+
+    clock.now += postgresql.RENEW_PLANS_SECONDS
+    plans.renew()
+
+    before = rows_read_one_after_another()
+    consume(ids[10:])
+    assert rows_read_one_after_another() - before < 1000
+
+
+@pytest.mark.usefixtures("prepared")
+def test_a_backlog_is_carried_out_by_plans_that_are_made_for_it() -> None:
+    """Even if it shows within the second in which plans are kept."""
+    broker = memory_broker()
+    relay = Relay(broker, using="default", batch_size=50)
+    begin_with_an_empty_table()
+    for _ in range(10):
+        make_message()
+        assert relay.run_once().published == 1
+    fill(20_000)
+    assert relay.run_once().published == 50
+
+    before = rows_read_one_after_another()
+    assert relay.run_once().published == 50
+    assert rows_read_one_after_another() - before < 1000
+
+
+def test_a_first_full_batch_is_marked_by_a_plan_that_is_made_for_it() -> None:
+    relay = Relay(memory_broker(), using="default", batch_size=2)
+    make_message()
+    assert relay.run_once().published == 1
+    make_message()
+    make_message()
+    with statements() as executed:
+        assert relay.run_once().published == 2
+    kinds = [
+        kind
+        for sql in executed
+        for kind in ("FOR UPDATE SKIP LOCKED", "force_custom_plan", "UPDATE django_outbox")
+        if kind in sql
+    ]
+    assert kinds == ["FOR UPDATE SKIP LOCKED", "force_custom_plan", "UPDATE django_outbox"]
+
+
+@pytest.mark.usefixtures("prepared")
+@pytest.mark.parametrize("worker", ["relay", "consumer"])
+def test_a_worker_has_its_plans_made_anew_once_a_second(worker: str) -> None:
+    clock = Clock()
+    broker = memory_broker()
+    run = (
+        Relay(broker, using="default", clock=clock).run
+        if worker == "relay"
+        else Consumer(broker, using="default", clock=clock).run
+    )
+    for passed, renewed in ((0.0, 1), (0.9, 0), (0.1, 1)):
+        clock.now += passed
+        with statements() as executed, closing(Stop()) as stop:
+            run(stop, drain=True)
+        assert executed.count("DISCARD PLANS") == renewed, clock.now
+
+
+def test_plans_are_left_alone_where_no_statement_is_prepared() -> None:
+    with statements() as executed:
+        postgresql.Plans("default", Clock()).renew()
+    assert not executed
 
 
 # Content

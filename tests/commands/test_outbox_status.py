@@ -150,6 +150,13 @@ def test_plain_status_names_topics_retries_workers_and_lag() -> None:
     assert re.search(r"^outbox +0 +2 +5 +3$", text, re.M)
 
 
+def test_plain_status_shows_names_that_steer_no_terminal() -> None:
+    make_received(event_type="odd\x1b[2J\ntype", retry_count=1, next_retry_at=ago(-100))
+    text = status("--no-broker")
+    assert all(line.isprintable() for line in text.splitlines())
+    assert r"odd\x1b[2J type" in text
+
+
 def test_plain_status_shows_the_inbox_once_it_holds_anything() -> None:
     assert "INBOX" not in status("--no-broker")
     make_received("dead")

@@ -78,6 +78,12 @@ def is_passing(error: BaseException, using: str, session: object = None) -> bool
     return not is_connected(using) or (session is not None and connections[using].connection is not session)
 
 
+def is_refusal(error: BaseException) -> bool:
+    """True if PostgreSQL does not let this role do it (insufficient_privilege)."""
+    cause = error.__cause__ or error
+    return (getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)) == "42501"
+
+
 def _raise(error: Exception) -> NoReturn:
     raise error
 

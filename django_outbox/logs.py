@@ -19,6 +19,7 @@ from django_outbox.failures import fingerprint
 from django_outbox.masking import without_values
 from django_outbox.models import InboxMessage
 from django_outbox.rows import LockedMessage
+from django_outbox.texts import visible
 
 Message = Outgoing | LockedMessage | InboxMessage
 
@@ -121,12 +122,14 @@ class Repeats:
         """Log a failure of a message, or count it.
 
         Args:
-            log, level, text, arguments: as of ``Logger.log``.
+            log, level, text, arguments: as of ``Logger.log``; texts among the arguments are put in one line.
             action: what became of the message: "failed" or "dead".
             message: which.
             error: what it failed of.
             counted: see ``attempt_of``.
         """
+        # Sources and types of others, and errors that quote them, could otherwise write lines of their own.
+        arguments = tuple(visible(each) if isinstance(each, str) else each for each in arguments)
         extra = log_extra(action, message, counted=counted)
         if isinstance(error, BaseException):
             extra["error_type"] = type(error).__name__
@@ -166,10 +169,10 @@ def _tell_hidden(name: tuple[str, str, str], kind: _Kind, at: float) -> None:
             kind.level,
             "%d more messages%s %s within %.0f s as those before: %s. The last one was %s.",
             kind.hidden,
-            f" ({event_type})" if event_type else "",
+            f" ({visible(event_type)})" if event_type else "",
             "are dead" if action == "dead" else "failed",
             at - kind.since,
-            cause,
+            visible(cause),
             kind.last,
             extra={"action": "repeated", "count": kind.hidden},
         )

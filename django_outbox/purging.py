@@ -46,6 +46,11 @@ class Walk:
         self._position, self._end = self._bounds()
         self._start = self._position
 
+    @property
+    def length(self) -> int:
+        """From its beginning to its end, in ids: how much of several walks this one is."""
+        return self._end - self._start
+
     def steps(self, size: Callable[[], int]) -> Iterator[Step]:
         """Delete what has expired among so many messages, and the next so many, each in a transaction of its own."""
         while (ids := self._next(size())) is not None:
@@ -73,7 +78,7 @@ class Walk:
 
     @property
     def _share(self) -> float:
-        return (self._position - self._start) / (self._end - self._start)
+        return (self._position - self._start) / self.length
 
     def _bounds(self) -> tuple[int, int]:
         """The id before the first message, and the last that may be old enough; both the same if none is."""

@@ -12,15 +12,16 @@ from collections import defaultdict
 from datetime import timedelta
 from typing import Any, NamedTuple
 
-from django.db.models import Count, F, Max, Min, TextField, Value
+from django.db.models import Count, F, Min, TextField, Value
 from django.db.models.functions import Cast
 from django.utils import timezone
 
+from django_outbox.awaited import longest_awaited
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.fields import DatabaseNow
 from django_outbox.figures import Throughput, rows_estimate, throughput, workers
-from django_outbox.handlers import GroupHandlers, Handler, registry
+from django_outbox.handlers import GroupHandlers, registry
 from django_outbox.lag import PATIENCE_SECONDS, Answer, lag_of_groups
 from django_outbox.models import Activity, InboxMessage, OutboxMessage, Worker
 
@@ -28,7 +29,6 @@ Model = type[OutboxMessage] | type[InboxMessage]
 
 EXACT_CONSUMED = 500_000
 """So many consumed messages are counted; of more it is said about how many they are."""
-AWAITED_LOOKED_AT = 10_000
 RETRIES = 5
 
 
@@ -155,39 +155,6 @@ def _longest_due(pending: Any) -> float | None:
 def longest_due(using: str) -> float | None:
     """Seconds since a message of the outbox was due to be sent and is not; None if there is none."""
     return _longest_due(OutboxMessage.objects.using(using).filter(status="pending"))
-
-
-def longest_awaited(using: str) -> float | None:
-    """Seconds since the longest awaited of the published messages was sent; None if no handler here waits.
-
-    Of each event type, the ten thousand first in the log are looked at.
-    """
-    published = OutboxMessage.objects.using(using).filter(status="published", publish_count__gt=0)
-    handlers = _handlers()
-    if handlers is None or settings.unknown_event == "dead":
-        row = published.filter(id__gt=0).order_by("status", "id").values_list("published_at", DatabaseNow()).first()
-        return _seconds(row[1] - row[0]) if row and row[0] else None
-    wanted: set[tuple[str, str | None]] = {(handler.event_type, handler.topic) for handler in handlers}
-    ages = []
-    for event_type, topic in wanted:
-        messages: Any = published.filter(event_type=event_type, **({"topic": topic} if topic else {}))
-        # In the order of the index that the reconciler uses, so that a planner with old statistics takes it as well.
-        messages = messages.order_by("event_type", "topic", "partition", "offset").annotate(clock=DatabaseNow())
-        found = messages.values("published_at", "clock")[:AWAITED_LOOKED_AT].aggregate(
-            since=Min("published_at"), now=Max("clock")
-        )
-        if found["since"]:
-            ages.append(_seconds(found["now"] - found["since"]))
-    return max(ages, default=None)
-
-
-def _handlers() -> list[Handler] | None:
-    """The handlers of the main group; None if they cannot be imported."""
-    try:
-        registry.load()
-    except HandlersNotImportable:
-        return None
-    return registry.for_group(settings.consumer_group)
 
 
 def _topics(unfinished: list[TopicCount], using: str) -> list[dict[str, Any]]:

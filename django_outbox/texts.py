@@ -56,6 +56,12 @@ def one_line(text: str, length: int = LINE_LENGTH) -> str:
     return line if len(line) <= length else line[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
+def visible(text: str) -> str:
+    """A text in one line, in which nothing steers a terminal or begins another line: names may come from anybody."""
+    line = " ".join(text.split())
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
+
+
 def shortened(text: str, length: int = NAME_LENGTH) -> str:
     """A name for a list: of a long one its beginning and its end, as long ones often begin alike; "-" for none."""
     if len(text) <= length:

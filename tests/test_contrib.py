@@ -79,12 +79,17 @@ def labels_of(expression: str, exported: dict[str, set[str]]) -> set[str]:
 
 @pytest.mark.parametrize("expression", [*expressions()])
 def test_every_metric_and_label_of_an_expression_is_exported(expression: str, exported: dict[str, set[str]]) -> None:
-    labels = labels_of(expression, exported)
+    assert labels_of(expression, exported)
     for name, matchers in re.findall(r"\b(django_outbox_\w+)\{([^}]*)\}", expression):
         for label in re.findall(r"(\w+)\s*(?:=~|!~|!=|=)", matchers):
             assert label in exported[name] | EVERYWHERE, f"{name} has no label {label}"
-    for grouped in re.findall(r"\bby\s*\(([^)]*)\)", expression):
-        assert {label.strip() for label in grouped.split(",")} <= labels, expression
+    for grouped, rest in re.findall(r"\bby\s*\(([^)]*)\)\s*(?=\((.*))", expression, re.DOTALL):
+        (name, *_) = re.findall(r"\bdjango_outbox_\w+", rest)
+        assert names_in(grouped) <= labels_of(name, exported), expression
+
+
+def names_in(grouped: str) -> set[str]:
+    return {label.strip() for label in grouped.split(",")}
 
 
 @pytest.mark.parametrize("expression", [*expressions()])
@@ -108,8 +113,8 @@ def test_an_alert_says_how_bad_it_is_and_what_to_do(rule: dict[str, Any], export
     assert set(rule["annotations"]) == {"summary", "description"}
     text = " ".join(rule["annotations"].values())
     assert text.count("{{") == text.count("}}")
-    grouped = re.search(r"\bby\s*\(([^)]*)\)", rule["expr"])
-    kept = {label.strip() for label in grouped[1].split(",")} if grouped else labels_of(rule["expr"], exported)
+    grouped = re.findall(r"\bby\s*\(([^)]*)\)", rule["expr"])
+    kept = set.union(*map(names_in, grouped)) if grouped else labels_of(rule["expr"], exported)
     assert set(re.findall(r"\$labels\.(\w+)", text)) <= kept
 
 

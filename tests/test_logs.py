@@ -206,6 +206,35 @@ def test_each_line_about_a_message_of_the_inbox_says_which(everything: pytest.Lo
         assert record["message_id"]
 
 
+FORGED = "2026-01-01 ERROR all is lost"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_name_that_others_choose_begins_a_line_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    receiver = Receiver()
+    receiver.on("order.created", refuses_the_source)
+    receiver.receive(received({}, source=f"evil\n{FORGED}\x1b[31m"))
+    (line,) = caplog.messages
+    assert f"from evil {FORGED}" in line
+    assert line.isprintable()
+    assert rf"ValueError: I do not know evil {FORGED}\x1b[31m" in line
+
+
+def refuses_the_source(event: Event) -> None:
+    raise ValueError(f"I do not know {event.source}")
+
+
+@pytest.mark.django_db
+def test_what_is_summed_up_is_one_line(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    repeats = Repeats(clock)
+    message = make_received(event_type=f"order\n{FORGED}")
+    for _ in range(SHOWN + 1):
+        repeats.tell(log, logging.WARNING, "failed", message, "odd\x1b", "Message failed")
+    repeats.sum_up(now=True)
+    assert caplog.messages[-1].isprintable()
+    assert f"(order {FORGED})" in caplog.messages[-1]
+
+
 # Repeats
 
 

@@ -20,6 +20,7 @@ from django_outbox.brokers.base import Acknowledged, Failed, Outcome, Record
 from django_outbox.conf import settings
 from django_outbox.events import Event
 from django_outbox.exceptions import Reject, Retry
+from django_outbox.masking import MASK
 from django_outbox.models import OutboxMessage
 from django_outbox.publishing import publish, publish_many
 from tests.inbox import Receiver, received
@@ -28,6 +29,7 @@ from tests.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
+CARD = {"card": "4111-2222", "pin": "77"}  # far from the code that Sentry quotes
 SENTRY = "django_outbox.contrib.sentry.SentryTracing"
 
 
@@ -167,6 +169,28 @@ def test_a_failure_is_one_event_with_its_stack_in_the_trace_of_the_message(
     assert "spoiled" not in str(event["contexts"])
     statuses = [trace_of(each)["status"] for each in sent.of("queue.task.outbox")]
     assert statuses == (["aborted", "internal_error", "ok"] if steady else ["internal_error", "ok"])
+
+
+def test_what_a_message_carries_stays_out_of_the_event_of_its_failure(sent: Sent) -> None:
+    def handle(event: Event) -> None:
+        card = event.payload["card"]
+        try:
+            raise KeyError(card)
+        except KeyError as error:
+            raise ArithmeticError(f"no card {card}") from error
+
+    pipeline = Pipeline()
+    pipeline.on("order.created", handle)
+    send(payload=CARD)
+    pipeline.turn()
+
+    (event,) = sent.events
+    values = event["exception"]["values"]
+    assert [value["type"] for value in values] == ["KeyError", "ArithmeticError"]
+    assert values[-1]["value"] == f"no card {MASK}"
+    assert values[-1]["stacktrace"]["frames"][-1]["function"] == "handle"
+    assert CARD["card"] not in str(event)
+    assert "'pin'" not in str(event)
 
 
 def test_each_failed_try_is_one_event(sent: Sent) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -16,6 +17,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django_outbox.events import Event
 from django_outbox.exceptions import Reject, Retry
 from django_outbox.faults import is_passing
+from django_outbox.masking import without_values
 from django_outbox.tracing import names
 from django_outbox.tracing.base import (
     NOT_CREATING,
@@ -114,6 +116,7 @@ class _Task:
     span: Any
     isolation: Any
     current: Any
+    payload: Any
 
 
 class _Processing(Processing[_Task]):
@@ -139,7 +142,7 @@ class _Processing(Processing[_Task]):
         if event.time is not None:
             span.set_data(LATENCY, (datetime.now(UTC) - event.time.astimezone(UTC)).total_seconds() * 1000)
         current.span = span
-        return _Task(transaction, span, isolation, current), scopes.close
+        return _Task(transaction, span, isolation, current, event.payload), scopes.close
 
     def finish(self, span: _Task, ended_ns: int, error: BaseException | None, *, redone: bool) -> None:
         status = "ok" if error is None else "internal_error"
@@ -148,6 +151,7 @@ class _Processing(Processing[_Task]):
             status = "aborted"
         with use_isolation_scope(span.isolation), use_scope(span.current):
             if error is not None and not redone and self._is_to_be_told(error):
+                span.current.add_event_processor(partial(_without_payload, span.payload))
                 sentry_sdk.capture_exception(error)
             for each in (span.span, span.transaction):
                 each.set_status(status)
@@ -158,6 +162,15 @@ class _Processing(Processing[_Task]):
         return isinstance(error, Exception) and not (
             isinstance(error, (Reject, Retry)) or is_passing(error, self._using)
         )
+
+
+def _without_payload(payload: Any, event: Any, hint: Any) -> Any:
+    """Take what a message carries out of an error's text and, as local variables show it, out of its stack."""
+    for exception in event.get("exception", {}).get("values", ()):
+        exception["value"] = without_values(str(exception.get("value") or ""), payload)
+        for frame in (exception.get("stacktrace") or {}).get("frames", ()):
+            frame.pop("vars", None)
+    return event
 
 
 def _told_already(event: Any, hint: Any) -> Any:

@@ -6,13 +6,13 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 
+from django_outbox.awaited import longest_awaited
 from django_outbox.brokers.url import DEFAULT_PORT
 from django_outbox.conf import settings
 from django_outbox.doctor.finding import Finding, fault, note, warning
 from django_outbox.doctor.subject import Subject
 from django_outbox.figures import counted, workers
 from django_outbox.models import Worker
-from django_outbox.status import longest_awaited
 
 NEARLY = 0.5  # of the retention, at which records that nobody read become urgent
 

@@ -33,11 +33,13 @@ def without_handler(subject: Subject) -> Iterator[Finding]:
     if not wanted:
         return  # all of its events are for others
     types = {event_type for event_type, _ in wanted}
+    unhandled: Counter[tuple[str, str]] = Counter()
+    for (event_type, topic), count in _published(subject).items():
+        if (event_type, None) not in wanted and (event_type, topic) not in wanted:
+            unhandled[event_type, topic if event_type in types else ""] += count
     strangers = []
-    for (event_type, topic), count in sorted(_published(subject).items()):
-        if (event_type, None) in wanted or (event_type, topic) in wanted:
-            continue
-        elsewhere = f" in the topic {topic!r}, only in others" if event_type in types else ""
+    for (event_type, topic), count in sorted(unhandled.items()):
+        elsewhere = f" in the topic {topic!r}, only in others" if topic else ""
         meant = "" if elsewhere else _meant(event_type, types)
         if settings.unknown_event == "dead":
             yield fault(

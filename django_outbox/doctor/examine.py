@@ -6,12 +6,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
-from django.db import connections, transaction
+from django.db import DatabaseError, connections, transaction
 
 from django_outbox.brokers.calls import Call
 from django_outbox.doctor import broker, database, events, indexes, project, sessions, vacuum, workers
 from django_outbox.doctor.broker import NotAnswered
-from django_outbox.doctor.finding import Finding, Level, fault, note
+from django_outbox.doctor.finding import Finding, Level, fault, warning
 from django_outbox.doctor.subject import Subject
 from django_outbox.faults import in_one_line
 
@@ -111,7 +111,7 @@ def examine(
         if each is DATABASE:
             yield reached
         elif is_away and each.asks_database:
-            yield Result(each, (note("Not examined: the database does not answer."),))
+            yield Result(each, (warning("Not examined: the database does not answer."),))
         else:
             yield _examine(subject, each, seconds)
 
@@ -121,19 +121,32 @@ def _examine(subject: Subject, examination: Examination, seconds: float) -> Resu
         try:
             with _reading_only(subject, examination, seconds):
                 return tuple(examination.find(subject))
+        except DatabaseError:
+            if _has_tables(subject):
+                raise
+            raise _NoTables("the tables of the outbox are not all there") from None
         finally:
             with suppress(Exception):  # of a connection that is lost already
                 connections[subject.using].close()
 
     try:
         return Result(examination, Call(run).result(seconds + 1, lambda: False))
-    except NotAnswered as error:
-        return Result(examination, (note(f"Not examined: {error}."),))
+    except (NotAnswered, _NoTables) as error:
+        return Result(examination, (warning(f"Not examined: {error}."),))
     except Exception as error:  # an examination that fails keeps no other from being made
         reason = f"{type(error).__name__}: {in_one_line(error)}"
         if examination is DATABASE:
             return Result(examination, (_away(subject, reason),))
-        return Result(examination, (note(f"Could not be examined: {reason}"),))
+        # Nobody may take what was not looked at for well.
+        return Result(examination, (warning(f"Could not be examined: {reason}"),))
+
+
+class _NoTables(Exception):
+    """What an examination looks at has not been made yet."""
+
+
+def _has_tables(subject: Subject) -> bool:
+    return set(subject.tables) <= set(subject.connection.introspection.table_names())
 
 
 def _away(subject: Subject, reason: str) -> Finding:

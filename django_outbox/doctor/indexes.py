@@ -21,17 +21,19 @@ STORAGE = import_module("django_outbox.migrations.0003_postgresql_storage")
 
 def missing(subject: Subject) -> Iterator[Finding]:
     """What the models say and the tables do not have."""
+    introspection = subject.connection.introspection
+    present = introspection.table_names()
     for model in MODELS:
         table = model._meta.db_table
-        with subject.connection.cursor() as cursor:
-            found = subject.connection.introspection.get_constraints(cursor, table)
-        if not found:
+        if table not in present:
             yield fault(
                 f"The table {table} is not there.",
                 "Nothing works without it.",
                 f"manage.py migrate django_outbox{subject.database_option}",
             )
             continue
+        with subject.connection.cursor() as cursor:
+            found = introspection.get_constraints(cursor, table)
         yield from _missing_indexes(subject, model, found)
         yield from _missing_constraints(subject, model, found)
 

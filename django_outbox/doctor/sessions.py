@@ -56,7 +56,7 @@ def _given_deadlines(subject: Subject) -> dict[str, float]:
 def _set(subject: Subject, name: str, patience: float) -> str:
     if subject.connection.vendor == "mysql":
         return f"SET GLOBAL {name} = {int(patience * 3)}, and the same in the server's configuration"
-    role = subject.value("SELECT current_user")
+    role = subject.value("SELECT quote_ident(current_user)")
     return f"ALTER ROLE {role} SET {name} = '{int(patience * 3)}s', or a role of their own for relay and consumer"
 
 
@@ -93,7 +93,7 @@ def vanished_sessions(subject: Subject, *, is_remote: bool | None = None) -> Ite
 
 
 def _idle(subject: Subject) -> str:
-    role = subject.value("SELECT current_user")
+    role = subject.value("SELECT quote_ident(current_user)")
     return f"ALTER ROLE {role} SET idle_in_transaction_session_timeout = '{int(settings.publish_timeout * 6)}s'"
 
 

@@ -42,7 +42,7 @@ def old_snapshots(
     found = subject.rows(
         """
         SELECT pid, coalesce(backend_type, CASE WHEN datname IS NULL THEN 'walsender' ELSE 'client backend' END),
-               usename, coalesce(application_name, ''), state,
+               quote_ident(usename), coalesce(application_name, ''), state,
                extract(epoch FROM clock_timestamp() - xact_start),
                greatest(coalesce(age(backend_xmin), 0), coalesce(age(backend_xid), 0))
           FROM pg_stat_activity

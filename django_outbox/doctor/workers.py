@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
+from django_outbox.awaited import longest_awaited
 from django_outbox.conf import settings
 from django_outbox.doctor.finding import Finding, fault, warning
 from django_outbox.doctor.subject import Subject
@@ -13,7 +14,7 @@ from django_outbox.figures import counted, workers
 from django_outbox.handlers import registry
 from django_outbox.heartbeat import own_version
 from django_outbox.models import Worker
-from django_outbox.status import longest_awaited, longest_due
+from django_outbox.status import longest_due
 
 PATIENCE = timedelta(seconds=60)
 

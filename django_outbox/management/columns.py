@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 
+from django_outbox.texts import visible
+
 
 def columns(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
     """Rows of cells under each other, the first row being the head.
@@ -12,13 +14,14 @@ def columns(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> st
         rows: of the same length each.
         right: indexes of the columns that hold numbers.
     """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    shown = [list(map(visible, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
     return "\n".join(
         "  ".join(
             cell.rjust(width) if index in right else cell.ljust(width)
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         ).rstrip()
-        for row in rows
+        for row in shown
     )
 
 

@@ -1,8 +1,8 @@
 """``outbox_status --check``: one line and an exit code, as monitoring systems take them.
 
 As the Monitoring Plugins' development guidelines have it: a word, a reason, and performance data behind a bar. They
-keep UNKNOWN (3) for failures within the plugin and say that timeouts and the like are none: so a database or a broker
-that does not answer is CRITICAL.
+keep UNKNOWN (3) for bad usage and failures within the plugin and say that timeouts and the like are none: so a
+database or a broker that does not answer is CRITICAL.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-OK, WARNING, CRITICAL = 0, 1, 2
-WORDS = ("OK", "WARNING", "CRITICAL")
+OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
+WORDS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
 from django.db.migrations.executor import MigrationExecutor
-from django.db.utils import InterfaceError
+from django.db.utils import InterfaceError, ProgrammingError
 
 from django_outbox.brokers.base import Broker
 from django_outbox.exceptions import OutboxError
-from django_outbox.faults import in_one_line
+from django_outbox.faults import in_one_line, is_refusal
 from django_outbox.handlers import GroupHandlers
 from django_outbox.heartbeat import beating
 from django_outbox.management import monitored
@@ -52,6 +52,14 @@ class OutboxCommand(BaseCommand):
             raise CommandError(
                 f"The database {alias!r} does not answer ({in_one_line(error)}): is it there, and is "
                 f'DATABASES["{alias}"] right?'
+            ) from error
+        except ProgrammingError as error:
+            if not is_refusal(error):
+                raise
+            alias = options.get("database", DEFAULT_DB_ALIAS)
+            raise CommandError(
+                f"The database {alias!r} refuses this role ({in_one_line(error)}): GRANT it the tables of the outbox and "
+                f"SELECT on django_migrations."
             ) from error
 
     def require_tables(self, using: str) -> None:

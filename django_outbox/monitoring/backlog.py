@@ -13,6 +13,7 @@ from typing import Any
 
 from django.db import connections
 
+from django_outbox.awaited import longest_awaited
 from django_outbox.faults import in_one_line
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import InboxMessage, OutboxMessage
@@ -41,11 +42,14 @@ class Unfinished:
         oldest: seconds since the oldest pending message was written; 0 if none is.
         overdue: seconds that the message that has been due for longest waits; 0 if none is due. Of the inbox, among
             the thousand oldest.
+        awaited: of the outbox, seconds since the published message that a handler here has yet to handle for longest
+            was sent; 0 if there is none.
     """
 
     counts: dict[str, int]
     oldest: float
     overdue: float
+    awaited: float = 0.0
 
 
 def look(using: str) -> dict[str, Unfinished]:
@@ -70,6 +74,7 @@ def _look(model: type[OutboxMessage | InboxMessage], statuses: tuple[str, ...], 
         counts,
         oldest=_longest(oldest[:1].values_list("created_at", "now")),
         overdue=_longest(longest_due.values_list("next_retry_at", "now")),
+        awaited=(longest_awaited(using) or 0.0) if model is OutboxMessage else 0.0,
     )
 
 

@@ -132,12 +132,19 @@ class OutboxCollector(Collector):
             "How long the message that has been due for longest waits already.",
             labels=("box",),
         )
+        awaited = GaugeMetricFamily(
+            "django_outbox_awaited_seconds",
+            "How long ago the published message was sent that has waited for its handler here for longest.",
+            labels=(),
+        )
         for box, unfinished in self._backlog.read().items():
             for status, count in unfinished.counts.items():
                 messages.add_metric((box, status), count)
             oldest.add_metric((box,), unfinished.oldest)
             overdue.add_metric((box,), unfinished.overdue)
-        yield from (messages, oldest, overdue)
+            if box == "outbox":
+                awaited.add_metric((), unfinished.awaited)
+        yield from (messages, oldest, overdue, awaited)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

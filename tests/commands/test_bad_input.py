@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -109,6 +110,35 @@ def test_database_server_that_is_not_there(manage: Manage, subprocess_env: dict[
         assert_one_sentence(
             command, rf"The database 'default' does not answer \(.*(refused|Can't connect).*\): {WAY_OUT}"
         )
+
+
+@pytest.fixture
+def powerless_role(subprocess_env: dict[str, str], transactional_db: None) -> Iterator[dict[str, str]]:
+    """The environment of a project whose role may log in and no more."""
+    name = f"powerless_{uuid.uuid4().hex[:12]}"
+    with connection.cursor() as cursor:
+        cursor.execute(f"CREATE ROLE {name} LOGIN")
+        yield {"DATABASE_URL": subprocess_env["DATABASE_URL"].replace("//postgres@", f"//{name}@")}
+        cursor.execute(f"DROP ROLE {name}")
+
+
+@pytest.mark.databases("postgresql")
+def test_role_that_may_not_read_the_tables(manage: Manage, powerless_role: dict[str, str]) -> None:
+    commands = [manage(*command, env=powerless_role) for command in (*WORKERS, *TOOLS)]
+    check = manage("outbox_status", "--check", env=powerless_role)
+    for command in commands:
+        assert_one_sentence(command, r"The database 'default' refuses this role \(permission denied for .+\): GRANT .+")
+    assert check.wait() == 2
+    assert check.output.startswith("OUTBOX CRITICAL - The database 'default' refuses this role (permission denied for ")
+
+
+@pytest.mark.databases("postgresql", "mariadb")
+def test_database_server_that_hangs_is_critical_for_monitoring(manage: Manage, subprocess_env: dict[str, str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never says a word
+        url = re.sub(r":\d+/", f":{silent.getsockname()[1]}/", subprocess_env["DATABASE_URL"])
+        check = manage("outbox_status", "--check", "--timeout", 1, env={"DATABASE_URL": url})
+        assert check.wait() == 2
+    assert check.output == "OUTBOX CRITICAL - no answer within 1 s: the database hangs, or is very busy"
 
 
 # The settings

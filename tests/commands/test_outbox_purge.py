@@ -18,8 +18,10 @@ from django.utils import timezone
 
 from django_outbox import state
 from django_outbox.fields import DatabaseNow
+from django_outbox.management.commands import outbox_purge
 from django_outbox.models import Activity, MessageFailure, OutboxMessage, Worker
 from django_outbox.removal import delete_batch
+from tests.inbox import make_received
 from tests.outbox import Status, in_thread, make_message, statuses
 from tests.overrides import outbox_settings
 
@@ -50,6 +52,23 @@ def test_finished_messages_are_deleted_after_a_week() -> None:
     assert purge() == ["1 consumed messages deleted.", "1 published messages deleted."]
     assert statuses() == ["consumed", "published"]
     assert not OutboxMessage.objects.filter(updated_at__lt=DatabaseNow() - 7 * DAY).exists()
+
+
+@pytest.mark.parametrize("arguments", [[], ["--dry-run"]])
+def test_progress_goes_from_nothing_to_all_however_full_each_table_is(arguments: list[str]) -> None:
+    for _ in range(4):
+        make_old(Status.CONSUMED, 8 * DAY)
+    with (
+        patch.object(outbox_purge, "COUNTED_AT_ONCE", 1),
+        patch.object(outbox_purge.Progress, "show") as show,
+    ):
+        purge("--batch-size", "1", *arguments)
+    assert [call.args[0] for call in show.call_args_list] == [0.25, 0.5, 0.75, 1.0]
+
+    make_received(Status.CONSUMED)
+    with patch.object(outbox_purge.Progress, "show") as show:
+        purge("--batch-size", "1", *arguments)
+    assert show.call_args_list[-1].args[0] == 1.0
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.DEAD])

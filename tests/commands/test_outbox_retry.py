@@ -126,6 +126,13 @@ def test_dry_run_says_how_many_and_which_and_changes_nothing(retry: Any, choice:
     assert statuses() == ["dead", "dead", "pending"]
 
 
+def test_dry_run_shows_names_that_steer_no_terminal(retry: Any) -> None:
+    make_dead(event_type="odd\x1b[2J", message_key="k\n\x9b1", fingerprint="F\x07")
+    out, _ = retry("--all", "--dry-run")
+    assert all(line.isprintable() for line in out.splitlines())
+    assert r"odd\x1b[2J key k \x9b1, died " in out
+
+
 def test_dry_run_at_a_rate_says_how_long_it_would_take(retry: Any) -> None:
     for _ in range(3):
         make_dead()

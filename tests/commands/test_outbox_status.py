@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
-from django.db import OperationalError, connection
+from django.db import OperationalError, ProgrammingError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -148,6 +148,13 @@ def test_plain_status_names_topics_retries_workers_and_lag() -> None:
     assert re.search(r"^relay web-1:77 +trouble +4.5 +.* s ago +1.2 +Oh!$", text, re.M)
     assert "Group tests is 3 records behind, in 1 partition." in text
     assert re.search(r"^outbox +0 +2 +5 +3$", text, re.M)
+
+
+def test_plain_status_shows_names_that_steer_no_terminal() -> None:
+    make_received(event_type="odd\x1b[2J\ntype", retry_count=1, next_retry_at=ago(-100))
+    text = status("--no-broker")
+    assert all(line.isprintable() for line in text.splitlines())
+    assert r"odd\x1b[2J type" in text
 
 
 def test_plain_status_shows_the_inbox_once_it_holds_anything() -> None:
@@ -466,6 +473,24 @@ def test_check_is_critical_without_tables(monkeypatch: pytest.MonkeyPatch) -> No
         status()
 
 
+def test_check_is_critical_if_the_database_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(using: str, broker: bool) -> None:
+        raise ProgrammingError("permission denied for table x\nLINE 1")
+
+    monkeypatch.setattr(outbox_status, "full_status", refuse)
+    assert check() == (2, "OUTBOX CRITICAL - permission denied for table x LINE 1\n")
+
+
+def test_check_is_unknown_if_it_fails_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(using: str, broker: bool) -> None:
+        raise KeyError("bug")
+
+    monkeypatch.setattr(outbox_status, "full_status", fail)
+    assert check() == (3, "OUTBOX UNKNOWN - KeyError: 'bug'\n")
+    with pytest.raises(KeyError):
+        status()
+
+
 def test_status_without_a_database_is_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
     def away(using: str, broker: bool) -> None:
         raise OperationalError("connection refused\nby peer")
@@ -482,8 +507,30 @@ def test_limit_that_nothing_is_compared_with_is_refused(limit: str) -> None:
 
 
 def test_options_that_do_not_go_together_are_refused() -> None:
-    assert "--check looks once" in check("--watch")[1]
-    assert "leave --no-broker out" in check("--max-lag", "1", "--no-broker")[1]
+    assert_unknown(check("--watch"), "--check looks once, .+")
+    assert_unknown(check("--max-lag", "1", "--no-broker"), ".+: leave --no-broker out[.]")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["--max-age"], "argument --max-age: expected one argument"),
+        (["--max-age", "1m"], "argument --max-age: '1m' is not a number from 0"),
+        (["--max-ages", "1"], "unrecognized arguments: --max-ages 1"),
+        (["--database", "nowhere"], "argument --database: invalid choice: .+"),
+    ],
+)
+def test_bad_usage_is_unknown_to_monitoring(arguments: list[str], reason: str) -> None:
+    out = io.StringIO()
+    with pytest.raises(SystemExit) as ended:
+        outbox_status.Command(stdout=out).run_from_argv(["manage.py", "outbox_status", "--check", *arguments])
+    assert_unknown((int(ended.value.code or 0), out.getvalue()), f"Error: {reason}")
+
+
+def assert_unknown(found: tuple[int, str], reason: str) -> None:
+    code, text = found
+    assert code == 3
+    assert re.fullmatch(rf"OUTBOX UNKNOWN - {reason}\n", text), text
 
 
 @pytest.mark.parametrize(

@@ -59,6 +59,17 @@ def test_events_without_handler_are_one_note(subject: Subject, registry: Registr
     assert finding.summary == "No handler here is for 'stock.low', 'user.left'."
 
 
+def test_an_event_type_is_told_once_however_many_topics_it_goes_to(subject: Subject, registry: Registry) -> None:
+    registry.register("order.created", ship)
+    for topic in ("a", "b"):
+        make_message(event_type="stock.low", topic=topic)
+    (finding,) = events.without_handler(subject)
+    assert finding.summary == "No handler here is for 'stock.low'."
+    with outbox_settings(UNKNOWN_EVENT="dead"):
+        (finding,) = events.without_handler(subject)
+    assert "2 of the last 5,000" in finding.why
+
+
 def test_an_event_that_dies_for_want_of_a_handler_is_a_fault(subject: Subject, registry: Registry) -> None:
     registry.register("order.created", ship)
     make_message(event_type="stock.low")

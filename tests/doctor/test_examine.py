@@ -13,12 +13,14 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, connections
 
+from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.doctor import subject as subjects
 from django_outbox.doctor.examine import EXAMINATIONS, Examination, Result, examine
 from django_outbox.doctor.finding import Level, fault, note, warning
 from django_outbox.doctor.subject import Subject
+from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.management.commands import outbox_doctor
-from django_outbox.models import Activity
+from django_outbox.models import Activity, Worker
 from tests.doctor.test_workers import make_worker
 from tests.helpers import ROOT
 from tests.overrides import outbox_settings
@@ -72,7 +74,7 @@ def test_no_examination_can_change_anything(asks_broker: bool) -> None:
         yield fault("changed")
 
     (finding,) = only(change, asks_broker=asks_broker).findings
-    assert finding.level == Level.NOTE
+    assert finding.level == Level.WARNING
     assert finding.summary.startswith("Could not be examined: ")
     assert not Activity.objects.exists()
 
@@ -95,7 +97,7 @@ def test_an_examination_that_hangs_is_left_behind() -> None:
         )
     finally:
         never.set()
-    assert [result.level for result in results] == [Level.NOTE, Level.OK]
+    assert [result.level for result in results] == [Level.WARNING, Level.OK]
     assert "no answer within 1.1 s" in results[0].findings[0].summary
     assert time.monotonic() - started < 20
 
@@ -115,7 +117,25 @@ def test_an_error_in_one_examination_keeps_no_other_from_being_made() -> None:
         raise DatabaseError("permission denied\nfor view pg_stat_activity")
 
     (finding,) = only(fail).findings
-    assert finding == note("Could not be examined: DatabaseError: permission denied for view pg_stat_activity")
+    assert finding == warning("Could not be examined: DatabaseError: permission denied for view pg_stat_activity")
+
+
+def test_without_tables_what_needs_them_says_only_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Worker._meta, "db_table", "not_there")
+    results = {result.examination.name: result for result in examine(Subject("default"))}
+    assert results["relays"].findings == (warning("Not examined: the tables of the outbox are not all there."),)
+    assert results["indexes"].findings[0].summary == "The table not_there is not there."
+
+
+def test_what_could_not_be_examined_is_not_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryBroker, "missing_topics", away)
+    code, text = doctor("--only", "topics")
+    assert code == 1
+    assert "warning  topics" in text
+
+
+def away(self: MemoryBroker, topics: Any) -> Any:
+    raise BrokerUnavailable("Nobody is there.")
 
 
 @pytest.mark.databases("postgresql", "mariadb")
@@ -125,7 +145,7 @@ def test_a_database_that_does_not_answer_is_a_fault_and_the_rest_is_told(monkeyp
     (finding,) = results["database"].findings
     assert finding.level == Level.FAULT
     assert finding.summary.startswith("The database 'default' does not answer (OperationalError: ")
-    assert results["indexes"].findings == (note("Not examined: the database does not answer."),)
+    assert results["indexes"].findings == (warning("Not examined: the database does not answer."),)
     assert results["handlers"].level == Level.OK
     assert results["broker"].level == Level.OK
 

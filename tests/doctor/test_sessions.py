@@ -65,6 +65,18 @@ def test_a_deadline_shorter_than_the_brokers_is_found(
     assert list(sessions.deadlines(subject)) == []
 
 
+@pytest.mark.databases("postgresql")
+def test_remedies_quote_roles_where_that_is_needed(subject: Subject, set_default: Any) -> None:
+    set_default("lock_timeout", "5s")
+    with connection.cursor() as cursor:
+        cursor.execute('CREATE ROLE "sales-app"; SET ROLE "sales-app"')
+        try:
+            (finding,) = sessions.deadlines(subject)
+        finally:
+            cursor.execute('RESET ROLE; DROP ROLE "sales-app"')
+    assert finding.remedy.startswith('ALTER ROLE "sales-app" SET lock_timeout = ')
+
+
 @pytest.mark.databases("mariadb")
 @pytest.mark.parametrize(
     ("name", "level"), [("wait_timeout", Level.FAULT), ("innodb_lock_wait_timeout", Level.WARNING)]

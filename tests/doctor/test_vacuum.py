@@ -49,6 +49,19 @@ def test_a_session_with_an_old_snapshot_is_found_and_the_remedy_ends_it(subject:
     wait_until(lambda: not any(str(pid) in each.summary for each in vacuum.old_snapshots(subject, patience=AT_ONCE)))
 
 
+def test_remedies_quote_roles_where_that_is_needed(subject: Subject, other_session: Any) -> None:
+    execute('CREATE ROLE "sales-app" LOGIN')
+    other_session.settings_dict = {**other_session.settings_dict, "USER": "sales-app"}
+    try:
+        with other_session.cursor() as cursor:
+            cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
+            (finding,) = vacuum.old_snapshots(subject, patience=AT_ONCE)
+        assert 'ALTER ROLE "sales-app" SET ' in finding.remedy
+    finally:
+        other_session.close()
+        execute('DROP ROLE "sales-app"')
+
+
 def test_a_session_that_is_open_far_too_long_is_a_fault(subject: Subject, other_session: Any) -> None:
     with other_session.cursor() as cursor:
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")

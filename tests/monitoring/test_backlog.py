@@ -82,6 +82,17 @@ def test_what_is_unfinished_is_counted_and_aged() -> None:
 
 
 @pytest.mark.django_db
+def test_what_is_sent_and_waits_for_a_handler_here_is_awaited() -> None:
+    sent = DatabaseNow() - timedelta(minutes=7)
+    make_message("published", event_type="for.others", published_at=DatabaseNow() - timedelta(hours=1))
+    assert look("default")["outbox"].awaited == 0
+    make_message("published", event_type="test.effect", published_at=sent)  # a handler of tests.app
+    found = look("default")
+    assert found["outbox"].awaited == pytest.approx(420, abs=60)
+    assert found["outbox"].overdue == found["inbox"].awaited == 0
+
+
+@pytest.mark.django_db
 def test_where_nothing_is_unfinished_all_is_zero() -> None:
     make_message("consumed")
     assert look("default") == {
@@ -117,7 +128,8 @@ def test_no_question_walks_the_table() -> None:
             plan = "\n".join(line for (line,) in cursor.fetchall())
             assert "Index" in plan, plan
             assert "Sort" not in plan, plan
-    assert len(queries) == 9
+    awaited = [query for query in queries if '"event_type" = ' in query["sql"]]
+    assert len(queries) - len(awaited) == 9
 
 
 # How often it is asked

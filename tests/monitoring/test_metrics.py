@@ -260,7 +260,7 @@ def pulse() -> Pulse:
 
 def test_gauges_say_what_the_loop_and_the_database_say(pulse: Pulse) -> None:
     found = {
-        "outbox": Unfinished({"pending": 3, "published": 2, "dead": 1}, oldest=12.5, overdue=4.0),
+        "outbox": Unfinished({"pending": 3, "published": 2, "dead": 1}, oldest=12.5, overdue=4.0, awaited=7.0),
         "inbox": Unfinished({"pending": 0, "dead": 0}, oldest=0.0, overdue=0.0),
     }
     registry = registry_of(Metrics(), backlog(found), pulse)
@@ -279,6 +279,7 @@ def test_gauges_say_what_the_loop_and_the_database_say(pulse: Pulse) -> None:
     assert read["django_outbox_messages", (("box", "outbox"), ("status", "dead"))] == 1
     assert read["django_outbox_oldest_pending_age_seconds", (("box", "outbox"),)] == 12.5
     assert read["django_outbox_overdue_seconds", (("box", "outbox"),)] == 4
+    assert read["django_outbox_awaited_seconds", ()] == 7
     (build,) = [dict(labels) for name, labels in read if name == "django_outbox_build_info"]
     assert build["version"]
     assert build["worker"] == "relay"

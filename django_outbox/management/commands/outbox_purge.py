@@ -61,13 +61,15 @@ class Command(OutboxCommand):
         if dead is not None and not dry_run:
             note("delete", f"deletes messages that died more than {dead} ago")
         with stop_on_signals(log) as stop, Progress(self.stderr) as progress:
-            for number, table in enumerate(tables):
-                walk = Walk(table, using=database)
+            walks = [Walk(table, using=database) for table in tables]
+            behind = 0
+            for walk in walks:
                 steps = walk.count(COUNTED_AT_ONCE) if dry_run else walk.steps(lambda: batch_size)
                 for step in _until(stop, steps):
                     counts += step.counts
-                    share = (number + step.share) / len(tables)
+                    share = (behind + step.share * walk.length) / sum(each.length for each in walks)
                     progress.show(share, f"{counts.total():,} messages {'found' if dry_run else 'deleted'}")
+                behind += walk.length
             ended_early = stop.requested  # leaving this block requests it as well
             if not dry_run and not ended_early:
                 forget(using=database)

@@ -134,16 +134,17 @@ class Command(OutboxCommand):
         if found.seconds:
             self.stdout.write(f"The last of them would be due in {timedelta(seconds=found.seconds)}.")
         for event_type, count in found.types:
-            self.stdout.write(f"{count:>10,}  {event_type or '(no type)'}")
+            self.stdout.write(f"{count:>10,}  {texts.visible(event_type) or '(no type)'}")
         sample = newest(dead.defer("payload", "headers"))
         if sample:
             self.stdout.write("The newest:" if len(sample) < found.count else "They are:")
         for message in sample:
             # The error itself may repeat what is secret; its fingerprint has no values.
-            key = f" key {message.message_key}" if message.message_key else ""
+            key = f" key {texts.visible(message.message_key)}" if message.message_key else ""
             self.stdout.write(
-                f"{message.id:>10}  {message.event_type}{key}, died {texts.local(message.updated_at):%Y-%m-%d %H:%M:%S}: "
-                f"{texts.one_line(message.fingerprint) or 'reason unknown'}"
+                f"{message.id:>10}  {texts.visible(message.event_type)}{key}, died "
+                f"{texts.local(message.updated_at):%Y-%m-%d %H:%M:%S}: "
+                f"{texts.visible(texts.one_line(message.fingerprint)) or 'reason unknown'}"
             )
 
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import threading
 import time
-from contextlib import suppress
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import CommandError, CommandParser
+from django.db import DatabaseError
 from django.utils import timezone
 
 from django_outbox.exceptions import OutboxError
@@ -22,6 +26,11 @@ from django_outbox.status import full_status
 
 WATCH_SECONDS = 2.0
 CLEAR = "\x1b[H\x1b[2J\x1b[3J"
+CHECK_SECONDS = 10.0
+
+
+class BadUsage(CommandError):
+    """Options that do not go together."""
 
 
 class Command(OutboxCommand):
@@ -29,8 +38,9 @@ class Command(OutboxCommand):
         "Show how many messages are in which state, how old the oldest are and by how much they are late, topic by "
         "topic; what is retried next, the throughput, the workers, and how far the consumer groups are behind. With "
         "--check: one line and an exit code for monitoring: 0 OK, 1 WARNING, 2 CRITICAL (also if the database does "
-        "not answer)."
+        "not answer), 3 UNKNOWN (bad usage)."
     )
+    _checks = False
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
@@ -73,15 +83,66 @@ class Command(OutboxCommand):
             metavar="N",
             help="CRITICAL if a consumer group is more than N records behind, or the broker does not tell.",
         )
+        parser.add_argument(
+            "--timeout",
+            type=at_least(0.1, float, most=3600),
+            default=CHECK_SECONDS,
+            metavar="S",
+            help=f"Seconds that --check may take; a database that hangs for longer is CRITICAL (default: {CHECK_SECONDS:g}).",
+        )
+
+    def create_parser(self, prog_name: str, subcommand: str, **kwargs: Any) -> CommandParser:
+        parser = super().create_parser(prog_name, subcommand, **kwargs)
+        if self._checks:
+            parser.called_from_command_line = False  # raise: argparse would exit with 2, which is CRITICAL
+        return parser
+
+    def run_from_argv(self, argv: list[str]) -> None:
+        self._checks = "--check" in argv
+        try:
+            super().run_from_argv(argv)
+        except CommandError as error:  # of the parser; those of the command have been told
+            self._end(status_check.UNKNOWN, error)
 
     def execute(self, *args: Any, **options: Any) -> str | None:
-        try:
+        if not options["check"]:
             return super().execute(*args, **options)
-        except CommandError as error:
-            if not options["check"]:
-                raise
-            self.stdout.write(status_check.line(status_check.CRITICAL, in_one_line(error)))
-            sys.exit(status_check.CRITICAL)
+        try:
+            with self._deadline(options["timeout"]):
+                return super().execute(*args, **options)
+        except BadUsage as error:
+            self._end(status_check.UNKNOWN, error)
+        except (CommandError, DatabaseError) as error:
+            self._end(status_check.CRITICAL, error)
+        except Exception as error:
+            # A traceback would end with 1, which is WARNING.
+            self._end(status_check.UNKNOWN, f"{type(error).__name__}: {in_one_line(error)}")
+
+    def _end(self, code: int, reason: BaseException | str) -> NoReturn:
+        text = reason if isinstance(reason, str) else in_one_line(reason)
+        self.stdout.write(status_check.line(code, text))
+        sys.exit(code)
+
+    @contextmanager
+    def _deadline(self, seconds: float) -> Iterator[None]:
+        """End the process if this takes longer: no driver can be made to give up a server that hangs."""
+
+        def give_up() -> None:
+            self._end_at_once(f"no answer within {seconds:g} s: the database hangs, or is very busy")
+
+        timer = threading.Timer(seconds, give_up)
+        timer.daemon = True
+        if getattr(self, "_called_from_command_line", False):  # no other process is ours to end
+            timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _end_at_once(self, reason: str) -> NoReturn:
+        self.stdout.write(status_check.line(status_check.CRITICAL, reason))
+        self.stdout.flush()
+        os._exit(status_check.CRITICAL)
 
     def handle(
         self,
@@ -100,9 +161,9 @@ class Command(OutboxCommand):
         if not check and limits != Limits():
             raise CommandError("--max-age, --max-dead and --max-lag say what --check compares with: add --check.")
         if check and watch is not None:
-            raise CommandError("--check looks once, --watch again and again: leave one of them out.")
+            raise BadUsage("--check looks once, --watch again and again: leave one of them out.")
         if max_lag is not None and not broker:
-            raise CommandError("Only the broker knows what --max-lag asks for: leave --no-broker out.")
+            raise BadUsage("Only the broker knows what --max-lag asks for: leave --no-broker out.")
         self.require_tables(database)
         asks_broker = max_lag is not None if check else broker
         as_json = bool(options["json"])

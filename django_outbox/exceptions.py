@@ -94,7 +94,7 @@ class BrokerUnavailable(BrokerError):
 
 
 class TopicNotReadable(BrokerUnavailable):
-    """The broker does not let this client read some of its ``topics``; of the others it may say nothing against."""
+    """Some ``topics`` cannot be read, or not be told of, while others perhaps can."""
 
     def __init__(self, topics: Collection[str], reason: str) -> None:
         super().__init__(reason)

@@ -297,6 +297,7 @@ class Broker(ABC):
         Does not join the group, which need not exist: then nothing is committed.
 
         Raises:
+            TopicNotReadable: the broker does not tell of one of these topics; of others it may.
             BrokerUnavailable: with the reason, after a few seconds at most.
         """
 

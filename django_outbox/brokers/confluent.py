@@ -61,7 +61,7 @@ from django_outbox.brokers.refusals import NO_SUCH_NAME, NOT_EVEN_SEEN, NOT_READ
 from django_outbox.brokers.secrets import keep
 from django_outbox.brokers.url import parse_url
 from django_outbox.conf import BrokerSettings
-from django_outbox.exceptions import TopicNotCreated
+from django_outbox.exceptions import TopicNotCreated, TopicNotReadable
 
 Client = TypeVar("Client", KafkaProducer, Consumer)
 Made = TypeVar("Made")
@@ -146,13 +146,13 @@ class ConfluentBroker(Broker):
         with self._admin() as (admin, faults):
             described = admin.describe_topics(TopicCollection(list(topics)), request_timeout=CONNECT_SECONDS)
             absent = self._errors(described, faults)
-            for error in absent.values():
-                if error.code() not in _ABSENT:
-                    raise faults.unreachable(error)
+            present = {topic: described[topic].result() for topic in described.keys() - absent.keys()}
+            untold = {topic: error_text(error) for topic, error in absent.items() if error.code() not in _ABSENT}
+            untold |= {topic: reason for topic, each in present.items() if (reason := _leaderless(each))}
+            for topic, reason in untold.items():
+                raise TopicNotReadable({topic}, f"{self.location} tells nothing of {topic}: {reason}.")
             places = [
-                TopicPartition(topic, partition.id)
-                for topic in described.keys() - absent.keys()
-                for partition in described[topic].result().partitions
+                TopicPartition(topic, partition.id) for topic, each in present.items() for partition in each.partitions
             ]
         return self._progress_of(group, places)
 
@@ -252,11 +252,10 @@ class ConfluentBroker(Broker):
                     faults[topic] = outcome if isinstance(outcome, TopicTrouble) else TopicTrouble(error_text(error))
         for topic in described.keys() - faults.keys():
             description = described[topic].result()
-            leaderless = _leaderless(description)
             if not may_read([operation.name for operation in description.authorized_operations or ()]):
                 faults[topic] = TopicForbidden(NOT_READABLE)
-            elif leaderless:
-                faults[topic] = TopicTrouble(f"no leader of partition {', '.join(leaderless)}")
+            elif leaderless := _leaderless(description):
+                faults[topic] = TopicTrouble(leaderless)
         return faults
 
     def _with_leader(
@@ -291,7 +290,7 @@ class ConfluentBroker(Broker):
         }
         for topic in described.keys() - errors.keys():
             if leaderless := _leaderless(described[topic].result()):
-                found[topic] = TopicTrouble(f"no leader of partition {', '.join(leaderless)}")
+                found[topic] = TopicTrouble(leaderless)
         return found
 
     def _errors(self, answers: Mapping[str, Future[Any]], faults: Faults) -> dict[str, KafkaError]:
@@ -390,8 +389,10 @@ def _ours(place: KafkaTopicPartition) -> TopicPartition:
     return TopicPartition(place.topic, place.partition)
 
 
-def _leaderless(description: Any) -> list[str]:
-    return [str(partition.id) for partition in description.partitions if not _has_leader(partition)]
+def _leaderless(description: Any) -> str:
+    """Which partitions have no leader; empty if all have one."""
+    partitions = [str(partition.id) for partition in description.partitions if not _has_leader(partition)]
+    return f"no leader of partition {', '.join(partitions)}" if partitions else ""
 
 
 def _has_leader(partition: Any) -> bool:

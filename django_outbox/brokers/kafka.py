@@ -49,7 +49,7 @@ from django_outbox.brokers.refusals import NO_SUCH_NAME, NOT_EVEN_SEEN, NOT_READ
 from django_outbox.brokers.secrets import keep
 from django_outbox.brokers.url import parse_url
 from django_outbox.conf import BrokerSettings
-from django_outbox.exceptions import BrokerUnavailable, TopicNotCreated
+from django_outbox.exceptions import BrokerUnavailable, TopicNotCreated, TopicNotReadable
 
 Client = TypeVar("Client")
 
@@ -129,8 +129,10 @@ class KafkaBroker(Broker):
         places = []
         for topic in self._ask(lambda admin: admin.describe_topics(topics)):
             error = kafka_errors.for_code(topic["error_code"])
-            if error not in (kafka_errors.NoError, *_ABSENT):
-                raise BrokerUnavailable(f"{self.location} tells nothing of {topic['name']}: {error_text(error())}.")
+            leaderless = _leaderless(topic)
+            if error not in (kafka_errors.NoError, *_ABSENT) or leaderless:
+                reason = leaderless or error_text(error())
+                raise TopicNotReadable({topic["name"]}, f"{self.location} tells nothing of {topic['name']}: {reason}.")
             places += [TopicPartition(topic["name"], partition["partition_index"]) for partition in topic["partitions"]]
         return self._progress_of(group, places)
 
@@ -209,7 +211,6 @@ class KafkaBroker(Broker):
         faults: dict[str, TopicTrouble] = {}
         for topic in self._ask(lambda admin: admin.describe_topics(topics)):
             name, error = topic["name"], kafka_errors.for_code(topic["error_code"])
-            leaderless = [str(each["partition_index"]) for each in topic["partitions"] if each["leader_id"] < 0]
             if error is kafka_errors.InvalidTopicError:
                 faults[name] = TopicMissing(NO_SUCH_NAME)
             elif error is kafka_errors.TopicAuthorizationFailedError:
@@ -219,8 +220,8 @@ class KafkaBroker(Broker):
                 faults[name] = outcome if isinstance(outcome, TopicTrouble) else TopicTrouble(error_text(error()))
             elif not may_read(topic.get("authorized_operations")):
                 faults[name] = TopicForbidden(NOT_READABLE)
-            elif leaderless:
-                faults[name] = TopicTrouble(f"no leader of partition {', '.join(leaderless)}")
+            elif leaderless := _leaderless(topic):
+                faults[name] = TopicTrouble(leaderless)
         return faults
 
     def _topic_faults(self, topics: Collection[str], seconds: float = CONNECT_SECONDS) -> TopicFaults:
@@ -328,6 +329,12 @@ class KafkaBroker(Broker):
         options = self._options(KafkaAdminClient)
         protocol = options["security_protocol"]
         return diagnose(self._url.hosts, protocol, tls.of_kafka_python(options), self.interrupted)
+
+
+def _leaderless(topic: Mapping[str, Any]) -> str:
+    """Which partitions have no leader; empty if all have one."""
+    partitions = [str(each["partition_index"]) for each in topic["partitions"] if each["leader_id"] < 0]
+    return f"no leader of partition {', '.join(partitions)}" if partitions else ""
 
 
 def _with_leader(described: Iterable[Mapping[str, Any]]) -> set[TopicPartition]:

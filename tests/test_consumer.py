@@ -890,6 +890,36 @@ def test_a_topic_that_is_refused_when_it_is_read_or_committed_is_left_out_and_no
     assert str(pipeline.consumer._watch) == ""
 
 
+def test_what_was_read_together_with_a_refusal_comes_again_however_soon_the_topic_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+    pipeline = Pipeline(topics=["bad", "outbox"], clock=lambda: now[0])
+    pipeline.on("order.created", effect)
+    pipeline.consumer.run_once()
+    subscription: Any = type(pipeline.consumer._subscription)
+    poll = subscription.poll
+    refusals = [TopicNotReadable({"bad"}, "memory refuses this client")]
+
+    def polled(self: Any, timeout: float, limit: int) -> Any:
+        records = poll(self, timeout, limit)
+        if refusals:
+            raise refusals.pop()
+        return records
+
+    def take_long(topics: Any) -> dict[str, Any]:
+        now[0] += 5
+        return {}
+
+    monkeypatch.setattr(subscription, "poll", polled)
+    monkeypatch.setattr(pipeline.broker, "unreadable_topics", take_long)
+    make_message(topic="bad"), make_message(topic="outbox")
+    pipeline.relay.run_once()
+    pipeline.consumer.run_once()
+    assert statuses() == ["published", "published"]
+    assert pipeline.consumer.run_once().consumed == 2
+
+
 def test_a_drain_ends_with_an_error_if_a_topic_cannot_be_read(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
     pipeline = Pipeline(topics=["bad", "outbox"])
     pipeline.on("order.created", effect)

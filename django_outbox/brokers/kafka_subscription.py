@@ -110,8 +110,10 @@ class KafkaSubscription(Subscription):
         return self._listener.take()
 
     def caught_up(self) -> bool:
-        mine = self._mine()
-        return self._listener.assigned_once and are_at_end(mine, self._progress_of(mine), self._location)
+        if not self._listener.assigned_once:
+            return False
+        mine = self._mine()  # once, as partitions come and go in another thread
+        return are_at_end(mine, self._progress_of(mine), self._location)
 
     def progress(self) -> dict[TopicPartition, Progress]:
         return self._progress_of(self._mine())

@@ -15,7 +15,7 @@ from django_outbox.care import Care
 from django_outbox.codecs import decode
 from django_outbox.conf import settings
 from django_outbox.delivery import Delivery, Named, Terms
-from django_outbox.exceptions import BrokerUnavailable, UnreadableRecord
+from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotReadable, UnreadableRecord
 from django_outbox.fast_path import FastPath
 from django_outbox.handlers import GroupHandlers, Registry, registry
 from django_outbox.inbox import Inbox
@@ -24,13 +24,13 @@ from django_outbox.models import OutboxMessage
 from django_outbox.postgresql import Plans
 from django_outbox.pulse import Pulse
 from django_outbox.reconciler import Reconciler
-from django_outbox.runner import Stop, Trouble, run_through_faults
+from django_outbox.runner import Stop, run_through_faults
+from django_outbox.topic_watch import TopicWatch
 
 log = logging.getLogger(__name__)
 
 DEFAULT_BATCH_SIZE = 100
 POLL_SECONDS = 0.5
-MISSING_TOPICS_SECONDS = 5.0
 INBOX_SECONDS = 1.0  # between two looks for messages of the inbox when none was due
 DRAIN_PATIENCE_SECONDS = 10.0
 
@@ -143,9 +143,8 @@ class Consumer:
         self._care = Care(using)
         self._plans = Plans(using, clock)
         self._alone = 0
-        self._missing: set[str] = set()
-        self._look_for_missing_at = 0.0
-        self._missing_trouble = Trouble(log, "A topic is missing", clock, level=logging.WARNING)
+        self._watch = TopicWatch(broker, self.topics, log, clock)
+        self._joined: frozenset[str] = frozenset()
         self._last_record_at = clock()
         self._look_at_inbox_at = clock() + INBOX_SECONDS
         self._stop: Stop | None = None
@@ -156,14 +155,14 @@ class Consumer:
         Raises:
             BrokerUnavailable, OperationalError, InterfaceError: with ``drain``, if broker or
                 database stay away for ``PUBLISH_TIMEOUT``.
+            MessagesLeft: with ``drain``, if a topic cannot be read.
         """
         self._last_record_at = self._clock()
 
         def step() -> float | None:
             self._plans.renew()
             batch = self.run_once(POLL_SECONDS)
-            missing = f"A topic is missing: {', '.join(sorted(self._missing))}" if self._missing else ""
-            self.pulse.step(**batch.moved, trouble=missing)
+            self.pulse.step(**batch.moved, trouble=str(self._watch))
             repeats.sum_up()
             if batch.received or batch.retried:
                 return 0.0
@@ -181,6 +180,8 @@ class Consumer:
                 on_fault=self.pulse.trouble,
                 clock=self._clock,
             )
+            if drain and (unread := self._watch.unread):
+                raise MessagesLeft(f"Messages are left, as their topics cannot be read. {unread}")
         finally:
             self._stop = None
             self.close()
@@ -217,6 +218,9 @@ class Consumer:
                 self._in_hand.extend(zip(records, self._lots(records), strict=True))
                 self._care.begin(subscription.take_assigned(), self.batch_size)
             self._handle_records(subscription, batch)
+        except TopicNotReadable as error:
+            self.close()  # what was read with it is not committed, and comes again
+            self._watch.blame(error.topics)
         except BrokerUnavailable:
             self.close()
             raise
@@ -285,23 +289,14 @@ class Consumer:
         return self._stop is not None and self._stop.requested
 
     def _ready_subscription(self) -> Subscription | None:
-        """The membership in the group, for the topics that exist; None if there is none yet."""
-        looks = self._subscription is None or self._missing
-        if looks and not self._in_hand and self._clock() >= self._look_for_missing_at:
-            missing = self.broker.missing_topics(self.topics)
-            if missing != self._missing:
+        """The membership in the group, for the topics that can be read; None if there is none yet."""
+        if not self._in_hand:
+            self._watch.look_if_due(is_reading=self._subscription is not None)
+            if self._joined != self._watch.readable:
                 self.close()
-                self._missing = missing
-            if missing:
-                wait = self._missing_trouble.report(
-                    f"{', '.join(sorted(missing))}. Create it, or start outbox_relay with --create-topics."
-                )
-                self._look_for_missing_at = self._clock() + min(wait, MISSING_TOPICS_SECONDS)
-            else:
-                self._missing_trouble.over()
-        present = self.topics - self._missing
-        if self._subscription is None and present:
-            self._subscription = self.broker.subscribe(sorted(present), self.group)
+        if self._subscription is None and self._watch.readable:
+            self._joined = self._watch.readable
+            self._subscription = self.broker.subscribe(sorted(self._joined), self.group)
         return self._subscription
 
     def _drained(self) -> bool:
@@ -310,7 +305,7 @@ class Consumer:
         The broker's word alone would not do: not every broker tells where its log ends.
         """
         if self._subscription is None:
-            return not self.topics - self._missing
+            return not self._watch.readable
         if not self._subscription.caught_up():
             return False
         if self._inbox.has_due():
@@ -321,7 +316,7 @@ class Consumer:
         left = (
             OutboxMessage.objects.using(self.using)
             .published()
-            .filter(topic__in=self.topics - self._missing, event_type__in=self._terms.handlers.types)
+            .filter(topic__in=self._watch.readable, event_type__in=self._terms.handlers.types)
         )
         if not left.exists():
             return True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import timedelta
 
 from django.core.exceptions import ImproperlyConfigured
@@ -54,7 +55,7 @@ class MissingDependency(OutboxError, ImproperlyConfigured):
 
 
 class MessagesLeft(OutboxError):
-    """A drain ended although messages are due, as their topics cannot be written to."""
+    """A drain ended although messages are left, as their topics cannot be written to, or not be read."""
 
 
 class Retry(OutboxError):
@@ -90,6 +91,14 @@ class BrokerUnavailable(BrokerError):
 
     No message is at fault. The producer or subscription that raised it must be closed.
     """
+
+
+class TopicNotReadable(BrokerUnavailable):
+    """Some ``topics`` cannot be read, or not be told of, while others perhaps can."""
+
+    def __init__(self, topics: Collection[str], reason: str) -> None:
+        super().__init__(reason)
+        self.topics = frozenset(topics)
 
 
 class TopicNotCreated(BrokerError):

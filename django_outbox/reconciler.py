@@ -9,7 +9,7 @@ from django_outbox import state
 from django_outbox.brokers.base import Broker, Subscription
 from django_outbox.conf import settings
 from django_outbox.delivery import Terms
-from django_outbox.exceptions import BrokerUnavailable
+from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 from django_outbox.runner import Trouble
 
 log = logging.getLogger(__name__)
@@ -64,6 +64,7 @@ class Reconciler:
 
     def _look(self, subscription: Subscription) -> int:
         using, lost = self._terms.using, 0
+        untold: TopicNotReadable | None = None
         for place, progress in subscription.progress().items():
             types = None if settings.unknown_event == "dead" else self._terms.handlers.types_of(place.topic)
             # Both, as what was committed may be of a topic that has been made anew since.
@@ -73,12 +74,18 @@ class Reconciler:
                 f"{place.topic}[{place.partition}]",
             )
             if place.partition == 0:
-                partitions = len(self._broker.progress([place.topic], self._terms.handlers.group))
+                try:
+                    partitions = len(self._broker.progress([place.topic], self._terms.handlers.group))
+                except TopicNotReadable as error:  # the others are looked at all the same
+                    untold = error
+                    continue
                 if partitions:  # none: a broker that has just started, and does not know all yet
                     lost += self._told(
                         state.put_back_without_partition(place.topic, partitions, event_types=types, using=using),
                         f"{place.topic}, of partitions that it does not have",
                     )
+        if untold is not None:
+            raise untold
         return lost
 
     def _told(self, lost: int, place: str) -> int:

@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from django_outbox import state
 from django_outbox.brokers.base import Subscription, TopicPartition
-from django_outbox.exceptions import BrokerUnavailable
+from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 from django_outbox.models import OutboxMessage
 from tests.clock import Clock
 from tests.outbox import Pipeline, Status, in_thread, make_message, memory_broker, row, statuses
@@ -210,6 +210,27 @@ def test_a_broker_that_does_not_tell_stops_nothing(
     assert len(pipeline.handled) == 1
     told = [r for r in caplog.records if "not authorized to ask" in r.getMessage()]
     assert len(told) <= 2  # at its start, and a minute later
+
+
+def test_a_topic_of_which_the_broker_tells_nothing_stops_no_other(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline = Pipeline(clock=clock, topics=["a", "b"])
+    pipeline.on("order.created")
+    pipeline.consumer.run_once()
+    lost = published_long_ago(topic="b", partition=5)
+    told = pipeline.broker.progress
+
+    def progress(topics: Any, group: str) -> Any:
+        if "a" in topics:
+            raise TopicNotReadable({"a"}, "memory tells nothing of a: no leader of partition 1.")
+        return told(topics, group)
+
+    monkeypatch.setattr(pipeline.broker, "progress", progress)
+    look(pipeline, clock)
+
+    assert row(lost).status == Status.PENDING
+    assert "Comparing with the broker: memory tells nothing of a: no leader of partition 1." in caplog.text
 
 
 @pytest.mark.databases("postgresql", "mariadb")

@@ -486,6 +486,25 @@ def test_retry_at_a_rate_goes_on_from_batch_to_batch(monkeypatch: pytest.MonkeyP
     assert {row(message).retry_count for message in messages} == {0}
 
 
+@pytest.mark.databases("postgresql")
+@pytest.mark.django_db(transaction=True)
+def test_two_retries_at_once_give_each_message_one_new_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "UPDATE_SIZE", 2)
+    messages = [make_message(Status.DEAD, message_key="k") for _ in range(4)]
+    dead = OutboxMessage.objects.all()
+    second: list[int] = []
+
+    with ExitStack() as beside, transaction.atomic():
+        first = state.retry_in_batches(dead, using="default", rate=1)
+        retried = next(first)
+        # Sees the same messages dead, and waits for the rows.
+        beside.enter_context(in_thread(lambda: second.extend(state.retry_in_batches(dead, using="default", rate=1))))
+        wait_until(is_waiting_for_a_lock)
+
+    assert (retried, second, list(first)) == (2, [0, 2], [])
+    assert {row(message).status for message in messages} == {Status.PENDING}
+
+
 def test_retry_with_another_payload_replaces_it() -> None:
     message = make_message(Status.DEAD, retry_count=20, payload={"n": 1})
     assert state.retry_with(message, {"n": 2}, using="default")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from django_outbox.conf import BrokerSettings
+from django_outbox.exceptions import BrokerUnavailable
 
 LONGEST_RETENTION_MS = 36500 * 86_400_000  # a hundred years, beyond which nothing is counted
 
@@ -72,6 +73,18 @@ class Progress:
         return max(behind or 0, self.low) >= self.high
 
 
+def are_at_end(places: Collection[TopicPartition], found: Mapping[TopicPartition, Progress], location: str) -> bool:
+    """True if nothing is left to read of any of these partitions.
+
+    Raises:
+        BrokerUnavailable: the broker has told nothing of one of them.
+    """
+    for place in places:
+        if place not in found:
+            raise BrokerUnavailable(f"{location} tells nothing of {place.topic}[{place.partition}].")
+    return all(found[place].is_at_end for place in places)
+
+
 @dataclass(frozen=True, slots=True)
 class TopicSettings:
     """What a topic does with its records.
@@ -120,7 +133,7 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class TopicTrouble:
-    """The record's topic cannot be written to now; no record is at fault."""
+    """The topic cannot be written to, or not be read in full, now; no record is at fault."""
 
     reason: str
 
@@ -134,7 +147,7 @@ class TopicMissing(TopicTrouble):
 
 @dataclass(frozen=True, slots=True)
 class TopicForbidden(TopicTrouble):
-    """The broker knows this client, but does not let it write to the topic."""
+    """The broker knows this client, but does not let it write to the topic, or not read it."""
 
 
 Outcome = Acknowledged | Refused | Failed | TopicTrouble
@@ -179,6 +192,8 @@ class Subscription(ABC):
         Those of a partition come in the order of their offsets.
 
         Raises:
+            TopicNotReadable: some topics may not be read; close this subscription and make another
+                without these.
             BrokerUnavailable: the broker is at fault; close this subscription and make another.
         """
 
@@ -189,6 +204,7 @@ class Subscription(ABC):
         Partitions that were taken away meanwhile are passed over: who has them reads again.
 
         Raises:
+            TopicNotReadable: as of ``poll()``; nothing was committed for these topics.
             BrokerUnavailable: the broker is at fault.
         """
 
@@ -198,13 +214,18 @@ class Subscription(ABC):
 
     @abstractmethod
     def caught_up(self) -> bool:
-        """True if this member has its partitions and has read each one to its end."""
+        """True if this member has its partitions and has read each one to its end.
+
+        Raises:
+            BrokerUnavailable: the broker is at fault, or does not tell of one of them.
+        """
 
     @abstractmethod
     def progress(self) -> Mapping[TopicPartition, Progress]:
         """How far the group and this member are with the partitions that are assigned now.
 
-        Asks the broker beside the subscription, which goes on as if nothing had been asked. For the
+        Left out are those that the broker knows nothing of: their topic is gone or forbidden, or
+        they have no leader. Asks the broker beside the subscription, which goes on as if nothing had been asked. For the
         thread that polls, between polls; it may wait for some seconds.
 
         Raises:
@@ -258,6 +279,17 @@ class Broker(ABC):
             BrokerUnavailable: with the reason, after a few seconds at most.
         """
 
+    def unreadable_topics(self, topics: Iterable[str]) -> Mapping[str, TopicTrouble]:
+        """Why topics cannot be read now; those in order are left out.
+
+        Of a topic that is missing or forbidden nothing can be read, of one in another trouble
+        perhaps a part. Not every broker tells all that is forbidden before it is tried.
+
+        Raises:
+            BrokerUnavailable: with the reason, after a few seconds at most.
+        """
+        return {topic: TopicMissing() for topic in self.missing_topics(topics)}
+
     @abstractmethod
     def progress(self, topics: Iterable[str], group: str) -> Mapping[TopicPartition, Progress]:
         """How far a group is with all partitions of these topics, as far as they exist.
@@ -265,6 +297,7 @@ class Broker(ABC):
         Does not join the group, which need not exist: then nothing is committed.
 
         Raises:
+            TopicNotReadable: the broker does not tell of one of these topics; of others it may.
             BrokerUnavailable: with the reason, after a few seconds at most.
         """
 

@@ -18,6 +18,7 @@ from django_outbox.brokers.base import (
     Progress,
     Refused,
     Subscription,
+    TopicForbidden,
     TopicMissing,
     TopicPartition,
     TopicSettings,
@@ -56,10 +57,11 @@ from django_outbox.brokers.confluent_options import checked
 from django_outbox.brokers.confluent_producer import ConfluentBrokerProducer
 from django_outbox.brokers.confluent_subscription import ConfluentSubscription
 from django_outbox.brokers.diagnosis import diagnose
+from django_outbox.brokers.refusals import NO_SUCH_NAME, NOT_EVEN_SEEN, NOT_READABLE, may_read
 from django_outbox.brokers.secrets import keep
 from django_outbox.brokers.url import parse_url
 from django_outbox.conf import BrokerSettings
-from django_outbox.exceptions import TopicNotCreated
+from django_outbox.exceptions import TopicNotCreated, TopicNotReadable
 
 Client = TypeVar("Client", KafkaProducer, Consumer)
 Made = TypeVar("Made")
@@ -130,7 +132,7 @@ class ConfluentBroker(Broker):
         }
         faults = self._faults()
         client = self._connect(Consumer, options, faults)
-        look_up = partial(self._progress_of, group)
+        look_up = partial(self._progress_of, group, only_known=True)
         return ConfluentSubscription(client, faults, list(topics), look_up, self._knock, lambda: self.interrupted())
 
     def missing_topics(self, topics: Iterable[str]) -> set[str]:
@@ -144,28 +146,38 @@ class ConfluentBroker(Broker):
         with self._admin() as (admin, faults):
             described = admin.describe_topics(TopicCollection(list(topics)), request_timeout=CONNECT_SECONDS)
             absent = self._errors(described, faults)
-            for error in absent.values():
-                if error.code() not in _ABSENT:
-                    raise faults.unreachable(error)
+            present = {topic: described[topic].result() for topic in described.keys() - absent.keys()}
+            untold = {topic: error_text(error) for topic, error in absent.items() if error.code() not in _ABSENT}
+            untold |= {topic: reason for topic, each in present.items() if (reason := _leaderless(each))}
+            for topic, reason in untold.items():
+                raise TopicNotReadable({topic}, f"{self.location} tells nothing of {topic}: {reason}.")
             places = [
-                TopicPartition(topic, partition.id)
-                for topic in described.keys() - absent.keys()
-                for partition in described[topic].result().partitions
+                TopicPartition(topic, partition.id) for topic, each in present.items() for partition in each.partitions
             ]
         return self._progress_of(group, places)
 
     def _progress_of(
-        self, group: str, places: Collection[TopicPartition], seconds: float = CONNECT_SECONDS
+        self,
+        group: str,
+        places: Collection[TopicPartition],
+        seconds: float = CONNECT_SECONDS,
+        *,
+        only_known: bool = False,
     ) -> dict[TopicPartition, Progress]:
-        """What the broker tells of these partitions.
+        """What the broker tells of these partitions; with ``only_known`` of those that exist and have a leader.
 
         Raises:
             BrokerUnavailable: with the reason, after a few seconds at most.
         """
         if not places:
             return {}
-        theirs = [KafkaTopicPartition(place.topic, place.partition) for place in places]
         with self._admin(seconds) as (admin, faults):
+            if only_known:
+                known = self._with_leader(admin, {place.topic for place in places}, faults, seconds)
+                places = [place for place in places if place in known]
+                if not places:
+                    return {}
+            theirs = [KafkaTopicPartition(place.topic, place.partition) for place in places]
             first, last = (
                 admin.list_offsets(dict.fromkeys(theirs, which), request_timeout=seconds)
                 for which in (FIRST_OFFSET, LAST_OFFSET)
@@ -221,6 +233,43 @@ class ConfluentBroker(Broker):
             while self._describe(admin, list(answers), faults, CONNECT_SECONDS) and time.monotonic() < deadline:
                 time.sleep(0.05)  # until the news has got around in the cluster
 
+    def unreadable_topics(self, topics: Iterable[str]) -> dict[str, TopicTrouble]:
+        topics = list(dict.fromkeys(topics))
+        if not topics:
+            return {}
+        faults: dict[str, TopicTrouble] = {}
+        with self._admin() as (admin, told):
+            described = admin.describe_topics(
+                TopicCollection(topics), request_timeout=CONNECT_SECONDS, include_authorized_operations=True
+            )
+            for topic, error in self._errors(described, told).items():
+                if error.code() == KafkaError.TOPIC_EXCEPTION:
+                    faults[topic] = TopicMissing(NO_SUCH_NAME)
+                elif error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+                    faults[topic] = TopicForbidden(NOT_EVEN_SEEN)
+                else:
+                    outcome = topic_outcome(error)
+                    faults[topic] = outcome if isinstance(outcome, TopicTrouble) else TopicTrouble(error_text(error))
+        for topic in described.keys() - faults.keys():
+            description = described[topic].result()
+            if not may_read([operation.name for operation in description.authorized_operations or ()]):
+                faults[topic] = TopicForbidden(NOT_READABLE)
+            elif leaderless := _leaderless(description):
+                faults[topic] = TopicTrouble(leaderless)
+        return faults
+
+    def _with_leader(
+        self, admin: AdminClient, topics: Collection[str], faults: Faults, seconds: float
+    ) -> set[TopicPartition]:
+        described = admin.describe_topics(TopicCollection(list(topics)), request_timeout=seconds)
+        absent = self._errors(described, faults)
+        return {
+            TopicPartition(topic, partition.id)
+            for topic in described.keys() - absent.keys()
+            for partition in described[topic].result().partitions
+            if _has_leader(partition)
+        }
+
     def _topic_faults(self, topics: Collection[str], seconds: float = CONNECT_SECONDS) -> TopicFaults:
         """Why topics cannot be written to, by topic; those in order are left out.
 
@@ -240,9 +289,8 @@ class ConfluentBroker(Broker):
             topic: topic_outcome(error) or TopicTrouble(error_text(error)) for topic, error in errors.items()
         }
         for topic in described.keys() - errors.keys():
-            leaderless = [str(each.id) for each in described[topic].result().partitions if not _has_leader(each)]
-            if leaderless:
-                found[topic] = TopicTrouble(f"no leader of partition {', '.join(leaderless)}")
+            if leaderless := _leaderless(described[topic].result()):
+                found[topic] = TopicTrouble(leaderless)
         return found
 
     def _errors(self, answers: Mapping[str, Future[Any]], faults: Faults) -> dict[str, KafkaError]:
@@ -339,6 +387,12 @@ class ConfluentBroker(Broker):
 
 def _ours(place: KafkaTopicPartition) -> TopicPartition:
     return TopicPartition(place.topic, place.partition)
+
+
+def _leaderless(description: Any) -> str:
+    """Which partitions have no leader; empty if all have one."""
+    partitions = [str(partition.id) for partition in description.partitions if not _has_leader(partition)]
+    return f"no leader of partition {', '.join(partitions)}" if partitions else ""
 
 
 def _has_leader(partition: Any) -> bool:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from django_outbox.brokers.base import Progress, ReceivedRecord, Subscription, TopicPartition
+from django_outbox.brokers.base import Progress, ReceivedRecord, Subscription, TopicPartition, are_at_end
 from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, Call, Patience, close_in_time
 from django_outbox.brokers.confluent_client import (
     CLIENT_AT_FAULT,
@@ -25,7 +25,7 @@ from django_outbox.brokers.confluent_library import (
 )
 from django_outbox.brokers.confluent_library import TopicPartition as KafkaTopicPartition
 from django_outbox.brokers.refusals import refusal
-from django_outbox.exceptions import BrokerUnavailable
+from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 
 # After so long without a record a subscription asks whether the broker is still there.
 SILENCE_SECONDS = 10.0
@@ -119,7 +119,10 @@ class ConfluentSubscription(Subscription):
         return new
 
     def caught_up(self) -> bool:
-        return self._assigned_once and all(place.is_at_end for place in self.progress().values())
+        if not self._assigned_once:
+            return False
+        found = self.progress()  # partitions come and go in poll() alone
+        return are_at_end(self._mine(), found, self._faults.location)
 
     def progress(self) -> dict[TopicPartition, Progress]:
         try:
@@ -129,7 +132,11 @@ class ConfluentSubscription(Subscription):
         except _BROKEN as error:
             raise self._unavailable(error) from error
         found = self._look_up(mine, CONNECT_SECONDS)
-        return {place: self._with_position(found[place], place, offset) for place, offset in _by_place(positions)}
+        return {
+            place: self._with_position(found[place], place, offset)
+            for place, offset in _by_place(positions)
+            if place in found
+        }
 
     def close(self) -> None:
         close_in_time(self._end, GRACE_SECONDS if self._interrupted() else CLOSE_SECONDS)
@@ -148,9 +155,20 @@ class ConfluentSubscription(Subscription):
         """Commit, and wait for the answer, which the client itself would do for ever."""
         self._committing = Call(lambda: self._client.commit(offsets=positions, asynchronous=False))
         patience = Patience(time.monotonic() + CONNECT_SECONDS, self._interrupted)
-        for place in self._committing.result(CONNECT_SECONDS, patience.is_over):
+        try:
+            answers = self._committing.result(CONNECT_SECONDS, patience.is_over)
+        except KafkaException as error:  # of all partitions the same
+            self._blame(error.args[0], {place.topic for place in positions})
+            raise
+        for place in answers:
             if place.error is not None:
+                self._blame(place.error, {place.topic})
                 raise KafkaException(place.error)
+
+    def _blame(self, error: KafkaError, topics: Collection[str]) -> None:
+        """Raise TopicNotReadable if that is what the error is."""
+        if error.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            raise TopicNotReadable(topics, refusal(self._faults.location, error_text(error), protocol_code(error)))
 
     def _check(self) -> None:
         """Raise TimeoutError while a commit hangs: the client would let any other call wait for its end."""
@@ -169,6 +187,7 @@ class ConfluentSubscription(Subscription):
         """False for what the client only has to say.
 
         Raises:
+            TopicNotReadable: it will not read this topic on.
             KafkaException: it will not read on.
         """
         error = message.error()
@@ -178,6 +197,8 @@ class ConfluentSubscription(Subscription):
             place = TopicPartition(message.topic() or "", message.partition() or 0)
             self._ends[place] = message.offset() or 0
         elif error.code() not in _PASSING:
+            if topic := message.topic():
+                self._blame(error, {topic})
             raise KafkaException(error)
         return False
 

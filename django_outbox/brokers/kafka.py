@@ -21,9 +21,11 @@ from django_outbox.brokers.base import (
     Progress,
     Refused,
     Subscription,
+    TopicForbidden,
     TopicMissing,
     TopicPartition,
     TopicSettings,
+    TopicTrouble,
 )
 from django_outbox.brokers.batch import TopicFaults
 from django_outbox.brokers.calls import Call
@@ -43,11 +45,11 @@ from django_outbox.brokers.kafka_client import (
 from django_outbox.brokers.kafka_options import checked
 from django_outbox.brokers.kafka_producer import KafkaBrokerProducer, end_client
 from django_outbox.brokers.kafka_subscription import KafkaSubscription
-from django_outbox.brokers.refusals import refusal
+from django_outbox.brokers.refusals import NO_SUCH_NAME, NOT_EVEN_SEEN, NOT_READABLE, may_read, refusal
 from django_outbox.brokers.secrets import keep
 from django_outbox.brokers.url import parse_url
 from django_outbox.conf import BrokerSettings
-from django_outbox.exceptions import BrokerUnavailable, TopicNotCreated
+from django_outbox.exceptions import BrokerUnavailable, TopicNotCreated, TopicNotReadable
 
 Client = TypeVar("Client")
 
@@ -111,7 +113,7 @@ class KafkaBroker(Broker):
 
         def join() -> Subscription:
             client = self._connect(KafkaConsumer, options, partial(NetClient, topics))
-            look_up = partial(self._progress_of, group)
+            look_up = partial(self._progress_of, group, only_known=True)
             return KafkaSubscription(client, topics, self.location, look_up, lambda: self.interrupted())
 
         return self._reach(join, undo=Subscription.close)
@@ -127,35 +129,47 @@ class KafkaBroker(Broker):
         places = []
         for topic in self._ask(lambda admin: admin.describe_topics(topics)):
             error = kafka_errors.for_code(topic["error_code"])
-            if error not in (kafka_errors.NoError, *_ABSENT):
-                raise BrokerUnavailable(f"{self.location} tells nothing of {topic['name']}: {error_text(error())}.")
+            leaderless = _leaderless(topic)
+            if error not in (kafka_errors.NoError, *_ABSENT) or leaderless:
+                reason = leaderless or error_text(error())
+                raise TopicNotReadable({topic["name"]}, f"{self.location} tells nothing of {topic['name']}: {reason}.")
             places += [TopicPartition(topic["name"], partition["partition_index"]) for partition in topic["partitions"]]
         return self._progress_of(group, places)
 
     def _progress_of(
-        self, group: str, places: Collection[TopicPartition], seconds: float = CONNECT_SECONDS
+        self,
+        group: str,
+        places: Collection[TopicPartition],
+        seconds: float = CONNECT_SECONDS,
+        *,
+        only_known: bool = False,
     ) -> dict[TopicPartition, Progress]:
-        """What the broker tells of these partitions.
+        """What the broker tells of these partitions; with ``only_known`` of those that exist and have a leader.
 
         Raises:
             BrokerUnavailable: with the reason, after as many seconds at most.
         """
         if not places:
             return {}
-        theirs = [KafkaTopicPartition(place.topic, place.partition) for place in places]
 
-        def question(admin: KafkaAdminClient) -> list[Any]:
-            offsets = [
-                admin.list_partition_offsets(dict.fromkeys(theirs, which), timeout_ms=int(seconds * 1000))
+        def question(admin: KafkaAdminClient) -> dict[TopicPartition, Progress]:
+            asked = set(places)
+            if only_known:
+                asked &= _with_leader(admin.describe_topics(sorted({place.topic for place in places})))
+                if not asked:
+                    return {}
+            theirs = {place: KafkaTopicPartition(place.topic, place.partition) for place in asked}
+            low, high = (
+                admin.list_partition_offsets(dict.fromkeys(theirs.values(), which), timeout_ms=int(seconds * 1000))
                 for which in (OffsetSpec.EARLIEST, OffsetSpec.LATEST)
-            ]
-            return [*offsets, admin.list_group_offsets({group: theirs})[group]]
+            )
+            committed = admin.list_group_offsets({group: list(theirs.values())})[group]
+            return {
+                place: Progress(low[their].offset, high[their].offset, _known(committed.get(their)))
+                for place, their in theirs.items()
+            }
 
-        low, high, committed = self._ask(question, seconds)
-        return {
-            place: Progress(low[their].offset, high[their].offset, _known(committed.get(their)))
-            for place, their in zip(places, theirs, strict=True)
-        }
+        return self._ask(question, seconds)
 
     def topic_settings(self, topics: Iterable[str]) -> dict[str, TopicSettings]:
         resources = [ConfigResource(ConfigResourceType.TOPIC, topic) for topic in dict.fromkeys(topics)]
@@ -189,6 +203,26 @@ class KafkaBroker(Broker):
             admin.wait_for_topics(list(wanted), timeout_ms=int(CONNECT_SECONDS * 1000))
 
         self._ask(create, 3 * CONNECT_SECONDS)
+
+    def unreadable_topics(self, topics: Iterable[str]) -> dict[str, TopicTrouble]:
+        topics = list(dict.fromkeys(topics))
+        if not topics:
+            return {}
+        faults: dict[str, TopicTrouble] = {}
+        for topic in self._ask(lambda admin: admin.describe_topics(topics)):
+            name, error = topic["name"], kafka_errors.for_code(topic["error_code"])
+            if error is kafka_errors.InvalidTopicError:
+                faults[name] = TopicMissing(NO_SUCH_NAME)
+            elif error is kafka_errors.TopicAuthorizationFailedError:
+                faults[name] = TopicForbidden(NOT_EVEN_SEEN)
+            elif error is not kafka_errors.NoError:
+                outcome = topic_outcome(error())
+                faults[name] = outcome if isinstance(outcome, TopicTrouble) else TopicTrouble(error_text(error()))
+            elif not may_read(topic.get("authorized_operations")):
+                faults[name] = TopicForbidden(NOT_READABLE)
+            elif leaderless := _leaderless(topic):
+                faults[name] = TopicTrouble(leaderless)
+        return faults
 
     def _topic_faults(self, topics: Collection[str], seconds: float = CONNECT_SECONDS) -> TopicFaults:
         """Why topics cannot be written to, by topic; those in order are left out.
@@ -295,6 +329,21 @@ class KafkaBroker(Broker):
         options = self._options(KafkaAdminClient)
         protocol = options["security_protocol"]
         return diagnose(self._url.hosts, protocol, tls.of_kafka_python(options), self.interrupted)
+
+
+def _leaderless(topic: Mapping[str, Any]) -> str:
+    """Which partitions have no leader; empty if all have one."""
+    partitions = [str(each["partition_index"]) for each in topic["partitions"] if each["leader_id"] < 0]
+    return f"no leader of partition {', '.join(partitions)}" if partitions else ""
+
+
+def _with_leader(described: Iterable[Mapping[str, Any]]) -> set[TopicPartition]:
+    return {
+        TopicPartition(topic["name"], partition["partition_index"])
+        for topic in described
+        for partition in topic["partitions"]
+        if partition["leader_id"] >= 0
+    }
 
 
 def _known(committed: OffsetAndMetadata | None) -> int | None:

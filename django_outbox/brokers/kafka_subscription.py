@@ -15,11 +15,11 @@ from kafka import errors as kafka_errors
 from kafka.structs import MemberState, OffsetAndMetadata
 from kafka.structs import TopicPartition as KafkaTopicPartition
 
-from django_outbox.brokers.base import Progress, ReceivedRecord, Subscription, TopicPartition
+from django_outbox.brokers.base import Progress, ReceivedRecord, Subscription, TopicPartition, are_at_end
 from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, Call, Patience
 from django_outbox.brokers.kafka_client import CLIENT_AT_FAULT, CONNECT_SECONDS, error_code, error_text
 from django_outbox.brokers.refusals import refusal
-from django_outbox.exceptions import BrokerUnavailable
+from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 
 # After so long without a record a subscription asks whether the broker is still there.
 SILENCE_SECONDS = 10.0
@@ -62,6 +62,7 @@ class KafkaSubscription(Subscription):
 
     def poll(self, timeout: float, limit: int) -> list[ReceivedRecord]:
         try:
+            self._notice_forbidden()
             self._go_on_joining()
             batches = self._client.poll(timeout_ms=_milliseconds(timeout), max_records=limit)
             self._notice_silence(bool(batches))
@@ -109,18 +110,26 @@ class KafkaSubscription(Subscription):
         return self._listener.take()
 
     def caught_up(self) -> bool:
-        return self._listener.assigned_once and all(place.is_at_end for place in self.progress().values())
+        if not self._listener.assigned_once:
+            return False
+        mine = self._mine()  # once, as partitions come and go in another thread
+        return are_at_end(mine, self._progress_of(mine), self._location)
 
     def progress(self) -> dict[TopicPartition, Progress]:
-        mine = {TopicPartition(place.topic, place.partition) for place in self._client.assignment()}
-        return {
-            place: self._with_position(place, found) for place, found in self._look_up(mine, CONNECT_SECONDS).items()
-        }
+        return self._progress_of(self._mine())
 
     def close(self) -> None:
         with suppress(Exception):
             seconds = GRACE_SECONDS if self._interrupted() else CLOSE_SECONDS
             self._client.close(autocommit=False, timeout_ms=_milliseconds(seconds))
+
+    def _mine(self) -> set[TopicPartition]:
+        return {TopicPartition(place.topic, place.partition) for place in self._client.assignment()}
+
+    def _progress_of(self, mine: set[TopicPartition]) -> dict[TopicPartition, Progress]:
+        return {
+            place: self._with_position(place, found) for place, found in self._look_up(mine, CONNECT_SECONDS).items()
+        }
 
     def _with_position(self, place: TopicPartition, found: Progress) -> Progress:
         # Without a question to the broker, which the client's own position() would ask.
@@ -140,6 +149,16 @@ class KafkaSubscription(Subscription):
         if self._client.group_metadata().state is MemberState.REBALANCING:
             self._client._coordinator.request_rejoin()
 
+    def _notice_forbidden(self) -> None:
+        """Tell of topics that this client may no longer know of: the client only logs that, and waits for them.
+
+        Raises:
+            TopicAuthorizationFailedError: with the topics.
+        """
+        forbidden = self._client._client.cluster.unauthorized_topics
+        if forbidden:
+            raise kafka_errors.TopicAuthorizationFailedError(set(forbidden))
+
     def _notice_silence(self, heard: bool) -> None:
         """Ask for a sign of life if none was heard for long: the client waits for brokers for ever.
 
@@ -155,7 +174,11 @@ class KafkaSubscription(Subscription):
 
     def _unavailable(self, error: BaseException) -> BrokerUnavailable:
         if isinstance(error, CLIENT_AT_FAULT):
-            return BrokerUnavailable(refusal(self._location, error_text(error), error_code(error)))
+            reason = refusal(self._location, error_text(error), error_code(error))
+            topics = error.args[0] if error.args else ()
+            if isinstance(error, kafka_errors.TopicAuthorizationFailedError) and isinstance(topics, set):
+                return TopicNotReadable(topics, reason)
+            return BrokerUnavailable(reason)
         return BrokerUnavailable(f"{self._location} does not answer ({error_text(error)}).")
 
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 _URL = 'OUTBOX["BROKER"]["URL"]'
+
+NOT_READABLE = "this client may not read it"
+NOT_EVEN_SEEN = "this client may not even see whether it exists"
+NO_SUCH_NAME = "there can be no topic of this name"
 
 # Source: the error codes in Kafka's protocol guide.
 TOPIC_AUTHORIZATION_FAILED = 29
@@ -25,6 +31,15 @@ _ADVICE = {
         "?sasl_mechanism=SCRAM-SHA-512 (without it PLAIN is used)"
     ),
 }
+
+
+def may_read(operations: Collection[str] | None) -> bool:
+    """Whether a client may read a topic, by what the broker says of its rights; True if that says nothing.
+
+    Args:
+        operations: names of what is allowed. Without DESCRIBE, which any right includes, the broker does not know.
+    """
+    return not operations or "DESCRIBE" not in operations or "READ" in operations
 
 
 def refusal(location: str, reason: str, code: int | None) -> str:

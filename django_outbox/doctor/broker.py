@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from django_outbox.awaited import longest_awaited
+from django_outbox.brokers.base import TopicForbidden
+from django_outbox.brokers.refusals import NOT_EVEN_SEEN
 from django_outbox.brokers.url import DEFAULT_PORT
 from django_outbox.conf import settings
 from django_outbox.doctor.finding import Finding, fault, note, warning
@@ -44,8 +46,21 @@ def reachable(subject: Subject) -> Iterator[Finding]:
 
 
 def topics(subject: Subject) -> Iterator[Finding]:
-    """Topics that do not exist."""
+    """Topics that do not exist, are forbidden or lack a leader."""
     _require_answer(subject)
+    for topic, trouble in subject.broker.unreadable.items():
+        if not isinstance(trouble, TopicForbidden):
+            yield fault(
+                f"The topic {topic!r} is in trouble: {trouble.reason}.",
+                "What is in these partitions, or is to be, waits, and none is lost; other topics go on.",
+                "See to the brokers that keep them: kafka-topics.sh --describe --unavailable-partitions",
+            )
+        elif rights := _rights_wanted(topic, trouble, subject):
+            yield fault(
+                f"The topic {topic!r}: {trouble.reason}.",
+                "Its messages wait, and none is lost; other topics go on.",
+                f"kafka-acls.sh --bootstrap-server HOST:{DEFAULT_PORT} --add --allow-principal User:NAME --topic {topic} {rights}",
+            )
     for topic in subject.broker.missing:
         if topic in settings.written_topics:
             yield fault(
@@ -59,6 +74,14 @@ def topics(subject: Subject) -> Iterator[Finding]:
                 "It is read as soon as it does.",
                 f'See whether it is written correctly in handlers.py or OUTBOX["INBOX"]. Or: {_create(topic)}',
             )
+
+
+def _rights_wanted(topic: str, trouble: TopicForbidden, subject: Subject) -> str:
+    """The options that give what is missing; empty if nobody here needs it."""
+    is_read = topic in frozenset[str]().union(*subject.topics.values())
+    # Who may write to it may also see it.
+    is_written = topic in settings.written_topics and trouble.reason == NOT_EVEN_SEEN
+    return " ".join(["--producer"] * is_written + ["--consumer --group GROUP"] * is_read)
 
 
 def _create(topic: str) -> str:

@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_outbox.brokers.base import Broker, TopicSettings, get_broker
+from django_outbox.brokers.base import Broker, TopicMissing, TopicSettings, TopicTrouble, get_broker
 from django_outbox.brokers.calls import Call
 from django_outbox.conf import settings
 from django_outbox.exceptions import OutboxError
@@ -109,6 +109,7 @@ class BrokerAnswers:
     Attributes:
         location: where it is.
         missing: topics that do not exist.
+        unreadable: why others cannot be read, by topic.
         partitions: how many each topic has.
         settings: what topics do with their records, where that is told.
         trouble: why it says nothing.
@@ -116,6 +117,7 @@ class BrokerAnswers:
 
     location: str
     missing: Collection[str] = ()
+    unreadable: Mapping[str, TopicTrouble] = field(default_factory=dict)
     partitions: Mapping[str, int] = field(default_factory=dict)
     settings: Mapping[str, TopicSettings] = field(default_factory=dict)
     trouble: str = ""
@@ -127,9 +129,11 @@ def ask(broker: Broker, topics: frozenset[str], group: str) -> BrokerAnswers:
     Raises:
         BrokerUnavailable: with the reason.
     """
-    missing = broker.missing_topics(topics)
-    present = topics - missing
+    troubles = broker.unreadable_topics(topics)
+    missing = {topic for topic, trouble in troubles.items() if isinstance(trouble, TopicMissing)}
+    unreadable = {topic: trouble for topic, trouble in sorted(troubles.items()) if topic not in missing}
+    present = topics - troubles.keys()
     partitions: dict[str, int] = {}
     for place in broker.progress(present, group):
         partitions[place.topic] = partitions.get(place.topic, 0) + 1
-    return BrokerAnswers(broker.location, sorted(missing), partitions, broker.topic_settings(present))
+    return BrokerAnswers(broker.location, sorted(missing), unreadable, partitions, broker.topic_settings(present))

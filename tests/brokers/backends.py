@@ -23,6 +23,7 @@ CONNECTING: dict[str, Callable[[Broker], object]] = {
     "producer": lambda broker: broker.producer(SECONDS),
     "subscribe": lambda broker: broker.subscribe(["topic"], "group"),
     "missing_topics": lambda broker: broker.missing_topics(["topic"]),
+    "unreadable_topics": lambda broker: broker.unreadable_topics(["topic"]),
     "progress": lambda broker: broker.progress(["topic"], "group"),
     "create_topics": lambda broker: broker.create_topics(["topic"], partitions=1, replication=1),
 }

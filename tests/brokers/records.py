@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka import TopicPartition as KafkaTopicPartition
-from kafka.admin import ACL, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
+from kafka.admin import ACL, ACLFilter, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
 
 from django_outbox.brokers.base import (
     Acknowledged,
@@ -71,6 +71,13 @@ def allow(broker: Broker, principal: str, operations: Mapping[str, Sequence[str]
     ]
     with KafkaAdminClient(bootstrap_servers=broker.location.removeprefix("kafka://")) as admin:
         admin.create_acls(acls)
+
+
+def forbid(broker: Broker, principal: str, topic: str) -> None:
+    """Take back all that somebody was allowed to do with a topic."""
+    resource = ResourcePattern(ResourceType.TOPIC, topic)
+    with KafkaAdminClient(bootstrap_servers=broker.location.removeprefix("kafka://")) as admin:
+        admin.delete_acls([ACLFilter(principal, "*", ACLOperation.ANY, ACLPermissionType.ANY, resource)])
 
 
 def delete_topic(broker: Broker, topic: str) -> None:

@@ -28,7 +28,7 @@ from django_outbox.brokers.base import (
 from django_outbox.brokers.confluent_client import Faults
 from django_outbox.brokers.confluent_producer import ConfluentBrokerProducer
 from django_outbox.brokers.confluent_subscription import ConfluentSubscription
-from django_outbox.exceptions import BrokerUnavailable
+from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 from tests.brokers.records import SECONDS, numbered, once, seconds_until
 
 LOCATION = "kafka://broker:9092"
@@ -472,14 +472,15 @@ class Reader:
     def commit(self, offsets: list[confluent_kafka.TopicPartition], asynchronous: bool) -> list[Any]:
         if self.commit_error is not None:
             raise self.commit_error
-        return [Place(self.place_error) for _ in offsets]
+        return [Place(place.topic, self.place_error) for place in offsets]
 
     def close(self) -> None:
         """Nothing is held."""
 
 
 class Place:
-    def __init__(self, error: KafkaError | None) -> None:
+    def __init__(self, topic: str, error: KafkaError | None) -> None:
+        self.topic = topic
         self.error = error
 
 
@@ -563,6 +564,27 @@ def test_any_other_commit_that_fails_is_reported(code: int) -> None:
     reader.commit_error = KafkaException(KafkaError(code))
     with pytest.raises(BrokerUnavailable):
         subscription.commit({TopicPartition("topic", 0): 1})
+
+
+def test_a_topic_that_may_not_be_read_is_named_by_reading_and_by_committing() -> None:
+    forbidden = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "why")
+    reader = Reader(message(error=forbidden.code()))
+    subscription = subscription_of(reader)
+    complaints = []
+    with pytest.raises(TopicNotReadable) as raised:
+        subscription.poll(0, 10)
+    complaints.append(raised.value)
+    reader.place_error = forbidden
+    with pytest.raises(TopicNotReadable) as raised:
+        subscription.commit({TopicPartition("topic", 0): 1})
+    complaints.append(raised.value)
+    reader.commit_error = KafkaException(forbidden)
+    with pytest.raises(TopicNotReadable) as raised:
+        subscription.commit({TopicPartition("topic", 0): 1})
+    complaints.append(raised.value)
+    for complaint in complaints:
+        assert complaint.topics == {"topic"}
+        assert "refuses this client: why. Let it read the topic, by an ACL" in str(complaint)
 
 
 def test_partitions_that_were_not_told_yet_are_told_before_the_client_is_closed() -> None:

@@ -166,6 +166,8 @@ def test_missing_topics_are_those_that_do_not_exist(broker: Broker, topic: str) 
     assert broker.missing_topics([present, missing]) == {missing}
     assert broker.missing_topics([present]) == set()
     assert broker.missing_topics([]) == set()
+    assert broker.unreadable_topics([present, missing]) == {missing: TopicMissing()}
+    assert broker.unreadable_topics([present]) == {}
 
 
 def test_a_topic_is_created_once_with_its_partitions(broker: Broker, producer: Producer, topic: str) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from django_outbox.brokers.base import TopicSettings, get_broker
+from django_outbox.brokers.base import TopicForbidden, TopicSettings, TopicTrouble, get_broker
 from django_outbox.brokers.memory import MemoryBroker
+from django_outbox.brokers.refusals import NOT_EVEN_SEEN, NOT_READABLE
 from django_outbox.conf import settings as outbox
 from django_outbox.doctor import broker
 from django_outbox.doctor.broker import NotAnswered
@@ -55,7 +56,7 @@ def test_a_broker_that_does_not_answer_is_told_once(subject: Subject, monkeypatc
     def away(self: Any, topics: Any) -> Any:
         raise BrokerUnavailable("kafka://nowhere:9092 cannot be reached.")
 
-    monkeypatch.setattr(MemoryBroker, "missing_topics", away)
+    monkeypatch.setattr(MemoryBroker, "missing_topics", away)  # on which unreadable_topics rests
     (finding,) = broker.reachable(subject)
     assert (finding.level, finding.summary) == (Level.FAULT, "kafka://nowhere:9092 cannot be reached.")
     for find in (broker.topics, broker.partitions, broker.retention):
@@ -78,6 +79,32 @@ def test_a_topic_that_only_handlers_want_is_warned_of(subject: Subject) -> None:
         (finding,) = broker.topics(subject)
     assert finding.level == Level.WARNING
     assert finding.summary.startswith("The topic 'elsewhere'")
+
+
+def trouble_with(monkeypatch: pytest.MonkeyPatch, **topics: Any) -> None:
+    monkeypatch.setattr(MemoryBroker, "unreadable_topics", lambda self, asked: topics)
+
+
+def test_topics_that_cannot_be_read_are_faults(subject: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    trouble_with(monkeypatch, elsewhere=TopicForbidden(NOT_READABLE), outbox=TopicTrouble("no leader"))
+    with outbox_settings(INBOX={"elsewhere": lambda record: None}):
+        forbidden, leaderless = broker.topics(subject)
+    assert forbidden.level == leaderless.level == Level.FAULT
+    assert forbidden.summary == "The topic 'elsewhere': this client may not read it."
+    assert forbidden.remedy.endswith("--topic elsewhere --consumer --group GROUP")
+    assert leaderless.summary == "The topic 'outbox' is in trouble: no leader."
+
+
+def test_a_topic_that_is_only_written_need_not_be_readable_but_seen(
+    subject: Subject, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with outbox_settings(DEAD_LETTER_TOPIC="dead"):
+        trouble_with(monkeypatch, dead=TopicForbidden(NOT_READABLE))
+        assert list(broker.topics(subject)) == []
+        trouble_with(monkeypatch, dead=TopicForbidden(NOT_EVEN_SEEN), outbox=TopicForbidden(NOT_EVEN_SEEN))
+        dead, outbox = broker.topics(Subject("default"))
+    assert dead.remedy.endswith("--topic dead --producer")
+    assert outbox.remedy.endswith("--topic outbox --producer --consumer --group GROUP")
 
 
 def test_more_consumers_than_partitions_are_warned_of(subject: Subject) -> None:

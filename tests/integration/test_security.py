@@ -134,11 +134,12 @@ def test_missing_permissions_are_told_and_harm_nothing_and_once_given_all_goes_o
     assert OutboxMessage.objects.get().retry_count == 0
 
     consumer = start("outbox_consume", url=url)
+    consumer.wait_for_line(rf"The topic {topic}: .* Let this client read it, by an ACL for the operation Read")
+    allow(operator, me, {topic: ["READ"]})
     consumer.wait_for_line("The broker: .* refuses this client: .* by an ACL for the operation Read on the group")
-    allow(operator, me, {}, groups=[topic])
     message = OutboxMessage.objects.get()
     assert (message.status, message.retry_count) == ("published", 0)
-    allow(operator, me, {topic: ["READ"]})
+    allow(operator, me, {}, groups=[topic])
 
     consumed(1)
     assert OutboxMessage.objects.get().retry_count == 0

@@ -1,0 +1,148 @@
+"""Which topics a consumer can read now: one in trouble is not to stop the others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from django_outbox.brokers.base import Broker, TopicForbidden, TopicMissing, TopicTrouble
+from django_outbox.brokers.refusals import NOT_READABLE
+from django_outbox.exceptions import BrokerUnavailable
+from django_outbox.runner import Trouble
+
+LOOK_SECONDS = 30.0  # between two looks while all is well
+IN_TROUBLE_SECONDS = 5.0  # at most, while a topic is in trouble
+PROBATION_SECONDS = 10.0  # in which a client that may not read a topic is told so
+
+_ADVICE: dict[type[TopicTrouble], str] = {
+    TopicMissing: "Create the topic, or start outbox_relay with --create-topics",
+    TopicForbidden: "Let this client read it, by an ACL for the operation Read",
+    TopicTrouble: "See to its partitions and their replicas",
+}
+
+
+@dataclass(slots=True)
+class _InTrouble:
+    """A topic in trouble.
+
+    Attributes:
+        fault: what it is.
+        trouble: tells of it, and how long to wait.
+        refused_until: when to try a topic again that the broker refused when it was read, without
+            having told so before; None of one of which the broker tells when it is asked.
+    """
+
+    fault: TopicTrouble
+    trouble: Trouble
+    refused_until: float | None = None
+
+    @property
+    def text(self) -> str:
+        return f"{self.fault.reason}. {_ADVICE[type(self.fault)]}; other topics are read meanwhile."
+
+
+class TopicWatch:
+    """Asks the broker what is in the way of reading each topic, and tells it once each.
+
+    What is missing or forbidden is left out, so that a member of a group can be made for the rest. A
+    topic of which only partitions have no leader is not: clients read the others by themselves.
+    """
+
+    def __init__(
+        self, broker: Broker, topics: Collection[str], log: logging.Logger, clock: Callable[[], float]
+    ) -> None:
+        """
+        Args:
+            broker: whom to ask, beside any subscription.
+            topics: all that are to be read.
+            log: where trouble is told.
+            clock: seconds, monotonic.
+        """
+        self._broker = broker
+        self._topics = frozenset(topics)
+        self._log = log
+        self._clock = clock
+        self._in_trouble: dict[str, _InTrouble] = {}
+        self._next_look_at = clock()
+        self.readable = self._topics
+        """The topics to read now."""
+
+    def __str__(self) -> str:
+        return _told(self._in_trouble)
+
+    @property
+    def unread(self) -> str:
+        """What is in the way of topics that may have records; empty if nothing is."""
+        return _told({topic: each for topic, each in self._in_trouble.items() if type(each.fault) is not TopicMissing})
+
+    def look_if_due(self, *, is_reading: bool) -> None:
+        """Ask what is in the way now and then, more often while something is.
+
+        Args:
+            is_reading: whether there is a subscription, which a broker that does not answer now may
+                still serve.
+
+        Raises:
+            BrokerUnavailable: with the reason, unless ``is_reading``.
+        """
+        now = self._clock()
+        if now < self._next_look_at and (is_reading or self._in_trouble):
+            return
+        self._next_look_at = now + LOOK_SECONDS
+        try:
+            faults = self._broker.unreadable_topics(self._topics)
+        except BrokerUnavailable:
+            if is_reading:
+                return
+            self._next_look_at = now
+            raise
+        for topic in sorted(self._topics):
+            self._note(topic, faults.get(topic))
+        self._leave_out()
+
+    def blame(self, topics: Collection[str]) -> None:
+        """Note that a client was refused when it read these topics: leave them out for a while, each time for longer."""
+        for topic in sorted(self._topics.intersection(topics)):
+            wait = self._report(topic, TopicForbidden(NOT_READABLE))
+            self._in_trouble[topic].refused_until = self._clock() + wait
+        self._leave_out()
+        self._next_look_at = self._clock()
+
+    def _note(self, topic: str, fault: TopicTrouble | None) -> None:
+        """What a look has found of a topic."""
+        known = self._in_trouble.get(topic)
+        if fault is not None:
+            self._look_again_in(self._report(topic, fault))
+            self._in_trouble[topic].refused_until = None
+        elif known is not None:
+            left = 0.0 if known.refused_until is None else known.refused_until + PROBATION_SECONDS - self._clock()
+            if left <= 0:
+                del self._in_trouble[topic]
+                known.trouble.over()
+            else:
+                self._look_again_in(left - PROBATION_SECONDS if left > PROBATION_SECONDS else left)
+
+    def _report(self, topic: str, fault: TopicTrouble) -> float:
+        known = self._in_trouble.get(topic)
+        if known is None or type(known.fault) is not type(fault):
+            level = logging.ERROR if isinstance(fault, TopicForbidden) else logging.WARNING
+            known = _InTrouble(fault, Trouble(self._log, f"The topic {topic}", self._clock, level=level))
+            self._in_trouble[topic] = known
+        known.fault = fault
+        return known.trouble.report(known.text)
+
+    def _look_again_in(self, seconds: float) -> None:
+        self._next_look_at = min(self._next_look_at, self._clock() + min(seconds, IN_TROUBLE_SECONDS))
+
+    def _leave_out(self) -> None:
+        self.readable = self._topics - {topic for topic, each in self._in_trouble.items() if self._is_left_out(each)}
+
+    def _is_left_out(self, topic: _InTrouble) -> bool:
+        if topic.refused_until is not None:
+            return self._clock() < topic.refused_until
+        return isinstance(topic.fault, TopicMissing | TopicForbidden)
+
+
+def _told(topics: dict[str, _InTrouble]) -> str:
+    return " ".join(f"{topic}: {each.text}" for topic, each in topics.items())

@@ -8,6 +8,7 @@ from typing import Any
 from django.db.models import Max, Min
 
 from django_outbox.conf import settings
+from django_outbox.dead_letters import unread_topic
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.fields import DatabaseNow
 from django_outbox.handlers import Handler, registry
@@ -22,14 +23,16 @@ def longest_awaited(using: str) -> float | None:
     Of each event type, the ten thousand first in the log are looked at.
     """
     published = OutboxMessage.objects.using(using).filter(status="published", publish_count__gt=0)
+    copies = unread_topic()
+    read = published.exclude(topic=copies) if copies else published
     handlers = handlers_of(settings.consumer_group)
     if handlers is None or settings.unknown_event == "dead":
-        row = published.filter(id__gt=0).order_by("status", "id").values_list("published_at", DatabaseNow()).first()
+        row = read.filter(id__gt=0).order_by("status", "id").values_list("published_at", DatabaseNow()).first()
         return _seconds(row[0], row[1]) if row and row[0] else None
     wanted: set[tuple[str, str | None]] = {(handler.event_type, handler.topic) for handler in handlers}
     ages = []
     for event_type, topic in wanted:
-        messages: Any = published.filter(event_type=event_type, **({"topic": topic} if topic else {}))
+        messages: Any = (published.filter(topic=topic) if topic else read).filter(event_type=event_type)
         # In the order of the index that the reconciler uses, so that a planner with old statistics takes it as well.
         messages = messages.order_by("event_type", "topic", "partition", "offset").annotate(clock=DatabaseNow())
         found = messages.values("published_at", "clock")[:LOOKED_AT].aggregate(

@@ -15,6 +15,14 @@ UNREADABLE = "unreadable"
 LARGEST_RAW_BYTES = 256 * 1024
 
 
+def unread_topic() -> str | None:
+    """The topic of the copies, unless this project reads it as well: then a handler may wait for them."""
+    topic = settings.dead_letter_topic
+    if topic is None or topic in settings.topics or settings.inbox.get(topic) is not None:
+        return None
+    return topic
+
+
 def announce(
     message: OutboxMessage | InboxMessage, error: BaseException | str, text: str, *, group: str, using: str
 ) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db.models import Q
 
+from django_outbox import dead_letters
 from django_outbox.conf import settings
 from django_outbox.fields import DatabaseNow
 from django_outbox.handlers import Registry
@@ -86,12 +87,14 @@ def expiries(ages: Ages, handlers: Registry | None) -> list[Expiry]:
 
 def awaited_by(handlers: Registry) -> Q | None:
     """Which published messages have a handler here; None if none has."""
+    copies = dead_letters.unread_topic()
+    read = ~Q(topic=copies) if copies else Q()
     if settings.unknown_event == "dead":
-        return _ALL_PUBLISHED  # without a handler, the consumer has yet to call it dead
+        return _ALL_PUBLISHED & read  # without a handler, the consumer has yet to call it dead
     main = handlers.for_group(settings.consumer_group)
     condition = Q()
     if types := sorted({handler.event_type for handler in main if handler.topic is None}):
-        condition |= Q(event_type__in=types)
+        condition |= Q(event_type__in=types) & read
     for event_type, topic in sorted({(each.event_type, each.topic) for each in main if each.topic is not None}):
         condition |= Q(event_type=event_type, topic=topic)
     return condition or None

@@ -67,6 +67,17 @@ def test_all_is_kept_where_the_consumer_has_yet_to_give_up_what_is_unknown() -> 
         assert published_that_may_go(registry()) == []
 
 
+def test_copies_of_dead_letters_wait_for_no_handler_unless_their_topic_is_read() -> None:
+    """They have the type of what died, in a topic for others."""
+    with outbox_settings(DEAD_LETTER_TOPIC="other"):
+        assert published_that_may_go(registry("order.created")) == ALL[1:]
+        assert published_that_may_go(registry("order.created", topic="other")) == [ALL[0], ALL[2]]
+    with outbox_settings(DEAD_LETTER_TOPIC="other", UNKNOWN_EVENT="dead"):
+        assert published_that_may_go(registry()) == ALL[1:2]
+    with outbox_settings(DEAD_LETTER_TOPIC="other", ROUTES={"order.*": "other"}):
+        assert published_that_may_go(registry("order.created")) == ALL[2:]
+
+
 def test_all_is_kept_if_the_handlers_are_not_known() -> None:
     assert published_that_may_go(None) == []
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from django_outbox import figures
 from django_outbox.admin.tables import INBOX, Table
+from django_outbox.dead_letters import unread_topic
 from django_outbox.models import OutboxMessage
 
 MOST_COUNTED = 1_000_000
@@ -43,8 +44,9 @@ def oldest_awaited(table: Table, known_types: Collection[str]) -> Any:
     What has no handler here stays published for ever: others may consume it.
     """
     published = table.in_state("published").order_by("status", "id")
-    rows = published.values_list("id", "event_type")[:LOOKED_AT]
-    awaited = next((id for id, event_type in rows if event_type in known_types), None)
+    copies = unread_topic()
+    rows = published.values_list("id", "event_type", "topic")[:LOOKED_AT]
+    awaited = next((id for id, event_type, topic in rows if event_type in known_types and topic != copies), None)
     if awaited is None:
         return None
     return table.messages.filter(id=awaited, status="published").defer("payload", "headers").first()

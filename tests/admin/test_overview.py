@@ -309,6 +309,15 @@ def test_unfinished_messages_are_counted_with_the_oldest(admin_client: Client) -
     }
 
 
+def test_a_copy_of_a_dead_letter_waits_for_no_handler(admin_client: Client) -> None:
+    since = timezone.now() - timedelta(hours=1)
+    make_message(Status.PUBLISHED, event_type="test.effect", topic="shop.dead", published_at=since)
+    for copies, waiting in ((None, True), ("shop.dead", False)):
+        with outbox_settings(DEAD_LETTER_TOPIC=copies):
+            (panel,) = admin_client.get(url("overview")).context["panels"]
+        assert (panel.waiting is not None) is waiting
+
+
 def test_counting_has_a_bound(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "MOST_COUNTED", 3)
     for _ in range(5):

@@ -16,6 +16,7 @@ from tests.clock import Clock
 from tests.helpers import wait_until
 from tests.inbox import make_received
 from tests.outbox import make_message
+from tests.overrides import outbox_settings
 
 FOUND = {"outbox": Unfinished({"pending": 1}, 2.0, 3.0)}
 
@@ -90,6 +91,17 @@ def test_what_is_sent_and_waits_for_a_handler_here_is_awaited() -> None:
     found = look("default")
     assert found["outbox"].awaited == pytest.approx(420, abs=60)
     assert found["outbox"].overdue == found["inbox"].awaited == 0
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("unknown_event", ["ignore", "dead"])
+def test_a_copy_of_a_dead_letter_is_not_awaited(unknown_event: str) -> None:
+    """Or it would be late for ever: its type has a handler here, its topic is for others."""
+    sent = DatabaseNow() - timedelta(minutes=7)
+    make_message("published", event_type="test.effect", topic="shop.dead", published_at=sent)
+    assert look("default")["outbox"].awaited == pytest.approx(420, abs=60)
+    with outbox_settings(DEAD_LETTER_TOPIC="shop.dead", UNKNOWN_EVENT=unknown_event):
+        assert look("default")["outbox"].awaited == 0
 
 
 @pytest.mark.django_db

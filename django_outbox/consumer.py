@@ -21,7 +21,7 @@ from django_outbox.handlers import GroupHandlers, Registry, registry
 from django_outbox.inbox import Inbox
 from django_outbox.logs import repeats
 from django_outbox.models import OutboxMessage
-from django_outbox.postgresql import Plans
+from django_outbox.postgresql import PreparedStatements
 from django_outbox.pulse import Pulse
 from django_outbox.reconciler import Reconciler
 from django_outbox.runner import Stop, run_through_faults
@@ -141,7 +141,7 @@ class Consumer:
         self._reconciler = Reconciler(broker, self._terms, clock)
         self._in_hand: deque[tuple[ReceivedRecord, Lot]] = deque()
         self._care = Care(using)
-        self._plans = Plans(using, clock)
+        self._prepared = PreparedStatements(using, clock)
         self._alone = 0
         self._watch = TopicWatch(broker, self.topics, log, clock)
         self._joined: frozenset[str] = frozenset()
@@ -160,7 +160,7 @@ class Consumer:
         self._last_record_at = self._clock()
 
         def step() -> float | None:
-            self._plans.renew()
+            self._prepared.plan_anew()
             batch = self.run_once(POLL_SECONDS)
             self.pulse.step(**batch.moved, trouble=str(self._watch))
             repeats.sum_up()

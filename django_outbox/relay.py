@@ -32,7 +32,7 @@ from django_outbox.logs import repeats
 from django_outbox.notify import ALERT_FOR_SECONDS, ALERT_SECONDS, Listener
 from django_outbox.ordering import has_order, unsent_before
 from django_outbox.parking import ParkedTopics
-from django_outbox.postgresql import Plans
+from django_outbox.postgresql import PreparedStatements
 from django_outbox.pulse import Pulse
 from django_outbox.runner import Stop, run_through_faults
 from django_outbox.tracing import hooks as tracing
@@ -116,7 +116,7 @@ class Relay:
         self._idle = False
         self._listener = Listener(using)
         self._claims = claims_of(using, clock)
-        self._plans = Plans(using, clock)
+        self._prepared = PreparedStatements(using, clock)
         self._listens = settings.notify and connections[using].vendor == "postgresql"
         self._alert_until = 0.0
 
@@ -131,8 +131,9 @@ class Relay:
 
         def step() -> float | None:
             if self._listens and not self._listener.is_open and not drain:
-                self._listens = self._listener.open()
-            self._plans.renew()
+                # Where notifications arrive, no pooler gives each transaction another session.
+                self._listens = self._prepared.wanted = self._listener.open()
+            self._prepared.plan_anew()
             done = self.run_once()
             self.pulse.step(published=done.published, trouble=str(self._parked))
             repeats.sum_up()
@@ -185,13 +186,13 @@ class Relay:
         Raises:
             BrokerUnavailable: nothing was counted on any message; call again later.
         """
-        if self._idle and not self._claims.is_due(self._parked.left_alone()):
+        if self._idle and not self._is_due():
             return Pass()
         self._idle = False
         try:
             producer = self._ready_producer()
             self._look_at_parked()
-            with transaction.atomic(using=self.using):
+            with self._prepared.used(), transaction.atomic(using=self.using):
                 done, notes = self._pass(producer)
         except BrokerUnavailable:
             self._drop_producer()
@@ -203,6 +204,10 @@ class Relay:
         # Mostly it was all that there was, which a look without a transaction and locks will tell.
         self._idle = not done.moved or done.claimed < self.batch_size
         return done
+
+    def _is_due(self) -> bool:
+        with self._prepared.used():
+            return self._claims.is_due(self._parked.left_alone())
 
     def _ready_producer(self) -> Producer:
         """A connected producer. Made outside of any transaction, as that may take seconds."""

@@ -15,6 +15,7 @@ from django_outbox import Event, notify, publish, publish_many
 from django_outbox.notify import Listener
 from django_outbox.relay import Relay
 from django_outbox.runner import Stop
+from django_outbox.signals import message_published
 from tests.helpers import wait_until
 from tests.outbox import Status, in_thread, memory_broker, row
 
@@ -169,3 +170,51 @@ def test_a_lost_connection_is_told_as_django_tells_it(listener: Listener, stop: 
 
     with pytest.raises(OperationalError):
         wait_for_it()
+
+
+def prepared_by_a_relay(stop: Stop, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What a relay that sends ten messages one by one has the server prepare; receivers of signals see none of it."""
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", {})  # as a project has it that asks for nothing
+    connection.close()
+    seen = []
+
+    def note(**others: Any) -> None:
+        driver = connection.connection
+        seen.append((driver.cursor_factory, driver.prepare_threshold))
+        if len(seen) == 10:
+            stop.request()
+
+    connection.ensure_connection()
+    before = connection.connection.cursor_factory, connection.connection.prepare_threshold
+    for _ in range(10):
+        publish_now()
+    message_published.connect(note)
+    try:
+        Relay(memory_broker(), using="default", batch_size=1, poll_interval=0.01).run(stop)
+    finally:
+        message_published.disconnect(note)
+    assert seen == [before] * 10
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT statement FROM pg_prepared_statements")
+        found = [statement for (statement,) in cursor.fetchall()]
+    connection.close()
+    return found
+
+
+def test_a_relay_that_listens_has_its_own_statements_prepared(stop: Stop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For where notifications arrive, the next transaction meets the same session."""
+    found = prepared_by_a_relay(stop, monkeypatch)
+    assert any("SKIP LOCKED" in statement for statement in found), found
+    assert any("SET status = 'published'" in statement for statement in found), found
+
+
+def test_a_relay_that_does_not_listen_prepares_nothing(
+    stop: Stop, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    settings.OUTBOX = {**settings.OUTBOX, "NOTIFY": False}
+    assert prepared_by_a_relay(stop, monkeypatch) == []
+
+
+def test_behind_a_transaction_pooler_nothing_is_prepared(stop: Stop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Listener, "open", lambda self: False)
+    assert prepared_by_a_relay(stop, monkeypatch) == []

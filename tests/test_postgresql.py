@@ -160,9 +160,9 @@ def consume(ids: list[int]) -> None:
 @pytest.mark.usefixtures("prepared")
 def test_plans_of_a_nearly_empty_table_are_forgotten_within_a_second() -> None:
     clock = Clock()
-    plans = postgresql.Plans("default", clock)
+    server = postgresql.PreparedStatements("default", clock)
     begin_with_an_empty_table()
-    plans.renew()
+    server.plan_anew()
     for _ in range(10):  # after five, the server begins to keep plans
         consume([make_message(status=Status.PUBLISHED).id])
     fill(20_000, Status.PUBLISHED)
@@ -171,8 +171,8 @@ def test_plans_of_a_nearly_empty_table_are_forgotten_within_a_second() -> None:
     consume(ids[:10])
     assert rows_read_one_after_another() - before >= 20_000, "no plan was kept: this test shows nothing"
 
-    clock.now += postgresql.RENEW_PLANS_SECONDS
-    plans.renew()
+    clock.now += postgresql.PLANS_SECONDS
+    server.plan_anew()
 
     before = rows_read_one_after_another()
     consume(ids[10:])
@@ -232,7 +232,7 @@ def test_a_worker_has_its_plans_made_anew_once_a_second(worker: str) -> None:
 
 def test_plans_are_left_alone_where_no_statement_is_prepared() -> None:
     with statements() as executed:
-        postgresql.Plans("default", Clock()).renew()
+        postgresql.PreparedStatements("default", Clock()).plan_anew()
     assert not executed
 
 

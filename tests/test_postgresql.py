@@ -230,7 +230,9 @@ def test_a_worker_has_its_plans_made_anew_once_a_second(worker: str) -> None:
         assert executed.count("DISCARD PLANS") == renewed, clock.now
 
 
-def test_plans_are_left_alone_where_no_statement_is_prepared() -> None:
+def test_plans_are_left_alone_where_no_statement_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection.ensure_connection()
+    monkeypatch.setattr(connection.connection, "prepare_threshold", None)
     with statements() as executed:
         postgresql.PreparedStatements("default", Clock()).plan_anew()
     assert not executed

@@ -21,7 +21,7 @@ from django_outbox.handlers import GroupHandlers, Registry, registry
 from django_outbox.inbox import Inbox
 from django_outbox.logs import repeats
 from django_outbox.models import OutboxMessage
-from django_outbox.postgresql import PreparedStatements
+from django_outbox.prepared_statements import PreparedStatements
 from django_outbox.pulse import Pulse
 from django_outbox.reconciler import Reconciler
 from django_outbox.runner import Stop, run_through_faults

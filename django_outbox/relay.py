@@ -32,7 +32,7 @@ from django_outbox.logs import repeats
 from django_outbox.notify import ALERT_FOR_SECONDS, ALERT_SECONDS, Listener
 from django_outbox.ordering import has_order, unsent_before
 from django_outbox.parking import ParkedTopics
-from django_outbox.postgresql import PreparedStatements
+from django_outbox.prepared_statements import PreparedStatements
 from django_outbox.pulse import Pulse
 from django_outbox.runner import Stop, run_through_faults
 from django_outbox.tracing import hooks as tracing

@@ -17,6 +17,7 @@ from django.utils import timezone
 from django_outbox import postgresql, state
 from django_outbox.consumer import Consumer
 from django_outbox.models import OutboxMessage
+from django_outbox.prepared_statements import PLANS_SECONDS, PreparedStatements
 from django_outbox.relay import Relay
 from django_outbox.runner import Stop
 from tests.clock import Clock
@@ -160,7 +161,7 @@ def consume(ids: list[int]) -> None:
 @pytest.mark.usefixtures("prepared")
 def test_plans_of_a_nearly_empty_table_are_forgotten_within_a_second() -> None:
     clock = Clock()
-    server = postgresql.PreparedStatements("default", clock)
+    server = PreparedStatements("default", clock)
     begin_with_an_empty_table()
     server.plan_anew()
     for _ in range(10):  # after five, the server begins to keep plans
@@ -171,7 +172,7 @@ def test_plans_of_a_nearly_empty_table_are_forgotten_within_a_second() -> None:
     consume(ids[:10])
     assert rows_read_one_after_another() - before >= 20_000, "no plan was kept: this test shows nothing"
 
-    clock.now += postgresql.PLANS_SECONDS
+    clock.now += PLANS_SECONDS
     server.plan_anew()
 
     before = rows_read_one_after_another()
@@ -234,7 +235,7 @@ def test_plans_are_left_alone_where_no_statement_is_prepared(monkeypatch: pytest
     connection.ensure_connection()
     monkeypatch.setattr(connection.connection, "prepare_threshold", None)
     with statements() as executed:
-        postgresql.PreparedStatements("default", Clock()).plan_anew()
+        PreparedStatements("default", Clock()).plan_anew()
     assert not executed
 
 

@@ -57,7 +57,7 @@ from django_outbox.brokers.confluent_options import checked
 from django_outbox.brokers.confluent_producer import ConfluentBrokerProducer
 from django_outbox.brokers.confluent_subscription import ConfluentSubscription
 from django_outbox.brokers.diagnosis import diagnose
-from django_outbox.brokers.refusals import NO_SUCH_NAME, NOT_EVEN_SEEN, NOT_READABLE, may_read
+from django_outbox.brokers.refusals import NO_SUCH_NAME, NOT_EVEN_SEEN, NOT_READABLE, may_read, no_leader
 from django_outbox.brokers.secrets import keep
 from django_outbox.brokers.url import parse_url
 from django_outbox.conf import BrokerSettings
@@ -391,8 +391,7 @@ def _ours(place: KafkaTopicPartition) -> TopicPartition:
 
 def _leaderless(description: Any) -> str:
     """Which partitions have no leader; empty if all have one."""
-    partitions = [str(partition.id) for partition in description.partitions if not _has_leader(partition)]
-    return f"no leader of partition {', '.join(partitions)}" if partitions else ""
+    return no_leader(partition.id for partition in description.partitions if not _has_leader(partition))
 
 
 def _has_leader(partition: Any) -> bool:

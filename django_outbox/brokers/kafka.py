@@ -45,7 +45,7 @@ from django_outbox.brokers.kafka_client import (
 from django_outbox.brokers.kafka_options import checked
 from django_outbox.brokers.kafka_producer import KafkaBrokerProducer, end_client
 from django_outbox.brokers.kafka_subscription import KafkaSubscription
-from django_outbox.brokers.refusals import NO_SUCH_NAME, NOT_EVEN_SEEN, NOT_READABLE, may_read, refusal
+from django_outbox.brokers.refusals import NO_SUCH_NAME, NOT_EVEN_SEEN, NOT_READABLE, may_read, no_leader, refusal
 from django_outbox.brokers.secrets import keep
 from django_outbox.brokers.url import parse_url
 from django_outbox.conf import BrokerSettings
@@ -333,8 +333,7 @@ class KafkaBroker(Broker):
 
 def _leaderless(topic: Mapping[str, Any]) -> str:
     """Which partitions have no leader; empty if all have one."""
-    partitions = [str(each["partition_index"]) for each in topic["partitions"] if each["leader_id"] < 0]
-    return f"no leader of partition {', '.join(partitions)}" if partitions else ""
+    return no_leader(each["partition_index"] for each in topic["partitions"] if each["leader_id"] < 0)
 
 
 def _with_leader(described: Iterable[Mapping[str, Any]]) -> set[TopicPartition]:

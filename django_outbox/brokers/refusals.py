@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 _URL = 'OUTBOX["BROKER"]["URL"]'
 
@@ -31,6 +31,12 @@ _ADVICE = {
         "?sasl_mechanism=SCRAM-SHA-512 (without it PLAIN is used)"
     ),
 }
+
+
+def no_leader(partitions: Iterable[int]) -> str:
+    """What is wrong with a topic of which these partitions have no leader; empty if there are none."""
+    numbers = ", ".join(map(str, partitions))
+    return f"no leader of partition {numbers}" if numbers else ""
 
 
 def may_read(operations: Collection[str] | None) -> bool:

@@ -62,12 +62,12 @@ class Command(OutboxCommand):
             note("delete", f"deletes messages that died more than {dead} ago")
         with stop_on_signals(log) as stop, Progress(self.stderr) as progress:
             walks = [Walk(table, using=database) for table in tables]
-            behind = 0
+            whole, behind = sum(walk.length for walk in walks), 0
             for walk in walks:
                 steps = walk.count(COUNTED_AT_ONCE) if dry_run else walk.steps(lambda: batch_size)
                 for step in _until(stop, steps):
                     counts += step.counts
-                    share = (behind + step.share * walk.length) / sum(each.length for each in walks)
+                    share = (behind + step.share * walk.length) / whole
                     progress.show(share, f"{counts.total():,} messages {'found' if dry_run else 'deleted'}")
                 behind += walk.length
             ended_early = stop.requested  # leaving this block requests it as well

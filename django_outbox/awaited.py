@@ -25,7 +25,7 @@ def longest_awaited(using: str) -> float | None:
     published = OutboxMessage.objects.using(using).filter(status="published", publish_count__gt=0)
     copies = unread_topic()
     read = published.exclude(topic=copies) if copies else published
-    handlers = handlers_of(settings.consumer_group)
+    handlers = _main_handlers()
     if handlers is None or settings.unknown_event == "dead":
         row = read.filter(id__gt=0).order_by("status", "id").values_list("published_at", DatabaseNow()).first()
         return _seconds(row[0], row[1]) if row and row[0] else None
@@ -43,13 +43,13 @@ def longest_awaited(using: str) -> float | None:
     return max(ages, default=None)
 
 
-def handlers_of(group: str) -> list[Handler] | None:
-    """The handlers of a group; None if they cannot be imported."""
+def _main_handlers() -> list[Handler] | None:
+    """The handlers of the main group; None if they cannot be imported."""
     try:
         registry.load()
     except HandlersNotImportable:
         return None
-    return registry.for_group(group)
+    return registry.for_group(settings.consumer_group)
 
 
 def _seconds(since: datetime, now: datetime) -> float:

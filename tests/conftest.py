@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests.clock import Clock
 from tests.helpers import Command
 from tests.services.apache_kafka import ApacheKafka
 from tests.services.base import Service, ServiceError
@@ -241,6 +242,20 @@ def manage(subprocess_env: dict[str, str]) -> Iterator[Callable[..., Command]]:
     for command in commands:
         command.close()
         print(f"--- {command.name} (exit code {command.returncode})\n{command.output}")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """For whatever takes one; it stands still until the test moves it."""
+    return Clock(1000.0)
+
+
+@pytest.fixture
+def pulse(clock: Clock) -> Any:
+    """That of a relay, by this test's clock."""
+    from django_outbox.pulse import Pulse
+
+    return Pulse("relay", clock)
 
 
 @pytest.fixture

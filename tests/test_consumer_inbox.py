@@ -42,11 +42,6 @@ def inbox() -> list[tuple[str, Any]]:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def pipeline(clock: Clock) -> Pipeline:
     return Pipeline(clock=clock)
 

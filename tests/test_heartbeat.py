@@ -25,16 +25,6 @@ Start = Callable[..., Command]
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock(100.0)
-
-
-@pytest.fixture
-def pulse(clock: Clock) -> Pulse:
-    return Pulse("relay", clock)
-
-
-@pytest.fixture
 def beats(pulse: Pulse, clock: Clock) -> Heartbeat:
     return Heartbeat(pulse, using="default", clock=clock)
 

@@ -29,11 +29,6 @@ log = logging.getLogger("django_outbox.tests")
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock(1000.0)
-
-
-@pytest.fixture
 def everything(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
     """All that the package says, on every level."""
     caplog.set_level(1, "django_outbox")

@@ -5,20 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from django_outbox.pulse import Pulse
 from tests.clock import Clock
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock(100.0)
-
-
-@pytest.fixture
-def pulse(clock: Clock) -> Pulse:
-    return Pulse("relay", clock)
 
 
 def test_state_follows_what_the_loop_says(pulse: Pulse) -> None:

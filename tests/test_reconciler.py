@@ -24,11 +24,6 @@ OUTBOX = TopicPartition("outbox", 0)
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def pipeline(clock: Clock) -> Pipeline:
     """The log holds two records, and the group has read both."""
     pipeline = Pipeline(clock=clock)

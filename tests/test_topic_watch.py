@@ -35,11 +35,6 @@ class Broker(MemoryBroker):
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
 def broker() -> Broker:
     return Broker()
 

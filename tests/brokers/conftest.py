@@ -9,6 +9,7 @@ import pytest
 from tests.brokers.backends import BACKENDS, Backend
 from tests.brokers.proxy import Proxy
 from tests.brokers.services import BEHIND_PROXY, OWN
+from tests.services.apache_kafka import ApacheKafka
 from tests.services.base import Service
 
 
@@ -23,6 +24,13 @@ def backend(request: pytest.FixtureRequest) -> Backend:
 def own_broker(pytestconfig: pytest.Config) -> Iterator[Service]:
     """A broker of the test's own, which may be taken away."""
     with OWN[pytestconfig.option.kafka]() as service:
+        yield service
+
+
+@pytest.fixture(scope="module")
+def first_of_two() -> Iterator[ApacheKafka]:
+    """A broker of the module's own, which a second one may join and leave. For tests marked with `brokers("apache")`."""
+    with ApacheKafka() as service:
         yield service
 
 

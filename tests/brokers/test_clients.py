@@ -139,12 +139,6 @@ def test_a_topic_that_this_client_may_not_write_to_is_trouble_for_its_own_record
         producer.close()
 
 
-@pytest.fixture(scope="module")
-def first_of_two() -> Iterator[ApacheKafka]:
-    with ApacheKafka() as service:
-        yield service
-
-
 @pytest.fixture
 def second_of_two(first_of_two: ApacheKafka) -> Iterator[SecondApacheKafka]:
     with SecondApacheKafka(first_of_two) as service:

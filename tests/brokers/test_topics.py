@@ -125,12 +125,6 @@ def test_of_a_topic_that_is_gone_a_member_tells_nothing_and_of_the_others_all(
     member.close()
 
 
-@pytest.fixture(scope="module")
-def first_of_two() -> Iterator[ApacheKafka]:
-    with ApacheKafka() as service:
-        yield service
-
-
 @pytest.fixture
 def group(backend: Backend, first_of_two: ApacheKafka, topic: str) -> str:
     """A consumer group that the first node looks after, whatever happens to others."""

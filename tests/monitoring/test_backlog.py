@@ -39,11 +39,6 @@ class Database:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock(1000.0)
-
-
-@pytest.fixture
 def database() -> Database:
     return Database()
 

@@ -24,16 +24,6 @@ from tests.overrides import outbox_settings
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return Clock(1000.0)
-
-
-@pytest.fixture
-def pulse(clock: Clock) -> Pulse:
-    return Pulse("relay", clock)
-
-
-@pytest.fixture
 def health(pulse: Pulse) -> Health:
     return Health(pulse, limit=60)
 

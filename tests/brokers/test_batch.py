@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Collection, Sequence
 
@@ -19,7 +20,7 @@ from django_outbox.brokers.base import (
 from django_outbox.brokers.batch import BatchProducer, TopicFaults
 from django_outbox.brokers.calls import Call, Patience
 from django_outbox.exceptions import BrokerUnavailable
-from tests.brokers.records import SECONDS, seconds_of, seconds_until
+from tests.brokers.records import SECONDS, SLACK_SECONDS, seconds_of, seconds_until
 from tests.helpers import wait_until
 
 TAKEN = Acknowledged(0, 0)
@@ -119,7 +120,7 @@ def test_a_batch_of_refused_records_and_silence_is_asked_about() -> None:
 def test_answers_are_waited_for_until_the_deadline() -> None:
     patience = Patience(time.monotonic() + 0.2, lambda: False)
     assert not patience.is_over()
-    assert 0.15 < seconds_of(lambda: wait_until(patience.is_over)) < 1
+    assert 0.15 < seconds_of(lambda: wait_until(patience.is_over)) < SLACK_SECONDS
 
 
 def test_who_is_to_end_waits_as_long_as_answers_come_and_no_longer() -> None:
@@ -130,19 +131,22 @@ def test_who_is_to_end_waits_as_long_as_answers_come_and_no_longer() -> None:
         time.sleep(0.1)
     assert time.monotonic() - started >= 1
     # The last sleep is a third of the grace already.
-    assert 0.1 < seconds_of(lambda: wait_until(lambda: patience.is_over(1))) < 1
+    assert 0.1 < seconds_of(lambda: wait_until(lambda: patience.is_over(1))) < SLACK_SECONDS
 
 
 def test_a_call_is_given_up_and_undone_when_it_ends() -> None:
     undone: list[str] = []
+    connected = threading.Event()
 
     def slow() -> str:
-        time.sleep(0.5)
+        connected.wait(SECONDS)
         return "connection"
 
     call = Call(slow, undone.append)
     seconds, _ = seconds_until(TimeoutError, lambda: call.result(SECONDS, lambda: True))
-    assert seconds < 0.4
+    assert seconds < SLACK_SECONDS
+    assert not undone
+    connected.set()
     assert wait_until(lambda: undone) == ["connection"]
 
 

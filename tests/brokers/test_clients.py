@@ -25,6 +25,7 @@ from tests.brokers.backends import CONNECTING, Backend
 from tests.brokers.proxy import Proxy
 from tests.brokers.records import (
     SECONDS,
+    SLACK_SECONDS,
     allow,
     delete_records,
     join,
@@ -208,9 +209,9 @@ def test_a_member_notices_that_the_broker_is_gone(
     place = TopicPartition(topic, 0)
     for ask in (member.progress, member.caught_up, lambda: member.commit({place: 1})):
         seconds, text = seconds_until(BrokerUnavailable, ask)
-        assert seconds < 2
+        assert seconds < 0.5 + SLACK_SECONDS
         assert text.startswith((f"{own_broker.url} cannot be reached (", f"{own_broker.url} does not answer ("))
-    assert seconds_of(member.close) < 2
+    assert seconds_of(member.close) < SLACK_SECONDS
 
 
 def test_silence_of_a_broker_that_is_there_is_no_outage(

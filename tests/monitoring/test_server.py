@@ -94,7 +94,7 @@ def test_it_ends_at_once_although_somebody_is_connected() -> None:
             # One thread accepts connections, and one has this.
             wait_until(lambda: len(set(threading.enumerate()) - others) == 2, what="the request is in hand")
             started = time.monotonic()
-        assert time.monotonic() - started < 0.5
+        assert time.monotonic() - started < 2
         with pytest.raises(OSError, match="refused"):
             socket.create_connection((HOST, port))
 

@@ -25,9 +25,10 @@ def explain() -> str:
     parts = []
     with transaction.atomic():
         with _recorded() as claim:
-            batch = PostgresqlClaims("default", time.monotonic).claim(settings.relay_batch_size, [])
+            claims = PostgresqlClaims("default", time.monotonic)
+            batch, pending_before = claims.claim(settings.relay_batch_size, [])
         with _recorded() as order:
-            ordering.unsent_before(sorted(batch, key=lambda message: message.id), using="default")
+            ordering.unsent_before(sorted(batch, key=lambda message: message.id), pending_before, using="default")
         with _recorded() as mark:
             state.mark_published(
                 [state.Published(message.id, message.attempt, 0, 0) for message in batch], using="default"

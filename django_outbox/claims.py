@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from django.db import connections
 from django.db.models import TextField
@@ -10,9 +11,22 @@ from django.db.models.functions import Cast
 
 from django_outbox import postgresql
 from django_outbox.codecs import Outgoing
+from django_outbox.conf import settings
 from django_outbox.models import OutboxMessage, OutboxQuerySet
 
 LOOK_BACK_SECONDS = 1.0
+
+
+class Claimed(NamedTuple):
+    """Messages, locked until the transaction ends.
+
+    Attributes:
+        messages: by due time.
+        pending_before: what is pending before them and not among them; None if nobody has looked yet.
+    """
+
+    messages: list[Outgoing]
+    pending_before: list[postgresql.Unsent] | None = None
 
 
 def claims_of(using: str, clock: Callable[[], float]) -> Claims:
@@ -37,14 +51,14 @@ class Claims:
     def __init__(self, using: str) -> None:
         self._using = using
 
-    def claim(self, limit: int, without_topics: Sequence[str]) -> list[Outgoing]:
-        """Up to ``limit`` messages, by due time, locked until the transaction ends."""
+    def claim(self, limit: int, without_topics: Sequence[str]) -> Claimed:
+        """Lock and read up to ``limit`` messages, by due time."""
         rows = (
             self._due(without_topics)
             .select_for_update(skip_locked=True)
             .values_list(*Outgoing.COLUMNS, Cast("payload", TextField()))[:limit]
         )
-        return [Outgoing(*row) for row in rows]
+        return Claimed([Outgoing(*row) for row in rows])
 
     def is_due(self, without_topics: Sequence[str]) -> bool:
         """True if there is anything to claim, be it locked by another."""
@@ -76,21 +90,21 @@ class PostgresqlClaims(Claims):
         self._last_id = 0
         self._much = True  # as far as is known
 
-    def claim(self, limit: int, without_topics: Sequence[str]) -> list[Outgoing]:
+    def claim(self, limit: int, without_topics: Sequence[str]) -> Claimed:
         if self._much:
             postgresql.plan_for_much(using=self._using)
         if self._begin is not postgresql.START and self._clock() < self._begin_until:
-            batch = self._claim(limit, without_topics)
-            if len(batch) == limit or self.passes_over:
-                return batch
+            claimed = self._claim(limit, without_topics)
+            if len(claimed.messages) == limit or self.passes_over:
+                return claimed
         self._begin, self.passes_over = postgresql.START, False
-        batch = self._claim(limit, without_topics)
-        expected, self._much = self._much, len(batch) == limit
+        claimed = self._claim(limit, without_topics)
+        expected, self._much = self._much, len(claimed.messages) == limit
         if self._much:
             if not expected:
                 postgresql.plan_for_much(using=self._using)
-            self._begin_at(batch[0].id)
-        return batch
+            self._begin_at(claimed.messages[0].id)
+        return claimed
 
     def is_due(self, without_topics: Sequence[str]) -> bool:
         return postgresql.is_due(without_topics, using=self._using)
@@ -106,8 +120,11 @@ class PostgresqlClaims(Claims):
         self._begin = postgresql.place_of(id, using=self._using)
         self._begin_until = self._clock() + LOOK_BACK_SECONDS
 
-    def _claim(self, limit: int, without_topics: Sequence[str]) -> list[Outgoing]:
-        batch = postgresql.claim(limit, without_topics, self._begin, using=self._using)
-        if batch:
-            self._last_id = batch[-1].id
-        return batch
+    def _claim(self, limit: int, without_topics: Sequence[str]) -> Claimed:
+        if self._much or settings.ordering != "key":  # a batch of many has better ways to look
+            claimed = Claimed(postgresql.claim(limit, without_topics, self._begin, using=self._using))
+        else:
+            claimed = Claimed(*postgresql.claim_and_look(limit, without_topics, self._begin, using=self._using))
+        if claimed.messages:
+            self._last_id = claimed.messages[-1].id
+        return claimed

@@ -107,7 +107,7 @@ class Listener:
             stop.wait(seconds)
             return False
         stop.wait(seconds, self._connection.connection)
-        return self._is_readable(0) and self._take()
+        return self._take()
 
     def close(self) -> None:
         if self._connection is not None:
@@ -128,4 +128,9 @@ class Listener:
                 taken = bool(driver.notifies)
                 driver.notifies.clear()
                 return taken
-            return bool(list(driver.notifies(timeout=0)))
+            # psycopg's own notifies() waits, even for no time at all, with a selector of its own.
+            driver.pgconn.consume_input()
+            taken = False
+            while driver.pgconn.notifies() is not None:
+                taken = True
+            return taken

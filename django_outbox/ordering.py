@@ -49,11 +49,14 @@ def blocking_statuses() -> list[str]:
     return [Status.PENDING.value, Status.DEAD.value] if settings.on_dead == "hold" else [Status.PENDING.value]
 
 
-def unsent_before(batch: Sequence[Outgoing], *, using: str) -> dict[tuple[str, str], Earlier]:
+def unsent_before(
+    batch: Sequence[Outgoing], pending: Sequence[postgresql.Unsent] | None = None, *, using: str
+) -> dict[tuple[str, str], Earlier]:
     """By topic and key, the first message that is unsent and not in the batch.
 
     Args:
         batch: messages to be sent, by ascending id.
+        pending: what was seen with the claim, if anything was.
         using: alias of the database.
     """
     keyed = [message for message in batch if message.message_key]
@@ -62,7 +65,8 @@ def unsent_before(batch: Sequence[Outgoing], *, using: str) -> dict[tuple[str, s
     statuses = blocking_statuses()
     if connections[using].vendor == "postgresql":
         last_ids = {(message.topic, message.message_key): message.id for message in keyed}
-        found = postgresql.unsent_before(last_ids.values(), [message.id for message in batch], statuses, using=using)
+        ids = [message.id for message in batch]
+        found = postgresql.unsent_before(last_ids.values(), ids, statuses, pending, using=using)
         return {(topic, key): Earlier(id, status, due_at) for topic, key, id, status, due_at in found}
     messages = OutboxMessage.objects.using(using).order_by()
     firsts = (

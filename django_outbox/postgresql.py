@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from datetime import datetime
-from operator import itemgetter
+from operator import attrgetter
+from typing import Any, NamedTuple
 
 from django.db import connections
 
@@ -20,6 +21,17 @@ START = ("-infinity", 0)
 """In the order of claims, a place before all due times and ids."""
 _UPDATE_SIZE = 5000
 _MOST_PENDING_BEFORE = 1000  # of more, most are of other keys: two batches of other relays are less
+
+
+class Unsent(NamedTuple):
+    """A message that is to be sent, or is dead; due_at is None unless it is pending."""
+
+    topic: str
+    message_key: str
+    id: int
+    status: str
+    due_at: datetime | None
+
 
 # To the end of the transaction, read in the order of an index. Statistics are often of a time when nothing was pending;
 # PostgreSQL would then read all that is pending, at each pass, to sort it. And plan for the very arrays at hand: of a
@@ -33,7 +45,7 @@ PLAN_FOR_MUCH = """
 # whatever the session's settings are.
 CLAIM_DUE = """
     SELECT id, event_id::text, event_type, event_version, topic, message_key, headers::text,
-           to_json(created_at AT TIME ZONE 'UTC')::text, publish_count, payload::text
+           to_json(created_at AT TIME ZONE 'UTC')::text AS created_at, publish_count, payload::text
     FROM django_outbox_outboxmessage
     WHERE status = 'pending' AND next_retry_at <= statement_timestamp() AND topic <> ALL(%s)
       AND (next_retry_at, id) >= (%s::timestamptz, %s)
@@ -64,6 +76,21 @@ PENDING_BEFORE = """
     ORDER BY id
     LIMIT %s
 """
+
+# Both at once: of a single message, each is most of a round trip. What the first finds was committed after what its
+# writer wrote before it, so one snapshot has either both or neither.
+CLAIM_DUE_AND_PENDING_BEFORE = f"""
+    WITH batch AS ({CLAIM_DUE})
+    SELECT batch.*, NULL::timestamptz AS next_retry_at FROM batch
+    UNION ALL (
+        SELECT id, NULL, NULL, NULL, topic, message_key, NULL, NULL, NULL, NULL, next_retry_at
+        FROM django_outbox_outboxmessage
+        WHERE status || '' = 'pending' AND id < (SELECT max(id) FROM batch WHERE message_key <> '')
+          AND id NOT IN (SELECT id FROM batch)
+        ORDER BY id
+        LIMIT %s
+    )
+"""  # noqa: S608  # of two constants
 
 # For the last message of each topic and key in a batch, and for each state, the first message before
 # it that is not in the batch; the largest ids first. In the order of ids alone, PostgreSQL would walk
@@ -215,7 +242,22 @@ def claim(limit: int, without_topics: Sequence[str], begin: tuple[str, int], *, 
     """Lock and read due messages from a place on, by due time."""
     with connections[using].cursor() as cursor:
         cursor.execute(CLAIM_DUE, [list(without_topics), *begin, limit])
+        return _outgoing(cursor.fetchall())
+
+
+def claim_and_look(
+    limit: int, without_topics: Sequence[str], begin: tuple[str, int], *, using: str
+) -> tuple[list[Outgoing], list[Unsent]]:
+    """Lock and read due messages, and see what is pending before the last of them that has a key: at most a thousand."""
+    with connections[using].cursor() as cursor:
+        cursor.execute(CLAIM_DUE_AND_PENDING_BEFORE, [list(without_topics), *begin, limit, _MOST_PENDING_BEFORE])
         rows = cursor.fetchall()
+    claimed = [row[:-1] for row in rows if row[1] is not None]
+    earlier = [Unsent(row[4], row[5], row[0], "pending", row[-1]) for row in rows if row[1] is None]
+    return _outgoing(claimed), earlier
+
+
+def _outgoing(rows: Iterable[Sequence[Any]]) -> list[Outgoing]:
     return [
         Outgoing(
             id,
@@ -245,27 +287,38 @@ def claim(limit: int, without_topics: Sequence[str], begin: tuple[str, int], *, 
 
 
 def unsent_before(
-    last_ids: Iterable[int], ids: Iterable[int], statuses: Sequence[str], *, using: str
-) -> list[tuple[str, str, int, str, datetime | None]]:
-    """Topic, key, id, state and due time of what comes before the last ones of their keys, and perhaps of others.
+    last_ids: Iterable[int],
+    ids: Iterable[int],
+    statuses: Sequence[str],
+    pending: Sequence[Unsent] | None = None,
+    *,
+    using: str,
+) -> list[Unsent]:
+    """What comes before the last ones of their keys, and perhaps of others.
 
     The first message of each key comes last, so that a dict keeps it.
+
+    Args:
+        last_ids: those last ones.
+        ids: the batch, of which nothing is in the way.
+        statuses: in which a message is.
+        pending: what ``claim_and_look`` has seen.
+        using: alias of the database.
     """
     wanted, batch, last = list(statuses), _array(ids), list(last_ids)
-    found: list[tuple[str, str, int, str, datetime | None]] = []
+    found: list[Unsent] = []
     with connections[using].cursor() as cursor:
         if "pending" in wanted:
-            cursor.execute(PENDING_BEFORE, [max(last), batch, _MOST_PENDING_BEFORE])
-            found = cursor.fetchall()
-            if len(found) < _MOST_PENDING_BEFORE:
+            if pending is None:
+                cursor.execute(PENDING_BEFORE, [max(last), batch, _MOST_PENDING_BEFORE])
+                pending = [Unsent(*row) for row in cursor.fetchall()]
+            if len(pending) < _MOST_PENDING_BEFORE:  # or perhaps not all of them
                 wanted.remove("pending")
-                found = [row for row in found if row[1]]  # without a key there is no order
-            else:  # perhaps not all of them
-                found = []
+                found = [message for message in pending if message.message_key]  # without a key there is no order
         if wanted:
             cursor.execute(UNSENT_BEFORE, [wanted, batch, _array(last)])
-            found += cursor.fetchall()
-    return sorted(found, key=itemgetter(2), reverse=True)
+            found += [Unsent(*row) for row in cursor.fetchall()]
+    return sorted(found, key=attrgetter("id"), reverse=True)
 
 
 def postpone(earlier_ids: Iterable[int], seconds_behind_dead: float, *, using: str) -> int:

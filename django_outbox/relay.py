@@ -23,7 +23,7 @@ from django_outbox.brokers.base import (
     TopicMissing,
     TopicTrouble,
 )
-from django_outbox.claims import claims_of
+from django_outbox.claims import Claimed, claims_of
 from django_outbox.codecs import Outgoing, encode
 from django_outbox.conf import settings
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotCreated
@@ -219,10 +219,10 @@ class Relay:
         return self._producer
 
     def _pass(self, producer: Producer) -> tuple[Pass, list[Note]]:
-        batch = self._claim()
-        done = Pass(claimed=len(batch))
+        claimed = self._claims.claim(self.batch_size, self._parked.left_alone())
+        done = Pass(claimed=len(claimed.messages))
         notes: list[Note] = []
-        sendable = self._in_order(batch, done)
+        sendable = self._in_order(claimed, done)
         records: list[Record] = []
         outcomes: list[Outcome] = []
         source, wire_format = settings.source, settings.wire_format
@@ -246,18 +246,15 @@ class Relay:
             self._parked.take_turns(self._clock() - started)
         return done, notes
 
-    def _claim(self) -> list[Outgoing]:
-        """Lock due rows; in the order of their ids, which is the order of their writing."""
-        return sorted(self._claims.claim(self.batch_size, self._parked.left_alone()), key=attrgetter("id"))
-
-    def _in_order(self, batch: Sequence[Outgoing], done: Pass) -> list[Outgoing]:
-        """Leave out what has an earlier, unsent message of its key outside of the batch.
+    def _in_order(self, claimed: Claimed, done: Pass) -> list[Outgoing]:
+        """By id, which is the order of their writing, without those that have an unsent one of their key before them.
 
         If that one waits for its retry, all that is behind it in its key waits as long.
         """
-        blockers = unsent_before(batch, using=self.using)
+        batch = sorted(claimed.messages, key=attrgetter("id"))
+        blockers = unsent_before(batch, claimed.pending_before, using=self.using)
         if not blockers:
-            return list(batch)
+            return batch
         sendable = []
         blocked_by: set[int] = set()
         for message in batch:

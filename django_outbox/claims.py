@@ -80,7 +80,12 @@ class PostgresqlClaims(Claims):
     The index has an entry for each message that was published since the last vacuum, all before those that are due,
     and each claim would walk along them. So a claim begins where an earlier one did, but for one a second, and for
     those that find less than they may take: messages can become due further ahead at any time.
+
+    Attributes:
+        expects_much: that a full batch is due, as far as the last claim tells.
     """
+
+    expects_much = True
 
     def __init__(self, using: str, clock: Callable[[], float]) -> None:
         super().__init__(using)
@@ -88,10 +93,9 @@ class PostgresqlClaims(Claims):
         self._begin = postgresql.START
         self._begin_until = 0.0
         self._last_id = 0
-        self._much = True  # as far as is known
 
     def claim(self, limit: int, without_topics: Sequence[str]) -> Claimed:
-        if self._much:
+        if self.expects_much:
             postgresql.plan_for_much(using=self._using)
         if self._begin is not postgresql.START and self._clock() < self._begin_until:
             claimed = self._claim(limit, without_topics)
@@ -99,8 +103,8 @@ class PostgresqlClaims(Claims):
                 return claimed
         self._begin, self.passes_over = postgresql.START, False
         claimed = self._claim(limit, without_topics)
-        expected, self._much = self._much, len(claimed.messages) == limit
-        if self._much:
+        expected, self.expects_much = self.expects_much, len(claimed.messages) == limit
+        if self.expects_much:
             if not expected:
                 postgresql.plan_for_much(using=self._using)
             self._begin_at(claimed.messages[0].id)
@@ -121,7 +125,7 @@ class PostgresqlClaims(Claims):
         self._begin_until = self._clock() + LOOK_BACK_SECONDS
 
     def _claim(self, limit: int, without_topics: Sequence[str]) -> Claimed:
-        if self._much or settings.ordering != "key":  # a batch of many has better ways to look
+        if self.expects_much or settings.ordering != "key":  # a batch of many has better ways to look
             claimed = Claimed(postgresql.claim(limit, without_topics, self._begin, using=self._using))
         else:
             claimed = Claimed(*postgresql.claim_and_look(limit, without_topics, self._begin, using=self._using))

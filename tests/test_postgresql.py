@@ -15,6 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_outbox import postgresql, state
+from django_outbox.claims import PostgresqlClaims
 from django_outbox.consumer import Consumer
 from django_outbox.models import OutboxMessage
 from django_outbox.prepared_statements import PLANS_SECONDS, PreparedStatements
@@ -26,6 +27,12 @@ from tests.outbox import Status, make_message, memory_broker, row
 pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.django_db]
 
 AN_HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def expects_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For relays that claim, and look for what comes before, in one statement."""
+    monkeypatch.setattr(PostgresqlClaims, "expects_much", False)
 
 
 def fill(rows: int, status: str = Status.PENDING) -> None:
@@ -73,6 +80,52 @@ def test_a_pass_reads_no_more_rows_than_its_batch_whatever_the_statistics_say(kn
             (found,) = cursor.fetchone()
             plan = (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]
             assert rows_read(plan) <= 100, json.dumps(plan, indent=1)
+
+
+@pytest.mark.usefixtures("expects_little")
+def test_a_pass_with_little_to_do_takes_one_statement_to_read_and_one_to_mark() -> None:
+    for key in ("a", "", "b"):
+        make_message(message_key=key)
+    relay = Relay(memory_broker(), using="default")
+    with CaptureQueriesContext(connection) as queries:
+        assert relay.run_once().published == 3
+    statements = [query["sql"].split()[0] for query in queries if "django_outbox_outboxmessage" in query["sql"]]
+    assert statements == ["WITH", "UPDATE"]
+
+
+@pytest.mark.parametrize("known", [None, Status.PENDING, Status.CONSUMED])
+@pytest.mark.parametrize("others", [Status.CONSUMED, Status.PENDING])
+def test_little_is_found_by_few_steps_whatever_the_statistics_say(known: str | None, others: str) -> None:
+    """What is finished is not read, and of what waits for a retry no more than a look may show."""
+    if known is not None:
+        fill(10_000, known)
+    analyze()
+    fill(10_000, others)
+    OutboxMessage.objects.pending().update(next_retry_at=timezone.now() + AN_HOUR)
+    due = [make_message(message_key=key) for key in ("1", "", "no other has this")]
+    fill(10_000, others)
+    OutboxMessage.objects.pending().filter(id__gt=due[-1].id).update(next_retry_at=timezone.now() + AN_HOUR)
+
+    with transaction.atomic(), CaptureQueriesContext(connection) as queries:
+        batch, earlier = postgresql.claim_and_look(50, [], postgresql.START, using="default")
+
+    assert [message.id for message in batch] == [message.id for message in due]
+    waits = Status.PENDING in (known, others)
+    assert len(earlier) == (postgresql._MOST_PENDING_BEFORE if waits else 0)
+    (sql,) = (query["sql"] for query in queries if "WITH batch" in query["sql"])
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}")
+        (found,) = cursor.fetchone()
+    plan = (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]
+    assert rows_read(plan) <= len(earlier) + 10, json.dumps(plan, indent=1)
+
+
+def test_where_no_message_has_a_key_nothing_is_looked_for() -> None:
+    make_message(next_retry_at=timezone.now() + AN_HOUR)
+    make_message()
+    with transaction.atomic():
+        batch, earlier = postgresql.claim_and_look(50, [], postgresql.START, using="default")
+    assert (len(batch), earlier) == (1, [])
 
 
 def test_marking_a_batch_compares_each_of_its_messages_once_where_statistics_know_of_nothing_pending() -> None:
@@ -259,6 +312,12 @@ def test_the_time_of_a_message_is_in_utc_whatever_the_session_says() -> None:
 # Order
 
 
+@pytest.fixture(params=[True, False], ids=["much is due", "little is due"])
+def expected(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PostgresqlClaims, "expects_much", request.param)
+
+
+@pytest.mark.usefixtures("expected")
 def test_more_earlier_messages_than_one_look_shows_still_hold_those_behind_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -275,6 +334,7 @@ def test_more_earlier_messages_than_one_look_shows_still_hold_those_behind_them(
     assert row(free).status == Status.PUBLISHED
 
 
+@pytest.mark.usefixtures("expected")
 def test_of_a_dead_and_a_waiting_message_the_first_holds(settings: Any) -> None:
     settings.OUTBOX = {**settings.OUTBOX, "ON_DEAD": "hold"}
     make_message(Status.DEAD, message_key="a")
@@ -287,6 +347,7 @@ def test_of_a_dead_and_a_waiting_message_the_first_holds(settings: Any) -> None:
     assert row(held).next_retry_at < row(waiting).next_retry_at  # as long as behind the dead one, not the other
 
 
+@pytest.mark.usefixtures("expected")
 def test_messages_without_key_wait_for_no_other_without_key() -> None:
     """Also where the look at what is unsent finds one of them, as some have a key."""
     make_message(next_retry_at=timezone.now() + AN_HOUR)

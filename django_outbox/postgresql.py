@@ -307,18 +307,21 @@ def unsent_before(
     """
     wanted, batch, last = list(statuses), _array(ids), list(last_ids)
     found: list[Unsent] = []
-    with connections[using].cursor() as cursor:
-        if "pending" in wanted:
-            if pending is None:
-                cursor.execute(PENDING_BEFORE, [max(last), batch, _MOST_PENDING_BEFORE])
-                pending = [Unsent(*row) for row in cursor.fetchall()]
-            if len(pending) < _MOST_PENDING_BEFORE:  # or perhaps not all of them
-                wanted.remove("pending")
-                found = [message for message in pending if message.message_key]  # without a key there is no order
-        if wanted:
-            cursor.execute(UNSENT_BEFORE, [wanted, batch, _array(last)])
-            found += [Unsent(*row) for row in cursor.fetchall()]
+    if "pending" in wanted:
+        if pending is None:
+            pending = _unsent(PENDING_BEFORE, [max(last), batch, _MOST_PENDING_BEFORE], using=using)
+        if len(pending) < _MOST_PENDING_BEFORE:  # or perhaps not all of them
+            wanted.remove("pending")
+            found = [message for message in pending if message.message_key]  # without a key there is no order
+    if wanted:
+        found += _unsent(UNSENT_BEFORE, [wanted, batch, _array(last)], using=using)
     return sorted(found, key=attrgetter("id"), reverse=True)
+
+
+def _unsent(statement: str, parameters: Sequence[Any], *, using: str) -> list[Unsent]:
+    with connections[using].cursor() as cursor:
+        cursor.execute(statement, parameters)
+        return [Unsent(*row) for row in cursor.fetchall()]
 
 
 def postpone(earlier_ids: Iterable[int], seconds_behind_dead: float, *, using: str) -> int:

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db.models import Q
 
-from django_outbox import dead_letters
+from django_outbox.awaited import Awaited
 from django_outbox.conf import settings
 from django_outbox.fields import DatabaseNow
 from django_outbox.handlers import Registry
@@ -20,8 +20,6 @@ INBOX = "inbox"
 INBOX_DEAD = "dead inbox"
 
 Ages = Mapping[str, timedelta | None]
-
-_ALL_PUBLISHED = Q(status="published")
 
 
 @dataclass(frozen=True)
@@ -76,28 +74,16 @@ def expiries(ages: Ages, handlers: Registry | None) -> list[Expiry]:
         handlers: of the project, loaded; None if they are not known, and so all that is published is kept.
     """
     names = ("consumed", "published", "dead")
-    awaited = _ALL_PUBLISHED if handlers is None else awaited_by(handlers)
+    if handlers is None:
+        awaited: Q | None = Q(status="published")
+    else:
+        awaited = Awaited.by(handlers.for_group(settings.consumer_group)).condition
     of_inbox = {INBOX: ages.get(INBOX), INBOX_DEAD: ages.get("dead")}
     found = [
         Expiry(OutboxMessage, _set({name: ages.get(name) for name in names}), {name: name for name in names}, awaited),
         Expiry(InboxMessage, _set(of_inbox), {INBOX: "consumed", INBOX_DEAD: "dead"}),
     ]
     return [each for each in found if each.ages]
-
-
-def awaited_by(handlers: Registry) -> Q | None:
-    """Which published messages have a handler here; None if none has."""
-    copies = dead_letters.unread_topic()
-    read = ~Q(topic=copies) if copies else Q()
-    if settings.unknown_event == "dead":
-        return _ALL_PUBLISHED & read  # without a handler, the consumer has yet to call it dead
-    main = handlers.for_group(settings.consumer_group)
-    condition = Q()
-    if types := sorted({handler.event_type for handler in main if handler.topic is None}):
-        condition |= Q(event_type__in=types) & read
-    for event_type, topic in sorted({(each.event_type, each.topic) for each in main if each.topic is not None}):
-        condition |= Q(event_type=event_type, topic=topic)
-    return condition or None
 
 
 def _set(ages: Ages) -> dict[str, timedelta]:

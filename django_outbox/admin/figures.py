@@ -9,7 +9,7 @@ from typing import Any
 
 from django_outbox import figures
 from django_outbox.admin.tables import INBOX, Table
-from django_outbox.dead_letters import unread_topic
+from django_outbox.awaited import Awaited
 from django_outbox.models import OutboxMessage
 
 MOST_COUNTED = 1_000_000
@@ -38,18 +38,17 @@ def unfinished(table: Table, status: str) -> Unfinished:
     return Unfinished(status, min(count, MOST_COUNTED), count > MOST_COUNTED, oldest)
 
 
-def oldest_awaited(table: Table, known_types: Collection[str]) -> Any:
+def oldest_awaited(table: Table, awaited: Awaited) -> Any:
     """The oldest published message that a handler here waits for, among the oldest thousand.
 
     What has no handler here stays published for ever: others may consume it.
     """
     published = table.in_state("published").order_by("status", "id")
-    copies = unread_topic()
     rows = published.values_list("id", "event_type", "topic")[:LOOKED_AT]
-    awaited = next((id for id, event_type, topic in rows if event_type in known_types and topic != copies), None)
-    if awaited is None:
+    oldest_id = next((id for id, event_type, topic in rows if awaited.includes(event_type, topic)), None)
+    if oldest_id is None:
         return None
-    return table.messages.filter(id=awaited, status="published").defer("payload", "headers").first()
+    return table.messages.filter(id=oldest_id, status="published").defer("payload", "headers").first()
 
 
 def due_longest(table: Table, now: datetime) -> Any:

@@ -24,6 +24,7 @@ from django_outbox.admin.overview_plots import overview_plots
 from django_outbox.admin.panels import panel, panel_findings
 from django_outbox.admin.staff import worker_findings
 from django_outbox.admin.tables import OUTBOX, TABLES
+from django_outbox.awaited import Awaited
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.handlers import registry
@@ -75,9 +76,9 @@ def overview(request: HttpRequest) -> dict[str, Any]:
     """All that the page shows."""
     now = timezone.now()
     handlers = {group: handlers_of(group) for group in sorted(known_groups())}
-    types = {handler.event_type for handler in handlers[settings.consumer_group]}
+    awaited = Awaited.by(handlers[settings.consumer_group])
     tables = [table for table in TABLES if table is OUTBOX or (table.may(request, "view") and table.messages.exists())]
-    panels = [panel(table, request, types, now) for table in tables]
+    panels = [panel(table, request, awaited, now) for table in tables]
     failing = failing_types(tables, now)
     workers = figures.workers(OUTBOX.database)
     lag = _lag({group: topics_of(group) for group in handlers if handlers[group] or group == settings.consumer_group})

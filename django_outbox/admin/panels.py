@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,6 +18,7 @@ from django_outbox.admin.groups import DeadLetters, dead_letters
 from django_outbox.admin.history import FailingType
 from django_outbox.admin.redaction import redaction_for
 from django_outbox.admin.tables import Table
+from django_outbox.awaited import Awaited
 from django_outbox.selection import Selection
 
 GROUPS = 5
@@ -52,7 +53,7 @@ class Panel:
         return self.states[-1]
 
 
-def panel(table: Table, request: HttpRequest, known_types: Collection[str], now: datetime) -> Panel:
+def panel(table: Table, request: HttpRequest, awaited: Awaited, now: datetime) -> Panel:
     """Ask the database how a table stands."""
     statuses = ("pending", "dead") if table.is_inbox else ("pending", "published", "dead")
     states = [figures.unfinished(table, status) for status in statuses]
@@ -60,7 +61,7 @@ def panel(table: Table, request: HttpRequest, known_types: Collection[str], now:
         waiting = figures.due_longest(table, now) if states[0].count else None
         since = waiting and waiting.next_retry_at
     else:
-        waiting = figures.oldest_awaited(table, known_types) if states[1].count else None
+        waiting = figures.oldest_awaited(table, awaited) if states[1].count else None
         since = waiting and waiting.published_at
     redaction = redaction_for(request.user, table.name)
     return Panel(

@@ -318,6 +318,14 @@ def test_a_copy_of_a_dead_letter_waits_for_no_handler(admin_client: Client) -> N
         assert (panel.waiting is not None) is waiting
 
 
+def test_what_has_no_handler_is_awaited_where_the_consumer_has_yet_to_call_it_dead(admin_client: Client) -> None:
+    make_message(Status.PUBLISHED, event_type="for.others", published_at=timezone.now() - timedelta(hours=1))
+    for unknown_event, waiting in (("ignore", False), ("dead", True)):
+        with outbox_settings(UNKNOWN_EVENT=unknown_event):
+            (panel,) = admin_client.get(url("overview")).context["panels"]
+        assert (panel.waiting is not None) is waiting
+
+
 def test_counting_has_a_bound(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(figures, "MOST_COUNTED", 3)
     for _ in range(5):

@@ -1,0 +1,73 @@
+"""Which published messages a handler here waits for: the same for a query and for a row at hand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+import pytest
+
+from django_outbox.awaited import Awaited
+from django_outbox.handlers import Registry
+from django_outbox.models import OutboxMessage
+from tests.outbox import Status, make_message
+from tests.overrides import outbox_settings
+
+pytestmark = pytest.mark.django_db
+
+TYPES = ("order.created", "order.paid")
+TOPICS = ("orders", "copies")
+HANDLERS: dict[str, list[tuple[str, str | None]]] = {
+    "none": [],
+    "any topic": [("order.created", None)],
+    "one topic": [("order.created", "orders")],
+    "the copies": [("order.created", "copies")],
+    "some": [("order.created", "copies"), ("order.paid", None), ("order.paid", "orders")],
+}
+
+
+@pytest.fixture(params=["ignore", "dead"])
+def unknown_event(request: pytest.FixtureRequest) -> Iterator[str]:
+    with outbox_settings(DEAD_LETTER_TOPIC="copies", UNKNOWN_EVENT=request.param):
+        yield request.param
+
+
+def awaited_by(*kinds: tuple[str, str | None]) -> Awaited:
+    handlers = Registry()
+    for event_type, topic in kinds:
+        handlers.register(event_type, lambda event: None, topic=topic)
+    return Awaited.by(handlers.for_group("main"))
+
+
+@pytest.mark.parametrize("kinds", HANDLERS.values(), ids=HANDLERS.keys())
+def test_a_query_finds_what_is_said_of_each_message(kinds: list[tuple[str, str | None]], unknown_event: str) -> None:
+    for event_type, topic in product(TYPES, TOPICS):
+        make_message(Status.PUBLISHED, event_type=event_type, topic=topic)
+    awaited = awaited_by(*kinds)
+
+    messages = OutboxMessage.objects.values_list("event_type", "topic")
+    found = [] if awaited.condition is None else list(messages.filter(awaited.condition))
+
+    assert sorted(found) == sorted(pair for pair in product(TYPES, TOPICS) if awaited.includes(*pair))
+    by_kind = {pair for kind in awaited.kinds for pair in messages.filter(awaited.condition_of(kind))}
+    assert by_kind == set(found) if unknown_event == "ignore" else by_kind <= set(found)
+
+
+def test_a_message_is_awaited_by_a_handler_of_its_type_and_topic() -> None:
+    awaited = awaited_by(("order.created", None), ("order.paid", "orders"))
+    assert awaited.includes("order.created", "wherever")
+    assert awaited.includes("order.paid", "orders")
+    assert not awaited.includes("order.paid", "elsewhere")
+    assert not awaited.includes("for.others", "orders")
+    assert awaited_by().condition is None
+
+
+@pytest.mark.usefixtures("unknown_event")
+def test_a_copy_of_a_dead_letter_is_awaited_only_by_a_handler_that_names_its_topic() -> None:
+    assert not awaited_by(("order.created", None)).includes("order.created", "copies")
+    assert awaited_by(("order.created", "copies")).includes("order.created", "copies")
+
+
+def test_everything_is_awaited_where_the_consumer_has_yet_to_call_it_dead() -> None:
+    with outbox_settings(UNKNOWN_EVENT="dead"):
+        assert awaited_by().includes("for.others", "orders")

@@ -14,7 +14,7 @@ from django_outbox.brokers.kafka import KafkaBroker
 from django_outbox.conf import BrokerSettings
 from django_outbox.models import OutboxMessage, Worker
 from tests.brokers.records import allow, make_topic
-from tests.helpers import Command, wait_until
+from tests.helpers import STOP_SECONDS, Command, wait_until
 from tests.services.certificates import KEY_PASSWORD
 from tests.services.secured_kafka import PLAIN, SCRAM, SECRETS, Login, SecuredKafka
 
@@ -109,7 +109,7 @@ def test_who_is_turned_away_says_so_once_counts_nothing_and_shows_no_secret(
     assert json.loads(status.output)["outbox"]["pending"] == 1
     assert all("Correct user and password" in worker.trouble for worker in workers)
     for command in commands:
-        assert command.stop(timeout=2) == 0
+        assert command.stop(timeout=STOP_SECONDS) == 0
     shown = [command.output for command in (*commands, status)] + [page.content.decode() for page in pages]
     shown += [worker.trouble for worker in workers]
     for text in shown:

@@ -15,7 +15,7 @@ import time
 from functools import partial
 from typing import Any
 
-from django.db import DatabaseError, connections, transaction
+from django.db import Error, connections, transaction
 
 from django_outbox.conf import settings
 from django_outbox.faults import in_one_line
@@ -47,7 +47,7 @@ def _notify(using: str) -> None:
     try:
         with connections[using].cursor() as cursor:
             cursor.execute(f"NOTIFY {CHANNEL}")
-    except DatabaseError as error:
+    except Error as error:
         # The data are committed and the relay polls: this is no reason to fail.
         log.warning("The relay was not notified: %s", in_one_line(error), extra={"action": "notify"})
 
@@ -77,6 +77,13 @@ class Listener:
             OperationalError, InterfaceError: the database is away.
         """
         self.close()
+        try:
+            return self._open()
+        except BaseException:  # it has not been tested, or is not there at all
+            self.close()
+            raise
+
+    def _open(self) -> bool:
         self._connection = connections[self._using].copy()
         with self._connection.cursor() as cursor:
             cursor.execute(f"LISTEN {CHANNEL}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from django.db import OperationalError, connection, transaction
+from django.db.backends.utils import CursorWrapper
 from django.test.utils import CaptureQueriesContext
 
 from django_outbox import Event, notify, publish, publish_many
@@ -105,6 +107,18 @@ def test_a_failure_to_notify_is_no_failure_to_publish(
     assert "The relay was not notified: syntax error" in caplog.text
 
 
+def test_a_connection_that_was_closed_after_the_commit_is_no_failure_to_publish(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with transaction.atomic():
+        transaction.on_commit(lambda: connection.connection.close())
+        message = publish("order.created", {})
+    connection.close()
+
+    assert row(message).status == Status.PENDING
+    assert "The relay was not notified: " in caplog.text
+
+
 def test_without_the_setting_nothing_is_sent(settings: Any) -> None:
     settings.OUTBOX = {**settings.OUTBOX, "NOTIFY": False}
     with CaptureQueriesContext(connection) as queries:
@@ -140,6 +154,34 @@ def test_a_relay_whose_listening_connection_is_lost_listens_again(stop: Stop, ca
             wait_until(lambda: row(message).status == Status.PUBLISHED, 10)
         finally:
             stop.request()
+
+
+@pytest.mark.parametrize("refused", ["LISTEN", "NOTIFY"])
+def test_a_relay_that_cannot_listen_yet_listens_when_it_can(
+    refused: str, stop: Stop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As a server that starts, or has no connection left, lets one in and the next not."""
+    execute = CursorWrapper.execute
+    refusals = iter([True])
+
+    def refuse_once(self: CursorWrapper, sql: Any, *others: Any) -> Any:
+        if str(sql).startswith(refused) and threading.current_thread() is not test and next(refusals, False):
+            raise OperationalError("too many connections")
+        return execute(self, sql, *others)
+
+    test = threading.current_thread()
+    monkeypatch.setattr(CursorWrapper, "execute", refuse_once)
+    relay = Relay(memory_broker(), using="default", poll_interval=30)
+    with in_thread(lambda: relay.run(stop)):
+        try:
+            wait_until(lambda: relay._listener.is_open and relay._idle)
+            assert relay._prepared.wanted  # as it is once the listener has been tested
+            message = publish_now()
+            wait_until(lambda: row(message).status == Status.PUBLISHED, 10)
+        finally:
+            stop.request()
+    assert "The database: too many connections" in caplog.text
+    assert "NOTIFY does not arrive" not in caplog.text
 
 
 def test_behind_a_transaction_pooler_the_relay_polls_and_says_so(

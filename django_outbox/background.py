@@ -12,7 +12,7 @@ from django.db.models import Case, IntegerField, Value, When
 
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
-from django_outbox.faults import UNAVAILABLE, in_one_line, is_connected, is_passing
+from django_outbox.faults import in_one_line, is_outage, is_passing
 from django_outbox.fields import DatabaseNow
 from django_outbox.handlers import Registry
 from django_outbox.heartbeat import ALIVE
@@ -104,7 +104,7 @@ class BackgroundPurge:
             goes_on = self._step()
         except Exception as error:
             self._steps = None
-            if isinstance(error, UNAVAILABLE) and not is_connected(self._using):
+            if is_outage(error, self._using):
                 raise
             self._fail(error)
             return

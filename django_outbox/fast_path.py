@@ -14,7 +14,7 @@ from django_outbox import instrumentation, state
 from django_outbox.conf import settings
 from django_outbox.delivery import TIME_BUDGET_SECONDS, Named, Terms
 from django_outbox.failures import fingerprint
-from django_outbox.faults import handling, is_connected, is_passing, session_of
+from django_outbox.faults import handling, is_outage, session_of
 from django_outbox.handlers import Handler
 from django_outbox.logs import log_extra
 from django_outbox.ordering import unhandled_before
@@ -76,7 +76,7 @@ class FastPath:
         try:
             done = self._run(batch, lambda: is_stopping() or self._clock() - started >= TIME_BUDGET_SECONDS)
         except Exception as error:
-            if is_passing(error, self._terms.using, session) and not is_connected(self._terms.using):
+            if is_outage(error, self._terms.using, session):
                 raise
             log.debug("One by one, as together they failed: %s", fingerprint(error), extra={"action": "one_by_one"})
             self._fits = max(2, len(batch) // 2)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
-from django.db import DatabaseError, InterfaceError, OperationalError, connections, transaction
+from django.db import DatabaseError, Error, InterfaceError, OperationalError, connections, transaction
 
 Result = TypeVar("Result")
 
@@ -35,7 +35,6 @@ _MYSQL_CODES = frozenset(
         1053,  # the server is shutting down
         1205,  # lock wait timeout
         1213,  # deadlock
-        1290,  # the server is read-only, as during a failover
         1927,  # the connection was killed
         2002,  # cannot connect
         2003,
@@ -45,6 +44,9 @@ _MYSQL_CODES = frozenset(
         4031,  # ended for inactivity
     }
 )
+# That the server takes no writes, as during a failover: from PostgreSQL (read_only_sql_transaction), MySQL and MariaDB.
+_READ_ONLY = ("25006", 1290, 1836)
+_ASK_FOR_READ_ONLY = {"postgresql": "SHOW transaction_read_only", "mysql": "SELECT @@global.read_only"}
 _SQLITE_TEXTS = ("database is locked", "database table is locked", "database schema is locked")
 
 
@@ -65,12 +67,13 @@ def is_passing(error: BaseException, using: str, session: object = None) -> bool
     """
     if not isinstance(error, DatabaseError | InterfaceError):
         return False
-    cause = error.__cause__ or error
-    sqlstate = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
-    if sqlstate:
-        return sqlstate in _SQLSTATES or sqlstate[:2] in _SQLSTATE_CLASSES
-    if cause.args and isinstance(cause.args[0], int):
-        return cause.args[0] in _MYSQL_CODES
+    code = _code_of(error)
+    if code in _READ_ONLY:
+        return _is_read_only(using)  # or else the error is of another database, or of a transaction made so
+    if isinstance(code, str):
+        return code in _SQLSTATES or code[:2] in _SQLSTATE_CLASSES
+    if code is not None:
+        return code in _MYSQL_CODES
     if any(text in str(error) for text in _SQLITE_TEXTS):
         return True
     if not isinstance(error, UNAVAILABLE):
@@ -78,10 +81,47 @@ def is_passing(error: BaseException, using: str, session: object = None) -> bool
     return not is_connected(using) or (session is not None and connections[using].connection is not session)
 
 
+def is_outage(error: BaseException, using: str, session: object = None) -> bool:
+    """True if nothing can be done until the database is back, or takes writes; takes what ``is_passing`` does."""
+    return is_passing(error, using, session) and (says_read_only(error) or not is_connected(using))
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """True for what is raised when a database is away, or takes no writes."""
+    return isinstance(error, UNAVAILABLE) or says_read_only(error)
+
+
+def says_read_only(error: BaseException) -> bool:
+    """True if the error is that a server takes no writes."""
+    return _code_of(error) in _READ_ONLY
+
+
 def is_refusal(error: BaseException) -> bool:
     """True if PostgreSQL does not let this role do it (insufficient_privilege)."""
+    return _code_of(error) == "42501"
+
+
+def _code_of(error: BaseException) -> str | int | None:
+    """PostgreSQL's SQLSTATE, or the number that MySQL and MariaDB give an error."""
     cause = error.__cause__ or error
-    return (getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)) == "42501"
+    sqlstate: str | None = getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None)
+    if sqlstate:
+        return sqlstate
+    return cause.args[0] if cause.args and isinstance(cause.args[0], int) else None
+
+
+def _is_read_only(using: str) -> bool:
+    """True if this database takes no writes now. Asks the server."""
+    connection = connections[using]
+    if connection.vendor not in _ASK_FOR_READ_ONLY:
+        return False
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(_ASK_FOR_READ_ONLY[connection.vendor])
+            (answer,) = cursor.fetchone()
+    except Error:  # it is not even there
+        return True
+    return str(answer).lower() not in ("off", "0")
 
 
 def _raise(error: Exception) -> NoReturn:
@@ -106,17 +146,17 @@ def try_again(
         tell: called with each fault that passes.
 
     Raises:
-        OperationalError, InterfaceError: the connection is lost.
+        OperationalError, InterfaceError, InternalError: the connection is lost, or the server takes no writes.
     """
     for _ in range(TRIES):
         session = session_of(using)
         try:
             return work()
         except Exception as error:
+            if is_outage(error, using, session):
+                raise
             if not is_passing(error, using, session):
                 return fail(error)
-            if not is_connected(using):
-                raise
             tell(error)
             fault = error
     return give_up(fault)
@@ -148,14 +188,21 @@ def is_connected(using: str) -> bool:
         return False
 
 
-def drop_broken_connections() -> None:
+def drop_broken_connections(after: BaseException | None = None) -> None:
     """Close connections that no longer work, so that the next query makes new ones.
 
     Not those within ``atomic()``, as in a ``TestCase``: Django's own ``close_old_connections``
     would end that transaction.
+
+    Args:
+        after: the error; if it is that a server takes no writes, all are closed, as another server may be in its place.
     """
     for connection in connections.all(initialized_only=True):
-        if not connection.in_atomic_block:
+        if connection.in_atomic_block:
+            continue
+        if after is not None and says_read_only(after):
+            connection.close()
+        else:
             connection.close_if_unusable_or_obsolete()
 
 

@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Protocol
 
 from django_outbox.exceptions import BrokerUnavailable
-from django_outbox.faults import UNAVAILABLE, drop_broken_connections, in_one_line
+from django_outbox.faults import drop_broken_connections, in_one_line, is_unavailable
 
 REMINDER_SECONDS = 60.0
 BACKOFF_SECONDS = (0.5, 30.0)
@@ -222,7 +222,8 @@ def run_through_faults(
         clock: seconds, monotonic.
 
     Raises:
-        BrokerUnavailable, OperationalError, InterfaceError: only with ``patience``.
+        BrokerUnavailable, OperationalError, InterfaceError, InternalError: only with ``patience``. The last is what
+            PostgreSQL says when it takes no writes.
     """
     broker = Trouble(log, "The broker", clock)
     database = Trouble(log, "The database", clock)
@@ -234,12 +235,14 @@ def run_through_faults(
             if wait is None:
                 return
             (wait_for_work or stop.wait)(wait)
-        except (BrokerUnavailable, *UNAVAILABLE) as error:
+        except Exception as error:
+            if not isinstance(error, BrokerUnavailable) and not is_unavailable(error):
+                raise
             if _has_to_end(stop):  # which may be why it was given up
                 return
             trouble = broker if isinstance(error, BrokerUnavailable) else database
             on_fault(f"{trouble.subject}: {in_one_line(error)}", trouble is broker)
-            drop_broken_connections()
+            drop_broken_connections(error)
             delay = trouble.report(in_one_line(error))
             if patience is not None and trouble.seconds >= patience:
                 raise

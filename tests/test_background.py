@@ -10,7 +10,7 @@ import pytest
 from django.db import DatabaseError, IntegrityError, OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
-from django_outbox import background, purging
+from django_outbox import background, faults, purging
 from django_outbox.background import BEHIND, BUSY, IDLE, BackgroundPurge, Pace
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.fields import DatabaseNow
@@ -242,7 +242,7 @@ def test_a_lost_connection_is_the_relays_own_trouble(scene: Scene, monkeypatch: 
         raise OperationalError("server closed the connection")
 
     monkeypatch.setattr(purging, "delete_batch", lost)
-    monkeypatch.setattr(background, "is_connected", lambda using: False)
+    monkeypatch.setattr(faults, "is_connected", lambda using: False)
     make_old(1)
     with pytest.raises(DatabaseError, match="server closed"):
         scene.turn()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from django.db import (
     DataError,
     IntegrityError,
     InterfaceError,
+    InternalError,
     OperationalError,
     ProgrammingError,
     connection,
@@ -17,8 +19,21 @@ from django.db import (
     transaction,
 )
 
-from django_outbox.faults import TRIES, drop_broken_connections, in_one_line, is_connected, is_passing, try_again
+from django_outbox.events import Event
+from django_outbox.faults import (
+    TRIES,
+    drop_broken_connections,
+    in_one_line,
+    is_connected,
+    is_outage,
+    is_passing,
+    is_unavailable,
+    try_again,
+)
+from django_outbox.relay import Relay
+from django_outbox.runner import Stop
 from tests.app.models import Effect
+from tests.outbox import Pipeline, Status, make_message, memory_broker, row
 
 
 def caused(error: DatabaseError, cause: Exception, **attributes: Any) -> DatabaseError:
@@ -50,6 +65,92 @@ def test_what_mysql_says_of_itself_passes(code: int) -> None:
 def test_what_mysql_says_of_the_statement_does_not_pass(code: int) -> None:
     error = caused(OperationalError("x"), Exception(code, "text"))
     assert not is_passing(error, "default")
+
+
+@pytest.fixture
+def read_only() -> Iterator[None]:
+    """A server that takes no writes, as the one that was the primary before a failover."""
+    if connection.vendor == "postgresql":
+        with connection.cursor() as cursor:
+            cursor.execute("SET default_transaction_read_only = on")
+        yield
+        connection.close()
+    else:
+        with connection.cursor() as cursor:
+            cursor.execute("SET GLOBAL read_only = 1")
+        yield
+        with connection.cursor() as cursor:
+            cursor.execute("SET GLOBAL read_only = 0")
+
+
+READ_ONLY = [
+    pytest.param(InternalError, {"sqlstate": "25006"}, (), marks=pytest.mark.databases("postgresql")),
+    pytest.param(InternalError, {"pgcode": "25006"}, (), marks=pytest.mark.databases("postgresql")),
+    pytest.param(OperationalError, {}, (1290, "text"), marks=pytest.mark.databases("mariadb")),
+    pytest.param(OperationalError, {}, (1836, "text"), marks=pytest.mark.databases("mariadb")),
+]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("kind", "attributes", "args"), READ_ONLY)
+def test_a_server_that_takes_no_writes_passes(
+    request: pytest.FixtureRequest, kind: type[DatabaseError], attributes: dict[str, str], args: tuple[Any, ...]
+) -> None:
+    """Unless this database does take them: a handler may have written to another one, or in a transaction made so."""
+    error = caused(kind("x"), Exception(*args), **attributes)
+    assert is_unavailable(error)
+    assert not is_passing(error, "default")
+    assert not is_outage(error, "default")
+    request.getfixturevalue("read_only")
+    assert is_passing(error, "default")
+    assert is_outage(error, "default")
+
+
+@pytest.mark.databases("postgresql")
+@pytest.mark.django_db(transaction=True)
+def test_a_relay_outlives_a_failover(
+    request: pytest.FixtureRequest, stop: Stop, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the old primary still answers, and the next connection finds the new one."""
+    caplog.set_level("INFO")
+    message = make_message()
+    request.getfixturevalue("read_only")
+    Relay(memory_broker(), using="default").run(stop, drain=True)
+    assert (row(message).status, row(message).publish_count) == (Status.PUBLISHED, 1)
+    assert "read-only transaction. Trying again until it works." in caplog.text
+    assert "The database: over after" in caplog.text
+
+
+@pytest.mark.databases("postgresql")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("steady", [False, True], ids=["one by one", "together"])
+def test_a_consumer_outlives_a_failover(
+    request: pytest.FixtureRequest, stop: Stop, caplog: pytest.LogCaptureFixture, steady: bool
+) -> None:
+    messages = [make_message() for _ in range(2)]
+    pipeline = Pipeline(steady=steady)
+    pipeline.on("order.created")
+    pipeline.relay.run_once()
+    request.getfixturevalue("read_only")
+    pipeline.consumer.run(stop, drain=True)
+    assert [event.id for event in pipeline.handled] == [str(message.event_id) for message in messages]
+    assert [(row(m).status, row(m).retry_count, row(m).publish_count) for m in messages] == [("consumed", 0, 1)] * 2
+    assert "read-only transaction. Trying again until it works." in caplog.text
+
+
+@pytest.mark.databases("postgresql")
+@pytest.mark.django_db(transaction=True)
+def test_a_handler_that_makes_its_own_transaction_read_only_fails_by_itself() -> None:
+    def handle(event: Event) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SET TRANSACTION READ ONLY")
+        Effect.objects.create(event_id=event.id)
+
+    message = make_message()
+    pipeline = Pipeline()
+    pipeline.on("order.created", handle)
+    assert pipeline.turn().failed == 1
+    assert (row(message).status, row(message).retry_count) == (Status.PENDING, 1)
 
 
 @pytest.mark.django_db

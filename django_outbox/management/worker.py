@@ -11,13 +11,12 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
+from django.db import DEFAULT_DB_ALIAS, Error, connections
 from django.db.migrations.executor import MigrationExecutor
-from django.db.utils import InterfaceError, ProgrammingError
 
 from django_outbox.brokers.base import Broker
 from django_outbox.exceptions import OutboxError
-from django_outbox.faults import in_one_line, is_refusal
+from django_outbox.faults import in_one_line, is_refusal, is_unavailable, says_read_only
 from django_outbox.handlers import GroupHandlers
 from django_outbox.heartbeat import beating
 from django_outbox.management import monitored
@@ -47,16 +46,20 @@ class OutboxCommand(BaseCommand):
             raise CommandError(str(error)) from error
         except OutboxError as error:
             raise CommandError(in_one_line(error)) from error
-        except (OperationalError, InterfaceError) as error:
+        except Error as error:
             alias = options.get("database", DEFAULT_DB_ALIAS)
-            raise CommandError(
-                f"The database {alias!r} does not answer ({in_one_line(error)}): is it there, and is "
-                f'DATABASES["{alias}"] right?'
-            ) from error
-        except ProgrammingError as error:
+            if says_read_only(error):
+                raise CommandError(
+                    f"The database {alias!r} takes no writes ({in_one_line(error)}): is "
+                    f'DATABASES["{alias}"] the primary server?'
+                ) from error
+            if is_unavailable(error):
+                raise CommandError(
+                    f"The database {alias!r} does not answer ({in_one_line(error)}): is it there, and is "
+                    f'DATABASES["{alias}"] right?'
+                ) from error
             if not is_refusal(error):
                 raise
-            alias = options.get("database", DEFAULT_DB_ALIAS)
             raise CommandError(
                 f"The database {alias!r} refuses this role ({in_one_line(error)}): GRANT it the tables of the outbox and "
                 f"SELECT on django_migrations."

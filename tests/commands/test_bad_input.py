@@ -14,7 +14,7 @@ import pytest
 from django.db import connection
 
 from tests.helpers import Command
-from tests.outbox import make_message, row
+from tests.outbox import Status, make_message, row
 from tests.services.process import free_port
 
 WORKERS = (("outbox_relay", "--drain"), ("outbox_consume", "--drain"))
@@ -130,6 +130,18 @@ def test_role_that_may_not_read_the_tables(manage: Manage, powerless_role: dict[
         assert_one_sentence(command, r"The database 'default' refuses this role \(permission denied for .+\): GRANT .+")
     assert check.wait() == 2
     assert check.output.startswith("OUTBOX CRITICAL - The database 'default' refuses this role (permission denied for ")
+
+
+@pytest.mark.databases("postgresql")
+def test_database_that_takes_no_writes(manage: Manage, subprocess_env: dict[str, str]) -> None:
+    message = make_message(Status.DEAD)
+    settings = {"DATABASE_URL": subprocess_env["DATABASE_URL"], "PGOPTIONS": "-c default_transaction_read_only=on"}
+    assert manage("outbox_status", env=settings).wait() == 0
+    assert_one_sentence(
+        manage("outbox_retry", "--id", message.id, env=settings),
+        r"The database 'default' takes no writes \(cannot execute .+ in a read-only transaction\): "
+        r'is DATABASES\["default"\] the primary server\?',
+    )
 
 
 @pytest.mark.databases("postgresql", "mariadb")

@@ -13,6 +13,7 @@ from django_outbox import postgresql
 from django_outbox.codecs import Outgoing
 from django_outbox.conf import settings
 from django_outbox.models import OutboxMessage, OutboxQuerySet
+from django_outbox.ordering import holds_behind_dead
 
 LOOK_BACK_SECONDS = 1.0
 
@@ -125,7 +126,8 @@ class PostgresqlClaims(Claims):
         self._begin_until = self._clock() + LOOK_BACK_SECONDS
 
     def _claim(self, limit: int, without_topics: Sequence[str]) -> Claimed:
-        if self.expects_much or settings.ordering != "key":  # a batch of many has better ways to look
+        # A batch of many has better ways to look, and where dead messages count, they are looked for as well.
+        if self.expects_much or settings.ordering != "key" or holds_behind_dead():
             claimed = Claimed(postgresql.claim(limit, without_topics, self._begin, using=self._using))
         else:
             claimed = Claimed(*postgresql.claim_and_look(limit, without_topics, self._begin, using=self._using))

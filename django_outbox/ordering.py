@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from django.db import connections
-from django.db.models import Min, Q, QuerySet
+from django.db.models import Exists, Min, OuterRef, Q, QuerySet
 
 from django_outbox import postgresql
 from django_outbox.codecs import Outgoing
@@ -30,7 +30,7 @@ class Earlier(NamedTuple):
         id: its id.
         status: its state.
         due_at: None unless it is pending.
-        is_coming: that it is published, and its record will be read after that of the other.
+        is_coming: that it is published, and its record will be read after that of the other, as it was written later.
     """
 
     id: int
@@ -42,6 +42,11 @@ class Earlier(NamedTuple):
 def has_order(message: Outgoing | InboxMessage) -> bool:
     """True if others of its key have to wait for this message."""
     return bool(message.message_key) and settings.ordering == "key"
+
+
+def holds_behind_dead() -> bool:
+    """True if a dead message holds its key."""
+    return settings.ordering == "key" and settings.on_dead == "hold"
 
 
 def blocking_statuses() -> list[str]:
@@ -62,16 +67,17 @@ def unsent_before(
     keyed = [message for message in batch if message.message_key]
     if not keyed or settings.ordering != "key":
         return {}
-    statuses = blocking_statuses()
     if connections[using].vendor == "postgresql":
         last_ids = {(message.topic, message.message_key): message.id for message in keyed}
         ids = [message.id for message in batch]
-        found = postgresql.unsent_before(last_ids.values(), ids, statuses, pending, using=using)
+        found = postgresql.unsent_before(
+            last_ids.values(), ids, pending, holds_behind_dead=holds_behind_dead(), using=using
+        )
         return {(topic, key): Earlier(id, status, due_at) for topic, key, id, status, due_at in found}
     messages = OutboxMessage.objects.using(using).order_by()
     firsts = (
         messages.filter(
-            status__in=statuses,
+            status__in=blocking_statuses(),
             topic__in={message.topic for message in keyed},
             message_key__in={message.message_key for message in keyed},
             id__lt=keyed[-1].id,
@@ -152,19 +158,22 @@ def _first_unhandled(
 def _first_before(
     message: LockedMessage, ids: Collection[int], known_types: Collection[str], using: str
 ) -> Earlier | None:
+    # A log that gives a later record a lower offset has lost what it had.
+    in_the_log_before = OutboxMessage.objects.filter(
+        id=message.id,
+        partition=OuterRef("partition"),
+        offset__lt=OuterRef("offset"),
+        published_at__lte=OuterRef("published_at"),
+    )
     earlier = (
         _unhandled(known_types, using)
         .filter(topic=message.topic, message_key=message.message_key, id__lt=message.id)
         .exclude(id__in=ids)
         .order_by("status", "id")
-        .values_list("id", "status", "next_retry_at", "partition", "offset")
+        .values_list("id", "status", "next_retry_at", Exists(in_the_log_before))
         .first()
     )
-    if earlier is None:
-        return None
-    id, status, due_at, partition, offset = earlier
-    comes_later = offset is not None and message.offset is not None and offset > message.offset
-    return Earlier(id, status, due_at, is_coming=comes_later and partition == message.partition)
+    return None if earlier is None else Earlier(*earlier)
 
 
 def _unhandled(known_types: Collection[str], using: str) -> QuerySet[OutboxMessage]:

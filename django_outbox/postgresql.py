@@ -115,6 +115,10 @@ UNSENT_BEFORE = """
     ORDER BY earlier.id DESC
 """
 
+# What is pending, whatever its key, and what is dead, key by key. Not by two statements: what an operator retries between
+# them would be seen by neither.
+PENDING_AND_DEAD_BEFORE = f"({PENDING_BEFORE}) UNION ALL ({UNSENT_BEFORE})"
+
 # Lock what is behind some messages, in their keys, and due before them, but for what another relay has in hand. Behind
 # a dead one only what is due: the rest waits already.
 LATER = """
@@ -175,26 +179,28 @@ LOCK = """
 
 # For each of some published messages, what has to be handled before it and is not among them: what is dead
 # and holds its key, what is unsent, and what is on its way, be it on its retry or lost. Each is one step into
-# an index. The last column tells that the earlier one will be read after this one's record.
+# an index. The last column tells that the earlier one will be read after this one's record. A log that gives a later
+# record a lower offset has lost what it had: the earlier one will not be read at all until it is sent again.
 UNHANDLED_BEFORE = """
     SELECT mine.id, earlier.id, earlier.status, earlier.next_retry_at,
            earlier."partition" = mine."partition" AND earlier."offset" > mine."offset"
+           AND earlier.published_at >= mine.published_at
     FROM django_outbox_outboxmessage AS mine
     CROSS JOIN LATERAL (
         (
-            SELECT id, status, next_retry_at, "partition", "offset"
+            SELECT id, status, next_retry_at, "partition", "offset", published_at
             FROM django_outbox_outboxmessage AS message
             WHERE message.topic = mine.topic AND message.message_key = mine.message_key
               AND message.status = 'dead' AND message.id < mine.id AND %(dead)s
             ORDER BY message.id LIMIT 1
         ) UNION ALL (
-            SELECT id, status, next_retry_at, "partition", "offset"
+            SELECT id, status, next_retry_at, "partition", "offset", published_at
             FROM django_outbox_outboxmessage AS message
             WHERE message.topic = mine.topic AND message.message_key = mine.message_key
               AND message.status = 'pending' AND message.id < mine.id
             ORDER BY message.id LIMIT 1
         ) UNION ALL (
-            SELECT id, status, next_retry_at, "partition", "offset"
+            SELECT id, status, next_retry_at, "partition", "offset", published_at
             FROM django_outbox_outboxmessage AS message
             WHERE message.topic = mine.topic AND message.message_key = mine.message_key
               AND message.status = 'published' AND message.event_type = ANY(%(known_types)s)
@@ -289,9 +295,9 @@ def _outgoing(rows: Iterable[Sequence[Any]]) -> list[Outgoing]:
 def unsent_before(
     last_ids: Iterable[int],
     ids: Iterable[int],
-    statuses: Sequence[str],
     pending: Sequence[Unsent] | None = None,
     *,
+    holds_behind_dead: bool,
     using: str,
 ) -> list[Unsent]:
     """What comes before the last ones of their keys, and perhaps of others.
@@ -301,20 +307,22 @@ def unsent_before(
     Args:
         last_ids: those last ones.
         ids: the batch, of which nothing is in the way.
-        statuses: in which a message is.
-        pending: what ``claim_and_look`` has seen.
+        pending: what ``claim_and_look`` has seen, where nothing else comes before.
+        holds_behind_dead: whether dead messages do.
         using: alias of the database.
     """
-    wanted, batch, last = list(statuses), _array(ids), list(last_ids)
-    found: list[Unsent] = []
-    if "pending" in wanted:
-        if pending is None:
-            pending = _unsent(PENDING_BEFORE, [max(last), batch, _MOST_PENDING_BEFORE], using=using)
-        if len(pending) < _MOST_PENDING_BEFORE:  # or perhaps not all of them
-            wanted.remove("pending")
-            found = [message for message in pending if message.message_key]  # without a key there is no order
-    if wanted:
-        found += _unsent(UNSENT_BEFORE, [wanted, batch, _array(last)], using=using)
+    batch, last = _array(ids), list(last_ids)
+    found = pending
+    if found is None:
+        statement, parameters = PENDING_BEFORE, [max(last), batch, _MOST_PENDING_BEFORE]
+        if holds_behind_dead:
+            statement, parameters = PENDING_AND_DEAD_BEFORE, [*parameters, ["dead"], batch, _array(last)]
+        found = _unsent(statement, parameters, using=using)
+    if sum(message.status == "pending" for message in found) < _MOST_PENDING_BEFORE:
+        found = [message for message in found if message.message_key]  # without a key there is no order
+    else:  # perhaps not all of them
+        statuses = ["pending", "dead"] if holds_behind_dead else ["pending"]
+        found = _unsent(UNSENT_BEFORE, [statuses, batch, _array(last)], using=using)
     return sorted(found, key=attrgetter("id"), reverse=True)
 
 

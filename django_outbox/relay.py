@@ -30,7 +30,7 @@ from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotCr
 from django_outbox.faults import UNAVAILABLE, in_one_line
 from django_outbox.logs import repeats
 from django_outbox.notify import ALERT_FOR_SECONDS, ALERT_SECONDS, Listener
-from django_outbox.ordering import has_order, unsent_before
+from django_outbox.ordering import has_order, holds_behind_dead, unsent_before
 from django_outbox.parking import ParkedTopics
 from django_outbox.prepared_statements import PreparedStatements
 from django_outbox.pulse import Pulse
@@ -222,17 +222,8 @@ class Relay:
         claimed = self._claims.claim(self.batch_size, self._parked.left_alone())
         done = Pass(claimed=len(claimed.messages))
         notes: list[Note] = []
-        sendable = self._in_order(claimed, done)
-        records: list[Record] = []
-        outcomes: list[Outcome] = []
-        source, wire_format = settings.source, settings.wire_format
-        for message in sendable:
-            try:
-                records.append(encode(message, source=source, wire_format=wire_format))
-            except (ValueError, TypeError, AttributeError) as error:
-                outcomes.append(Refused(f"It cannot be encoded: {error}"))
-            else:
-                outcomes.append(_SENT)
+        sendable, records, outcomes = _encoded(self._in_order(claimed, done))
+        done.blocked = len(claimed.messages) - len(sendable)
         started = self._clock()
         if records:
             with tracing.sending(sendable) as note:
@@ -264,12 +255,12 @@ class Relay:
             else:
                 blocked_by.add(blocker.id)
         if blocked_by:
-            done.blocked = len(batch) - len(sendable)
             done.postponed = state.postpone(blocked_by, using=self.using)
-            if not sendable and not done.postponed and len(batch) == self.batch_size and self._claims.pass_over():
+            most_is_blocked = len(batch) == self.batch_size and 2 * len(sendable) < len(batch)
+            if most_is_blocked and not done.postponed and self._claims.pass_over():
                 # Another relay has what comes before, and may have it for as long as its broker takes: look at
-                # what comes after a whole batch of these.
-                done.passed_over = len(batch)
+                # what comes after a batch that is full of these.
+                done.passed_over = len(batch) - len(sendable)
         return sendable
 
     def _apply(
@@ -279,7 +270,8 @@ class Relay:
         done: Pass,
         notes: list[Note],
     ) -> list[state.Published]:
-        """Write down what became of each message; of a key only what was taken before a failure.
+        """Write down what became of each message; of a key only what was taken before a failure, or before a refusal
+        that holds it.
 
         A message that is in the log behind a failed one of its key is sent again after it: the
         row then names the later record, and the consumer skips the earlier. Returns what was published.
@@ -298,6 +290,8 @@ class Relay:
             elif isinstance(outcome, Refused):
                 done.dead += state.mark_refused(message.id, outcome.reason, using=self.using)
                 notes.append(partial(_tell_refused, message, outcome.reason, self.using))
+                if holds_behind_dead() and has_order(message):
+                    broken.add(place)
             else:
                 if isinstance(outcome, Failed):
                     status = state.mark_unsent(message.id, message.attempt, outcome.reason, using=self.using)
@@ -338,6 +332,31 @@ class Relay:
             self._parked.park_uncreated(topic, in_one_line(error).rstrip("."))
         else:
             self._parked.free([topic])
+
+
+def _encoded(messages: Iterable[Outgoing]) -> tuple[list[Outgoing], list[Record], list[Outcome]]:
+    """What is to be sent, the records of those that can be encoded, and an outcome each.
+
+    Where a dead message holds its key, what is behind one that cannot be encoded is not sent either.
+    """
+    sendable: list[Outgoing] = []
+    records: list[Record] = []
+    outcomes: list[Outcome] = []
+    held: set[tuple[str, str]] = set()
+    source, wire_format = settings.source, settings.wire_format
+    for message in messages:
+        if held and (message.topic, message.message_key) in held:
+            continue
+        sendable.append(message)
+        try:
+            records.append(encode(message, source=source, wire_format=wire_format))
+        except (ValueError, TypeError, AttributeError) as error:
+            outcomes.append(Refused(f"It cannot be encoded: {error}"))
+            if holds_behind_dead() and has_order(message):
+                held.add((message.topic, message.message_key))
+        else:
+            outcomes.append(_SENT)
+    return sendable, records, outcomes
 
 
 def _tell_refused(message: Outgoing, reason: str, using: str) -> None:

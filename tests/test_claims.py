@@ -102,6 +102,30 @@ def test_a_key_that_another_relay_has_in_hand_for_long_keeps_no_other_key_back()
 
 
 @pytest.mark.django_db(transaction=True)
+def test_a_batch_that_is_nearly_full_of_a_key_in_other_hands_does_not_slow_the_rest() -> None:
+    head = make_message(message_key="hot")
+    hot = [make_message(message_key="hot") for _ in range(4)]
+    others = [make_message() for _ in range(50)]
+    relay = Relay(memory_broker(), using="default", batch_size=5, clock=lambda: 100.0)
+    locked, sent = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            OutboxMessage.objects.select_for_update().get(id=head.id)
+            locked.set()
+            assert sent.wait(30)
+
+    with in_thread(hold):
+        assert locked.wait(30)
+        published = [relay.run_once().published for _ in range(11)]
+        sent.set()
+
+    assert published == [1, *[5] * 9, 4]
+    assert {row(message).status for message in others} == {Status.PUBLISHED}
+    assert {row(message).status for message in hot} == {Status.PENDING}
+
+
+@pytest.mark.django_db(transaction=True)
 def test_a_drain_does_not_end_before_what_it_passed_over_is_sent(stop: Stop) -> None:
     head = make_message(message_key="hot")
     for _ in range(10):

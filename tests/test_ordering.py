@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_outbox import state
+from django_outbox.brokers import memory
 from django_outbox.brokers.base import Failed, Outcome
 from django_outbox.claims import PostgresqlClaims
 from django_outbox.events import Event
@@ -292,6 +293,63 @@ def test_one_that_was_lost_holds_its_key_until_it_is_sent_again() -> None:
     make_due(later)
     pipeline.run()
     assert handled_payloads(pipeline) == ["lost", "later"]
+
+
+def test_one_whose_log_began_anew_keeps_the_next_from_going_round_and_round() -> None:
+    """The offset that it had is higher than any in the new log, and yet its record will never come."""
+    pipeline = Pipeline()
+    pipeline.on("order.created")
+    make_message(Status.PUBLISHED, message_key="a", partition=0, offset=1000, published_at=timezone.now())
+    later = make_message(message_key="a")
+
+    for _ in range(5):
+        pipeline.turn()
+
+    assert (row(later).status, row(later).publish_count) == (Status.PENDING, 1)
+    wait = row(later).next_retry_at - row(later).updated_at  # type: ignore[operator]
+    assert wait == pytest.approx(timedelta(seconds=32), abs=timedelta(seconds=1))
+
+
+@pytest.mark.parametrize("on_dead", ["continue", "hold"])
+def test_what_cannot_be_encoded_holds_its_key_at_once_if_the_dead_do(settings: Any, on_dead: str) -> None:
+    settings.OUTBOX = {**settings.OUTBOX, "ON_DEAD": on_dead}
+    pipeline = Pipeline()
+    pipeline.on("order.created")
+    make_message(message_key="a", headers={"n": 5})
+    later = make_message(message_key="a", payload="later")
+    make_message(message_key="b", payload="other")
+    make_message(payload="without key")
+
+    done = pipeline.relay.run_once()
+
+    goes_on = on_dead == "continue"
+    assert (done.dead, done.published, done.blocked) == (1, 3 if goes_on else 2, 0 if goes_on else 1)
+    assert row(later).status == (Status.PUBLISHED if goes_on else Status.PENDING)
+    assert {record.key for record in pipeline.broker.records("outbox")} == {b"a", b"b", None} - (
+        set() if goes_on else {b"a"}
+    )
+
+
+def test_what_the_broker_refuses_holds_its_key_until_an_operator_retries(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though what was sent behind it, in the same batch, is in the log."""
+    settings.OUTBOX = {**settings.OUTBOX, "ON_DEAD": "hold"}
+    pipeline = Pipeline()
+    pipeline.on("order.created")
+    too_large = make_message(message_key="a", payload="x" * 200)
+    later = make_message(message_key="a", payload="later")
+    with monkeypatch.context() as patch:
+        patch.setattr(memory, "MAX_RECORD_BYTES", 100)
+        pipeline.relay.run_once()
+    assert (row(too_large).status, row(later).status) == (Status.DEAD, Status.PENDING)
+    pipeline.run()
+    assert handled_payloads(pipeline) == []
+
+    state.retry(OutboxMessage.objects.filter(id=too_large.id), using="default")
+    make_due(later)
+    pipeline.run()
+    assert handled_payloads(pipeline) == ["x" * 200, "later"]
 
 
 def test_behind_a_dead_message_that_holds_its_key_only_what_is_due_is_put_off(settings: Any) -> None:

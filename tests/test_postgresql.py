@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -22,7 +23,7 @@ from django_outbox.prepared_statements import PLANS_SECONDS, PreparedStatements
 from django_outbox.relay import Relay
 from django_outbox.runner import Stop
 from tests.clock import Clock
-from tests.outbox import Status, make_message, memory_broker, row
+from tests.outbox import Status, in_thread, make_due, make_message, memory_broker, row
 
 pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.django_db]
 
@@ -62,8 +63,12 @@ def rows_read(plan: dict[str, Any]) -> float:
 
 
 @pytest.mark.parametrize("known", [None, Status.PENDING, Status.CONSUMED])
-def test_a_pass_reads_no_more_rows_than_its_batch_whatever_the_statistics_say(known: str | None) -> None:
+@pytest.mark.parametrize("on_dead", ["continue", "hold"])
+def test_a_pass_reads_no_more_rows_than_its_batch_whatever_the_statistics_say(
+    settings: Any, known: str | None, on_dead: str
+) -> None:
     """A backlog appears faster than statistics are renewed: they may still say that nothing is pending."""
+    settings.OUTBOX = {**settings.OUTBOX, "ON_DEAD": on_dead}
     if known is not None:
         fill(10_000, known)
     analyze()
@@ -332,6 +337,34 @@ def test_more_earlier_messages_than_one_look_shows_still_hold_those_behind_them(
     assert row(held).status == Status.PENDING
     assert row(held).next_retry_at == later
     assert row(free).status == Status.PUBLISHED
+
+
+@pytest.mark.usefixtures("expected")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("moment", range(6))
+def test_a_retry_at_no_moment_of_a_pass_lets_a_later_message_go_first(settings: Any, moment: int) -> None:
+    """Were what is pending and what is dead read by two statements, neither would see what goes from dead to pending."""
+    settings.OUTBOX = {**settings.OUTBOX, "ON_DEAD": "hold"}
+    dead = make_message(Status.DEAD, message_key="a", payload=1)
+    make_message(message_key="a", payload=2)
+    broker = memory_broker()
+    relay = Relay(broker, using="default")
+    statements = itertools.count()
+
+    def retry_before_one(execute: Any, sql: str, *others: Any) -> Any:
+        if next(statements) == moment:
+            with in_thread(lambda: state.retry(OutboxMessage.objects.filter(id=dead.id), using="default")):
+                pass
+        return execute(sql, *others)
+
+    with connection.execute_wrapper(retry_before_one):
+        relay.run_once()
+    assert next(statements) >= 3  # so that the moments that matter are among these
+    state.retry(OutboxMessage.objects.filter(id=dead.id, status="dead"), using="default")
+    make_due(*OutboxMessage.objects.pending())
+    relay.run_once()
+
+    assert [record.value for record in broker.records("outbox")] == [b"1", b"2"]
 
 
 @pytest.mark.usefixtures("expected")

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit, urlunsplit
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from django_outbox.models import OutboxMessage
 from tests.brokers.proxy import Proxy
 from tests.helpers import STOP_SECONDS, Command, wait_until
 from tests.services.process import free_port
@@ -88,6 +89,8 @@ def test_a_handler_that_hangs_makes_its_consumer_unhealthy(
     command = consumer(*PORT, "--health-timeout", 1)
     address = address_of(command)
     send("test.sleeps")
+    # Counted, and so in its handler. Before that, joining the group may take a second as well.
+    wait_until(lambda: OutboxMessage.objects.get().delivery_count == 1)
 
     wait_until(lambda: get(f"{address}/healthz")[0] == 503)
 

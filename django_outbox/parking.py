@@ -72,6 +72,10 @@ class ParkedTopics:
         for topic in set(topics) & self._parked.keys():
             self._parked.pop(topic).trouble.over()
 
+    def keep_only(self, topics: Iterable[str]) -> None:
+        """Forget the others, for which no message waits any more: another relay has sent it, or somebody deleted it."""
+        self.free(self._parked.keys() - set(topics))
+
     def take_turns(self, seconds: float) -> None:
         """Try none of them for as long as the last try took.
 

@@ -34,7 +34,7 @@ from django_outbox.ordering import has_order, holds_behind_dead, unsent_before
 from django_outbox.parking import ParkedTopics
 from django_outbox.prepared_statements import PreparedStatements
 from django_outbox.pulse import Pulse
-from django_outbox.runner import Stop, run_through_faults
+from django_outbox.runner import Stop, Trouble, run_through_faults
 from django_outbox.tracing import hooks as tracing
 
 log = logging.getLogger(__name__)
@@ -118,6 +118,8 @@ class Relay:
         self._claims = claims_of(using, clock)
         self._prepared = PreparedStatements(using, clock)
         self._listens = settings.notify and connections[using].vendor == "postgresql"
+        self._deafness = Trouble(log, "Listening for NOTIFY", clock, level=logging.WARNING)
+        self._listen_at = 0.0
         self._alert_until = 0.0
 
     def run(self, stop: Stop, *, drain: bool = False) -> None:
@@ -130,9 +132,8 @@ class Relay:
         """
 
         def step() -> float | None:
-            if self._listens and not self._listener.is_open and not drain:
-                # Where notifications arrive, no pooler gives each transaction another session.
-                self._listens = self._prepared.wanted = self._listener.open()
+            if self._listens and not self._listener.is_open and not drain and self._clock() >= self._listen_at:
+                self._listen()
             self._prepared.plan_anew()
             done = self.run_once()
             self.pulse.step(published=done.published, trouble=str(self._parked))
@@ -170,6 +171,18 @@ class Relay:
             self.close()
             repeats.sum_up(now=True)
 
+    def _listen(self) -> None:
+        """Open the listener. Where it cannot be, as the server has no connection left, the relay polls meanwhile."""
+        with connections[self.using].cursor() as cursor:  # if the database is away, it is not only for the listener
+            cursor.execute("SELECT 1")
+        try:
+            # Where notifications arrive, no pooler gives each transaction another session.
+            self._listens = self._prepared.wanted = self._listener.open()
+        except UNAVAILABLE as error:
+            self._listen_at = self._clock() + self._deafness.report(f"Polling meanwhile. {in_one_line(error)}")
+        else:
+            self._deafness.over()
+
     def close(self) -> None:
         """Let go of all connections. The relay may be used again: it makes others."""
         self._listener.close()
@@ -197,17 +210,22 @@ class Relay:
         except BrokerUnavailable:
             self._drop_producer()
             raise
+        finally:
+            if self._producer is not None and not self._producer.usable:
+                self._drop_producer()
         for note in notes:  # only now are they true
             note()
-        if not producer.usable:
-            self._drop_producer()
         # Mostly it was all that there was, which a look without a transaction and locks will tell.
         self._idle = not done.moved or done.claimed < self.batch_size
         return done
 
     def _is_due(self) -> bool:
+        left_alone = self._parked.left_alone()
         with self._prepared.used():
-            return self._claims.is_due(self._parked.left_alone())
+            is_due = self._claims.is_due(left_alone)
+        if not is_due:
+            self._parked.keep_only(left_alone)
+        return is_due
 
     def _ready_producer(self) -> Producer:
         """A connected producer. Made outside of any transaction, as that may take seconds."""

@@ -20,6 +20,7 @@ from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.faults import drop_broken_connections, in_one_line, is_unavailable
 
 REMINDER_SECONDS = 60.0
+RELAPSE_SECONDS = 5.0
 BACKOFF_SECONDS = (0.5, 30.0)
 
 
@@ -135,7 +136,11 @@ class Backoff:
 
 
 class Trouble:
-    """One fault that may last: logged when it starts, once a minute while it lasts, at its end."""
+    """One fault that may last: logged when it starts, once a minute while it lasts, at its end.
+
+    What comes back within seconds was never gone, such as a fault that a consumer meets at its first poll after each
+    join: it goes on, with its backoff, and is over only when it has stayed away for as long.
+    """
 
     def __init__(
         self,
@@ -150,8 +155,12 @@ class Trouble:
         self.subject = subject
         self._clock = clock
         self._since: float | None = None
+        self._before: float | None = None  # since when, of what was over last
+        self._over_at = 0.0
+        self._well_since: float | None = None
+        self._relapsed = False
         self._told = 0.0
-        self.backoff = Backoff()
+        self._backoff = Backoff()
 
     @property
     def lasts(self) -> bool:
@@ -164,24 +173,34 @@ class Trouble:
 
     def report(self, reason: object) -> float:
         """Note that it is (still) there; returns the seconds to wait before the next try."""
-        now = self._clock()
+        now, self._well_since = self._clock(), None
         extra = {"action": "trouble"}
         if self._since is None:
-            self._since = self._told = now
+            self._relapsed = self._before is not None and now - self._over_at < RELAPSE_SECONDS
+            if not self._relapsed:
+                self._before = now
+                self._backoff.reset()
+            self._since = self._before
+            self._told = now
             self._log.log(
                 self._level, "%s: %s Trying again until it works.", self.subject, _sentence(reason), extra=extra
             )
         elif now - self._told >= REMINDER_SECONDS:
             self._told = now
             self._log.log(self._level, "%s, for %.0f s now: %s", self.subject, now - self._since, reason, extra=extra)
-        return self.backoff.next()
+        return self._backoff.next()
 
     def over(self) -> None:
         """Note that all is well."""
-        if self._since is not None:
-            self._log.info("%s: over after %.0f s.", self.subject, self.seconds, extra={"action": "recovered"})
-            self._since = None
-        self.backoff.reset()
+        if self._since is None:
+            return
+        now = self._clock()
+        self._well_since = now if self._well_since is None else self._well_since
+        if self._relapsed and now - self._well_since < RELAPSE_SECONDS:
+            return
+        self._log.info("%s: over after %.0f s.", self.subject, self.seconds, extra={"action": "recovered"})
+        self._since = None
+        self._over_at = now
 
 
 def _sentence(reason: object) -> str:

@@ -160,7 +160,7 @@ def test_a_relay_whose_listening_connection_is_lost_listens_again(stop: Stop, ca
 def test_a_relay_that_cannot_listen_yet_listens_when_it_can(
     refused: str, stop: Stop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As a server that starts, or has no connection left, lets one in and the next not."""
+    """As a server that has no connection left lets it do its own work, and not listen."""
     execute = CursorWrapper.execute
     refusals = iter([True])
 
@@ -171,17 +171,34 @@ def test_a_relay_that_cannot_listen_yet_listens_when_it_can(
 
     test = threading.current_thread()
     monkeypatch.setattr(CursorWrapper, "execute", refuse_once)
-    relay = Relay(memory_broker(), using="default", poll_interval=30)
+    relay = Relay(memory_broker(), using="default", poll_interval=0.01)
     with in_thread(lambda: relay.run(stop)):
         try:
-            wait_until(lambda: relay._listener.is_open and relay._idle)
-            assert relay._prepared.wanted  # as it is once the listener has been tested
+            wait_until(lambda: relay._listener.is_open and relay._prepared.wanted)  # as it is once that has been tested
             message = publish_now()
             wait_until(lambda: row(message).status == Status.PUBLISHED, 10)
         finally:
             stop.request()
-    assert "The database: too many connections" in caplog.text
+    assert "Listening for NOTIFY: Polling meanwhile. too many connections. Trying again until it works." in caplog.text
+    assert "The database: " not in caplog.text
     assert "NOTIFY does not arrive" not in caplog.text
+
+
+def test_a_relay_that_cannot_listen_polls(
+    stop: Stop, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(self: Listener) -> bool:
+        raise OperationalError("too many connections")
+
+    monkeypatch.setattr(Listener, "open", refuse)
+    relay = Relay(memory_broker(), using="default", poll_interval=0.01)
+    with in_thread(lambda: relay.run(stop)):
+        try:
+            messages = [publish_now() for _ in range(3)]
+            wait_until(lambda: all(row(message).status == Status.PUBLISHED for message in messages), 10)
+        finally:
+            stop.request()
+    assert caplog.text.count("Listening for NOTIFY: ") == 1
 
 
 def test_behind_a_transaction_pooler_the_relay_polls_and_says_so(

@@ -4,8 +4,40 @@ from __future__ import annotations
 
 import logging
 
-from django_outbox.brokers.base import TopicMissing
+import pytest
+from django.utils import timezone
+
+from django_outbox.brokers.base import TopicMissing, TopicTrouble
+from django_outbox.models import OutboxMessage
 from django_outbox.parking import ParkedTopics
+from django_outbox.relay import Relay
+from tests.clock import Clock
+from tests.outbox import ScriptedBroker, make_message
+
+pytestmark = pytest.mark.django_db
+
+
+def test_a_topic_for_which_nothing_waits_any_more_is_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    """Another relay has sent what waited for it, say: nobody would ever find out that it is well again."""
+    caplog.set_level("INFO")
+    clock = Clock(1000.0)
+    broker = ScriptedBroker(lambda records, outcomes: [TopicTrouble("no leader of partition 0") for _ in records])
+    message = make_message(topic="rare")
+    relay = Relay(broker, using="default", clock=clock)
+    relay.run_once()
+    assert str(relay._parked).startswith("rare: no leader of partition 0.")
+    OutboxMessage.objects.filter(id=message.id).update(
+        status="consumed", consumed_at=timezone.now(), next_retry_at=None
+    )
+
+    relay.run_once()
+    assert relay._parked, "it has yet to be left alone for its time"
+    clock.now += 60
+    relay.run_once()
+    relay.run_once()
+
+    assert not relay._parked
+    assert "The topic rare: over after 60 s." in caplog.text
 
 
 def test_a_topic_that_is_only_to_be_looked_at_is_no_trouble() -> None:

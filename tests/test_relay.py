@@ -15,6 +15,7 @@ from django.db.models import TextField
 from django.db.models.functions import Cast
 from django.utils import timezone
 
+from django_outbox import state
 from django_outbox.brokers.base import (
     Failed,
     Outcome,
@@ -229,6 +230,24 @@ def test_a_producer_that_missed_a_deadline_is_replaced() -> None:
 
     assert broker.producers[0].closed
     assert statuses() == ["published", "pending"]
+
+
+def test_a_producer_that_missed_a_deadline_is_closed_though_the_database_goes_away(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def late(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
+        broker.producers[-1].is_usable = False
+        return outcomes
+
+    def gone(*arguments: Any, **options: Any) -> int:
+        raise OperationalError("server closed the connection")
+
+    broker = ScriptedBroker(late)
+    make_message()
+    monkeypatch.setattr(state, "mark_published", gone)
+    with pytest.raises(OperationalError):
+        relay_to(broker).run_once()
+    assert broker.producers[0].closed
 
 
 def test_no_transaction_is_open_while_the_broker_is_looked_for() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import signal
@@ -13,7 +14,7 @@ import pytest
 from django.db import OperationalError
 
 from django_outbox.exceptions import BrokerUnavailable
-from django_outbox.runner import Backoff, Stop, Trouble, run_through_faults, stop_on_signals
+from django_outbox.runner import RELAPSE_SECONDS, Backoff, Stop, Trouble, run_through_faults, stop_on_signals
 from tests.clock import Clock
 
 log = logging.getLogger("django_outbox.test")
@@ -142,6 +143,30 @@ def test_trouble_is_told_when_it_starts_once_a_minute_and_when_it_ends(
     assert not trouble.lasts
 
 
+def test_trouble_that_is_back_at_once_was_never_over(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    """It goes on with its backoff; and is over when it has stayed away for as long as it may take to come back."""
+    trouble = Trouble(log, "The broker", clock)
+    delays = []
+    for _ in range(8):
+        delays.append(trouble.report("it is gone."))
+        clock.now += delays[-1]
+        trouble.over()
+        clock.now += 1
+    assert delays[-1] > 20
+    assert trouble.seconds == clock.now
+    first, over, again, *reminders = caplog.messages
+    assert first == again == "The broker: it is gone. Trying again until it works."
+    assert over.startswith("The broker: over after ")
+    assert [message[:16] for message in reminders] == ["The broker, for "]
+
+    trouble.over()
+    clock.now += RELAPSE_SECONDS
+    trouble.over()
+    assert caplog.messages[-1].startswith("The broker: over after ")
+    clock.now += RELAPSE_SECONDS
+    assert trouble.report("it is gone.") <= 0.5
+
+
 def test_a_reason_without_a_full_stop_gets_one(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     Trouble(log, "The database", clock).report(OperationalError("refused"))
 
@@ -205,6 +230,21 @@ def test_patience_ends(patient: PatientStop, clock: Clock) -> None:
         run_through_faults(patient, step, log=log, clock=clock, patience=10)
 
     assert 10 <= clock.now < 20
+
+
+def test_patience_ends_with_a_fault_that_comes_back_after_each_success(patient: PatientStop, clock: Clock) -> None:
+    """As one that a consumer meets at its first poll after each join."""
+    steps = itertools.count()
+
+    def step() -> float | None:
+        if next(steps) % 2:
+            raise BrokerUnavailable("there is a record that cannot be read.")
+        return 1.0
+
+    with pytest.raises(BrokerUnavailable):
+        run_through_faults(patient, step, log=log, clock=clock, patience=10)
+
+    assert clock.now < 60
 
 
 def test_the_loop_ends_when_asked_to(stop: Stop) -> None:

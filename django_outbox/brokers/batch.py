@@ -65,6 +65,8 @@ class BatchProducer(Producer):
             raise
         if not all(outcomes):  # an outcome is true; to compare each with None would cost much more
             self._settle(records, outcomes, timeout)
+        if not self.usable:  # what it still holds could go out once these rows are no longer locked
+            self.close()
         return cast(list[Outcome], outcomes)
 
     @abstractmethod

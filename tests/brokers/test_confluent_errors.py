@@ -342,10 +342,12 @@ def test_all_records_of_a_batch_share_one_deadline() -> None:
 
 
 def test_what_was_taken_before_the_deadline_counts_though_the_rest_was_not() -> None:
-    producer = producer_of(1, None, 2, None)
+    client = Client(1, None, 2, None)
+    producer = producer_with(client)
     taken, missed = Acknowledged, TopicTrouble("no acknowledgement within 0.1 s")
     assert outcomes_of(producer, 4, timeout=0.1) == [taken(0, 1), missed, taken(0, 2), missed]
     assert not producer.usable
+    assert client.closed  # before the rows of what it still holds are no longer locked
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from datetime import timedelta
 
 from django_outbox import state
 from django_outbox.brokers.base import Broker, Subscription
@@ -15,6 +16,7 @@ from django_outbox.runner import Trouble
 log = logging.getLogger(__name__)
 
 SECONDS = 30.0
+LOST_AFTER = timedelta(seconds=30)
 
 
 class Reconciler:
@@ -65,12 +67,20 @@ class Reconciler:
     def _look(self, subscription: Subscription) -> int:
         using, lost = self._terms.using, 0
         untold: TopicNotReadable | None = None
+        asked_at = self._clock()
+
+        def age() -> timedelta:
+            # What was published after the question is beyond the answer, however long this look takes.
+            return LOST_AFTER + timedelta(seconds=self._clock() - asked_at)
+
         for place, progress in subscription.progress().items():
             types = None if settings.unknown_event == "dead" else self._terms.handlers.types_of(place.topic)
             # Both, as what was committed may be of a topic that has been made anew since.
             read = min(progress.committed or 0, progress.position or 0)
             lost += self._told(
-                state.put_back_lost(place, max(read, progress.low), progress.high, event_types=types, using=using),
+                state.put_back_lost(
+                    place, max(read, progress.low), progress.high, age=age(), event_types=types, using=using
+                ),
                 f"{place.topic}[{place.partition}]",
             )
             if place.partition == 0:
@@ -81,7 +91,9 @@ class Reconciler:
                     continue
                 if partitions:  # none: a broker that has just started, and does not know all yet
                     lost += self._told(
-                        state.put_back_without_partition(place.topic, partitions, event_types=types, using=using),
+                        state.put_back_without_partition(
+                            place.topic, partitions, age=age(), event_types=types, using=using
+                        ),
                         f"{place.topic}, of partitions that it does not have",
                     )
         if untold is not None:

@@ -38,7 +38,6 @@ from django_outbox.rows import LockedMessage
 
 Status = OutboxMessage.Status
 
-LOST_AFTER = timedelta(seconds=30)
 UPDATE_SIZE = 500
 
 
@@ -256,7 +255,13 @@ def put_back(message: LockedMessage | OutboxMessage, until: datetime | timedelta
 
 
 def put_back_lost(
-    place: TopicPartition, first: int, end: int, *, event_types: Collection[str] | None, using: str
+    place: TopicPartition,
+    first: int,
+    end: int,
+    *,
+    age: timedelta,
+    event_types: Collection[str] | None,
+    using: str,
 ) -> int:
     """Send again what is published to a partition but will not be read from it, uncounted.
 
@@ -264,13 +269,13 @@ def put_back_lost(
         place: the partition.
         first: the first offset that is yet to be read.
         end: the offset behind the last.
+        age: only what was published longer ago than this, as the offsets may be older than what was published since.
         event_types: only these, as what nobody here handles stays published; None for all.
         using: alias of the database.
 
-    Returns how many messages that changed. What was published in the last half minute is left alone,
-    as the offsets may be older than that, and so is what another session has locked.
+    Returns how many messages that changed. What another session has locked is left alone.
     """
-    published = _published_a_while_ago(place.topic, event_types, using).filter(partition=place.partition)
+    published = _published_before(age, place.topic, event_types, using).filter(partition=place.partition)
     beyond = Q(offset__gte=end)
     if first >= end:
         # All is read, so that of which the broker did not tell the offset is not on its way either.
@@ -279,17 +284,21 @@ def put_back_lost(
     return _put_back_all(published.filter(offset__lt=first), using) + _put_back_all(published.filter(beyond), using)
 
 
-def put_back_without_partition(topic: str, partitions: int, *, event_types: Collection[str] | None, using: str) -> int:
+def put_back_without_partition(
+    topic: str, partitions: int, *, age: timedelta, event_types: Collection[str] | None, using: str
+) -> int:
     """Send again what was published to partitions that a topic, with so many, no longer has, uncounted."""
-    return _put_back_all(_published_a_while_ago(topic, event_types, using).filter(partition__gte=partitions), using)
+    return _put_back_all(_published_before(age, topic, event_types, using).filter(partition__gte=partitions), using)
 
 
-def _published_a_while_ago(topic: str, event_types: Collection[str] | None, using: str) -> QuerySet[OutboxMessage]:
+def _published_before(
+    age: timedelta, topic: str, event_types: Collection[str] | None, using: str
+) -> QuerySet[OutboxMessage]:
     messages = _messages(using).filter(
         status=Status.PUBLISHED,
         publish_count__gt=0,  # true of all; chooses the index
         topic=topic,
-        published_at__lt=DatabaseNow() - LOST_AFTER,
+        published_at__lt=DatabaseNow() - age,
     )
     return messages if event_types is None else messages.filter(event_type__in=event_types)
 

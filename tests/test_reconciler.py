@@ -13,7 +13,9 @@ from django.utils import timezone
 from django_outbox import state
 from django_outbox.brokers.base import Subscription, TopicPartition
 from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
+from django_outbox.fields import DatabaseNow
 from django_outbox.models import OutboxMessage
+from django_outbox.reconciler import LOST_AFTER
 from tests.clock import Clock
 from tests.outbox import Pipeline, Status, in_thread, make_message, memory_broker, row, statuses
 
@@ -165,6 +167,32 @@ def test_it_looks_every_thirty_seconds_and_asks_little(pipeline: Pipeline, clock
     assert asked() == 0
 
 
+def test_what_is_sent_while_a_look_takes_long_is_not_taken_for_lost(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The broker has told where its log ends before that."""
+    pipeline = Pipeline(clock=clock, topics=["a", "outbox"])
+    pipeline.on("order.created")
+    make_message(topic="a")
+    make_message()
+    pipeline.run()
+    progress = pipeline.broker.progress
+
+    def slowly(topics: Any, group: str) -> Any:
+        if list(topics) == ["a"]:
+            make_message()
+            pipeline.relay.run_once()
+            clock.now += 40
+            OutboxMessage.objects.published().update(published_at=DatabaseNow() - timedelta(seconds=39))
+        return progress(topics, group)
+
+    monkeypatch.setattr(pipeline.broker, "progress", slowly)
+    clock.now += 30
+    pipeline.consumer._reconciler.look_if_due(pipeline.consumer._subscription)  # type: ignore[arg-type]
+
+    assert statuses() == ["consumed", "consumed", "published"]
+
+
 def test_a_record_in_hand_is_never_taken_for_lost(clock: Clock) -> None:
     """The look waits until all that was read has been handled."""
 
@@ -256,8 +284,16 @@ def test_it_walks_neither_what_is_in_flight_nor_what_is_for_others() -> None:
         cursor.execute("ANALYZE django_outbox_outboxmessage")
 
     with CaptureQueriesContext(connection) as queries:
-        assert state.put_back_lost(OUTBOX, 20001, 40001, event_types=["order.created"], using="default") == 0
-        assert state.put_back_without_partition("outbox", 1, event_types=["order.created"], using="default") == 0
+        assert (
+            state.put_back_lost(OUTBOX, 20001, 40001, age=LOST_AFTER, event_types=["order.created"], using="default")
+            == 0
+        )
+        assert (
+            state.put_back_without_partition(
+                "outbox", 1, age=LOST_AFTER, event_types=["order.created"], using="default"
+            )
+            == 0
+        )
 
     looks: list[str] = [query["sql"] for query in queries if query["sql"].startswith("SELECT")]
     assert len(looks) == 3

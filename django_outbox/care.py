@@ -16,6 +16,7 @@ class Care:
     def __init__(self, using: str) -> None:
         self._using = using
         self._left: dict[TopicPartition, int] = {}
+        self._counted: Named | None = None  # the last; no more, as what is not done with comes first again
 
     def __bool__(self) -> bool:
         return bool(self._left)
@@ -32,7 +33,7 @@ class Care:
     def count(self, named: Named) -> None:
         """Count the delivery of a message before it can kill, if care covers its record."""
         record = named.record
-        if not self.covers(record):
+        if not self.covers(record) or named == self._counted:  # this process has lived through it
             return
 
         def count() -> bool:
@@ -41,6 +42,7 @@ class Care:
 
         # Another consumer may have the message in hand, as in a rebalance, and InnoDB calls that a deadlock at times.
         if try_again(count, using=self._using):
+            self._counted = named
             self.took(record)
 
     def took(self, record: ReceivedRecord) -> None:

@@ -257,7 +257,11 @@ class Consumer:
             batch.add(Delivery(lot, self._terms).handle())
             self._alone = max(0, self._alone - 1)
             return 1
-        outcome = self._fast_path.run(messages, self._is_stopping)
+        try:
+            outcome = self._fast_path.run(messages, self._is_stopping)
+        except Exception:
+            self._alone = len(messages)  # each shows for itself whether it is what brings the outage about
+            raise
         self._alone = outcome.alone
         records = _records(together, outcome.messages)
         batch.consumed += outcome.handled

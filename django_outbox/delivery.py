@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+
+from django.db import transaction
 
 from django_outbox import instrumentation, state
 from django_outbox.backoff import MAX_BACKOFF_SECONDS
@@ -13,7 +15,7 @@ from django_outbox.codecs import Incoming
 from django_outbox.conf import settings
 from django_outbox.events import Event
 from django_outbox.exceptions import MessageNotFound, Reject, Retry
-from django_outbox.faults import TRIES, handling, in_one_line, try_again
+from django_outbox.faults import TRIES, Outages, handling, in_one_line, try_again
 from django_outbox.handlers import GroupHandlers, Handler
 from django_outbox.logs import log_extra, repeats, said, said_in_full
 from django_outbox.ordering import unhandled_before
@@ -34,6 +36,7 @@ class Terms:
 
     using: str
     handlers: GroupHandlers
+    outages: Outages = field(default_factory=Outages)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +109,15 @@ class Delivery:
             self._message = None
             return self._try()
 
-        return try_again(anew, using=self._using, fail=self._fail, give_up=self._give_back, tell=self._tell_again)
+        return try_again(
+            anew,
+            using=self._using,
+            fail=self._fail,
+            give_up=self._give_back,
+            tell=self._tell_again,
+            outages=self._terms.outages,
+            name=self._named.id,
+        )
 
     def _try(self) -> str:
         """Handle the message in one transaction."""
@@ -197,21 +208,24 @@ class Delivery:
         instrumentation.dead(message, why, using=self._using)
 
     def _give_back(self, fault: Exception) -> str:
-        """Send it again later: again and again something else than the message was at fault.
+        """Send it again later, uncounted: again and again the database was in the way.
 
         Raises:
-            OperationalError: ``fault`` itself, if the message could not even be locked: nothing is
-                known about it, so its record must not count as done with.
+            OperationalError: the message cannot even be locked: nothing is known about it, so its record must not
+                count as done with.
         """
-        if self._message is None:
-            raise fault
-        state.put_back(self._message, PUT_BACK, using=self._using)
+        with transaction.atomic(using=self._using):
+            message = self._lock()
+            if message is None:
+                return "skipped"
+            state.put_back(message, PUT_BACK, using=self._using)
         log.warning(
-            "Message %s waits %d s, as the database was in the way %d times.",
-            self._message.id,
+            "Message %s waits %d s, as the database was in the way %d times: %s",
+            message.id,
             PUT_BACK.total_seconds(),
             TRIES,
-            extra=log_extra("put_back", self._message),
+            in_one_line(fault),
+            extra=log_extra("put_back", message),
         )
         return "put_back"
 

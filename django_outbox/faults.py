@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
@@ -12,6 +12,7 @@ Result = TypeVar("Result")
 
 UNAVAILABLE = (InterfaceError, OperationalError)
 TRIES = 5
+MOST_SUSPECTS = 1000
 
 # Source: PostgreSQL's manual, appendix A. Classes of SQLSTATE that speak of the connection or of
 # the server's resources, and single codes that say "run the transaction again".
@@ -128,6 +129,32 @@ def _raise(error: Exception) -> NoReturn:
     raise error
 
 
+class Outages:
+    """How often the same work met an outage of the database, and never came to its end.
+
+    It may be what brings them about: a statement may have the kernel end the server's process, and PostgreSQL
+    restarts all of them then. Were such work always the first when the database is back, nothing else would be done.
+    """
+
+    def __init__(self) -> None:
+        self._met: dict[Hashable, tuple[int, Exception]] = {}
+
+    def note(self, work: Hashable, outage: Exception) -> None:
+        if len(self._met) >= MOST_SUSPECTS:
+            self._met.clear()
+        count, _ = self._met.get(work, (0, outage))
+        self._met[work] = count + 1, outage
+
+    def forget(self, work: Hashable) -> None:
+        if self._met:
+            self._met.pop(work, None)
+
+    def of(self, work: Hashable) -> Exception | None:
+        """The last of them if they are too many, so that something else has its turn."""
+        count, outage = self._met.get(work, (0, None))
+        return outage if count >= TRIES else None
+
+
 def try_again(
     work: Callable[[], Result],
     *,
@@ -135,6 +162,8 @@ def try_again(
     fail: Callable[[Exception], Result] = _raise,
     give_up: Callable[[Exception], Result] = _raise,
     tell: Callable[[Exception], object] = lambda fault: None,
+    outages: Outages | None = None,
+    name: Hashable = None,
 ) -> Result:
     """What a transaction of its own returns, made anew after a fault that passes, such as a deadlock.
 
@@ -144,16 +173,27 @@ def try_again(
         fail: called with an error that does not pass, for what is returned instead.
         give_up: the same after so many tries as ``TRIES``, with the fault of the last.
         tell: called with each fault that passes.
+        outages: remembers those that this work met; after so many as ``TRIES``, ``give_up`` is called instead of ``work``.
+        name: of this work, in ``outages``.
 
     Raises:
         OperationalError, InterfaceError, InternalError: the connection is lost, or the server takes no writes.
     """
+    if outages is not None and (outage := outages.of(name)):
+        result = give_up(outage)
+        outages.forget(name)
+        return result
     for _ in range(TRIES):
-        session = session_of(using)
+        session = session_of(using)  # without one, the work is not to blame
         try:
-            return work()
+            result = work()
+            if outages is not None:
+                outages.forget(name)
+            return result
         except Exception as error:
             if is_outage(error, using, session):
+                if outages is not None:
+                    outages.note(name, error)
                 raise
             if not is_passing(error, using, session):
                 return fail(error)

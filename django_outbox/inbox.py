@@ -20,7 +20,7 @@ from django_outbox.delivery import PUT_BACK, TIME_BUDGET_SECONDS, unwanted_reaso
 from django_outbox.events import Event
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
 from django_outbox.failures import fingerprint
-from django_outbox.faults import handling, in_one_line, is_passing, try_again
+from django_outbox.faults import Outages, handling, in_one_line, is_passing, try_again
 from django_outbox.handlers import GroupHandlers, Handler
 from django_outbox.inbox_order import CLAIM_SECONDS, blocker_of, blockers_of
 from django_outbox.inbox_rows import consumed_row, dead_row, failed, pending_row, poison_row
@@ -84,6 +84,8 @@ class Inbox:
             using=using, group=group, handlers=self._handlers, reader=self._reader, clock=clock
         )
         self._clock = clock
+        self._outages = Outages()
+        self._alone = 0  # how many to take one by one, as an outage came while they were handled together
 
     @property
     def takes_all(self) -> bool:
@@ -107,10 +109,11 @@ class Inbox:
         Raises:
             OperationalError, InterfaceError: the database is away; no record is done with.
         """
-        if len(records) > 1 and not careful:
+        if len(records) > 1 and not careful and not self._alone:
             try:
                 return self._receive_together(records)
             except Exception as error:
+                self._alone = len(records)
                 # Whatever it was: alone, each record shows whether it was at fault.
                 log.debug("One by one, as together they failed: %s", fingerprint(error), extra={"action": "one_by_one"})
         receive_one = self._receive_carefully if careful else self._receive_alone
@@ -121,6 +124,7 @@ class Inbox:
                 break
             try:
                 outcomes.append(receive_one(record))
+                self._alone = max(0, self._alone - 1)
             except Exception:
                 if not outcomes:
                     raise
@@ -189,6 +193,8 @@ class Inbox:
             fail=partial(self._keep_failed, record),
             give_up=partial(self._put_back, record),
             tell=partial(self._tell_again, record),
+            outages=self._outages,
+            name=(record.topic, record.partition, record.offset),
         )
 
     def _receive_carefully(self, record: ReceivedRecord) -> str:

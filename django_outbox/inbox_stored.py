@@ -15,7 +15,7 @@ from django_outbox.conf import settings
 from django_outbox.delivery import PUT_BACK, TIME_BUDGET_SECONDS, killer_reason
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
 from django_outbox.failures import error_text
-from django_outbox.faults import TRIES, handling, in_one_line, try_again
+from django_outbox.faults import TRIES, Outages, handling, in_one_line, try_again
 from django_outbox.handlers import GroupHandlers
 from django_outbox.inbox_order import blocker_of
 from django_outbox.inbox_rows import event_of, pending_row, record_of
@@ -48,6 +48,7 @@ class StoredMessages:
         self._clock = clock
         # Deliveries that this process has counted, and lived through to see the database go away.
         self._outlived: set[int] = set()
+        self._outages = Outages()
 
     def run_due(self, limit: int) -> list[str]:
         """Handle stored messages of this group that are due, the longest due first.
@@ -93,6 +94,8 @@ class StoredMessages:
             fail=partial(self._fail, row_id),
             give_up=partial(self._put_back, row_id),
             tell=partial(self._tell_again, row_id),
+            outages=self._outages,
+            name=row_id,
         )
         self._outlived.discard(row_id)
         return outcome
@@ -145,10 +148,11 @@ class StoredMessages:
         """Let a message wait, uncounted: again and again something else than it was at fault."""
         inbox_state.put_back(row_id, PUT_BACK, using=self._using)
         log.warning(
-            "Inbox message %s waits %d s, as the database was in the way %d times.",
+            "Inbox message %s waits %d s, as the database was in the way %d times: %s",
             row_id,
             PUT_BACK.total_seconds(),
             TRIES,
+            in_one_line(fault),
             extra={"action": "put_back", "message_id": row_id, "group": self._group},
         )
         return "put_back"

@@ -14,6 +14,7 @@ from django.utils import timezone
 from django_outbox import inbox_state
 from django_outbox.events import Event
 from django_outbox.exceptions import Reject, Retry
+from django_outbox.faults import TRIES
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import InboxMessage
 from tests.app.models import Effect
@@ -677,7 +678,7 @@ def test_a_delivery_that_the_process_outlives_is_counted_once(
     receiver.on("order.created", handle)
     make_received()
 
-    for _ in range(8):
+    for _ in range(TRIES):
         with pytest.raises(OperationalError, match="lost"):
             receiver.retry()
 

@@ -22,7 +22,7 @@ from django_outbox.inbox import Inbox
 from django_outbox.logs import repeats
 from django_outbox.models import OutboxMessage
 from django_outbox.prepared_statements import PreparedStatements
-from django_outbox.pulse import Pulse
+from django_outbox.pulse import Done, Pulse
 from django_outbox.reconciler import Reconciler
 from django_outbox.runner import Stop, run_through_faults
 from django_outbox.topic_watch import TopicWatch
@@ -206,11 +206,19 @@ class Consumer:
             OperationalError, InterfaceError: the database is away; call again later.
         """
         batch = Batch()
+        try:
+            self._work(batch, timeout)
+        except Exception:
+            self.pulse.give_back(Done(**batch.moved))  # what came before is done all the same
+            raise
+        return batch
+
+    def _work(self, batch: Batch, timeout: float) -> None:
         self._retry_from_inbox(batch)
         try:
             subscription = self._ready_subscription()
             if subscription is None:
-                return batch
+                return
             if not self._in_hand:
                 if not self._inbox.takes_all:
                     self._reconciler.look_if_due(subscription)
@@ -224,7 +232,6 @@ class Consumer:
         except BrokerUnavailable:
             self.close()
             raise
-        return batch
 
     def _handle_records(self, subscription: Subscription, batch: Batch) -> None:
         done: dict[TopicPartition, int] = {}

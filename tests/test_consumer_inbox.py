@@ -12,11 +12,12 @@ from django_outbox.brokers.base import ReceivedRecord, Record
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.consumer import INBOX_SECONDS
 from django_outbox.events import Event
+from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.models import InboxMessage
 from django_outbox.runner import Stop
 from tests.app.models import Effect
 from tests.clock import Clock
-from tests.inbox import make_due, make_received, plain, received
+from tests.inbox import make_due, make_received, only, plain, received
 from tests.outbox import Pipeline, Status, make_message, row
 from tests.overrides import outbox_settings
 
@@ -274,3 +275,18 @@ def test_topics_with_a_mapper_are_read() -> None:
         pipeline.handlers.register("a", effect, topic="of.a.handler")
         pipeline.handlers.register("b", effect, topic="of.another.group", group="other")
         assert pipeline.consumer.topics == {"outbox", "legacy", "of.a.handler"}
+
+
+def test_what_the_inbox_did_counts_though_the_broker_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    def away(topics: Any, group: str) -> Any:
+        raise BrokerUnavailable("nobody is there")
+
+    pipeline = Pipeline()
+    pipeline.on("order.created")
+    make_received()
+    make_due()
+    monkeypatch.setattr(pipeline.broker, "subscribe", away)
+    with pytest.raises(BrokerUnavailable):
+        pipeline.consumer.run_once()
+    assert only().status == "consumed"
+    assert pipeline.consumer.pulse.take().inbox_consumed == 1

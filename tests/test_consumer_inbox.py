@@ -277,15 +277,17 @@ def test_topics_with_a_mapper_are_read() -> None:
         assert pipeline.consumer.topics == {"outbox", "legacy", "of.a.handler"}
 
 
-def test_what_the_inbox_did_counts_though_the_broker_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_inbox_did_counts_though_the_broker_is_away(
+    pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def away(topics: Any, group: str) -> Any:
         raise BrokerUnavailable("nobody is there")
 
-    pipeline = Pipeline()
-    pipeline.on("order.created")
+    pipeline.on("order.created", effect)
     make_received()
-    make_due()
+    pipeline.consumer.close()  # made, before the clock goes on
     monkeypatch.setattr(pipeline.broker, "subscribe", away)
+    clock.now += INBOX_SECONDS
     with pytest.raises(BrokerUnavailable):
         pipeline.consumer.run_once()
     assert only().status == "consumed"

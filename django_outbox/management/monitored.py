@@ -120,9 +120,10 @@ def _metrics(stack: ExitStack, pulse: Pulse, using: str, handlers: GroupHandlers
 def _serve(stack: ExitStack, address: str, port: int, pages: Mapping[str, Page]) -> None:
     try:
         port = stack.enter_context(serving(address, port, pages))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        why = (error.strerror or error) if isinstance(error, OSError) else "no host can have this name"
         raise CommandError(
-            f"The metrics port {port} on {address} cannot be opened ({error.strerror or error}). Is another worker using "
+            f"The metrics port {port} on {address} cannot be opened ({why}). Is another worker using "
             f"it? Give each worker a --metrics-port of its own (0 takes a free one), and an address of this machine as "
             f"--metrics-addr."
         ) from error

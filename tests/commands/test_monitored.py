@@ -108,7 +108,7 @@ def test_a_port_in_use_is_said_plainly_before_the_work_begins(name: str) -> None
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("address", ["192.0.2.1", "no such host"])
+@pytest.mark.parametrize("address", ["192.0.2.1", "no such host", ".", f"{'a' * 64}.example", "\udcff"])
 def test_an_address_of_another_machine_is_said_plainly(address: str) -> None:
     with pytest.raises(CommandError, match="cannot be opened"):
         call_command("outbox_relay", "--drain", "--metrics-port", "0", "--metrics-addr", address)

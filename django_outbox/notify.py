@@ -19,7 +19,7 @@ from django.db import Error, connections, transaction
 
 from django_outbox.conf import settings
 from django_outbox.faults import in_one_line
-from django_outbox.runner import Stop
+from django_outbox.runner import Selector, Stop
 
 log = logging.getLogger(__name__)
 
@@ -122,7 +122,7 @@ class Listener:
             self._connection = None
 
     def _is_readable(self, seconds: float) -> bool:
-        with selectors.DefaultSelector() as selector:
+        with Selector() as selector:
             selector.register(self._connection.connection, selectors.EVENT_READ)
             return bool(selector.select(seconds))
 

@@ -23,6 +23,9 @@ REMINDER_SECONDS = 60.0
 RELAPSE_SECONDS = 5.0
 BACKOFF_SECONDS = (0.5, 30.0)
 
+# Unlike the usual one it needs no file descriptor, so that a wait is a wait also when the process has none left.
+Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+
 
 class HasFileno(Protocol):
     """What the operating system can wait for, such as a socket."""
@@ -57,7 +60,7 @@ class Stop:
         The wait also ends when there is something to read from one of the ``others``.
         """
         if not self._requested and (seconds is None or seconds > 0):
-            with selectors.DefaultSelector() as selector:
+            with Selector() as selector:
                 for source in (self._reader, *others):
                     selector.register(source, selectors.EVENT_READ)
                 selector.select(seconds)

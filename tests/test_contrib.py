@@ -22,6 +22,7 @@ from django_outbox.conf import OutboxSettings
 from django_outbox.handlers import Handler
 from django_outbox.management.monitored import monitored
 from django_outbox.monitoring.backlog import Backlog, Unfinished
+from django_outbox.monitoring.health import default_limit, outage_limit
 from django_outbox.monitoring.metrics import Metrics
 from django_outbox.monitoring.prometheus import exposition, registry_of
 from django_outbox.pulse import Pulse
@@ -173,7 +174,8 @@ def test_a_unit_leaves_time_to_finish_the_work_in_hand_and_asks_whether_the_loop
     service = unit(path)["Service"]
     assert float(service["TimeoutStopSec"]) > OutboxSettings().publish_timeout + 2
     assert (service["Type"], service["NotifyAccess"]) == ("notify", "main")
-    assert float(service["WatchdogSec"]) > 60, "more than the longest wait for a broker that is away"
+    assert float(service["WatchdogSec"]) >= outage_limit(), "an outage is no standstill"
+    assert float(service["WatchdogSec"]) == default_limit(), "as for /healthz"
     assert service["KillMode"] == "mixed"
 
 
@@ -186,6 +188,7 @@ def test_a_deployment_starts_a_command_that_understands_its_options(path: Path) 
     (port,) = container["ports"]
     assert container["command"][0] == "python", "no shell, which would keep SIGTERM to itself"
     assert options["metrics_port"] == port["containerPort"]
+    assert options["health_timeout"] >= outage_limit(), "an outage is no standstill"
     assert options["metrics_addr"] == "0.0.0.0", "the kubelet asks from outside"  # noqa: S104
     assert pod["metadata"]["annotations"]["prometheus.io/port"] == str(port["containerPort"])
     assert deployment["spec"]["selector"]["matchLabels"] == pod["metadata"]["labels"]

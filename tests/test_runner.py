@@ -16,6 +16,7 @@ from django.db import OperationalError
 from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.runner import RELAPSE_SECONDS, Backoff, Stop, Trouble, run_through_faults, stop_on_signals
 from tests.clock import Clock
+from tests.helpers import no_more_descriptors
 
 log = logging.getLogger("django_outbox.test")
 
@@ -68,6 +69,13 @@ def test_a_request_ends_a_wait_at_once(stop: Stop) -> None:
 def test_a_wait_ends_by_itself(stop: Stop) -> None:
     assert stop.wait(0.01) is False
     assert stop.wait(0) is False
+
+
+def test_a_process_without_a_file_descriptor_left_can_wait(stop: Stop) -> None:
+    threading.Timer(0.05, stop.request).start()
+    with no_more_descriptors():
+        assert stop.wait(0.01) is False
+        assert stop.wait(30) is True
 
 
 def test_a_request_may_be_made_again(stop: Stop) -> None:

@@ -26,6 +26,7 @@ from kafka.net.transport import KafkaTCPTransport
 
 from django_outbox.brokers.base import Refused, TopicForbidden, TopicMissing, TopicTrouble
 from django_outbox.brokers.kafka_secrets import secret
+from django_outbox.brokers.refusals import UNKNOWN_SERVER_ERROR
 from django_outbox.brokers.secrets import masked
 from django_outbox.brokers.url import BrokerURL
 
@@ -41,6 +42,13 @@ REFUSED_FOR_GOOD = (
     kafka_errors.RecordListTooLargeError,
     kafka_errors.InvalidTopicError,
     kafka_errors.InvalidRecordError,
+)
+# The broker judges a batch of the client as a whole, and need not say which record is at fault.
+OF_A_WHOLE_BATCH = (
+    kafka_errors.InvalidRecordError,
+    kafka_errors.InvalidTimestampError,
+    kafka_errors.MessageSizeTooLargeError,
+    kafka_errors.RecordListTooLargeError,
 )
 TOPIC_AT_FAULT = (
     kafka_errors.UnknownTopicOrPartitionError,
@@ -262,6 +270,11 @@ def error_code(error: BaseException) -> int | None:
     """The error's number in Kafka's protocol, if it has one."""
     code = getattr(error, "errno", None)
     return code if isinstance(error, kafka_errors.BrokerResponseError) and isinstance(code, int) else None
+
+
+def is_the_brokers_own(error: BaseException) -> bool:
+    """True if a broker says that something went wrong, and not what: no record is at fault."""
+    return error_code(error) == UNKNOWN_SERVER_ERROR
 
 
 def error_text(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from typing import Any
 
 from kafka import KafkaProducer
@@ -12,7 +13,14 @@ from kafka import errors as kafka_errors
 from django_outbox.brokers.base import Acknowledged, Failed, Outcome, Record, Refused, TopicTrouble
 from django_outbox.brokers.batch import BatchProducer, TopicFaults
 from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, SLICE_SECONDS, Patience
-from django_outbox.brokers.kafka_client import CLIENT_AT_FAULT, PRODUCER_IS_BROKEN, error_text, topic_outcome
+from django_outbox.brokers.kafka_client import (
+    CLIENT_AT_FAULT,
+    OF_A_WHOLE_BATCH,
+    PRODUCER_IS_BROKEN,
+    error_text,
+    is_the_brokers_own,
+    topic_outcome,
+)
 from django_outbox.exceptions import BrokerUnavailable
 
 
@@ -48,20 +56,28 @@ class KafkaBrokerProducer(BatchProducer):
         return self._usable and not self._spoiled
 
     def _send_undecided(self, records: Sequence[Record], outcomes: list[Outcome | None], patience: Patience) -> None:
-        left = outcomes.count(None)
-        while left and self._usable:
-            self._send_once(records, outcomes, patience)
-            before, left = left, outcomes.count(None)
-            if not self._spoiled or left in (0, before):
+        """Send in the order of the records, those one by one of which another one may have been at fault."""
+        suspects: set[int] = set()
+        while self._usable and (left := [index for index, outcome in enumerate(outcomes) if outcome is None]):
+            if self._spoiled:
+                self._replace_client(patience, len(left))
+                continue
+            chosen = _first_of(left, suspects)
+            found = self._send_once(records, outcomes, chosen, patience)
+            if not found and all(outcomes[index] is None for index in chosen):
                 return
-            self._replace_client()
+            suspects |= found
 
     def close(self) -> None:
         self._usable = False
         end_client(self._client, GRACE_SECONDS if self._interrupted() else CLOSE_SECONDS)
 
-    def _replace_client(self) -> None:
+    def _replace_client(self, patience: Patience, left: int) -> None:
         end_client(self._client)
+        if patience.is_over(left):
+            self._usable = False
+            self._last_error = kafka_errors.KafkaTimeoutError()
+            return
         try:
             self._client = self._connect()
         except BrokerUnavailable as error:
@@ -71,16 +87,30 @@ class KafkaBrokerProducer(BatchProducer):
         else:
             self._spoiled = False
 
-    def _send_once(self, records: Sequence[Record], outcomes: list[Outcome | None], patience: Patience) -> None:
+    def _send_once(
+        self, records: Sequence[Record], outcomes: list[Outcome | None], chosen: Sequence[int], patience: Patience
+    ) -> set[int]:
+        """Send the chosen records and note their outcomes.
+
+        Returns:
+            Those that were refused together, by an error of which any of them may be the reason; they have no outcome.
+        """
         futures = {}
-        for index, record in enumerate(records):
-            if outcomes[index] is None and self._usable:
-                outcomes[index], futures[index] = self._start(record, patience)
+        for index in chosen:
+            if self._usable:
+                outcomes[index], futures[index] = self._start(records[index], patience)
         started = [future for future in futures.values() if future is not None]
+        judged: dict[int, list[int]] = {}  # by the error itself: others may be equal to it
         for index, future in futures.items():
             if future is not None:
                 _await(future, started, patience)
-                outcomes[index] = self._finish(records[index].topic, future)
+                outcomes[index], error = self._finish(records[index].topic, future)
+                if isinstance(error, OF_A_WHOLE_BATCH) and outcomes[index] is not None:
+                    judged.setdefault(id(error), []).append(index)
+        suspects = {index for together in judged.values() if len(together) > 1 for index in together}
+        for index in suspects:
+            outcomes[index] = None
+        return suspects
 
     def _start(self, record: Record, patience: Patience) -> tuple[Outcome | None, Any]:
         while True:
@@ -96,17 +126,18 @@ class KafkaBrokerProducer(BatchProducer):
             except (TypeError, ValueError) as error:
                 return Refused(f"It cannot be encoded: {error}"), None
 
-    def _finish(self, topic: str, future: Any) -> Outcome | None:
+    def _finish(self, topic: str, future: Any) -> tuple[Outcome | None, kafka_errors.KafkaError | None]:
+        """A record's outcome, and the error that it comes from."""
         try:
             metadata = future.get(timeout=0)
         except kafka_errors.KafkaError as error:
             outcome = self._judge(topic, error)
             if outcome is None or error.retriable:
-                return outcome
+                return outcome, error
             self._spoiled = True
             self._last_error = error
-            return outcome if _failed_itself(future, error) else None
-        return Acknowledged(metadata.partition, metadata.offset if metadata.offset >= 0 else None)
+            return outcome if _failed_itself(future, error) else None, error
+        return Acknowledged(metadata.partition, metadata.offset if metadata.offset >= 0 else None), None
 
     def _judge(self, topic: str, error: kafka_errors.KafkaError) -> Outcome | None:
         """Whose fault an error is; None means the broker's or this producer's."""
@@ -117,7 +148,7 @@ class KafkaBrokerProducer(BatchProducer):
             return outcome
         if isinstance(error, PRODUCER_IS_BROKEN + CLIENT_AT_FAULT):
             self._refused = True
-        elif not error.retriable:
+        elif not error.retriable and not is_the_brokers_own(error):
             return Failed(error_text(error))
         self._usable = False
         self._last_error = error
@@ -147,6 +178,13 @@ def _await(future: Any, others: Sequence[Any], patience: Patience) -> None:
     while not future.is_done and not patience.is_over(sum(not other.is_done for other in others)):
         with suppress(kafka_errors.KafkaError):
             future.get(timeout=SLICE_SECONDS)
+
+
+def _first_of(left: Sequence[int], suspects: Collection[int]) -> Sequence[int]:
+    """What to send next of what is left: a suspect alone, or all up to the next suspect."""
+    if left[0] in suspects:
+        return left[:1]
+    return list(takewhile(lambda index: index not in suspects, left)) if suspects else left
 
 
 def _failed_itself(future: Any, error: kafka_errors.KafkaError) -> bool:

@@ -11,6 +11,7 @@ NOT_EVEN_SEEN = "this client may not even see whether it exists"
 NO_SUCH_NAME = "there can be no topic of this name"
 
 # Source: the error codes in Kafka's protocol guide.
+UNKNOWN_SERVER_ERROR = -1
 TOPIC_AUTHORIZATION_FAILED = 29
 GROUP_AUTHORIZATION_FAILED = 30
 CLUSTER_AUTHORIZATION_FAILED = 31

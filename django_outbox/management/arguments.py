@@ -6,7 +6,9 @@ import argparse
 from datetime import datetime, timedelta
 
 from django_outbox.conf import LONGEST_RETENTION
+from django_outbox.exceptions import InvalidMessage
 from django_outbox.moments import parse_age, parse_moment
+from django_outbox.storable import require_text
 
 
 def age(text: str) -> timedelta:
@@ -27,3 +29,12 @@ def moment(text: str) -> datetime | timedelta:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return found if isinstance(found, datetime) else age(text)
+
+
+def text(given: str) -> str:
+    """Text that brokers and databases take: from the command line comes what is no UTF-8 as well."""
+    try:
+        require_text("", given)
+    except InvalidMessage as error:
+        raise argparse.ArgumentTypeError(f"{given!r} cannot be: {error.reason}") from error
+    return given

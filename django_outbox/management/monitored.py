@@ -14,11 +14,11 @@ from django.core.management.base import CommandError, CommandParser
 from django_outbox.handlers import GroupHandlers
 from django_outbox.instrumentation import observed_by
 from django_outbox.monitoring.backlog import Backlog
-from django_outbox.monitoring.health import Health, Verdict, default_limit
+from django_outbox.monitoring.health import Health, Verdict, default_limit, outage_limit
 from django_outbox.monitoring.heartbeat_file import heartbeat_file
 from django_outbox.monitoring.metrics import Metrics
 from django_outbox.monitoring.server import Answer, Page, plain, serving
-from django_outbox.monitoring.systemd import told_to_systemd
+from django_outbox.monitoring.systemd import told_to_systemd, watchdog_seconds
 from django_outbox.pulse import Pulse
 
 log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ def add_arguments(parser: CommandParser, number: Callable[..., Callable[[str], A
         type=number(1, float),
         metavar="S",
         help="Seconds that the loop may stand still, as in a handler, before /healthz says 503 (default: 300, or 30 more "
-        "than HANDLER_TIMEOUT). An outage of broker or database is no standstill.",
+        "than HANDLER_TIMEOUT). An outage of broker or database is no standstill, if this is 90 or more.",
     )
 
 
@@ -90,8 +90,10 @@ def monitored(
                 pulse.call_at_turns(stack.enter_context(heartbeat_file(path)).touch)
             except OSError as error:
                 raise CommandError(f"The heartbeat file {path} cannot be written: {error.strerror}.") from error
+        _warn_if_too_short("WatchdogSec= of the unit", watchdog_seconds(), outage_limit() + rest)
         stack.enter_context(told_to_systemd(pulse))
         if options.get("metrics_port") is not None:
+            _warn_if_too_short("--health-timeout", options["health_timeout"], outage_limit())
             health = Health(pulse, limit=options["health_timeout"] or default_limit(), rest=rest)
             pages: dict[str, Page] = {
                 "/metrics": _metrics(stack, pulse, using, handlers),
@@ -100,6 +102,18 @@ def monitored(
             }
             _serve(stack, options["metrics_addr"], options["metrics_port"], pages)
         yield
+
+
+def _warn_if_too_short(name: str, seconds: float | None, least: float) -> None:
+    if seconds is not None and seconds < least:
+        log.warning(
+            "%s is %g s, which takes a worker for hung that waits for a broker or a database that is away. Make it %g s "
+            "or more.",
+            name,
+            seconds,
+            least,
+            extra={"action": "watching"},
+        )
 
 
 def _metrics(stack: ExitStack, pulse: Pulse, using: str, handlers: GroupHandlers | None) -> Page:
@@ -120,9 +134,10 @@ def _metrics(stack: ExitStack, pulse: Pulse, using: str, handlers: GroupHandlers
 def _serve(stack: ExitStack, address: str, port: int, pages: Mapping[str, Page]) -> None:
     try:
         port = stack.enter_context(serving(address, port, pages))
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
+        why = (error.strerror or error) if isinstance(error, OSError) else "no host can have this name"
         raise CommandError(
-            f"The metrics port {port} on {address} cannot be opened ({error.strerror or error}). Is another worker using "
+            f"The metrics port {port} on {address} cannot be opened ({why}). Is another worker using "
             f"it? Give each worker a --metrics-port of its own (0 takes a free one), and an address of this machine as "
             f"--metrics-addr."
         ) from error

@@ -11,15 +11,26 @@ from typing import NamedTuple
 
 from django_outbox.conf import settings
 from django_outbox.pulse import Pulse
+from django_outbox.runner import BACKOFF_SECONDS
 
 LEAST_SECONDS = 300.0
 """As long as Kafka waits for a consumer's next poll (``max.poll.interval.ms``) before it takes it for hung."""
 MARGIN_SECONDS = 30.0
+CONNECT_SECONDS = 50.0
+"""More than it takes to give up a server that does not answer: it is asked for several things, for some seconds each."""
 
 
 def default_limit() -> float:
     """Seconds that a loop may stand still: five minutes, or half a minute more than a handler may take."""
-    return max(LEAST_SECONDS, (settings.handler_timeout or 0.0) + MARGIN_SECONDS)
+    return max(LEAST_SECONDS, (settings.handler_timeout or 0.0) + MARGIN_SECONDS, outage_limit())
+
+
+def outage_limit() -> float:
+    """Seconds that a loop needs from one try to the next while a server is away: to try, to give up, and to wait.
+
+    Whoever allows less takes a worker for hung that only waits, and ends it again and again until the server is back.
+    """
+    return BACKOFF_SECONDS[1] + settings.publish_timeout + CONNECT_SECONDS
 
 
 class Verdict(NamedTuple):

@@ -16,6 +16,15 @@ from django_outbox.pulse import Pulse
 SECONDS = 1.0
 
 
+def watchdog_seconds() -> float | None:
+    """How long systemd lets this process say nothing before it ends it (``WatchdogSec=``); None if for ever."""
+    try:
+        limit, process = int(os.environ["WATCHDOG_USEC"]), int(os.environ.get("WATCHDOG_PID") or os.getpid())
+    except (KeyError, ValueError):
+        return None
+    return limit / 1_000_000 if process == os.getpid() else None
+
+
 @contextmanager
 def told_to_systemd(pulse: Pulse, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
     """Tell systemd of a worker meanwhile; nothing if it is not systemd that started this process."""

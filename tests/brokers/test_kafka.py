@@ -9,10 +9,11 @@ import threading
 from collections.abc import Callable
 
 import pytest
+from kafka.producer.sender import Sender
 from kafka.structs import MemberState
 
 from django_outbox.brokers import kafka_subscription
-from django_outbox.brokers.base import Acknowledged, Broker, Record, TopicMissing, TopicPartition
+from django_outbox.brokers.base import Acknowledged, Broker, Record, Refused, TopicMissing, TopicPartition
 from django_outbox.exceptions import BrokerUnavailable
 from tests.brokers.backends import connecting, kafka_broker
 from tests.brokers.proxy import Proxy
@@ -22,6 +23,7 @@ from tests.brokers.records import (
     delete_topic,
     join,
     log_of,
+    make_special_topic,
     make_topic,
     numbered,
     places,
@@ -175,6 +177,25 @@ def test_a_topic_that_is_deleted_is_missing_and_not_created_again(kafka_url: str
     again = broker.producer(SECONDS)
     assert again.send(numbered(topic, 1), SECONDS) == [TopicMissing()]
     again.close()
+
+
+@pytest.mark.brokers("apache")  # Tansu knows no record as invalid
+def test_a_broker_that_does_not_say_which_record_of_a_batch_is_invalid_costs_the_others_nothing(
+    kafka_url: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As those before Kafka 2.4, and some of other makers."""
+    by_record = Sender._record_exceptions_fn
+    monkeypatch.setattr(
+        Sender, "_record_exceptions_fn", lambda self, error, records, text: by_record(self, error, (), text)
+    )
+    broker = kafka_broker(kafka_url)
+    make_special_topic(broker, topic, **{"cleanup.policy": "compact"})  # such a topic takes no record without a key
+    keys = [b"1", b"2", None, b"1", None, b"3"]
+    producer = broker.producer(SECONDS)
+    outcomes = producer.send([Record(topic, key, b"%d" % number) for number, key in enumerate(keys)], SECONDS)
+    producer.close()
+    assert [type(outcome) for outcome in outcomes] == [Acknowledged if key else Refused for key in keys]
+    assert log_of(broker, topic, 4) == [b"0", b"1", b"3", b"5"]
 
 
 # Reading

@@ -131,6 +131,7 @@ BROKER = [
     kafka_errors.KafkaStorageError,
     kafka_errors.NotLeaderForPartitionError,
     kafka_errors.RequestTimedOutError,
+    kafka_errors.UnknownError,
     kafka_errors.Cancelled,
 ]
 raised_or_answered = pytest.mark.parametrize("comes", [Raised, Answer], ids=["raised", "answered"])
@@ -160,13 +161,17 @@ def test_some_errors_are_the_topics_fault(error: type[KafkaError], comes: type) 
 
 @raised_or_answered
 def test_other_errors_fail_the_record_for_now(comes: type) -> None:
-    one, failed, other = outcomes_of(producer_of(Place(1), comes(kafka_errors.UnknownError("why")), Place(2)), 3)
+    one, failed, other = outcomes_of(
+        producer_of(Place(1), comes(kafka_errors.InvalidConfigurationError("why")), Place(2)), 3
+    )
     assert (one, other) == (Acknowledged(0, 1), Acknowledged(0, 2))
     assert isinstance(failed, Failed)
     assert "why" in failed.reason
 
 
-NOT_WORTH_ANOTHER_TRY = [error for error in (*REFUSED, *TOPIC, kafka_errors.UnknownError) if not error.retriable]
+NOT_WORTH_ANOTHER_TRY = [
+    error for error in (*REFUSED, *TOPIC, kafka_errors.InvalidConfigurationError) if not error.retriable
+]
 
 
 @pytest.mark.parametrize("error", NOT_WORTH_ANOTHER_TRY)
@@ -181,6 +186,88 @@ def test_what_the_client_gave_up_because_of_another_record_is_sent_again(error: 
     assert [outcomes[index] for index in (0, 2, 4)] == [Acknowledged(0, offset) for offset in (1, 2, 3)]
     assert type(outcomes[1]) is type(outcomes[3]) is not Acknowledged
     assert producer.usable
+
+
+def test_an_error_that_the_client_does_not_know_fails_the_record_for_now() -> None:
+    (failed,) = outcomes_of(producer_of(Answer(kafka_errors.for_code(9999)("why"))), 1)
+    assert isinstance(failed, Failed)
+
+
+def refused_together(error: type[KafkaError], count: int) -> list[Answer]:
+    """The futures of one batch of the client, which the broker refused without saying which record is at fault."""
+    fault = error("why")
+    return [Answer(fault) for _ in range(count)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        kafka_errors.InvalidRecordError,
+        kafka_errors.InvalidTimestampError,
+        kafka_errors.MessageSizeTooLargeError,
+        kafka_errors.RecordListTooLargeError,
+    ],
+)
+def test_records_that_were_refused_together_are_sent_again_one_by_one(error: type[KafkaError]) -> None:
+    together = Client(*refused_together(error, 3))
+    alone = Client(Place(1), Answer(error("why")))
+    rest = Client(Place(2))
+    producer = producer_with(together, alone, rest)
+    one, guilty, other = outcomes_of(producer, 3)
+    assert [together.sent, alone.sent, rest.sent] == [[b"0", b"1", b"2"], [b"0", b"1"], [b"2"]]
+    assert (one, other) == (Acknowledged(0, 1), Acknowledged(0, 2))
+    assert type(guilty) is (Refused if error in REFUSED else Failed)
+    assert producer.usable
+
+
+def test_what_was_refused_together_and_what_was_given_up_keep_the_order_of_the_records() -> None:
+    fault = kafka_errors.InvalidRecordError("why")
+    spoiled = Client(GivenUp(fault), Answer(fault), GivenUp(fault), Answer(fault), GivenUp(fault), GivenUp(fault))
+    fresh = Client(*(Place(offset) for offset in range(6)))
+    assert outcomes_of(producer_with(spoiled, fresh), 6) == [Acknowledged(0, offset) for offset in range(6)]
+    assert fresh.sent == spoiled.sent == [b"0", b"1", b"2", b"3", b"4", b"5"]
+
+
+def test_each_batch_of_the_client_is_judged_by_itself() -> None:
+    """Errors may be equal, and yet those of two records that the broker named."""
+    first, second = (Answer(kafka_errors.InvalidRecordError("why")) for _ in range(2))
+    client = Client(first, second)
+    assert [type(outcome) for outcome in outcomes_of(producer_with(client), 2)] == [Refused, Refused]
+    assert client.sent == [b"0", b"1"]
+
+
+def test_a_topic_that_is_refused_is_not_tried_again_for_each_record() -> None:
+    client = Client(*refused_together(kafka_errors.InvalidTopicError, 3))
+    assert [type(outcome) for outcome in outcomes_of(producer_with(client), 3)] == [Refused] * 3
+    assert client.sent == [b"0", b"1", b"2"]
+
+
+def test_a_deadline_that_passes_while_records_go_one_by_one_leaves_the_rest() -> None:
+    together = Client(*refused_together(kafka_errors.InvalidRecordError, 3))
+    producer = producer_with(together, Client(Place(1), Answer()))
+    taken, missed = Acknowledged(0, 1), TopicTrouble("no acknowledgement within 0.1 s")
+    assert outcomes_of(producer, 3, timeout=0.1) == [taken, missed, missed]
+    assert not producer.usable
+
+
+def test_records_that_were_refused_together_are_not_dead_if_there_is_no_time_to_send_them_alone() -> None:
+    producer = producer_with(Client(Place(1), *refused_together(kafka_errors.InvalidRecordError, 2), Answer()))
+    missed = TopicTrouble("no acknowledgement within 0.1 s")
+    assert outcomes_of(producer, 4, timeout=0.1) == [Acknowledged(0, 1), missed, missed, missed]
+    assert not producer.usable
+
+
+def test_no_client_is_made_behind_the_deadline() -> None:
+    class Late(Answer):
+        def get(self, timeout: float) -> Any:
+            threading.Event().wait(0.2)
+            return super().get(timeout)
+
+    fault = kafka_errors.InvalidRecordError("why")
+    producer = producer_with(Client(Place(1), Late(fault), Late(fault)))
+    missed = TopicTrouble("no acknowledgement within 0.1 s")
+    assert outcomes_of(producer, 3, timeout=0.1) == [Acknowledged(0, 1), missed, missed]
+    assert not producer.usable
 
 
 @pytest.mark.parametrize("error", NOT_WORTH_ANOTHER_TRY)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import uuid
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from django.core.management import CommandError, call_command
 from django.db import connection
 
 from tests.helpers import Command
@@ -232,3 +234,23 @@ def test_broker_that_is_not_there(manage: Manage) -> None:
     after = row(message)
     assert (after.status, after.retry_count, after.publish_count) == ("pending", 0, 0)
     assert (after.next_retry_at, after.updated_at) == (message.next_retry_at, message.updated_at)
+
+
+# The command line
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("outbox_consume", "--group"),
+        ("outbox_consume", "--topics"),
+        ("outbox_devbroker", "--host"),
+        ("outbox_retry", "--event-type"),
+        ("outbox_retry", "--topic"),
+        ("outbox_retry", "--key"),
+        ("outbox_retry", "--error-contains"),
+    ],
+)
+def test_bytes_that_are_no_text(command: str, option: str) -> None:
+    with pytest.raises(CommandError, match=rf"argument {option}: '\\udcff' cannot be: it contains half of a surrogate"):
+        call_command(command, option, os.fsdecode(b"\xff"))

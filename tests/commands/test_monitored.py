@@ -70,6 +70,39 @@ def test_a_loop_that_stands_still_is_503(caplog: pytest.LogCaptureFixture) -> No
         )
 
 
+def test_limits_that_an_outage_would_pass_are_warned_of(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "30000000")
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    with watched(caplog, health_timeout=45):
+        pass
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"{name}, which takes a worker for hung that waits for a broker or a database that is away. Make it 90 s or more."
+        for name in ("WatchdogSec= of the unit is 30 s", "--health-timeout is 45 s")
+    ]
+
+
+def test_limits_that_no_outage_passes_are_not_warned_of(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "90000000")
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    with watched(caplog, health_timeout=90):
+        pass
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
+
+
+def test_a_long_rest_is_added_to_what_systemd_has_to_allow(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WATCHDOG_USEC", "300000000")
+    monkeypatch.delenv("WATCHDOG_PID", raising=False)
+    with monitored(Pulse("relay"), {}, using="default", rest=600.0):
+        pass
+    assert "Make it 690 s or more." in caplog.text
+
+
 def test_without_the_extra_probes_are_there_and_metrics_say_what_is_missing(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -108,7 +141,7 @@ def test_a_port_in_use_is_said_plainly_before_the_work_begins(name: str) -> None
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("address", ["192.0.2.1", "no such host"])
+@pytest.mark.parametrize("address", ["192.0.2.1", "no such host", ".", f"{'a' * 64}.example", "\udcff"])
 def test_an_address_of_another_machine_is_said_plainly(address: str) -> None:
     with pytest.raises(CommandError, match="cannot be opened"):
         call_command("outbox_relay", "--drain", "--metrics-port", "0", "--metrics-addr", address)

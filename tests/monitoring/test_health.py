@@ -13,7 +13,7 @@ from django_outbox.brokers.base import Producer
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.events import Event
 from django_outbox.exceptions import BrokerUnavailable
-from django_outbox.monitoring.health import Health, default_limit
+from django_outbox.monitoring.health import Health, default_limit, outage_limit
 from django_outbox.monitoring.heartbeat_file import HeartbeatFile, heartbeat_file
 from django_outbox.pulse import Pulse
 from django_outbox.relay import Relay
@@ -102,6 +102,31 @@ def test_a_relay_whose_broker_is_away_is_alive_and_not_ready(clock: Clock) -> No
     assert stop.waited > 60 * 5
     assert health.liveness().good
     assert health.readiness().text == "not ready: no connection to the broker yet, or it is lost"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_shortest_limit_that_is_not_warned_of_lasts_from_one_slow_try_to_the_next(clock: Clock) -> None:
+    stills: list[float] = []
+
+    class SlowlyAway(Away):
+        def producer(self, timeout: float) -> Producer:
+            clock.now += timeout + 5  # as much as it may take to connect and to give that up
+            stills.append(relay.pulse.still_for)
+            return super().producer(timeout)
+
+    relay = Relay(SlowlyAway(memory_broker().settings), using="default", clock=clock)
+    stop = PatientStop(clock, turns=20)
+    relay.run(stop)
+    stop.close()
+
+    assert len(stills) == 20
+    assert 30 < max(stills) <= outage_limit() <= default_limit()
+
+
+@pytest.mark.parametrize(("timeout", "least", "limit"), [(10, 90, 300), (60, 140, 300), (600, 680, 680)])
+def test_a_batch_that_may_take_longer_needs_a_longer_limit(timeout: float, least: float, limit: float) -> None:
+    with outbox_settings(PUBLISH_TIMEOUT=timeout):
+        assert (outage_limit(), default_limit()) == (least, limit)
 
 
 class PatientStop(Stop):

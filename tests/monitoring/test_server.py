@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import http.client
 import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import pairwise
+from socketserver import TCPServer
+from typing import Any
 
 import pytest
 
-from django_outbox.monitoring.server import Answer, Page, plain, serving
-from tests.helpers import wait_until
+from django_outbox.monitoring import server
+from django_outbox.monitoring.server import MOST_REQUESTS, PAUSE_SECONDS, Answer, Page, plain, serving
+from tests.helpers import no_more_descriptors, wait_until
 
 HOST = "127.0.0.1"
 
@@ -67,6 +73,105 @@ def test_a_client_that_says_nothing_keeps_nobody_waiting(port: int) -> None:
     with socket.create_connection((HOST, port)), socket.create_connection((HOST, port)) as rude:
         rude.sendall(b"GET /hea")
         assert ask(port)[0] == 200
+
+
+def is_closed(client: socket.socket) -> bool:
+    """Whether the server has closed a connection on which it has said nothing."""
+    client.settimeout(0.001)
+    try:
+        return client.recv(1000) == b""
+    except TimeoutError:
+        return False
+    except ConnectionError:
+        return True
+
+
+def test_slow_clients_are_so_many_at_most_and_the_oldest_make_room_for_a_probe() -> None:
+    others = set(threading.enumerate())
+    most = 0
+    with serving(HOST, 0, PAGES) as port, ExitStack() as stack:
+        clients = []
+        for _ in range(3 * MOST_REQUESTS):
+            clients.append(stack.enter_context(socket.create_connection((HOST, port))))
+            clients[-1].sendall(b"GET /hea")
+            most = max(most, len(set(threading.enumerate()) - others))
+        wait_until(lambda: all(map(is_closed, clients[: 2 * MOST_REQUESTS])), what="the oldest are gone")
+        assert not any(map(is_closed, clients[2 * MOST_REQUESTS :]))
+        assert ask(port) == (200, "alive\n")
+        assert is_closed(clients[2 * MOST_REQUESTS])
+        assert not is_closed(clients[-1])
+    assert most <= MOST_REQUESTS + 1, "and one that accepts connections"
+
+
+def test_a_page_that_hangs_keeps_its_place_and_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "MOST_REQUESTS", 2)
+    begun, end = threading.Semaphore(0), threading.Event()
+
+    def hanging(accept: str) -> Answer:
+        begun.release()
+        end.wait(30)
+        return plain(200, "late")
+
+    with serving(HOST, 0, {**PAGES, "/hanging": hanging}) as port, ExitStack() as stack:
+        client, _ = [stack.enter_context(socket.create_connection((HOST, port))) for _ in range(2)]
+        client.sendall(b"GET /hanging HTTP/1.0\r\n\r\n")
+        assert begun.acquire(timeout=30)
+        started = time.monotonic()
+        assert ask(port) == (200, "alive\n")
+        assert time.monotonic() - started < 3, "long before anybody's deadline"
+        end.set()
+
+
+def test_a_request_has_one_deadline_however_often_something_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 0.2)  # less than a client may take between two bytes
+
+    with serving(HOST, 0, PAGES) as port, socket.create_connection((HOST, port)) as client:
+
+        def one_byte_more() -> bool:
+            try:
+                client.sendall(b"G")
+            except ConnectionError:
+                return True
+            return is_closed(client)
+
+        wait_until(one_byte_more, 4, what="it is cut off")
+        assert ask(port)[0] == 200
+
+
+def test_without_a_file_descriptor_the_next_connection_waits_until_there_is_one(
+    port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[float] = []
+    accept = TCPServer.get_request
+
+    def noted(self: TCPServer) -> Any:
+        tried.append(time.monotonic())
+        return accept(self)
+
+    monkeypatch.setattr(TCPServer, "get_request", noted)
+    with socket.socket() as client:
+        client.settimeout(10)
+        with no_more_descriptors():
+            client.connect((HOST, port))
+            client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            wait_until(lambda: len(tried) >= 4, what="it tries again and again")
+            pauses = [after - before for before, after in pairwise(tried)]
+        assert client.recv(100).startswith(b"HTTP/1.0 200")
+    assert min(pauses) > 0.9 * PAUSE_SECONDS, "not a loop that takes the processor"
+
+
+def test_whatever_goes_wrong_while_it_waits_it_goes_on(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed: list[None] = []
+
+    def fail(self: TCPServer) -> None:
+        failed.append(None)
+        if len(failed) == 2:
+            monkeypatch.undo()
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    monkeypatch.setattr(TCPServer, "handle_request", fail)
+    assert ask(port)[0] == 200
+    assert len(failed) == 2
 
 
 def test_nonsense_is_survived(port: int) -> None:

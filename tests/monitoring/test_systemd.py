@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from django_outbox.monitoring.systemd import told_to_systemd
+from django_outbox.monitoring.systemd import told_to_systemd, watchdog_seconds
 from django_outbox.pulse import Pulse
 
 
@@ -64,3 +65,23 @@ def test_a_socket_that_is_gone_or_full_stops_nothing(systemd: socket.socket) -> 
         Path(systemd.getsockname()).unlink()
         now[0] += 2
         pulse.turn()
+
+
+@pytest.mark.parametrize(
+    ("environment", "seconds"),
+    [
+        ({}, None),
+        ({"WATCHDOG_USEC": "30000000"}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": str(os.getpid())}, 30.0),
+        ({"WATCHDOG_USEC": "30000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "soon"}, None),
+    ],
+)
+def test_it_says_how_long_it_waits_for_a_turn(
+    environment: dict[str, str], seconds: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WATCHDOG_USEC", "WATCHDOG_PID"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert watchdog_seconds() == seconds

@@ -13,6 +13,7 @@ from django_outbox.conf import LARGEST_COUNT, settings
 from django_outbox.consumer import DEFAULT_BATCH_SIZE, Consumer
 from django_outbox.faults import UNAVAILABLE
 from django_outbox.handlers import registry
+from django_outbox.management.arguments import text
 from django_outbox.management.listing import list_handlers
 from django_outbox.management.worker import WorkerCommand, at_least
 
@@ -39,6 +40,7 @@ class Command(WorkerCommand):
         )
         parser.add_argument(
             "--group",
+            type=text,
             metavar="G",
             help="Consumer group (default: CONSUMER_GROUP, else SOURCE). If handlers name another group than "
             "that, a consumer of it runs these only; a group that no handler names takes its place.",
@@ -46,6 +48,7 @@ class Command(WorkerCommand):
         parser.add_argument(
             "--topics",
             nargs="+",
+            type=text,
             metavar="T",
             help="Topics to read (default: TOPIC, those of ROUTES, of INBOX and of the handlers).",
         )

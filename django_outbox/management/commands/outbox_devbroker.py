@@ -8,6 +8,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from django_outbox.management.arguments import text
 from django_outbox.management.worker import at_least
 
 
@@ -19,7 +20,7 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
-        parser.add_argument("--host", default="127.0.0.1", help="Address to listen on (default: 127.0.0.1).")
+        parser.add_argument("--host", type=text, default="127.0.0.1", help="Address to listen on (default: 127.0.0.1).")
         parser.add_argument(
             "--port",
             type=at_least(1, most=65535),

@@ -11,7 +11,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db.models import QuerySet
 
 from django_outbox import state, texts
-from django_outbox.management.arguments import moment
+from django_outbox.management.arguments import moment, text
 from django_outbox.management.progress import Progress
 from django_outbox.management.trail import note
 from django_outbox.management.worker import OutboxCommand, at_least
@@ -46,10 +46,12 @@ class Command(OutboxCommand):
         super().add_arguments(parser)
         parser.add_argument("--inbox", action="store_true", help="Those of the inbox, not of the outbox.")
         parser.add_argument("--id", nargs="+", type=at_least(1, most=LARGEST_ID), metavar="N", help="These messages.")
-        parser.add_argument("--event-type", metavar="TYPE", help="Those of this event type.")
-        parser.add_argument("--topic", metavar="T", help="Those of this topic.")
-        parser.add_argument("--key", metavar="K", help='Those of this key; "" for those without one.')
-        parser.add_argument("--error-contains", metavar="TEXT", help="Those whose last error contains this text.")
+        parser.add_argument("--event-type", type=text, metavar="TYPE", help="Those of this event type.")
+        parser.add_argument("--topic", type=text, metavar="T", help="Those of this topic.")
+        parser.add_argument("--key", type=text, metavar="K", help='Those of this key; "" for those without one.')
+        parser.add_argument(
+            "--error-contains", type=text, metavar="TEXT", help="Those whose last error contains this text."
+        )
         parser.add_argument(
             "--since",
             type=_moment,

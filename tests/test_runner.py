@@ -154,6 +154,7 @@ def test_trouble_is_told_when_it_starts_once_a_minute_and_when_it_ends(
 def test_trouble_that_is_back_at_once_was_never_over(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """It goes on with its backoff; and is over when it has stayed away for as long as it may take to come back."""
     trouble = Trouble(log, "The broker", clock)
+    trouble._backoff = Backoff(jitter=lambda: 0.0)
     delays = []
     for _ in range(8):
         delays.append(trouble.report("it is gone."))

@@ -18,7 +18,9 @@ from kafka.structs import TopicPartition as KafkaTopicPartition
 from django_outbox.brokers.base import Progress, ReceivedRecord, Subscription, TopicPartition, are_at_end
 from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, Call, Patience
 from django_outbox.brokers.kafka_client import CLIENT_AT_FAULT, CONNECT_SECONDS, error_code, error_text
+from django_outbox.brokers.kafka_records import RenamedHeaders, take_apart_carefully
 from django_outbox.brokers.refusals import refusal
+from django_outbox.brokers.undecodable import HEADERS_ARE_NO_TEXT
 from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 
 # After so long without a record a subscription asks whether the broker is still there.
@@ -52,6 +54,7 @@ class KafkaSubscription(Subscription):
         self._interrupted = interrupted
         self._listener = _Assignments()
         self._heard_at = time.monotonic()
+        take_apart_carefully(client)
         try:
             client.subscribe(topics=topics, listener=self._listener)
             # Or partitions that become known only after the first join would make the group join again.
@@ -76,6 +79,7 @@ class KafkaSubscription(Subscription):
                 key=record.key,
                 value=record.value,
                 headers=tuple(record.headers),
+                fault=HEADERS_ARE_NO_TEXT if isinstance(record.headers, RenamedHeaders) else "",
             )
             for records in batches.values()
             for record in records

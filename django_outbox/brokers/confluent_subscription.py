@@ -85,7 +85,7 @@ class ConfluentSubscription(Subscription):
         self._knock = knock
         self._interrupted = interrupted
         self._new: set[TopicPartition] = set()
-        self._assigned_once = False
+        self._is_between = True  # shares: what this member had is gone, and what it gets not known yet
         self._committing: Call[list[KafkaTopicPartition]] | None = None
         self._ends: dict[TopicPartition, int] = {}
         self._undecodable: RecordsUndecodable | None = None
@@ -124,10 +124,11 @@ class ConfluentSubscription(Subscription):
         return new
 
     def caught_up(self) -> bool:
-        if not self._assigned_once:
+        mine = self._mine()  # partitions come and go in poll() alone
+        # With cooperative assignment a member that gives something up keeps the rest, and need not be told of more.
+        if not mine and self._is_between:
             return False
-        found = self.progress()  # partitions come and go in poll() alone
-        return are_at_end(self._mine(), found, self._faults.location)
+        return are_at_end(mine, self.progress(), self._faults.location)
 
     def progress(self) -> dict[TopicPartition, Progress]:
         try:
@@ -239,12 +240,13 @@ class ConfluentSubscription(Subscription):
 
     def _assigned(self, client: Consumer, places: Iterable[KafkaTopicPartition]) -> None:
         new = {TopicPartition(place.topic, place.partition) for place in places}
-        self._assigned_once = True
+        self._is_between = False
         self._new |= new
         self._forget_ends(new)
 
     def _revoked(self, client: Consumer, places: Iterable[KafkaTopicPartition]) -> None:
         gone = {TopicPartition(place.topic, place.partition) for place in places}
+        self._is_between = True
         self._new -= gone
         self._forget_ends(gone)
 

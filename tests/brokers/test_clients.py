@@ -246,6 +246,71 @@ def test_progress_begins_where_the_log_does(backend: Backend, kafka_url: str, to
     member.close()
 
 
+# Caught up
+
+
+@pytest.mark.brokers("apache")  # Tansu does not wait for a member that is busy
+def test_a_member_is_not_caught_up_while_its_share_is_dealt_out_anew(
+    backend: Backend, kafka_url: str, topic: str
+) -> None:
+    broker = backend.make(kafka_url)
+    make_topic(broker, topic, partitions=3)
+    member, busy = broker.subscribe([topic], topic), broker.subscribe([topic], topic)
+    join(member, busy, places=places(topic, 3))
+    producer = broker.producer(SECONDS)
+    send(producer, *(Record(topic, b"%d" % number, b"v") for number in range(5000)))
+    producer.close()
+
+    new = broker.subscribe([topic], topic)  # its share is known once all members have polled again
+    empty_handed = 0
+
+    def has_nothing_to_read() -> bool:
+        nonlocal empty_handed
+        new.poll(0.05, 1)
+        empty_handed = 0 if member.poll(0.2, 1) else empty_handed + 1
+        assert empty_handed == 0 or not member.caught_up()
+        return empty_handed == 10
+
+    wait_until(has_nothing_to_read, what="partitions taken away")
+    members = [member, busy, new]
+    join(*members, places=places(topic, 3))
+
+    def all_are_caught_up() -> bool:
+        told = [not each.poll(0.1, 500) and each.caught_up() for each in members]
+        return all(told)
+
+    wait_until(all_are_caught_up)
+    for each in members:
+        each.close()
+
+
+@pytest.mark.brokers("apache")  # Tansu deals out to nobody what a member has lost by being away
+def test_a_member_that_was_away_for_too_long_is_not_caught_up_before_it_is_back(
+    backend: Backend, kafka_url: str, topic: str
+) -> None:
+    broker = backend.missing_members_soon(kafka_url)
+    make_topic(broker, topic, partitions=1)
+    away = broker.subscribe([topic], topic)
+    join(away, places=places(topic, 1))
+    other = broker.subscribe([topic], topic)
+    join(other, places=places(topic, 1))  # which it gets only when the first one has lost it
+    other.close()
+    producer = broker.producer(SECONDS)
+    send(producer, *numbered(topic, 3))
+    producer.close()
+
+    assert not away.caught_up()
+
+    def is_back() -> bool:
+        records = away.poll(0.01, 500)
+        assert records or not away.caught_up()
+        return bool(records)
+
+    wait_until(is_back)
+    wait_until(lambda: not away.poll(0.1, 500) and away.caught_up(), what="caught up")
+    away.close()
+
+
 # Topics
 
 

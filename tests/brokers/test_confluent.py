@@ -160,6 +160,23 @@ def test_with_cooperative_assignment_a_member_reads_on_in_what_it_keeps(kafka_ur
     producer.close()
 
 
+def test_with_cooperative_assignment_a_member_that_is_given_nothing_is_caught_up(kafka_url: str, topic: str) -> None:
+    cooperative = {**IMPATIENT_TOO, "partition.assignment.strategy": "cooperative-sticky"}
+    broker = confluent_broker(kafka_url, consumer_options=cooperative)
+    make_topic(broker, topic, partitions=1)
+    members = [broker.subscribe([topic], topic) for _ in range(2)]
+    assert not any(member.caught_up() for member in members)
+
+    def all_are_caught_up() -> bool:
+        told = [not member.poll(0.1, 500) and member.caught_up() for member in members]
+        return all(told)
+
+    wait_until(all_are_caught_up)
+    assert sorted(len(member.progress()) for member in members) == [0, 1]
+    for member in members:
+        member.close()
+
+
 def everything(*readers: Reader) -> dict[TopicPartition, set[int]]:
     """Which offsets of each partition the readers got together."""
     offsets: dict[TopicPartition, set[int]] = {}

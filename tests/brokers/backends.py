@@ -46,6 +46,7 @@ class Backend:
     make: Callable[..., Broker]
     subscriptions: Any  # the module
     metadata_age: str  # the option that says how often a client looks for new topics, in ms
+    isolation: str  # the option that says which records of transactions a member reads
     poll_interval: str  # the option that says how long a member may be away between two polls, in ms
 
     def looking_often_for_topics(self, url: str) -> Broker:
@@ -68,12 +69,15 @@ class Backend:
 
 
 BACKENDS = [
-    Backend("kafka", kafka_broker, kafka_subscription, "metadata_max_age_ms", "max_poll_interval_ms"),
+    Backend(
+        "kafka", kafka_broker, kafka_subscription, "metadata_max_age_ms", "isolation_level", "max_poll_interval_ms"
+    ),
     Backend(
         "confluent",
         confluent_broker,
         confluent_subscription,
         "topic.metadata.refresh.interval.ms",
+        "isolation.level",
         "max.poll.interval.ms",
     ),
 ]

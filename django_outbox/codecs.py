@@ -154,8 +154,10 @@ def decode(record: ReceivedRecord) -> Incoming:
     """Read what a record says of itself.
 
     Raises:
-        UnreadableRecord: if it is neither a CloudEvent in binary mode nor an envelope.
+        UnreadableRecord: if it is neither a CloudEvent in binary mode nor an envelope, or not whole.
     """
+    if record.fault:
+        raise UnreadableRecord(record.fault)
     headers = dict(reversed(record.headers))  # of several headers of one name the first counts
     if "ce_specversion" in headers:
         return _decode_cloudevent(headers)

@@ -228,7 +228,7 @@ class Consumer:
             self._handle_records(subscription, batch)
         except TopicNotReadable as error:
             self.close()  # what was read with it is not committed, and comes again
-            self._watch.blame(error.topics)
+            self._watch.blame(error)
         except BrokerUnavailable:
             self.close()
             raise

@@ -101,6 +101,15 @@ class TopicNotReadable(BrokerUnavailable):
         self.topics = frozenset(topics)
 
 
+class RecordsUndecodable(TopicNotReadable):
+    """Some topics have records that the client's library cannot take apart; ``advice`` says what helps."""
+
+    def __init__(self, topics: Collection[str], reason: str, advice: str) -> None:
+        super().__init__(topics, f"{reason}. {advice}.")
+        self.reason = reason
+        self.advice = advice
+
+
 class TopicNotCreated(BrokerError):
     """The broker refuses to create a topic."""
 

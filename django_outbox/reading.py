@@ -66,6 +66,8 @@ class Reader:
             raise UnreadableRecord(str(error)) from None
 
     def _read(self, record: ReceivedRecord) -> Event | None:
+        if record.fault:
+            raise UnreadableRecord(record.fault)
         headers = dict(reversed(record.headers))  # of several headers of one name the first counts
         content_type = _media_type(storable.as_text(headers.get(CONTENT_TYPE) or b""))
         if "ce_specversion" in headers:

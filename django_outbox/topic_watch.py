@@ -6,13 +6,16 @@ import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from django_outbox.brokers.base import Broker, TopicForbidden, TopicMissing, TopicTrouble
+from django_outbox.brokers.base import Broker, TopicForbidden, TopicMissing, TopicTrouble, TopicUndecodable
 from django_outbox.brokers.refusals import NOT_READABLE
-from django_outbox.exceptions import BrokerUnavailable
+from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
 from django_outbox.runner import Trouble
 
 LOOK_SECONDS = 30.0  # between two looks while all is well
 IN_TROUBLE_SECONDS = 5.0  # at most, while a topic is in trouble
+UNDECODABLE_SECONDS = (
+    300.0  # until a topic is tried again that time alone seldom mends: each try has the group join anew
+)
 PROBATION_SECONDS = 10.0  # in which a client that may not read a topic is told so
 
 _ADVICE: dict[type[TopicTrouble], str] = {
@@ -29,8 +32,8 @@ class _InTrouble:
     Attributes:
         fault: what it is.
         trouble: tells of it, and how long to wait.
-        refused_until: when to try a topic again that the broker refused when it was read, without
-            having told so before; None of one of which the broker tells when it is asked.
+        refused_until: when to try a topic again that showed only when it was read that it cannot be;
+            None of one of which the broker tells when it is asked.
     """
 
     fault: TopicTrouble
@@ -39,7 +42,8 @@ class _InTrouble:
 
     @property
     def text(self) -> str:
-        return f"{self.fault.reason}. {_ADVICE[type(self.fault)]}; other topics are read meanwhile."
+        advice = self.fault.advice if isinstance(self.fault, TopicUndecodable) else _ADVICE[type(self.fault)]
+        return f"{self.fault.reason}. {advice}; other topics are read meanwhile."
 
 
 class TopicWatch:
@@ -101,10 +105,19 @@ class TopicWatch:
             self._note(topic, faults.get(topic))
         self._leave_out()
 
-    def blame(self, topics: Collection[str]) -> None:
-        """Note that a client was refused when it read these topics: leave them out for a while, each time for longer."""
-        for topic in sorted(self._topics.intersection(topics)):
-            wait = self._report(topic, TopicForbidden(NOT_READABLE))
+    def blame(self, error: TopicNotReadable) -> None:
+        """Note that reading topics ended with an error: leave them out for a while.
+
+        For longer each time, as somebody may be about to allow it; for long if they have records that
+        cannot be taken apart.
+        """
+        fault: TopicTrouble = TopicForbidden(NOT_READABLE)
+        if isinstance(error, RecordsUndecodable):
+            fault = TopicUndecodable(error.reason, error.advice)
+        for topic in sorted(self._topics.intersection(error.topics)):
+            wait = self._report(topic, fault)
+            if isinstance(fault, TopicUndecodable):
+                wait = UNDECODABLE_SECONDS
             self._in_trouble[topic].refused_until = self._clock() + wait
         self._leave_out()
         self._next_look_at = self._clock()
@@ -121,12 +134,14 @@ class TopicWatch:
                 del self._in_trouble[topic]
                 known.trouble.over()
             else:
+                if isinstance(known.fault, TopicUndecodable) and left > PROBATION_SECONDS:
+                    known.trouble.report(known.text)
                 self._look_again_in(left - PROBATION_SECONDS if left > PROBATION_SECONDS else left)
 
     def _report(self, topic: str, fault: TopicTrouble) -> float:
         known = self._in_trouble.get(topic)
         if known is None or type(known.fault) is not type(fault):
-            level = logging.ERROR if isinstance(fault, TopicForbidden) else logging.WARNING
+            level = logging.ERROR if isinstance(fault, TopicForbidden | TopicUndecodable) else logging.WARNING
             known = _InTrouble(fault, Trouble(self._log, f"The topic {topic}", self._clock, level=level))
             self._in_trouble[topic] = known
         known.fault = fault

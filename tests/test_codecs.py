@@ -291,6 +291,12 @@ def test_value_that_is_no_envelope_is_unreadable(value: bytes | None) -> None:
         decode(ReceivedRecord("orders", 0, 0, None, value))
 
 
+@pytest.mark.parametrize("wire_format", FORMATS)
+def test_a_record_that_was_not_read_in_full_is_unreadable(wire_format: Any) -> None:
+    with pytest.raises(UnreadableRecord, match="a header is no text"):
+        decode(received(record_of(MESSAGE, wire_format), fault="a header is no text"))
+
+
 @pytest.mark.parametrize(
     "changes",
     [

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -266,6 +267,7 @@ def test_a_mapper_that_fails_is_named_with_its_error() -> None:
 NESTED = b"[" * 200 + b"]" * 200
 
 BAD = {
+    "not read in full": (replace(received(), fault="a header is no text"), "a header is no text"),
     "truncated JSON": (received(value=b'{"a": '), "its value is not JSON that can be read: Expecting value"),
     "no UTF-8": (received(value=b'"\xff"'), "its value is not UTF-8 text"),
     "UTF-8 of half a pair": (received(value=b'"\xed\xa0\x80"'), "its value is not UTF-8 text"),

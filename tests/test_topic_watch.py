@@ -10,9 +10,15 @@ import pytest
 from django_outbox.brokers.base import TopicForbidden, TopicMissing, TopicTrouble
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.conf import BrokerSettings
-from django_outbox.exceptions import BrokerUnavailable
+from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
 from django_outbox.runner import REMINDER_SECONDS
-from django_outbox.topic_watch import IN_TROUBLE_SECONDS, LOOK_SECONDS, PROBATION_SECONDS, TopicWatch
+from django_outbox.topic_watch import (
+    IN_TROUBLE_SECONDS,
+    LOOK_SECONDS,
+    PROBATION_SECONDS,
+    UNDECODABLE_SECONDS,
+    TopicWatch,
+)
 from tests.clock import Clock
 
 log = logging.getLogger("django_outbox.consumer")
@@ -143,7 +149,7 @@ def test_a_client_that_was_refused_tries_again_each_time_later_and_nothing_is_ov
     look(watch, clock)
     pauses = []
     for _ in range(8):
-        watch.blame({"b", "another's"})
+        watch.blame(TopicNotReadable({"b", "another's"}, "refused"))
         assert watch.readable == {"a", "c"}
         refused_at = clock.now
         while look(watch, clock, 0.1) == {"a", "c"}:
@@ -163,9 +169,25 @@ def test_a_client_that_was_refused_tries_again_each_time_later_and_nothing_is_ov
     assert watch.readable == {"a", "b", "c"}
 
 
+def test_what_cannot_be_taken_apart_is_told_with_what_helps(
+    watch: TopicWatch, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    look(watch, clock)
+    watch.blame(RecordsUndecodable({"b"}, "compressed with something", "Install a package"))
+    assert watch.readable == {"a", "c"}
+    assert watch.unread == "b: compressed with something. Install a package; other topics are read meanwhile."
+    assert [record.levelname for record in caplog.records] == ["ERROR"]
+
+    blamed_at = clock.now
+    while look(watch, clock) == {"a", "c"}:
+        assert clock.now <= blamed_at + UNDECODABLE_SECONDS
+    assert clock.now > blamed_at + UNDECODABLE_SECONDS - 2 * IN_TROUBLE_SECONDS
+    assert len(caplog.messages) == UNDECODABLE_SECONDS // REMINDER_SECONDS
+
+
 def test_the_brokers_own_word_ends_what_a_client_was_refused(watch: TopicWatch, broker: Broker, clock: Clock) -> None:
     look(watch, clock)
-    watch.blame({"b"})
+    watch.blame(TopicNotReadable({"b"}, "refused"))
     broker.faults = {"b": TopicForbidden("may not")}
     assert look(watch, clock, 0.0) == {"a", "c"}
     broker.faults = {}

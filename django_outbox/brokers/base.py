@@ -30,7 +30,13 @@ class Record(NamedTuple):  # made in less than half the time of a frozen datacla
 
 @dataclass(frozen=True, slots=True)
 class ReceivedRecord:
-    """A record as it was read. ``offset`` counts within the partition, from 0."""
+    """A record as it was read.
+
+    Attributes:
+        offset: counts within the partition, from 0.
+        fault: why the client library could not read it in full; empty of a sound one. Nobody takes
+            what is left of such a record for an event.
+    """
 
     topic: str
     partition: int
@@ -38,6 +44,7 @@ class ReceivedRecord:
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+    fault: str = ""
 
 
 class TopicPartition(NamedTuple):
@@ -148,6 +155,13 @@ class TopicMissing(TopicTrouble):
 @dataclass(frozen=True, slots=True)
 class TopicForbidden(TopicTrouble):
     """The broker knows this client, but does not let it write to the topic, or not read it."""
+
+
+@dataclass(frozen=True, slots=True)
+class TopicUndecodable(TopicTrouble):
+    """It has records that this client's library cannot take apart. ``advice`` says what helps."""
+
+    advice: str
 
 
 Outcome = Acknowledged | Refused | Failed | TopicTrouble

@@ -6,8 +6,9 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from operator import methodcaller
 
-from django_outbox.brokers.base import Progress, ReceivedRecord, Subscription, TopicPartition, are_at_end
+from django_outbox.brokers.base import Headers, Progress, ReceivedRecord, Subscription, TopicPartition, are_at_end
 from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, Call, Patience, close_in_time
 from django_outbox.brokers.confluent_client import (
     CLIENT_AT_FAULT,
@@ -25,7 +26,8 @@ from django_outbox.brokers.confluent_library import (
 )
 from django_outbox.brokers.confluent_library import TopicPartition as KafkaTopicPartition
 from django_outbox.brokers.refusals import refusal
-from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
+from django_outbox.brokers.undecodable import HEADERS_ARE_NO_TEXT, broken
+from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
 
 # After so long without a record a subscription asks whether the broker is still there.
 SILENCE_SECONDS = 10.0
@@ -49,6 +51,8 @@ _PASSING = TOPIC_IS_MISSING | {
     KafkaError._TIMED_OUT,
     KafkaError._TRANSPORT,
 }
+# What the client tells in place of records that it cannot take apart; it would go on behind them.
+_UNDECODABLE = frozenset({KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG, KafkaError._NOT_IMPLEMENTED})
 # The client raises RuntimeError once it is closed.
 _BROKEN = (KafkaException, RuntimeError, TimeoutError)
 
@@ -81,9 +85,10 @@ class ConfluentSubscription(Subscription):
         self._knock = knock
         self._interrupted = interrupted
         self._new: set[TopicPartition] = set()
-        self._assigned_once = False
+        self._is_between = True  # shares: what this member had is gone, and what it gets not known yet
         self._committing: Call[list[KafkaTopicPartition]] | None = None
         self._ends: dict[TopicPartition, int] = {}
+        self._undecodable: RecordsUndecodable | None = None
         self._heard_at = time.monotonic()
         try:
             client.subscribe(list(topics), on_assign=self._assigned, on_revoke=self._revoked, on_lost=self._revoked)
@@ -119,10 +124,11 @@ class ConfluentSubscription(Subscription):
         return new
 
     def caught_up(self) -> bool:
-        if not self._assigned_once:
+        mine = self._mine()  # partitions come and go in poll() alone
+        # With cooperative assignment a member that gives something up keeps the rest, and need not be told of more.
+        if not mine and self._is_between:
             return False
-        found = self.progress()  # partitions come and go in poll() alone
-        return are_at_end(self._mine(), found, self._faults.location)
+        return are_at_end(mine, self.progress(), self._faults.location)
 
     def progress(self) -> dict[TopicPartition, Progress]:
         try:
@@ -177,11 +183,22 @@ class ConfluentSubscription(Subscription):
 
     def _read(self, timeout: float, limit: int) -> list[ReceivedRecord]:
         """Wait for one record, and take what has come with it: to ask for many would wait for as many."""
+        if self._undecodable is not None:
+            raise self._undecodable
         first = self._client.poll(timeout)
         if first is None:
             return []
         messages = [first, *self._client.consume(limit - 1, 0)] if limit > 1 else [first]
-        return [_received(message) for message in messages if self._is_record(message)]
+        records: list[ReceivedRecord] = []
+        try:
+            records.extend(_received(message) for message in messages if self._is_record(message))  # as far as it comes
+        except RecordsUndecodable as error:
+            # What came before is good, and would never be handled if it came with the error each time.
+            # What comes after is read again: to commit it would pass what could not be read.
+            if not records:
+                raise
+            self._undecodable = error
+        return records
 
     def _is_record(self, message: Message) -> bool:
         """False for what the client only has to say.
@@ -198,6 +215,9 @@ class ConfluentSubscription(Subscription):
             self._ends[place] = message.offset() or 0
         elif error.code() not in _PASSING:
             if topic := message.topic():
+                if error.code() in _UNDECODABLE:
+                    place = TopicPartition(topic, message.partition() or 0)
+                    raise broken(place, message.offset() or 0, error_text(error))
                 self._blame(error, {topic})
             raise KafkaException(error)
         return False
@@ -220,12 +240,13 @@ class ConfluentSubscription(Subscription):
 
     def _assigned(self, client: Consumer, places: Iterable[KafkaTopicPartition]) -> None:
         new = {TopicPartition(place.topic, place.partition) for place in places}
-        self._assigned_once = True
+        self._is_between = False
         self._new |= new
         self._forget_ends(new)
 
     def _revoked(self, client: Consumer, places: Iterable[KafkaTopicPartition]) -> None:
         gone = {TopicPartition(place.topic, place.partition) for place in places}
+        self._is_between = True
         self._new -= gone
         self._forget_ends(gone)
 
@@ -266,14 +287,29 @@ def _their(place: TopicPartition, offset: int = -1001) -> KafkaTopicPartition:
 
 
 def _received(message: Message) -> ReceivedRecord:
+    headers, fault = _headers(message)
     return ReceivedRecord(
         topic=message.topic() or "",
         partition=message.partition() or 0,
         offset=message.offset() or 0,
         key=message.key(),
         value=message.value(),
-        headers=tuple(message.headers() or ()),  # type: ignore[arg-type]
+        headers=headers,
+        fault=fault,
     )
+
+
+# For a name that is not UTF-8 the library returns headers with holes and leaves an error behind. Python's interpreter,
+# once it has seen enough calls of a method, no longer looks for that; calls made for it in C always do.
+_call_headers = methodcaller("headers")
+
+
+def _headers(message: Message) -> tuple[Headers, str]:
+    """The headers of a record and, if the library cannot read them, what is wrong with them."""
+    try:
+        return tuple(_call_headers(message) or ()), ""
+    except (SystemError, UnicodeDecodeError):
+        return (), HEADERS_ARE_NO_TEXT
 
 
 def _code(error: Exception) -> int | None:

@@ -103,6 +103,8 @@ class KafkaBroker(Broker):
             # Half of Kafka's default: what a dead member had moves on sooner, and a member that
             # was only slow does no harm, as its messages are not handled twice.
             "session_timeout_ms": 10000,
+            # As librdkafka does it: what other services send in a transaction that they take back never happened.
+            "isolation_level": "read_committed",
             "metrics_enabled": False,
             **self._options(KafkaConsumer),
             "group_id": group,

@@ -18,7 +18,9 @@ from kafka.structs import TopicPartition as KafkaTopicPartition
 from django_outbox.brokers.base import Progress, ReceivedRecord, Subscription, TopicPartition, are_at_end
 from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, Call, Patience
 from django_outbox.brokers.kafka_client import CLIENT_AT_FAULT, CONNECT_SECONDS, error_code, error_text
+from django_outbox.brokers.kafka_records import RenamedHeaders, take_apart_carefully
 from django_outbox.brokers.refusals import refusal
+from django_outbox.brokers.undecodable import HEADERS_ARE_NO_TEXT
 from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 
 # After so long without a record a subscription asks whether the broker is still there.
@@ -52,6 +54,7 @@ class KafkaSubscription(Subscription):
         self._interrupted = interrupted
         self._listener = _Assignments()
         self._heard_at = time.monotonic()
+        take_apart_carefully(client)
         try:
             client.subscribe(topics=topics, listener=self._listener)
             # Or partitions that become known only after the first join would make the group join again.
@@ -76,6 +79,7 @@ class KafkaSubscription(Subscription):
                 key=record.key,
                 value=record.value,
                 headers=tuple(record.headers),
+                fault=HEADERS_ARE_NO_TEXT if isinstance(record.headers, RenamedHeaders) else "",
             )
             for records in batches.values()
             for record in records
@@ -110,7 +114,7 @@ class KafkaSubscription(Subscription):
         return self._listener.take()
 
     def caught_up(self) -> bool:
-        if not self._listener.assigned_once:
+        if not self._has_its_share():
             return False
         mine = self._mine()  # once, as partitions come and go in another thread
         return are_at_end(mine, self._progress_of(mine), self._location)
@@ -122,6 +126,11 @@ class KafkaSubscription(Subscription):
         with suppress(Exception):
             seconds = GRACE_SECONDS if self._interrupted() else CLOSE_SECONDS
             self._client.close(autocommit=False, timeout_ms=_milliseconds(seconds))
+
+    def _has_its_share(self) -> bool:
+        """True if the group has told what this member has, be it nothing, and is about to tell nothing else."""
+        # Between two polls the client has taken over what it was told as soon as it is stable.
+        return self._client.group_metadata().state is MemberState.STABLE and not self._client._coordinator.rejoin_needed
 
     def _mine(self) -> set[TopicPartition]:
         return {TopicPartition(place.topic, place.partition) for place in self._client.assignment()}
@@ -192,7 +201,6 @@ class _Assignments(ConsumerRebalanceListener):  # type: ignore[misc]
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._new: set[TopicPartition] = set()
-        self.assigned_once = False
 
     def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
         with self._lock:
@@ -201,7 +209,6 @@ class _Assignments(ConsumerRebalanceListener):  # type: ignore[misc]
     def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
         with self._lock:
             self._new |= {TopicPartition(place.topic, place.partition) for place in assigned}
-            self.assigned_once = True
 
     def take(self) -> set[TopicPartition]:
         with self._lock:

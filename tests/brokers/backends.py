@@ -46,11 +46,18 @@ class Backend:
     make: Callable[..., Broker]
     subscriptions: Any  # the module
     metadata_age: str  # the option that says how often a client looks for new topics, in ms
+    isolation: str  # the option that says which records of transactions a member reads
+    poll_interval: str  # the option that says how long a member may be away between two polls, in ms
 
     def looking_often_for_topics(self, url: str) -> Broker:
         """A broker whose members soon notice partitions that appear."""
         impatient = self.make(url).settings.consumer_options
         return self.make(url, consumer_options={**impatient, self.metadata_age: 200})
+
+    def missing_members_soon(self, url: str) -> Broker:
+        """A broker whose members lose what they have when they do not poll for a few seconds."""
+        impatient = self.make(url).settings.consumer_options
+        return self.make(url, consumer_options={**impatient, self.poll_interval: 2500})
 
     def notice_silence_after(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
         """Let subscriptions ask for a sign of life so soon."""
@@ -62,6 +69,15 @@ class Backend:
 
 
 BACKENDS = [
-    Backend("kafka", kafka_broker, kafka_subscription, "metadata_max_age_ms"),
-    Backend("confluent", confluent_broker, confluent_subscription, "topic.metadata.refresh.interval.ms"),
+    Backend(
+        "kafka", kafka_broker, kafka_subscription, "metadata_max_age_ms", "isolation_level", "max_poll_interval_ms"
+    ),
+    Backend(
+        "confluent",
+        confluent_broker,
+        confluent_subscription,
+        "topic.metadata.refresh.interval.ms",
+        "isolation.level",
+        "max.poll.interval.ms",
+    ),
 ]

@@ -7,6 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
+import confluent_kafka
 import pytest
 
 from django_outbox.brokers.base import (
@@ -47,6 +48,8 @@ from tests.services.apache_kafka import ApacheKafka
 from tests.services.base import Service
 from tests.services.process import free_port
 from tests.services.secured_kafka import PLAIN, SecuredKafka
+
+Transact = Callable[..., confluent_kafka.Producer]
 
 # Connecting
 
@@ -244,6 +247,159 @@ def test_progress_begins_where_the_log_does(backend: Backend, kafka_url: str, to
     assert [record.offset for record in read(member, 2)] == [3, 4]
     assert member.progress() == {TopicPartition(topic, 0): Progress(low=3, high=5, committed=None, position=5)}
     member.close()
+
+
+# Transactions of other services
+
+
+@pytest.fixture
+def transact(kafka_url: str, topic: str) -> Transact:
+    """Begin a transaction of another service that sends these values; its end is to commit or to abort it."""
+    producer = confluent_kafka.Producer(
+        {"bootstrap.servers": kafka_url.removeprefix("kafka://"), "transactional.id": topic}
+    )
+    producer.init_transactions(SECONDS)
+
+    def transact(*values: bytes) -> confluent_kafka.Producer:
+        producer.begin_transaction()
+        for value in values:
+            producer.produce(topic, value, partition=0)
+        assert producer.flush(SECONDS) == 0
+        return producer
+
+    return transact
+
+
+def read_to_the_end(member: Subscription) -> list[bytes | None]:
+    values: list[bytes | None] = []
+
+    def is_at_the_end() -> bool:
+        records = member.poll(0.1, 2)
+        values.extend(record.value for record in records)
+        return not records and member.caught_up()
+
+    wait_until(is_at_the_end)
+    return values
+
+
+@pytest.mark.brokers("apache")  # Tansu lets nobody see a transaction before its end, but has no marks for it
+def test_what_a_transaction_took_back_is_not_read_nor_left_to_be_read(
+    backend: Backend, kafka_url: str, topic: str, transact: Transact
+) -> None:
+    broker = backend.make(kafka_url)
+    make_topic(broker, topic, partitions=1)
+    transact(b"never", b"never").abort_transaction(SECONDS)
+    transact(b"1", b"2", b"3").commit_transaction(SECONDS)
+    transact(b"never", b"never").abort_transaction(SECONDS)
+    member = broker.subscribe([topic], topic)
+    assert read_to_the_end(member) == [b"1", b"2", b"3"]
+    place = TopicPartition(topic, 0)
+    assert member.progress()[place].position == member.progress()[place].high == 10  # with three marks
+    member.commit({place: 6})
+    transact(b"never").abort_transaction(SECONDS)
+    transact(b"4").commit_transaction(SECONDS)
+    assert read_to_the_end(member) == [b"4"]
+    member.close()
+
+
+@pytest.mark.brokers("apache")
+def test_what_waits_for_the_end_of_a_transaction_is_neither_read_nor_taken_for_gone(
+    backend: Backend, kafka_url: str, topic: str, transact: Transact
+) -> None:
+    broker = backend.make(kafka_url)
+    make_topic(broker, topic, partitions=1)
+    producer = broker.producer(SECONDS)
+    send(producer, *numbered(topic, 2))
+    under_way = transact(b"never")
+    send(producer, *numbered(topic, 2, start=2))
+    producer.close()
+    member = broker.subscribe([topic], topic)
+    assert [record.value for record in read(member, 2)] == [b"0", b"1"]
+    assert member.poll(0.3, 10) == []
+    assert not member.caught_up()
+    assert member.progress() == {TopicPartition(topic, 0): Progress(low=0, high=5, committed=None, position=2)}
+    under_way.abort_transaction(SECONDS)
+    assert read_to_the_end(member) == [b"2", b"3"]
+    member.close()
+
+
+@pytest.mark.brokers("apache")
+def test_a_project_may_read_what_transactions_have_not_committed(
+    backend: Backend, kafka_url: str, topic: str, transact: Transact
+) -> None:
+    impatient = backend.make(kafka_url).settings.consumer_options
+    broker = backend.make(kafka_url, consumer_options={**impatient, backend.isolation: "read_uncommitted"})
+    make_topic(broker, topic, partitions=1)
+    under_way = transact(b"v")
+    member = broker.subscribe([topic], topic)
+    assert [record.value for record in read(member, 1)] == [b"v"]
+    under_way.abort_transaction(SECONDS)
+    member.close()
+
+
+# Caught up
+
+
+@pytest.mark.brokers("apache")  # Tansu does not wait for a member that is busy
+def test_a_member_is_not_caught_up_while_its_share_is_dealt_out_anew(
+    backend: Backend, kafka_url: str, topic: str
+) -> None:
+    broker = backend.make(kafka_url)
+    make_topic(broker, topic, partitions=3)
+    member, busy = broker.subscribe([topic], topic), broker.subscribe([topic], topic)
+    join(member, busy, places=places(topic, 3))
+    producer = broker.producer(SECONDS)
+    send(producer, *(Record(topic, b"%d" % number, b"v") for number in range(5000)))
+    producer.close()
+
+    new = broker.subscribe([topic], topic)  # its share is known once all members have polled again
+    empty_handed = 0
+
+    def has_nothing_to_read() -> bool:
+        nonlocal empty_handed
+        new.poll(0.05, 1)
+        empty_handed = 0 if member.poll(0.2, 1) else empty_handed + 1
+        assert empty_handed == 0 or not member.caught_up()
+        return empty_handed == 10
+
+    wait_until(has_nothing_to_read, what="partitions taken away")
+    members = [member, busy, new]
+    join(*members, places=places(topic, 3))
+
+    def all_are_caught_up() -> bool:
+        told = [not each.poll(0.1, 500) and each.caught_up() for each in members]
+        return all(told)
+
+    wait_until(all_are_caught_up)
+    for each in members:
+        each.close()
+
+
+@pytest.mark.brokers("apache")  # Tansu deals out to nobody what a member has lost by being away
+def test_a_member_that_was_away_for_too_long_is_not_caught_up_before_it_is_back(
+    backend: Backend, kafka_url: str, topic: str
+) -> None:
+    broker = backend.missing_members_soon(kafka_url)
+    make_topic(broker, topic, partitions=1)
+    away = broker.subscribe([topic], topic)
+    join(away, places=places(topic, 1))
+    other = broker.subscribe([topic], topic)
+    join(other, places=places(topic, 1))  # which it gets only when the first one has lost it
+    other.close()
+    producer = broker.producer(SECONDS)
+    send(producer, *numbered(topic, 3))
+    producer.close()
+
+    assert not away.caught_up()
+
+    def is_back() -> bool:
+        records = away.poll(0.01, 500)
+        assert records or not away.caught_up()
+        return bool(records)
+
+    wait_until(is_back)
+    wait_until(lambda: not away.poll(0.1, 500) and away.caught_up(), what="caught up")
+    away.close()
 
 
 # Topics

@@ -160,6 +160,23 @@ def test_with_cooperative_assignment_a_member_reads_on_in_what_it_keeps(kafka_ur
     producer.close()
 
 
+def test_with_cooperative_assignment_a_member_that_is_given_nothing_is_caught_up(kafka_url: str, topic: str) -> None:
+    cooperative = {**IMPATIENT_TOO, "partition.assignment.strategy": "cooperative-sticky"}
+    broker = confluent_broker(kafka_url, consumer_options=cooperative)
+    make_topic(broker, topic, partitions=1)
+    members = [broker.subscribe([topic], topic) for _ in range(2)]
+    assert not any(member.caught_up() for member in members)
+
+    def all_are_caught_up() -> bool:
+        told = [not member.poll(0.1, 500) and member.caught_up() for member in members]
+        return all(told)
+
+    wait_until(all_are_caught_up)
+    assert sorted(len(member.progress()) for member in members) == [0, 1]
+    for member in members:
+        member.close()
+
+
 def everything(*readers: Reader) -> dict[TopicPartition, set[int]]:
     """Which offsets of each partition the readers got together."""
     offsets: dict[TopicPartition, set[int]] = {}
@@ -255,28 +272,3 @@ def test_a_topic_that_is_deleted_is_trouble_for_its_own_records_only(kafka_url: 
         assert isinstance(acknowledged, Acknowledged)
     producer.close()
     assert broker.missing_topics([topic]) == {topic}
-
-
-# Reading
-
-
-@pytest.mark.brokers("apache")  # Tansu lets nobody see a transaction before its end, but has no marks for it
-def test_marks_of_other_services_transactions_are_no_records_that_are_left(kafka_url: str, topic: str) -> None:
-    broker = confluent_broker(kafka_url)
-    make_topic(broker, topic, partitions=1)
-    other = confluent_kafka.Producer(
-        {"bootstrap.servers": kafka_url.removeprefix("kafka://"), "transactional.id": topic}
-    )
-    other.init_transactions(SECONDS)
-    other.begin_transaction()
-    other.produce(topic, b"v")
-    other.commit_transaction(SECONDS)
-    member = broker.subscribe([topic], topic)
-    assert [record.value for record in read(member, 1)] == [b"v"]
-
-    def polled_to_the_end() -> bool:
-        member.poll(0.1, 10)
-        return member.caught_up()
-
-    wait_until(polled_to_the_end, what="caught up behind a mark of a transaction")
-    member.close()

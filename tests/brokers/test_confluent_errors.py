@@ -28,7 +28,7 @@ from django_outbox.brokers.base import (
 from django_outbox.brokers.confluent_client import Faults
 from django_outbox.brokers.confluent_producer import ConfluentBrokerProducer
 from django_outbox.brokers.confluent_subscription import ConfluentSubscription
-from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
+from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
 from tests.brokers.records import SECONDS, SLACK_SECONDS, numbered, once, seconds_until
 
 LOCATION = "kafka://broker:9092"
@@ -513,6 +513,18 @@ def test_what_the_client_gets_over_by_itself_is_passed_over(code: int) -> None:
     subscription = subscription_of(Reader(*messages))
     assert [record.offset for record in subscription.poll(0, 3)] == [1, 2]
     assert [record.offset for record in subscription.poll(0, 3)] == [3]
+
+
+@pytest.mark.parametrize("code", [KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG, KafkaError._NOT_IMPLEMENTED])
+def test_what_comes_before_records_that_cannot_be_taken_apart_is_given_out_and_nothing_behind_them(code: int) -> None:
+    subscription = subscription_of(Reader(message(1), message(2), message(3, error=code), message(4), message(5)))
+    assert [record.offset for record in subscription.poll(0, 4)] == [1, 2]
+    for _ in range(2):
+        with pytest.raises(
+            RecordsUndecodable, match=r"its partition 0 cannot be read on from offset 3 \(why\)"
+        ) as raised:
+            subscription.poll(0, 4)
+        assert raised.value.topics == {"topic"}
 
 
 @pytest.mark.parametrize(

@@ -172,6 +172,17 @@ def test_an_idle_consumer_asks_the_database_nothing(pipeline: Pipeline, django_a
 # Failing
 
 
+@pytest.mark.django_db(transaction=True)
+def test_what_raises_on_commit_does_so_after_the_message_is_consumed(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline.on("order.created", lambda event: transaction.on_commit(lambda: 1 / event.payload))
+    make_message(payload=0)
+
+    assert pipeline.turn().consumed == 1
+    assert "ZeroDivisionError" in caplog.text
+
+
 def test_a_failed_message_is_retried_until_it_works(pipeline: Pipeline) -> None:
     failures = [ArithmeticError("one"), KeyError("two")]
 

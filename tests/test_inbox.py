@@ -195,6 +195,27 @@ def test_a_bad_event_costs_its_neighbours_nothing(receiver: Receiver) -> None:
     assert statuses() == ["consumed", "pending", "consumed"]
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("payloads", "careful"), [([0, 1, 2, 3], False), ([1], False), ([1], True)])
+def test_what_is_done_on_commit_is_lost_for_no_neighbour(
+    receiver: Receiver, payloads: list[int], careful: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    committed: list[int] = []
+
+    def on_commit(payload: int) -> None:
+        if payload == 1:
+            raise ArithmeticError("mail server")
+        committed.append(payload)
+
+    receiver.on("order.created", lambda event: transaction.on_commit(lambda: on_commit(event.payload)))
+
+    done = receiver.receive(*map(received, payloads), careful=careful)
+
+    assert done == ["consumed"] * len(payloads)
+    assert committed == [payload for payload in payloads if payload != 1]
+    assert "mail server" in caplog.text
+
+
 def test_a_handler_that_changes_its_payload_and_fails_gets_it_unchanged(receiver: Receiver) -> None:
     def handle(event: Event) -> None:
         receiver.handled.append(dict(event.payload))  # type: ignore[arg-type]

@@ -79,7 +79,7 @@ def is_passing(error: BaseException, using: str, session: object = None) -> bool
         return code in _SQLSTATES or code[:2] in _SQLSTATE_CLASSES
     if code is not None:
         return code in _MYSQL_CODES
-    if any(text in str(error) for text in _SQLITE_TEXTS):
+    if any(text in text_of(error) for text in _SQLITE_TEXTS):
         return True
     if not isinstance(error, UNAVAILABLE):
         return False
@@ -278,6 +278,14 @@ def drop_broken_connections(after: BaseException | None = None) -> None:
             connection.close_if_unusable_or_obsolete()
 
 
+def text_of(error: BaseException) -> str:
+    """What an error says. Those of handlers, and of what these call, may raise when they are asked; Python says it so."""
+    try:
+        return str(error)
+    except Exception:
+        return "<exception str() failed>"
+
+
 def in_one_line(error: BaseException) -> str:
     """An error's text without line breaks, for a log."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(text_of(error).split()) or type(error).__name__

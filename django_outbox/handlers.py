@@ -20,6 +20,7 @@ from django_outbox.conf import settings
 from django_outbox.deadline import call_within
 from django_outbox.events import Event
 from django_outbox.exceptions import HandlersNotImportable
+from django_outbox.faults import text_of
 
 MODULE = "handlers"
 
@@ -165,7 +166,7 @@ class Registry:
                 import_module(name)
             except Exception as error:
                 raise HandlersNotImportable(
-                    f"{name} cannot be imported ({type(error).__name__}: {error}). No message is "
+                    f"{name} cannot be imported ({type(error).__name__}: {text_of(error)}). No message is "
                     f"consumed until it can: mend the module, then start again."
                 ) from error
         for each in self._handlers:

@@ -20,7 +20,7 @@ from django_outbox.delivery import PUT_BACK, TIME_BUDGET_SECONDS, unwanted_reaso
 from django_outbox.events import Event
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
 from django_outbox.failures import fingerprint
-from django_outbox.faults import Outages, handling, in_one_line, is_passing, try_again
+from django_outbox.faults import Outages, handling, in_one_line, is_passing, text_of, try_again
 from django_outbox.handlers import GroupHandlers, Handler
 from django_outbox.inbox_order import CLAIM_SECONDS, blocker_of, blockers_of
 from django_outbox.inbox_rows import consumed_row, dead_row, failed, pending_row, poison_row
@@ -260,7 +260,7 @@ class Inbox:
     def _store_poison(self, record: ReceivedRecord, fault: Exception) -> str:
         """Store a record that the database refused, with its bytes or, if it refuses them too, without."""
         for raw in (True, False):
-            row = poison_row(record, self.group, f"It cannot be stored: {fault}", raw=raw)
+            row = poison_row(record, self.group, f"It cannot be stored: {text_of(fault)}", raw=raw)
             try:
                 if not self._insert(row):
                     return "skipped"

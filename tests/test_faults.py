@@ -31,11 +31,13 @@ from django_outbox.faults import (
     is_outage,
     is_passing,
     is_unavailable,
+    text_of,
     try_again,
 )
 from django_outbox.relay import Relay
 from django_outbox.runner import Stop
 from tests.app.models import Effect
+from tests.mute import Mute
 from tests.outbox import Pipeline, Status, make_message, memory_broker, row
 
 
@@ -212,6 +214,10 @@ def test_broken_connections_are_dropped_but_not_within_a_transaction() -> None:
 def test_an_error_fits_into_a_log_line() -> None:
     assert in_one_line(ValueError("a\n  b\tc")) == "a b c"
     assert in_one_line(ValueError()) == "ValueError"
+
+
+def test_an_error_that_cannot_say_what_it_is_has_a_text_all_the_same() -> None:
+    assert text_of(Mute()) == in_one_line(Mute()) == "<exception str() failed>"
 
 
 # On commit

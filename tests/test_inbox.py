@@ -19,6 +19,7 @@ from django_outbox.fields import DatabaseNow
 from django_outbox.models import InboxMessage
 from tests.app.models import Effect
 from tests.inbox import Receiver, Status, make_due, make_received, only, received, statuses
+from tests.mute import Mute, MuteReject, MuteRetry
 from tests.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
@@ -214,6 +215,23 @@ def test_what_is_done_on_commit_is_lost_for_no_neighbour(
     assert done == ["consumed"] * len(payloads)
     assert committed == [payload for payload in payloads if payload != 1]
     assert "mail server" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [Mute, MuteReject, MuteRetry])
+@pytest.mark.parametrize("careful", [True, False])
+def test_an_error_that_cannot_say_what_it_is_is_a_failure_like_any_other(
+    receiver: Receiver, kind: type[Exception], careful: bool
+) -> None:
+    def fail(event: Event) -> None:
+        raise kind
+
+    receiver.on("order.created", fail)
+    receiver.on("order.paid", effect)
+
+    done = receiver.receive(received(1), received(2, type="order.paid"), careful=careful)
+
+    assert done == ["dead" if kind is MuteReject else "failed", "consumed"]
+    assert "<exception str() failed>" in InboxMessage.objects.earliest("id").last_error
 
 
 def test_a_handler_that_changes_its_payload_and_fails_gets_it_unchanged(receiver: Receiver) -> None:

@@ -205,6 +205,25 @@ def test_an_error_that_cannot_say_what_it_is_is_a_failure_like_any_other(
     assert copy.headers["kafka_dlt-exception-message"] == "<exception str() failed>"
 
 
+@pytest.mark.parametrize("steady", [True, False])
+def test_a_handler_that_awaits_what_was_cancelled_has_failed(steady: bool) -> None:
+    async def handle(event: Event) -> None:
+        task = asyncio.ensure_future(asyncio.sleep(60))
+        task.cancel()
+        await task
+
+    pipeline = Pipeline(steady=steady)
+    pipeline.on("order.created", handle)
+    pipeline.on("order.paid", effect)
+    message, other = make_message(), make_message(event_type="order.paid")
+
+    pipeline.turn()
+
+    assert (row(message).status, row(message).retry_count, row(other).status) == ("pending", 1, "consumed")
+    assert "It awaited what was cancelled." in row(message).last_error
+    assert row(message).fingerprint.startswith("django_outbox.exceptions.HandlerCancelled in tests.test_consumer.")
+
+
 def test_a_failed_message_is_retried_until_it_works(pipeline: Pipeline) -> None:
     failures = [ArithmeticError("one"), KeyError("two")]
 

@@ -22,7 +22,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import DatabaseError, IntegrityError, connections, transaction
-from django.db.models import Exists, F, QuerySet
+from django.db.models import F, QuerySet
 from django.db.models.constants import OnConflict
 from django.db.models.sql import InsertQuery
 
@@ -190,28 +190,21 @@ def postpone(row: InboxMessage, blocker: Blocker, *, using: str) -> int:
     than before.
     """
     until = _at(blocker.until)
-    behind = of_key(row, using).filter(
-        # Has it ended meanwhile, then it has let the next one go, and that must not wait again.
-        Exists(messages(using).filter(id=blocker.id, status__in=blocking_statuses())),
-        status=Status.PENDING,
-        id__gt=blocker.id,
-        next_retry_at__lt=until,
-    )
+    behind = of_key(row, using).filter(status=Status.PENDING, id__gt=blocker.id, next_retry_at__lt=until)
     # Others may be about to do the same from another end of the key: no waiting for one another.
-    free = behind.select_for_update(skip_locked=True).values("id")
-    if connections[using].vendor in ("postgresql", "mysql"):
-        # MySQL does not update a table that the same statement reads, and PostgreSQL, with old statistics, would join
-        # a hundred thousand rows with each other one by one.
-        ids = list(free.values_list("id", flat=True))
-        return sum(
-            _postpone(messages(using).filter(id__in=ids[start : start + _CHUNK]), until)
-            for start in range(0, len(ids), _CHUNK)
-        )
-    return _postpone(behind, until)
-
-
-def _postpone(waiting: QuerySet[InboxMessage], until: Any) -> int:
-    return waiting.update(next_retry_at=until, updated_at=DatabaseNow())
+    ids = list(behind.select_for_update(skip_locked=True).values_list("id", flat=True))
+    # Has it ended meanwhile, then it has let the next one go, and that must not wait again. Asked now that they are
+    # locked: if it ends after this, it waits for these locks before it lets the next one go.
+    if not messages(using).filter(id=blocker.id, status__in=blocking_statuses()).exists():
+        return 0
+    # MySQL does not update a table that the same statement reads, and PostgreSQL, with old statistics, would join
+    # a hundred thousand rows with each other one by one.
+    return sum(
+        messages(using)
+        .filter(id__in=ids[start : start + _CHUNK], status=Status.PENDING)
+        .update(next_retry_at=until, updated_at=DatabaseNow())
+        for start in range(0, len(ids), _CHUNK)
+    )
 
 
 def mark_failed(
@@ -353,7 +346,8 @@ def _let_next_go(row: InboxMessage, using: str) -> None:
     if not has_order(row) or row.status in blocking_statuses():
         return
     behind = of_key(row, using).filter(status=Status.PENDING, id__gt=row.id).order_by("id")
-    next_id = behind.values_list("id", flat=True).first()
+    # Locked, and so as it is once another consumer has let it wait, which may be about to.
+    next_id = behind.select_for_update().values_list("id", flat=True).first()
     if next_id is not None:
         messages(using).filter(
             id=next_id, status=Status.PENDING, retry_count=0, next_retry_at__gt=DatabaseNow()

@@ -64,10 +64,10 @@ def fingerprint(error: BaseException | str) -> str:
 
     The place is a function, without line or file, so that it stays the same from one release or
     machine to the next. Of a mere text it is the first line, without what differs each time:
-    numbers and quoted values. The same of a rejection that no handler made.
+    numbers and quoted values. The same of a rejection or retry that no handler asked for.
     """
     place = "" if isinstance(error, str) else _place(error)
-    if isinstance(error, str) or (isinstance(error, Reject) and not place):
+    if isinstance(error, str) or (isinstance(error, (Reject, Retry)) and not place):
         first_line = (error if isinstance(error, str) else text_of(error)).strip().split("\n", 1)[0].replace("\0", "")
         text = _VALUES.sub(lambda value: "#" if value[0].isdigit() else "'…'", first_line)
     else:

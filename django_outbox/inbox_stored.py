@@ -112,7 +112,8 @@ class StoredMessages:
                 return self._read_again(row)
             handlers = self._handlers.find(row.event_type, row.topic)
             if not handlers:
-                raise Reject(f"No handler wants {row.event_type!r} any more.")
+                # Perhaps this is the old one of two releases that run side by side, and the new one wants it.
+                raise Retry(reason=f"No handler wants {row.event_type!r} here: no more, or not yet.")
             run(event_of(row), handlers)
             inbox_state.mark_consumed(row, using=self._using)
         log.debug("Inbox message %s is consumed.", row_id, extra=log_extra("consumed", row))

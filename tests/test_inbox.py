@@ -429,11 +429,25 @@ def test_what_no_handler_wants(
             assert "audit.written from warehouse) is dead" in caplog.text
 
 
-def test_a_stored_event_whose_handler_is_gone_is_dead(receiver: Receiver) -> None:
-    make_received(event_type="order.forgotten")
+def test_a_stored_event_whose_handler_is_gone_is_tried_again_and_dead_in_the_end(receiver: Receiver) -> None:
+    make_received(event_type="order.forgotten", max_retry=2)
 
-    assert receiver.retry() == ["dead"]
-    assert only().last_error == "No handler wants 'order.forgotten' any more."
+    assert receiver.retry() == ["failed"]
+    assert receiver.inbox.run_due(10) == []  # it waits
+    assert only().status == "pending"
+    assert receiver.retry() == ["failed"]
+    assert only().status == "dead"
+    assert only().last_error == "No handler wants 'order.forgotten' here: no more, or not yet."
+
+
+def test_a_new_release_handles_what_the_old_one_beside_it_does_not_know(receiver: Receiver) -> None:
+    old = Receiver()
+    receiver.on("order.split", fails_on(1))
+    receiver.receive(received(1, type="order.split"))
+
+    assert old.retry() == ["failed"]
+    assert receiver.retry() == ["consumed"]
+    assert (effects(), statuses()) == (["1"], ["consumed"])
 
 
 def test_a_failure_is_logged_with_what_an_operator_asks(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:

@@ -264,11 +264,11 @@ class Delivery:
         return state.put_back(message, until, using=self._using)
 
 
-def killer_reason() -> str:
-    """Why a message is dead that took its process down again and again."""
+def killer_reason(what: str = "handler") -> str:
+    """Why a message is dead that took its process down again and again, while its handler or mapper ran."""
     return (
         f"It took its process down {settings.max_deliveries} times (MAX_DELIVERIES): the "
-        f"process ended, was killed, or was ended by HANDLER_TIMEOUT, while the handler ran."
+        f"process ended, was killed, or was ended by HANDLER_TIMEOUT, while the {what} ran."
     )
 
 

@@ -9,6 +9,9 @@
       │ └─────────> dead                                     │ in one transaction
       └──────────────────────────────────────────────────────┘
 
+A record that a mapper of the project reads with care is pending before it is read; then ``identify`` makes an
+event of it, or ``forget`` removes it.
+
 ``add`` inserts, and the unique key of group, source and event id decides which rows are new. All
 other writes name in their WHERE clause the state that they leave. Each failure is also kept as a row
 of its own. All take ``using``, the alias of the database, and times come from the database's own clock.
@@ -31,6 +34,7 @@ from django_outbox.backoff import backoff
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.fields import DatabaseNow
 from django_outbox.inbox_order import CLAIM_SECONDS, Blocker, messages, of_key
+from django_outbox.inbox_rows import shown_key
 from django_outbox.models import InboxMessage
 from django_outbox.ordering import blocking_statuses, has_order
 
@@ -161,23 +165,38 @@ def hold(row: InboxMessage, content: InboxMessage, blocker: Blocker, *, using: s
 # pending -> pending
 
 
-def next_due(group: str, *, using: str) -> InboxMessage | None:
-    """Lock the message of a group that has been due for longest, but for those that others have locked."""
-    due = InboxMessage.objects.using(using).due().filter(group=group)
+def next_due(group: str, *, using: str, only: int | None = None) -> InboxMessage | None:
+    """Lock the message of a group that has been due for longest, but for those that others have locked.
+
+    Args:
+        group: of consumers.
+        using: alias of the database.
+        only: the id of the one that is wanted, if it is due; None takes any.
+    """
+    due = InboxMessage.objects.using(using).due().filter(group=group, **({} if only is None else {"id": only}))
     return due.defer("payload", "headers", "raw_key", "raw_value").select_for_update(skip_locked=True).first()
 
 
-def count_delivery(row: InboxMessage, *, using: str, outlived: bool) -> None:
+def lock_unread(record_row: InboxMessage, *, using: str) -> InboxMessage | None:
+    """Lock the row that a record has already, by its place, if it is yet to be read; waits for others that read it."""
+    same = messages(using).filter(group=record_row.group, source="", event_id=record_row.event_id)
+    return same.filter(status=Status.PENDING).defer("raw_value").select_for_update().first()
+
+
+def count_delivery(
+    row: InboxMessage, *, using: str, outlived: bool, wait: timedelta = timedelta(seconds=CLAIM_SECONDS)
+) -> None:
     """Count a delivery that may take the process down, before it can.
 
     Args:
         row: pending and locked.
         using: alias of the database.
         outlived: this process has counted it before and lives.
+        wait: for how long it is not due.
     """
     messages(using).filter(id=row.id, status=Status.PENDING).update(
         delivery_count=F("delivery_count") + (0 if outlived else 1),
-        next_retry_at=_at(timedelta(seconds=CLAIM_SECONDS)),
+        next_retry_at=_at(wait),
         updated_at=DatabaseNow(),
     )
 
@@ -275,6 +294,11 @@ def identify(row: InboxMessage, known: InboxMessage, *, using: str) -> bool:
     return True
 
 
+def forget(row: InboxMessage, *, using: str) -> None:
+    """Remove the row of a record that was counted before it was read, as there is nothing to do for it."""
+    messages(using).filter(id=row.id, source="", last_error="").delete()
+
+
 # pending -> consumed
 
 
@@ -320,8 +344,11 @@ def mark_dead(row_id: int, error: BaseException | str, *, using: str) -> InboxMe
         if row is not None:
             row.status = Status.DEAD
             row.last_error, row.fingerprint = failures.error_text(error), failures.fingerprint(error)
+            if not row.source:
+                row.message_key = shown_key(row.raw_key)  # it had none as long as it was not read
             messages(using).filter(id=row.id, status=Status.PENDING).update(
                 status=row.status,
+                message_key=row.message_key,
                 next_retry_at=None,
                 last_error=row.last_error,
                 fingerprint=row.fingerprint,

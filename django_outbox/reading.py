@@ -56,6 +56,13 @@ class Reader:
         self._takes_own = takes_own
         self._mappers = settings.inbox
 
+    def asks_a_mapper(self, record: ReceivedRecord) -> bool:
+        """True if code of the project's own is to read a record, which may do anything."""
+        if self._mappers.get(record.topic) is None:
+            return False
+        headers = dict(reversed(record.headers))
+        return "ce_specversion" not in headers and not _content_type(headers).startswith(STRUCTURED)
+
     def read(self, record: ReceivedRecord) -> Event | None:
         """The event that a record carries; None if it is not wanted or to be left alone.
 
@@ -69,7 +76,7 @@ class Reader:
 
     def _read(self, record: ReceivedRecord) -> Event | None:
         headers = dict(reversed(record.headers))  # of several headers of one name the first counts
-        content_type = _media_type(storable.as_text(headers.get(CONTENT_TYPE) or b""))
+        content_type = _content_type(headers)
         if "ce_specversion" in headers:
             return self._binary(record, headers, content_type)
         if content_type.startswith(STRUCTURED):
@@ -270,6 +277,10 @@ def _filled(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise UnreadableRecord(f"{name!r} of the envelope is no text, or empty")
     return value
+
+
+def _content_type(headers: Mapping[str, bytes | None]) -> str:
+    return _media_type(storable.as_text(headers.get(CONTENT_TYPE) or b""))
 
 
 def _media_type(content_type: str) -> str:

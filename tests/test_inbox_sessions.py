@@ -22,7 +22,7 @@ from django_outbox.models import InboxMessage
 from django_outbox.reading import Reader
 from tests.app.models import Effect
 from tests.helpers import wait_until
-from tests.inbox import Receiver, Status, make_due, make_received, received, statuses
+from tests.inbox import Receiver, Status, make_due, make_received, plain, received, statuses
 from tests.outbox import in_thread, is_waiting_for_a_lock
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases("postgresql", "mariadb")]
@@ -65,10 +65,17 @@ def stored(record: ReceivedRecord) -> InboxMessage:
     return pending_row(event, "tests", timedelta(hours=1))
 
 
+def legacy(record: ReceivedRecord) -> Event:
+    number = int(record.value or b"")
+    return Event(type="order.created", payload=number, key=str(number % 3))
+
+
 @pytest.mark.parametrize("careful", [True, False])
-def test_two_consumers_with_the_same_records_handle_each_once(careful: bool) -> None:
+@pytest.mark.parametrize("mapped", [True, False])
+def test_two_consumers_with_the_same_records_handle_each_once(settings: Any, careful: bool, mapped: bool) -> None:
     """As in a rebalance: both have read them, neither has committed the offset."""
-    records = [received(n, key=str(n % 3)) for n in range(30)]
+    settings.OUTBOX = {**settings.OUTBOX, "INBOX": {"elsewhere": legacy}}
+    records = [plain(b"%d" % n) if mapped else received(n, key=str(n % 3)) for n in range(30)]
     start = threading.Barrier(2)
 
     def work() -> None:

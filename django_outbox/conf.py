@@ -14,6 +14,8 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
+from django_outbox.faults import text_of
+
 DEFAULT_BACKEND = "django_outbox.brokers.kafka.KafkaBroker"
 DEFAULT_URL = "kafka://localhost:9092"
 DEFAULT_RETENTION: dict[str, timedelta | None] = {
@@ -323,7 +325,9 @@ def _function(key: str, path: str) -> Callable[[Any], Any]:
     try:
         function = import_string(path)
     except Exception as error:  # whatever the project's module raises
-        raise ImproperlyConfigured(f'OUTBOX["{key}"] cannot be imported ({type(error).__name__}: {error}).') from error
+        raise ImproperlyConfigured(
+            f'OUTBOX["{key}"] cannot be imported ({type(error).__name__}: {text_of(error)}).'
+        ) from error
     if not callable(function):
         raise _wrong(key, function, "the dotted path of a function")
     return cast(Callable[[Any], Any], function)

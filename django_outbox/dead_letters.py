@@ -7,7 +7,8 @@ from typing import Any
 
 from django_outbox.codecs import CONTENT_TYPE, RESERVED_PREFIX
 from django_outbox.conf import settings
-from django_outbox.models import InboxMessage, OutboxMessage
+from django_outbox.faults import text_of
+from django_outbox.models import ERROR_LENGTH, InboxMessage, OutboxMessage
 from django_outbox.storable import storable_text
 
 UNREADABLE = "unreadable"
@@ -47,7 +48,7 @@ def announce(
         "kafka_dlt-original-offset": message.offset,
         "kafka_dlt-original-consumer-group": group or None,
         "kafka_dlt-exception-fqcn": None if isinstance(error, str) else _name(error),
-        "kafka_dlt-exception-message": error if isinstance(error, str) else str(error),
+        "kafka_dlt-exception-message": (error if isinstance(error, str) else text_of(error))[:ERROR_LENGTH],
         "kafka_dlt-exception-stacktrace": text,
     }
     kept = {

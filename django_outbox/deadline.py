@@ -1,4 +1,4 @@
-"""Ends the process when a handler runs for too long, whatever the handler does."""
+"""Ends the process when a handler or mapper runs for too long, whatever it does."""
 
 from __future__ import annotations
 

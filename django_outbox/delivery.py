@@ -15,7 +15,7 @@ from django_outbox.codecs import Incoming
 from django_outbox.conf import settings
 from django_outbox.events import Event
 from django_outbox.exceptions import MessageNotFound, Reject, Retry
-from django_outbox.faults import TRIES, Outages, handling, in_one_line, try_again
+from django_outbox.faults import TRIES, Outages, handling, in_one_line, text_of, try_again
 from django_outbox.handlers import GroupHandlers, Handler
 from django_outbox.logs import log_extra, repeats, said, said_in_full
 from django_outbox.ordering import unhandled_before
@@ -202,7 +202,7 @@ class Delivery:
         instrumentation.failed(message, error, final=final, using=self._using)
 
     def _tell_dead(self, message: LockedMessage, why: Reject | str) -> None:
-        text = said(str(why), message)
+        text = said(why if isinstance(why, str) else text_of(why), message)
         what = "Message %s (%s) is dead: %s"
         repeats.tell(log, logging.ERROR, "dead", message, why, what, message.id, message.event_type, text)
         instrumentation.dead(message, why, using=self._using)
@@ -264,11 +264,11 @@ class Delivery:
         return state.put_back(message, until, using=self._using)
 
 
-def killer_reason() -> str:
-    """Why a message is dead that took its process down again and again."""
+def killer_reason(what: str = "handler") -> str:
+    """Why a message is dead that took its process down again and again, while its handler or mapper ran."""
     return (
         f"It took its process down {settings.max_deliveries} times (MAX_DELIVERIES): the "
-        f"process ended, was killed, or was ended by HANDLER_TIMEOUT, while the handler ran."
+        f"process ended, was killed, or was ended by HANDLER_TIMEOUT, while the {what} ran."
     )
 
 

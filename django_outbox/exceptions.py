@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from datetime import timedelta
+from typing import Self
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -40,6 +41,15 @@ class MessageNotFound(OutboxError):
 
 class HandlersNotImportable(OutboxError):
     """The ``handlers`` module of an installed app cannot be imported."""
+
+
+class HandlerCancelled(OutboxError):
+    """A handler awaited a task that was cancelled. A failure of the handler like any other."""
+
+    @classmethod
+    def of(cls, error: BaseException) -> Self:
+        """What stands for an ``asyncio.CancelledError``, with its place in the code."""
+        return cls("It awaited what was cancelled.").with_traceback(error.__traceback__)
 
 
 class PayloadMismatch(OutboxError, ValueError):

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from django_outbox.exceptions import Reject, Retry
+from django_outbox.faults import text_of
 from django_outbox.models import ERROR_LENGTH
 from django_outbox.operations import FINGERPRINT_LENGTH, WORKER_LENGTH, MessageFailure
 from django_outbox.storable import storable_text
@@ -42,7 +43,10 @@ def worker_name() -> str:
 def error_text(error: BaseException | str) -> str:
     """What is kept of an error: at most 2000 characters that every database can store."""
     # A handler's own words need no place in the code.
-    text = str(error) if isinstance(error, (str, Reject, Retry)) else _describe(error)
+    if isinstance(error, str):
+        text = error
+    else:
+        text = text_of(error) if isinstance(error, (Reject, Retry)) else _describe(error)
     return storable_text(text)[:ERROR_LENGTH]
 
 
@@ -60,11 +64,11 @@ def fingerprint(error: BaseException | str) -> str:
 
     The place is a function, without line or file, so that it stays the same from one release or
     machine to the next. Of a mere text it is the first line, without what differs each time:
-    numbers and quoted values. The same of a rejection that no handler made.
+    numbers and quoted values. The same of a rejection or retry that no handler asked for.
     """
     place = "" if isinstance(error, str) else _place(error)
-    if isinstance(error, str) or (isinstance(error, Reject) and not place):
-        first_line = str(error).strip().split("\n", 1)[0].replace("\0", "")
+    if isinstance(error, str) or (isinstance(error, (Reject, Retry)) and not place):
+        first_line = (error if isinstance(error, str) else text_of(error)).strip().split("\n", 1)[0].replace("\0", "")
         text = _VALUES.sub(lambda value: "#" if value[0].isdigit() else "'…'", first_line)
     else:
         kind = type(error)

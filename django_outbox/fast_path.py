@@ -6,9 +6,6 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import Any
-
-from django.db import connections
 
 from django_outbox import instrumentation, state
 from django_outbox.conf import settings
@@ -94,7 +91,6 @@ class FastPath:
         source = settings.source
         trace = tracing.processing(self._terms.handlers.group, using=using, together=True)
         with trace as run, handling(using):
-            hooks = len(connections[using].run_on_commit)
             plan, alone = self._plan(batch)
             for named, (message, handlers) in zip(batch, plan, strict=False):
                 if handlers:
@@ -104,7 +100,6 @@ class FastPath:
                     handled.append(message)
                 done += 1
             state.mark_consumed(handled, using=using)
-            _keep_apart(using, hooks)
         instrumentation.consumed(handled, group=self._terms.handlers.group, using=using)
         if log.isEnabledFor(logging.DEBUG):
             for message in handled:
@@ -151,13 +146,3 @@ class FastPath:
                     else:
                         first[place] = message.id
         return waiting
-
-
-def _keep_apart(using: str, hooks: int) -> None:
-    """Let what a handler does on commit run even if that of another message raises.
-
-    Django runs none after one that raises, which within one message's transaction is all that is
-    lost. As with ``on_commit(robust=True)`` the error is logged.
-    """
-    registered: list[Any] = connections[using].run_on_commit
-    registered[hooks:] = [(savepoints, function, True) for savepoints, function, _ in registered[hooks:]]

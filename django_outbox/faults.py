@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+from asyncio import CancelledError
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from django.db import DatabaseError, Error, InterfaceError, OperationalError, connections, transaction
+
+log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
 
@@ -75,7 +79,7 @@ def is_passing(error: BaseException, using: str, session: object = None) -> bool
         return code in _SQLSTATES or code[:2] in _SQLSTATE_CLASSES
     if code is not None:
         return code in _MYSQL_CODES
-    if any(text in str(error) for text in _SQLITE_TEXTS):
+    if any(text in text_of(error) for text in _SQLITE_TEXTS):
         return True
     if not isinstance(error, UNAVAILABLE):
         return False
@@ -208,13 +212,41 @@ def handling(using: str) -> Iterator[None]:
 
     InnoDB ends the whole transaction at a deadlock, and what follows would be another one. If a handler
     goes on after such an error as if nothing had been, the savepoint is gone, and releasing it raises.
+
+    What handlers do on commit comes when all is written down. If it raises, that is logged and changes nothing.
     """
+    connection = connections[using]
     with transaction.atomic(using=using):
-        if connections[using].vendor == "mysql":
+        others = len(connection.run_on_commit)
+        if connection.vendor == "mysql":
             with transaction.atomic(using=using):
                 yield
         else:
             yield
+        hooks: list[Any] = connection.run_on_commit
+        hooks[others:] = [(savepoints, _apart(function), robust) for savepoints, function, robust in hooks[others:]]
+
+
+def _apart(hook: Callable[[], object]) -> Callable[[], None]:
+    """A hook whose error keeps no other from running: Django runs none after one that raises.
+
+    Its own ``robust=True`` does not do: it wants the name of the function, which a ``partial`` does not have.
+    """
+
+    def run() -> None:
+        try:
+            hook()
+        except (Exception, CancelledError):
+            # Without the error's own words, which stand in the traceback, and may be what raises next.
+            log.exception("What a handler does on commit raised: %s.", _name_of(hook), extra={"action": "on_commit"})
+
+    return run
+
+
+def _name_of(hook: Callable[[], object]) -> str:
+    function = getattr(hook, "func", hook)  # of a partial
+    name = getattr(function, "__qualname__", None) or type(function).__qualname__
+    return f"{getattr(function, '__module__', '')}.{name}"
 
 
 def is_connected(using: str) -> bool:
@@ -246,6 +278,14 @@ def drop_broken_connections(after: BaseException | None = None) -> None:
             connection.close_if_unusable_or_obsolete()
 
 
+def text_of(error: BaseException) -> str:
+    """What an error says. Those of handlers, and of what these call, may raise when they are asked; Python says it so."""
+    try:
+        return str(error)
+    except Exception:
+        return "<exception str() failed>"
+
+
 def in_one_line(error: BaseException) -> str:
     """An error's text without line breaks, for a log."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return " ".join(text_of(error).split()) or type(error).__name__

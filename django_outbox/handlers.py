@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,7 +20,8 @@ from django_outbox.arguments import Arguments, arguments_of, required_parameters
 from django_outbox.conf import settings
 from django_outbox.deadline import call_within
 from django_outbox.events import Event
-from django_outbox.exceptions import HandlersNotImportable
+from django_outbox.exceptions import HandlerCancelled, HandlersNotImportable
+from django_outbox.faults import text_of
 
 MODULE = "handlers"
 
@@ -67,9 +69,13 @@ class Handler:
             call_within(timeout, subject, self._run, event, about=about)
 
     def _run(self, event: Event) -> None:
-        result = self.function(*self.arguments.of(event))
-        if inspect.isawaitable(result):
-            async_to_sync(_wait_for)(result)
+        try:
+            result = self.function(*self.arguments.of(event))
+            if inspect.isawaitable(result):
+                async_to_sync(_wait_for)(result)
+        except CancelledError as error:
+            # No Exception, so that it would end the process, as only what asks for that should.
+            raise HandlerCancelled.of(error) from None
 
     def replaces(self, old: Handler) -> bool:
         """True if this is the older one again, as after a second import of its module.
@@ -165,7 +171,7 @@ class Registry:
                 import_module(name)
             except Exception as error:
                 raise HandlersNotImportable(
-                    f"{name} cannot be imported ({type(error).__name__}: {error}). No message is "
+                    f"{name} cannot be imported ({type(error).__name__}: {text_of(error)}). No message is "
                     f"consumed until it can: mend the module, then start again."
                 ) from error
         for each in self._handlers:

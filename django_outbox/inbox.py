@@ -20,11 +20,11 @@ from django_outbox.delivery import PUT_BACK, TIME_BUDGET_SECONDS, unwanted_reaso
 from django_outbox.events import Event
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
 from django_outbox.failures import fingerprint
-from django_outbox.faults import Outages, handling, in_one_line, is_passing, try_again
+from django_outbox.faults import Outages, handling, in_one_line, is_passing, text_of, try_again
 from django_outbox.handlers import GroupHandlers, Handler
 from django_outbox.inbox_order import CLAIM_SECONDS, blocker_of, blockers_of
-from django_outbox.inbox_rows import consumed_row, dead_row, failed, pending_row, poison_row
-from django_outbox.inbox_stored import StoredMessages, tell_dead, tell_failed, unreadable
+from django_outbox.inbox_rows import consumed_row, dead_row, failed, pending_row, poison_row, unread_row
+from django_outbox.inbox_stored import UNREAD, StoredMessages, tell_dead, tell_failed, unreadable
 from django_outbox.models import InboxMessage
 from django_outbox.operations import GROUP_LENGTH
 from django_outbox.reading import Reader, place_of
@@ -199,6 +199,8 @@ class Inbox:
 
     def _receive_carefully(self, record: ReceivedRecord) -> str:
         """Store the event with its delivery counted, and then handle it from its row."""
+        if self._reader.asks_a_mapper(record):
+            return self._read_carefully(record)
         event = self._arrival(record).event
         if event is None:
             return self._receive_alone(record)
@@ -216,6 +218,19 @@ class Inbox:
                 raise
             return self._receive_alone(record)  # it may be handled, although it cannot be stored
         return self._stored.handle(row.id)
+
+    def _read_carefully(self, record: ReceivedRecord) -> str:
+        """Store a record with its reading counted, and then let the project's own code read it."""
+        row = unread_row(record, self.group, UNREAD)
+        try:
+            with transaction.atomic(using=self.using):
+                if not self._add([row]) and not self._stored.count_unread(row):
+                    return "skipped"
+        except DatabaseError as error:
+            if is_passing(error, self.using):
+                raise
+            return self._receive_alone(record)  # it may be handled, although it cannot be stored
+        return self._stored.read(row.id, record)
 
     def _keep_failed(self, record: ReceivedRecord, error: Exception) -> str:
         """Store an event whose handlers failed, and whose transaction has been rolled back."""
@@ -260,7 +275,7 @@ class Inbox:
     def _store_poison(self, record: ReceivedRecord, fault: Exception) -> str:
         """Store a record that the database refused, with its bytes or, if it refuses them too, without."""
         for raw in (True, False):
-            row = poison_row(record, self.group, f"It cannot be stored: {fault}", raw=raw)
+            row = poison_row(record, self.group, f"It cannot be stored: {text_of(fault)}", raw=raw)
             try:
                 if not self._insert(row):
                     return "skipped"

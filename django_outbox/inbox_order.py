@@ -69,9 +69,14 @@ def blockers_of(rows: Sequence[InboxMessage], *, using: str) -> dict[tuple[str, 
 
 
 def _blocker(id: int, due_at: datetime | None, now: datetime) -> Blocker:
+    longest = timedelta(seconds=MAX_BACKOFF_SECONDS)
     if due_at is None:  # dead, until an operator decides
-        return Blocker(id, timedelta(seconds=MAX_BACKOFF_SECONDS))
-    return Blocker(id, due_at if due_at > now else timedelta(seconds=CLAIM_SECONDS))
+        return Blocker(id, longest)
+    if due_at > now:
+        return Blocker(id, due_at)
+    # It is in hand, or nobody has come to it yet. Whichever it is, its end lets the next one go. So the longer it takes,
+    # the less often all that is behind it is to look: each look writes all of these rows.
+    return Blocker(id, max(timedelta(seconds=CLAIM_SECONDS), min(now - due_at, longest)))
 
 
 def of_key(row: InboxMessage, using: str) -> QuerySet[InboxMessage]:

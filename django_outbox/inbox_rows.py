@@ -49,7 +49,7 @@ def poison_row(record: ReceivedRecord, group: str, reason: str, *, raw: bool = T
         raw: whether to keep the bytes.
     """
     headers = headers_as_text(dict(reversed(record.headers)))
-    key, event_type = as_text(record.key or b""), headers.get("ce_type", "")
+    event_type = headers.get("ce_type", "")
     return InboxMessage(
         group=group,
         source="",
@@ -58,7 +58,7 @@ def poison_row(record: ReceivedRecord, group: str, reason: str, *, raw: bool = T
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
-        message_key=key if len(key) <= KEY_LENGTH else "",
+        message_key=shown_key(record.key),
         headers=headers if raw else {},
         raw_key=record.key if raw else None,
         raw_value=record.value if raw else None,
@@ -68,6 +68,17 @@ def poison_row(record: ReceivedRecord, group: str, reason: str, *, raw: bool = T
         created_at=DatabaseNow(),
         updated_at=DatabaseNow(),
     )
+
+
+def unread_row(record: ReceivedRecord, group: str, wait: timedelta) -> InboxMessage:
+    """The row of a record whose first reading is counted, as that may take the process down.
+
+    Without a key, as only the event will tell it, so that nothing waits behind it.
+    """
+    row = poison_row(record, group, "")
+    row.status, row.next_retry_at, row.delivery_count = Status.PENDING, DatabaseNow() + wait, 1
+    row.message_key = ""
+    return row
 
 
 def event_of(row: InboxMessage) -> Event:
@@ -99,6 +110,12 @@ def record_of(row: InboxMessage) -> ReceivedRecord:
         value=None if row.raw_value is None else bytes(row.raw_value),
         headers=tuple((name, text.encode()) for name, text in row.headers.items()),
     )
+
+
+def shown_key(raw_key: bytes | memoryview | None) -> str:
+    """The key of what could not be read, as text, if it fits."""
+    key = as_text(bytes(raw_key or b""))
+    return key if len(key) <= KEY_LENGTH else ""
 
 
 def _row(event: Event, group: str, **fields: Any) -> InboxMessage:

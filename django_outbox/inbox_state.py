@@ -9,6 +9,9 @@
       │ └─────────> dead                                     │ in one transaction
       └──────────────────────────────────────────────────────┘
 
+A record that a mapper of the project reads with care is pending before it is read; then ``identify`` makes an
+event of it, or ``forget`` removes it.
+
 ``add`` inserts, and the unique key of group, source and event id decides which rows are new. All
 other writes name in their WHERE clause the state that they leave. Each failure is also kept as a row
 of its own. All take ``using``, the alias of the database, and times come from the database's own clock.
@@ -22,7 +25,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import DatabaseError, IntegrityError, connections, transaction
-from django.db.models import Exists, F, QuerySet
+from django.db.models import F, QuerySet
 from django.db.models.constants import OnConflict
 from django.db.models.sql import InsertQuery
 
@@ -31,6 +34,7 @@ from django_outbox.backoff import backoff
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.fields import DatabaseNow
 from django_outbox.inbox_order import CLAIM_SECONDS, Blocker, messages, of_key
+from django_outbox.inbox_rows import shown_key
 from django_outbox.models import InboxMessage
 from django_outbox.ordering import blocking_statuses, has_order
 
@@ -161,23 +165,38 @@ def hold(row: InboxMessage, content: InboxMessage, blocker: Blocker, *, using: s
 # pending -> pending
 
 
-def next_due(group: str, *, using: str) -> InboxMessage | None:
-    """Lock the message of a group that has been due for longest, but for those that others have locked."""
-    due = InboxMessage.objects.using(using).due().filter(group=group)
+def next_due(group: str, *, using: str, only: int | None = None) -> InboxMessage | None:
+    """Lock the message of a group that has been due for longest, but for those that others have locked.
+
+    Args:
+        group: of consumers.
+        using: alias of the database.
+        only: the id of the one that is wanted, if it is due; None takes any.
+    """
+    due = InboxMessage.objects.using(using).due().filter(group=group, **({} if only is None else {"id": only}))
     return due.defer("payload", "headers", "raw_key", "raw_value").select_for_update(skip_locked=True).first()
 
 
-def count_delivery(row: InboxMessage, *, using: str, outlived: bool) -> None:
+def lock_unread(record_row: InboxMessage, *, using: str) -> InboxMessage | None:
+    """Lock the row that a record has already, by its place, if it is yet to be read; waits for others that read it."""
+    same = messages(using).filter(group=record_row.group, source="", event_id=record_row.event_id)
+    return same.filter(status=Status.PENDING).defer("raw_value").select_for_update().first()
+
+
+def count_delivery(
+    row: InboxMessage, *, using: str, outlived: bool, wait: timedelta = timedelta(seconds=CLAIM_SECONDS)
+) -> None:
     """Count a delivery that may take the process down, before it can.
 
     Args:
         row: pending and locked.
         using: alias of the database.
         outlived: this process has counted it before and lives.
+        wait: for how long it is not due.
     """
     messages(using).filter(id=row.id, status=Status.PENDING).update(
         delivery_count=F("delivery_count") + (0 if outlived else 1),
-        next_retry_at=_at(timedelta(seconds=CLAIM_SECONDS)),
+        next_retry_at=_at(wait),
         updated_at=DatabaseNow(),
     )
 
@@ -190,28 +209,21 @@ def postpone(row: InboxMessage, blocker: Blocker, *, using: str) -> int:
     than before.
     """
     until = _at(blocker.until)
-    behind = of_key(row, using).filter(
-        # Has it ended meanwhile, then it has let the next one go, and that must not wait again.
-        Exists(messages(using).filter(id=blocker.id, status__in=blocking_statuses())),
-        status=Status.PENDING,
-        id__gt=blocker.id,
-        next_retry_at__lt=until,
-    )
+    behind = of_key(row, using).filter(status=Status.PENDING, id__gt=blocker.id, next_retry_at__lt=until)
     # Others may be about to do the same from another end of the key: no waiting for one another.
-    free = behind.select_for_update(skip_locked=True).values("id")
-    if connections[using].vendor in ("postgresql", "mysql"):
-        # MySQL does not update a table that the same statement reads, and PostgreSQL, with old statistics, would join
-        # a hundred thousand rows with each other one by one.
-        ids = list(free.values_list("id", flat=True))
-        return sum(
-            _postpone(messages(using).filter(id__in=ids[start : start + _CHUNK]), until)
-            for start in range(0, len(ids), _CHUNK)
-        )
-    return _postpone(behind, until)
-
-
-def _postpone(waiting: QuerySet[InboxMessage], until: Any) -> int:
-    return waiting.update(next_retry_at=until, updated_at=DatabaseNow())
+    ids = list(behind.select_for_update(skip_locked=True).values_list("id", flat=True))
+    # Has it ended meanwhile, then it has let the next one go, and that must not wait again. Asked now that they are
+    # locked: if it ends after this, it waits for these locks before it lets the next one go.
+    if not messages(using).filter(id=blocker.id, status__in=blocking_statuses()).exists():
+        return 0
+    # MySQL does not update a table that the same statement reads, and PostgreSQL, with old statistics, would join
+    # a hundred thousand rows with each other one by one.
+    return sum(
+        messages(using)
+        .filter(id__in=ids[start : start + _CHUNK], status=Status.PENDING)
+        .update(next_retry_at=until, updated_at=DatabaseNow())
+        for start in range(0, len(ids), _CHUNK)
+    )
 
 
 def mark_failed(
@@ -282,6 +294,11 @@ def identify(row: InboxMessage, known: InboxMessage, *, using: str) -> bool:
     return True
 
 
+def forget(row: InboxMessage, *, using: str) -> None:
+    """Remove the row of a record that was counted before it was read, as there is nothing to do for it."""
+    messages(using).filter(id=row.id, source="", last_error="").delete()
+
+
 # pending -> consumed
 
 
@@ -327,8 +344,11 @@ def mark_dead(row_id: int, error: BaseException | str, *, using: str) -> InboxMe
         if row is not None:
             row.status = Status.DEAD
             row.last_error, row.fingerprint = failures.error_text(error), failures.fingerprint(error)
+            if not row.source:
+                row.message_key = shown_key(row.raw_key)  # it had none as long as it was not read
             messages(using).filter(id=row.id, status=Status.PENDING).update(
                 status=row.status,
+                message_key=row.message_key,
                 next_retry_at=None,
                 last_error=row.last_error,
                 fingerprint=row.fingerprint,
@@ -353,7 +373,8 @@ def _let_next_go(row: InboxMessage, using: str) -> None:
     if not has_order(row) or row.status in blocking_statuses():
         return
     behind = of_key(row, using).filter(status=Status.PENDING, id__gt=row.id).order_by("id")
-    next_id = behind.values_list("id", flat=True).first()
+    # Locked, and so as it is once another consumer has let it wait, which may be about to.
+    next_id = behind.select_for_update().values_list("id", flat=True).first()
     if next_id is not None:
         messages(using).filter(
             id=next_id, status=Status.PENDING, retry_count=0, next_retry_at__gt=DatabaseNow()

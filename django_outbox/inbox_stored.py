@@ -11,8 +11,9 @@ from functools import partial
 from django.db import transaction
 
 from django_outbox import inbox_state, instrumentation
+from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
-from django_outbox.delivery import PUT_BACK, TIME_BUDGET_SECONDS, killer_reason
+from django_outbox.delivery import PUT_BACK, TIME_BUDGET_SECONDS, killer_reason, unwanted_reason
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
 from django_outbox.failures import error_text
 from django_outbox.faults import TRIES, Outages, handling, in_one_line, try_again
@@ -25,6 +26,9 @@ from django_outbox.reading import Reader
 from django_outbox.tracing import hooks as tracing
 
 log = logging.getLogger(__name__)
+
+UNREAD = timedelta(minutes=10)
+"""How long a record that took the process down while it was read is left to its redelivery, which has all of it."""
 
 Status = InboxMessage.Status
 
@@ -69,27 +73,61 @@ class StoredMessages:
                 row = inbox_state.next_due(self._group, using=self._using)
                 if row is None:
                     break
-                blocker = blocker_of(row, using=self._using)
-                if blocker is None:
-                    inbox_state.count_delivery(row, using=self._using, outlived=row.id in self._outlived)
-                else:
-                    inbox_state.postpone(row, blocker, using=self._using)
-            outcomes.append("put_back" if blocker is not None else self.handle(row.id))
+                is_next = self._count(row)
+            outcomes.append(self.handle(row.id) if is_next else "put_back")
         return outcomes
+
+    def _count(self, row: InboxMessage) -> bool:
+        """Count a delivery of a locked message if it is its turn; else let it wait."""
+        blocker = blocker_of(row, using=self._using)
+        if blocker is None:
+            inbox_state.count_delivery(row, using=self._using, outlived=row.id in self._outlived)
+        else:
+            inbox_state.postpone(row, blocker, using=self._using)
+        return blocker is None
+
+    def count_unread(self, row: InboxMessage) -> bool:
+        """Count another reading of a record that has a row already, in whose place ``row`` is; False if that is over."""
+        known = inbox_state.lock_unread(row, using=self._using)
+        if known is None:
+            return False
+        outlived = known.id in self._outlived
+        inbox_state.count_delivery(known, using=self._using, outlived=outlived, wait=UNREAD)
+        row.id = known.id
+        return True
+
+    def read(self, row_id: int, record: ReceivedRecord) -> str:
+        """Read a record whose reading has been counted in a row, and handle the event that it is.
+
+        Raises:
+            OperationalError, InterfaceError: the database is away; the record is to be received again.
+        """
+        outcome = self.handle(row_id, record)
+        if outcome != "put_back":
+            return outcome
+        with transaction.atomic(using=self._using):
+            row = inbox_state.next_due(self._group, using=self._using, only=row_id)
+            is_next = row is not None and self._count(row)
+        return self.handle(row_id) if is_next else "put_back"
 
     def has_due(self) -> bool:
         """True if a stored message is due."""
         return InboxMessage.objects.using(self._using).due().filter(group=self._group).exists()
 
-    def handle(self, row_id: int) -> str:
+    def handle(self, row_id: int, record: ReceivedRecord | None = None) -> str:
         """Handle a message whose delivery has been counted.
+
+        Args:
+            row_id: of the message.
+            record: that it came as, if it is at hand. A row that has not been read yet has no more of the headers
+                than what is text.
 
         Raises:
             OperationalError, InterfaceError: the database is away; nothing was changed.
         """
         self._outlived.add(row_id)
         outcome = try_again(
-            partial(self._try, row_id),
+            partial(self._try, row_id, record),
             using=self._using,
             fail=partial(self._fail, row_id),
             give_up=partial(self._put_back, row_id),
@@ -100,35 +138,45 @@ class StoredMessages:
         self._outlived.discard(row_id)
         return outcome
 
-    def _try(self, row_id: int) -> str:
+    def _try(self, row_id: int, record: ReceivedRecord | None) -> str:
         trace = tracing.processing(self._group, using=self._using, together=False)
         with trace as run, handling(self._using):
             row = inbox_state.lock(row_id, using=self._using)
             if row is None:
                 return "skipped"
             if row.delivery_count > settings.max_deliveries:
-                raise Reject(killer_reason())
+                raise Reject(killer_reason("handler" if row.source else "mapper"))
             if not row.source:
-                return self._read_again(row)
+                return self._read(row, record or record_of(row))
             handlers = self._handlers.find(row.event_type, row.topic)
             if not handlers:
-                raise Reject(f"No handler wants {row.event_type!r} any more.")
+                # Perhaps this is the old one of two releases that run side by side, and the new one wants it.
+                raise Retry(reason=f"No handler wants {row.event_type!r} here: no more, or not yet.")
             run(event_of(row), handlers)
             inbox_state.mark_consumed(row, using=self._using)
         log.debug("Inbox message %s is consumed.", row_id, extra=log_extra("consumed", row))
         instrumentation.consumed([row], group=self._group, using=self._using)
         return "consumed"
 
-    def _read_again(self, row: InboxMessage) -> str:
-        """Read what could not be read before, now that an operator has asked for it."""
+    def _read(self, row: InboxMessage, record: ReceivedRecord) -> str:
+        """Read what may take the process down, or what an operator wants to have read again."""
+        is_again = bool(row.last_error)
         try:
-            event = self._reader.read(record_of(row))
+            event = self._reader.read(record)
         except UnreadableRecord as error:
             raise Reject(unreadable(error)) from None
-        if event is None:
+        if event is None and is_again:
             raise Reject("It can be read now, but no handler wants it, or INBOX leaves it alone.")
-        known = pending_row(event, self._group, timedelta(0))
-        return "put_back" if inbox_state.identify(row, known, using=self._using) else "skipped"
+        if event is None:
+            inbox_state.forget(row, using=self._using)
+            return "skipped"
+        if not self._handlers.find(event.type, row.topic):
+            raise Reject(unwanted_reason(event.type))
+        if inbox_state.identify(row, pending_row(event, self._group, timedelta(0)), using=self._using):
+            return "put_back"
+        if not is_again:
+            inbox_state.forget(row, using=self._using)
+        return "skipped"
 
     def _fail(self, row_id: int, error: Exception) -> str:
         """Write down that a message failed; its transaction has been rolled back."""

@@ -16,6 +16,7 @@ from typing import Any
 
 from django_outbox.codecs import Outgoing
 from django_outbox.failures import fingerprint
+from django_outbox.faults import text_of
 from django_outbox.masking import without_values
 from django_outbox.models import InboxMessage
 from django_outbox.rows import LockedMessage
@@ -58,7 +59,7 @@ def attempt_of(message: Message, *, counted: bool = False) -> int:
 
 def said(error: BaseException | str, message: Message) -> str:
     """An error in words, without the values of the payload that it may quote."""
-    text = error if isinstance(error, str) else f"{type(error).__name__}: {error}"
+    text = error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}"
     return without_values(text[:LONGEST_LOOKED_AT], payload_of(message))[:LONGEST_TEXT]
 
 

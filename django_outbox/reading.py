@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import json
 import math
+from asyncio import CancelledError
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from django_outbox import storable
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.codecs import CONTENT_TYPE, RESERVED_PREFIX
 from django_outbox.conf import settings
+from django_outbox.deadline import call_within
 from django_outbox.events import Event
 from django_outbox.exceptions import InvalidMessage, UnreadableRecord
 from django_outbox.models import EVENT_ID_LENGTH, KEY_LENGTH, SOURCE_LENGTH, TYPE_LENGTH, VERSION_LENGTH
@@ -54,6 +56,13 @@ class Reader:
         self._takes_own = takes_own
         self._mappers = settings.inbox
 
+    def asks_a_mapper(self, record: ReceivedRecord) -> bool:
+        """True if code of the project's own is to read a record, which may do anything."""
+        if self._mappers.get(record.topic) is None:
+            return False
+        headers = dict(reversed(record.headers))
+        return "ce_specversion" not in headers and not _content_type(headers).startswith(STRUCTURED)
+
     def read(self, record: ReceivedRecord) -> Event | None:
         """The event that a record carries; None if it is not wanted or to be left alone.
 
@@ -69,7 +78,7 @@ class Reader:
         if record.fault:
             raise UnreadableRecord(record.fault)
         headers = dict(reversed(record.headers))  # of several headers of one name the first counts
-        content_type = _media_type(storable.as_text(headers.get(CONTENT_TYPE) or b""))
+        content_type = _content_type(headers)
         if "ce_specversion" in headers:
             return self._binary(record, headers, content_type)
         if content_type.startswith(STRUCTURED):
@@ -171,8 +180,8 @@ class Reader:
         """What a mapper of the project's own makes of a record."""
         place = f'the mapper OUTBOX["INBOX"][{record.topic!r}]'
         try:
-            event = mapper(record)
-        except Exception as error:
+            event = _within_deadline(mapper, record)
+        except (Exception, CancelledError) as error:
             raise UnreadableRecord(f"{place} failed") from error
         if event is None:
             return None
@@ -203,6 +212,16 @@ class Reader:
         if "\\u" in text:  # an escape, which may be a character that no database takes
             storable.require_json(payload, json.dumps(payload, ensure_ascii=False))
         return payload
+
+
+def _within_deadline(mapper: Callable[[ReceivedRecord], Any], record: ReceivedRecord) -> Any:
+    """What a mapper returns, within ``HANDLER_TIMEOUT``: a process in which it runs longer is ended."""
+    timeout = settings.handler_timeout
+    if timeout is None:
+        return mapper(record)
+    place = place_of(record)
+    subject = f'mapper OUTBOX["INBOX"][{record.topic!r}] with record {place}'
+    return call_within(timeout, subject, mapper, record, about={"event_id": place, "topic": record.topic, "attempt": 1})
 
 
 def place_of(record: ReceivedRecord) -> str:
@@ -260,6 +279,10 @@ def _filled(name: str, value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise UnreadableRecord(f"{name!r} of the envelope is no text, or empty")
     return value
+
+
+def _content_type(headers: Mapping[str, bytes | None]) -> str:
+    return _media_type(storable.as_text(headers.get(CONTENT_TYPE) or b""))
 
 
 def _media_type(content_type: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 from django.db import connections
 
 from django_outbox.exceptions import InvalidMessage
+from django_outbox.faults import text_of
 
 # Lists and dicts within one another. MySQL and MariaDB store no more; and what is near to Python's
 # own limit can be encoded here, and then not deeper in the stack, where Django does it again.
@@ -57,7 +58,7 @@ def json_payload(payload: Any, *, using: str) -> Any:
         text = json.dumps(payload, ensure_ascii=False, allow_nan=False)
         payload = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidMessage("payload", f"JSON cannot carry it: {error}") from error
+        raise InvalidMessage("payload", f"JSON cannot carry it: {text_of(error)}") from error
     require_depth(payload, text, using=using)
     require_json(payload, text)
     return payload

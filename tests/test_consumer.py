@@ -24,6 +24,7 @@ from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.runner import Stop
 from tests.app.models import Effect
 from tests.helpers import wait_until
+from tests.mute import Mute, MuteReject, MuteRetry
 from tests.outbox import (
     Pipeline,
     Status,
@@ -36,6 +37,7 @@ from tests.outbox import (
     row,
     statuses,
 )
+from tests.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
 
@@ -170,6 +172,56 @@ def test_an_idle_consumer_asks_the_database_nothing(pipeline: Pipeline, django_a
 
 
 # Failing
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_raises_on_commit_does_so_after_the_message_is_consumed(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline.on("order.created", lambda event: transaction.on_commit(lambda: 1 / event.payload))
+    make_message(payload=0)
+
+    assert pipeline.turn().consumed == 1
+    assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [Mute, MuteReject, MuteRetry])
+def test_an_error_that_cannot_say_what_it_is_is_a_failure_like_any_other(
+    pipeline: Pipeline, kind: type[Exception], caplog: pytest.LogCaptureFixture
+) -> None:
+    def handle(event: Event) -> None:
+        raise kind
+
+    pipeline.on("order.created", handle)
+    pipeline.on("order.paid", effect)
+    with outbox_settings(DEAD_LETTER_TOPIC="outbox.dead"):
+        message, other = make_message(max_retry=1), make_message(event_type="order.paid")
+        pipeline.turn()
+
+    assert (row(message).status, row(other).status) == ("dead", "consumed")
+    assert "<exception str() failed>" in row(message).last_error
+    assert "<exception str() failed>" in caplog.text
+    copy = OutboxMessage.objects.get(topic="outbox.dead")
+    assert copy.headers["kafka_dlt-exception-message"] == "<exception str() failed>"
+
+
+@pytest.mark.parametrize("steady", [True, False])
+def test_a_handler_that_awaits_what_was_cancelled_has_failed(steady: bool) -> None:
+    async def handle(event: Event) -> None:
+        task = asyncio.ensure_future(asyncio.sleep(60))
+        task.cancel()
+        await task
+
+    pipeline = Pipeline(steady=steady)
+    pipeline.on("order.created", handle)
+    pipeline.on("order.paid", effect)
+    message, other = make_message(), make_message(event_type="order.paid")
+
+    pipeline.turn()
+
+    assert (row(message).status, row(message).retry_count, row(other).status) == ("pending", 1, "consumed")
+    assert "It awaited what was cancelled." in row(message).last_error
+    assert row(message).fingerprint.startswith("django_outbox.exceptions.HandlerCancelled in tests.test_consumer.")
 
 
 def test_a_failed_message_is_retried_until_it_works(pipeline: Pipeline) -> None:

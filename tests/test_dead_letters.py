@@ -62,6 +62,21 @@ def test_a_message_that_failed_for_the_last_time_has_a_copy_with_springs_headers
     }
 
 
+def test_a_text_without_end_is_cut_in_the_copy_too() -> None:
+    def fail(event: Event) -> None:
+        raise ArithmeticError("7" * 2**21)
+
+    pipeline = Pipeline()
+    pipeline.on("order.created", fail)
+    make_message(max_retry=1)
+
+    pipeline.turn()
+
+    (copy,) = copies()
+    assert copy.headers["kafka_dlt-exception-message"] == "7" * 2000
+    assert len(copy.headers["kafka_dlt-exception-stacktrace"]) == 2000
+
+
 def test_the_copy_reaches_kafka_and_is_handled_by_nobody_here() -> None:
     pipeline = Pipeline()
     pipeline.on("order.created", fail)

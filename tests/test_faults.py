@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -23,16 +25,19 @@ from django_outbox.events import Event
 from django_outbox.faults import (
     TRIES,
     drop_broken_connections,
+    handling,
     in_one_line,
     is_connected,
     is_outage,
     is_passing,
     is_unavailable,
+    text_of,
     try_again,
 )
 from django_outbox.relay import Relay
 from django_outbox.runner import Stop
 from tests.app.models import Effect
+from tests.mute import Mute
 from tests.outbox import Pipeline, Status, make_message, memory_broker, row
 
 
@@ -209,6 +214,57 @@ def test_broken_connections_are_dropped_but_not_within_a_transaction() -> None:
 def test_an_error_fits_into_a_log_line() -> None:
     assert in_one_line(ValueError("a\n  b\tc")) == "a b c"
     assert in_one_line(ValueError()) == "ValueError"
+
+
+def test_an_error_that_cannot_say_what_it_is_has_a_text_all_the_same() -> None:
+    assert text_of(Mute()) == in_one_line(Mute()) == "<exception str() failed>"
+
+
+# On commit
+
+
+@pytest.mark.django_db(transaction=True)
+def fail_on_commit(*arguments: object) -> None:
+    raise ConnectionError("mail server")
+
+
+async def cancelled() -> None:
+    raise asyncio.CancelledError
+
+
+class Hook:
+    def __call__(self) -> None:
+        asyncio.run(cancelled())
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("hook", "name"),
+    [(fail_on_commit, "fail_on_commit"), (partial(fail_on_commit, 1), "fail_on_commit"), (Hook(), "Hook")],
+)
+def test_what_raises_on_commit_is_logged_by_name_and_keeps_nothing_else_back(
+    hook: Any, name: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    committed: list[int] = []
+
+    with handling("default"):
+        transaction.on_commit(hook)
+        transaction.on_commit(partial(committed.append, 1))
+
+    assert committed == [1]
+    assert f"What a handler does on commit raised: tests.test_faults.{name}." in caplog.text
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_others_do_on_commit_raises_as_ever() -> None:
+    def work() -> None:
+        with transaction.atomic():
+            transaction.on_commit(fail_on_commit)
+            with handling("default"):
+                pass
+
+    with pytest.raises(ConnectionError):
+        work()
 
 
 # Trying again

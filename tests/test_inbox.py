@@ -19,6 +19,7 @@ from django_outbox.fields import DatabaseNow
 from django_outbox.models import InboxMessage
 from tests.app.models import Effect
 from tests.inbox import Receiver, Status, make_due, make_received, only, received, statuses
+from tests.mute import Mute, MuteReject, MuteRetry
 from tests.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
@@ -193,6 +194,44 @@ def test_a_bad_event_costs_its_neighbours_nothing(receiver: Receiver) -> None:
 
     assert effects() == ["0", "2"]
     assert statuses() == ["consumed", "pending", "consumed"]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(("payloads", "careful"), [([0, 1, 2, 3], False), ([1], False), ([1], True)])
+def test_what_is_done_on_commit_is_lost_for_no_neighbour(
+    receiver: Receiver, payloads: list[int], careful: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    committed: list[int] = []
+
+    def on_commit(payload: int) -> None:
+        if payload == 1:
+            raise ArithmeticError("mail server")
+        committed.append(payload)
+
+    receiver.on("order.created", lambda event: transaction.on_commit(lambda: on_commit(event.payload)))
+
+    done = receiver.receive(*map(received, payloads), careful=careful)
+
+    assert done == ["consumed"] * len(payloads)
+    assert committed == [payload for payload in payloads if payload != 1]
+    assert "mail server" in caplog.text
+
+
+@pytest.mark.parametrize("kind", [Mute, MuteReject, MuteRetry])
+@pytest.mark.parametrize("careful", [True, False])
+def test_an_error_that_cannot_say_what_it_is_is_a_failure_like_any_other(
+    receiver: Receiver, kind: type[Exception], careful: bool
+) -> None:
+    def fail(event: Event) -> None:
+        raise kind
+
+    receiver.on("order.created", fail)
+    receiver.on("order.paid", effect)
+
+    done = receiver.receive(received(1), received(2, type="order.paid"), careful=careful)
+
+    assert done == ["dead" if kind is MuteReject else "failed", "consumed"]
+    assert "<exception str() failed>" in InboxMessage.objects.earliest("id").last_error
 
 
 def test_a_handler_that_changes_its_payload_and_fails_gets_it_unchanged(receiver: Receiver) -> None:
@@ -390,11 +429,25 @@ def test_what_no_handler_wants(
             assert "audit.written from warehouse) is dead" in caplog.text
 
 
-def test_a_stored_event_whose_handler_is_gone_is_dead(receiver: Receiver) -> None:
-    make_received(event_type="order.forgotten")
+def test_a_stored_event_whose_handler_is_gone_is_tried_again_and_dead_in_the_end(receiver: Receiver) -> None:
+    make_received(event_type="order.forgotten", max_retry=2)
 
-    assert receiver.retry() == ["dead"]
-    assert only().last_error == "No handler wants 'order.forgotten' any more."
+    assert receiver.retry() == ["failed"]
+    assert receiver.inbox.run_due(10) == []  # it waits
+    assert only().status == "pending"
+    assert receiver.retry() == ["failed"]
+    assert only().status == "dead"
+    assert only().last_error == "No handler wants 'order.forgotten' here: no more, or not yet."
+
+
+def test_a_new_release_handles_what_the_old_one_beside_it_does_not_know(receiver: Receiver) -> None:
+    old = Receiver()
+    receiver.on("order.split", fails_on(1))
+    receiver.receive(received(1, type="order.split"))
+
+    assert old.retry() == ["failed"]
+    assert receiver.retry() == ["consumed"]
+    assert (effects(), statuses()) == (["1"], ["consumed"])
 
 
 def test_a_failure_is_logged_with_what_an_operator_asks(receiver: Receiver, caplog: pytest.LogCaptureFixture) -> None:

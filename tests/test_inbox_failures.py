@@ -84,11 +84,11 @@ def test_what_cannot_be_read_fails_at_once_and_once() -> None:
     assert MessageFailure.objects.get().fingerprint.startswith("It cannot be read: ")
 
 
-def test_rejections_that_no_handler_made_are_told_apart() -> None:
+def test_failures_that_no_handler_made_are_told_apart() -> None:
     message = make_received(event_type="order.unheard")
     Receiver().retry()
     message.refresh_from_db()
-    assert message.fingerprint == "No handler wants '…' any more."
+    assert message.fingerprint == "No handler wants '…' here: no more, or not yet."
 
 
 def test_success_leaves_no_failure() -> None:

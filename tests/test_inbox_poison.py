@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -152,6 +153,129 @@ def test_a_mapper_that_fails_leaves_its_error_and_place(receiver: Receiver) -> N
         "It cannot be read: the mapper OUTBOX[\"INBOX\"]['elsewhere'] failed.\n\nKeyError"
     )
     assert 'test_inbox_poison.py", line ' in only().last_error
+
+
+# Mappers that may take the process down
+
+
+class Killed(BaseException):
+    """Stands for the end of the process."""
+
+
+class Legacy:
+    """A mapper that takes the process down for so many times as are left; ``key`` is that of its events."""
+
+    def __init__(self, kills: int = 0) -> None:
+        self.kills = kills
+        self.key = "k"
+        self.records: list[ReceivedRecord] = []
+
+    def __call__(self, record: ReceivedRecord) -> Event | None:
+        self.records.append(record)
+        if self.kills:
+            self.kills -= 1
+            raise Killed
+        return Event(type=(record.value or b"").decode(), key=self.key) if record.value else None
+
+
+@pytest.fixture
+def legacy(receiver: Receiver) -> Iterator[Legacy]:
+    mapper = Legacy()
+    with outbox_settings(INBOX={"elsewhere": mapper}):
+        yield mapper
+
+
+def test_a_record_whose_mapper_takes_the_process_down_is_dead_after_max_deliveries(
+    receiver: Receiver, legacy: Legacy
+) -> None:
+    legacy.kills = 5
+    record, other = plain(b"t", key=b"7"), plain(b"t")
+    for _ in range(5):
+        with pytest.raises(Killed):
+            receiver.receive(record, other, careful=True)
+        receiver.restart()
+
+    assert receiver.receive(record, other, careful=True) == ["dead", "consumed"]
+
+    row = InboxMessage.objects.get(status="dead")
+    assert row.last_error.startswith("It took its process down 5 times (MAX_DELIVERIES)")
+    assert row.last_error.endswith("while the mapper ran.")
+    assert (row.message_key, record_of(row).value) == ("7", b"t")
+    assert [event.offset for event in receiver.handled] == [other.offset]
+    assert receiver.receive(record, careful=True) == ["skipped"]
+
+
+def test_a_record_that_took_the_process_down_once_is_handled_whole_and_in_its_place(
+    receiver: Receiver, legacy: Legacy
+) -> None:
+    legacy.kills = 1
+    records = [plain(b"t", headers=[("tenant", b"\xff"), ("tenant", b"2")]), plain(b"t")]
+    with pytest.raises(Killed):
+        receiver.receive(*records, careful=True)
+    receiver.restart()
+
+    assert receiver.inbox.run_due(10) == []  # the record comes again, and has all of its headers
+    assert receiver.receive(*records, careful=True) == ["consumed", "consumed"]
+
+    assert [event.offset for event in receiver.handled] == [record.offset for record in records]
+    assert legacy.records == [records[0], *records]
+    assert receiver.receive(*records, careful=True) == ["skipped", "skipped"]
+    assert receiver.receive(*records) == ["skipped", "skipped"]
+    assert statuses() == ["consumed", "consumed"]
+
+
+def test_a_record_that_does_not_come_again_is_read_from_its_row(receiver: Receiver, legacy: Legacy) -> None:
+    legacy.kills = 1
+    with pytest.raises(Killed):
+        receiver.receive(plain(b"t"), careful=True)
+    receiver.restart()
+
+    assert receiver.retry() == ["put_back", "consumed"]
+    assert statuses() == ["consumed"]
+
+
+def test_what_a_mapper_leaves_alone_leaves_nothing_behind(receiver: Receiver, legacy: Legacy) -> None:
+    done = receiver.receive(plain(None), plain(b"unwanted"), careful=True)
+    assert (done, statuses()) == (["skipped"] * 2, [])
+
+
+@pytest.mark.parametrize("careful", [True, False])
+def test_what_a_mapper_fails_on_or_nobody_wants_is_dead_either_way(
+    receiver: Receiver, legacy: Legacy, careful: bool
+) -> None:
+    with outbox_settings(UNKNOWN_EVENT="dead", INBOX={"elsewhere": legacy}):
+        assert receiver.receive(plain(b"\xff", key=b"7"), plain(b"unwanted"), careful=careful) == ["dead", "dead"]
+    failed, unwanted = InboxMessage.objects.order_by("id")
+    assert failed.last_error.startswith("It cannot be read: the mapper OUTBOX[\"INBOX\"]['elsewhere'] failed.")
+    assert failed.fingerprint == "It cannot be read: the mapper OUTBOX['…']['…'] failed."
+    assert failed.message_key == "7"
+    assert unwanted.last_error == "No handler wants 'unwanted' (UNKNOWN_EVENT is 'dead')."
+
+
+def test_what_a_mapper_reads_waits_behind_an_earlier_one_of_its_key(receiver: Receiver, legacy: Legacy) -> None:
+    first = make_received(event_type="t", message_key="k")
+
+    assert receiver.receive(plain(b"t"), careful=True) == ["put_back"]
+    legacy.key = "another"
+    assert receiver.receive(plain(b"t"), careful=True) == ["consumed"]
+    assert receiver.retry() == ["consumed", "consumed"]
+
+    assert [event.key for event in receiver.handled] == ["another", "k", "k"]
+    assert receiver.handled[1].offset == first.offset
+
+
+def test_an_event_that_a_mapper_read_is_counted_before_its_handler_runs(receiver: Receiver, legacy: Legacy) -> None:
+    seen: list[tuple[str, str, int]] = []
+    receiver.on("killer", lambda event: seen.append((only().status, only().source, only().delivery_count)))
+
+    assert receiver.receive(plain(b"killer"), careful=True) == ["consumed"]
+    assert seen == [("pending", "elsewhere", 1)]
+
+
+@pytest.mark.databases("mariadb")
+def test_a_record_that_is_too_large_for_its_row_is_read_all_the_same(receiver: Receiver) -> None:
+    with outbox_settings(INBOX={"elsewhere": lambda record: Event(type="t")}):
+        assert receiver.receive(plain(os.urandom(10 * MEGABYTE)), careful=True) == ["consumed"]
 
 
 # What the database refuses

@@ -22,10 +22,12 @@ from django_outbox.models import InboxMessage
 from django_outbox.reading import Reader
 from tests.app.models import Effect
 from tests.helpers import wait_until
-from tests.inbox import Receiver, Status, make_due, make_received, received, statuses
+from tests.inbox import Receiver, Status, make_due, make_received, plain, received, statuses
 from tests.outbox import in_thread, is_waiting_for_a_lock
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases("postgresql", "mariadb")]
+
+AN_HOUR = timedelta(hours=1)
 
 
 def effect(event: Event) -> None:
@@ -63,10 +65,17 @@ def stored(record: ReceivedRecord) -> InboxMessage:
     return pending_row(event, "tests", timedelta(hours=1))
 
 
+def legacy(record: ReceivedRecord) -> Event:
+    number = int(record.value or b"")
+    return Event(type="order.created", payload=number, key=str(number % 3))
+
+
 @pytest.mark.parametrize("careful", [True, False])
-def test_two_consumers_with_the_same_records_handle_each_once(careful: bool) -> None:
+@pytest.mark.parametrize("mapped", [True, False])
+def test_two_consumers_with_the_same_records_handle_each_once(settings: Any, careful: bool, mapped: bool) -> None:
     """As in a rebalance: both have read them, neither has committed the offset."""
-    records = [received(n, key=str(n % 3)) for n in range(30)]
+    settings.OUTBOX = {**settings.OUTBOX, "INBOX": {"elsewhere": legacy}}
+    records = [plain(b"%d" % n) if mapped else received(n, key=str(n % 3)) for n in range(30)]
     start = threading.Barrier(2)
 
     def work() -> None:
@@ -150,6 +159,38 @@ def test_what_is_behind_one_in_hand_waits_and_others_pass(seconds: float) -> Non
     assert other.inbox.run_due(10)[0] == "consumed"
     assert effects()[-1] in ("2", "3")
     assert effects()[2] == "2"
+
+
+@pytest.mark.parametrize(("overdue", "wait"), [(0.5, 1), (20, 20), (3600, 32)])
+def test_the_longer_one_is_in_hand_the_longer_all_that_is_behind_it_waits(overdue: float, wait: float) -> None:
+    """Or all of it would be written anew each second."""
+    now = timezone.now()
+    first = make_received(message_key="a", next_retry_at=now - timedelta(seconds=overdue))
+    for _ in range(3):
+        make_received(message_key="a", next_retry_at=now - timedelta(seconds=0.1))
+
+    with transaction.atomic():
+        InboxMessage.objects.select_for_update().get(id=first.id)
+        with in_thread(lambda: receiver_with(effect).inbox.run_due(1)):
+            pass
+
+    waits = {due - now for due in InboxMessage.objects.filter(id__gt=first.id).values_list("next_retry_at", flat=True)}
+    assert len(waits) == 1
+    assert timedelta(seconds=wait) <= waits.pop() < timedelta(seconds=2 * wait + 10)
+
+
+@pytest.mark.databases("postgresql")
+def test_what_is_let_wait_while_the_one_before_it_ends_goes_on_at_once() -> None:
+    first, second = (make_received(payload=n, message_key="a") for n in (1, 2))
+    consumer = receiver_with(effect)
+
+    with ExitStack() as threads, transaction.atomic():
+        assert inbox_state.postpone(second, Blocker(first.id, AN_HOUR), using="default") == 1
+        threads.enter_context(in_thread(lambda: consumer.inbox.run_due(1)))
+        wait_until(is_waiting_for_a_lock)
+
+    assert effects() == ["1"]
+    assert consumer.inbox.run_due(1) == ["consumed"]
 
 
 def test_letting_a_key_wait_does_not_wait_for_what_others_have_locked() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from contextlib import suppress
 from dataclasses import replace
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from django_outbox import deadline
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.events import Event
 from django_outbox.exceptions import UnreadableRecord
@@ -260,6 +262,35 @@ def test_a_mapper_that_fails_is_named_with_its_error() -> None:
         read(plain(b"7"))
     assert str(raised.value) == "the mapper OUTBOX[\"INBOX\"]['elsewhere'] failed"
     assert isinstance(raised.value.__cause__, KeyError)
+
+
+def test_a_mapper_that_awaits_what_was_cancelled_has_failed() -> None:
+    async def fetch() -> Event:
+        task = asyncio.ensure_future(asyncio.sleep(60))
+        task.cancel()
+        return await task  # type: ignore[return-value]
+
+    with outbox_settings(INBOX={"elsewhere": lambda record: asyncio.run(fetch())}):
+        assert "the mapper OUTBOX[\"INBOX\"]['elsewhere'] failed" in why_not(plain(b"7"))
+
+
+def test_a_mapper_has_as_long_as_a_handler() -> None:
+    watched = []
+
+    def mapper(record: ReceivedRecord) -> Event:
+        watched.append(deadline._in_hand)
+        return Event(type="t")
+
+    record = plain(b"7")
+    with outbox_settings(INBOX={"elsewhere": mapper}, HANDLER_TIMEOUT=60):
+        read(record)
+    with outbox_settings(INBOX={"elsewhere": mapper}):
+        read(record)
+
+    (_, sentence, about), without = watched
+    assert f"mapper OUTBOX[\"INBOX\"]['elsewhere'] with record elsewhere/0/{record.offset} took longer" in sentence
+    assert about == {"event_id": f"elsewhere/0/{record.offset}", "topic": "elsewhere", "attempt": 1}
+    assert without is deadline._in_hand is None
 
 
 # What cannot be read

@@ -23,6 +23,7 @@ from django_outbox.exceptions import BrokerUnavailable, InvalidMessage, Reject
 from django_outbox.models import OutboxMessage
 from django_outbox.publishing import publish, publish_many
 from tests.inbox import Receiver, plain, received
+from tests.mute import Mute
 from tests.outbox import Pipeline, ScriptedBroker, make_due, row, statuses
 from tests.overrides import outbox_settings
 from tests.tracing import Spans, attributes, carried_by, failed, identity, links_of, parent_of
@@ -380,6 +381,18 @@ def test_a_rejected_message_is_an_error(spans: Spans) -> None:
     pipeline.turn()
 
     assert attributes(spans.one("process"))["error.type"] == "django_outbox.exceptions.Reject"
+
+
+def test_an_error_that_cannot_say_what_it_is_ends_its_span(spans: Spans) -> None:
+    def handle(event: Event) -> None:
+        raise Mute
+
+    pipeline = Pipeline()
+    pipeline.on("order.created", handle)
+    send()
+    pipeline.turn()
+
+    assert attributes(spans.one("process"))["error.type"] == "tests.mute.Mute"
 
 
 @pytest.mark.parametrize("steady", [True, False])

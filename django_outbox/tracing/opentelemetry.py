@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 from django.utils.module_loading import import_string
@@ -11,6 +11,7 @@ from opentelemetry import context, propagate, trace
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
 from django_outbox.events import Event
+from django_outbox.faults import text_of
 from django_outbox.tracing import names
 from django_outbox.tracing.base import (
     NOT_CREATING,
@@ -185,9 +186,10 @@ def _current(span: trace.Span) -> AbstractContextManager[trace.Span]:
 
 def _fail(span: trace.Span, error: BaseException) -> None:
     if span.is_recording():
-        span.record_exception(error)
+        with suppress(Exception):  # it asks the error for its text
+            span.record_exception(error)
         span.set_attribute(names.ERROR_TYPE, names.error_type(error))
-        span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {error}"))
+        span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {text_of(error)}"))
 
 
 def _link_to_creation(message: Message) -> Link | None:

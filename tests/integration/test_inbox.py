@@ -20,21 +20,26 @@ Start = Callable[..., Command]
 Foreign = Callable[..., None]
 
 
+def _send(records: list[Record], *, partitions: int) -> None:
+    broker = get_broker(outbox.broker)
+    broker.create_topics([outbox.topic], partitions=partitions, replication=1)
+    producer = broker.producer(30)
+    try:
+        producer.send(records, 30)
+    finally:
+        producer.close()
+
+
 @pytest.fixture
 def foreign(kafka_outbox: Any) -> Foreign:
-    """Send events as another service does."""
-    broker = get_broker(outbox.broker)
-    broker.create_topics([outbox.topic], partitions=3, replication=1)
+    """Send events as another service does, each by id, type, payload and key."""
+    return lambda *events: _send([_record(*event) for event in events], partitions=3)
 
-    def foreign(*events: tuple[str, str, Any, str]) -> None:
-        """Each by id, type, payload and key."""
-        producer = broker.producer(30)
-        try:
-            producer.send([_record(*event) for event in events], 30)
-        finally:
-            producer.close()
 
-    return foreign
+@pytest.fixture
+def plain(kafka_outbox: Any) -> Callable[..., None]:
+    """Send values that are no events, in one order."""
+    return lambda *values: _send([Record(outbox.topic, None, value, ()) for value in values], partitions=1)
 
 
 def _record(event_id: str, event_type: str, payload: Any, key: str) -> Record:
@@ -92,6 +97,24 @@ def test_a_foreign_event_that_takes_its_process_down_is_dead_after_max_deliverie
     assert InboxMessage.objects.get(status="dead").last_error.startswith(
         "It took its process down 2 times (MAX_DELIVERIES)"
     )
+
+
+def test_a_record_whose_mapper_takes_the_process_down_is_dead_after_max_deliveries(
+    plain: Callable[..., None], consumer: Start, inbox: Any, effects: Any
+) -> None:
+    plain(b"before", b"exit", b"neighbour")
+    env = {"OUTBOX_MAX_DELIVERIES": "2", "OUTBOX_INBOX": json.dumps({outbox.topic: "tests.app.legacy.to_event"})}
+
+    endings = [consumer(env=env).wait(60) for _ in range(2)]
+    command = consumer(env=env)
+    wait_until(lambda: inbox() == {"dead": 1, "consumed": 2}, 60)
+
+    assert endings == [7, 7]
+    assert command.stop() == 0
+    assert effects() == ["test.effect before", "test.effect neighbour"]
+    dead = InboxMessage.objects.get(status="dead")
+    assert dead.last_error.startswith("It took its process down 2 times (MAX_DELIVERIES)")
+    assert bytes(dead.raw_value) == b"exit"
 
 
 def test_what_cannot_be_read_is_dead_and_what_follows_is_handled(

@@ -23,6 +23,8 @@ from django_outbox.brokers.refusals import refusal
 from django_outbox.brokers.undecodable import HEADERS_ARE_NO_TEXT
 from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 
+JOIN_SECONDS = 5.0
+JOIN_SLICE_SECONDS = 0.2  # after which a signal is noticed
 # After so long without a record a subscription asks whether the broker is still there.
 SILENCE_SECONDS = 10.0
 
@@ -67,7 +69,7 @@ class KafkaSubscription(Subscription):
         try:
             self._notice_forbidden()
             self._go_on_joining()
-            batches = self._client.poll(timeout_ms=_milliseconds(timeout), max_records=limit)
+            batches = self._poll(timeout, limit)
             self._notice_silence(bool(batches))
         except _BROKEN as error:
             raise self._unavailable(error) from error
@@ -84,6 +86,19 @@ class KafkaSubscription(Subscription):
             for records in batches.values()
             for record in records
         ]
+
+    def _poll(self, timeout: float, limit: int) -> dict[Any, list[Any]]:
+        """The client's own poll; for some seconds more while this member waits for its share of the partitions.
+
+        The client takes the answer to a join in a poll that waits for it, and otherwise begins anew, by which all others
+        of the group have to join again. With other work between its polls, this member would never come to anything.
+        """
+        deadline = time.monotonic() + JOIN_SECONDS
+        while True:
+            seconds = timeout if self._has_its_share() else max(timeout, JOIN_SLICE_SECONDS)
+            batches: dict[Any, list[Any]] = self._client.poll(timeout_ms=_milliseconds(seconds), max_records=limit)
+            if batches or self._has_its_share() or self._interrupted() or time.monotonic() >= deadline:
+                return batches
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         mine = self._client.assignment()

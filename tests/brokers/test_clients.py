@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 import confluent_kafka
 import pytest
 
+from django_outbox.brokers import kafka_subscription
 from django_outbox.brokers.base import (
     Acknowledged,
     Broker,
@@ -342,8 +343,9 @@ def test_a_project_may_read_what_transactions_have_not_committed(
 
 @pytest.mark.brokers("apache")  # Tansu does not wait for a member that is busy
 def test_a_member_is_not_caught_up_while_its_share_is_dealt_out_anew(
-    backend: Backend, kafka_url: str, topic: str
+    backend: Backend, kafka_url: str, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(kafka_subscription, "JOIN_SECONDS", 0.2)  # this thread polls for all members
     broker = backend.make(kafka_url)
     make_topic(broker, topic, partitions=3)
     member, busy = broker.subscribe([topic], topic), broker.subscribe([topic], topic)

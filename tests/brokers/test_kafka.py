@@ -201,6 +201,16 @@ def test_a_broker_that_does_not_say_which_record_of_a_batch_is_invalid_costs_the
 # Reading
 
 
+def test_a_member_that_has_other_work_between_its_polls_joins_all_the_same(kafka_url: str, topic: str) -> None:
+    broker = kafka_broker(kafka_url)
+    make_topic(broker, topic, partitions=1)
+    member = broker.subscribe([topic], topic)
+    for _ in range(3):
+        member.poll(0.0, 10)
+    assert member.take_assigned() == places(topic, 1)
+    member.close()
+
+
 def test_a_join_that_the_client_has_forgotten_is_taken_up_again(kafka_url: str, topic: str) -> None:
     """As the client forgets one if a poll ends after it has dealt out new partitions and before it has its own."""
     broker = kafka_broker(kafka_url)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -19,6 +21,23 @@ from tests.outbox import ScriptedBroker, Status, in_thread, make_message, memory
 pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.django_db]
 
 AN_HOUR = timedelta(hours=1)
+
+
+@contextmanager
+def locked_elsewhere(message: OutboxMessage) -> Iterator[threading.Event]:
+    """Another session has the message in hand, until the event is set or the block ends."""
+    locked, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with transaction.atomic():
+            OutboxMessage.objects.select_for_update().get(id=message.id)
+            locked.set()
+            assert release.wait(30)
+
+    with in_thread(hold):
+        assert locked.wait(30)
+        yield release
+        release.set()
 
 
 def test_a_message_that_becomes_due_ahead_of_others_waits_for_a_second_at_most() -> None:
@@ -83,18 +102,9 @@ def test_a_key_that_another_relay_has_in_hand_for_long_keeps_no_other_key_back()
     hot = [make_message(message_key="hot") for _ in range(20)]
     other = make_message(message_key="cold")
     relay = Relay(memory_broker(), using="default", batch_size=5, clock=lambda: 100.0)
-    locked, sent = threading.Event(), threading.Event()
 
-    def hold() -> None:
-        with transaction.atomic():
-            OutboxMessage.objects.select_for_update().get(id=head.id)
-            locked.set()
-            assert sent.wait(30)
-
-    with in_thread(hold):
-        assert locked.wait(30)
+    with locked_elsewhere(head):
         passes = [relay.run_once() for _ in range(6)]
-        sent.set()
 
     assert row(other).status == Status.PUBLISHED
     assert {row(message).status for message in hot} == {Status.PENDING}
@@ -107,18 +117,9 @@ def test_a_batch_that_is_nearly_full_of_a_key_in_other_hands_does_not_slow_the_r
     hot = [make_message(message_key="hot") for _ in range(4)]
     others = [make_message() for _ in range(50)]
     relay = Relay(memory_broker(), using="default", batch_size=5, clock=lambda: 100.0)
-    locked, sent = threading.Event(), threading.Event()
 
-    def hold() -> None:
-        with transaction.atomic():
-            OutboxMessage.objects.select_for_update().get(id=head.id)
-            locked.set()
-            assert sent.wait(30)
-
-    with in_thread(hold):
-        assert locked.wait(30)
+    with locked_elsewhere(head):
         published = [relay.run_once().published for _ in range(11)]
-        sent.set()
 
     assert published == [1, *[5] * 9, 4]
     assert {row(message).status for message in others} == {Status.PUBLISHED}
@@ -131,7 +132,6 @@ def test_a_drain_does_not_end_before_what_it_passed_over_is_sent(stop: Stop) -> 
     for _ in range(10):
         make_message(message_key="hot")
     relay = Relay(memory_broker(), using="default", batch_size=5, poll_interval=0.01)
-    locked, release = threading.Event(), threading.Event()
     passes: list[int] = []
     run_once = relay.run_once
 
@@ -144,15 +144,8 @@ def test_a_drain_does_not_end_before_what_it_passed_over_is_sent(stop: Stop) -> 
 
     relay.run_once = counted  # type: ignore[method-assign]
 
-    def hold() -> None:
-        with transaction.atomic():
-            OutboxMessage.objects.select_for_update().get(id=head.id)
-            locked.set()
-            assert release.wait(30)
-
-    with in_thread(hold):
-        assert locked.wait(30)
+    with locked_elsewhere(head) as release:
         relay.run(stop, drain=True)
+        assert release.is_set()
 
-    assert release.is_set()
     assert statuses() == [Status.PUBLISHED] * 11

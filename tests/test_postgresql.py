@@ -53,6 +53,15 @@ def analyze() -> None:
         cursor.execute("ANALYZE django_outbox_outboxmessage")
 
 
+def plan_of(sql: str) -> dict[str, Any]:
+    """How PostgreSQL runs a statement now."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}")
+        (found,) = cursor.fetchone()
+    plan: dict[str, Any] = (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]
+    return plan
+
+
 def rows_read(plan: dict[str, Any]) -> float:
     """The rows that the widest step of a plan handled or dropped."""
     own = plan["Actual Loops"] * (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0))
@@ -81,9 +90,7 @@ def test_a_pass_reads_no_more_rows_than_its_batch_whatever_the_statistics_say(
     with connection.cursor() as cursor:
         cursor.execute(postgresql.PLAN_FOR_MUCH)
         for sql in statements:
-            cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}")
-            (found,) = cursor.fetchone()
-            plan = (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]
+            plan = plan_of(sql)
             assert rows_read(plan) <= 100, json.dumps(plan, indent=1)
 
 
@@ -118,10 +125,7 @@ def test_little_is_found_by_few_steps_whatever_the_statistics_say(known: str | N
     waits = Status.PENDING in (known, others)
     assert len(earlier) == (postgresql._MOST_PENDING_BEFORE if waits else 0)
     (sql,) = (query["sql"] for query in queries if "WITH batch" in query["sql"])
-    with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}")
-        (found,) = cursor.fetchone()
-    plan = (json.loads(found) if isinstance(found, str) else found)[0]["Plan"]
+    plan = plan_of(sql)
     assert rows_read(plan) <= len(earlier) + 10, json.dumps(plan, indent=1)
 
 

@@ -48,7 +48,7 @@ def announce(
         "kafka_dlt-original-offset": message.offset,
         "kafka_dlt-original-consumer-group": group or None,
         "kafka_dlt-exception-fqcn": None if isinstance(error, str) else _name(error),
-        "kafka_dlt-exception-message": (error if isinstance(error, str) else text_of(error))[:ERROR_LENGTH],
+        "kafka_dlt-exception-message": text_of(error)[:ERROR_LENGTH],
         "kafka_dlt-exception-stacktrace": text,
     }
     kept = {

@@ -202,7 +202,7 @@ class Delivery:
         instrumentation.failed(message, error, final=final, using=self._using)
 
     def _tell_dead(self, message: LockedMessage, why: Reject | str) -> None:
-        text = said(why if isinstance(why, str) else text_of(why), message)
+        text = said(text_of(why), message)
         what = "Message %s (%s) is dead: %s"
         repeats.tell(log, logging.ERROR, "dead", message, why, what, message.id, message.event_type, text)
         instrumentation.dead(message, why, using=self._using)

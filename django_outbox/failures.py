@@ -43,10 +43,7 @@ def worker_name() -> str:
 def error_text(error: BaseException | str) -> str:
     """What is kept of an error: at most 2000 characters that every database can store."""
     # A handler's own words need no place in the code.
-    if isinstance(error, str):
-        text = error
-    else:
-        text = text_of(error) if isinstance(error, (Reject, Retry)) else _describe(error)
+    text = text_of(error) if isinstance(error, (str, Reject, Retry)) else _describe(error)
     return storable_text(text)[:ERROR_LENGTH]
 
 
@@ -68,7 +65,7 @@ def fingerprint(error: BaseException | str) -> str:
     """
     place = "" if isinstance(error, str) else _place(error)
     if isinstance(error, str) or (isinstance(error, (Reject, Retry)) and not place):
-        first_line = (error if isinstance(error, str) else text_of(error)).strip().split("\n", 1)[0].replace("\0", "")
+        first_line = text_of(error).strip().split("\n", 1)[0].replace("\0", "")
         text = _VALUES.sub(lambda value: "#" if value[0].isdigit() else "'…'", first_line)
     else:
         kind = type(error)

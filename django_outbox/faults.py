@@ -278,8 +278,8 @@ def drop_broken_connections(after: BaseException | None = None) -> None:
             connection.close_if_unusable_or_obsolete()
 
 
-def text_of(error: BaseException) -> str:
-    """What an error says. Those of handlers, and of what these call, may raise when they are asked; Python says it so."""
+def text_of(error: BaseException | str) -> str:
+    """What an error says, be it a mere text. Those of handlers, and of what these call, may raise when they are asked; Python says it so."""
     try:
         return str(error)
     except Exception:

@@ -13,9 +13,8 @@ from django_outbox.runner import Trouble
 
 LOOK_SECONDS = 30.0  # between two looks while all is well
 IN_TROUBLE_SECONDS = 5.0  # at most, while a topic is in trouble
-UNDECODABLE_SECONDS = (
-    300.0  # until a topic is tried again that time alone seldom mends: each try has the group join anew
-)
+# Until a topic is tried again that time alone seldom mends: each try has the group join anew.
+UNDECODABLE_SECONDS = 300.0
 PROBATION_SECONDS = 10.0  # in which a client that may not read a topic is told so
 
 _ADVICE: dict[type[TopicTrouble], str] = {

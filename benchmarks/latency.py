@@ -18,7 +18,7 @@ from django_outbox import publish
 PER_SECOND = 100
 SECONDS = 4
 WARM_UP_SECONDS = 1
-MOST_ROUNDS = 3  # most of a round is starting and stopping
+MOST_ROUNDS = 5  # most of a round is starting and stopping
 ABOVE_FLOOR_MS = 1.5
 P99_MS = 15.0
 AFTER_HALF_A_POLL_MS = 20.0

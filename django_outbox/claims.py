@@ -112,7 +112,9 @@ class PostgresqlClaims(Claims):
         return claimed
 
     def is_due(self, without_topics: Sequence[str]) -> bool:
-        return postgresql.is_due(without_topics, using=self._using)
+        is_due = postgresql.is_due(without_topics, using=self._using)
+        self.passes_over = self.passes_over and is_due  # others may have dealt with it
+        return is_due
 
     def pass_over(self) -> bool:
         self._begin_at(self._last_id)

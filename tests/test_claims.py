@@ -149,3 +149,30 @@ def test_a_drain_does_not_end_before_what_it_passed_over_is_sent(stop: Stop) -> 
         assert release.is_set()
 
     assert statuses() == [Status.PUBLISHED] * 11
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_drain_ends_when_others_have_dealt_with_what_it_passed_over(stop: Stop) -> None:
+    head = make_message(message_key="hot")
+    for _ in range(10):
+        make_message(message_key="hot")
+    relay = Relay(memory_broker(), using="default", batch_size=5, poll_interval=0.01)
+    passes: list[int] = []
+    run_once = relay.run_once
+
+    def counted() -> Pass:
+        done = run_once()
+        passes.append(done.claimed)
+        if passes.count(0) == 1:
+            release.set()
+            OutboxMessage.objects.all().delete()  # waits for the lock
+        elif passes.count(0) == 10:
+            stop.request()
+        return done
+
+    relay.run_once = counted  # type: ignore[method-assign]
+
+    with locked_elsewhere(head) as release:
+        relay.run(stop, drain=True)
+
+    assert passes == [5, 5, 0, 0]

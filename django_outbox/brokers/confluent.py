@@ -122,6 +122,8 @@ class ConfluentBroker(Broker):
             "partition.assignment.strategy": "range,roundrobin",
             # Partitions that are added to a topic are read after so long.
             "topic.metadata.refresh.interval.ms": 60_000,
+            # As kafka-python and Java do it: what disk or network have changed must not reach a handler.
+            "check.crcs": True,
             **self._options("CONSUMER_OPTIONS"),
             "group.id": group,
             "enable.auto.commit": False,

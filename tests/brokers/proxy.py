@@ -32,6 +32,7 @@ class Proxy:
         self._open: set[socket.socket] = set()
         self._ended: set[socket.socket] = set()
         self.held = 0  # pieces that wait for the end of a stall
+        self.alter: Callable[[bytes], bytes] = bytes  # what becomes of each piece
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
 
@@ -49,7 +50,8 @@ class Proxy:
         self._flowing.clear()
 
     def heal(self) -> None:
-        """Go on where `stall` stopped."""
+        """Go on where `stall` stopped, and pass on all as it is."""
+        self.alter = bytes
         self._flowing.set()
 
     def cut(self) -> None:
@@ -110,7 +112,7 @@ class Proxy:
                     self.held += 1
                     self._flowing.wait()
                     self.held -= 1
-                sink.sendall(data)
+                sink.sendall(self.alter(data))
             sink.shutdown(socket.SHUT_WR)  # the other way there may be more to pass on
         except OSError:
             for end in (source, sink):

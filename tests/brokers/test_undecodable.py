@@ -19,6 +19,7 @@ from django_outbox.models import InboxMessage
 from django_outbox.runner import Stop
 from tests.app.models import Effect
 from tests.brokers.backends import Backend, kafka_broker
+from tests.brokers.proxy import Proxy
 from tests.brokers.records import SECONDS, make_topic, numbered, read, send
 from tests.helpers import wait_until
 
@@ -152,6 +153,27 @@ def test_kafka_python_says_where_a_log_is_broken(kafka_url: str, topic: str, mon
     assert reason is not None
     assert b"its partition 0 cannot be read on from offset 1 (" in reason
     assert b"failed crc check" in reason
+    member.close()
+
+
+def test_what_disk_or_network_have_changed_is_never_given_out(
+    backend: Backend, proxy: Proxy, proxied_url: str, topic: str
+) -> None:
+    broker = backend.make(proxied_url)
+    make_topic(broker, topic, partitions=1)
+    producer = broker.producer(SECONDS)
+    send(producer, Record(topic, b"k", b"100 euros"))
+    producer.close()
+    proxy.alter = lambda data: data.replace(b"100 euros", b"900 euros")
+    member = broker.subscribe([topic], topic)
+    (reason,) = all_of(member)
+    assert reason is not None
+    assert b"its partition 0 cannot be read on from offset 0 (" in reason
+    member.close()
+
+    proxy.heal()
+    member = broker.subscribe([topic], topic)
+    assert [record.value for record in read(member, 1)] == [b"100 euros"]
     member.close()
 
 

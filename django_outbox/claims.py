@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from django.db import connections
@@ -16,6 +16,7 @@ from django_outbox.models import OutboxMessage, OutboxQuerySet
 from django_outbox.ordering import holds_behind_dead
 
 LOOK_BACK_SECONDS = 1.0
+IN_HAND_SECONDS = 0.5  # so much longer than a batch takes that a relay which has one in hand is slow, or gone
 
 
 class Claimed(NamedTuple):
@@ -65,9 +66,12 @@ class Claims:
         """True if there is anything to claim, be it locked by another."""
         return self._due(without_topics).exists()
 
-    def pass_over(self) -> bool:
-        """Begin behind the last claim, for a second at most: nothing of it can be sent now, as long as others have
-        locked what comes before. False where that cannot be done.
+    def pass_over(self, blocked_by: Mapping[int, int]) -> bool:
+        """Begin behind the last claim, for a second at most, if most of it is blocked by what others have had in hand
+        for long, and may have for as long as their broker takes; False if not.
+
+        Args:
+            blocked_by: ids of messages that are not in the last claim, each with how many it blocks there.
         """
         return False
 
@@ -94,6 +98,7 @@ class PostgresqlClaims(Claims):
         self._begin = postgresql.START
         self._begin_until = 0.0
         self._last_id = 0
+        self._blocking_since: dict[int, float] = {}
 
     def claim(self, limit: int, without_topics: Sequence[str]) -> Claimed:
         if self.expects_much:
@@ -116,12 +121,21 @@ class PostgresqlClaims(Claims):
         self.passes_over = self.passes_over and is_due  # others may have dealt with it
         return is_due
 
-    def pass_over(self) -> bool:
-        self._begin_at(self._last_id)
-        due_at, id = self._begin
-        self._begin = due_at, id + 1
-        self.passes_over = True
-        return True
+    def pass_over(self, blocked_by: Mapping[int, int]) -> bool:
+        now = self._clock()
+        known = self._blocking_since
+        since = {id: known.get(id, now) for id in blocked_by}
+        # While it passes over, a claim does not show all that blocks.
+        self._blocking_since = known | since if self.passes_over else since
+        for_long = sum(number for id, number in blocked_by.items() if now - since[id] >= IN_HAND_SECONDS)
+        passed_over, self.passes_over = self.passes_over, 2 * for_long > sum(blocked_by.values())
+        if self.passes_over:
+            self._begin_at(self._last_id)
+            due_at, id = self._begin
+            self._begin = due_at, id + 1
+        elif passed_over:  # what blocks was passed over itself and is free by now: further on is ever more behind it
+            self._begin = postgresql.START
+        return self.passes_over
 
     def _begin_at(self, id: int) -> None:
         self._begin = postgresql.place_of(id, using=self._using)

@@ -120,7 +120,8 @@ UNSENT_BEFORE = """
 PENDING_AND_DEAD_BEFORE = f"({PENDING_BEFORE}) UNION ALL ({UNSENT_BEFORE})"
 
 # Lock what is behind some messages, in their keys, and due before them, but for what another relay has in hand. Behind
-# a dead one only what is due: the rest waits already.
+# a dead one only what is due: the rest waits already. Nothing of a batch is due before its first message, so a message
+# that is due no later has nothing to look for: mostly another relay is sending it, and all of its key may be behind it.
 LATER = """
     SELECT later.id, due.until::text
     FROM django_outbox_outboxmessage AS earlier
@@ -133,6 +134,9 @@ LATER = """
      AND later.id > earlier.id
     WHERE earlier.id = ANY(%s::bigint[])
       AND earlier.status IN ('pending', 'dead')
+      AND coalesce(earlier.next_retry_at, 'infinity') > coalesce(
+          (SELECT next_retry_at FROM django_outbox_outboxmessage WHERE id = %s), '-infinity'
+      )
       AND later.status = 'pending'
       AND later.next_retry_at < coalesce(earlier.next_retry_at, statement_timestamp())
     FOR UPDATE OF later SKIP LOCKED
@@ -332,11 +336,11 @@ def _unsent(statement: str, parameters: Sequence[Any], *, using: str) -> list[Un
         return [Unsent(*row) for row in cursor.fetchall()]
 
 
-def postpone(earlier_ids: Iterable[int], seconds_behind_dead: float, *, using: str) -> int:
+def postpone(earlier_ids: Iterable[int], seconds_behind_dead: float, first_due: int | None, *, using: str) -> int:
     """Let what is behind these messages wait; returns how many messages wait longer than before."""
     by_time: dict[str, list[int]] = {}
     with connections[using].cursor() as cursor:
-        cursor.execute(LATER, [seconds_behind_dead, _array(earlier_ids)])
+        cursor.execute(LATER, [seconds_behind_dead, _array(earlier_ids), first_due])
         for id, until in cursor.fetchall():
             by_time.setdefault(until, []).append(id)
         postponed = 0

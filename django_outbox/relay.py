@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -265,19 +266,17 @@ class Relay:
         if not blockers:
             return batch
         sendable = []
-        blocked_by: set[int] = set()
+        blocked_by: Counter[int] = Counter()
         for message in batch:
             blocker = blockers.get((message.topic, message.message_key))
             if blocker is None or blocker.id > message.id:
                 sendable.append(message)
             else:
-                blocked_by.add(blocker.id)
+                blocked_by[blocker.id] += 1
         if blocked_by:
-            done.postponed = state.postpone(blocked_by, using=self.using)
+            done.postponed = state.postpone(blocked_by, first_due=claimed.messages[0].id, using=self.using)
             most_is_blocked = len(batch) == self.batch_size and 2 * len(sendable) < len(batch)
-            if most_is_blocked and not done.postponed and self._claims.pass_over():
-                # Another relay has what comes before, and may have it for as long as its broker takes: look at
-                # what comes after a batch that is full of these.
+            if most_is_blocked and not done.postponed and self._claims.pass_over(blocked_by):
                 done.passed_over = len(batch) - len(sendable)
         return sendable
 

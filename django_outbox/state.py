@@ -107,16 +107,23 @@ def mark_unsent(message_id: int, attempt: int, error: BaseException | str, *, us
     return _count_failure(message_id, Status.PENDING, attempt - 1, error, None, using)
 
 
-def postpone(earlier_ids: Collection[int], *, using: str) -> int:
+def postpone(earlier_ids: Collection[int], *, first_due: int | None = None, using: str) -> int:
     """Let all that is behind these messages, in their keys, wait as long as they do, uncounted.
 
     All of it and not only a batch, so that a hundred thousand messages behind one that fails do not
     come up, batch after batch, before anything else. What waits behind a dead message looks again
     after the longest backoff. Returns how many messages wait longer than before.
+
+    Args:
+        earlier_ids: ids of messages that are pending or dead; others hold nothing.
+        first_due: id of the message that is due first of those that have to wait.
+        using: alias of the database.
     """
     if connections[using].vendor == "postgresql":
-        return postgresql.postpone(earlier_ids, MAX_BACKOFF_SECONDS, using=using)
+        return postgresql.postpone(earlier_ids, MAX_BACKOFF_SECONDS, first_due, using=using)
     earlier = _messages(using).filter(id__in=earlier_ids, status__in=[Status.PENDING, Status.DEAD])
+    if first_due is not None:  # what is due no later than that has nothing to look for
+        earlier = earlier.exclude(next_retry_at__lte=_messages(using).filter(id=first_due).values("next_retry_at"))
     return sum(_postpone(message, using) for message in earlier)
 
 

@@ -12,7 +12,7 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
-from django_outbox.claims import LOOK_BACK_SECONDS
+from django_outbox.claims import IN_HAND_SECONDS, LOOK_BACK_SECONDS
 from django_outbox.models import OutboxMessage
 from django_outbox.relay import Pass, Relay
 from django_outbox.runner import Stop
@@ -24,13 +24,13 @@ AN_HOUR = timedelta(hours=1)
 
 
 @contextmanager
-def locked_elsewhere(message: OutboxMessage) -> Iterator[threading.Event]:
-    """Another session has the message in hand, until the event is set or the block ends."""
+def locked_elsewhere(*messages: OutboxMessage) -> Iterator[threading.Event]:
+    """Another session has the messages in hand, until the event is set or the block ends."""
     locked, release = threading.Event(), threading.Event()
 
     def hold() -> None:
         with transaction.atomic():
-            OutboxMessage.objects.select_for_update().get(id=message.id)
+            list(OutboxMessage.objects.select_for_update().filter(id__in=[message.id for message in messages]))
             locked.set()
             assert release.wait(30)
 
@@ -101,14 +101,21 @@ def test_a_key_that_another_relay_has_in_hand_for_long_keeps_no_other_key_back()
     head = make_message(message_key="hot")
     hot = [make_message(message_key="hot") for _ in range(20)]
     other = make_message(message_key="cold")
-    relay = Relay(memory_broker(), using="default", batch_size=5, clock=lambda: 100.0)
+    now = [100.0]
+    relay = Relay(memory_broker(), using="default", batch_size=5, clock=lambda: now[0])
 
     with locked_elsewhere(head):
+        assert not relay.run_once().moved  # mostly that takes a moment only
+        now[0] += IN_HAND_SECONDS
         passes = [relay.run_once() for _ in range(6)]
+        now[0] += LOOK_BACK_SECONDS
+        new = make_message(message_key="new")
+        passes_later = [relay.run_once() for _ in range(6)]
 
-    assert row(other).status == Status.PUBLISHED
+    assert [row(message).status for message in (other, new)] == [Status.PUBLISHED] * 2
     assert {row(message).status for message in hot} == {Status.PENDING}
-    assert (passes[-1].claimed, passes[-1].moved) == (0, False)  # no hot loop, either
+    for last in (passes[-1], passes_later[-1]):
+        assert (last.claimed, last.moved) == (0, False)  # no hot loop, either
 
 
 @pytest.mark.django_db(transaction=True)
@@ -116,14 +123,50 @@ def test_a_batch_that_is_nearly_full_of_a_key_in_other_hands_does_not_slow_the_r
     head = make_message(message_key="hot")
     hot = [make_message(message_key="hot") for _ in range(4)]
     others = [make_message() for _ in range(50)]
-    relay = Relay(memory_broker(), using="default", batch_size=5, clock=lambda: 100.0)
+    now = [100.0]
+    relay = Relay(memory_broker(), using="default", batch_size=5, clock=lambda: now[0])
 
     with locked_elsewhere(head):
-        published = [relay.run_once().published for _ in range(11)]
+        published = [relay.run_once().published]
+        now[0] += IN_HAND_SECONDS
+        published += [relay.run_once().published for _ in range(11)]
 
-    assert published == [1, *[5] * 9, 4]
+    assert published == [1, 1, *[5] * 9, 3]
     assert {row(message).status for message in others} == {Status.PUBLISHED}
     assert {row(message).status for message in hot} == {Status.PENDING}
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_another_relay_has_in_hand_for_a_moment_lets_none_run_ahead() -> None:
+    """It would find ever more that is behind what it passed over, and so would the other."""
+    heads = [make_message(message_key=f"{number}") for number in range(8)]
+    for number in range(8):
+        make_message(message_key=f"{number}")
+    relay = Relay(memory_broker(), using="default", batch_size=5, clock=lambda: 100.0)
+
+    with locked_elsewhere(*heads):
+        assert [relay.run_once().moved for _ in range(3)] == [False] * 3
+    OutboxMessage.objects.filter(id__in=[message.id for message in heads]).delete()  # the other relay has sent them
+
+    assert [relay.run_once().published for _ in range(2)] == [5, 3]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_was_passed_over_is_taken_as_soon_as_it_blocks_the_rest() -> None:
+    head = make_message(message_key="hot")
+    for _ in range(20):
+        make_message(message_key="hot")
+    now = [100.0]
+    relay = Relay(memory_broker(), using="default", batch_size=5, clock=lambda: now[0])
+    with locked_elsewhere(head):
+        relay.run_once()
+        now[0] += IN_HAND_SECONDS
+        assert [relay.run_once().passed_over for _ in range(2)] == [5, 5]
+    OutboxMessage.objects.filter(id=head.id).delete()  # the other relay has sent it
+
+    passes = [relay.run_once() for _ in range(5)]
+
+    assert [done.published for done in passes] == [0, 5, 5, 5, 5]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -131,13 +174,15 @@ def test_a_drain_does_not_end_before_what_it_passed_over_is_sent(stop: Stop) -> 
     head = make_message(message_key="hot")
     for _ in range(10):
         make_message(message_key="hot")
-    relay = Relay(memory_broker(), using="default", batch_size=5, poll_interval=0.01)
+    now = [100.0]
+    relay = Relay(memory_broker(), using="default", batch_size=5, poll_interval=0.01, clock=lambda: now[0])
     passes: list[int] = []
     run_once = relay.run_once
 
     def counted() -> Pass:
         done = run_once()
         passes.append(done.claimed)
+        now[0] += IN_HAND_SECONDS
         if passes.count(0) == 3:  # it has seen again and again that there is nothing that it may take
             release.set()
         return done
@@ -156,13 +201,15 @@ def test_a_drain_ends_when_others_have_dealt_with_what_it_passed_over(stop: Stop
     head = make_message(message_key="hot")
     for _ in range(10):
         make_message(message_key="hot")
-    relay = Relay(memory_broker(), using="default", batch_size=5, poll_interval=0.01)
+    now = [100.0]
+    relay = Relay(memory_broker(), using="default", batch_size=5, poll_interval=0.01, clock=lambda: now[0])
     passes: list[int] = []
     run_once = relay.run_once
 
     def counted() -> Pass:
         done = run_once()
         passes.append(done.claimed)
+        now[0] += IN_HAND_SECONDS / 2
         if passes.count(0) == 1:
             release.set()
             OutboxMessage.objects.all().delete()  # waits for the lock
@@ -175,4 +222,4 @@ def test_a_drain_ends_when_others_have_dealt_with_what_it_passed_over(stop: Stop
     with locked_elsewhere(head) as release:
         relay.run(stop, drain=True)
 
-    assert passes == [5, 5, 0, 0]
+    assert passes == [5, 5, 5, 5, 0, 0]

@@ -137,6 +137,18 @@ def test_where_no_message_has_a_key_nothing_is_looked_for() -> None:
     assert (len(batch), earlier) == (1, [])
 
 
+def test_nothing_is_looked_for_behind_what_is_due_before_the_batch() -> None:
+    """Another relay has it in hand, and all that is pending in its key may be behind it."""
+    fill(20_000)
+    analyze()
+    ids = list(OutboxMessage.objects.order_by("id").values_list("id", flat=True)[:200])
+    with CaptureQueriesContext(connection) as queries:
+        assert state.postpone(ids[:100], first_due=ids[100], using="default") == 0
+    (sql,) = (query["sql"] for query in queries if "django_outbox_outboxmessage" in query["sql"])
+    plan = plan_of(sql)
+    assert rows_read(plan) <= 100, json.dumps(plan, indent=1)
+
+
 def test_marking_a_batch_compares_each_of_its_messages_once_where_statistics_know_of_nothing_pending() -> None:
     """Not each with each, which took 25 of the 32 ms of a batch of 500."""
     fill(10_000, Status.CONSUMED)

@@ -91,6 +91,12 @@ def test_a_page_renders_without_a_warning(page: Path) -> None:
     assert tree_of(page).astext()
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page.suffix == ".rst"], ids=name_of)
+def test_a_merge_has_left_nothing_behind(page: Path) -> None:
+    for paragraph in tree_of(page).findall(nodes.paragraph):
+        assert not re.search(r"^[<=>|]{7}", paragraph.astext(), re.MULTILINE), paragraph.astext()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_link_leads_to_a_file_and_to_a_place_in_it(page: Path) -> None:
     for link in links_of(page):

@@ -128,7 +128,7 @@ def _headline(table: Table, message: Any) -> str:
             return gettext("Handled %(age)s ago. Its content is no longer kept.") % {"age": age}
         return gettext("Handled %(age)s ago.") % {"age": texts.age(message.consumed_at)}
     if message.status == "published":
-        return gettext("In Kafka since %(age)s, not yet handled.") % {"age": texts.age(message.published_at)}
+        return gettext("In Kafka for %(age)s, not yet handled.") % {"age": texts.age(message.published_at)}
     if message.retry_count:
         return ngettext(
             "Failed %(count)d time, waits for its next try.",
@@ -136,9 +136,9 @@ def _headline(table: Table, message: Any) -> str:
             message.retry_count,
         ) % {"count": message.retry_count}
     waits = (
-        gettext("Waits for its handler since %(age)s.")
+        gettext("Has waited for its handler for %(age)s.")
         if table.is_inbox
-        else gettext("Waits to be sent since %(age)s.")
+        else gettext("Has waited to be sent for %(age)s.")
     )
     return waits % {"age": texts.age(message.created_at)}
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import html
 import json
-from datetime import timedelta
+import re
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -69,6 +70,13 @@ def test_page_of_every_state_says_where_it_stands(admin_client: Client, status: 
     response = admin_client.get(page_of(make_message(status, **fields)))
     assert response.status_code == 200
     assert response.context["headline"]
+
+
+def test_page_says_since_when_a_message_waits_and_when_it_is_due(admin_client: Client) -> None:
+    message = make_message(next_retry_at=datetime(2030, 6, 1, 15, tzinfo=UTC))
+    shown = html.unescape(content(admin_client, page_of(message)))
+    assert re.search(r"Has waited to be sent for \d+ seconds?\.</p>", shown.replace("\xa0", " "))
+    assert re.search(r"<p>Due: [^<]*\d [ap]\.m\.</p>", shown), "and no second full stop"
 
 
 def test_message_that_is_not_dead_is_no_dead_letter(admin_client: Client) -> None:

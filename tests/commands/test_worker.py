@@ -269,3 +269,9 @@ def test_number_outside_of_its_limits_is_refused(text: str) -> None:
 def test_commands_refuse_impossible_numbers(arguments: tuple[str, str, str]) -> None:
     with pytest.raises(CommandError, match=f"argument {arguments[1]}: '{arguments[2]}' is "):
         call_command(*arguments)
+
+
+@pytest.mark.parametrize("option", ["--partitions", "--replication"])
+def test_relay_refuses_what_is_for_topics_that_it_does_not_create(option: str) -> None:
+    with pytest.raises(CommandError, match="for topics that --create-topics creates: add it"):
+        call_command("outbox_relay", option, "3")

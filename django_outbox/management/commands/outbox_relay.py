@@ -6,7 +6,7 @@ import logging
 from collections.abc import Iterable
 from typing import Any
 
-from django.core.management.base import CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from django_outbox.background import BackgroundPurge
 from django_outbox.brokers.base import Broker, get_broker
@@ -73,6 +73,8 @@ class Command(WorkerCommand):
         verbosity: int,
         **options: Any,
     ) -> None:
+        if not create_topics and (partitions or replication):
+            raise CommandError("--partitions and --replication are for topics that --create-topics creates: add it.")
         self.require_tables(database)
         broker = get_broker(settings.broker)
         creator = _Creator(broker, partitions, replication) if create_topics else None

@@ -178,7 +178,7 @@ class Reader:
 
     def _mapped(self, record: ReceivedRecord, mapper: Callable[[ReceivedRecord], Any]) -> Event | None:
         """What a mapper of the project's own makes of a record."""
-        place = f'the mapper OUTBOX["INBOX"][{record.topic!r}]'
+        place = f"the mapper of INBOX for {record.topic}"  # without quotes: a fingerprint leaves out what is within
         try:
             event = _within_deadline(mapper, record)
         except (Exception, CancelledError) as error:

@@ -149,9 +149,7 @@ def test_a_mapper_that_fails_leaves_its_error_and_place(receiver: Receiver) -> N
 
     with outbox_settings(INBOX={"elsewhere": mapper}):
         receiver.receive(plain(b"7"))
-    assert only().last_error.startswith(
-        "It cannot be read: the mapper OUTBOX[\"INBOX\"]['elsewhere'] failed.\n\nKeyError"
-    )
+    assert only().last_error.startswith("It cannot be read: the mapper of INBOX for elsewhere failed.\n\nKeyError")
     assert 'test_inbox_poison.py", line ' in only().last_error
 
 
@@ -246,8 +244,8 @@ def test_what_a_mapper_fails_on_or_nobody_wants_is_dead_either_way(
     with outbox_settings(UNKNOWN_EVENT="dead", INBOX={"elsewhere": legacy}):
         assert receiver.receive(plain(b"\xff", key=b"7"), plain(b"unwanted"), careful=careful) == ["dead", "dead"]
     failed, unwanted = InboxMessage.objects.order_by("id")
-    assert failed.last_error.startswith("It cannot be read: the mapper OUTBOX[\"INBOX\"]['elsewhere'] failed.")
-    assert failed.fingerprint == "It cannot be read: the mapper OUTBOX['…']['…'] failed."
+    assert failed.last_error.startswith("It cannot be read: the mapper of INBOX for elsewhere failed.")
+    assert failed.fingerprint == "It cannot be read: the mapper of INBOX for elsewhere failed."
     assert failed.message_key == "7"
     assert unwanted.last_error == "No handler wants 'unwanted' (UNKNOWN_EVENT is 'dead')."
 

@@ -18,6 +18,7 @@ from django_outbox import state
 from django_outbox.fields import DatabaseNow
 from django_outbox.management.commands import outbox_retry
 from django_outbox.models import OutboxMessage
+from tests.inbox import make_received
 from tests.outbox import Status, make_message, row, statuses
 
 pytestmark = pytest.mark.django_db
@@ -131,6 +132,14 @@ def test_dry_run_shows_names_that_steer_no_terminal(retry: Any) -> None:
     out, _ = retry("--all", "--dry-run")
     assert all(line.isprintable() for line in out.splitlines())
     assert r"odd\x1b[2J key k \x9b1, died " in out
+
+
+def test_dry_run_says_of_a_record_that_could_not_be_read_that_it_has_no_type(retry: Any) -> None:
+    message = make_received(Status.DEAD, event_type="", fingerprint="It cannot be read: it is no JSON.")
+    out, _ = retry("--inbox", "--all", "--dry-run")
+    assert re.search(
+        rf"^ +1  \(no type\)\nThey are:\n +{message.id}  \(no type\), died .*: It cannot be read", out, re.MULTILINE
+    )
 
 
 def test_dry_run_at_a_rate_says_how_long_it_would_take(retry: Any) -> None:

@@ -136,7 +136,7 @@ class Command(OutboxCommand):
         if found.seconds:
             self.stdout.write(f"The last of them would be due in {timedelta(seconds=found.seconds)}.")
         for event_type, count in found.types:
-            self.stdout.write(f"{count:>10,}  {texts.visible(event_type) or '(no type)'}")
+            self.stdout.write(f"{count:>10,}  {_type(event_type)}")
         sample = newest(dead.defer("payload", "headers"))
         if sample:
             self.stdout.write("The newest:" if len(sample) < found.count else "They are:")
@@ -144,7 +144,7 @@ class Command(OutboxCommand):
             # The error itself may repeat what is secret; its fingerprint has no values.
             key = f" key {texts.visible(message.message_key)}" if message.message_key else ""
             self.stdout.write(
-                f"{message.id:>10}  {texts.visible(message.event_type)}{key}, died "
+                f"{message.id:>10}  {_type(message.event_type)}{key}, died "
                 f"{texts.local(message.updated_at):%Y-%m-%d %H:%M:%S}: "
                 f"{texts.visible(texts.one_line(message.fingerprint)) or 'reason unknown'}"
             )
@@ -168,6 +168,11 @@ def _not_dead(ids: list[int], messages: QuerySet[Any]) -> list[str]:
         for id in ids
         if statuses.get(id) != "dead"
     ]
+
+
+def _type(event_type: str) -> str:
+    """An event type to be shown; a record that could not be read may have none."""
+    return texts.visible(event_type) or "(no type)"
 
 
 def _messages(count: int) -> str:

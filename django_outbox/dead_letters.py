@@ -8,6 +8,7 @@ from typing import Any
 from django_outbox.codecs import CONTENT_TYPE, RESERVED_PREFIX
 from django_outbox.conf import settings
 from django_outbox.faults import text_of
+from django_outbox.fields import json_of
 from django_outbox.models import ERROR_LENGTH, InboxMessage, OutboxMessage
 from django_outbox.storable import storable_text
 
@@ -61,7 +62,7 @@ def announce(
         event_version=message.event_version,
         topic=topic,
         message_key=message.message_key,
-        payload=_content(message),
+        payload=json_of(_content(message)),
         headers={**kept, **{name: storable_text(str(value)) for name, value in found.items() if value is not None}},
     )
 

@@ -68,6 +68,11 @@ class PartialIndex(models.Index):
         return path, arguments, {**options, "where": self.where}
 
 
+def json_of(value: Any) -> Any:
+    """A value for a JSON column: Django would store None as SQL's NULL, not as JSON's null."""
+    return models.Value(None, models.JSONField()) if value is None else value
+
+
 def uuid7() -> uuid.UUID:
     """A new UUID that sorts by creation time in milliseconds.
 

@@ -9,14 +9,14 @@ from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, connections, models, router, transaction
+from django.db import DEFAULT_DB_ALIAS, connections, router, transaction
 from django.db.models import Value
 
 from django_outbox.codecs import CONTENT_TYPE, RESERVED_PREFIX
 from django_outbox.conf import settings
 from django_outbox.events import Event
 from django_outbox.exceptions import InvalidMessage, TransactionRequired
-from django_outbox.fields import DatabaseNow
+from django_outbox.fields import DatabaseNow, json_of
 from django_outbox.models import KEY_LENGTH, TOPIC_LENGTH, OutboxMessage
 from django_outbox.notify import notify_after_commit
 from django_outbox.storable import json_payload, require_text
@@ -215,9 +215,7 @@ def storable_payload(payload: Any, using: str) -> Any:
     Raises:
         InvalidMessage: if JSON or the database cannot hold it.
     """
-    payload = json_payload(payload, using=using)
-    # Django would store None as SQL's NULL, not as JSON's null.
-    return Value(None, models.JSONField()) if payload is None else payload
+    return json_of(json_payload(payload, using=using))
 
 
 def _headers(headers: Any) -> dict[str, str]:

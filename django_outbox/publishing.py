@@ -12,6 +12,7 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, connections, router, transaction
 from django.db.models import Value
 
+from django_outbox.backoff import LONGEST_DELAY
 from django_outbox.codecs import CONTENT_TYPE, RESERVED_PREFIX
 from django_outbox.conf import settings
 from django_outbox.events import Event
@@ -26,7 +27,6 @@ _TOPIC = re.compile(r"[a-zA-Z0-9._-]+\Z")
 _TYPE_LENGTH = 255
 _VERSION_LENGTH = 32
 _BULK_SIZE = 1000
-_MAX_DELAY = timedelta(days=3650)
 _MAX_RETRY = 32767
 
 
@@ -247,8 +247,8 @@ def _delay(delay: Any) -> timedelta:
         wait = None
     if wait is None or isinstance(delay, bool):
         raise InvalidMessage("delay", f"{_shown(delay)} is no timedelta or number of seconds")
-    if not timedelta(0) <= wait <= _MAX_DELAY:
-        raise InvalidMessage("delay", f"{wait} is not between nothing and {_MAX_DELAY.days} days")
+    if not timedelta(0) <= wait <= LONGEST_DELAY:
+        raise InvalidMessage("delay", f"{wait} is not between nothing and {LONGEST_DELAY.days} days")
     return wait
 
 

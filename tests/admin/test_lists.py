@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import subprocess
 import sys
 import uuid
@@ -150,6 +151,17 @@ def test_pages_keep_their_filter(admin_client: Client) -> None:
 
 
 @pytest.mark.parametrize("query", ["before=x", "before=-1", "before=" + "9" * 30, "o=5", "p=9", "all="])
+def test_filters_and_searches_begin_with_the_newest_again(admin_client: Client) -> None:
+    for _ in range(51):
+        make_message()
+    newest = make_message(topic="outbox", message_key="k")
+    page = admin_client.get(url(MESSAGES) + admin_client.get(url(MESSAGES)).context["cl"].older)
+    assert newest.id not in listed(page)
+    (link,) = re.findall(r'href="(\?[^"]*topic=outbox[^"]*)"', page.content.decode())
+    assert newest.id in listed(admin_client.get(url(MESSAGES) + html.unescape(link)))
+    assert 'name="before"' not in page.content.decode()  # a hidden field of the search
+
+
 def test_junk_in_the_address_shows_a_list(admin_client: Client, query: str) -> None:
     message = make_message()
     assert listed(admin_client.get(f"{url(MESSAGES)}?{query}", follow=True)) == [message.id]

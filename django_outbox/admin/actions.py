@@ -113,6 +113,8 @@ class _ConfirmedAction:
             self.selection = Selection.of(self.request.GET.dict())
         except SelectionError as error:
             return HttpResponseBadRequest(gettext("Unknown filter: %(names)s") % {"names": error})
+        if "text" in self.selection.values and not self.table.may(self.request, "see_payload"):
+            raise PermissionDenied  # the count would tell, guess by guess, what redaction hides in errors
         self.dead = self.selection.apply(self.table.dead)
         form_class = RetryForm if self.action == "retry" else ReasonForm
         if self.request.method != "POST":

@@ -66,7 +66,24 @@ def test_unknown_filter_is_refused_as_it_would_select_more(login: Login, action:
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("ids", ["", "x", "1,x", "-1", "9" * 30, "\0", "1;2"])
+def test_errors_are_not_searched_for_what_their_reader_may_not_see(login: Login, action: str) -> None:
+    message = make_dead(last_error="wrong: hunter2", payload={"password": "hunter2"})
+    page = action_url(action, text="hunt")
+    client = login(action)
+    assert client.get(page).status_code == 403
+    assert client.post(page, {"reason": "x", "seen": "2100-01-01T00:00Z"}).status_code == 403
+    assert row(message).status == "dead"
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_errors_are_searched_by_who_may_see_secrets(login: Login, action: str) -> None:
+    make_dead(last_error="wrong: hunter2")
+    make_dead()
+    assert login(action, "see_payload").get(action_url(action, text="hunt")).context["count"] == 1
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("ids", ["", "x", "1,x", "-1", "9" * 30, "9" * 5000, "\0", "1;2", "\u00b2", "\u0661"])
 def test_wrong_ids_select_nothing(login: Login, action: str, ids: str) -> None:
     client = login(action)
     make_dead(id=1)

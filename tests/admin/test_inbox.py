@@ -325,3 +325,5 @@ def test_overview_shows_nothing_of_the_inbox_to_who_may_not_view_it(login: Login
     context = overview(login())
     assert [panel.title for panel in context["panels"]] == ["Outbox"]
     assert not [finding for finding in context["findings"] if "inbox" in finding.title]
+    assert overview(admin_client)["deeds"]
+    assert not context["deeds"]

@@ -140,6 +140,11 @@ class Selection:
             messages = messages.filter(condition)
         return messages
 
+    @property
+    def only_id(self) -> int | None:
+        """The id of the message that it is about, if it says so of one alone."""
+        return _number(self.values.get("ids", ""))
+
     def describe(self) -> list[tuple[object, object]]:
         """Each criterion's title and value, for people."""
         return [(CRITERIA[name].title, CRITERIA[name].shown(value)) for name, value in self.values.items()]

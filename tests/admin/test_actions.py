@@ -297,7 +297,7 @@ def test_edit_that_comes_second_leaves_no_entry(login: Login, monkeypatch: pytes
     assert not LogEntry.objects.exists()
 
 
-@pytest.mark.parametrize("ids", ["", "1,2", "x", "999999"])
+@pytest.mark.parametrize("ids", ["", "1,2", "x", "999999", "9" * 5000, "\u00b2", "\u0661"])
 def test_edit_is_of_one_dead_message(login: Login, ids: str) -> None:
     make_dead(id=1)
     make_dead(id=2)

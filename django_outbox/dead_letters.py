@@ -75,6 +75,11 @@ def _content(message: OutboxMessage | InboxMessage) -> Any:
     return {"key_base64": _base64(raw_key), "value_base64": _base64(raw_value)}
 
 
+def has_bytes(payload: Any) -> bool:
+    """True if this is what the copy of a record that could not be read carries."""
+    return isinstance(payload, dict) and payload.keys() == {"key_base64", "value_base64"}
+
+
 def _base64(raw: bytes | memoryview | None) -> str | None:
     if raw is None or len(raw) > LARGEST_RAW_BYTES:
         return None

@@ -30,13 +30,13 @@ class Redaction:
         plain = _plain(name)
         return any(secret in plain for secret in self._names)
 
-    def mask(self, value: Any) -> Any:
-        """The value with all that is secret in it replaced."""
+    def mask(self, value: Any, *sources: Any) -> Any:
+        """The value with all that is secret in it replaced, and what its texts repeat of secrets in the sources."""
         if isinstance(value, dict):
-            return {name: MASK if self.is_secret(name) else self.mask(item) for name, item in value.items()}
+            return {name: MASK if self.is_secret(name) else self.mask(item, *sources) for name, item in value.items()}
         if isinstance(value, list):
-            return [self.mask(item) for item in value]
-        return value
+            return [self.mask(item, *sources) for item in value]
+        return self.mask_text(value, *sources) if sources and isinstance(value, str) else value
 
     def mask_text(self, text: str, *sources: Any) -> str:
         """A text without the secret values of some payloads and headers."""

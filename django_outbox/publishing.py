@@ -52,7 +52,7 @@ def publish(
         topic: Kafka topic; None takes the first match in ``ROUTES``, else ``TOPIC``.
         headers: text by name, carried as Kafka headers.
         version: version of the payload's schema; at most 32 characters.
-        delay: seconds or a timedelta before which the event is not sent.
+        delay: seconds or a timedelta before which the event is not sent; what is behind it in its key waits as long.
         max_retry: failures after which it is dead; None takes ``MAX_RETRY``.
         event_id: identity of the event; None makes a new UUIDv7.
         using: alias of the database; None asks the database router.

@@ -52,18 +52,18 @@ def announce(
         "kafka_dlt-exception-message": text_of(error)[:ERROR_LENGTH],
         "kafka_dlt-exception-stacktrace": text,
     }
+    given = message.headers if isinstance(message.headers, dict) else {}  # or what somebody wrote into the row by hand
     kept = {
-        name: value
-        for name, value in message.headers.items()
-        if not name.startswith(RESERVED_PREFIX) and name != CONTENT_TYPE
+        name: value for name, value in given.items() if not name.startswith(RESERVED_PREFIX) and name != CONTENT_TYPE
     }
+    headers = {name: storable_text(str(value)) for name, value in {**kept, **found}.items() if value is not None}
     OutboxMessage.objects.using(using).create(
         event_type=message.event_type or UNREADABLE,
         event_version=message.event_version,
         topic=topic,
         message_key=message.message_key,
         payload=json_of(_content(message)),
-        headers={**kept, **{name: storable_text(str(value)) for name, value in found.items() if value is not None}},
+        headers=headers,
     )
 
 

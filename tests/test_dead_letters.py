@@ -13,6 +13,7 @@ from django_outbox.brokers.base import Outcome, Refused
 from django_outbox.codecs import decode
 from django_outbox.events import Event
 from django_outbox.exceptions import Reject
+from django_outbox.fields import json_of
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.relay import Relay
 from tests.outbox import Pipeline, ScriptedBroker, Status, make_message, row
@@ -160,6 +161,19 @@ def test_a_message_that_carries_null_and_is_refused_does_not_end_the_relay() -> 
 
     assert row(message).status == Status.DEAD
     assert [copy.payload for copy in copies()] == [None]
+
+
+@pytest.mark.parametrize("headers", [["no", "dict"], "text", None, {"tenant": 7}])
+def test_headers_that_were_changed_by_hand_do_not_end_the_relay(headers: Any) -> None:
+    message = make_message()
+    OutboxMessage.objects.filter(id=message.id).update(headers=json_of(headers))
+    relay = Pipeline().relay
+
+    for _ in range(2):
+        relay.run_once()
+
+    assert row(message).status == (Status.PUBLISHED if headers is None else Status.DEAD)
+    assert [copy.status for copy in copies()] == ([] if headers is None else [Status.PUBLISHED])
 
 
 def test_an_event_without_data_that_is_rejected_keeps_its_reason_and_has_a_copy() -> None:

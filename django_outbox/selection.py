@@ -53,7 +53,7 @@ def _ids(text: str) -> Q:
 def _changed(comparison: str, text: str) -> Q:
     try:
         return Q(**{f"updated_at__{comparison}": in_query(parse_moment(text))})
-    except (ValueError, OverflowError):
+    except ValueError:
         return NOTHING
 
 

@@ -91,6 +91,13 @@ def test_wrong_ids_select_nothing(login: Login, action: str, ids: str) -> None:
     assert statuses() == ["dead"]
 
 
+@pytest.mark.parametrize("criterion", ["since", "until"])
+@pytest.mark.parametrize("moment", ["999999w", "0001-01-01T00:00+14:00", "9999-12-31T23:59:59-14:00", "yesterday"])
+def test_moments_that_no_database_knows_select_nothing(login: Login, criterion: str, moment: str) -> None:
+    make_dead()
+    assert login("retry").get(action_url("retry", **{criterion: moment})).context["count"] == 0
+
+
 @pytest.mark.parametrize("action", ACTIONS)
 def test_nothing_is_done_without_a_reason(login: Login, action: str) -> None:
     client = login(action)

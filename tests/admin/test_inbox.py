@@ -339,6 +339,14 @@ def test_overview_says_what_waits_for_a_group_that_nobody_consumes(admin_client:
     )
 
 
+def test_overview_links_to_what_waits_for_a_group_whatever_its_name(admin_client: Client) -> None:
+    message = make_received(group="R&D #1", next_retry_at=DatabaseNow() - timedelta(minutes=5))
+    with outbox_settings(CONSUMER_GROUP="R&D #1"):
+        found = {finding.title: finding for finding in overview(admin_client)["findings"]}
+    (link,) = found["No consumer of the group R&D #1 is running"].links
+    assert listed(admin_client.get(link.url)) == [message.id]
+
+
 def test_overview_says_what_keeps_failing_in_the_inbox(admin_client: Client) -> None:
     message = make_received(retry_count=3, last_error="ValueError: boom")
     MessageFailure.objects.create(inbox_message=message, worker="w", stage="handle", attempt=3, final=False, error="b")

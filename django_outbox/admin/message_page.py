@@ -88,10 +88,11 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
     if hides_bytes and payload is not None:
         payload = dict.fromkeys(payload, MASK)
     # The headers of a copy tell the error.
-    headers = redaction.mask(_first_lines(message.headers) if hides_bytes else message.headers, *sources)
+    in_texts = redaction.in_texts(*sources)
+    headers = redaction.mask(_first_lines(message.headers) if hides_bytes else message.headers, in_texts)
 
     def shown(error: str) -> str:
-        return redaction.mask_text(_first_line(error) if hides_bytes else error, *sources)
+        return in_texts(_first_line(error) if hides_bytes else error)
 
     return {
         "title": gettext("Message %(id)d") % {"id": message.id},

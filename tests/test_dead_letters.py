@@ -16,6 +16,7 @@ from django_outbox.exceptions import Reject
 from django_outbox.fields import json_of
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.relay import Relay
+from tests.inbox import Receiver, plain
 from tests.outbox import Pipeline, ScriptedBroker, Status, make_message, row
 
 pytestmark = pytest.mark.django_db
@@ -230,6 +231,12 @@ def test_a_record_that_cannot_be_read_has_a_copy_with_its_bytes() -> None:
     assert "ce_id" not in copy.headers
     pipeline.run()
     assert len(pipeline.broker.records("outbox.dead")) == 1
+
+
+def test_a_record_of_nothing_has_a_copy_of_nothing_and_does_not_end_the_consumer() -> None:
+    assert Receiver().receive(plain(None)) == ["dead"]
+
+    assert [(copy.event_type, copy.payload) for copy in copies()] == [(dead_letters.UNREADABLE, None)]
 
 
 def test_a_record_that_there_is_no_time_for_has_one_copy_in_the_end() -> None:

@@ -8,6 +8,8 @@ from datetime import timedelta
 
 MAX_BACKOFF_SECONDS = 32
 JITTER = 0.1
+LONGEST_DELAY = timedelta(days=3650)
+"""What publishers and handlers may ask for. Not every time that PostgreSQL stores is one that Python can read."""
 
 
 def backoff(failures: int, jitter: Callable[[], float] = random.random) -> timedelta:

@@ -8,6 +8,7 @@ from typing import Any
 from django_outbox.codecs import CONTENT_TYPE, RESERVED_PREFIX
 from django_outbox.conf import settings
 from django_outbox.faults import text_of
+from django_outbox.fields import json_of
 from django_outbox.models import ERROR_LENGTH, InboxMessage, OutboxMessage
 from django_outbox.storable import storable_text
 
@@ -51,18 +52,18 @@ def announce(
         "kafka_dlt-exception-message": text_of(error)[:ERROR_LENGTH],
         "kafka_dlt-exception-stacktrace": text,
     }
+    given = message.headers if isinstance(message.headers, dict) else {}  # or what somebody wrote into the row by hand
     kept = {
-        name: value
-        for name, value in message.headers.items()
-        if not name.startswith(RESERVED_PREFIX) and name != CONTENT_TYPE
+        name: value for name, value in given.items() if not name.startswith(RESERVED_PREFIX) and name != CONTENT_TYPE
     }
+    headers = {name: storable_text(str(value)) for name, value in {**kept, **found}.items() if value is not None}
     OutboxMessage.objects.using(using).create(
         event_type=message.event_type or UNREADABLE,
         event_version=message.event_version,
         topic=topic,
         message_key=message.message_key,
-        payload=_content(message),
-        headers={**kept, **{name: storable_text(str(value)) for name, value in found.items() if value is not None}},
+        payload=json_of(_content(message)),
+        headers=headers,
     )
 
 
@@ -72,6 +73,11 @@ def _content(message: OutboxMessage | InboxMessage) -> Any:
     if raw_key is None and raw_value is None:
         return message.payload
     return {"key_base64": _base64(raw_key), "value_base64": _base64(raw_value)}
+
+
+def has_bytes(payload: Any) -> bool:
+    """True if this is what the copy of a record that could not be read carries."""
+    return isinstance(payload, dict) and payload.keys() == {"key_base64", "value_base64"}
 
 
 def _base64(raw: bytes | memoryview | None) -> str | None:

@@ -8,6 +8,8 @@ from typing import Self
 
 from django.core.exceptions import ImproperlyConfigured
 
+from django_outbox.backoff import LONGEST_DELAY
+
 
 class OutboxError(Exception):
     """Base of all errors of this package."""
@@ -74,13 +76,18 @@ class Retry(OutboxError):
     The attempt counts, so a message that is put off for ever ends as a dead letter.
 
     Args:
-        delay: seconds or a timedelta to wait; None takes the usual backoff.
+        delay: seconds or a timedelta to wait, of ten years at most; None takes the usual backoff.
         reason: kept as the message's ``last_error``.
+
+    Raises:
+        ValueError, TypeError, OverflowError: instead, if the delay is none, as failures of the handler.
     """
 
     def __init__(self, delay: float | timedelta | None = None, reason: str = "") -> None:
         if isinstance(delay, (int, float)):
             delay = timedelta(seconds=delay)
+        if delay is not None and not -LONGEST_DELAY <= delay <= LONGEST_DELAY:
+            raise ValueError(f"Retry takes a delay of at most {LONGEST_DELAY.days} days, not {delay}.")
         super().__init__(reason or "The handler asked for a retry.")
         self.delay = delay
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
 from django.db.models.functions import Now
+from django.utils import timezone
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -26,6 +28,12 @@ class DatabaseNow(Now):
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **extra: Any
     ) -> tuple[str, tuple[str | int, ...]]:
         return "UTC_TIMESTAMP(6)", ()
+
+
+def database_now(rows: models.QuerySet[Any]) -> datetime:
+    """What the database's clock says, read with a row of a table; if that has none, this machine's."""
+    now: datetime | None = rows.order_by().values_list(DatabaseNow(), flat=True).first()
+    return now or timezone.now()
 
 
 class ExactCharField(models.CharField):  # type: ignore[type-arg]
@@ -66,6 +74,11 @@ class PartialIndex(models.Index):
     def deconstruct(self) -> tuple[str, Any, dict[str, Any]]:
         path, arguments, options = super().deconstruct()
         return path, arguments, {**options, "where": self.where}
+
+
+def json_of(value: Any) -> Any:
+    """A value for a JSON column: Django would store None as SQL's NULL, not as JSON's null."""
+    return models.Value(None, models.JSONField()) if value is None else value
 
 
 def uuid7() -> uuid.UUID:

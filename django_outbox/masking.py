@@ -12,15 +12,29 @@ SHORT = 4
 MOST_VALUES = 10_000
 
 
+class Hiding:
+    """Hides some values in any number of texts, in whatever way these may have them."""
+
+    def __init__(self, values: Iterable[Any]) -> None:
+        self.forms = {form for value in values for form in forms_of(value)}
+        self._by_beginning: dict[str, list[str]] = {}
+        for form in self.forms:
+            self._by_beginning.setdefault(form[:SHORT], []).append(form)
+
+    def __call__(self, text: str) -> str:
+        # Of a large payload hardly anything is in an error, and to look for all of it would take minutes.
+        beginnings = {text[start : start + length] for start in range(len(text)) for length in range(1, SHORT + 1)}
+        likely = [form for beginning in beginnings for form in self._by_beginning.get(beginning, ())]
+        for form in sorted((form for form in likely if form in text), key=len, reverse=True):
+            # Of a short one not every mention is meant: 123 is not in 41234.
+            pattern = re.escape(form) if len(form) >= SHORT else rf"(?<!\w){re.escape(form)}(?!\w)"
+            text = re.sub(pattern, MASK, text)
+        return text
+
+
 def hide(text: str, values: Iterable[Any]) -> str:
     """A text without some values, in whatever way it may have them."""
-    # Of a large payload hardly anything is in an error, and to look for it thoroughly would take minutes.
-    forms = {form for value in values for form in forms_of(value) if form in text}
-    for form in sorted(forms, key=len, reverse=True):
-        # Of a short one not every mention is meant: 123 is not in 41234.
-        pattern = re.escape(form) if len(form) >= SHORT else rf"(?<!\w){re.escape(form)}(?!\w)"
-        text = re.sub(pattern, MASK, text)
-    return text
+    return Hiding(values)(text)
 
 
 def without_values(text: str, payload: Any) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from datetime import date, datetime, time, timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -11,6 +11,7 @@ from django.db.models import Value
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 
+from django_outbox.conf import LONGEST_RETENTION
 from django_outbox.fields import DatabaseNow
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -28,7 +29,10 @@ def parse_age(text: str) -> timedelta:
     found = _AGE.fullmatch(text.strip())
     if found is None:
         raise ValueError(f"{text!r} is no age such as 30m, 2h, 3d or 1w")
-    return timedelta(**{_UNITS[found["unit"][0].lower()]: int(found["number"])})
+    age = timedelta(**{_UNITS[found["unit"][0].lower()]: int(found["number"])})
+    if age > LONGEST_RETENTION:
+        raise ValueError(f"{text!r} is longer ago than a hundred years")
+    return age
 
 
 def parse_moment(text: str) -> datetime | timedelta:
@@ -38,19 +42,18 @@ def parse_moment(text: str) -> datetime | timedelta:
         ValueError: if it is none of these.
     """
     text = text.strip()
+    if _AGE.fullmatch(text):
+        return parse_age(text)
     try:
         moment = parse_datetime(text) if len(text) > len("2026-11-24") else _start(parse_date(text))
-    except ValueError as error:  # well formed, but there is no such day or hour
+        if moment is not None:
+            return _of_this_project(moment)
+    except (ValueError, OverflowError) as error:  # well formed, but there is no such day or hour
         raise ValueError(f"{text!r} is no date: {error}") from error
-    if moment is not None:
-        return _of_this_project(moment)
-    try:
-        return parse_age(text)
-    except ValueError:
-        raise ValueError(
-            f"{text!r} is no moment such as 2026-11-24, 2026-11-24T18:30, 2026-11-24T18:30+01:00, or how long ago, "
-            "such as 30m, 2h, 3d or 1w"
-        ) from None
+    raise ValueError(
+        f"{text!r} is no moment such as 2026-11-24, 2026-11-24T18:30, 2026-11-24T18:30+01:00, or how long ago, "
+        "such as 30m, 2h, 3d or 1w"
+    )
 
 
 def in_query(moment: datetime | timedelta) -> Any:
@@ -63,8 +66,8 @@ def _start(day: date | None) -> datetime | None:
 
 
 def _of_this_project(moment: datetime) -> datetime:
-    if django_settings.USE_TZ and timezone.is_naive(moment):
-        return timezone.make_aware(moment)
-    if not django_settings.USE_TZ and timezone.is_aware(moment):
-        return timezone.make_naive(moment)
-    return moment
+    if not django_settings.USE_TZ:
+        return timezone.make_naive(moment) if timezone.is_aware(moment) else moment
+    if timezone.is_naive(moment):
+        moment = timezone.make_aware(moment)
+    return moment.astimezone(UTC)  # now, as not every time of a zone is one of UTC

@@ -87,9 +87,10 @@ class _Maker:
         self._objects: dict[type, DataclassConverter] = {}
 
     def make(self, annotation: Any) -> Converter:
-        if is_pydantic(annotation):
+        plain = _plain(annotation)
+        if is_pydantic(annotation) or is_pydantic(plain):  # behind another name as well
             return pydantic_converter(annotation)
-        annotation = _plain(annotation)
+        annotation = plain
         origin, arguments = typing.get_origin(annotation) or annotation, typing.get_args(annotation)
         if annotation in (Any, object):
             return anything

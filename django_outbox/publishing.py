@@ -9,14 +9,15 @@ from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, connections, models, router, transaction
+from django.db import DEFAULT_DB_ALIAS, connections, router, transaction
 from django.db.models import Value
 
+from django_outbox.backoff import LONGEST_DELAY
 from django_outbox.codecs import CONTENT_TYPE, RESERVED_PREFIX
 from django_outbox.conf import settings
 from django_outbox.events import Event
 from django_outbox.exceptions import InvalidMessage, TransactionRequired
-from django_outbox.fields import DatabaseNow
+from django_outbox.fields import DatabaseNow, json_of
 from django_outbox.models import KEY_LENGTH, TOPIC_LENGTH, OutboxMessage
 from django_outbox.notify import notify_after_commit
 from django_outbox.storable import json_payload, require_text
@@ -26,7 +27,6 @@ _TOPIC = re.compile(r"[a-zA-Z0-9._-]+\Z")
 _TYPE_LENGTH = 255
 _VERSION_LENGTH = 32
 _BULK_SIZE = 1000
-_MAX_DELAY = timedelta(days=3650)
 _MAX_RETRY = 32767
 
 
@@ -52,7 +52,7 @@ def publish(
         topic: Kafka topic; None takes the first match in ``ROUTES``, else ``TOPIC``.
         headers: text by name, carried as Kafka headers.
         version: version of the payload's schema; at most 32 characters.
-        delay: seconds or a timedelta before which the event is not sent.
+        delay: seconds or a timedelta before which the event is not sent; what is behind it in its key waits as long.
         max_retry: failures after which it is dead; None takes ``MAX_RETRY``.
         event_id: identity of the event; None makes a new UUIDv7.
         using: alias of the database; None asks the database router.
@@ -215,9 +215,7 @@ def storable_payload(payload: Any, using: str) -> Any:
     Raises:
         InvalidMessage: if JSON or the database cannot hold it.
     """
-    payload = json_payload(payload, using=using)
-    # Django would store None as SQL's NULL, not as JSON's null.
-    return Value(None, models.JSONField()) if payload is None else payload
+    return json_of(json_payload(payload, using=using))
 
 
 def _headers(headers: Any) -> dict[str, str]:
@@ -249,8 +247,8 @@ def _delay(delay: Any) -> timedelta:
         wait = None
     if wait is None or isinstance(delay, bool):
         raise InvalidMessage("delay", f"{_shown(delay)} is no timedelta or number of seconds")
-    if not timedelta(0) <= wait <= _MAX_DELAY:
-        raise InvalidMessage("delay", f"{wait} is not between nothing and {_MAX_DELAY.days} days")
+    if not timedelta(0) <= wait <= LONGEST_DELAY:
+        raise InvalidMessage("delay", f"{wait} is not between nothing and {LONGEST_DELAY.days} days")
     return wait
 
 

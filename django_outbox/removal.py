@@ -50,7 +50,8 @@ def _delete_rows(model: type[Any], ids: list[int], using: str) -> None:
     it where a project has foreign keys of its own to messages.
     """
     rows = model._base_manager.using(using).filter(id__in=ids)
-    relations = model._meta.related_objects
+    fields = model._meta.get_fields(include_hidden=True)  # also those without a name back, as by related_name="+"
+    relations = [field for field in fields if field.auto_created and not field.concrete]
     if any(relation.related_model._meta.app_label != model._meta.app_label for relation in relations):
         rows.only("id").delete()
         return

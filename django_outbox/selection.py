@@ -53,7 +53,7 @@ def _ids(text: str) -> Q:
 def _changed(comparison: str, text: str) -> Q:
     try:
         return Q(**{f"updated_at__{comparison}": in_query(parse_moment(text))})
-    except (ValueError, OverflowError):
+    except ValueError:
         return NOTHING
 
 
@@ -139,6 +139,11 @@ class Selection:
             condition = NOTHING if "\0" in value else CRITERIA[name].condition(messages.model, value)
             messages = messages.filter(condition)
         return messages
+
+    @property
+    def only_id(self) -> int | None:
+        """The id of the message that it is about, if it says so of one alone."""
+        return _number(self.values.get("ids", ""))
 
     def describe(self) -> list[tuple[object, object]]:
         """Each criterion's title and value, for people."""

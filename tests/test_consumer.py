@@ -312,6 +312,26 @@ def test_retry_waits_as_long_as_it_says_and_counts(pipeline: Pipeline) -> None:
     assert now.next_retry_at - now.updated_at > timedelta(hours=1.9)
 
 
+@pytest.mark.parametrize("delay", [1.8e12, timedelta.max, timedelta.min, "5"])  # the first: milliseconds since 1970
+def test_retry_at_no_time_that_could_be_meant_is_a_failure_and_harms_no_other(pipeline: Pipeline, delay: Any) -> None:
+    def handle(event: Event) -> None:
+        raise Retry(delay, "not now")
+
+    pipeline.on("order.created", handle)
+    message, other = make_message(message_key="k"), make_message(event_type="other.kind")
+
+    pipeline.turn()
+    make_message(event_type="other.kind")
+    pipeline.turn()
+
+    now = row(message)
+    assert (now.status, now.retry_count) == (Status.PENDING, 1)
+    assert now.next_retry_at is not None
+    assert now.next_retry_at - now.updated_at < timedelta(seconds=2)
+    assert statuses()[1:] == [Status.PUBLISHED] * 2
+    assert row(other).publish_count == 1
+
+
 def test_retry_without_delay_takes_the_usual_backoff(pipeline: Pipeline) -> None:
     def handle(event: Event) -> None:
         raise Retry

@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from django_outbox import dead_letters, state
+from django_outbox import dead_letters, publish, state
 from django_outbox.brokers.base import Outcome, Refused
 from django_outbox.codecs import decode
 from django_outbox.events import Event
 from django_outbox.exceptions import Reject
+from django_outbox.fields import json_of
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.relay import Relay
+from tests.inbox import Receiver, plain
 from tests.outbox import Pipeline, ScriptedBroker, Status, make_message, row
 
 pytestmark = pytest.mark.django_db
@@ -139,6 +141,61 @@ def test_a_message_that_the_broker_refuses_has_a_copy_and_a_copy_has_none() -> N
     assert "kafka_dlt-original-consumer-group" not in copies()[0].headers
 
 
+def test_a_message_that_carries_null_has_a_copy_that_does_too() -> None:
+    pipeline = Pipeline()
+    pipeline.on("order.created", fail)
+    message = publish("order.created", None, max_retry=1)
+
+    pipeline.turn()
+
+    assert row(message).status == Status.DEAD
+    assert [copy.payload for copy in copies()] == [None]
+
+
+def test_a_message_that_carries_null_and_is_refused_does_not_end_the_relay() -> None:
+    def refuse(records: Any, outcomes: list[Outcome]) -> list[Outcome]:
+        return [Refused("no")] * len(records)
+
+    message = publish("order.created", None)
+
+    Relay(ScriptedBroker(refuse), using="default").run_once()
+
+    assert row(message).status == Status.DEAD
+    assert [copy.payload for copy in copies()] == [None]
+
+
+@pytest.mark.parametrize("headers", [["no", "dict"], "text", None, {"tenant": 7}])
+def test_headers_that_were_changed_by_hand_do_not_end_the_relay(headers: Any) -> None:
+    message = make_message()
+    OutboxMessage.objects.filter(id=message.id).update(headers=json_of(headers))
+    relay = Pipeline().relay
+
+    for _ in range(2):
+        relay.run_once()
+
+    assert row(message).status == (Status.PUBLISHED if headers is None else Status.DEAD)
+    assert [copy.status for copy in copies()] == ([] if headers is None else [Status.PUBLISHED])
+
+
+def test_an_event_without_data_that_is_rejected_keeps_its_reason_and_has_a_copy() -> None:
+    from tests.test_consumer import send
+
+    def reject(event: Event) -> None:
+        raise Reject("nothing in it")
+
+    pipeline = Pipeline()
+    pipeline.on("payment.settled", reject)
+    pipeline.consumer.run_once()
+    names = ("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_source", b"payments"), ("ce_type", b"payment.settled")
+    send(pipeline.broker, value=b"", headers=names)
+
+    pipeline.consumer.run_once()
+
+    received = InboxMessage.objects.get()
+    assert (received.status, received.source, received.last_error) == ("dead", "payments", "nothing in it")
+    assert [(copy.event_type, copy.payload) for copy in copies()] == [("payment.settled", None)]
+
+
 def test_copy_and_death_are_one_transaction(monkeypatch: pytest.MonkeyPatch) -> None:
     def killed(*args: Any, **kwargs: Any) -> None:
         raise SystemExit("killed")
@@ -174,6 +231,12 @@ def test_a_record_that_cannot_be_read_has_a_copy_with_its_bytes() -> None:
     assert "ce_id" not in copy.headers
     pipeline.run()
     assert len(pipeline.broker.records("outbox.dead")) == 1
+
+
+def test_a_record_of_nothing_has_a_copy_of_nothing_and_does_not_end_the_consumer() -> None:
+    assert Receiver().receive(plain(None)) == ["dead"]
+
+    assert [(copy.event_type, copy.payload) for copy in copies()] == [(dead_letters.UNREADABLE, None)]
 
 
 def test_a_record_that_there_is_no_time_for_has_one_copy_in_the_end() -> None:

@@ -52,6 +52,20 @@ def test_dates_are_of_the_projects_zone_unless_they_name_one(text: str, moment: 
     assert parse_moment(text) == moment
 
 
+def test_what_is_longer_ago_than_anything_is_no_age() -> None:
+    assert parse_age("36500d") == timedelta(days=36500)
+    for parse in (parse_age, parse_moment):
+        with pytest.raises(ValueError, match="'999999w' is longer ago than a hundred years"):
+            parse("999999w")
+
+
+@pytest.mark.parametrize("use_tz", [True, False])
+@pytest.mark.parametrize("text", ["0001-01-01T00:00+14:00", "9999-12-31T23:59:59-14:00"])
+def test_moments_outside_of_the_calendar_are_named(text: str, use_tz: bool) -> None:
+    with override_settings(USE_TZ=use_tz), pytest.raises(ValueError, match="is no date"):
+        parse_moment(text)
+
+
 @override_settings(USE_TZ=False)
 def test_without_time_zones_moments_have_none() -> None:
     assert parse_moment("2026-11-24T18:30") == datetime(2026, 11, 24, 18, 30)  # noqa: DTZ001

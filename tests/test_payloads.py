@@ -217,6 +217,8 @@ def misfit(annotation: Any, value: Any) -> str:
         (OrderId, 7, 7),
         (Annotated[int, "a remark"], 7, 7),
         (TypeAliasType("Ids", list[OrderId]), [7], [7]),
+        (NewType("Paid", CardModel), {"kind": "card"}, CardModel(kind="card")),
+        (TypeAliasType("Card", CardModel), {"kind": "card"}, CardModel(kind="card")),
         (list, [1, "a"], [1, "a"]),
         (list[int], [1, 2], [1, 2]),
         (typing.List[int], [1], [1]),  # noqa: UP006

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection, transaction
+from django.apps import apps
+from django.db import connection, models, transaction
 from django.test.utils import CaptureQueriesContext
 
 from django_outbox import purging, state
@@ -52,7 +55,41 @@ def purge(size: int = 100, **options: Any) -> Counter[str]:
     return found
 
 
+@contextmanager
+def notes(**options: Any) -> Iterator[Any]:
+    """A model of the project's own with a foreign key to messages, for as long as a test takes."""
+
+    class Note(models.Model):
+        message = models.ForeignKey(OutboxMessage, **options)
+
+        class Meta:
+            app_label = "tests_app"
+
+        def __str__(self) -> str:
+            return f"about {self.message_id}"
+
+    with connection.schema_editor() as editor:
+        editor.create_model(Note)
+    try:
+        yield Note
+    finally:
+        with connection.schema_editor() as editor:
+            editor.delete_model(Note)
+        del apps.all_models["tests_app"]["note"]
+        apps.clear_cache()
+
+
 # Steps
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("related_name", [None, "+"])
+def test_what_a_project_has_of_its_own_about_a_message_goes_with_it(related_name: str | None) -> None:
+    with notes(on_delete=models.CASCADE, related_name=related_name) as note:
+        note.objects.create(message=make_old(Status.CONSUMED))
+        kept = note.objects.create(message=make_message())
+        assert purge() == {"consumed": 1}
+        assert list(note.objects.all()) == [kept]
 
 
 def test_each_step_looks_at_so_many_rows_and_says_how_far_it_is() -> None:

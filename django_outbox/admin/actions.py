@@ -113,6 +113,8 @@ class _ConfirmedAction:
             self.selection = Selection.of(self.request.GET.dict())
         except SelectionError as error:
             return HttpResponseBadRequest(gettext("Unknown filter: %(names)s") % {"names": error})
+        if "text" in self.selection.values and not self.table.may(self.request, "see_payload"):
+            raise PermissionDenied  # the count would tell, guess by guess, what redaction hides in errors
         self.dead = self.selection.apply(self.table.dead)
         form_class = RetryForm if self.action == "retry" else ReasonForm
         if self.request.method != "POST":
@@ -156,8 +158,7 @@ class _ConfirmedAction:
 
     def _act(self, reason: str, rate: int | None) -> HttpResponse:
         subject = str(self.selection) or gettext("all dead letters")
-        ids = self.selection.values.get("ids", "")
-        object_id = int(ids) if ids.isdigit() else None
+        object_id = self.selection.only_id
         entry = audit.begin(self.request.user, self.table.model, self.action, subject, reason, object_id=object_id)
         if self.action == "retry":
             count = state.retry(self.dead, using=self.table.database, rate=rate)
@@ -189,9 +190,7 @@ def edit_view(request: HttpRequest, table: Table) -> HttpResponse:
     """Show the payload of a dead letter in a form, or replace it and retry."""
     if not (table.may(request, "view") and may_edit(table, request)):
         raise PermissionDenied
-    ids = request.GET.get("ids", "")
-    dead = Selection({"ids": ids}).apply(table.dead) if ids.isdigit() else table.dead.none()
-    message = get_object_or_404(dead)
+    message = get_object_or_404(table.dead, id=Selection({"ids": request.GET.get("ids", "")}).only_id)
     if not table.has_payload(message):
         raise Http404
     if request.method == "POST":

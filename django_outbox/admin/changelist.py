@@ -17,16 +17,17 @@ class KeysetChangeList(ChangeList):
 
     older: str | None = None
     newest: str | None = None
-
-    def get_filters_params(self, params: Any = None) -> dict[str, Any]:
-        return {name: value for name, value in super().get_filters_params(params).items() if name != BEFORE}
+    before = ""
 
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[Any]:
         return ["-id"]
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
+        # Not among what links of filters and the search keep: these begin with the newest again.
+        self.before = before = request.GET.get(BEFORE, "")
+        for kept in (self.params, self.filter_params):
+            kept.pop(BEFORE, None)
         queryset = super().get_queryset(request, exclude_parameters).defer(*self.model_admin.list_defer)  # type: ignore[attr-defined]
-        before = self.params.get(BEFORE, "")
         if before.isascii() and before.isdigit() and len(before) < 19:
             queryset = queryset.filter(id__lt=int(before))
         return queryset
@@ -36,8 +37,8 @@ class KeysetChangeList(ChangeList):
         self.result_list = rows[: self.list_per_page]
         if len(rows) > self.list_per_page:
             self.older = self.get_query_string({BEFORE: rows[self.list_per_page - 1].id})
-        if BEFORE in self.params:
-            self.newest = self.get_query_string(remove=[BEFORE])
+        if self.before:
+            self.newest = self.get_query_string()
         # What Django's templates ask for. Nobody knows how many there are on other pages.
         self.result_count = len(self.result_list)
         # Equal, so that the search box tells no number; else it offers to show all.

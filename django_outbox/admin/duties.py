@@ -15,6 +15,7 @@ from django_outbox.conf import settings
 from django_outbox.figures import Throughput
 from django_outbox.handlers import Handler
 from django_outbox.models import Worker
+from django_outbox.selection import Selection
 
 
 def duties(
@@ -72,9 +73,8 @@ def _consumer(group: str, waits: Sequence[Wait], others: Sequence[str]) -> Duty:
 
 
 def _of_inbox(group: str, since: datetime | None) -> Wait:
-    return Wait(
-        since, _handler_waits(), gettext("The inbox is behind"), f"{INBOX.list_url}?status=pending&group={group}"
-    )
+    waiting = Selection({"status": "pending", "group": group})
+    return Wait(since, _handler_waits(), gettext("The inbox is behind"), f"{INBOX.list_url}?{waiting.query}")
 
 
 def _handler_waits() -> str:

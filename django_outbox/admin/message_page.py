@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -11,9 +12,10 @@ from django.utils.translation import gettext, ngettext
 
 from django_outbox import texts
 from django_outbox.admin import actions, audit
-from django_outbox.admin.redaction import Redaction, redaction_for
+from django_outbox.admin.redaction import MASK, Redaction, redaction_for
 from django_outbox.admin.tables import Table
 from django_outbox.conf import settings
+from django_outbox.dead_letters import has_bytes
 from django_outbox.models import MessageFailure
 from django_outbox.selection import Selection
 from django_outbox.storable import as_text
@@ -81,6 +83,17 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
     is_dead = message.status == "dead"
     may_edit = is_dead and actions.may_edit(table, request) and table.has_payload(message)
     shows_bytes = table.may(request, "see_payload") or not settings.redact  # in bytes no name says what is secret
+    hides_bytes = not shows_bytes and (not table.has_payload(message) or has_bytes(message.payload))
+    payload = redaction.mask(message.payload)
+    if hides_bytes and payload is not None:
+        payload = dict.fromkeys(payload, MASK)
+    # The headers of a copy tell the error.
+    in_texts = redaction.in_texts(*sources)
+    headers = redaction.mask(_first_lines(message.headers) if hides_bytes else message.headers, in_texts)
+
+    def shown(error: str) -> str:
+        return in_texts(_first_line(error) if hides_bytes else error)
+
     return {
         "title": gettext("Message %(id)d") % {"id": message.id},
         "subtitle": message.event_type,
@@ -88,13 +101,13 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
         "message": message,
         "has_payload": table.has_payload(message),
         "headline": _headline(table, message),
-        "error": redaction.mask_text(message.last_error, *sources),
-        "payload": texts.pretty(redaction.mask(message.payload)),
-        "headers": texts.pretty(redaction.mask(message.headers)),
-        "is_redacted": redaction.mask([message.payload, message.headers]) != [message.payload, message.headers],
+        "error": shown(message.last_error),
+        "payload": texts.pretty(payload),
+        "headers": texts.pretty(headers),
+        "is_redacted": (payload, headers) != (message.payload, message.headers),
         "received": _received(message) if shows_bytes else [],
-        "hides_bytes": not shows_bytes and bool(_received(message)),
-        "timeline": _timeline(table, message, failures[:FAILURES], deeds, redaction, sources),
+        "hides_bytes": hides_bytes and (payload is not None or bool(_received(message))),
+        "timeline": _timeline(table, message, failures[:FAILURES], deeds, redaction, shown),
         "has_more_failures": len(failures) > FAILURES,
         "retry_url": table.action_url("retry", selection) if is_dead and table.may(request, "retry") else None,
         "edit_url": table.action_url("edit", selection) if may_edit else None,
@@ -102,6 +115,15 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
         "facts": [name for name in FACTS if hasattr(message, name)],
         **_neighbours(table, message),
     }
+
+
+def _first_line(error: str) -> str:
+    """What an error says in the words of this package; what is below may quote bytes that could not be read."""
+    return error.partition("\n")[0]
+
+
+def _first_lines(headers: dict[str, str]) -> dict[str, str]:
+    return {name: _first_line(text) for name, text in headers.items()}
 
 
 def _received(message: Any) -> list[tuple[str, str]]:
@@ -149,7 +171,7 @@ def _timeline(
     failures: list[MessageFailure],
     deeds: list[audit.Deed],
     redaction: Redaction,
-    sources: list[Any],
+    shown: Callable[[str], str],
 ) -> list[Moment]:
     moments = [Moment(message.created_at, "written", _beginning(table, message))]
     who_text = (
@@ -168,7 +190,7 @@ def _timeline(
         who = who_text % {"attempt": failure.attempt, "worker": failure.worker}
         end = gettext("given up") if failure.final else ""
         title = ", ".join(part for part in (what, who, end) if part)
-        moments.append(Moment(failure.occurred_at, "failed", title, redaction.mask_text(failure.error, *sources)))
+        moments.append(Moment(failure.occurred_at, "failed", title, shown(failure.error)))
     if getattr(message, "published_at", None) is not None:
         published[message.publish_count] = (message.published_at, message.partition, message.offset)
     for attempt, (time, partition, offset) in published.items():

@@ -10,9 +10,8 @@ from django.db import router
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
-from django.utils import timezone
 
-from django_outbox.fields import DatabaseNow
+from django_outbox.fields import database_now
 from django_outbox.models import DeadLetter, InboxDeadLetter, InboxMessage, MessageFailure, OutboxMessage
 from django_outbox.selection import Selection
 
@@ -75,7 +74,7 @@ class Table:
 
     def now(self) -> datetime:
         """The database's clock, as messages have it."""
-        return self.messages.order_by().values_list(DatabaseNow(), flat=True).first() or timezone.now()
+        return database_now(self.messages)
 
     def failures(self, message_id: int) -> QuerySet[MessageFailure]:
         return MessageFailure.objects.using(self.database).filter(**{self.failures_by: message_id})

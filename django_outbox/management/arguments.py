@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from datetime import datetime, timedelta
 
-from django_outbox.conf import LONGEST_RETENTION
 from django_outbox.exceptions import InvalidMessage
 from django_outbox.moments import parse_age, parse_moment
 from django_outbox.storable import require_text
@@ -14,21 +13,17 @@ from django_outbox.storable import require_text
 def age(text: str) -> timedelta:
     """How long ago, such as ``2h``; a hundred years at most."""
     try:
-        found = parse_age(text)
+        return parse_age(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-    if found > LONGEST_RETENTION:
-        raise argparse.ArgumentTypeError(f"{text!r} is longer ago than a hundred years")
-    return found
 
 
 def moment(text: str) -> datetime | timedelta:
     """A date, a date and a time, or how long ago."""
     try:
-        found = parse_moment(text)
+        return parse_moment(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
-    return found if isinstance(found, datetime) else age(text)
 
 
 def text(given: str) -> str:

@@ -66,12 +66,36 @@ def test_unknown_filter_is_refused_as_it_would_select_more(login: Login, action:
 
 
 @pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("ids", ["", "x", "1,x", "-1", "9" * 30, "\0", "1;2"])
+def test_errors_are_not_searched_for_what_their_reader_may_not_see(login: Login, action: str) -> None:
+    message = make_dead(last_error="wrong: hunter2", payload={"password": "hunter2"})
+    page = action_url(action, text="hunt")
+    client = login(action)
+    assert client.get(page).status_code == 403
+    assert client.post(page, {"reason": "x", "seen": "2100-01-01T00:00Z"}).status_code == 403
+    assert row(message).status == "dead"
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+def test_errors_are_searched_by_who_may_see_secrets(login: Login, action: str) -> None:
+    make_dead(last_error="wrong: hunter2")
+    make_dead()
+    assert login(action, "see_payload").get(action_url(action, text="hunt")).context["count"] == 1
+
+
+@pytest.mark.parametrize("action", ACTIONS)
+@pytest.mark.parametrize("ids", ["", "x", "1,x", "-1", "9" * 30, "9" * 5000, "\0", "1;2", "\u00b2", "\u0661"])
 def test_wrong_ids_select_nothing(login: Login, action: str, ids: str) -> None:
     client = login(action)
     make_dead(id=1)
     act(client, action, query={"ids": ids})
     assert statuses() == ["dead"]
+
+
+@pytest.mark.parametrize("criterion", ["since", "until"])
+@pytest.mark.parametrize("moment", ["999999w", "0001-01-01T00:00+14:00", "9999-12-31T23:59:59-14:00", "yesterday"])
+def test_moments_that_no_database_knows_select_nothing(login: Login, criterion: str, moment: str) -> None:
+    make_dead()
+    assert login("retry").get(action_url("retry", **{criterion: moment})).context["count"] == 0
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -280,7 +304,7 @@ def test_edit_that_comes_second_leaves_no_entry(login: Login, monkeypatch: pytes
     assert not LogEntry.objects.exists()
 
 
-@pytest.mark.parametrize("ids", ["", "1,2", "x", "999999"])
+@pytest.mark.parametrize("ids", ["", "1,2", "x", "999999", "9" * 5000, "\u00b2", "\u0661"])
 def test_edit_is_of_one_dead_message(login: Login, ids: str) -> None:
     make_dead(id=1)
     make_dead(id=2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 from datetime import timedelta
@@ -12,10 +13,11 @@ from django.contrib.admin.models import LogEntry
 from django.db import connection
 from django.test import Client
 
+from django_outbox import dead_letters
 from django_outbox.admin.redaction import MASK
 from django_outbox.admin.tables import INBOX
 from django_outbox.fields import DatabaseNow
-from django_outbox.models import InboxMessage, MessageFailure, Worker
+from django_outbox.models import InboxMessage, MessageFailure, OutboxMessage, Worker
 from tests.admin.pages import INBOX_DEAD_LETTERS as DEAD_LETTERS
 from tests.admin.pages import INBOX_MESSAGES as MESSAGES
 from tests.admin.pages import Login, act, action_url, content, listed, make_failure, page_of, textareas, told, url
@@ -166,6 +168,34 @@ def test_what_was_received_is_hidden_from_who_may_not_see_secrets(enter: Login) 
         assert "hunter2" in content(client, page_of(message))
 
 
+def test_what_a_mapper_says_of_hidden_bytes_is_hidden_too(enter: Login) -> None:
+    error = "It cannot be read: the mapper failed.\n\nValueError: no password: hunter2"
+    message = make_dead(source="", payload=None, raw_value=b"hunter2", last_error=error)
+    make_failure(message, error=error, final=True)
+    client = enter()
+    page = content(client, page_of(message))
+    assert "It cannot be read: the mapper failed." in page
+    assert "hunter2" not in page
+    with outbox_settings(REDACT=[]):
+        assert "no password: hunter2" in content(client, page_of(message))
+
+
+def test_a_copy_of_hidden_bytes_hides_them_too(login: Login) -> None:
+    error = "It cannot be read: the mapper failed.\n\nValueError: no password: hunter2"
+    with outbox_settings(DEAD_LETTER_TOPIC="outbox.dead"):
+        record = make_dead(source="", payload=None, raw_value=b"hunter2", last_error=error)
+        dead_letters.announce(record, error, error, group="tests", using="default")
+    copy = OutboxMessage.objects.get()
+    client = login()
+    page = content(client, page_of(copy))
+    assert "It cannot be read: the mapper failed." in page
+    assert "hunter2" not in page
+    assert base64.b64encode(b"hunter2").decode() not in page
+    assert "may hold secrets" in page
+    with outbox_settings(REDACT=[]):
+        assert base64.b64encode(b"hunter2").decode() in content(client, page_of(copy))
+
+
 def test_secret_values_are_hidden(enter: Login) -> None:
     message = make_dead(payload={"password": "hunter2"}, last_error="wrong: hunter2")
     client = enter()
@@ -309,6 +339,14 @@ def test_overview_says_what_waits_for_a_group_that_nobody_consumes(admin_client:
     )
 
 
+def test_overview_links_to_what_waits_for_a_group_whatever_its_name(admin_client: Client) -> None:
+    message = make_received(group="R&D #1", next_retry_at=DatabaseNow() - timedelta(minutes=5))
+    with outbox_settings(CONSUMER_GROUP="R&D #1"):
+        found = {finding.title: finding for finding in overview(admin_client)["findings"]}
+    (link,) = found["No consumer of the group R&D #1 is running"].links
+    assert listed(admin_client.get(link.url)) == [message.id]
+
+
 def test_overview_says_what_keeps_failing_in_the_inbox(admin_client: Client) -> None:
     message = make_received(retry_count=3, last_error="ValueError: boom")
     MessageFailure.objects.create(inbox_message=message, worker="w", stage="handle", attempt=3, final=False, error="b")
@@ -320,8 +358,12 @@ def test_an_empty_inbox_is_not_shown(admin_client: Client) -> None:
     assert [panel.title for panel in overview(admin_client)["panels"]] == ["Outbox"]
 
 
-def test_overview_shows_nothing_of_the_inbox_to_who_may_not_view_it(login: Login) -> None:
+def test_overview_shows_nothing_of_the_inbox_to_who_may_not_view_it(login: Login, admin_client: Client) -> None:
     make_dead(last_error="boom")
+    act(admin_client, "retry", table=MESSAGES, query={"group": "tests"})
+    make_dead(last_error="boom")
+    assert overview(admin_client)["deeds"]
     context = overview(login())
+    assert not context["deeds"]
     assert [panel.title for panel in context["panels"]] == ["Outbox"]
     assert not [finding for finding in context["findings"] if "inbox" in finding.title]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 import subprocess
 import sys
 import uuid
@@ -149,6 +150,17 @@ def test_pages_keep_their_filter(admin_client: Client) -> None:
     assert len(listed(response)) == 1
 
 
+def test_filters_and_searches_begin_with_the_newest_again(admin_client: Client) -> None:
+    for _ in range(51):
+        make_message()
+    newest = make_message(topic="outbox", message_key="k")
+    page = admin_client.get(url(MESSAGES) + admin_client.get(url(MESSAGES)).context["cl"].older)
+    assert newest.id not in listed(page)
+    (link,) = re.findall(r'href="(\?[^"]*topic=outbox[^"]*)"', page.content.decode())
+    assert newest.id in listed(admin_client.get(url(MESSAGES) + html.unescape(link)))
+    assert 'name="before"' not in page.content.decode()  # a hidden field of the search
+
+
 @pytest.mark.parametrize("query", ["before=x", "before=-1", "before=" + "9" * 30, "o=5", "p=9", "all="])
 def test_junk_in_the_address_shows_a_list(admin_client: Client, query: str) -> None:
     message = make_message()
@@ -204,6 +216,26 @@ def test_a_group_filters_the_list_and_is_named_beside_it(admin_client: Client) -
     make_dead(fingerprint="ValueError in x.y")
     shown = content(admin_client, f"{url(DEAD_LETTERS)}?error=ValueError+in+x.y")
     assert "ValueError in x.y</a>" in shown
+
+
+QUESTIONS = [
+    "payload__password__startswith=h",
+    "payload__contains=h",
+    "last_error__contains=h",
+    "headers__token=h",
+    "failures__id__gt=0",
+    "message_key=k",
+]
+
+
+@pytest.mark.parametrize("model", LISTS)
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_lists_answer_no_question_but_those_of_their_filters(admin_client: Client, model: str, question: str) -> None:
+    """One about a payload would tell what is hidden in it; and what none of the actions on a list knows of would
+    let them act on more than it shows.
+    """
+    make_dead(payload={"password": "hunter2"})
+    assert admin_client.get(f"{url(model)}?{question}").status_code == 400
 
 
 # Groups

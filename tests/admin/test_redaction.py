@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 
+from django_outbox import state
 from django_outbox.admin.redaction import MASK, Redaction
 from django_outbox.conf import settings
-from django_outbox.models import ERROR_LENGTH
+from django_outbox.models import ERROR_LENGTH, OutboxMessage
 from tests.admin.pages import DEAD_LETTERS, Login, action_url, content, make_dead, make_failure, page_of, url
+from tests.outbox import Status, make_message
 from tests.overrides import outbox_settings
 
 SECRET = "hunter2-hunter2"
@@ -106,6 +108,17 @@ def test_no_page_shows_a_secret_to_who_may_not_see_it(login: Login, message: Any
     shown = content(client, page(message))
     assert SECRET not in shown
     assert MASK in shown
+
+
+@pytest.mark.django_db
+def test_a_copy_of_a_dead_letter_shows_no_secret_in_the_error_among_its_headers(login: Login) -> None:
+    with outbox_settings(DEAD_LETTER_TOPIC="outbox.dead"):
+        message = make_message(Status.PUBLISHED, payload={"password": SECRET})
+        state.mark_rejected(message.id, 1, ValueError(f"{SECRET} is wrong"), using="default")
+    copy = OutboxMessage.objects.get(topic="outbox.dead")
+    shown = content(login(), page_of(copy))
+    assert SECRET not in shown
+    assert f"{MASK} is wrong" in shown
 
 
 @pytest.mark.django_db

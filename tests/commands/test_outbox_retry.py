@@ -247,6 +247,20 @@ def test_many_are_retried_after_a_yes_only(monkeypatch: pytest.MonkeyPatch) -> N
     assert Terminal(monkeypatch, "Y").retry("--all") == "3 dead messages pending again.\n"
 
 
+def test_what_dies_while_the_question_stands_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    for _ in range(3):
+        make_dead()
+    person = Terminal(monkeypatch, "y")
+
+    def input(question: str) -> str:
+        OutboxMessage.objects.filter(id=make_dead().id).update(updated_at=DatabaseNow() + timedelta(hours=1))
+        return "y"
+
+    monkeypatch.setattr("builtins.input", input)
+    assert person.retry("--all") == "3 dead messages pending again.\n"
+    assert statuses() == ["pending"] * 3 + ["dead"]
+
+
 @pytest.mark.parametrize("arguments", [["--all", "--no-input"], ["--id", "{0}", "{1}"], ["--all", "--dry-run"]])
 def test_few_and_scripts_are_not_asked_about(monkeypatch: pytest.MonkeyPatch, arguments: list[str]) -> None:
     ids = [make_dead().id for _ in range(3)]

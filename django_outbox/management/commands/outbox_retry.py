@@ -11,6 +11,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db.models import QuerySet
 
 from django_outbox import state, texts
+from django_outbox.fields import database_now
 from django_outbox.management.arguments import moment, text
 from django_outbox.management.progress import Progress
 from django_outbox.management.trail import note
@@ -90,7 +91,8 @@ class Command(OutboxCommand):
             raise CommandError("Choose messages by filters, such as --id 17, or all with --all.")
         self.require_tables(database)
         messages: QuerySet[Any] = (InboxMessage if inbox else OutboxMessage).objects.using(database)
-        dead = selection.apply(messages.filter(status="dead", id__gt=0))  # which chooses the index
+        # By id > 0, which chooses the index. What dies from now on has not been asked about.
+        dead = selection.apply(messages.filter(status="dead", id__gt=0, updated_at__lte=database_now(messages)))
         missing = _not_dead(id or [], messages)
         count = dead.count()
         if not count and not all:

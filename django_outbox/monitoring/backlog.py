@@ -24,6 +24,8 @@ MOST_COUNTED = 1_000_000
 LOOKED_AT = 1000
 LEAST_SECONDS = 15.0
 SHARE = 0.01
+MOST_SECONDS = 60.0
+"""Whatever a look took, be it that it hung: or the numbers of the last one would be gone before the next."""
 PATIENCE_SECONDS = 1.0
 STALE_SECONDS = 120.0
 
@@ -87,7 +89,7 @@ class Backlog:
     """What is unfinished, as it was a short while ago.
 
     A thread of its own asks, when a scrape wants to know and the last answer is older than 15 seconds or a hundred
-    times what it took. A scrape waits for it for a second at most; a database that hangs keeps only that thread.
+    times what it took, a minute at most. A scrape waits for it for a second at most; a database that hangs keeps only that thread.
     """
 
     def __init__(
@@ -137,6 +139,6 @@ class Backlog:
             now = self._clock()
             if found is not None:
                 self._found, self._found_at = found, now
-            self._next_at = now + max(LEAST_SECONDS, (now - started) / SHARE)
+            self._next_at = now + min(max(LEAST_SECONDS, (now - started) / SHARE), MOST_SECONDS)
             self._asking = False
             self._answered.set()

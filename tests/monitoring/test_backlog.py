@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
@@ -157,19 +158,45 @@ def test_it_is_asked_again_after_fifteen_seconds(backlog: Backlog, database: Dat
     assert database.asked == 2
 
 
-def test_a_question_that_takes_long_is_asked_seldom(backlog: Backlog, database: Database, clock: Clock) -> None:
-    def slow(using: str) -> dict[str, Unfinished]:
-        clock.now += 2
+def taking(seconds: float, database: Database, clock: Clock) -> Callable[[str], dict[str, Unfinished]]:
+    """The same database, which takes as long."""
+
+    def ask(using: str) -> dict[str, Unfinished]:
+        clock.now += seconds
         return database(using)
 
-    backlog._ask = slow
+    return ask
+
+
+def test_a_question_that_takes_long_is_asked_seldom(backlog: Backlog, database: Database, clock: Clock) -> None:
+    backlog._ask = taking(0.5, database, clock)
     backlog.read()
-    clock.now += 150
+    clock.now += 45
     backlog.read()
     assert database.asked == 1
-    clock.now += 100
+    clock.now += 10
     backlog.read()
     assert database.asked == 2
+
+
+def test_numbers_do_not_go_while_a_busy_database_answers(backlog: Backlog, database: Database, clock: Clock) -> None:
+    """Or an alarm that waits for two minutes of them would never ring, just when there is much to count."""
+    backlog._ask = taking(5, database, clock)
+    for _ in range(60):
+        assert backlog.read() == FOUND
+        clock.now += 10
+    assert database.asked <= 11
+
+
+def test_a_database_that_is_back_is_asked_soon_however_long_it_hung(
+    backlog: Backlog, database: Database, clock: Clock
+) -> None:
+    database.error = OperationalError("connection timed out")
+    backlog._ask = taking(130, database, clock)
+    assert backlog.read() == {}
+    database.error, backlog._ask = None, database
+    clock.now += 60
+    assert backlog.read() == FOUND
 
 
 def test_scrapes_at_the_same_time_share_one_question(database: Database, clock: Clock) -> None:

@@ -16,7 +16,7 @@ from django_outbox.operations import TOPICS_LENGTH, TROUBLE_LENGTH
 State = Worker.State
 
 SLOW_SECONDS = 60.0
-"""A round of the loop that takes longer is trouble."""
+"""A loop that stands still for longer is in trouble."""
 
 
 class Done(NamedTuple):
@@ -46,12 +46,14 @@ class Pulse:
         *,
         group: str = "",
         topics: Collection[str] = (),
+        rest: float = 0.0,
     ) -> None:
         """
         Args:
             kind: relay or consumer.
             clock: seconds, monotonic.
             group, topics: of a consumer: the group that it is a member of, and what it reads.
+            rest: seconds that the loop waits of its own will when nothing is to be done.
         """
         self.kind = kind
         self.group = group
@@ -60,11 +62,12 @@ class Pulse:
         """The id of the worker's row, once it is written."""
         self.changed = threading.Event()
         self._clock = clock
+        self._rest = rest
         self._lock = threading.Lock()
         self._done = Done()
         self._trouble = ""
         self._state = State.STARTING
-        self._moved_at = self._turned_at = clock()
+        self._turned_at = clock()
         self._reaches_broker = False
         self._reaches_database = True  # commands look for their tables before all else
         self._on_turn: list[Callable[[], object]] = []
@@ -106,12 +109,11 @@ class Pulse:
             trouble: what is in the way of others, if anything.
             moved: messages that this round moved on, by the names of ``Done``.
         """
+        self.turn()
         with self._lock:
             self._done = self._done.plus(Done(**moved))
-            self._moved_at = self._clock()
             self._reaches_broker = self._reaches_database = True
             self._become(State.TROUBLE if trouble else State.WORKING, trouble)
-        self.turn()
 
     def trouble(self, reason: str, is_broker: bool = True) -> None:
         """Say that nothing moves, and why, and whether it is the broker that is away, or the database."""
@@ -138,9 +140,9 @@ class Pulse:
     def now(self) -> tuple[State, str]:
         """The state, and what is in the way."""
         with self._lock:
-            busy = self._clock() - self._moved_at
-            if self._state == State.WORKING and busy > SLOW_SECONDS:
-                return State.TROUBLE, f"Busy with one batch for {busy:.0f} s: a handler is slow, or hangs."
+            still = self.still_for
+            if self._state == State.WORKING and still > SLOW_SECONDS + self._rest:
+                return State.TROUBLE, f"Busy with one transaction for {still:.0f} s: a handler is slow, or hangs."
             return self._state, self._trouble[:TROUBLE_LENGTH]
 
     def take(self) -> Done:

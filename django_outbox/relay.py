@@ -109,7 +109,7 @@ class Relay:
         self.poll_interval = poll_interval or settings.poll_interval
         self._create_topics = create_topics
         self._clock = clock
-        self.pulse = Pulse("relay", clock)
+        self.pulse = Pulse("relay", clock, rest=self.poll_interval)
         self.background: Callable[[bool, bool], None] | None = None
         """What is done between two batches, unless with ``drain``; called with True if there was something to send."""
         self._producer: Producer | None = None

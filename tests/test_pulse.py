@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from django_outbox.pulse import Pulse
+from django_outbox.relay import Relay
 from tests.clock import Clock
+from tests.outbox import memory_broker
 
 
 def test_state_follows_what_the_loop_says(pulse: Pulse) -> None:
@@ -38,11 +40,28 @@ def test_only_a_change_of_state_is_told_at_once(pulse: Pulse) -> None:
     assert is_told(pulse.stopping)
 
 
-def test_a_loop_that_does_not_come_round_is_in_trouble(pulse: Pulse, clock: Clock) -> None:
+def test_a_loop_that_stands_still_is_in_trouble(pulse: Pulse, clock: Clock) -> None:
     pulse.step()
     clock.now += 59
     assert pulse.now() == ("working", "")
     clock.now += 16
-    assert pulse.now() == ("trouble", "Busy with one batch for 75 s: a handler is slow, or hangs.")
+    assert pulse.now() == ("trouble", "Busy with one transaction for 75 s: a handler is slow, or hangs.")
     pulse.step()
     assert pulse.now() == ("working", "")
+
+
+def test_a_batch_that_takes_long_as_it_is_many_messages_is_no_trouble(pulse: Pulse, clock: Clock) -> None:
+    pulse.step()
+    for _ in range(100):
+        clock.now += 2
+        pulse.turn()
+    assert pulse.now() == ("working", "")
+
+
+def test_a_relay_that_waits_as_long_as_it_was_told_to_is_not_in_trouble(clock: Clock) -> None:
+    relay = Relay(memory_broker(), using="default", poll_interval=300, clock=clock)
+    relay.pulse.step()
+    clock.now += 300
+    assert relay.pulse.now() == ("working", "")
+    clock.now += 100
+    assert relay.pulse.now()[0] == "trouble"

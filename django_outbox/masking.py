@@ -50,14 +50,15 @@ def without_values(text: str, payload: Any) -> str:
 
 def scalars(value: Any) -> Iterator[Any]:
     """The texts and numbers in something that JSON can carry."""
-    if isinstance(value, dict):
-        for item in value.values():
-            yield from scalars(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from scalars(item)
-    elif value is not None and not isinstance(value, bool):
-        yield value
+    left = [value]  # not by recursion, as bytes of strangers may be nested deeper than Python's functions may be
+    while left:
+        value = left.pop()
+        if isinstance(value, dict):
+            left.extend(reversed(value.values()))
+        elif isinstance(value, list):
+            left.extend(reversed(value))
+        elif value is not None and not isinstance(value, bool):
+            yield value
 
 
 def forms_of(value: Any) -> Iterator[str]:

@@ -29,7 +29,7 @@ class Awaited:
     Attributes:
         kinds: what has a handler.
         everything: that the rest is awaited too, as the consumer has yet to call it dead.
-        unread: a topic whose messages only a handler that names it waits for.
+        unread: a topic that nobody here reads.
     """
 
     kinds: frozenset[Kind]
@@ -40,25 +40,24 @@ class Awaited:
     def by(cls, handlers: Iterable[Handler]) -> Awaited:
         """Awaited by these handlers, which are those of the main group."""
         kinds = frozenset((handler.event_type, handler.topic) for handler in handlers)
-        return cls(kinds, everything=settings.unknown_event == "dead", unread=unread_topic())
+        unread = unread_topic([topic for _, topic in kinds])
+        return cls(kinds, everything=settings.unknown_event == "dead", unread=unread)
 
     def includes(self, event_type: str, topic: str) -> bool:
         """True if a published message of this type and topic is awaited."""
-        if (event_type, topic) in self.kinds:
-            return True
-        return topic != self.unread and (self.everything or (event_type, None) in self.kinds)
+        kinds = {(event_type, topic), (event_type, None)}
+        return topic != self.unread and (self.everything or not kinds.isdisjoint(self.kinds))
 
     @property
     def condition(self) -> Q | None:
         """The same for a query of published messages; None if none of them is awaited."""
-        condition = Q()
         if self.everything:
-            condition = Q(status="published") & self._read
-        elif types := sorted(event_type for event_type, topic in self.kinds if topic is None):
+            return Q(status="published") & self._read
+        condition = Q()
+        if types := sorted(event_type for event_type, topic in self.kinds if topic is None):
             condition = Q(event_type__in=types) & self._read
         for kind in sorted((kind for kind in self.kinds if kind[1] is not None), key=str):
-            if not self.everything or kind[1] == self.unread:
-                condition |= self.condition_of(kind)
+            condition |= self.condition_of(kind)
         return condition or None
 
     def condition_of(self, kind: Kind) -> Q:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Collection
 from typing import Any
 
 from django_outbox.codecs import CONTENT_TYPE, RESERVED_PREFIX
@@ -17,10 +18,14 @@ UNREADABLE = "unreadable"
 LARGEST_RAW_BYTES = 256 * 1024
 
 
-def unread_topic() -> str | None:
-    """The topic of the copies, unless this project reads it as well: then a handler may wait for them."""
+def unread_topic(named: Collection[str | None] = ()) -> str | None:
+    """The topic of the copies, unless this project reads it as well: then a handler may wait for them.
+
+    Args:
+        named: topics that handlers name, which are read for that.
+    """
     topic = settings.dead_letter_topic
-    if topic is None or topic in settings.topics or settings.inbox.get(topic) is not None:
+    if topic is None or topic in settings.topics or topic in named or settings.inbox.get(topic) is not None:
         return None
     return topic
 

@@ -10,7 +10,7 @@ import pytest
 from django_outbox.awaited import Awaited
 from django_outbox.handlers import Registry
 from django_outbox.models import OutboxMessage
-from tests.outbox import Status, make_message
+from tests.outbox import Pipeline, Status, make_message
 from tests.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
@@ -66,6 +66,20 @@ def test_a_message_is_awaited_by_a_handler_of_its_type_and_topic() -> None:
 def test_a_copy_of_a_dead_letter_is_awaited_only_by_a_handler_that_names_its_topic() -> None:
     assert not awaited_by(("order.created", None)).includes("order.created", "copies")
     assert awaited_by(("order.created", "copies")).includes("order.created", "copies")
+
+
+@pytest.mark.usefixtures("unknown_event")
+def test_copies_are_awaited_as_all_else_where_a_handler_names_their_topic() -> None:
+    """As the consumer reads it then, and gives what it reads to all handlers of its type."""
+    pipeline = Pipeline()
+    pipeline.handlers.register("order.paid", pipeline.handled.append, topic="copies")
+    pipeline.on("order.created")
+    message = make_message(event_type="order.created", topic="copies")
+    assert Awaited.by(pipeline.handlers.for_group("tests")).includes("order.created", "copies")
+
+    pipeline.run()
+
+    assert [event.id for event in pipeline.handled] == [str(message.event_id)]
 
 
 def test_everything_is_awaited_where_the_consumer_has_yet_to_call_it_dead() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
 
 from django_outbox.conf import settings
+from django_outbox.dead_letters import unread_topic
 from django_outbox.doctor.finding import Finding, fault, note, warning
 from django_outbox.doctor.subject import Subject
 from django_outbox.exceptions import HandlersNotImportable
@@ -33,9 +34,10 @@ def without_handler(subject: Subject) -> Iterator[Finding]:
     if not wanted:
         return  # all of its events are for others
     types = {event_type for event_type, _ in wanted}
+    copies = unread_topic([topic for _, topic in wanted])
     unhandled: Counter[tuple[str, str]] = Counter()
     for (event_type, topic), count in _published(subject).items():
-        if (event_type, None) not in wanted and (event_type, topic) not in wanted:
+        if topic != copies and (event_type, None) not in wanted and (event_type, topic) not in wanted:
             unhandled[event_type, topic if event_type in types else ""] += count
     strangers = []
     for (event_type, topic), count in sorted(unhandled.items()):

@@ -122,3 +122,12 @@ def test_handlers_that_cannot_be_imported_are_a_fault(
     monkeypatch.setattr(registry, "load", broken)
     (finding,) = events.handlers(subject)
     assert (finding.level, finding.summary) == (Level.FAULT, "shop.handlers cannot be imported (SyntaxError).")
+
+
+@pytest.mark.parametrize("unknown_event", ["ignore", "dead"])
+def test_copies_of_dead_letters_need_no_handler(subject: Subject, registry: Registry, unknown_event: str) -> None:
+    registry.register("order.created", ship, topic="orders")
+    for event_type in ("order.created", "unreadable"):
+        make_message(event_type=event_type, topic="shop.dead")
+    with outbox_settings(DEAD_LETTER_TOPIC="shop.dead", UNKNOWN_EVENT=unknown_event):
+        assert list(events.without_handler(subject)) == []

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Warning
-from django.db import DEFAULT_DB_ALIAS, connections, router
+from django.db import DEFAULT_DB_ALIAS, connections, router, transaction
 
 from django_outbox.doctor import database
 from django_outbox.doctor.subject import MODELS, Subject
@@ -27,7 +27,8 @@ def check_servers(databases: Sequence[str] | None = None, **kwargs: Any) -> list
         if not router.allow_migrate_model(alias, OutboxMessage):
             continue
         try:
-            found += _check_server(Subject(alias))
+            with transaction.atomic(using=alias):  # whose level of isolation psycopg tells the server only then
+                found += _check_server(Subject(alias))
         except UNAVAILABLE:
             continue
     return found

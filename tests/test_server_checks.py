@@ -44,6 +44,21 @@ def test_a_stricter_isolation_level_is_warned_of() -> None:
         connection.close()
 
 
+@pytest.mark.databases("postgresql")
+@pytest.mark.django_db(transaction=True)
+def test_a_stricter_isolation_level_of_the_settings_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Psycopg tells it to the server with each transaction, and not before."""
+    from django.db.backends.postgresql.psycopg_any import IsolationLevel
+
+    options = {**connection.settings_dict["OPTIONS"], "isolation_level": IsolationLevel.SERIALIZABLE}
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", options)
+    connection.close()
+    try:
+        assert ids() == ["django_outbox.W004"]
+    finally:
+        connection.close()
+
+
 @pytest.mark.databases("mariadb")
 @pytest.mark.django_db(transaction=True)
 def test_a_table_without_transactions_is_an_error() -> None:

@@ -33,9 +33,11 @@ def consumers(subject: Subject) -> Iterator[Finding]:
     if not groups:
         yield _nobody(subject, "consumer", "handled", longest_awaited(subject.using), "outbox_consume")
     elif "" not in groups:  # consumers of an older version do not tell theirs
+        main = settings.consumer_group
+        running = {group if registry.is_inbox_group(group) else main for group in groups}
         for group in subject.topics:
-            if group not in groups and registry.for_group(group):
-                option = "" if group == settings.consumer_group else f" --group {group}"
+            if group not in running and registry.for_group(group):
+                option = "" if group == main else f" --group {group}"
                 yield warning(
                     f"No consumer of the group {group!r} is running.",
                     "Its handlers do not run; those of other groups do.",

@@ -88,3 +88,10 @@ def test_workers_of_another_version_are_warned_of(subject: Subject) -> None:
     assert finding.level == Level.WARNING
     assert finding.summary.startswith("1 worker of another version than")
     assert "consumer web-1:7 (0.0.1)" in finding.summary
+
+
+def test_a_group_that_no_handler_names_takes_the_place_of_the_main_one(subject: Subject) -> None:
+    _, other = subject.topics
+    make_worker("consumer", group="blue")
+    make_worker("consumer", group=other)
+    assert list(workers.consumers(subject)) == []

@@ -21,7 +21,7 @@ from django_outbox.codecs import Outgoing
 from django_outbox.conf import OutboxSettings
 from django_outbox.handlers import Handler
 from django_outbox.management.monitored import monitored
-from django_outbox.monitoring.backlog import Backlog, Unfinished
+from django_outbox.monitoring.backlog import MOST_COUNTED, Backlog, Unfinished
 from django_outbox.monitoring.health import default_limit, outage_limit
 from django_outbox.monitoring.metrics import Metrics
 from django_outbox.monitoring.prometheus import exposition, registry_of
@@ -222,3 +222,9 @@ def test_probes_ask_for_pages_that_are_there_and_liveness_not_for_the_broker(
         (port,) = (record.port for record in caplog.records if getattr(record, "action", "") == "serving")
         answers = {name: get(f"http://127.0.0.1:{port}{page}")[0] for name, page in probes.items()}
     assert answers == {"startup": 200, "liveness": 200, "readiness": 503}
+
+
+def test_a_backlog_of_more_than_is_counted_goes_on_to_alert() -> None:
+    (rule,) = (rule for rule in RULES if rule["alert"] == "OutboxBacklogGrows")
+    (most,) = re.findall(r">= (\S+?)\)", rule["expr"])
+    assert float(most) == MOST_COUNTED

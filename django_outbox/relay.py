@@ -392,9 +392,10 @@ def _tell_refused(message: Outgoing, reason: str, using: str) -> None:
 
 
 def _tell_failed(message: Outgoing, reason: str, status: str, using: str) -> None:
+    final = status == state.Status.DEAD
     repeats.tell(
         log,
-        logging.WARNING,
+        logging.ERROR if final else logging.WARNING,
         "failed",
         message,
         reason,
@@ -404,4 +405,4 @@ def _tell_failed(message: Outgoing, reason: str, status: str, using: str) -> Non
         status,
         reason,
     )
-    instrumentation.failed(message, reason, final=status == state.Status.DEAD, using=using)
+    instrumentation.failed(message, reason, final=final, using=using)

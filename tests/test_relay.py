@@ -170,13 +170,14 @@ def test_a_message_that_fails_is_counted_and_its_neighbours_go_out(
     assert f"Message {failed.id} (order.created) could not be sent and is pending: boom" in caplog.text
 
 
-def test_the_last_failure_to_send_ends_dead() -> None:
+def test_the_last_failure_to_send_ends_dead(caplog: pytest.LogCaptureFixture) -> None:
     broker = ScriptedBroker(lambda records, outcomes: [Failed("boom")])
     make_message(max_retry=1)
 
     relay_to(broker).run_once()
 
     assert statuses() == ["dead"]
+    assert [record.levelname for record in caplog.records if "is dead: boom" in record.message] == ["ERROR"]
 
 
 def test_nothing_is_logged_of_a_transaction_that_was_rolled_back(

@@ -143,6 +143,16 @@ def test_a_batch_of_the_relay_is_one_transaction(sent: Sent) -> None:
     assert trace_of(batch)["status"] == "internal_error"
 
 
+def test_a_message_that_is_dead_as_it_could_not_be_sent_is_one_event(sent: Sent) -> None:
+    message = send(max_retry=1)
+    Pipeline(ScriptedBroker(lambda records, outcomes: [Failed("boom")])).relay.run_once()
+
+    assert row(message).status == "dead"
+    assert [event["logentry"]["message"] for event in sent.events] == [
+        "Message %s (%s) could not be sent and is %s: %s"
+    ]
+
+
 @pytest.mark.parametrize("max_retry", [1, 2])
 @pytest.mark.parametrize("steady", [True, False])
 def test_a_failure_is_one_event_with_its_stack_in_the_trace_of_the_message(

@@ -178,7 +178,8 @@ def _told_already(event: Any, hint: Any) -> Any:
     record = hint.get("log_record")
     if record is None or not record.name.startswith("django_outbox.") or getattr(record, "action", "") != "failed":
         return event
-    return event if getattr(record, "error_type", "") in _names_of(Retry) else None
+    kind = getattr(record, "error_type", None)  # of an exception; what the relay tells is none, and not captured
+    return event if kind is None or kind in _names_of(Retry) else None
 
 
 def _names_of(kind: type[BaseException]) -> set[str]:

@@ -23,6 +23,8 @@ from django_outbox.rows import LockedMessage
 from django_outbox.texts import visible
 
 Message = Outgoing | LockedMessage | InboxMessage
+_Name = tuple[str, str, int, str]
+"""Of a kind of failures: event type, action, level and cause."""
 
 SHOWN = 10
 SECONDS = 60.0
@@ -89,7 +91,6 @@ class _Kind:
     """Failures of one kind since ``since``: how many were told one by one, and how many were not."""
 
     log: logging.Logger
-    level: int
     since: float
     shown: int = 0
     hidden: int = 0
@@ -99,14 +100,14 @@ class _Kind:
 class Repeats:
     """Tells the first ten failures of a kind one by one, and sums up in one sentence what a minute brings beyond.
 
-    A kind is an event type, an action and a fingerprint: the exception's class and its place in the code. What is not
-    told one by one is still there on the level DEBUG. A handler that fails ten thousand times in a minute writes
-    eleven lines.
+    A kind is an event type, an action, a level, which is another one for a failure that is the last, and a fingerprint:
+    the exception's class and its place in the code. What is not told one by one is still there on the level DEBUG. A
+    handler that fails ten thousand times in a minute writes eleven lines.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._kinds: dict[tuple[str, str, str], _Kind] = {}
+        self._kinds: dict[_Name, _Kind] = {}
         self._next_look_at = 0.0
 
     def tell(
@@ -134,7 +135,7 @@ class Repeats:
         extra = log_extra(action, message, counted=counted)
         if isinstance(error, BaseException):
             extra["error_type"] = type(error).__name__
-        kind = self._of(log, level, (message.event_type, action, fingerprint(error)))
+        kind = self._of(log, (message.event_type, action, level, fingerprint(error)))
         if kind.shown < SHOWN:
             kind.shown += 1
             log.log(level, text, *arguments, extra=extra)
@@ -154,20 +155,20 @@ class Repeats:
                 _tell_hidden(name, kind, at)
         self._next_look_at = min((kind.since + SECONDS for kind in self._kinds.values()), default=0.0)
 
-    def _of(self, log: logging.Logger, level: int, name: tuple[str, str, str]) -> _Kind:
+    def _of(self, log: logging.Logger, name: _Name) -> _Kind:
         self.sum_up()
         if name not in self._kinds and len(self._kinds) >= KINDS:
-            name = ("", name[1], "of many kinds")
-        kind = self._kinds.setdefault(name, _Kind(log, level, self._clock()))
+            name = ("", name[1], name[2], "of many kinds")
+        kind = self._kinds.setdefault(name, _Kind(log, self._clock()))
         self._next_look_at = min(self._next_look_at or kind.since + SECONDS, kind.since + SECONDS)
         return kind
 
 
-def _tell_hidden(name: tuple[str, str, str], kind: _Kind, at: float) -> None:
-    event_type, action, cause = name
+def _tell_hidden(name: _Name, kind: _Kind, at: float) -> None:
+    event_type, action, level, cause = name
     if kind.hidden:
         kind.log.log(
-            kind.level,
+            level,
             "%d more messages%s %s within %.0f s as those before: %s. The last one was %s.",
             kind.hidden,
             f" ({visible(event_type)})" if event_type else "",

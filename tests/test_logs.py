@@ -290,6 +290,19 @@ def test_another_kind_of_failure_is_told_all_the_same(clock: Clock, caplog: pyte
 
 
 @pytest.mark.django_db
+def test_a_failure_that_is_the_last_is_not_hidden_by_those_before_it(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    repeats = Repeats(clock)
+    for level in (logging.WARNING, logging.ERROR):
+        for _ in range(2 * SHOWN):
+            repeats.tell(log, level, "failed", make_received(), "boom", "once more")
+    repeats.sum_up(now=True)
+    levels = [logging.WARNING] * SHOWN + [logging.ERROR] * SHOWN + [logging.WARNING, logging.ERROR]
+    assert [record.levelno for record in caplog.records] == levels
+
+
+@pytest.mark.django_db
 def test_what_differs_each_time_makes_no_other_kind(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     repeats = Repeats(clock)
     for number in range(100):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Max, Min, Q
+from django.db import connections
+from django.db.models import Count, Max, Min, Q
 
 from django_outbox.conf import settings
 from django_outbox.dead_letters import unread_topic
@@ -73,23 +74,41 @@ class Awaited:
 def longest_awaited(using: str) -> float | None:
     """Seconds since the longest awaited of the published messages was sent; None if no handler here waits.
 
-    Of each event type, the ten thousand first in the log are looked at.
+    Of each event type, the ten thousand first in the log are looked at and, if there are more, the first of each
+    partition. Where that has no index of its own, and where all types are awaited, the ten thousand oldest are.
     """
     published = OutboxMessage.objects.using(using).filter(status="published", publish_count__gt=0)
     awaited = _awaited_here()
-    if awaited.everything and awaited.condition is not None:
-        messages = published.filter(awaited.condition, id__gt=0).order_by("status", "id")
-        row = messages.values_list("published_at", DatabaseNow()).first()
-        return _seconds(row[0], row[1]) if row and row[0] else None
-    ages = []
-    for kind in awaited.kinds:
-        # In the order of the index that the reconciler uses, so that a planner with old statistics takes it as well.
-        found: Any = published.filter(awaited.condition_of(kind)).order_by("event_type", "topic", "partition", "offset")
-        found = found.annotate(clock=DatabaseNow()).values("published_at", "clock")[:LOOKED_AT]
-        times = found.aggregate(since=Min("published_at"), now=Max("clock"))
-        if times["since"]:
-            ages.append(_seconds(times["since"], times["now"]))
+    kinds = [awaited.condition] if awaited.everything else [awaited.condition_of(kind) for kind in awaited.kinds]
+    has_index = connections[using].features.supports_partial_indexes and not awaited.everything
+    # In the order of the index that the reconciler uses, so that a planner with old statistics takes it as well; or of
+    # the other one on what is unfinished, which id > 0 chooses. MariaDB would sort by a state that is always the same.
+    order = ("event_type", "topic", "partition", "offset") if has_index else ("id",)
+    if not has_index:
+        published = published.filter(id__gt=0)
+    ages = [age for kind in kinds for age in _ages(published.filter(kind).order_by(*order), by_partition=has_index)]
     return max(ages, default=None)
+
+
+def _ages(messages: Any, *, by_partition: bool) -> Iterator[float]:
+    """How long ago the longest awaited of the first of some messages was sent, and with ``by_partition`` others."""
+    first = messages.annotate(clock=DatabaseNow()).values("published_at", "clock")[:LOOKED_AT]
+    found = first.aggregate(count=Count("clock"), since=Min("published_at"), now=Max("clock"))
+    if found["since"]:
+        yield _seconds(found["since"], found["now"])
+    if by_partition and found["count"] == LOOKED_AT:
+        yield from _ages_by_partition(messages.filter(partition__isnull=False))
+
+
+def _ages_by_partition(messages: Any) -> Iterator[float]:
+    """How long ago the first message of each partition was sent, in the order of topics and partitions."""
+    rows = messages.values_list("topic", "partition", "published_at", DatabaseNow())
+    row = rows.first()
+    while row is not None:
+        topic, partition, since, now = row
+        if since:
+            yield _seconds(since, now)
+        row = rows.filter(topic=topic, partition__gt=partition).first() or rows.filter(topic__gt=topic).first()
 
 
 def _awaited_here() -> Awaited:

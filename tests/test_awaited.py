@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from itertools import product
+from typing import Any
 
 import pytest
 
-from django_outbox.awaited import Awaited
+from django_outbox import awaited as module
+from django_outbox.awaited import Awaited, longest_awaited
+from django_outbox.fields import DatabaseNow
 from django_outbox.handlers import Registry
 from django_outbox.models import OutboxMessage
 from tests.outbox import Pipeline, Status, make_message
@@ -85,3 +89,37 @@ def test_copies_are_awaited_as_all_else_where_a_handler_names_their_topic() -> N
 def test_everything_is_awaited_where_the_consumer_has_yet_to_call_it_dead() -> None:
     with outbox_settings(UNKNOWN_EVENT="dead"):
         assert awaited_by().includes("for.others", "orders")
+
+
+def sent_ago(minutes: int, **fields: Any) -> None:
+    sent = DatabaseNow() - timedelta(minutes=minutes)
+    make_message(Status.PUBLISHED, event_type="test.effect", published_at=sent, **fields)  # a handler of tests.app
+
+
+@pytest.mark.parametrize("unknown_event", ["ignore", "dead"])
+def test_what_is_sent_again_does_not_hide_what_waits_for_longer(unknown_event: str) -> None:
+    sent_ago(0, partition=0, offset=9)
+    sent_ago(30, partition=0, offset=3)
+    with outbox_settings(UNKNOWN_EVENT=unknown_event):
+        assert longest_awaited("default") == pytest.approx(1800, abs=60)
+
+
+@pytest.mark.parametrize("partition", [0, 1, 7])
+@pytest.mark.parametrize("topic", ["a", "outbox", "z"])
+def test_a_partition_with_much_in_it_does_not_hide_what_waits_in_another(
+    monkeypatch: pytest.MonkeyPatch, topic: str, partition: int
+) -> None:
+    """As where one of several consumers hangs, and the others have more in hand than is looked at."""
+    monkeypatch.setattr(module, "LOOKED_AT", 3)
+    sent_ago(30, topic=topic, partition=partition, offset=0)
+    for number in range(1, 6):
+        for other in (0, 1):
+            sent_ago(1, topic="outbox", partition=other, offset=number)
+    assert longest_awaited("default") == pytest.approx(1800, abs=60)
+
+
+def test_where_more_waits_than_is_looked_at_its_age_is_known_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LOOKED_AT", 3)
+    for number in range(5):
+        sent_ago(9 - number, partition=0, offset=number)
+    assert longest_awaited("default") == pytest.approx(540, abs=60)

@@ -66,7 +66,7 @@ def _look(model: type[OutboxMessage | InboxMessage], statuses: tuple[str, ...], 
         status: min(rows.filter(status=status).values("id")[: MOST_COUNTED + 1].count(), MOST_COUNTED)
         for status in statuses
     }
-    oldest = rows.filter(status="pending").order_by("status", "id").annotate(now=DatabaseNow())
+    oldest = rows.filter(status="pending").order_by("id").annotate(now=DatabaseNow())
     longest_due: Any
     if model is OutboxMessage:
         longest_due = OutboxMessage.objects.using(using).due().annotate(now=DatabaseNow())[:1]

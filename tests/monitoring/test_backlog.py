@@ -5,9 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import OperationalError, connection
+from django.utils import timezone
 
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import InboxMessage, OutboxMessage
@@ -138,6 +140,29 @@ def test_no_question_walks_the_table() -> None:
             assert "Sort" not in plan, plan
     awaited = [query for query in queries if '"event_type" = ' in query["sql"]]
     assert len(queries) - len(awaited) == 9
+
+
+@pytest.mark.databases("mariadb")
+@pytest.mark.django_db(transaction=True)
+def test_no_question_sorts_what_is_unfinished() -> None:
+    from django.test.utils import CaptureQueriesContext
+
+    ended: dict[str, Any] = {"next_retry_at": None, "publish_count": 1}
+    consumed = {**ended, "consumed_at": timezone.now()}
+    for status, number, values in (("consumed", 6000, consumed), ("pending", 2000, {}), ("published", 2000, ended)):
+        values = {"event_type": "test.effect", "topic": "outbox", "payload": 1, "status": status, **values}
+        OutboxMessage.objects.bulk_create(OutboxMessage(**values) for _ in range(number))
+    InboxMessage.objects.bulk_create(
+        InboxMessage(topic="elsewhere", partition=0, offset=number, event_id=str(number)) for number in range(2000)
+    )
+    with connection.cursor() as cursor:
+        cursor.execute("ANALYZE TABLE django_outbox_outboxmessage, django_outbox_inboxmessage")
+        cursor.fetchall()
+        with outbox_settings(UNKNOWN_EVENT="dead"), CaptureQueriesContext(connection) as queries:
+            look("default")
+        for query in queries:
+            cursor.execute(f"EXPLAIN {query['sql']}")
+            assert "filesort" not in str(cursor.fetchall()), query["sql"]
 
 
 # How often it is asked

@@ -15,7 +15,7 @@ from django_outbox.dead_letters import unread_topic
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.fields import DatabaseNow
 from django_outbox.handlers import Handler, registry
-from django_outbox.models import OutboxMessage
+from django_outbox.models import OutboxMessage, oldest_first
 
 LOOKED_AT = 10_000
 
@@ -53,10 +53,10 @@ class Awaited:
     def condition(self) -> Q | None:
         """The same for a query of published messages; None if none of them is awaited."""
         if self.everything:
-            return Q(status="published") & self._read
+            return Q(status="published") & self.read
         condition = Q()
         if types := sorted(event_type for event_type, topic in self.kinds if topic is None):
-            condition = Q(event_type__in=types) & self._read
+            condition = Q(event_type__in=types) & self.read
         for kind in sorted((kind for kind in self.kinds if kind[1] is not None), key=str):
             condition |= self.condition_of(kind)
         return condition or None
@@ -64,10 +64,11 @@ class Awaited:
     def condition_of(self, kind: Kind) -> Q:
         """What is awaited of one kind."""
         event_type, topic = kind
-        return Q(event_type=event_type) & (self._read if topic is None else Q(topic=topic))
+        return Q(event_type=event_type) & (self.read if topic is None else Q(topic=topic))
 
     @property
-    def _read(self) -> Q:
+    def read(self) -> Q:
+        """What is in topics that are read here."""
         return ~Q(topic=self.unread) if self.unread else Q()
 
 
@@ -77,20 +78,24 @@ def longest_awaited(using: str) -> float | None:
     Of each event type, the ten thousand first in the log are looked at and, if there are more, the first of each
     partition. Where that has no index of its own, and where all types are awaited, the ten thousand oldest are.
     """
-    published = OutboxMessage.objects.using(using).filter(status="published", publish_count__gt=0)
+    published = OutboxMessage.objects.using(using).filter(publish_count__gt=0)
     awaited = _awaited_here()
-    kinds = [awaited.condition] if awaited.everything else [awaited.condition_of(kind) for kind in awaited.kinds]
-    has_index = connections[using].features.supports_partial_indexes and not awaited.everything
-    # In the order of the index that the reconciler uses, so that a planner with old statistics takes it as well; or of
-    # the other one on what is unfinished, which id > 0 chooses. MariaDB would sort by a state that is always the same.
-    order = ("event_type", "topic", "partition", "offset") if has_index else ("id",)
-    if not has_index:
-        published = published.filter(id__gt=0)
-    ages = [age for kind in kinds for age in _ages(published.filter(kind).order_by(*order), by_partition=has_index)]
+    if awaited.everything:
+        return max(_ages(oldest_first(published.filter(awaited.read), "published")), default=None)
+    has_index = connections[using].features.supports_partial_indexes
+    ages: list[float] = []
+    for kind in awaited.kinds:
+        messages: Any = published.filter(awaited.condition_of(kind))
+        if has_index:
+            # In the order of the index that the reconciler uses, so that a planner with old statistics takes it as well.
+            messages = messages.filter(status="published").order_by("event_type", "topic", "partition", "offset")
+        else:
+            messages = oldest_first(messages, "published")
+        ages += _ages(messages, by_partition=has_index)
     return max(ages, default=None)
 
 
-def _ages(messages: Any, *, by_partition: bool) -> Iterator[float]:
+def _ages(messages: Any, *, by_partition: bool = False) -> Iterator[float]:
     """How long ago the longest awaited of the first of some messages was sent, and with ``by_partition`` others."""
     first = messages.annotate(clock=DatabaseNow()).values("published_at", "clock")[:LOOKED_AT]
     found = first.aggregate(count=Count("clock"), since=Min("published_at"), now=Max("clock"))

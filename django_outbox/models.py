@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from django.db import models
+from django.db import connections, models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
@@ -38,6 +38,18 @@ VERSION_LENGTH = 32
 def default_max_retry() -> int:
     """How many failures a new message may have before it is dead."""
     return settings.max_retry
+
+
+def oldest_first(messages: models.QuerySet[Any], status: str) -> models.QuerySet[Any]:
+    """Unfinished messages in one state, by id, along the index on what is unfinished.
+
+    PostgreSQL would drop a state from the order that equals a constant, and walk along the primary key, past all that is
+    consumed, as soon as much is unfinished. MariaDB would sort by it.
+    """
+    if connections[messages.db].vendor != "postgresql":
+        return messages.filter(status=status, id__gt=0).order_by("id")
+    in_index = Q(status__in=[status, "dead"], id__gt=0)
+    return messages.filter(in_index, status__range=(status, status)).order_by("status", "id")
 
 
 class OutboxQuerySet(models.QuerySet["OutboxMessage"]):

@@ -10,7 +10,7 @@ from typing import Any
 from django_outbox import figures
 from django_outbox.admin.tables import INBOX, Table
 from django_outbox.awaited import Awaited
-from django_outbox.models import OutboxMessage
+from django_outbox.models import OutboxMessage, oldest_first
 
 MOST_COUNTED = 1_000_000
 LOOKED_AT = 1000
@@ -34,7 +34,7 @@ def unfinished(table: Table, status: str) -> Unfinished:
     """Counted and found in the index on what is unfinished."""
     messages = table.in_state(status)
     count = messages.order_by().values("id")[: MOST_COUNTED + 1].count()
-    oldest = messages.order_by("id").first() if count else None
+    oldest = oldest_first(table.messages, status).first() if count else None
     return Unfinished(status, min(count, MOST_COUNTED), count > MOST_COUNTED, oldest)
 
 
@@ -43,7 +43,7 @@ def oldest_awaited(table: Table, awaited: Awaited) -> Any:
 
     What has no handler here stays published for ever: others may consume it.
     """
-    published = table.in_state("published").order_by("id")
+    published = oldest_first(table.messages, "published")
     rows = published.values_list("id", "event_type", "topic")[:LOOKED_AT]
     oldest_id = next((id for id, event_type, topic in rows if awaited.includes(event_type, topic)), None)
     if oldest_id is None:

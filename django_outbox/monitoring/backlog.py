@@ -16,7 +16,7 @@ from django.db import connections
 from django_outbox.awaited import longest_awaited
 from django_outbox.faults import in_one_line
 from django_outbox.fields import DatabaseNow
-from django_outbox.models import InboxMessage, OutboxMessage
+from django_outbox.models import InboxMessage, OutboxMessage, oldest_first
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def _look(model: type[OutboxMessage | InboxMessage], statuses: tuple[str, ...], 
         status: min(rows.filter(status=status).values("id")[: MOST_COUNTED + 1].count(), MOST_COUNTED)
         for status in statuses
     }
-    oldest = rows.filter(status="pending").order_by("id").annotate(now=DatabaseNow())
+    oldest = oldest_first(rows, "pending").annotate(now=DatabaseNow())
     longest_due: Any
     if model is OutboxMessage:
         longest_due = OutboxMessage.objects.using(using).due().annotate(now=DatabaseNow())[:1]

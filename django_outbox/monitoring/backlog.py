@@ -89,7 +89,8 @@ class Backlog:
     """What is unfinished, as it was a short while ago.
 
     A thread of its own asks, when a scrape wants to know and the last answer is older than 15 seconds or a hundred
-    times what it took, a minute at most. A scrape waits for it for a second at most; a database that hangs keeps only that thread.
+    times what it took, a minute at most. A scrape waits for it for a second at most; a database that hangs keeps only
+    that thread.
     """
 
     def __init__(

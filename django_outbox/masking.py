@@ -17,19 +17,26 @@ class Hiding:
 
     def __init__(self, values: Iterable[Any]) -> None:
         self.forms = {form for value in values for form in forms_of(value)}
-        self._by_beginning: dict[str, list[str]] = {}
+        self._by_length: dict[int, set[str]] = {}
         for form in self.forms:
-            self._by_beginning.setdefault(form[:SHORT], []).append(form)
+            self._by_length.setdefault(len(form), set()).add(form)
 
     def __call__(self, text: str) -> str:
-        # Of a large payload hardly anything is in an error, and to look for all of it would take minutes.
-        beginnings = {text[start : start + length] for start in range(len(text)) for length in range(1, SHORT + 1)}
-        likely = [form for beginning in beginnings for form in self._by_beginning.get(beginning, ())]
-        for form in sorted((form for form in likely if form in text), key=len, reverse=True):
+        found = [form for length, forms in self._by_length.items() for form in _found(text, length, forms)]
+        for form in sorted(found, key=len, reverse=True):
             # Of a short one not every mention is meant: 123 is not in 41234.
             pattern = re.escape(form) if len(form) >= SHORT else rf"(?<!\w){re.escape(form)}(?!\w)"
             text = re.sub(pattern, MASK, text)
         return text
+
+
+def _found(text: str, length: int, forms: set[str]) -> Iterable[str]:
+    """Those of some forms, all of one length, that are in a text."""
+    places = range(len(text) - length + 1)
+    if len(forms) <= len(places):
+        return [form for form in forms if form in text]
+    # Of a large payload hardly anything is in an error, and to look for all of it would take minutes.
+    return forms & {text[place : place + length] for place in places}
 
 
 def hide(text: str, values: Iterable[Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 from hypothesis import assume, given
@@ -68,19 +69,32 @@ def test_any_error_is_shown_whatever_is_secret(error: str, names: list[str], sou
 def test_a_secret_as_large_as_a_payload_may_be_takes_no_time() -> None:
     """Anybody who may write to a topic may write a large value of a secret name; the page must come all the same."""
     words = " ".join(f"word{number:08}" for number in range(100_000))
-    started = time.perf_counter()
-    for payload in ({"password": words}, {"password": "x" * 1_000_000}):
-        assert MASK in HIDES.mask_text(f"{'a' * (ERROR_LENGTH - 15)} {next(iter(payload.values()))[:14]}", payload)
-    assert time.perf_counter() - started < 3
+
+    def mask_all() -> None:
+        for payload in ({"password": words}, {"password": "x" * 1_000_000}):
+            assert MASK in HIDES.mask_text(f"{'a' * (ERROR_LENGTH - 15)} {next(iter(payload.values()))[:14]}", payload)
+
+    assert cpu_seconds_of(mask_all) < 10
 
 
 def test_a_large_secret_takes_no_time_however_often_its_message_has_failed() -> None:
     words = [f"word{number:08}" for number in range(100_000)]
-    started = time.perf_counter()
-    hidden = HIDES.in_texts({"password": " ".join(words)})
-    for number in range(50):
-        assert hidden(f"{'a' * 1900} {words[number]}!").endswith(f" {MASK}!")
-    assert time.perf_counter() - started < 5
+    payload = {"password": " ".join(words)}
+    texts = [f"{'a' * 1900} {word}!" for word in words[:50]]
+    one = cpu_seconds_of(lambda: HIDES.mask_text(texts[0], payload))
+
+    def mask_all() -> None:
+        hidden = HIDES.in_texts(payload)
+        assert all(hidden(text).endswith(f" {MASK}!") for text in texts)
+
+    assert cpu_seconds_of(mask_all) < 10 * one
+
+
+def cpu_seconds_of(work: Callable[[], object]) -> float:
+    """What it takes this process, whatever else the machine does."""
+    started = time.process_time()
+    work()
+    return time.process_time() - started
 
 
 @examples(100)

@@ -279,7 +279,10 @@ def drop_broken_connections(after: BaseException | None = None) -> None:
 
 
 def text_of(error: BaseException | str) -> str:
-    """What an error says, be it a mere text. Those of handlers, and of what these call, may raise when they are asked; Python says it so."""
+    """What an error says, be it a mere text.
+
+    Those of handlers, and of what these call, may raise when they are asked; Python says it so.
+    """
     try:
         return str(error)
     except Exception:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
@@ -169,11 +169,15 @@ def test_what_was_passed_over_is_taken_as_soon_as_it_blocks_the_rest() -> None:
     assert [done.published for done in passes] == [0, 5, 5, 5, 5]
 
 
-@pytest.mark.django_db(transaction=True)
-def test_a_drain_does_not_end_before_what_it_passed_over_is_sent(stop: Stop) -> None:
-    head = make_message(message_key="hot")
-    for _ in range(10):
-        make_message(message_key="hot")
+def drain_behind(
+    head: OutboxMessage, stop: Stop, every: float, on_pass: Callable[[int, threading.Event], None]
+) -> list[int]:
+    """Drain while another session has a message in hand; what each pass claimed.
+
+    Args:
+        every: seconds from one pass to the next.
+        on_pass: called after each with how many have claimed nothing so far, and what lets the other session end.
+    """
     now = [100.0]
     relay = Relay(memory_broker(), using="default", batch_size=5, poll_interval=0.01, clock=lambda: now[0])
     passes: list[int] = []
@@ -182,44 +186,39 @@ def test_a_drain_does_not_end_before_what_it_passed_over_is_sent(stop: Stop) -> 
     def counted() -> Pass:
         done = run_once()
         passes.append(done.claimed)
-        now[0] += IN_HAND_SECONDS
-        if passes.count(0) == 3:  # it has seen again and again that there is nothing that it may take
-            release.set()
+        now[0] += every
+        on_pass(passes.count(0), release)
         return done
 
     relay.run_once = counted  # type: ignore[method-assign]
-
     with locked_elsewhere(head) as release:
         relay.run(stop, drain=True)
         assert release.is_set()
+    return passes
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_drain_does_not_end_before_what_it_passed_over_is_sent(stop: Stop) -> None:
+    head, *_ = [make_message(message_key="hot") for _ in range(11)]
+
+    def release_late(empty: int, release: threading.Event) -> None:
+        if empty == 3:  # it has seen again and again that there is nothing that it may take
+            release.set()
+
+    drain_behind(head, stop, IN_HAND_SECONDS, release_late)
 
     assert statuses() == [Status.PUBLISHED] * 11
 
 
 @pytest.mark.django_db(transaction=True)
 def test_a_drain_ends_when_others_have_dealt_with_what_it_passed_over(stop: Stop) -> None:
-    head = make_message(message_key="hot")
-    for _ in range(10):
-        make_message(message_key="hot")
-    now = [100.0]
-    relay = Relay(memory_broker(), using="default", batch_size=5, poll_interval=0.01, clock=lambda: now[0])
-    passes: list[int] = []
-    run_once = relay.run_once
+    head, *_ = [make_message(message_key="hot") for _ in range(11)]
 
-    def counted() -> Pass:
-        done = run_once()
-        passes.append(done.claimed)
-        now[0] += IN_HAND_SECONDS / 2
-        if passes.count(0) == 1:
+    def deal_with_all(empty: int, release: threading.Event) -> None:
+        if empty == 1:
             release.set()
             OutboxMessage.objects.all().delete()  # waits for the lock
-        elif passes.count(0) == 10:
+        elif empty == 10:
             stop.request()
-        return done
 
-    relay.run_once = counted  # type: ignore[method-assign]
-
-    with locked_elsewhere(head) as release:
-        relay.run(stop, drain=True)
-
-    assert passes == [5, 5, 5, 5, 0, 0]
+    assert drain_behind(head, stop, IN_HAND_SECONDS / 2, deal_with_all) == [5, 5, 5, 5, 0, 0]

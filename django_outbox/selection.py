@@ -39,14 +39,15 @@ class SelectionError(ValueError):
     """A query says what no selection can be made of."""
 
 
-def _number(text: str) -> int | None:
+def id_of(text: str) -> int | None:
+    """The id that a text of somebody's says; None if it is none that a message could have."""
     if text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= LARGEST_ID:
         return int(text)
     return None
 
 
 def _ids(text: str) -> Q:
-    numbers = [_number(part) for part in text.split(",")]
+    numbers = [id_of(part) for part in text.split(",")]
     return NOTHING if None in numbers else Q(id__in=numbers)
 
 
@@ -59,7 +60,7 @@ def _changed(comparison: str, text: str) -> Q:
 
 def with_id(text: str) -> Q:
     """The message with this id, if it is one."""
-    return NOTHING if (number := _number(text)) is None else Q(id=number)
+    return NOTHING if (number := id_of(text)) is None else Q(id=number)
 
 
 def with_event_id(model: Model, text: str) -> Q:
@@ -143,7 +144,7 @@ class Selection:
     @property
     def only_id(self) -> int | None:
         """The id of the message that it is about, if it says so of one alone."""
-        return _number(self.values.get("ids", ""))
+        return id_of(self.values.get("ids", ""))
 
     def describe(self) -> list[tuple[object, object]]:
         """Each criterion's title and value, for people."""

@@ -24,7 +24,7 @@ from django_outbox.admin.tables import Table
 from django_outbox.publishing import storable_payload
 from django_outbox.removal import delete
 from django_outbox.retry_outlook import Outlook, newest, outlook, seconds_until_last
-from django_outbox.selection import Selection, SelectionError
+from django_outbox.selection import Selection, SelectionError, id_of
 
 USUAL_RATE = 50
 
@@ -190,7 +190,7 @@ def edit_view(request: HttpRequest, table: Table) -> HttpResponse:
     """Show the payload of a dead letter in a form, or replace it and retry."""
     if not (table.may(request, "view") and may_edit(table, request)):
         raise PermissionDenied
-    message = get_object_or_404(table.dead, id=Selection({"ids": request.GET.get("ids", "")}).only_id)
+    message = get_object_or_404(table.dead, id=id_of(request.GET.get("ids", "")))
     if not table.has_payload(message):
         raise Http404
     if request.method == "POST":

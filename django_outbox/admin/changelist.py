@@ -9,6 +9,8 @@ from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from django_outbox.selection import id_of
+
 BEFORE = "before"
 
 
@@ -28,9 +30,8 @@ class KeysetChangeList(ChangeList):
         for kept in (self.params, self.filter_params):
             kept.pop(BEFORE, None)
         queryset = super().get_queryset(request, exclude_parameters).defer(*self.model_admin.list_defer)  # type: ignore[attr-defined]
-        if before.isascii() and before.isdigit() and len(before) < 19:
-            queryset = queryset.filter(id__lt=int(before))
-        return queryset
+        last_id = id_of(before)
+        return queryset if last_id is None else queryset.filter(id__lt=last_id)
 
     def get_results(self, request: HttpRequest) -> None:
         rows = list(self.queryset[: self.list_per_page + 1])

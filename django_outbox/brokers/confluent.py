@@ -27,7 +27,6 @@ from django_outbox.brokers.base import (
 from django_outbox.brokers.batch import TopicFaults
 from django_outbox.brokers.calls import CLOSE_SECONDS, SLICE_SECONDS, close_in_time
 from django_outbox.brokers.confluent_client import (
-    CLIENT_AT_FAULT,
     CONNECT_SECONDS,
     SEND_BUFFER_BYTES,
     TOPIC_IS_MISSING,
@@ -36,6 +35,7 @@ from django_outbox.brokers.confluent_client import (
     await_broker,
     connection_options,
     error_text,
+    is_of_client,
     log,
     topic_outcome,
 )
@@ -65,8 +65,10 @@ from django_outbox.exceptions import TopicNotCreated, TopicNotReadable
 
 Client = TypeVar("Client", KafkaProducer, Consumer)
 Made = TypeVar("Made")
+_Described = dict[str, Future[Any]]
 
 _ABSENT = TOPIC_IS_MISSING | {KafkaError.TOPIC_EXCEPTION}
+_ANY_TOPIC = "__consumer_offsets"  # Kafka's own, so that nobody sees unknown names asked for
 _LONGEST_TIMEOUT_MS = 300_000  # of a request; the library takes no longer one
 
 
@@ -111,7 +113,7 @@ class ConfluentBroker(Broker):
             "socket.send.buffer.bytes": SEND_BUFFER_BYTES,
         }
         faults = self._faults()
-        client = self._connect(KafkaProducer, options, faults)
+        client = self._connect(KafkaProducer, options, faults, self._knock)
         return ConfluentBrokerProducer(client, faults, self._topic_faults, lambda: self.interrupted())
 
     def subscribe(self, topics: Iterable[str], group: str) -> Subscription:
@@ -132,10 +134,13 @@ class ConfluentBroker(Broker):
             "allow.auto.create.topics": False,
             "enable.partition.eof": True,
         }
+        topics = list(topics)
         faults = self._faults()
-        client = self._connect(Consumer, options, faults)
-        look_up = partial(self._progress_of, group, only_known=True)
-        return ConfluentSubscription(client, faults, list(topics), look_up, self._knock, lambda: self.interrupted())
+        knock = partial(self._knock, topics=topics)
+        client = self._connect(Consumer, options, faults, knock)
+        return ConfluentSubscription(
+            client, faults, topics, partial(self._look_up, group), knock, lambda: self.interrupted()
+        )
 
     def missing_topics(self, topics: Iterable[str]) -> set[str]:
         faults = self._topic_faults(set(topics))
@@ -145,8 +150,7 @@ class ConfluentBroker(Broker):
         topics = set(topics)
         if not topics:
             return {}
-        with self._admin() as (admin, faults):
-            described = admin.describe_topics(TopicCollection(list(topics)), request_timeout=CONNECT_SECONDS)
+        with self._admin(topics) as (admin, faults, described):
             absent = self._errors(described, faults)
             present = {topic: described[topic].result() for topic in described.keys() - absent.keys()}
             untold = {topic: error_text(error) for topic, error in absent.items() if error.code() not in _ABSENT}
@@ -156,45 +160,49 @@ class ConfluentBroker(Broker):
             places = [
                 TopicPartition(topic, partition.id) for topic, each in present.items() for partition in each.partitions
             ]
-        return self._progress_of(group, places)
+            return self._progress_of(admin, faults, group, places, CONNECT_SECONDS)
 
-    def _progress_of(
-        self,
-        group: str,
-        places: Collection[TopicPartition],
-        seconds: float = CONNECT_SECONDS,
-        *,
-        only_known: bool = False,
+    def _look_up(
+        self, group: str, places: Collection[TopicPartition], seconds: float
     ) -> dict[TopicPartition, Progress]:
-        """What the broker tells of these partitions; with ``only_known`` of those that exist and have a leader.
+        """How far a group is in those of these partitions that exist and have a leader.
 
         Raises:
-            BrokerUnavailable: with the reason, after a few seconds at most.
+            BrokerUnavailable: with the reason; to connect and to ask takes so many seconds each at most.
         """
         if not places:
             return {}
-        with self._admin(seconds) as (admin, faults):
-            if only_known:
-                known = self._with_leader(admin, {place.topic for place in places}, faults, seconds)
-                places = [place for place in places if place in known]
-                if not places:
-                    return {}
-            theirs = [KafkaTopicPartition(place.topic, place.partition) for place in places]
-            first, last = (
-                admin.list_offsets(dict.fromkeys(theirs, which), request_timeout=seconds)
-                for which in (FIRST_OFFSET, LAST_OFFSET)
+        with self._admin({place.topic for place in places}, seconds) as (admin, faults, described):
+            absent = self._errors(described, faults)
+            known = {
+                TopicPartition(topic, partition.id)
+                for topic in described.keys() - absent.keys()
+                for partition in described[topic].result().partitions
+                if _has_leader(partition)
+            }
+            return self._progress_of(admin, faults, group, known.intersection(places), seconds)
+
+    def _progress_of(
+        self, admin: AdminClient, faults: Faults, group: str, places: Collection[TopicPartition], seconds: float
+    ) -> dict[TopicPartition, Progress]:
+        if not places:
+            return {}
+        theirs = [KafkaTopicPartition(place.topic, place.partition) for place in places]
+        first, last = (
+            admin.list_offsets(dict.fromkeys(theirs, which), request_timeout=seconds)
+            for which in (FIRST_OFFSET, LAST_OFFSET)
+        )
+        asked = admin.list_consumer_group_offsets(
+            [ConsumerGroupTopicPartitions(group, theirs)], request_timeout=seconds
+        )
+        await_answers([*first.values(), *last.values(), *asked.values()], faults, self.interrupted)
+        try:
+            low, high = (
+                {_ours(place): answer.result().offset for place, answer in found.items()} for found in (first, last)
             )
-            asked = admin.list_consumer_group_offsets(
-                [ConsumerGroupTopicPartitions(group, theirs)], request_timeout=seconds
-            )
-            await_answers([*first.values(), *last.values(), *asked.values()], faults, self.interrupted)
-            try:
-                low, high = (
-                    {_ours(place): answer.result().offset for place, answer in found.items()} for found in (first, last)
-                )
-                committed = {_ours(place): place.offset for place in asked[group].result().topic_partitions}
-            except KafkaException as error:
-                raise faults.unreachable(error.args[0]) from error
+            committed = {_ours(place): place.offset for place in asked[group].result().topic_partitions}
+        except KafkaException as error:
+            raise faults.unreachable(error.args[0]) from error
         return {
             place: Progress(low[place], high[place], committed[place] if committed.get(place, -1) >= 0 else None)
             for place in places
@@ -204,7 +212,7 @@ class ConfluentBroker(Broker):
         resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in dict.fromkeys(topics)]
         if not resources:
             return {}
-        with self._admin() as (admin, faults):
+        with self._admin([resource.name for resource in resources]) as (admin, faults, _):
             answers = admin.describe_configs(resources, request_timeout=CONNECT_SECONDS)
             by_topic = {resource.name: answer for resource, answer in answers.items()}
             absent = self._errors(by_topic, faults)
@@ -226,13 +234,13 @@ class ConfluentBroker(Broker):
         ]
         if not wanted:
             return
-        with self._admin() as (admin, faults):
+        with self._admin([new.topic for new in wanted]) as (admin, faults, _):
             answers = admin.create_topics(wanted, request_timeout=CONNECT_SECONDS, operation_timeout=CONNECT_SECONDS)
             for topic, error in self._errors(answers, faults).items():
                 if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise TopicNotCreated(f"The topic {topic!r} cannot be created: {error_text(error)}.")
             deadline = time.monotonic() + CONNECT_SECONDS
-            while self._describe(admin, list(answers), faults, CONNECT_SECONDS) and time.monotonic() < deadline:
+            while self._trouble(_describe(admin, answers, CONNECT_SECONDS), faults) and time.monotonic() < deadline:
                 time.sleep(0.05)  # until the news has got around in the cluster
 
     def unreadable_topics(self, topics: Iterable[str]) -> dict[str, TopicTrouble]:
@@ -240,10 +248,7 @@ class ConfluentBroker(Broker):
         if not topics:
             return {}
         faults: dict[str, TopicTrouble] = {}
-        with self._admin() as (admin, told):
-            described = admin.describe_topics(
-                TopicCollection(topics), request_timeout=CONNECT_SECONDS, include_authorized_operations=True
-            )
+        with self._admin(topics, with_rights=True) as (_, told, described):
             for topic, error in self._errors(described, told).items():
                 if error.code() == KafkaError.TOPIC_EXCEPTION:
                     faults[topic] = TopicMissing(NO_SUCH_NAME)
@@ -260,18 +265,6 @@ class ConfluentBroker(Broker):
                 faults[topic] = TopicTrouble(leaderless)
         return faults
 
-    def _with_leader(
-        self, admin: AdminClient, topics: Collection[str], faults: Faults, seconds: float
-    ) -> set[TopicPartition]:
-        described = admin.describe_topics(TopicCollection(list(topics)), request_timeout=seconds)
-        absent = self._errors(described, faults)
-        return {
-            TopicPartition(topic, partition.id)
-            for topic in described.keys() - absent.keys()
-            for partition in described[topic].result().partitions
-            if _has_leader(partition)
-        }
-
     def _topic_faults(self, topics: Collection[str], seconds: float = CONNECT_SECONDS) -> TopicFaults:
         """Why topics cannot be written to, by topic; those in order are left out.
 
@@ -280,12 +273,11 @@ class ConfluentBroker(Broker):
         """
         if not topics:
             return {}
-        with self._admin(seconds / 2) as (admin, faults):  # to connect and to ask may each take its time
-            return self._describe(admin, topics, faults, seconds / 2)
+        with self._admin(topics, seconds) as (_, faults, described):
+            return self._trouble(described, faults)
 
-    def _describe(self, admin: AdminClient, topics: Collection[str], faults: Faults, seconds: float) -> TopicFaults:
-        """Why topics cannot be written to. Asking this way creates none."""
-        described = admin.describe_topics(TopicCollection(list(topics)), request_timeout=seconds)
+    def _trouble(self, described: _Described, faults: Faults) -> TopicFaults:
+        """Why topics cannot be written to, by topic; those in order are left out."""
         errors = self._errors(described, faults)
         found: TopicFaults = {
             topic: topic_outcome(error) or TopicTrouble(error_text(error)) for topic, error in errors.items()
@@ -308,18 +300,18 @@ class ConfluentBroker(Broker):
             if exception is None:
                 continue
             error: KafkaError = exception.args[0]
-            if error.code() < 0 or error.code() in CLIENT_AT_FAULT:
+            if is_of_client(error):
                 raise faults.unreachable(error) from exception
             errors[topic] = error
         return errors
 
-    def _knock(self, seconds: float) -> None:
+    def _knock(self, seconds: float, topics: Collection[str] = (_ANY_TOPIC,)) -> None:
         """See whether a broker answers within so many seconds.
 
         Raises:
             BrokerUnavailable: none does.
         """
-        with self._admin(seconds):
+        with self._admin(topics, seconds):
             """One has answered."""
 
     def _options(self, key: str | None = None) -> dict[str, Any]:
@@ -339,11 +331,13 @@ class ConfluentBroker(Broker):
         protocol = str(options["security.protocol"]).upper()
         return diagnose(self._url.hosts, protocol, tls.of_librdkafka(options), self.interrupted)
 
-    def _connect(self, kind: Callable[..., Client], options: Mapping[str, Any], faults: Faults) -> Client:
+    def _connect(
+        self, kind: Callable[..., Client], options: Mapping[str, Any], faults: Faults, knock: Callable[[float], None]
+    ) -> Client:
         """Make a client, and see that a broker can be reached. If none can, nothing is left behind."""
         client = self._make(kind, options, faults)
         try:
-            self._knock(CONNECT_SECONDS)
+            knock(CONNECT_SECONDS)
             return client
         except BaseException:
             self._close(client.close)
@@ -369,8 +363,10 @@ class ConfluentBroker(Broker):
         return ImproperlyConfigured(f"librdkafka refuses its options: {reason}. They are in {places or 'no setting'}.")
 
     @contextmanager
-    def _admin(self, seconds: float = CONNECT_SECONDS) -> Iterator[tuple[AdminClient, Faults]]:
-        """A client for questions that a broker has answered once already.
+    def _admin(
+        self, topics: Collection[str], seconds: float = CONNECT_SECONDS, *, with_rights: bool = False
+    ) -> Iterator[tuple[AdminClient, Faults, _Described]]:
+        """A client for questions of which a broker has answered the first: what these topics are like.
 
         Raises:
             BrokerUnavailable: with the reason, after so many seconds at most.
@@ -378,13 +374,21 @@ class ConfluentBroker(Broker):
         faults = self._faults()
         client = self._make(AdminClient, self._options(), faults)
         try:
-            await_broker(client, faults, seconds, self.interrupted)
-            yield client, faults
+            described = _describe(client, topics, seconds, with_rights=with_rights)
+            await_broker(client, described.values(), faults, seconds, self.interrupted)
+            yield client, faults, described
         finally:
             self._close(partial(client.__exit__, None, None, None))
 
     def _close(self, close: Callable[[], object]) -> None:
         close_in_time(close, SLICE_SECONDS if self.interrupted() else CLOSE_SECONDS)
+
+
+def _describe(admin: AdminClient, topics: Iterable[str], seconds: float, *, with_rights: bool = False) -> _Described:
+    """Ask what topics are like, which creates none."""
+    return admin.describe_topics(
+        TopicCollection(list(topics)), request_timeout=seconds, include_authorized_operations=with_rights
+    )
 
 
 def _ours(place: KafkaTopicPartition) -> TopicPartition:

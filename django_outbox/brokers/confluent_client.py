@@ -6,6 +6,9 @@ calls that poll, in the thread of the caller; what a producer holds is dropped b
 what the kernel holds for its sockets; a batch that the broker refuses for one of its records fails
 as a whole; and a topic that does not exist is told from an outage only after a while, so topics are
 looked up before they are used.
+
+A broker that is about to stop answers that it knows of no broker. The question ``DescribeCluster``
+makes the library end the process then (an assertion fails), so topics are asked for instead.
 """
 
 from __future__ import annotations
@@ -208,25 +211,29 @@ def connection_options(url: BrokerURL) -> dict[str, Any]:
     return options
 
 
-def await_broker(admin: AdminClient, faults: Faults, seconds: float, interrupted: Callable[[], bool]) -> None:
-    """Wait until a broker has answered this client.
+def await_broker(
+    admin: AdminClient,
+    answers: Collection[Future[Any]],
+    faults: Faults,
+    seconds: float,
+    interrupted: Callable[[], bool],
+) -> None:
+    """Wait until a broker has answered what this client asked first, whatever it says of single topics.
 
     Raises:
         BrokerUnavailable: none did; after as many seconds at most, or once that is certain.
     """
-    answer = admin.describe_cluster(request_timeout=seconds)
     deadline = time.monotonic() + seconds
-    while not answer.done():
-        with suppress(KafkaException, TimeoutError):
-            answer.result(min(SLICE_SECONDS, seconds))
+    while wait(answers, min(SLICE_SECONDS, seconds)).not_done:
         admin.poll(0)  # lets the client tell its trouble
         if faults.refusal or faults.is_down or interrupted() or time.monotonic() >= deadline:
-            break
-    error = answer.exception() if answer.done() else None
-    if error is not None or not answer.done():
-        told = error.args[0] if isinstance(error, KafkaException) else None
-        only_late = told is None or told.code() == KafkaError._TIMED_OUT
-        raise faults.unreachable(None if only_late else told, seconds=seconds) from error
+            raise faults.unreachable(seconds=seconds)
+    for answer in answers:
+        error = answer.exception()
+        told: KafkaError | None = error.args[0] if isinstance(error, KafkaException) else None
+        if told is not None and is_of_client(told):
+            is_late = told.code() == KafkaError._TIMED_OUT
+            raise faults.unreachable(None if is_late else told, seconds=seconds) from error
     faults.heard()
 
 
@@ -251,6 +258,11 @@ def topic_outcome(error: KafkaError) -> Refused | TopicTrouble | None:
     if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
         return TopicForbidden(error_text(error))
     return TopicTrouble(error_text(error)) if code in TOPIC_AT_FAULT else None
+
+
+def is_of_client(error: KafkaError) -> bool:
+    """True if an error says nothing of what was asked for: there was no answer, or one that concerns the client."""
+    return error.code() < 0 or error.code() in CLIENT_AT_FAULT
 
 
 def error_text(error: KafkaError) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,7 +15,7 @@ from kafka.partitioner.default import murmur2
 
 from django_outbox.brokers.base import Acknowledged, Broker, Record, TopicMissing, TopicPartition
 from django_outbox.exceptions import BrokerUnavailable
-from tests.brokers.backends import IMPATIENT_TOO, confluent_broker, connecting, kafka_broker
+from tests.brokers.backends import CONNECTING, IMPATIENT_TOO, confluent_broker, connecting, kafka_broker
 from tests.brokers.proxy import Proxy
 from tests.brokers.records import (
     SECONDS,
@@ -31,8 +33,9 @@ from tests.brokers.records import (
     seconds_until,
     send,
 )
+from tests.brokers.scripted import ScriptedBroker
 from tests.brokers.services import PASSWORD, USER
-from tests.helpers import wait_until
+from tests.helpers import ROOT, wait_until
 from tests.services.base import Service
 from tests.services.process import free_port
 
@@ -272,3 +275,20 @@ def test_a_topic_that_is_deleted_is_trouble_for_its_own_records_only(kafka_url: 
         assert isinstance(acknowledged, Acknowledged)
     producer.close()
     assert broker.missing_topics([topic]) == {topic}
+
+
+# A broker that is about to stop answers that it knows of no broker
+
+
+@pytest.mark.parametrize("way", CONNECTING)
+def test_a_broker_that_is_about_to_stop_ends_no_process(way: str) -> None:
+    code = (
+        "import contextlib, sys; from tests.brokers.backends import CONNECTING, confluent_broker\n"
+        "with contextlib.suppress(Exception): CONNECTING[sys.argv[1]](confluent_broker(sys.argv[2]))\n"
+        "print('goes on')"
+    )
+    with ScriptedBroker() as broker:
+        broker.is_complete_for = 1
+        child = subprocess.run([sys.executable, "-c", code, way, broker.url], cwd=ROOT, capture_output=True, text=True)
+        assert broker.asked.total() > 1
+    assert child.stdout == "goes on\n", child.stderr

@@ -68,7 +68,7 @@ Made = TypeVar("Made")
 _Described = dict[str, Future[Any]]
 
 _ABSENT = TOPIC_IS_MISSING | {KafkaError.TOPIC_EXCEPTION}
-_ANY_TOPIC = "__consumer_offsets"  # Kafka's own, so that nobody sees unknown names asked for
+_ANY_TOPIC = "__consumer_offsets"  # Kafka's own; that it may not be seen, or is missing, is an answer, too
 _LONGEST_TIMEOUT_MS = 300_000  # of a request; the library takes no longer one
 
 
@@ -134,7 +134,7 @@ class ConfluentBroker(Broker):
             "allow.auto.create.topics": False,
             "enable.partition.eof": True,
         }
-        topics = list(topics)
+        topics = list(dict.fromkeys(topics))
         faults = self._faults()
         knock = partial(self._knock, topics=topics)
         client = self._connect(Consumer, options, faults, knock)
@@ -273,7 +273,7 @@ class ConfluentBroker(Broker):
         """
         if not topics:
             return {}
-        with self._admin(topics, seconds) as (_, faults, described):
+        with self._admin(topics, seconds / 2) as (_, faults, described):  # the rest is for finding out why none answers
             return self._trouble(described, faults)
 
     def _trouble(self, described: _Described, faults: Faults) -> TopicFaults:

@@ -8,7 +8,9 @@ as a whole; and a topic that does not exist is told from an outage only after a 
 looked up before they are used.
 
 A broker that is about to stop answers that it knows of no broker. The question ``DescribeCluster``
-makes the library end the process then (an assertion fails), so topics are asked for instead.
+makes the library end the process then (an assertion fails), so topics are asked for instead; and a
+consumer may lose all its brokers by that, for ever (librdkafka issue 5301), so after a silence it
+is asked whether it still has one.
 """
 
 from __future__ import annotations
@@ -231,9 +233,9 @@ def await_broker(
     for answer in answers:
         error = answer.exception()
         told: KafkaError | None = error.args[0] if isinstance(error, KafkaException) else None
-        if told is not None and is_of_client(told):
-            is_late = told.code() == KafkaError._TIMED_OUT
-            raise faults.unreachable(None if is_late else told, seconds=seconds) from error
+        if error is not None and (told is None or is_of_client(told)):
+            only_late = told is None or told.code() == KafkaError._TIMED_OUT
+            raise faults.unreachable(None if only_late else told, seconds=seconds) from error
     faults.heard()
 
 

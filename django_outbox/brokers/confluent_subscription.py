@@ -76,7 +76,7 @@ class ConfluentSubscription(Subscription):
             topics: what to read.
             look_up: asks the broker within so many seconds how far the group is. Not by this
                 client, where questions wait for half a second behind its reading.
-            knock: raises ``BrokerUnavailable`` if no broker answers within so many seconds.
+            knock: raises ``BrokerUnavailable`` if no broker answers another client within so many seconds.
             interrupted: whether the process is to end.
         """
         self._client = client
@@ -87,6 +87,8 @@ class ConfluentSubscription(Subscription):
         self._new: set[TopicPartition] = set()
         self._is_between = True  # shares: what this member had is gone, and what it gets not known yet
         self._committing: Call[list[KafkaTopicPartition]] | None = None
+        self._topics = topics
+        self._asking: Call[object] | None = None  # whether the client still has a broker
         self._ends: dict[TopicPartition, int] = {}
         self._undecodable: RecordsUndecodable | None = None
         self._heard_at = time.monotonic()
@@ -148,8 +150,9 @@ class ConfluentSubscription(Subscription):
         close_in_time(self._end, GRACE_SECONDS if self._interrupted() else CLOSE_SECONDS)
 
     def _end(self) -> None:
-        if self._committing is not None:  # to free the client under it would not be safe
-            self._committing.join()
+        for call in (self._committing, self._asking):
+            if call is not None:  # to free the client under it would not be safe
+                call.join()
         # Partitions that have come and were not told yet must not be told by close(): that waits at times for ever for
         # an answer within its callback, and the interpreter with it (librdkafka issues 4041 and 4884). A record that is
         # read here is not committed, so that another member reads it.
@@ -177,9 +180,10 @@ class ConfluentSubscription(Subscription):
             raise TopicNotReadable(topics, refusal(self._faults.location, error_text(error), protocol_code(error)))
 
     def _check(self) -> None:
-        """Raise TimeoutError while a commit hangs: the client would let any other call wait for its end."""
-        if self._committing is not None and self._committing.is_alive():
-            raise TimeoutError("no answer to a commit")
+        """Raise TimeoutError while a call hangs: the client would let any other wait for its end."""
+        for call, question in ((self._committing, "a commit"), (self._asking, "a question for topics")):
+            if call is not None and call.is_alive():
+                raise TimeoutError(f"no answer to {question}")
 
     def _read(self, timeout: float, limit: int) -> list[ReceivedRecord]:
         """Wait for one record, and take what has come with it: to ask for many would wait for as many."""
@@ -259,16 +263,31 @@ class ConfluentSubscription(Subscription):
 
         Raises:
             KafkaException: the broker refuses this client.
-            BrokerUnavailable: no broker answers.
+            BrokerUnavailable: no broker answers, or the client has none any more.
         """
         if self._faults.refusal is not None:
             raise KafkaException(self._faults.refusal)
         if not heard:
-            if time.monotonic() - self._heard_at < SILENCE_SECONDS and not self._faults.is_down:
+            if self._faults.is_down:
+                self._knock(CONNECT_SECONDS)  # it knows sooner, and why
+            elif time.monotonic() - self._heard_at < SILENCE_SECONDS:
                 return
-            self._knock(CONNECT_SECONDS)
+            self._ask_client()
         self._faults.heard()
         self._heard_at = time.monotonic()
+
+    def _ask_client(self) -> None:
+        """See whether the client still has a broker: it may lose all of them for ever while others find them."""
+        self._asking = Call(lambda: self._client.list_topics(self._topics[0], CONNECT_SECONDS))
+        patience = Patience(time.monotonic() + CONNECT_SECONDS, self._interrupted)
+        try:
+            self._asking.result(CONNECT_SECONDS, patience.is_over)
+        except (KafkaException, TimeoutError) as error:
+            self._knock(CONNECT_SECONDS)
+            if _code(error) == KafkaError._TRANSPORT:  # else its answer may wait behind a long fetch
+                raise BrokerUnavailable(
+                    f"The consumer's client has lost all brokers of {self._faults.location}, which answer others."
+                ) from error
 
     def _unavailable(self, error: Exception) -> BrokerUnavailable:
         told = error.args[0] if isinstance(error, KafkaException) and error.args else None

@@ -29,6 +29,7 @@ class ScriptedBroker:
         self.asked: Counter[str] = Counter()  # how often each client has asked what there is
         self.is_complete_for: int | None = None  # so many more answers; None: for ever
         self._connections: list[socket.socket] = []
+        self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
         self.come()
 
@@ -39,16 +40,18 @@ class ScriptedBroker:
     def come(self) -> None:
         self._listener = socket.create_server(("127.0.0.1", self.port))
         self.port = int(self._listener.getsockname()[1])
-        self._start(self._accept)
+        self._accepting = self._start(self._accept)
 
     def go(self) -> None:
-        """Close all connections and take no new ones."""
-        for each in (self._listener, *self._connections):
+        """Take no new connections and close all."""
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._accepting.join()
+        self._listener.close()
+        for connection in self._connections:
             with suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+                connection.shutdown(socket.SHUT_RDWR)
         for thread in self._threads:
             thread.join()
-        self._listener.close()
 
     def __enter__(self) -> Self:
         return self
@@ -58,10 +61,11 @@ class ScriptedBroker:
     ) -> None:
         self.go()
 
-    def _start(self, work: Callable[..., None], *arguments: object) -> None:
+    def _start(self, work: Callable[..., None], *arguments: object) -> threading.Thread:
         thread = threading.Thread(target=work, args=arguments, name="scripted", daemon=True)
         self._threads.append(thread)
         thread.start()
+        return thread
 
     def _accept(self) -> None:
         with suppress(OSError):
@@ -86,8 +90,10 @@ class ScriptedBroker:
         if api == FIND_COORDINATOR:
             return struct.pack(">hi", _COORDINATOR_NOT_AVAILABLE, -1) + _text("") + struct.pack(">i", -1)
         if api == METADATA:
-            self.asked[request[10 : 10 + size].decode()] += 1
-            return self._metadata(_names(request[10 + size :]))
+            with self._lock:
+                answer = self._metadata(_names(request[10 + size :]))
+                self.asked[request[10 : 10 + size].decode()] += 1
+            return answer
         return None
 
     def _metadata(self, topics: list[str]) -> bytes:

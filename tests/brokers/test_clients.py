@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -215,6 +216,23 @@ def test_a_member_notices_that_the_broker_is_gone(
         seconds, text = seconds_until(BrokerUnavailable, ask)
         assert seconds < 0.5 + SLACK_SECONDS
         assert text.startswith((f"{own_broker.url} cannot be reached (", f"{own_broker.url} does not answer ("))
+    assert seconds_of(member.close) < SLACK_SECONDS
+
+
+def test_who_is_to_end_does_not_wait_for_a_sign_of_life(
+    backend: Backend, proxied_url: str, proxy: Proxy, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = backend.make(proxied_url)
+    make_topic(broker, topic, partitions=1)
+    member = broker.subscribe([topic], topic)
+    join(member, places=places(topic, 1))
+    backend.notice_silence_after(monkeypatch, 0.2)
+    proxy.stall()
+    with ThreadPoolExecutor(1) as pool:
+        polling = pool.submit(seconds_until, BrokerUnavailable, lambda: wait_until(lambda: member.poll(0.1, 1)))
+        wait_until(lambda: any(thread.name == "outbox-call" for thread in threading.enumerate()))
+        broker.interrupted = lambda: True
+        assert seconds_of(polling.result) < SLACK_SECONDS
     assert seconds_of(member.close) < SLACK_SECONDS
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,6 +14,7 @@ import confluent_kafka
 import pytest
 from kafka.partitioner.default import murmur2
 
+from django_outbox.brokers import confluent_client, confluent_subscription
 from django_outbox.brokers.base import Acknowledged, Broker, Record, TopicMissing, TopicPartition
 from django_outbox.exceptions import BrokerUnavailable
 from tests.brokers.backends import CONNECTING, IMPATIENT_TOO, confluent_broker, connecting, kafka_broker
@@ -283,12 +285,61 @@ def test_a_topic_that_is_deleted_is_trouble_for_its_own_records_only(kafka_url: 
 @pytest.mark.parametrize("way", CONNECTING)
 def test_a_broker_that_is_about_to_stop_ends_no_process(way: str) -> None:
     code = (
-        "import contextlib, sys; from tests.brokers.backends import CONNECTING, confluent_broker\n"
-        "with contextlib.suppress(Exception): CONNECTING[sys.argv[1]](confluent_broker(sys.argv[2]))\n"
+        "import contextlib, sys; from django_outbox.exceptions import BrokerError\n"
+        "from tests.brokers.backends import CONNECTING, confluent_broker\n"
+        "with contextlib.suppress(BrokerError): CONNECTING[sys.argv[1]](confluent_broker(sys.argv[2]))\n"
         "print('goes on')"
     )
     with ScriptedBroker() as broker:
         broker.is_complete_for = 1
-        child = subprocess.run([sys.executable, "-c", code, way, broker.url], cwd=ROOT, capture_output=True, text=True)
+        child = subprocess.run(
+            [sys.executable, "-c", code, way, broker.url], cwd=ROOT, capture_output=True, text=True, timeout=60
+        )
         assert broker.asked.total() > 1
     assert child.stdout == "goes on\n", child.stderr
+
+
+def test_a_member_that_has_lost_its_brokers_for_ever_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confluent_client, "DOWN_SECONDS", 3600)
+    options = {**IMPATIENT_TOO, "client.id": "member", "topic.metadata.refresh.interval.ms": 100}
+    with ScriptedBroker() as broker:
+        member = confluent_broker(broker.url, consumer_options=options).subscribe(["topic"], "group")
+
+        def wait_for_question(patience: float) -> None:
+            monkeypatch.setattr(confluent_subscription, "SILENCE_SECONDS", patience)
+            before = broker.asked["member"]
+            wait_until(lambda: member.poll(0.05, 1) or broker.asked["member"] > before)
+
+        def stop_and_start_again_and_again() -> None:
+            deadline = time.monotonic() + 60
+            while time.monotonic() < deadline:  # the library loses them every other time
+                broker.go()
+                broker.come()
+                wait_for_question(3600)
+                broker.is_complete_for = 0
+                wait_for_question(3600)
+                broker.is_complete_for = None
+                wait_for_question(0.5)  # for ever, if it has lost them
+
+        wait_for_question(3600)
+        with pytest.raises(BrokerUnavailable, match="has lost all brokers"):
+            stop_and_start_again_and_again()
+        member.close()
+
+
+def test_a_client_whose_answer_waits_behind_its_reading_has_lost_nothing(
+    kafka_url: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker = confluent_broker(kafka_url, consumer_options={**IMPATIENT_TOO, "fetch.wait.max.ms": 5000})
+    make_topic(broker, topic, partitions=1)
+    member = broker.subscribe([topic], topic)
+    join(member, places=places(topic, 1))
+    monkeypatch.setattr(confluent_subscription, "SILENCE_SECONDS", 0)
+    monkeypatch.setattr(confluent_subscription, "CONNECT_SECONDS", 0.5)
+    for _ in range(5):
+        assert member.poll(0.02, 10) == []
+    producer = broker.producer(SECONDS)
+    send(producer, *numbered(topic, 1))
+    producer.close()
+    assert len(read(member, 1)) == 1
+    member.close()

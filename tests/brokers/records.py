@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import contextmanager
 
 import pytest
@@ -18,6 +20,7 @@ from django_outbox.brokers.base import (
     Acknowledged,
     Broker,
     Producer,
+    Progress,
     ReceivedRecord,
     Record,
     Refused,
@@ -151,7 +154,11 @@ def once(
 
 
 class Reader(threading.Thread):
-    """Polls a member as a consumer does, without long pauses, and notes what it gets."""
+    """Polls a member as a consumer does, without long pauses, and notes what it gets.
+
+    While it does, the member belongs to this thread: a client serves one call at a time, and may let those of others
+    wait for minutes.
+    """
 
     def __init__(self, subscription: Subscription) -> None:
         super().__init__(name="reader", daemon=True)
@@ -159,6 +166,7 @@ class Reader(threading.Thread):
         self.share: set[TopicPartition] = set()
         self.records: list[ReceivedRecord] = []
         self._stopped = False
+        self._asked: queue.SimpleQueue[Future[dict[TopicPartition, Progress]]] = queue.SimpleQueue()
         self._error: Exception | None = None
 
     @property
@@ -179,8 +187,16 @@ class Reader(threading.Thread):
             while not self._stopped:
                 self.records += self.subscription.poll(0.1, 500)
                 self.share = self.subscription.take_assigned() or self.share
+                while not self._asked.empty():
+                    self._asked.get().set_result(self.subscription.progress())
         except Exception as error:
             self._error = error
+
+    def progress(self) -> dict[TopicPartition, Progress]:
+        """The member's progress, asked for between two polls."""
+        answer: Future[dict[TopicPartition, Progress]] = Future()
+        self._asked.put(answer)
+        return answer.result(SECONDS)
 
     def stop(self) -> None:
         self._stopped = True

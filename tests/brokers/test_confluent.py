@@ -155,12 +155,12 @@ def test_with_cooperative_assignment_a_member_reads_on_in_what_it_keeps(kafka_ur
                 return sum(len(offsets) for offsets in everything(first, other).values()) == 200
 
             wait_until(all_read, what="all read")
-        kept = first.subscription.progress().keys()
+        kept = first.progress().keys()
         assert kept == places(topic, 4) - other.share
         read_twice = [place for place in kept if first.places.count(place) > len(first.offsets[place])]
         assert not read_twice, "nothing was committed, so that a partition that was dealt out anew begins again"
         second.close()
-        wait_until(lambda: first.subscription.progress().keys() == places(topic, 4), what="all given back")
+        wait_until(lambda: first.progress().keys() == places(topic, 4), what="all given back")
     first.subscription.close()
     producer.close()
 

@@ -235,6 +235,14 @@ def join(*members: Subscription, places: Collection[TopicPartition]) -> list[set
         return [reader.share for reader in readers]
 
 
+def sole_member(broker: Broker, topic: str) -> Subscription:
+    """Create a topic of one partition, and be the only member of a group that reads it."""
+    make_topic(broker, topic, partitions=1)
+    member = broker.subscribe([topic], topic)
+    join(member, places=places(topic, 1))
+    return member
+
+
 def places(topic: str, count: int) -> set[TopicPartition]:
     return {TopicPartition(topic, number) for number in range(count)}
 

@@ -43,6 +43,7 @@ from tests.brokers.records import (
     seconds_of,
     seconds_until,
     send,
+    sole_member,
 )
 from tests.brokers.services import SecondApacheKafka
 from tests.helpers import wait_until
@@ -188,9 +189,7 @@ def test_a_topic_without_a_leader_is_trouble_for_its_own_records_only_until_it_h
 def member(backend: Backend, own_broker: Service, topic: str) -> Iterator[Subscription]:
     """Has the one partition of the test's topic, on a broker of the test's own."""
     broker = backend.make(own_broker.url)
-    make_topic(broker, topic, partitions=1)
-    member = broker.subscribe([topic], topic)
-    join(member, places=places(topic, 1))
+    member = sole_member(broker, topic)
     yield member
     member.close()
 
@@ -223,9 +222,7 @@ def test_who_is_to_end_does_not_wait_for_a_sign_of_life(
     backend: Backend, proxied_url: str, proxy: Proxy, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker = backend.make(proxied_url)
-    make_topic(broker, topic, partitions=1)
-    member = broker.subscribe([topic], topic)
-    join(member, places=places(topic, 1))
+    member = sole_member(broker, topic)
     backend.notice_silence_after(monkeypatch, 0.2)
     proxy.stall()
     with ThreadPoolExecutor(1) as pool:
@@ -240,9 +237,7 @@ def test_silence_of_a_broker_that_is_there_is_no_outage(
     backend: Backend, kafka_url: str, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker = backend.make(kafka_url)
-    make_topic(broker, topic, partitions=1)
-    member = broker.subscribe([topic], topic)
-    join(member, places=places(topic, 1))
+    member = sole_member(broker, topic)
     backend.notice_silence_after(monkeypatch, 0)
     for _ in range(20):
         assert member.poll(0.02, 10) == []

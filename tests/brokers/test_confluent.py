@@ -34,6 +34,7 @@ from tests.brokers.records import (
     seconds_of,
     seconds_until,
     send,
+    sole_member,
 )
 from tests.brokers.scripted import ScriptedBroker
 from tests.brokers.services import PASSWORD, USER
@@ -333,9 +334,7 @@ def test_a_client_whose_answer_waits_behind_its_reading_has_lost_nothing(
     kafka_url: str, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broker = confluent_broker(kafka_url, consumer_options={**IMPATIENT_TOO, "fetch.wait.max.ms": 5000})
-    make_topic(broker, topic, partitions=1)
-    member = broker.subscribe([topic], topic)
-    join(member, places=places(topic, 1))
+    member = sole_member(broker, topic)
     monkeypatch.setattr(confluent_subscription, "SILENCE_SECONDS", 0)
     monkeypatch.setattr(confluent_subscription, "CONNECT_SECONDS", 2)
     for _ in range(2):

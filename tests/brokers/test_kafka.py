@@ -31,6 +31,7 @@ from tests.brokers.records import (
     seconds_of,
     seconds_until,
     send,
+    sole_member,
 )
 from tests.helpers import wait_until
 from tests.services.base import Service
@@ -214,9 +215,7 @@ def test_a_member_that_has_other_work_between_its_polls_joins_all_the_same(kafka
 def test_a_join_that_the_client_has_forgotten_is_taken_up_again(kafka_url: str, topic: str) -> None:
     """As the client forgets one if a poll ends after it has dealt out new partitions and before it has its own."""
     broker = kafka_broker(kafka_url)
-    make_topic(broker, topic, partitions=1)
-    member = broker.subscribe([topic], topic)
-    join(member, places=places(topic, 1))
+    member = sole_member(broker, topic)
     coordinator = member._client._coordinator  # type: ignore[attr-defined]
     coordinator.state, coordinator.rejoin_needed = MemberState.REBALANCING, False
     join(member, places=places(topic, 1))

@@ -209,10 +209,11 @@ class ConfluentBroker(Broker):
         }
 
     def topic_settings(self, topics: Iterable[str]) -> dict[str, TopicSettings]:
-        resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in dict.fromkeys(topics)]
-        if not resources:
+        topics = list(dict.fromkeys(topics))
+        if not topics:
             return {}
-        with self._admin([resource.name for resource in resources]) as (admin, faults, _):
+        with self._admin(topics) as (admin, faults, _):
+            resources = [ConfigResource(ConfigResource.Type.TOPIC, topic) for topic in topics]
             answers = admin.describe_configs(resources, request_timeout=CONNECT_SECONDS)
             by_topic = {resource.name: answer for resource, answer in answers.items()}
             absent = self._errors(by_topic, faults)
@@ -224,23 +225,24 @@ class ConfluentBroker(Broker):
         return {topic: each for topic, each in found.items() if each is not None}
 
     def create_topics(self, topics: Iterable[str], *, partitions: int | None, replication: int | None) -> None:
+        topics = list(dict.fromkeys(topics))
+        if not topics:
+            return
         wanted = [
             NewTopic(
                 topic,
                 num_partitions=-1 if partitions is None else partitions,
                 replication_factor=-1 if replication is None else replication,
             )
-            for topic in dict.fromkeys(topics)
+            for topic in topics
         ]
-        if not wanted:
-            return
-        with self._admin([new.topic for new in wanted]) as (admin, faults, _):
+        with self._admin(topics) as (admin, faults, _):
             answers = admin.create_topics(wanted, request_timeout=CONNECT_SECONDS, operation_timeout=CONNECT_SECONDS)
             for topic, error in self._errors(answers, faults).items():
                 if error.code() != KafkaError.TOPIC_ALREADY_EXISTS:
                     raise TopicNotCreated(f"The topic {topic!r} cannot be created: {error_text(error)}.")
             deadline = time.monotonic() + CONNECT_SECONDS
-            while self._trouble(_describe(admin, answers, CONNECT_SECONDS), faults) and time.monotonic() < deadline:
+            while self._trouble(_describe(admin, topics, CONNECT_SECONDS), faults) and time.monotonic() < deadline:
                 time.sleep(0.05)  # until the news has got around in the cluster
 
     def unreadable_topics(self, topics: Iterable[str]) -> dict[str, TopicTrouble]:

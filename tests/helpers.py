@@ -24,7 +24,7 @@ STOP_SECONDS = 3.0
 T = TypeVar("T")
 
 
-def wait_until(condition: Callable[[], T], timeout: float = 30, *, what: str = "") -> T:
+def wait_until(condition: Callable[[], T], timeout: float = 60, *, what: str = "") -> T:
     """Call `condition` until it returns something true, and return that; fail after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not (result := condition()):
@@ -83,7 +83,7 @@ class Command:
         """Its exit code, the negative number of the signal that ended it, or None while it runs."""
         return self.process.poll()
 
-    def wait_for_line(self, pattern: str, timeout: float = 30) -> re.Match[str]:
+    def wait_for_line(self, pattern: str, timeout: float = 60) -> re.Match[str]:
         """Wait for a line in which `pattern` (a regular expression) is found.
 
         The search goes on after the line that the last call found, so that a second call waits for a second line.
@@ -106,7 +106,7 @@ class Command:
     def send_signal(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
 
-    def wait(self, timeout: float = 30) -> int:
+    def wait(self, timeout: float = 60) -> int:
         """Wait until it ends by itself and return its exit code."""
         try:
             self.process.wait(timeout)
@@ -114,7 +114,7 @@ class Command:
             raise AssertionError(f"{self.name} still runs after {timeout:g} s:\n{self.output}") from None
         return self.close()
 
-    def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 30) -> int:
+    def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 60) -> int:
         """Send a signal, wait until it ends and return its exit code."""
         self.send_signal(number)
         return self.wait(timeout)

@@ -94,7 +94,7 @@ def test_a_broker_that_does_not_answer_is_not_waited_for(broker: Any) -> None:
         # And the next page does not ask a second time.
         assert lag_of_group({"t"}, "g", patience=0.05) is None
         assert len(asked) == 1
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < 20
     finally:
         never.set()
 

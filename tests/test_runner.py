@@ -62,7 +62,7 @@ def test_a_request_ends_a_wait_at_once(stop: Stop) -> None:
 
     assert stop.wait(30) is True
 
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
     assert stop.requested
 
 

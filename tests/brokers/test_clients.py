@@ -23,6 +23,7 @@ from django_outbox.brokers.base import (
     TopicPartition,
     TopicTrouble,
 )
+from django_outbox.brokers.confluent_client import CONNECT_SECONDS
 from django_outbox.exceptions import BrokerUnavailable, TopicNotCreated
 from tests.brokers.backends import CONNECTING, Backend
 from tests.brokers.proxy import Proxy
@@ -60,7 +61,7 @@ Transact = Callable[..., confluent_kafka.Producer]
 def test_a_broker_that_cannot_be_reached_is_reported_within_seconds(backend: Backend) -> None:
     def try_it(broker: Broker, connect: Callable[[Broker], object]) -> None:
         seconds, text = seconds_until(BrokerUnavailable, lambda: connect(broker))
-        assert seconds < 6.5
+        assert seconds < CONNECT_SECONDS + SLACK_SECONDS
         assert text.startswith(f"{broker.location} cannot be reached (")
         assert text.endswith('): is it running, and is OUTBOX["BROKER"]["URL"] right?')
         assert "\n" not in text
@@ -207,7 +208,7 @@ def test_a_member_notices_that_the_broker_is_gone(
     backend.wait_for_answers(monkeypatch, 0.5)
     getattr(own_broker, take_away)()
     seconds, text = seconds_until(BrokerUnavailable, lambda: wait_until(lambda: member.poll(0.2, 10)))
-    assert seconds < 5
+    assert seconds < 2 * SLACK_SECONDS
     assert text.startswith((f"{own_broker.url} cannot be reached (", f"{own_broker.url} does not answer ("))
 
     place = TopicPartition(topic, 0)

@@ -279,7 +279,7 @@ def test_a_group_that_ignores_the_polite_signal_is_killed() -> None:
     janitor.end_groups({stubborn.pid}, grace_seconds=0.3)
 
     assert stubborn.wait(10) == -signal.SIGKILL
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 20
 
 
 def test_a_group_that_is_gone_already_is_no_trouble() -> None:

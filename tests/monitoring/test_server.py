@@ -34,7 +34,7 @@ PAGES: dict[str, Page] = {
 
 
 def ask(port: int, path: str = "/healthz", method: str = "GET", **headers: str) -> tuple[int, str]:
-    connection = http.client.HTTPConnection(HOST, port, timeout=10)
+    connection = http.client.HTTPConnection(HOST, port, timeout=60)
     try:
         connection.request(method, path, headers=headers)
         response = connection.getresponse()
@@ -105,11 +105,12 @@ def test_slow_clients_are_so_many_at_most_and_the_oldest_make_room_for_a_probe()
 
 def test_a_page_that_hangs_keeps_its_place_and_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MOST_REQUESTS", 2)
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 30.0)
     begun, end = threading.Semaphore(0), threading.Event()
 
     def hanging(accept: str) -> Answer:
         begun.release()
-        end.wait(30)
+        end.wait(60)
         return plain(200, "late")
 
     with serving(HOST, 0, {**PAGES, "/hanging": hanging}) as port, ExitStack() as stack:
@@ -118,7 +119,7 @@ def test_a_page_that_hangs_keeps_its_place_and_no_other_one(monkeypatch: pytest.
         assert begun.acquire(timeout=30)
         started = time.monotonic()
         assert ask(port) == (200, "alive\n")
-        assert time.monotonic() - started < 3, "long before anybody's deadline"
+        assert time.monotonic() - started < 20, "long before anybody's deadline"
         end.set()
 
 
@@ -134,7 +135,7 @@ def test_a_request_has_one_deadline_however_often_something_comes(monkeypatch: p
                 return True
             return is_closed(client)
 
-        wait_until(one_byte_more, 4, what="it is cut off")
+        wait_until(one_byte_more, what="it is cut off")
         assert ask(port)[0] == 200
 
 
@@ -184,7 +185,7 @@ def test_nonsense_is_survived(port: int) -> None:
 
 
 def test_it_does_not_tell_what_it_runs_on(port: int) -> None:
-    connection = http.client.HTTPConnection(HOST, port, timeout=10)
+    connection = http.client.HTTPConnection(HOST, port, timeout=30)
     connection.request("GET", "/healthz")
     assert connection.getresponse().getheader("Server", "").strip() == "django-outbox"
     connection.close()

@@ -18,8 +18,8 @@ from typing import TypeVar
 from tests.services.process import spawn, stop
 
 ROOT = Path(__file__).parent.parent
-# For a worker to end after a signal: two as promised, and one, as a process on a busy machine takes to start or to end.
-STOP_SECONDS = 3.0
+# For a worker to end after a signal: two as promised, and as many as a process on a busy machine takes to start or to end.
+STOP_SECONDS = 4.0
 
 T = TypeVar("T")
 

@@ -225,6 +225,7 @@ def test_who_is_to_end_does_not_wait_for_a_sign_of_life(
     broker = backend.make(proxied_url)
     member = sole_member(broker, topic)
     backend.notice_silence_after(monkeypatch, 0.2)
+    backend.wait_for_answers(monkeypatch, SECONDS)
     proxy.stall()
     with ThreadPoolExecutor(1) as pool:
         polling = pool.submit(seconds_until, BrokerUnavailable, lambda: wait_until(lambda: member.poll(0.1, 1)))

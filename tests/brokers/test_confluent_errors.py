@@ -223,7 +223,7 @@ def test_other_errors_fail_the_record_for_now(comes: Comes) -> None:
 @pytest.mark.parametrize("code", BROKER, **named)
 def test_some_errors_are_nobodys_fault_but_the_brokers(code: int, comes: Comes) -> None:
     producer = producer_of(comes(error(code)))
-    reason = "no acknowledgement within 10 s" if code in LATE else "why"
+    reason = f"no acknowledgement within {SECONDS:g} s" if code in LATE else "why"
     with pytest.raises(BrokerUnavailable, match=f"^{LOCATION} did not take a batch: {reason}\\.$"):
         outcomes_of(producer, 1)
     assert not producer.usable

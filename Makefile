@@ -54,8 +54,8 @@ test: $(VENV)/test.installed
 test-browser: $(VENV)/browser.installed
 	@$(BIN)/python -m pytest -o cache_dir=.pytest_cache/browser $(SCREENSHOTS:%=--screenshots %) $(AXE:%=--axe %) tests/browser
 
-# Tests wait more than they compute: six environments at a time keep two cores busy. Apache Kafka comes last and
-# alone: it is the judge of the guarantees, and its result is the last line.
+# Tests wait more than they compute: six environments at a time keep two cores busy. The clients on Apache Kafka come
+# last and alone: they are the most sensitive to time, and their result is the last line.
 test-full: $(VENV)/tox.installed
 	@$(TOX) run-parallel --parallel 6 --skip-env kafka
 	@$(TOX) run --notest -e kafka

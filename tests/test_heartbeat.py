@@ -66,7 +66,7 @@ def test_each_beat_is_seen_by_the_databases_clock(beats: Heartbeat) -> None:
     beats.beat()
     Worker.objects.update(last_seen_at=DatabaseNow() - timedelta(hours=1))
     beats.beat()
-    assert timezone.now() - worker().last_seen_at < timedelta(seconds=10)
+    assert timezone.now() - worker().last_seen_at < timedelta(seconds=60)
 
 
 @pytest.mark.django_db

@@ -321,7 +321,7 @@ def test_a_failed_event_is_stored_with_its_error_and_retried_from_its_row(receiv
     assert (row.status, row.retry_count, row.delivery_count, row.payload) == ("pending", 1, 0, {"n": 1})
     assert row.last_error.startswith("ArithmeticError: boom\n")
     assert row.next_retry_at is not None
-    assert timedelta(seconds=1) <= row.next_retry_at - row.created_at < timedelta(seconds=2)
+    assert timedelta(seconds=1) <= row.next_retry_at - row.updated_at < timedelta(seconds=2)
     assert receiver.receive(record) == ["skipped"]
     assert receiver.inbox.run_due(10) == []
 

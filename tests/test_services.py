@@ -18,7 +18,7 @@ from kafka.structs import OffsetAndMetadata
 
 from tests.app.models import Effect
 from tests.helpers import ROOT, Command, wait_until
-from tests.services.base import ServiceError
+from tests.services.base import Service, ServiceError
 from tests.services.kafka_protocol import broker_answers
 from tests.services.postgres import PostgreSQL
 from tests.services.tansu import Tansu
@@ -217,6 +217,28 @@ def test_postgresql_keeps_what_was_committed_when_it_is_killed() -> None:
         server.start()
         with psycopg.connect(server.url) as database:
             assert database.execute("SELECT * FROM kept").fetchall() == [(42,)]
+
+
+def test_what_a_killed_service_had_started_has_ended_too() -> None:
+    class Parent(Service):
+        name = "parent"
+        url = ""
+        prepare = version = lambda self: ""
+
+        def command(self) -> list[str]:
+            child = "import os, time; os.setsid(); open('begun', 'w'); time.sleep(0.5); open('ended', 'w')"
+            parent = (
+                "import subprocess, sys, time; "
+                f"subprocess.Popen([sys.executable, '-c', {child!r}], close_fds=False); time.sleep(600)"
+            )
+            return [sys.executable, "-c", parent]
+
+        def probe(self) -> None:
+            (self.directory / "begun").stat()
+
+    with Parent() as service:
+        service.kill()
+        assert (service.directory / "ended").exists()
 
 
 def test_service_that_does_not_start_says_why() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import time
@@ -29,10 +30,12 @@ class Service(ABC):
     name: str
     stop_signal = signal.SIGTERM
     start_timeout = 30.0
+    end_timeout = 30.0
 
     def __init__(self) -> None:
         self.port = 0
         self.process: subprocess.Popen[bytes] | None = None
+        self._lifeline: int | None = None
         self._directory: Path | None = None
 
     # What a service has to say of itself
@@ -83,6 +86,9 @@ class Service(ABC):
         if self.process is not None:
             stop(self.process, stop_signal=self.stop_signal)
             self.process = None
+        if self._lifeline is not None:
+            lifeline, self._lifeline = self._lifeline, None
+            self._await_last_process(lifeline)
 
     def kill(self) -> None:
         """Take the server down as a power cut would."""
@@ -134,6 +140,18 @@ class Service(ABC):
             raise ServiceError(f"{self.name}: {Path(command[0]).name} failed ({done.returncode}):\n{done.stdout}")
         return done.stdout
 
+    def _await_last_process(self, lifeline: int) -> None:
+        """Wait until nobody has the other end of a pipe that all processes of the server inherit.
+
+        Those of PostgreSQL are each in a session of their own, and outlive their killed parent by a moment, in which
+        its data is still in use.
+        """
+        try:
+            if not select.select([lifeline], [], [], self.end_timeout)[0]:
+                raise ServiceError(f"{self.name}: processes of it still run {self.end_timeout:g} s after its end")
+        finally:
+            os.close(lifeline)
+
     def _running(self) -> subprocess.Popen[bytes]:
         if self.process is None:
             raise RuntimeError(f"{self.name} is not running")
@@ -151,16 +169,21 @@ class Service(ABC):
                     raise
 
     def _start(self) -> None:
-        with self.log.open("ab") as log:
-            self.process = spawn(
-                self.command(),
-                stop_signal=self.stop_signal,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=self.directory,
-                **self.spawn_options(),
-            )
+        self._lifeline, held = os.pipe()
+        try:
+            with self.log.open("ab") as log:
+                self.process = spawn(
+                    self.command(),
+                    stop_signal=self.stop_signal,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    cwd=self.directory,
+                    pass_fds=[held],
+                    **self.spawn_options(),
+                )
+        finally:
+            os.close(held)
         deadline = time.monotonic() + self.start_timeout
         while True:
             ended = self.process.poll() is not None

@@ -136,6 +136,7 @@ class Relay:
             if self._listens and not self._listener.is_open and not drain and self._clock() >= self._listen_at:
                 self._listen()
             self._prepared.plan_anew()
+            looked_at = self._clock()  # what is committed while it looks may not be in what it sees
             done = self.run_once()
             self.pulse.step(published=done.published, trouble=str(self._parked))
             repeats.sum_up()
@@ -145,7 +146,7 @@ class Relay:
                 return 0.0
             if drain and not done.claimed and not self._claims.passes_over:
                 return None
-            return ALERT_SECONDS if self._clock() < self._alert_until else self.poll_interval
+            return ALERT_SECONDS if looked_at < self._alert_until else self.poll_interval
 
         def wait_for_work(seconds: float) -> None:
             try:

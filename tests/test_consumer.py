@@ -112,7 +112,7 @@ def test_handlers_run_in_order_in_one_transaction(pipeline: Pipeline) -> None:
     pipeline.on("order.created", third)
     message = make_message()
 
-    pipeline.run()
+    pipeline.turn()
 
     assert order == ["second", "third"]
     assert not effects()
@@ -236,7 +236,7 @@ def test_a_failed_message_is_retried_until_it_works(pipeline: Pipeline) -> None:
     message = make_message()
 
     for expected in ("ArithmeticError: one", "KeyError: 'two'"):
-        pipeline.run()
+        pipeline.turn()
         assert row(message).last_error.startswith(expected)
         assert row(message).status == Status.PENDING
         make_due(message)

@@ -37,7 +37,7 @@ class WarmPipeline(Pipeline):
     """At work for a while; ``handle`` is what each test wants done with the events of type order.paid."""
 
     def __init__(self) -> None:
-        super().__init__(steady=True)
+        super().__init__(steady=True, clock=lambda: 0.0)
         self.handle: Callable[[Event], Any] = effect
         self.on("order.created", effect)
         self.on("order.paid", lambda event: self.handle(event))

@@ -11,7 +11,8 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_outbox import inbox_state
+from django_outbox import inbox, inbox_state
+from django_outbox.backoff import backoff
 from django_outbox.events import Event
 from django_outbox.exceptions import Reject, Retry
 from django_outbox.faults import TRIES
@@ -24,7 +25,7 @@ from tests.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
 
-AN_HOUR = timedelta(hours=1)
+A_MINUTE, AN_HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 
 def effect(event: Event) -> None:
@@ -311,7 +312,10 @@ def test_a_handler_that_removes_the_row_fails(receiver: Receiver) -> None:
 # Failing
 
 
-def test_a_failed_event_is_stored_with_its_error_and_retried_from_its_row(receiver: Receiver) -> None:
+def test_a_failed_event_is_stored_with_its_error_and_retried_from_its_row(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox, "backoff", lambda failures: backoff(failures) + A_MINUTE)
     receiver.on("order.created", fails_on({"n": 1}))
     record = received({"n": 1}, key="k", id="e1", time="2026-01-02T03:04:05Z", headers=[("h", b"v")])
 
@@ -321,7 +325,7 @@ def test_a_failed_event_is_stored_with_its_error_and_retried_from_its_row(receiv
     assert (row.status, row.retry_count, row.delivery_count, row.payload) == ("pending", 1, 0, {"n": 1})
     assert row.last_error.startswith("ArithmeticError: boom\n")
     assert row.next_retry_at is not None
-    assert timedelta(seconds=1) <= row.next_retry_at - row.updated_at < timedelta(seconds=2)
+    assert timedelta(seconds=1) <= row.next_retry_at - row.updated_at - A_MINUTE < timedelta(seconds=2)
     assert receiver.receive(record) == ["skipped"]
     assert receiver.inbox.run_due(10) == []
 
@@ -429,7 +433,10 @@ def test_what_no_handler_wants(
             assert "audit.written from warehouse) is dead" in caplog.text
 
 
-def test_a_stored_event_whose_handler_is_gone_is_tried_again_and_dead_in_the_end(receiver: Receiver) -> None:
+def test_a_stored_event_whose_handler_is_gone_is_tried_again_and_dead_in_the_end(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inbox_state, "backoff", lambda failures: A_MINUTE)
     make_received(event_type="order.forgotten", max_retry=2)
 
     assert receiver.retry() == ["failed"]
@@ -637,8 +644,9 @@ def test_an_event_that_only_fails_is_never_taken_for_a_killer(receiver: Receiver
     assert (row.status, row.retry_count, row.delivery_count) == ("pending", 8, 0)
 
 
-def test_a_claimed_event_is_not_claimed_again_at_once(receiver: Receiver) -> None:
+def test_a_claimed_event_is_not_claimed_again_at_once(receiver: Receiver, monkeypatch: pytest.MonkeyPatch) -> None:
     """Between the claim and the lock: another consumer must not count the same delivery."""
+    monkeypatch.setitem(inbox_state.count_delivery.__kwdefaults__, "wait", A_MINUTE)
     receiver.on("order.created", killed)
     make_received()
     with pytest.raises(Killed):

@@ -156,7 +156,7 @@ def test_what_is_behind_one_in_hand_waits_and_others_pass(seconds: float) -> Non
         gate.go_on.set()
 
     assert effects() == ["1", "4"] or effects() == ["4", "1"]
-    assert other.inbox.run_due(10)[0] == "consumed"
+    assert "consumed" in other.inbox.run_due(10)
     assert effects()[-1] in ("2", "3")
     assert effects()[2] == "2"
 

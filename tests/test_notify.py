@@ -15,9 +15,10 @@ from django.test.utils import CaptureQueriesContext
 
 from django_outbox import Event, notify, publish, publish_many
 from django_outbox.notify import Listener
-from django_outbox.relay import Relay
+from django_outbox.relay import Pass, Relay
 from django_outbox.runner import Stop
 from django_outbox.signals import message_published
+from tests.clock import Clock
 from tests.helpers import wait_until
 from tests.outbox import Status, in_thread, memory_broker, row
 
@@ -128,18 +129,45 @@ def test_without_the_setting_nothing_is_sent(settings: Any) -> None:
 
 
 def test_the_relay_is_woken_long_before_it_would_look(stop: Stop) -> None:
-    relay = Relay(memory_broker(), using="default", poll_interval=30)
+    relay = Relay(memory_broker(), using="default", poll_interval=600)
     with in_thread(lambda: relay.run(stop)):
         try:
             wait_until(lambda: relay._listener.is_open and relay._idle)
             messages = [publish_now() for _ in range(20)]
-            wait_until(lambda: all(row(m).status == Status.PUBLISHED for m in messages), 10)
+            wait_until(lambda: all(row(m).status == Status.PUBLISHED for m in messages))
         finally:
             stop.request()
 
 
+def test_a_relay_that_was_woken_looks_once_more_behind_the_last_that_was_not_announced(
+    stop: Stop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long its looks take: what was committed while it looked may not be in what it saw."""
+    clock = Clock()
+    waits: list[float] = []
+
+    def wait(self: Listener, stop: Stop, seconds: float) -> bool:
+        waits.append(seconds)
+        if len(waits) == 3:
+            stop.request()
+        return len(waits) == 1
+
+    def look(self: Relay) -> Pass:
+        done = run_once(self)
+        clock.now += 2 * notify.ALERT_FOR_SECONDS
+        return done
+
+    run_once = Relay.run_once
+    monkeypatch.setattr(Relay, "run_once", look)
+    monkeypatch.setattr(Listener, "wait", wait)
+
+    Relay(memory_broker(), using="default", poll_interval=30, clock=clock).run(stop)
+
+    assert waits == [30, notify.ALERT_SECONDS, 30]
+
+
 def test_a_relay_whose_listening_connection_is_lost_listens_again(stop: Stop, caplog: pytest.LogCaptureFixture) -> None:
-    relay = Relay(memory_broker(), using="default", poll_interval=30)
+    relay = Relay(memory_broker(), using="default", poll_interval=600)
     with in_thread(lambda: relay.run(stop)):
         try:
             wait_until(lambda: relay._listener.is_open and relay._idle)
@@ -151,7 +179,7 @@ def test_a_relay_whose_listening_connection_is_lost_listens_again(stop: Stop, ca
             wait_until(lambda: "The database: " in caplog.text)
             wait_until(lambda: relay._listener.is_open and relay._idle)
             message = publish_now()
-            wait_until(lambda: row(message).status == Status.PUBLISHED, 10)
+            wait_until(lambda: row(message).status == Status.PUBLISHED)
         finally:
             stop.request()
 
@@ -176,7 +204,7 @@ def test_a_relay_that_cannot_listen_yet_listens_when_it_can(
         try:
             wait_until(lambda: relay._listener.is_open and relay._prepared.wanted)  # as it is once that has been tested
             message = publish_now()
-            wait_until(lambda: row(message).status == Status.PUBLISHED, 10)
+            wait_until(lambda: row(message).status == Status.PUBLISHED)
         finally:
             stop.request()
     assert "Listening for NOTIFY: Polling meanwhile. too many connections. Trying again until it works." in caplog.text
@@ -195,7 +223,7 @@ def test_a_relay_that_cannot_listen_polls(
     with in_thread(lambda: relay.run(stop)):
         try:
             messages = [publish_now() for _ in range(3)]
-            wait_until(lambda: all(row(message).status == Status.PUBLISHED for message in messages), 10)
+            wait_until(lambda: all(row(message).status == Status.PUBLISHED for message in messages))
         finally:
             stop.request()
     assert caplog.text.count("Listening for NOTIFY: ") == 1
@@ -211,7 +239,7 @@ def test_behind_a_transaction_pooler_the_relay_polls_and_says_so(
         try:
             wait_until(lambda: "NOTIFY does not arrive" in caplog.text)
             message = publish_now()
-            wait_until(lambda: row(message).status == Status.PUBLISHED, 10)
+            wait_until(lambda: row(message).status == Status.PUBLISHED)
         finally:
             stop.request()
 

@@ -180,7 +180,7 @@ def test_messages_of_a_key_are_handled_in_order_through_failures() -> None:
     pipeline.on("order.created", fails_first(pipeline.handled))
     messages = [make_message(message_key="a", payload=n) for n in range(3)]
 
-    pipeline.run()
+    pipeline.turn()
     assert handled_payloads(pipeline) == []
     assert statuses() == ["pending", "pending", "pending"]
     assert [row(m).retry_count for m in messages] == [1, 0, 0]
@@ -213,7 +213,7 @@ def test_other_keys_pass_a_failed_message() -> None:
     for key in ("a", "b", ""):
         make_message(message_key=key, payload=key)
 
-    pipeline.run()
+    pipeline.turn()
 
     assert handled_payloads(pipeline) == ["b", ""]
 
@@ -395,7 +395,7 @@ def plan_of(sql: str) -> str:
 def test_few_keys_and_much_that_is_finished_do_not_slow_the_look_at_earlier_messages(steady: bool) -> None:
     """PostgreSQL must not walk the primary key through all that is finished."""
     fill(consumed=20000, pending=20000)
-    pipeline = Pipeline(batch_size=20, steady=steady)
+    pipeline = Pipeline(batch_size=20, steady=steady, clock=lambda: 0.0)
     pipeline.on("order.created")
 
     with CaptureQueriesContext(connection) as queries:

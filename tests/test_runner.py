@@ -72,9 +72,9 @@ def test_a_wait_ends_by_itself(stop: Stop) -> None:
 
 
 def test_a_process_without_a_file_descriptor_left_can_wait(stop: Stop) -> None:
-    threading.Timer(0.05, stop.request).start()
     with no_more_descriptors():
         assert stop.wait(0.01) is False
+        threading.Timer(0.05, stop.request).start()
         assert stop.wait(30) is True
 
 

@@ -438,11 +438,11 @@ def test_permissions_are_these_alone() -> None:
 
 
 def test_list_says_when_a_message_is_due(admin_client: Client) -> None:
-    make_message(next_retry_at=DatabaseNow() + timedelta(seconds=31))
+    make_message(next_retry_at=DatabaseNow() + timedelta(minutes=5, seconds=30))
     make_message(next_retry_at=DatabaseNow() - timedelta(seconds=31))
     make_message(Status.CONSUMED)
     shown = content(admin_client, url(MESSAGES))
-    assert [cell.split("<")[0] for cell in shown.split('class="field-due">')[1:]] == ["-", "now", "in 30 seconds"]
+    assert [cell.split("<")[0] for cell in shown.split('class="field-due">')[1:]] == ["-", "now", "in 5\xa0minutes"]
 
 
 def test_a_project_without_the_admin_renders_its_templates() -> None:

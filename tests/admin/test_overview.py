@@ -55,6 +55,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A broker that answers at once; a test may say what."""
     lag._questions.clear()
     monkeypatch.setattr(MemoryBroker, "progress", lambda self, topics, group: {}, raising=False)
+    monkeypatch.setitem(lag.lag_of_groups.__kwdefaults__, "patience", 30.0)
 
     def answers(answer: Any) -> None:
         lag._questions.clear()
@@ -368,10 +369,12 @@ def test_given_up_messages_of_outbox_and_inbox_are_counted_by_day() -> None:
             failure = make_failure(each, final=final)
             MessageFailure.objects.filter(id=failure.id).update(occurred_at=timezone.now() - days * DAY)
     make_failure(received, final=True)
-    counts = list(history.dead_by_day(TABLES, timezone.now()).values())
+    with timezone.override("UTC"):  # whose days all have 24 hours
+        counts = list(history.dead_by_day(TABLES, timezone.now()).values())
+        of_outbox = list(history.dead_by_day([OUTBOX], timezone.now()).values())
     assert (len(counts), counts[-1], counts[-4]) == (14, {OUTBOX: 2, INBOX: 3}, {OUTBOX: 1, INBOX: 0})
     assert sum(sum(count.values()) for count in counts) == 6
-    assert list(history.dead_by_day([OUTBOX], timezone.now()).values())[-1] == {OUTBOX: 2}
+    assert of_outbox[-1] == {OUTBOX: 2}
 
 
 def test_types_with_most_failures_are_those_of_a_day_of_both_tables() -> None:

@@ -17,6 +17,7 @@ from django.core.management import CommandError, call_command
 from django_outbox.handlers import GroupHandlers, Registry
 from django_outbox.management.monitored import NO_CLIENT, monitored
 from django_outbox.pulse import Pulse
+from tests.helpers import wait_until
 from tests.outbox import make_message
 
 WORKERS = ["outbox_relay", "outbox_consume"]
@@ -50,9 +51,9 @@ def test_metrics_and_probes_are_on_one_port(caplog: pytest.LogCaptureFixture) ->
         assert get(f"{address}/readyz")[0] == 503
         pulse.step()
         assert get(f"{address}/readyz") == (200, "ready: connected\n")
-        status, text = get(f"{address}/metrics")
-    assert status == 200
-    assert 'django_outbox_messages{box="outbox",status="pending"} 1.0' in text
+        pending = 'django_outbox_messages{box="outbox",status="pending"} 1.0'
+        wait_until(lambda: pending in get(f"{address}/metrics")[1])  # a scrape does not wait long for the database
+        assert get(f"{address}/metrics")[0] == 200
     assert "Serving /metrics, /healthz, /readyz on http://127.0.0.1:" in caplog.text
 
 

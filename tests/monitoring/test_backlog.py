@@ -259,6 +259,8 @@ def test_a_database_that_hangs_keeps_no_scrape_and_old_numbers_go_after_two_minu
     assert backlog.read() == FOUND
     clock.now += 120
     assert backlog.read() == {}, "no number is better than one that is not true any more"
+    wait_until(lambda: database.asked == 2)
+    assert backlog.read() == {}
     assert database.asked == 2, "it is asked no more while it hangs"
     database.free.set()
     wait_until(lambda: backlog.read() == FOUND)

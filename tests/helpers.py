@@ -35,6 +35,34 @@ def wait_until(condition: Callable[[], T], timeout: float = 60, *, what: str = "
 
 
 @contextmanager
+def stopwatch() -> Iterator[Callable[[], float]]:
+    """Seconds since the beginning, without those in which this machine let even a thread that slept wait.
+
+    For what a program promises to do in a time: a virtual machine may stand still for longer than that.
+    """
+    started = time.monotonic()
+    stalled = 0.0
+    ended = threading.Event()
+
+    def watch() -> None:
+        nonlocal stalled
+        before = time.monotonic()
+        while not ended.wait(0.05):
+            now = time.monotonic()
+            late = now - before - 0.05
+            stalled += late if late > 0.1 else 0
+            before = now
+
+    thread = threading.Thread(target=watch, name="stopwatch", daemon=True)
+    thread.start()
+    try:
+        yield lambda: time.monotonic() - started - stalled
+    finally:
+        ended.set()
+        thread.join()
+
+
+@contextmanager
 def no_more_descriptors() -> Iterator[None]:
     """Let this process open nothing meanwhile, as if all its file descriptors were in use."""
     before = resource.getrlimit(resource.RLIMIT_NOFILE)

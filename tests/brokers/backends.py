@@ -48,6 +48,7 @@ class Backend:
     metadata_age: str  # the option that says how often a client looks for new topics, in ms
     isolation: str  # the option that says which records of transactions a member reads
     poll_interval: str  # the option that says how long a member may be away between two polls, in ms
+    session: str  # the option that says how long nothing may be heard of a member, in ms
 
     def looking_often_for_topics(self, url: str) -> Broker:
         """A broker whose members soon notice partitions that appear."""
@@ -57,7 +58,7 @@ class Backend:
     def missing_members_soon(self, url: str) -> Broker:
         """A broker whose members lose what they have when they do not poll for a few seconds."""
         impatient = self.make(url).settings.consumer_options
-        return self.make(url, consumer_options={**impatient, self.poll_interval: 2500})
+        return self.make(url, consumer_options={**impatient, self.poll_interval: 2500, self.session: 2000})
 
     def notice_silence_after(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
         """Let subscriptions ask for a sign of life so soon."""
@@ -70,7 +71,13 @@ class Backend:
 
 BACKENDS = [
     Backend(
-        "kafka", kafka_broker, kafka_subscription, "metadata_max_age_ms", "isolation_level", "max_poll_interval_ms"
+        "kafka",
+        kafka_broker,
+        kafka_subscription,
+        "metadata_max_age_ms",
+        "isolation_level",
+        "max_poll_interval_ms",
+        "session_timeout_ms",
     ),
     Backend(
         "confluent",
@@ -79,5 +86,6 @@ BACKENDS = [
         "topic.metadata.refresh.interval.ms",
         "isolation.level",
         "max.poll.interval.ms",
+        "session.timeout.ms",
     ),
 ]

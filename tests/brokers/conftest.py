@@ -6,11 +6,17 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.brokers.backends import BACKENDS, Backend
+from tests.brokers.backends import BACKENDS, IMPATIENT, IMPATIENT_TOO, Backend
 from tests.brokers.proxy import Proxy
 from tests.brokers.services import BEHIND_PROXY, OWN
 from tests.services.apache_kafka import ApacheKafka
 from tests.services.base import Service
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patience(pytestconfig: pytest.Config) -> None:
+    if pytestconfig.option.kafka != "tansu":  # which makes a member wait for the longer the longer its session may be
+        IMPATIENT["session_timeout_ms"] = IMPATIENT_TOO["session.timeout.ms"] = 10_000
 
 
 @pytest.fixture(params=BACKENDS, ids=lambda backend: backend.name)

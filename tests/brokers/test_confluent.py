@@ -39,7 +39,7 @@ from tests.brokers.records import (
 )
 from tests.brokers.scripted import ScriptedBroker
 from tests.brokers.services import PASSWORD, USER
-from tests.helpers import ROOT, wait_until
+from tests.helpers import ROOT, stopwatch, wait_until
 from tests.services.base import Service
 from tests.services.process import free_port
 
@@ -48,8 +48,9 @@ from tests.services.process import free_port
 
 def test_a_refused_connection_is_told_before_a_user_loses_patience() -> None:
     broker = confluent_broker(f"kafka://127.0.0.1:{free_port()}")
-    seconds, text = seconds_until(BrokerUnavailable, lambda: broker.producer(SECONDS))
-    assert seconds < CONNECT_SECONDS
+    with stopwatch() as seconds:
+        _, text = seconds_until(BrokerUnavailable, lambda: broker.producer(SECONDS))
+        assert seconds() < CONNECT_SECONDS
     assert "Connection refused" in text
     assert "after" not in text  # a text with a time in it is another one each time
 
@@ -146,8 +147,7 @@ def test_with_cooperative_assignment_a_member_reads_on_in_what_it_keeps(kafka_ur
     sent = [Record(topic, b"key %d" % number, b"v") for number in range(100)]
     send(producer, *sent)
     with reading(broker.subscribe([topic], topic)) as [first]:
-        wait_until(lambda: len(first.records) == 100)
-        assert first.share == places(topic, 4)
+        wait_until(lambda: len(first.records) == 100 and first.share == places(topic, 4))
         second = broker.subscribe([topic], topic)
         with reading(second) as [other]:
             wait_until(lambda: len(other.share) == 2, what="two partitions moved")
@@ -233,7 +233,8 @@ def test_nothing_of_an_abandoned_batch_is_sent_when_its_connection_heals(
     proxy.stall()
     seconds, text = seconds_until(BrokerUnavailable, lambda: producer.send([Record(topic, b"k", b"x" * size)] * 5, 2))
     assert 2 <= seconds < 2 + SLACK_SECONDS
-    assert text == f"{proxied.location} did not take a batch: no acknowledgement within 2 s."
+    # The library may have told why by then.
+    assert text.startswith(f"{proxied.location} did not take a batch: no acknowledgement within 2 s")
     assert seconds_of(producer.close) < SLACK_SECONDS
     proxy.heal()
     wait_until(lambda: proxy.connections == 0, what="connections of the abandoned producer ended")

@@ -28,7 +28,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
 
 @pytest.fixture(autouse=True)
 def _impatience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "STEP_SECONDS", 0.3)
+    monkeypatch.setattr(diagnosis, "STEP_SECONDS", 3.0)
+    monkeypatch.setattr(diagnosis, "SECONDS", 20.0)
 
 
 @contextmanager
@@ -158,7 +159,10 @@ def rude(connection: socket.socket) -> None:
 
 @pytest.mark.parametrize("protocol", ["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"])
 @pytest.mark.parametrize("serve", [silent, rude, lambda connection: None])
-def test_of_what_speaks_another_language_nothing_is_said(serve: Callable[[socket.socket], None], protocol: str) -> None:
+def test_of_what_speaks_another_language_nothing_is_said(
+    serve: Callable[[socket.socket], None], protocol: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(diagnosis, "STEP_SECONDS", 0.3)
     with listening(serve) as address:
         assert finding(address, protocol) is None
 

@@ -53,7 +53,7 @@ def test_a_server_that_hangs_in_the_tls_handshake_is_reported(connect: Callable[
         url = f"kafka+ssl://127.0.0.1:{listener.getsockname()[1]}"
         broker = kafka_broker(url, options={"bootstrap_timeout_ms": 200})
         seconds, text = seconds_until(BrokerUnavailable, lambda: connect(broker))
-    assert seconds < CONNECT_SECONDS
+    assert seconds < CONNECT_SECONDS + SLACK_SECONDS
     assert "no answer" in text
 
 
@@ -155,7 +155,7 @@ def test_nothing_of_an_abandoned_batch_is_sent_when_its_connection_heals(
     seconds, _ = seconds_until(BrokerUnavailable, lambda: producer.send(batch, 1))
     assert seconds < 1 + SLACK_SECONDS
     assert seconds_of(producer.close) < SLACK_SECONDS
-    assert not [thread for thread in threading.enumerate() if "network-thread" in thread.name]
+    wait_until(lambda: not [thread for thread in threading.enumerate() if "network-thread" in thread.name])
     proxy.heal()
     wait_until(lambda: proxy.connections == 0, what="connections of the abandoned producer ended")
 

@@ -66,12 +66,12 @@ def test_a_relay_deletes_what_is_old_while_it_works_and_ends_as_ever(
 def test_a_relay_that_is_killed_while_it_purges_leaves_whole_messages_and_the_next_goes_on(
     old: Any, relay: Callable[..., Command], manage: Callable[..., Command]
 ) -> None:
-    old(6_000)
+    old(20_000)
     first = relay()
-    wait_until(lambda: left() < 6_000, what="some are gone")
+    wait_until(lambda: left() < 20_000, what="some are gone")
     first.kill()
-    remaining = left()
-    assert 0 < remaining < 6_000
-    assert MessageFailure.objects.count() == remaining
+    assert left() > 0
+    # A commit that it had sent may take effect when it is dead already.
+    wait_until(lambda: left() == MessageFailure.objects.count() == left(), what="as many failures as messages")
     assert manage("outbox_purge").wait() == 0
     assert (left(), MessageFailure.objects.count()) == (0, 0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from django_outbox.models import OutboxMessage
 from tests.brokers.proxy import Proxy
 from tests.brokers.services import BEHIND_PROXY
 from tests.conftest import database_key
-from tests.helpers import STOP_SECONDS, Command, wait_until
+from tests.helpers import STOP_SECONDS, Command, stopwatch, wait_until
 from tests.services.process import free_port
 
 Start = Callable[..., Command]
@@ -44,9 +43,9 @@ def proxied(pytestconfig: pytest.Config, proxy: Proxy, backend: dict[str, str]) 
 
 
 def assert_ends_in_time(command: Command) -> None:
-    started = time.monotonic()
-    assert command.stop() == 0
-    assert time.monotonic() - started < STOP_SECONDS
+    with stopwatch() as seconds:
+        assert command.stop() == 0
+        assert seconds() < STOP_SECONDS
     assert command.output.splitlines()[-1].endswith(" ended.")
     assert "Traceback" not in command.output
 

@@ -32,7 +32,8 @@ def test_the_doctor_finds_nothing_while_all_runs_and_who_is_missing_when_it_ends
     consumer("--group", "reports")  # which handlers of the tests name
     send("test.effect", 1)
     consumed(1)
-    wait_until(lambda: set(Worker.objects.values_list("group", flat=True)) == {"", "reports", settings.consumer_group})
+    working = {(group, "working") for group in ("", "reports", settings.consumer_group)}
+    wait_until(lambda: set(Worker.objects.values_list("group", "state")) == working)
 
     doctor = manage("outbox_doctor", "--json")
     assert doctor.wait() == 0, doctor.output

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import itertools
 import json
 import os
 import random
@@ -14,7 +15,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -82,13 +83,28 @@ def remove_directory(directory: Path) -> None:
     _tell_watchdog("forget", str(directory))
 
 
-def free_port() -> int:
-    """Return a free port of 127.0.0.1.
+@functools.cache
+def _ports() -> Iterator[int]:
+    """Ports for this process alone, again and again: runs side by side must not give each other's away.
 
     Below the range that systems take for outgoing connections: a server that is stopped and started again on
     its port must not find a client sitting there.
     """
-    for port in random.sample(range(20_000, 32_000), 100):
+    for first in random.sample(range(20_000, 32_000, 500), 24):
+        guard = socket.socket()
+        try:
+            guard.bind(("127.0.0.1", first))
+        except OSError:
+            guard.close()
+        else:
+            atexit.register(guard.close)  # until then the next 499 are this process's own
+            return itertools.cycle(range(first + 1, first + 500))
+    return itertools.cycle(random.sample(range(20_000, 32_000), 499))
+
+
+def free_port() -> int:
+    """Return a free port of 127.0.0.1 that nobody was given before, at least not for long."""
+    for port in itertools.islice(_ports(), 499):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))

@@ -33,7 +33,8 @@ _WHOLE_BATCH = frozenset(
         KafkaError.RECORD_LIST_TOO_LARGE,
     }
 )
-_GIVEN_UP = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT})
+# What the library says of records that this producer gave up, the last if it had to end before it was through.
+_GIVEN_UP = frozenset({KafkaError._PURGE_QUEUE, KafkaError._PURGE_INFLIGHT, KafkaError._DESTROY})
 _LATE = _GIVEN_UP | {KafkaError._MSG_TIMED_OUT, KafkaError._TIMED_OUT, KafkaError.REQUEST_TIMED_OUT}
 
 

@@ -161,18 +161,18 @@ def test_a_topic_without_a_leader_is_trouble_for_its_own_records_only_until_it_h
     here, there = f"{topic}-here", f"{topic}-there"
     make_topic_on(broker, here, 1)
     make_topic_on(broker, there, 2)
-    used = broker.producer(3)
+    used = broker.producer(5)
     send(used, *numbered(here, 1), *numbered(there, 1))
     second_of_two.stop()
     wait_until(lambda: leader_of(broker, there) is None, what="no leader")
 
-    fresh = broker.producer(3)
+    fresh = broker.producer(5)
     for producer in (used, fresh):  # one has known of a leader, one has not
-        (outcome,) = producer.send(numbered(there, 1), 3)
+        (outcome,) = producer.send(numbered(there, 1), 5)
         assert isinstance(outcome, TopicTrouble)
         producer.close()
-    producer = broker.producer(3)
-    trouble, acknowledged = producer.send([*numbered(there, 1), *numbered(here, 1)], 3)
+    producer = broker.producer(5)
+    trouble, acknowledged = producer.send([*numbered(there, 1), *numbered(here, 1)], 5)
     assert isinstance(trouble, TopicTrouble)
     assert isinstance(acknowledged, Acknowledged)
     assert producer.usable

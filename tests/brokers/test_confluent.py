@@ -271,11 +271,11 @@ def test_a_topic_that_is_deleted_is_trouble_for_its_own_records_only(kafka_url: 
     broker = confluent_broker(kafka_url)
     other = make_topic(broker, f"{topic}-other", partitions=1)
     make_topic(broker, topic, partitions=1)
-    producer = broker.producer(4)
+    producer = broker.producer(SECONDS)
     send(producer, *numbered(topic, 1), *numbered(other, 1))
     delete_topic(broker, topic)
     for _ in range(2):
-        trouble, acknowledged = producer.send([*numbered(topic, 1), *numbered(other, 1)], 4)
+        trouble, acknowledged = producer.send([*numbered(topic, 1), *numbered(other, 1)], SECONDS)
         assert trouble == TopicMissing()
         assert isinstance(acknowledged, Acknowledged)
     producer.close()

@@ -160,6 +160,7 @@ BROKER = [
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.REQUEST_TIMED_OUT,
     KafkaError._MSG_TIMED_OUT,
+    KafkaError._DESTROY,
     KafkaError._TRANSPORT,
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._AUTHENTICATION,
@@ -168,7 +169,7 @@ BROKER = [
     KafkaError._SSL,
     KafkaError.UNKNOWN,
 ]
-LATE = [KafkaError.REQUEST_TIMED_OUT, KafkaError._MSG_TIMED_OUT]
+LATE = [KafkaError.REQUEST_TIMED_OUT, KafkaError._MSG_TIMED_OUT, KafkaError._DESTROY]
 named = {"ids": lambda code: KafkaError(code).name()}
 raised_or_answered = pytest.mark.parametrize(
     "comes", [lambda told: Raised(KafkaException(told)), lambda told: told], ids=["raised", "answered"]

@@ -170,10 +170,10 @@ def test_nothing_of_an_abandoned_batch_is_sent_when_its_connection_heals(
 def test_a_topic_that_is_deleted_is_missing_and_not_created_again(kafka_url: str, topic: str) -> None:
     broker = kafka_broker(kafka_url)
     make_topic(broker, topic, partitions=1)
-    producer = broker.producer(2)
+    producer = broker.producer(5)
     send(producer, *numbered(topic, 1))
     delete_topic(broker, topic)
-    assert producer.send(numbered(topic, 1), 2) == [TopicMissing()]
+    assert producer.send(numbered(topic, 1), 5) == [TopicMissing()]
     assert not producer.usable
     producer.close()
     again = broker.producer(SECONDS)

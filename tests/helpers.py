@@ -18,7 +18,7 @@ from typing import TypeVar
 from tests.services.process import spawn, stop
 
 ROOT = Path(__file__).parent.parent
-# For a worker to end after a signal: two as promised, and as many as a process on a busy machine takes to start or to end.
+# For a worker to end after a signal: two as promised, and two for what a busy machine adds.
 STOP_SECONDS = 4.0
 
 T = TypeVar("T")
@@ -40,23 +40,29 @@ def stopwatch() -> Iterator[Callable[[], float]]:
 
     For what a program promises to do in a time: a virtual machine may stand still for longer than that.
     """
-    started = time.monotonic()
+    started = before = time.monotonic()
     stalled = 0.0
     ended = threading.Event()
 
+    def late(now: float) -> float:
+        """For how long the watch has been kept from looking; less than a moment is nothing."""
+        seconds = now - before - 0.05
+        return seconds if seconds > 0.1 else 0
+
     def watch() -> None:
-        nonlocal stalled
-        before = time.monotonic()
+        nonlocal before, stalled
         while not ended.wait(0.05):
             now = time.monotonic()
-            late = now - before - 0.05
-            stalled += late if late > 0.1 else 0
-            before = now
+            stalled, before = stalled + late(now), now
+
+    def seconds() -> float:
+        now = time.monotonic()
+        return now - started - stalled - late(now)
 
     thread = threading.Thread(target=watch, name="stopwatch", daemon=True)
     thread.start()
     try:
-        yield lambda: time.monotonic() - started - stalled
+        yield seconds
     finally:
         ended.set()
         thread.join()
@@ -146,6 +152,12 @@ class Command:
         """Send a signal, wait until it ends and return its exit code."""
         self.send_signal(number)
         return self.wait(timeout)
+
+    def stop_in_time(self) -> None:
+        """Send SIGTERM, and insist that it ends well, and as soon as workers promise."""
+        with stopwatch() as seconds:
+            assert self.stop() == 0
+            assert seconds() < STOP_SECONDS
 
     def kill(self) -> None:
         """End it at whatever instruction it is."""

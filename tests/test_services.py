@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -217,6 +218,36 @@ def test_postgresql_keeps_what_was_committed_when_it_is_killed() -> None:
         server.start()
         with psycopg.connect(server.url) as database:
             assert database.execute("SELECT * FROM kept").fetchall() == [(42,)]
+
+
+def test_a_stopwatch_runs_but_not_while_the_machine_stands_still() -> None:
+    script = (
+        "from tests.helpers import stopwatch\n"
+        "with stopwatch() as seconds:\n"
+        "    while command := input():\n"
+        "        print(seconds(), flush=True)\n"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", script], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+
+    def read(after: float) -> float:
+        assert run.stdin is not None
+        assert run.stdout is not None
+        until = time.monotonic() + after
+        wait_until(lambda: time.monotonic() > until)
+        run.send_signal(signal.SIGCONT)
+        print("?", file=run.stdin, flush=True)
+        return float(run.stdout.readline())
+
+    with run:
+        first = read(0)
+        second = read(1)
+        run.send_signal(signal.SIGSTOP)
+        third = read(2)
+        print(file=run.stdin, flush=True)
+    assert second - first > 0.1
+    assert third - second < 1.5
 
 
 def test_what_a_killed_service_had_started_has_ended_too() -> None:

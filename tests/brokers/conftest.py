@@ -15,6 +15,7 @@ from tests.services.base import Service
 
 @pytest.fixture(scope="session", autouse=True)
 def _patience(pytestconfig: pytest.Config) -> None:
+    """Keep members in their group while the machine stands still for a moment: what they lose is read twice."""
     if pytestconfig.option.kafka != "tansu":  # which makes a member wait for the longer the longer its session may be
         IMPATIENT["session_timeout_ms"] = IMPATIENT_TOO["session.timeout.ms"] = 10_000
 

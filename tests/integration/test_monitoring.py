@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from django_outbox.models import OutboxMessage
 from tests.brokers.proxy import Proxy
-from tests.helpers import STOP_SECONDS, Command, stopwatch, wait_until
+from tests.helpers import Command, wait_until
 from tests.services.process import free_port
 
 Start = Callable[..., Command]
@@ -76,9 +76,7 @@ def test_a_worker_whose_broker_is_away_is_alive_and_not_ready_and_ends_in_time(
     wait_until(lambda: samples(address).get("django_outbox_messages") == 1, what="the database is there")
     before = alive.stat().st_mtime
     wait_until(lambda: alive.stat().st_mtime > before)
-    with stopwatch() as seconds:
-        assert command.stop() == 0
-        assert seconds() < STOP_SECONDS
+    command.stop_in_time()
     assert not alive.exists()
 
 

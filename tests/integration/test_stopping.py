@@ -14,7 +14,7 @@ from django_outbox.models import OutboxMessage
 from tests.brokers.proxy import Proxy
 from tests.brokers.services import BEHIND_PROXY
 from tests.conftest import database_key
-from tests.helpers import STOP_SECONDS, Command, stopwatch, wait_until
+from tests.helpers import Command, wait_until
 from tests.services.process import free_port
 
 Start = Callable[..., Command]
@@ -43,9 +43,7 @@ def proxied(pytestconfig: pytest.Config, proxy: Proxy, backend: dict[str, str]) 
 
 
 def assert_ends_in_time(command: Command) -> None:
-    with stopwatch() as seconds:
-        assert command.stop() == 0
-        assert seconds() < STOP_SECONDS
+    command.stop_in_time()
     assert command.output.splitlines()[-1].endswith(" ended.")
     assert "Traceback" not in command.output
 

@@ -20,6 +20,10 @@ from pathlib import Path
 from typing import IO, Any
 
 WATCHDOG = Path(__file__).with_name("watchdog.py")
+# Below the range that systems take for outgoing connections: a server that is stopped and started again on its port
+# must not find a client sitting there.
+PORTS = range(20_000, 32_000)
+PORTS_EACH = 500
 
 
 @functools.cache
@@ -85,28 +89,25 @@ def remove_directory(directory: Path) -> None:
 
 @functools.cache
 def _ports() -> Iterator[int]:
-    """Ports for this process alone, again and again: runs side by side must not give each other's away.
-
-    Below the range that systems take for outgoing connections: a server that is stopped and started again on
-    its port must not find a client sitting there.
-    """
-    for first in random.sample(range(20_000, 32_000, 500), 24):
+    """Ports for this process alone, again and again: runs side by side must not give each other's away."""
+    firsts = range(PORTS.start, PORTS.stop, PORTS_EACH)
+    for first in random.sample(firsts, len(firsts)):
         guard = socket.socket()
         try:
             guard.bind(("127.0.0.1", first))
         except OSError:
             guard.close()
         else:
-            atexit.register(guard.close)  # until then the next 499 are this process's own
-            return itertools.cycle(range(first + 1, first + 500))
-    return itertools.cycle(random.sample(range(20_000, 32_000), 499))
+            atexit.register(guard.close)  # until then those behind it are this process's own
+            return itertools.cycle(range(first + 1, first + PORTS_EACH))
+    return itertools.cycle(random.sample(PORTS, PORTS_EACH))
 
 
 def free_port() -> int:
     """Return a free port of 127.0.0.1 that nobody was given before, at least not for long."""
-    for port in itertools.islice(_ports(), 499):
+    for port in itertools.islice(_ports(), PORTS_EACH):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))
             return port
-    raise RuntimeError("no free port between 20000 and 32000 on 127.0.0.1")
+    raise RuntimeError(f"no free port between {PORTS.start} and {PORTS.stop} on 127.0.0.1")

@@ -25,7 +25,7 @@ from django_outbox.storable import storable_text
 Stage = MessageFailure.Stage
 
 INNERMOST_CALLS = 3
-LONGEST_NAME = 150
+LONGEST_NAME = 100
 LONGEST_LINE = 100
 
 _PACKAGE = f"{Path(__file__).parent}{os.sep}"
@@ -120,7 +120,7 @@ def _describe(error: BaseException, length: int) -> str:
     if own is None and (names := _handlers_of(error)):
         where.append(f"Handler: {names[:LONGEST_NAME]}")
     tail = "\n".join(where)
-    return f"{head[: length - len(tail) - 2]}\n\n{tail}" if tail else head
+    return f"{head[: max(length - len(tail) - 2, 0)]}\n\n{tail}" if tail else head
 
 
 def _calls(error: BaseException) -> list[Call]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 import uuid
 from collections.abc import Iterable, Mapping
@@ -116,12 +118,27 @@ def publish_many(events: Iterable[Event], using: str | None = None) -> list[Outb
 def _database(using: str | None) -> str:
     using = using or router.db_for_write(OutboxMessage) or DEFAULT_DB_ALIAS
     if settings.require_transaction and not transaction.get_connection(using).in_atomic_block:
+        where = "" if using == DEFAULT_DB_ALIAS else f" on the database {using!r}"
+        if _is_in_async_code():
+            raise TransactionRequired(
+                "publish() was called directly in async code, where Django has no transactions. Put the business data "
+                f"and publish() into one `with transaction.atomic():` block{where} in a synchronous function, and call "
+                "it with `await sync_to_async(function)()`."
+            )
         raise TransactionRequired(
             "publish() was called outside of a transaction, so the event and the business data "
-            "would not be saved together. Put both into one `with transaction.atomic():` block"
-            + ("." if using == DEFAULT_DB_ALIAS else f" on the database {using!r}.")
+            f"would not be saved together. Put both into one `with transaction.atomic():` block{where}."
         )
     return using
+
+
+def _is_in_async_code() -> bool:
+    """True where Django refuses to open a transaction."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return not os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
 
 
 def _numbered_message(number: int, event: Any, using: str) -> OutboxMessage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connection, connections, models, transaction
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
@@ -21,6 +23,7 @@ from django_outbox import Event, InvalidMessage, OutboxError, TransactionRequire
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import OutboxMessage
 from tests.app.models import Effect
+from tests.outbox import Pipeline, make_message
 from tests.overrides import outbox_settings
 from tests.properties import any_text, examples, json_values
 
@@ -279,6 +282,53 @@ def test_outside_of_a_transaction_nothing_is_written_and_the_way_out_is_told(nam
     with pytest.raises(TransactionRequired, match=r"`with transaction\.atomic\(\):` block\.$"):
         PUBLISHERS[name]()
     assert not OutboxMessage.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("name", PUBLISHERS)
+def test_in_async_code_the_error_says_what_to_do_and_that_works(name: str) -> None:
+    def place_order() -> None:
+        with transaction.atomic():
+            PUBLISHERS[name]()
+
+    async def view(*, follows_the_advice: bool) -> None:
+        if follows_the_advice:
+            await sync_to_async(place_order)()
+        else:
+            PUBLISHERS[name]()
+
+    with pytest.raises(TransactionRequired, match=r"await sync_to_async\(function\)\(\)") as error:
+        asyncio.run(view(follows_the_advice=False))
+    assert "`with transaction.atomic():`" in str(error.value)
+    assert not OutboxMessage.objects.exists()
+    async_to_sync(view)(follows_the_advice=True)
+    assert OutboxMessage.objects.exists() is (name != "publish_many of nothing")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("fails", [False, True])
+def test_async_handler_publishes_in_its_own_transaction(fails: bool) -> None:
+    async def handle(event: Event) -> None:
+        await sync_to_async(publish)("order.confirmed", event.payload)
+        if fails:
+            raise ZeroDivisionError
+
+    pipeline = Pipeline()
+    pipeline.on("order.created", handle)
+    make_message()
+    pipeline.turn()
+    assert OutboxMessage.objects.filter(event_type="order.confirmed").exists() is not fails
+
+
+@pytest.mark.django_db(transaction=True)
+def test_where_django_allows_transactions_in_async_code_the_advice_is_atomic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # as in a notebook
+
+    async def cell() -> None:
+        publish("order.created", {"id": 1})
+
+    with pytest.raises(TransactionRequired, match=r"`with transaction\.atomic\(\):` block\.$"):
+        asyncio.run(cell())
 
 
 @pytest.mark.django_db(transaction=True)

@@ -196,7 +196,7 @@ class Delivery:
             message.id,
             message.event_type,
             message.retry_count + 1,
-            message.max_retry,
+            max(message.max_retry, 1),
             "dead" if final else "pending",
             said(error, message),
         )

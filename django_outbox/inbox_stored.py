@@ -242,7 +242,7 @@ def tell_failed(row: InboxMessage, error: Exception, *, using: str) -> None:
         row.event_type,
         row.source,
         row.retry_count,
-        row.max_retry,
+        max(row.max_retry, 1),
         row.status,
         said(error, row),
         counted=True,

@@ -11,12 +11,13 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.db import transaction
 
-from django_outbox import Reject, failures, state
+from django_outbox import Reject, failures, publish, state
 from django_outbox.backoff import backoff
 from django_outbox.exceptions import Retry
 from django_outbox.models import MessageFailure
 from tests.app.models import Effect
 from tests.outbox import Pipeline, Status, make_due, make_message, row
+from tests.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
 
@@ -67,6 +68,20 @@ def test_last_failure_is_final() -> None:
     message = make_message(Status.PUBLISHED, retry_count=19, max_retry=20)
     state.mark_failed(message.id, 1, "boom", using="default")
     assert only_failure().final
+
+
+@pytest.mark.parametrize("max_retry", [0, 1])
+@pytest.mark.parametrize("own", [False, True], ids=["of the settings", "of the message"])
+def test_without_retries_the_first_failure_is_final(
+    max_retry: int, own: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline = Pipeline()
+    pipeline.on("order.created", lambda event: json.loads("{"))
+    with outbox_settings(**({} if own else {"MAX_RETRY": max_retry})):
+        message = publish("order.created", 1, max_retry=max_retry if own else None)
+        pipeline.turn()
+    assert (row(message).status, row(message).retry_count, only_failure().final) == ("dead", 1, True)
+    assert "failed, 1 of 1, and is dead" in caplog.text
 
 
 @pytest.mark.parametrize(

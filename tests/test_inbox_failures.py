@@ -80,10 +80,14 @@ def test_failure_of_a_mapper_says_where_however_long_the_error() -> None:
     assert len(only().last_error) == 2000
 
 
-def test_the_only_try_is_the_last() -> None:
-    with outbox_settings(MAX_RETRY=1):
-        raising(ValueError("boom")).receive(received())
+@pytest.mark.parametrize("max_retry", [0, 1])
+@pytest.mark.parametrize("careful", [False, True])
+def test_the_only_try_is_the_last(max_retry: int, careful: bool, caplog: pytest.LogCaptureFixture) -> None:
+    with outbox_settings(MAX_RETRY=max_retry):
+        raising(ValueError("boom")).receive(received(), careful=careful)
     assert kept() == [(1, True)]
+    assert only().status == "dead"
+    assert "failed, 1 of 1, and is dead" in caplog.text
 
 
 @pytest.mark.parametrize("error", [Reject("not ours"), Retry(reason="not yet"), Retry()])

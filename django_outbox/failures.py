@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
 from pathlib import Path, PurePath
-from types import CodeType
+from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 from django_outbox.exceptions import Reject, Retry
@@ -53,19 +53,19 @@ def worker_name() -> str:
 
 
 class Call(NamedTuple):
-    """A function in a traceback, and the line that it had reached."""
+    """A function in a traceback, and the line that it had reached. ``file`` is that of its module."""
 
     module: str
     code: CodeType
     line: int
+    file: str
 
     @property
     def is_of_the_project(self) -> bool:
         """True unless the file belongs to the outbox, to an installed package or to Python itself."""
-        file = self.code.co_filename
-        if file.startswith(("<", _PACKAGE, *_STANDARD_LIBRARY)):
+        if self.file.startswith(("<", _PACKAGE, *_STANDARD_LIBRARY)):
             return False
-        return not any(name in PurePath(file).parts for name in _INSTALLED)
+        return not any(name in PurePath(self.file).parts for name in _INSTALLED)
 
     @property
     def function(self) -> str:
@@ -126,10 +126,16 @@ def _describe(error: BaseException, length: int) -> str:
 def _calls(error: BaseException) -> list[Call]:
     """The traceback, outermost first, without the outbox's own functions."""
     return [
-        Call(str(frame.f_globals.get("__name__", "")), frame.f_code, line)
+        Call(str(frame.f_globals.get("__name__", "")), frame.f_code, line, _file_of(frame))
         for frame, line in traceback.walk_tb(error.__traceback__)
         if not frame.f_code.co_filename.startswith(_PACKAGE)
     ]
+
+
+def _file_of(frame: FrameType) -> str:
+    """The file of the module. That of the code is relative in compiled extensions, wherever these are installed."""
+    file = frame.f_code.co_filename
+    return file if file.startswith("<") or Path(file).is_absolute() else str(frame.f_globals.get("__file__") or file)
 
 
 def _own(calls: list[Call]) -> Call | None:

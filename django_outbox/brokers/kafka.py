@@ -8,11 +8,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from kafka import TopicPartition as KafkaTopicPartition
-from kafka import errors as kafka_errors
-from kafka.admin import ConfigFilterType, ConfigResource, ConfigResourceType, OffsetSpec
-from kafka.structs import OffsetAndMetadata
 
 from django_outbox.brokers import tls
 from django_outbox.brokers.base import (
@@ -41,6 +36,18 @@ from django_outbox.brokers.kafka_client import (
     error_text,
     tells_of_the_way_in,
     topic_outcome,
+)
+from django_outbox.brokers.kafka_library import (
+    ConfigFilterType,
+    ConfigResource,
+    ConfigResourceType,
+    KafkaAdminClient,
+    KafkaConsumer,
+    KafkaProducer,
+    KafkaTopicPartition,
+    OffsetAndMetadata,
+    OffsetSpec,
+    kafka_errors,
 )
 from django_outbox.brokers.kafka_options import checked
 from django_outbox.brokers.kafka_producer import KafkaBrokerProducer, end_client

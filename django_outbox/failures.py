@@ -96,9 +96,9 @@ def name_handlers(error: BaseException, names: Iterable[str]) -> None:
 
     Such as a payload that does not fit, or a constraint that the database checks at the commit. The first note stays.
     """
-    if not isinstance(error, (Reject, Retry)) and not hasattr(error, _HANDLERS):
-        with suppress(Exception):  # a class may refuse attributes
-            setattr(error, _HANDLERS, ", ".join(names))
+    if not isinstance(error, (Reject, Retry)):
+        with suppress(Exception):  # a handler may be anything callable, and its repr may raise
+            vars(error).setdefault(_HANDLERS, ", ".join(names))
 
 
 def place_of(error: BaseException | str) -> str:
@@ -144,7 +144,7 @@ def _own(calls: list[Call]) -> Call | None:
 
 
 def _handlers_of(error: BaseException) -> str:
-    return str(getattr(error, _HANDLERS, ""))
+    return str(vars(error).get(_HANDLERS, ""))
 
 
 def fingerprint(error: BaseException | str) -> str:

@@ -99,7 +99,7 @@ def publish_many(events: Iterable[Event], using: str | None = None) -> list[Outb
 
     Args:
         events: of each, ``type``, ``payload``, ``key``, ``topic``, ``headers``, ``version`` and
-            ``id`` count.
+            ``id`` count, with the values that ``publish`` takes.
         using: alias of the database; None asks the database router.
 
     Raises:

@@ -223,6 +223,23 @@ def test_a_compiled_module_belongs_to_where_it_is_installed(directory: str, is_o
     assert failures.place_of(error) == ('"driver/core.pyx", line 1, in connect' if is_own else "")
 
 
+class Sealed(Exception):
+    """Refuses to be asked for, or given, anything that it does not know."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ZeroDivisionError
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise ZeroDivisionError
+
+
+def test_handlers_are_noted_on_any_error_and_the_first_note_stays() -> None:
+    error = Sealed("no")
+    failures.name_handlers(error, ["shop.handlers.ship"])
+    failures.name_handlers(error, ["shop.handlers.ship", "shop.handlers.bill"])
+    assert failures.fingerprint(error) == "tests.test_failures.Sealed in shop.handlers.ship"
+
+
 @dataclass
 class Order:
     id: int

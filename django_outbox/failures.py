@@ -118,7 +118,7 @@ def _describe(error: BaseException, length: int) -> str:
         shown = [own, *shown]
     where = [str(call) for call in shown]
     if own is None and (names := _handlers_of(error)):
-        where.append(f"Handler: {names[:LONGEST_NAME]}")
+        where.append(f"Handler: {names[:FINGERPRINT_LENGTH]}")
     tail = "\n".join(where)
     return f"{head[: max(length - len(tail) - 2, 0)]}\n\n{tail}" if tail else head
 

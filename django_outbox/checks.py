@@ -14,6 +14,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_outbox.brokers.base import get_broker
 from django_outbox.conf import OutboxSettings, settings
+from django_outbox.documentation import documentation
 from django_outbox.models import TOPIC_LENGTH, OutboxMessage
 from django_outbox.publishing import is_topic
 
@@ -139,7 +140,7 @@ def _wrong_topics() -> list[str]:
 
 
 def _wrong_value(text: str) -> CheckMessage:
-    return Error(text, hint="See docs/settings.rst.", id="django_outbox.E002")
+    return Error(text, hint=f"See {documentation('settings')}.", id="django_outbox.E002")
 
 
 def _broker() -> list[CheckMessage]:
@@ -153,7 +154,7 @@ def _broker() -> list[CheckMessage]:
         return [
             Error(
                 str(error),
-                hint="See docs/brokers.rst.",
+                hint=f"See {documentation('brokers')}.",
                 id="django_outbox.E004",
             )
         ]

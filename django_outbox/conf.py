@@ -42,6 +42,7 @@ DEFAULT_REDACT = (
 )
 OPENTELEMETRY = "django_outbox.tracing.opentelemetry.OpenTelemetryTracing"
 LARGEST_COUNT = 32767
+LARGEST_PAYLOAD = 2**31 - 1
 LONGEST_SHOWN = 500
 LONGEST_WAIT = timedelta(days=1)
 LONGEST_RETENTION = timedelta(days=36500)
@@ -89,6 +90,7 @@ class OutboxSettings:
         "INBOX",
         "REDACT",
         "TRACING",
+        "MAX_PAYLOAD_BYTES",
     )
     BROKER_KEYS = ("BACKEND", "URL", "OPTIONS", "PRODUCER_OPTIONS", "CONSUMER_OPTIONS")
 
@@ -157,7 +159,7 @@ class OutboxSettings:
 
     @property
     def max_retry(self) -> int:
-        return self._count("MAX_RETRY", 20)
+        return self._count("MAX_RETRY", 20, least=0)
 
     @property
     def max_deliveries(self) -> int:
@@ -274,6 +276,13 @@ class OutboxSettings:
             raise _wrong("TRACING", wanted, "True, False, None or the dotted path of a class")
         return _function("TRACING", wanted)
 
+    @property
+    def max_payload_bytes(self) -> int | None:
+        """The most bytes that the JSON of a payload may have; None: as many as the broker's client sends."""
+        if self.raw.get("MAX_PAYLOAD_BYTES") is None:
+            return None
+        return self._count("MAX_PAYLOAD_BYTES", 0, most=LARGEST_PAYLOAD)
+
     def _get(self, key: str, default: Any, kind: type, takes: str) -> Any:
         value = self.raw.get(key, default)
         if not isinstance(value, kind):
@@ -292,10 +301,10 @@ class OutboxSettings:
             raise _wrong(key, value, " or ".join(f'"{choice}"' for choice in choices))
         return value
 
-    def _count(self, key: str, default: int) -> int:
+    def _count(self, key: str, default: int, *, least: int = 1, most: int = LARGEST_COUNT) -> int:
         value = self.raw.get(key, default)
-        if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LARGEST_COUNT:
-            raise _wrong(key, value, f"a whole number from 1 to {LARGEST_COUNT}")
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise _wrong(key, value, f"a whole number from {least} to {most}")
         return value
 
     def _seconds(self, key: str, default: float, *, or_else: str = "") -> float:

@@ -15,6 +15,7 @@ from django_outbox.codecs import Incoming
 from django_outbox.conf import settings
 from django_outbox.events import Event
 from django_outbox.exceptions import MessageNotFound, Reject, Retry
+from django_outbox.failures import name_handlers
 from django_outbox.faults import TRIES, Outages, handling, in_one_line, text_of, try_again
 from django_outbox.handlers import GroupHandlers, Handler
 from django_outbox.logs import log_extra, repeats, said, said_in_full
@@ -155,6 +156,8 @@ class Delivery:
         message = self._message
         if message is None:
             raise error
+        handlers = self._terms.handlers.find(message.event_type, message.topic)
+        name_handlers(error, (handler.name for handler in handlers))
         try:
             return self._write_down(message, error)
         except MessageNotFound:
@@ -193,7 +196,7 @@ class Delivery:
             message.id,
             message.event_type,
             message.retry_count + 1,
-            message.max_retry,
+            max(message.max_retry, 1),
             "dead" if final else "pending",
             said(error, message),
         )

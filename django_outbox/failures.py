@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import linecache
 import os
 import re
 import socket
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
-from pathlib import Path
-from typing import Any
+from pathlib import Path, PurePath
+from types import CodeType, FrameType
+from typing import Any, NamedTuple
 
 from django_outbox.exceptions import Reject, Retry
 from django_outbox.faults import text_of
@@ -21,11 +25,19 @@ from django_outbox.storable import storable_text
 Stage = MessageFailure.Stage
 
 INNERMOST_CALLS = 3
+LONGEST_NAME = 100
+LONGEST_LINE = 100
 
 _PACKAGE = f"{Path(__file__).parent}{os.sep}"
+_STANDARD_LIBRARY = tuple(
+    f"{path}{os.sep}"
+    for path in (Path(os.__file__).parent, sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
+)
+_HANDLERS = "_outbox_handlers"
+_INSTALLED = ("site-packages", "dist-packages")
 
 # Top-level packages whose frames say how a handler was called, or what it called; not what is wrong.
-_FOREIGN = frozenset({"django_outbox", "django", "asgiref", *sys.stdlib_module_names})
+_FOREIGN = frozenset({"django", "asgiref", *sys.stdlib_module_names})
 _VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 
 
@@ -40,20 +52,99 @@ def worker_name() -> str:
     return f"{host()}:{os.getpid()}"
 
 
-def error_text(error: BaseException | str) -> str:
+class Call(NamedTuple):
+    """A function in a traceback, and the line that it had reached. ``file`` is that of its module."""
+
+    module: str
+    code: CodeType
+    line: int
+    file: str
+
+    @property
+    def is_of_the_project(self) -> bool:
+        """True unless the file belongs to the outbox, to an installed package or to Python itself."""
+        if self.file.startswith(("<", _PACKAGE, *_STANDARD_LIBRARY)):
+            return False
+        return not any(name in PurePath(self.file).parts for name in _INSTALLED)
+
+    @property
+    def function(self) -> str:
+        return f"{self.module}.{self.code.co_qualname}"
+
+    @property
+    def place(self) -> str:
+        """The file as its module is imported, without the directories of this machine, the line and the function."""
+        path = PurePath(self.code.co_filename)
+        parts = self.module.count(".") + 1 + path.name.startswith("__init__.")
+        file = "/".join(path.parts[-parts:])
+        return f'"{file[-LONGEST_NAME:]}", line {self.line}, in {self.code.co_name[:LONGEST_NAME]}'
+
+    def __str__(self) -> str:
+        source = linecache.getline(self.code.co_filename, self.line).strip()
+        return f"  File {self.place}" + (f"\n    {source[:LONGEST_LINE]}" if source else "")
+
+
+def error_text(error: BaseException | str, length: int = ERROR_LENGTH) -> str:
     """What is kept of an error: at most 2000 characters that every database can store."""
     # A handler's own words need no place in the code.
-    text = text_of(error) if isinstance(error, (str, Reject, Retry)) else _describe(error)
-    return storable_text(text)[:ERROR_LENGTH]
+    text = text_of(error) if isinstance(error, (str, Reject, Retry)) else _describe(error, length)
+    return storable_text(text)[:length]
 
 
-def _describe(error: BaseException) -> str:
-    """The error's class and text and, for those who mend it, the innermost calls."""
+def name_handlers(error: BaseException, names: Iterable[str]) -> None:
+    """Note the handlers of a failed message, for an error without a line of the project in its traceback.
+
+    Such as a payload that does not fit, or a constraint that the database checks at the commit. The first note stays.
+    """
+    if not isinstance(error, (Reject, Retry)):
+        with suppress(Exception):  # a handler may be anything callable, and its repr may raise
+            vars(error).setdefault(_HANDLERS, ", ".join(names))
+
+
+def place_of(error: BaseException | str) -> str:
+    """Where in the project's code an error arose, for a log line; empty if it did not, or is a handler's own words."""
+    if isinstance(error, (str, Reject, Retry)):
+        return ""
+    own = _own(_calls(error))
+    return own.place if own else _handlers_of(error)
+
+
+def _describe(error: BaseException, length: int) -> str:
+    """The error's class and text, then the innermost calls and the project's innermost one, which are never cut off."""
     head = "".join(traceback.format_exception_only(error)).rstrip()
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith(_PACKAGE)]
-    if not frames:
-        return head
-    return f"{head}\n\n{''.join(traceback.format_list(frames[-INNERMOST_CALLS:])).rstrip()}"
+    calls = _calls(error)
+    own, shown = _own(calls), calls[-INNERMOST_CALLS:]
+    if own is not None and own not in shown:
+        shown = [own, *shown]
+    where = [str(call) for call in shown]
+    if own is None and (names := _handlers_of(error)):
+        where.append(f"Handler: {names[:FINGERPRINT_LENGTH]}")
+    tail = "\n".join(where)
+    return f"{head[: max(length - len(tail) - 2, 0)]}\n\n{tail}" if tail else head
+
+
+def _calls(error: BaseException) -> list[Call]:
+    """The traceback, outermost first, without the outbox's own functions."""
+    return [
+        Call(str(frame.f_globals.get("__name__", "")), frame.f_code, line, _file_of(frame))
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if not frame.f_code.co_filename.startswith(_PACKAGE)
+    ]
+
+
+def _file_of(frame: FrameType) -> str:
+    """The file of the module. That of the code is relative in compiled extensions, wherever these are installed."""
+    file = frame.f_code.co_filename
+    return file if file.startswith("<") or Path(file).is_absolute() else str(frame.f_globals.get("__file__") or file)
+
+
+def _own(calls: list[Call]) -> Call | None:
+    """The innermost function of the project."""
+    return next((call for call in reversed(calls) if call.is_of_the_project), None)
+
+
+def _handlers_of(error: BaseException) -> str:
+    return str(vars(error).get(_HANDLERS, ""))
 
 
 def fingerprint(error: BaseException | str) -> str:
@@ -75,14 +166,21 @@ def fingerprint(error: BaseException | str) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """The innermost function of the handler's own package, else of any other but this one."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    modules = [str(frame.f_globals.get("__name__", "")) for frame in frames]
-    roots = [module.partition(".")[0] for module in modules]
-    own = next((root for root in roots if root not in _FOREIGN), None)
-    for frame, module, root in reversed(list(zip(frames, modules, roots, strict=True))):
-        if root == own or (own is None and root != "django_outbox"):
-            return f"{module}.{frame.f_code.co_qualname}"
+    """The project's innermost function; without one, the handler, or the innermost function of an installed package."""
+    calls = _calls(error)
+    own = _own(calls)
+    if own is not None:
+        return own.function
+    return _handlers_of(error) or _foreign_place(calls)
+
+
+def _foreign_place(calls: list[Call]) -> str:
+    """The innermost function of the first package that is not Django or Python itself, else of any."""
+    roots = [call.module.partition(".")[0] for call in calls]
+    first = next((root for root in roots if root not in _FOREIGN), None)
+    for call, root in reversed(list(zip(calls, roots, strict=True))):
+        if first in (root, None):
+            return call.function
     return ""
 
 

@@ -20,7 +20,8 @@ from django_outbox.arguments import Arguments, arguments_of, required_parameters
 from django_outbox.conf import settings
 from django_outbox.deadline import call_within
 from django_outbox.events import Event
-from django_outbox.exceptions import HandlerCancelled, HandlersNotImportable
+from django_outbox.exceptions import HandlerCancelled, HandlersNotImportable, PayloadMismatch
+from django_outbox.failures import name_handlers
 from django_outbox.faults import text_of
 
 MODULE = "handlers"
@@ -70,12 +71,19 @@ class Handler:
 
     def _run(self, event: Event) -> None:
         try:
-            result = self.function(*self.arguments.of(event))
+            result = self.function(*self._arguments_for(event))
             if inspect.isawaitable(result):
                 async_to_sync(_wait_for)(result)
         except CancelledError as error:
             # No Exception, so that it would end the process, as only what asks for that should.
             raise HandlerCancelled.of(error) from None
+
+    def _arguments_for(self, event: Event) -> list[Any]:
+        try:
+            return self.arguments.of(event)
+        except PayloadMismatch as mismatch:
+            name_handlers(mismatch, [self.name])
+            raise
 
     def replaces(self, old: Handler) -> bool:
         """True if this is the older one again, as after a second import of its module.

@@ -19,7 +19,7 @@ from django_outbox.conf import settings
 from django_outbox.delivery import PUT_BACK, TIME_BUDGET_SECONDS, unwanted_reason
 from django_outbox.events import Event
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
-from django_outbox.failures import fingerprint
+from django_outbox.failures import fingerprint, name_handlers
 from django_outbox.faults import Outages, handling, in_one_line, is_passing, text_of, try_again
 from django_outbox.handlers import GroupHandlers, Handler
 from django_outbox.inbox_order import CLAIM_SECONDS, blocker_of, blockers_of
@@ -234,9 +234,11 @@ class Inbox:
 
     def _keep_failed(self, record: ReceivedRecord, error: Exception) -> str:
         """Store an event whose handlers failed, and whose transaction has been rolled back."""
-        event = self._arrival(record).event  # read anew: the handlers may have changed the payload
+        arrival = self._arrival(record)  # read anew: the handlers may have changed the payload
+        event = arrival.event
         if event is None:
             return self._store_poison(record, error)
+        name_handlers(error, (handler.name for handler in arrival.handlers))
         if isinstance(error, Reject):
             return self._store(record, dead_row(event, self.group, error), "dead", error)
         if settings.max_retry <= 1:

@@ -15,13 +15,13 @@ from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
 from django_outbox.delivery import PUT_BACK, TIME_BUDGET_SECONDS, killer_reason, unwanted_reason
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
-from django_outbox.failures import error_text
+from django_outbox.failures import error_text, name_handlers
 from django_outbox.faults import TRIES, Outages, handling, in_one_line, try_again
 from django_outbox.handlers import GroupHandlers
 from django_outbox.inbox_order import blocker_of
 from django_outbox.inbox_rows import event_of, pending_row, record_of
 from django_outbox.logs import log_extra, repeats, said, said_in_full
-from django_outbox.models import InboxMessage
+from django_outbox.models import ERROR_LENGTH, InboxMessage
 from django_outbox.reading import Reader
 from django_outbox.tracing import hooks as tracing
 
@@ -139,6 +139,15 @@ class StoredMessages:
         return outcome
 
     def _try(self, row_id: int, record: ReceivedRecord | None) -> str:
+        names: list[str] = []
+        try:
+            return self._handle_row(row_id, record, names)
+        except Exception as error:
+            name_handlers(error, names)
+            raise
+
+    def _handle_row(self, row_id: int, record: ReceivedRecord | None, names: list[str]) -> str:
+        """Do it in one transaction; adds the names of the handlers that run."""
         trace = tracing.processing(self._group, using=self._using, together=False)
         with trace as run, handling(self._using):
             row = inbox_state.lock(row_id, using=self._using)
@@ -152,6 +161,7 @@ class StoredMessages:
             if not handlers:
                 # Perhaps this is the old one of two releases that run side by side, and the new one wants it.
                 raise Retry(reason=f"No handler wants {row.event_type!r} here: no more, or not yet.")
+            names += [handler.name for handler in handlers]
             run(event_of(row), handlers)
             inbox_state.mark_consumed(row, using=self._using)
         log.debug("Inbox message %s is consumed.", row_id, extra=log_extra("consumed", row))
@@ -212,8 +222,10 @@ class StoredMessages:
 
 def unreadable(error: UnreadableRecord) -> str:
     """Why a record is dead on arrival, with what a mapper of the project raised."""
-    cause = "" if error.__cause__ is None else f"\n\n{error_text(error.__cause__)}"
-    return f"It cannot be read: {error}.{cause}"
+    text = f"It cannot be read: {error}."
+    if error.__cause__ is None:
+        return text
+    return f"{text}\n\n{error_text(error.__cause__, ERROR_LENGTH - len(text) - 2)}"
 
 
 def tell_failed(row: InboxMessage, error: Exception, *, using: str) -> None:
@@ -230,7 +242,7 @@ def tell_failed(row: InboxMessage, error: Exception, *, using: str) -> None:
         row.event_type,
         row.source,
         row.retry_count,
-        row.max_retry,
+        max(row.max_retry, 1),
         row.status,
         said(error, row),
         counted=True,

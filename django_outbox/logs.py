@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django_outbox.codecs import Outgoing
-from django_outbox.failures import fingerprint
+from django_outbox.failures import fingerprint, place_of
 from django_outbox.faults import text_of
 from django_outbox.masking import without_values
 from django_outbox.models import InboxMessage
@@ -60,9 +60,11 @@ def attempt_of(message: Message, *, counted: bool = False) -> int:
 
 
 def said(error: BaseException | str, message: Message) -> str:
-    """An error in words, without the values of the payload that it may quote."""
+    """An error in words and its place in the project's code, without the values of the payload that it may quote."""
     text = error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}"
-    return without_values(text[:LONGEST_LOOKED_AT], payload_of(message))[:LONGEST_TEXT]
+    shown = without_values(text[:LONGEST_LOOKED_AT], payload_of(message))[:LONGEST_TEXT]
+    place = place_of(error)
+    return f"{shown} ({place})" if place else shown
 
 
 def said_in_full(error: BaseException, message: Message) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import re
 import uuid
 from collections.abc import Iterable, Mapping
@@ -13,8 +15,9 @@ from django.db import DEFAULT_DB_ALIAS, connections, router, transaction
 from django.db.models import Value
 
 from django_outbox.backoff import LONGEST_DELAY
+from django_outbox.brokers.limits import largest_payload
 from django_outbox.codecs import CONTENT_TYPE, RESERVED_PREFIX
-from django_outbox.conf import settings
+from django_outbox.conf import LARGEST_COUNT, settings
 from django_outbox.events import Event
 from django_outbox.exceptions import InvalidMessage, TransactionRequired
 from django_outbox.fields import DatabaseNow, json_of
@@ -27,14 +30,13 @@ _TOPIC = re.compile(r"[a-zA-Z0-9._-]+\Z")
 _TYPE_LENGTH = 255
 _VERSION_LENGTH = 32
 _BULK_SIZE = 1000
-_MAX_RETRY = 32767
 
 
 def publish(
     event_type: str,
     payload: Any,
     *,
-    key: str = "",
+    key: str | int | uuid.UUID = "",
     topic: str | None = None,
     headers: Mapping[str, str] | None = None,
     version: str = "v1",
@@ -47,13 +49,14 @@ def publish(
 
     Args:
         event_type: name of what happened, such as ``"order.created"``; at most 255 characters.
-        payload: anything that JSON can carry.
-        key: events of one topic and key keep their order; at most 255 characters, ``""`` for none.
+        payload: anything that JSON can carry; at most ``MAX_PAYLOAD_BYTES`` as JSON.
+        key: events of one topic and key keep their order; at most 255 characters, ``""`` for none. An int or a UUID
+            is taken as its text.
         topic: Kafka topic; None takes the first match in ``ROUTES``, else ``TOPIC``.
         headers: text by name, carried as Kafka headers.
         version: version of the payload's schema; at most 32 characters.
         delay: seconds or a timedelta before which the event is not sent; what is behind it in its key waits as long.
-        max_retry: failures after which it is dead; None takes ``MAX_RETRY``.
+        max_retry: failures after which it is dead; 0, like 1, allows no retry. None takes ``MAX_RETRY``.
         event_id: identity of the event; None makes a new UUIDv7.
         using: alias of the database; None asks the database router.
 
@@ -71,12 +74,13 @@ def publish(
         Event(
             type=event_type,
             payload=payload,
-            key=key,
+            key=key,  # type: ignore[arg-type]  # its text, once it is checked
             topic=topic,
             headers={} if headers is None else headers,
             version=version,
         ),
         using,
+        largest_payload(),
     )
     if event_id is not None:
         message.event_id = _event_id(event_id)
@@ -95,7 +99,7 @@ def publish_many(events: Iterable[Event], using: str | None = None) -> list[Outb
 
     Args:
         events: of each, ``type``, ``payload``, ``key``, ``topic``, ``headers``, ``version`` and
-            ``id`` count.
+            ``id`` count, with the values that ``publish`` takes.
         using: alias of the database; None asks the database router.
 
     Raises:
@@ -103,7 +107,8 @@ def publish_many(events: Iterable[Event], using: str | None = None) -> list[Outb
     """
     using = _database(using)
     events = list(events)
-    messages = [_numbered_message(number, event, using) for number, event in enumerate(events, 1)]
+    limit = largest_payload()
+    messages = [_numbered_message(number, event, using, limit) for number, event in enumerate(events, 1)]
     with tracing.creating(messages):
         OutboxMessage.objects.using(using).bulk_create(messages, batch_size=_BULK_SIZE)
     if not connections[using].features.can_return_rows_from_bulk_insert:
@@ -116,19 +121,34 @@ def publish_many(events: Iterable[Event], using: str | None = None) -> list[Outb
 def _database(using: str | None) -> str:
     using = using or router.db_for_write(OutboxMessage) or DEFAULT_DB_ALIAS
     if settings.require_transaction and not transaction.get_connection(using).in_atomic_block:
+        where = "" if using == DEFAULT_DB_ALIAS else f" on the database {using!r}"
+        if _is_in_async_code():
+            raise TransactionRequired(
+                "publish() was called directly in async code, where Django has no transactions. Put the business data "
+                f"and publish() into one `with transaction.atomic():` block{where} in a synchronous function, and call "
+                "it with `await sync_to_async(function)()`."
+            )
         raise TransactionRequired(
             "publish() was called outside of a transaction, so the event and the business data "
-            "would not be saved together. Put both into one `with transaction.atomic():` block"
-            + ("." if using == DEFAULT_DB_ALIAS else f" on the database {using!r}.")
+            f"would not be saved together. Put both into one `with transaction.atomic():` block{where}."
         )
     return using
 
 
-def _numbered_message(number: int, event: Any, using: str) -> OutboxMessage:
+def _is_in_async_code() -> bool:
+    """True where Django refuses to open a transaction."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return not os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
+
+
+def _numbered_message(number: int, event: Any, using: str, limit: int | None) -> OutboxMessage:
     if not isinstance(event, Event):
         raise InvalidMessage("events", f"number {number} is no Event(type=..., payload=...), but {_kind(event)}")
     try:
-        message = _message(event, using)
+        message = _message(event, using, limit)
         if event.id is not None:
             message.event_id = _event_id(event.id)
     except InvalidMessage as error:
@@ -144,7 +164,7 @@ def _set_ids(messages: list[OutboxMessage], using: str) -> None:
         message.id = ids[message.event_id]
 
 
-def _message(event: Event, using: str) -> OutboxMessage:
+def _message(event: Event, using: str, limit: int | None) -> OutboxMessage:
     event_type = _text("event_type", event.type, _TYPE_LENGTH)
     if not event_type:
         raise InvalidMessage("event_type", "it is empty; name what happened, as in order.created")
@@ -152,8 +172,8 @@ def _message(event: Event, using: str) -> OutboxMessage:
         event_type=event_type,
         event_version=_text("version", event.version, _VERSION_LENGTH),
         topic=_topic(event_type, event.topic),
-        message_key=_text("key", event.key, KEY_LENGTH),
-        payload=storable_payload(event.payload, using),
+        message_key=_key(event.key),
+        payload=storable_payload(event.payload, using, limit),
         headers=_headers(event.headers),
     )
 
@@ -187,6 +207,17 @@ def _topic(event_type: str, topic: Any) -> str:
     return name
 
 
+def _key(key: Any) -> str:
+    if isinstance(key, (int, uuid.UUID)) and not isinstance(key, bool):
+        try:
+            key = str(int(key) if isinstance(key, int) else key)
+        except ValueError:  # Python does not write an int of thousands of digits
+            raise InvalidMessage("key", f"it has thousands of digits; {KEY_LENGTH} are allowed") from None
+    if not isinstance(key, str):
+        raise InvalidMessage("key", f"it must be text, an int or a UUID, not {_kind(key)}; pass str(...)")
+    return _text("key", key, KEY_LENGTH)
+
+
 def _text(field: str, value: Any, length: int) -> str:
     if not isinstance(value, str):
         raise InvalidMessage(field, f"it must be text, not {_kind(value)}")
@@ -209,13 +240,13 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
-def storable_payload(payload: Any, using: str) -> Any:
+def storable_payload(payload: Any, using: str, limit: int | None = None) -> Any:
     """The payload as it will be read: lists for tuples, text for keys that are numbers.
 
     Raises:
-        InvalidMessage: if JSON or the database cannot hold it.
+        InvalidMessage: if JSON or the database cannot hold it, or it has more than ``limit`` bytes.
     """
-    return json_of(json_payload(payload, using=using))
+    return json_of(json_payload(payload, using=using, limit=limit))
 
 
 def _headers(headers: Any) -> dict[str, str]:
@@ -253,6 +284,6 @@ def _delay(delay: Any) -> timedelta:
 
 
 def _max_retry(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_RETRY:
-        raise InvalidMessage("max_retry", f"{_shown(value)} is no whole number from 0 to {_MAX_RETRY}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_COUNT:
+        raise InvalidMessage("max_retry", f"{_shown(value)} is no whole number from 0 to {LARGEST_COUNT}")
     return value

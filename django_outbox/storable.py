@@ -15,6 +15,7 @@ from django_outbox.faults import text_of
 # own limit can be encoded here, and then not deeper in the stack, where Django does it again.
 _MAX_DEPTH = 99
 _MAX_DEPTH_ON_MARIADB = 31
+_MAX_BYTES_PER_CHARACTER = 12
 
 
 def require_text(field: str, text: str) -> None:
@@ -48,11 +49,16 @@ def headers_as_text(headers: Mapping[str, bytes | None]) -> dict[str, str]:
     }
 
 
-def json_payload(payload: Any, *, using: str) -> Any:
+def json_payload(payload: Any, *, using: str, limit: int | None = None) -> Any:
     """The payload as it will be read: lists for tuples, text for keys that are numbers.
 
+    Args:
+        payload: as it was given.
+        using: alias of the database.
+        limit: the most bytes that it may have on its way to the broker; None for no limit.
+
     Raises:
-        InvalidMessage: if JSON cannot carry it, or the database ``using`` cannot store it.
+        InvalidMessage: if JSON cannot carry it, the database cannot store it, or it is too large.
     """
     try:
         text = json.dumps(payload, ensure_ascii=False, allow_nan=False)
@@ -61,7 +67,31 @@ def json_payload(payload: Any, *, using: str) -> Any:
         raise InvalidMessage("payload", f"JSON cannot carry it: {text_of(error)}") from error
     require_depth(payload, text, using=using)
     require_json(payload, text)
+    if limit is not None and len(text) * _MAX_BYTES_PER_CHARACTER > limit:
+        require_size(payload, text, limit, using=using)
     return payload
+
+
+def require_size(payload: Any, text: str, limit: int, *, using: str) -> None:
+    """Refuse a payload, whose JSON is ``text``, that is too large to send.
+
+    Raises:
+        InvalidMessage: naming the payload.
+    """
+    if text.isascii():
+        size = len(text)
+    elif _keeps_escapes(using):
+        size = len(json.dumps(payload))
+    else:
+        size = len(text.encode())
+    if size > limit:
+        raise InvalidMessage("payload", f"its JSON has {size} bytes; the limit is {limit} (MAX_PAYLOAD_BYTES)")
+
+
+def _keeps_escapes(using: str) -> bool:
+    """True if the database keeps JSON as the text that Django writes, where a character may be twelve bytes long."""
+    connection = connections[using]
+    return connection.vendor == "sqlite" or bool(getattr(connection, "mysql_is_mariadb", False))
 
 
 def require_depth(payload: Any, text: str, *, using: str) -> None:

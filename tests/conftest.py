@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+import django_outbox.brokers.kafka_library  # noqa: F401  # before tests import kafka themselves, which would warn
 from tests.clock import Clock
 from tests.helpers import Command
 from tests.services.apache_kafka import ApacheKafka

@@ -124,7 +124,7 @@ def test_topic_that_kafka_does_not_allow_is_found(changes: dict[str, Any], place
 
 
 def test_all_faults_are_found_at_once() -> None:
-    with override_settings(OUTBOX={"TOPC": "x", "MAX_RETRY": 0, "ORDERING": "no", "BROKER": {"BACKEND": "a.B"}}):
+    with override_settings(OUTBOX={"TOPC": "x", "MAX_RETRY": -1, "ORDERING": "no", "BROKER": {"BACKEND": "a.B"}}):
         assert sorted(str(message.id) for message in check_settings()) == [
             "django_outbox.E001",
             "django_outbox.E002",
@@ -204,9 +204,9 @@ def test_a_project_without_time_zones_is_warned(settings: Any) -> None:
 
 
 def test_commands_do_not_start_with_a_wrong_setting() -> None:
-    with outbox_settings(MAX_RETRY=0), pytest.raises(SystemCheckError) as error:
+    with outbox_settings(MAX_RETRY=-1), pytest.raises(SystemCheckError) as error:
         call_command("check")
-    assert 'OUTBOX["MAX_RETRY"] takes a whole number from 1 to 32767, not 0.' in str(error.value)
+    assert 'OUTBOX["MAX_RETRY"] takes a whole number from 0 to 32767, not -1.' in str(error.value)
 
 
 # Databases

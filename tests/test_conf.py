@@ -46,6 +46,7 @@ DEFAULTS: dict[str, Any] = {
     "INBOX": {},
     "REDACT": DEFAULT_REDACT,
     "TRACING": None,
+    "MAX_PAYLOAD_BYTES": None,
 }
 
 GOOD: list[tuple[str, Any, Any]] = [
@@ -55,7 +56,11 @@ GOOD: list[tuple[str, Any, Any]] = [
     ("ROUTES", OrderedDict(a="b"), {"a": "b"}),
     ("CONSUMER_GROUP", "workers", "workers"),
     ("WIRE_FORMAT", "envelope", "envelope"),
-    ("MAX_RETRY", 1, 1),
+    ("MAX_RETRY", 0, 0),
+    ("MAX_RETRY", 32767, 32767),
+    ("MAX_PAYLOAD_BYTES", 1, 1),
+    ("MAX_PAYLOAD_BYTES", 10_000_000, 10_000_000),
+    ("MAX_PAYLOAD_BYTES", None, None),
     ("MAX_DELIVERIES", 32767, 32767),
     ("HANDLER_TIMEOUT", None, None),
     ("DEAD_LETTER_TOPIC", None, None),
@@ -93,7 +98,8 @@ BAD: dict[str, list[Any]] = {
     "ROUTES": [None, [], "a", {"a": 1}, {"a": ""}, {1: "a"}, {"a": None}],
     "CONSUMER_GROUP": NOT_TEXT,
     "WIRE_FORMAT": ["", "json", None, ["cloudevents"], {}],
-    "MAX_RETRY": NOT_A_COUNT,
+    "MAX_RETRY": [each for each in NOT_A_COUNT if each != 0],
+    "MAX_PAYLOAD_BYTES": [0, -1, 2**31, 1e6, "1000", True],
     "MAX_DELIVERIES": NOT_A_COUNT,
     "DEAD_LETTER_TOPIC": [each for each in NOT_TEXT if each is not None],
     "HANDLER_TIMEOUT": [each for each in NOT_SECONDS if each is not None],

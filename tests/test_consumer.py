@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import threading
 import uuid
@@ -371,9 +372,11 @@ def test_a_failure_is_logged_with_what_an_operator_asks(pipeline: Pipeline, capl
     pipeline.turn()
 
     (record,) = (r for r in caplog.records if getattr(r, "action", "") == "failed")
-    assert record.getMessage() == (
+    text, _, place = record.getMessage().partition(' ("')
+    assert text == (
         f"Message {message.id} (order.created) failed, 1 of 20, and is pending: ZeroDivisionError: division by zero"
     )
+    assert re.fullmatch(r'tests/test_consumer\.py", line \d+, in <lambda>\)', place)
     assert (record.message_id, record.attempt, record.topic) == (message.id, 1, "outbox")  # type: ignore[attr-defined]
     assert "hunter2" not in caplog.text
 

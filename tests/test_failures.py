@@ -4,26 +4,39 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.db import transaction
 
-from django_outbox import Reject, failures, state
+from django_outbox import Reject, failures, publish, state
 from django_outbox.backoff import backoff
 from django_outbox.exceptions import Retry
 from django_outbox.models import MessageFailure
+from tests.app.models import Effect
 from tests.outbox import Pipeline, Status, make_due, make_message, row
+from tests.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
 
 
 def raised(function: Any) -> Exception:
+    """The error of a function, with this one left out of its traceback."""
     try:
         function()
     except Exception as error:
-        return error
+        return error.with_traceback(error.__traceback__ and error.__traceback__.tb_next)
     raise AssertionError("nothing was raised")
+
+
+def defined(module: str, file: str, source: str, **names: Any) -> Any:
+    """The function of that source, as if it were in that file."""
+    namespace = {"__name__": module, **names}
+    before = set(namespace)
+    exec(compile(source, file, "exec"), namespace)  # noqa: S102
+    return next(value for name, value in namespace.items() if name not in before and callable(value))
 
 
 def only_failure() -> MessageFailure:
@@ -55,6 +68,20 @@ def test_last_failure_is_final() -> None:
     message = make_message(Status.PUBLISHED, retry_count=19, max_retry=20)
     state.mark_failed(message.id, 1, "boom", using="default")
     assert only_failure().final
+
+
+@pytest.mark.parametrize("max_retry", [0, 1])
+@pytest.mark.parametrize("own", [False, True], ids=["of the settings", "of the message"])
+def test_without_retries_the_first_failure_is_final(
+    max_retry: int, own: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline = Pipeline()
+    pipeline.on("order.created", lambda event: json.loads("{"))
+    with outbox_settings(**({} if own else {"MAX_RETRY": max_retry})):
+        message = publish("order.created", 1, max_retry=max_retry if own else None)
+        pipeline.turn()
+    assert (row(message).status, row(message).retry_count, only_failure().final) == ("dead", 1, True)
+    assert "failed, 1 of 1, and is dead" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -124,7 +151,135 @@ def test_error_text_leaves_out_the_frames_of_the_outbox() -> None:
     assert "/backoff.py" not in failures.error_text(caught.value)
 
 
+def saves_nothing(event: Any) -> None:
+    Effect.objects.create(name=None)
+
+
+def test_error_text_has_the_project_s_own_line_however_deep_the_error_arose() -> None:
+    pipeline = Pipeline()
+    pipeline.on("order.created", saves_nothing)
+    message = make_message()
+    pipeline.turn()
+    error = row(message).last_error
+    place = f'  File "tests/test_failures.py", line {saves_nothing.__code__.co_firstlineno + 1}, in saves_nothing\n'
+    assert error.count(f"{place}    Effect.objects.create(name=None)\n") == 1
+    assert '\n  File "' in error.partition(place)[2]
+
+
+@pytest.mark.parametrize("length", [100, 1900, 1_000_000])
+def test_a_long_error_is_cut_and_its_place_is_kept(length: int) -> None:
+    def tells_much() -> None:
+        raise LookupError("x" * length)
+
+    text = failures.error_text(raised(tells_much))
+    assert text.startswith("LookupError: xxx")
+    assert f'", line {tells_much.__code__.co_firstlineno + 1}, in tells_much\n' in text
+    assert len(text) <= 2000
+
+
+def test_a_place_with_endless_names_leaves_room_for_the_error() -> None:
+    source = f"def {'f' * 3000}(deep=3): return {'f' * 3000}(deep - 1) if deep else json.loads('{{')"
+    text = failures.error_text(raised(defined("shop", f"/srv/{'d' * 3000}.py", source, json=json)))
+    assert text.startswith("json.decoder.JSONDecodeError: Expecting property name")
+    assert f'dd.py", line 1, in {"f" * 100}' in text
+    assert len(text) <= 2000
+
+
 # Fingerprints
+
+
+@pytest.mark.parametrize("module", ["calendar.handlers", "django.handlers"])
+def test_an_app_may_have_the_name_of_a_module_of_python_or_of_django(module: str) -> None:
+    file = module.replace(".", "/") + ".py"
+    source = "def handle(): driver()"
+    driver = defined("driver", "/srv/.venv/site-packages/driver.py", "def query(): raise OSError('away')")
+    error = raised(defined(module, f"/srv/shop/{file}", source, driver=driver))
+    assert failures.fingerprint(error) == f"OSError in {module}.handle"
+    assert f'  File "{file}", line 1, in handle\n' in failures.error_text(error)
+
+
+@pytest.mark.parametrize("directory", ["site-packages", "dist-packages"])
+def test_a_decorator_of_an_installed_package_is_not_the_project_s_code(directory: str) -> None:
+    handle = defined("shop.handlers", "/srv/shop/handlers.py", "def handle(): json.loads('{')", json=json)
+    file = f"/srv/.venv/lib/{directory}/retrying/core.py"
+    error = raised(defined("retrying.core", file, "def wrapper(): function()", function=handle))
+    assert failures.fingerprint(error) == "json.decoder.JSONDecodeError in shop.handlers.handle"
+
+
+@pytest.mark.parametrize("file", ["/srv/.venv/lib/site-packages/driver/core.py", "<generated>"])
+def test_without_a_line_of_the_project_the_place_is_in_the_installed_package(file: str) -> None:
+    source = "def connect(): raise OSError('away')"
+    error = raised(defined("driver.core", file, source, __file__="/srv/shop/core.py"))
+    assert failures.fingerprint(error) == "OSError in driver.core.connect"
+    assert failures.place_of(error) == ""
+
+
+@pytest.mark.parametrize(("directory", "is_own"), [("/srv/.venv/lib/site-packages", False), ("/srv/shop", True)])
+def test_a_compiled_module_belongs_to_where_it_is_installed(directory: str, is_own: bool) -> None:
+    extension = f"{directory}/driver/core.so"
+    error = raised(
+        defined("driver.core", "driver/core.pyx", "def connect(): raise OSError('away')", __file__=extension)
+    )
+    assert failures.place_of(error) == ('"driver/core.pyx", line 1, in connect' if is_own else "")
+
+
+class Sealed(Exception):
+    """Refuses to be asked for, or given, anything that it does not know."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise ZeroDivisionError
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise ZeroDivisionError
+
+
+def test_handlers_are_noted_on_any_error_and_the_first_note_stays() -> None:
+    error = Sealed("no")
+    failures.name_handlers(error, ["shop.handlers.ship"])
+    failures.name_handlers(error, ["shop.handlers.ship", "shop.handlers.bill"])
+    assert failures.fingerprint(error) == "tests.test_failures.Sealed in shop.handlers.ship"
+
+
+@dataclass
+class Order:
+    id: int
+
+
+def ship(order: Order) -> None: ...
+
+
+def bill(order: Order) -> None: ...
+
+
+def test_payloads_that_do_not_fit_are_told_apart_by_their_handlers() -> None:
+    pipeline = Pipeline()
+    pipeline.on("order.created", ship)
+    pipeline.on("order.paid", bill)
+    messages = [make_message(event_type=event_type) for event_type in ("order.created", "order.paid")]
+    pipeline.run()
+    mismatch = "django_outbox.exceptions.PayloadMismatch"
+    assert [row(message).fingerprint for message in messages] == [
+        f"{mismatch} in tests.test_failures.ship",
+        f"{mismatch} in tests.test_failures.bill",
+    ]
+    assert row(messages[0]).last_error == (
+        f"{mismatch}: The payload is no Order: id: missing, expected int\n\nHandler: tests.test_failures.ship"
+    )
+
+
+def for_nobody(event: Any) -> None:
+    LogEntry.objects.create(user_id=10**6, action_flag=1)
+
+
+@pytest.mark.databases("sqlite", "postgresql")  # the others check at each statement
+@pytest.mark.django_db(transaction=True)
+def test_failure_at_the_commit_names_the_handlers() -> None:
+    pipeline = Pipeline()
+    pipeline.on("order.created", for_nobody)
+    message = make_message()
+    pipeline.turn()
+    assert row(message).fingerprint == "django.db.utils.IntegrityError in tests.test_failures.for_nobody"
+    assert row(message).last_error.endswith("\nHandler: tests.test_failures.for_nobody")
 
 
 class Shop:

@@ -367,9 +367,9 @@ def test_payload_that_does_not_fit_counts_as_a_failure_and_the_row_says_why() ->
     batch = pipeline.turn()
     message = OutboxMessage.objects.get()
     assert (batch.failed, message.status, message.retry_count) == (1, "pending", 1)
-    assert message.last_error == (
-        "django_outbox.exceptions.PayloadMismatch: The payload is no Order: id: missing, expected int"
-    )
+    error, _, handler = message.last_error.partition("\n\nHandler: ")
+    assert error == "django_outbox.exceptions.PayloadMismatch: The payload is no Order: id: missing, expected int"
+    assert handler.endswith(".takes")
 
 
 def test_annotations_are_read_when_the_handler_is_registered_and_not_for_each_event(

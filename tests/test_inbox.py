@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -463,10 +464,12 @@ def test_a_failure_is_logged_with_what_an_operator_asks(receiver: Receiver, capl
     receiver.receive(received({"secret": "hunter2"}))
 
     (record,) = (r for r in caplog.records if getattr(r, "action", "") == "failed")
-    assert record.getMessage() == (
+    text, _, place = record.getMessage().partition(' ("')
+    assert text == (
         f"Inbox message {only().id} (order.created from warehouse) failed, 1 of 20, and is pending: "
         f"ZeroDivisionError: division by zero"
     )
+    assert re.fullmatch(r'tests/test_inbox\.py", line \d+, in <lambda>\)', place)
     assert "hunter2" not in caplog.text
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from django.contrib.admin.models import LogEntry
 from django.db import transaction
 
-from django_outbox import Reject, failures, inbox_state
+from django_outbox import Event, Reject, failures, inbox_state
 from django_outbox.exceptions import Retry
 from django_outbox.models import MessageFailure
 from tests.inbox import Receiver, Status, make_received, only, plain, received
@@ -51,10 +52,42 @@ def test_failure_says_what_and_where_and_who(careful: bool) -> None:
     assert (only().last_error, only().fingerprint) == (failure.error, failure.fingerprint)
 
 
-def test_the_only_try_is_the_last() -> None:
-    with outbox_settings(MAX_RETRY=1):
-        raising(ValueError("boom")).receive(received())
+def for_nobody(event: Any) -> None:
+    LogEntry.objects.create(user_id=10**6, action_flag=1)
+
+
+@pytest.mark.databases("sqlite", "postgresql")  # the others check at each statement
+@pytest.mark.django_db(transaction=True)
+def test_failure_at_the_commit_names_the_handlers() -> None:
+    receiver = Receiver()
+    receiver.on("order.created", for_nobody)
+    for fail in (lambda: receiver.receive(received()), receiver.retry):
+        fail()
+        failure = MessageFailure.objects.latest("id")
+        assert failure.fingerprint == "django.db.utils.IntegrityError in tests.test_inbox_failures.for_nobody"
+    assert kept() == [(1, False), (2, False)]
+
+
+def mapper(record: Any) -> Event:
+    raise LookupError("x" * 5000)
+
+
+def test_failure_of_a_mapper_says_where_however_long_the_error() -> None:
+    with outbox_settings(INBOX={"mapped": mapper}):
+        raising(ValueError("never")).receive(plain(b"{}", topic="mapped"))
+    line = mapper.__code__.co_firstlineno + 1
+    assert f'File "tests/test_inbox_failures.py", line {line}, in mapper\n    raise LookupError(' in only().last_error
+    assert len(only().last_error) == 2000
+
+
+@pytest.mark.parametrize("max_retry", [0, 1])
+@pytest.mark.parametrize("careful", [False, True])
+def test_the_only_try_is_the_last(max_retry: int, careful: bool, caplog: pytest.LogCaptureFixture) -> None:
+    with outbox_settings(MAX_RETRY=max_retry):
+        raising(ValueError("boom")).receive(received(), careful=careful)
     assert kept() == [(1, True)]
+    assert only().status == "dead"
+    assert "failed, 1 of 1, and is dead" in caplog.text
 
 
 @pytest.mark.parametrize("error", [Reject("not ours"), Retry(reason="not yet"), Retry()])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -53,6 +54,9 @@ def quotes_a_value(event: Event) -> None:
 
 def rejects(event: Event) -> None:
     raise Reject(f"no card {event.payload['user']['card']}")
+
+
+def counts(number: int) -> None: ...
 
 
 def retries(event: Event) -> None:
@@ -166,6 +170,29 @@ def test_values_are_hidden_however_deep_they_are() -> None:
 @pytest.mark.django_db
 def test_a_long_error_is_cut() -> None:
     assert len(said(ValueError("x" * 10_000), make_received())) == 2000
+
+
+# Where it failed
+
+
+@pytest.mark.django_db(transaction=True)
+def test_line_about_a_failure_has_the_place_in_the_project_s_code(everything: pytest.LogCaptureFixture) -> None:
+    pipeline = Pipeline()
+    pipeline.on("order.created", quotes)
+    make_message(payload={"user": "tests/test_logs.py", "function": "quotes"})
+    pipeline.turn()
+    (line,) = (each.getMessage() for each in everything.records if each.levelno == logging.WARNING)
+    assert re.search(rf' \("tests/test_logs\.py", line {quotes.__code__.co_firstlineno + 1}, in quotes\)$', line)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_line_about_a_payload_that_does_not_fit_names_the_handler(everything: pytest.LogCaptureFixture) -> None:
+    pipeline = Pipeline()
+    pipeline.on("order.created", counts)
+    make_message()
+    pipeline.turn()
+    (line,) = (each.getMessage() for each in everything.records if each.levelno == logging.WARNING)
+    assert line.endswith("expected int, found dict (tests.test_logs.counts)")
 
 
 # Which message it is

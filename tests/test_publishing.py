@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connection, connections, models, transaction
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
@@ -21,6 +23,7 @@ from django_outbox import Event, InvalidMessage, OutboxError, TransactionRequire
 from django_outbox.fields import DatabaseNow
 from django_outbox.models import OutboxMessage
 from tests.app.models import Effect
+from tests.outbox import Pipeline, make_message
 from tests.overrides import outbox_settings
 from tests.properties import any_text, examples, json_values
 
@@ -196,6 +199,36 @@ def test_max_retry_comes_from_the_argument_else_from_the_settings() -> None:
         assert stored(publish("order.created", 1, max_retry=0)).max_retry == 0
 
 
+# Keys
+
+
+class Number(models.IntegerChoices):
+    SEVEN = 7
+
+
+@pytest.mark.parametrize(
+    ("key", "stored_key"),
+    [
+        (7, "7"),
+        (0, "0"),
+        (-1, "-1"),
+        (10**254, "1" + "0" * 254),
+        (Number.SEVEN, "7"),
+        (uuid.UUID(int=7), "00000000-0000-0000-0000-000000000007"),
+    ],
+)
+def test_key_may_be_a_number_or_a_uuid_as_primary_keys_are(key: Any, stored_key: str) -> None:
+    (bulk,) = publish_many([Event(type="order.created", key=key)])
+    for message in (publish("order.created", 1, key=key), bulk):
+        assert message.message_key == stored(message).message_key == stored_key
+
+
+@pytest.mark.parametrize("key", [True, None, 1.0, b"7"])
+def test_any_other_key_is_refused_with_what_to_do(key: Any) -> None:
+    with pytest.raises(InvalidMessage, match=rf"not {type(key).__name__}; pass str\(\.\.\.\)$"):
+        publish("order.created", 1, key=key)
+
+
 # Topics
 
 
@@ -282,6 +315,53 @@ def test_outside_of_a_transaction_nothing_is_written_and_the_way_out_is_told(nam
 
 
 @pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("name", PUBLISHERS)
+def test_in_async_code_the_error_says_what_to_do_and_that_works(name: str) -> None:
+    def place_order() -> None:
+        with transaction.atomic():
+            PUBLISHERS[name]()
+
+    async def view(*, follows_the_advice: bool) -> None:
+        if follows_the_advice:
+            await sync_to_async(place_order)()
+        else:
+            PUBLISHERS[name]()
+
+    with pytest.raises(TransactionRequired, match=r"await sync_to_async\(function\)\(\)") as error:
+        asyncio.run(view(follows_the_advice=False))
+    assert "`with transaction.atomic():`" in str(error.value)
+    assert not OutboxMessage.objects.exists()
+    async_to_sync(view)(follows_the_advice=True)
+    assert OutboxMessage.objects.exists() is (name != "publish_many of nothing")
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("fails", [False, True])
+def test_async_handler_publishes_in_its_own_transaction(fails: bool) -> None:
+    async def handle(event: Event) -> None:
+        await sync_to_async(publish)("order.confirmed", event.payload)
+        if fails:
+            raise ZeroDivisionError
+
+    pipeline = Pipeline()
+    pipeline.on("order.created", handle)
+    make_message()
+    pipeline.turn()
+    assert OutboxMessage.objects.filter(event_type="order.confirmed").exists() is not fails
+
+
+@pytest.mark.django_db(transaction=True)
+def test_where_django_allows_transactions_in_async_code_the_advice_is_atomic(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DJANGO_ALLOW_ASYNC_UNSAFE", "1")  # as in a notebook
+
+    async def cell() -> None:
+        publish("order.created", {"id": 1})
+
+    with pytest.raises(TransactionRequired, match=r"`with transaction\.atomic\(\):` block\.$"):
+        asyncio.run(cell())
+
+
+@pytest.mark.django_db(transaction=True)
 def test_transaction_is_not_required_if_the_settings_say_so() -> None:
     with outbox_settings(REQUIRE_TRANSACTION=False):
         message = publish("order.created", {"id": 1})
@@ -330,7 +410,14 @@ NOT_STORABLE = ["nul\0", "\ud800", "half \udfff of a pair"]
 INVALID: dict[str, list[Any]] = {
     "event_type": ["", "x" * 256, *NOT_TEXT, *NOT_STORABLE],
     "version": ["x" * 33, *NOT_TEXT, *NOT_STORABLE],
-    "key": ["x" * 256, *NOT_TEXT, *NOT_STORABLE],
+    "key": [
+        "x" * 256,
+        10**255,
+        10**5000,
+        True,
+        *[each for each in NOT_TEXT if not isinstance(each, int)],
+        *NOT_STORABLE,
+    ],
     "topic": ["", ".", "..", "two words", "übung", "a/b", "a\n", "x" * 250, *NOT_TEXT[1:], *NOT_STORABLE],
     "headers": [
         [],
@@ -457,6 +544,41 @@ def test_longest_texts_are_stored_whole() -> None:
     text = "\N{GRINNING FACE}" * 255
     message = stored(publish(text, 1, key=text, version="ü" * 32))
     assert (message.event_type, message.message_key, message.event_version) == (text, text, "ü" * 32)
+
+
+# What is too large
+
+
+def test_payload_over_the_limit_is_refused_with_both_sizes() -> None:
+    with outbox_settings(MAX_PAYLOAD_BYTES=100):
+        publish("order.created", "x" * 98)
+        with pytest.raises(InvalidMessage, match=r"^payload: .* 101 bytes.* 100 .*MAX_PAYLOAD_BYTES") as error:
+            publish("order.created", "x" * 99)
+        with pytest.raises(InvalidMessage, match=r"\(event number 2\)$"):
+            publish_many([Event(type="good"), Event(type="order.created", payload="x" * 99)])
+    assert error.value.field == "payload"
+    assert OutboxMessage.objects.count() == 1
+
+
+@pytest.mark.parametrize("character", ["a", "\n", "é", "世", "\N{GRINNING FACE}"])
+def test_size_is_that_of_the_value_that_the_relay_sends(character: str) -> None:
+    payload = {"text": [character * 20, 1.5]}
+    pipeline = Pipeline()
+    publish("order.created", payload)
+    pipeline.relay.run_once()
+    (record,) = pipeline.broker.records("outbox")
+    size = len(record.value or b"")
+    with outbox_settings(MAX_PAYLOAD_BYTES=size):
+        publish("order.created", payload)
+    with outbox_settings(MAX_PAYLOAD_BYTES=size - 1), pytest.raises(InvalidMessage, match=f" {size} bytes"):
+        publish("order.created", payload)
+
+
+def test_payload_that_the_client_could_not_send_is_refused_at_once() -> None:
+    with outbox_settings(BROKER={"PRODUCER_OPTIONS": {"max_request_size": 50_000}}):
+        publish("order.created", "x" * 40_000)
+        with pytest.raises(InvalidMessage, match=" 60002 bytes"):
+            publish("order.created", "x" * 60_000)
 
 
 # What comes back

@@ -136,7 +136,7 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description=_("failures"))
     def failures(self, message: Any) -> str:
-        return f"{message.retry_count} / {message.max_retry}"
+        return f"{message.retry_count} / {max(message.max_retry, 1)}"
 
     # One message
 

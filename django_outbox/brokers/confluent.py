@@ -57,6 +57,7 @@ from django_outbox.brokers.confluent_options import checked
 from django_outbox.brokers.confluent_producer import ConfluentBrokerProducer
 from django_outbox.brokers.confluent_subscription import ConfluentSubscription
 from django_outbox.brokers.diagnosis import diagnose
+from django_outbox.brokers.limits import MAX_RECORD_BYTES
 from django_outbox.brokers.refusals import NO_SUCH_NAME, NOT_EVEN_SEEN, NOT_READABLE, may_read, no_leader
 from django_outbox.brokers.secrets import keep
 from django_outbox.brokers.url import parse_url
@@ -103,7 +104,7 @@ class ConfluentBroker(Broker):
             "socket.timeout.ms": min(max(milliseconds * 3 // 4, 10), _LONGEST_TIMEOUT_MS),
             # As kafka-python and Java do it, so that a key stays in its partition whoever sends it.
             "partitioner": "murmur2_random",
-            "message.max.bytes": 1_048_576,
+            "message.max.bytes": MAX_RECORD_BYTES,
             # A topic is looked up before it is used. One that is unknown after that was deleted.
             "topic.metadata.propagation.max.ms": min(milliseconds // 2, 5000),
             **self._options("PRODUCER_OPTIONS"),

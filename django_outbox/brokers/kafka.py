@@ -8,11 +8,6 @@ from functools import partial
 from typing import Any, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from kafka import TopicPartition as KafkaTopicPartition
-from kafka import errors as kafka_errors
-from kafka.admin import ConfigFilterType, ConfigResource, ConfigResourceType, OffsetSpec
-from kafka.structs import OffsetAndMetadata
 
 from django_outbox.brokers import tls
 from django_outbox.brokers.base import (
@@ -42,9 +37,22 @@ from django_outbox.brokers.kafka_client import (
     tells_of_the_way_in,
     topic_outcome,
 )
+from django_outbox.brokers.kafka_library import (
+    ConfigFilterType,
+    ConfigResource,
+    ConfigResourceType,
+    KafkaAdminClient,
+    KafkaConsumer,
+    KafkaProducer,
+    KafkaTopicPartition,
+    OffsetAndMetadata,
+    OffsetSpec,
+    kafka_errors,
+)
 from django_outbox.brokers.kafka_options import checked
 from django_outbox.brokers.kafka_producer import KafkaBrokerProducer, end_client
 from django_outbox.brokers.kafka_subscription import KafkaSubscription
+from django_outbox.brokers.limits import MAX_RECORD_BYTES
 from django_outbox.brokers.refusals import NO_SUCH_NAME, NOT_EVEN_SEEN, NOT_READABLE, may_read, no_leader, refusal
 from django_outbox.brokers.secrets import keep
 from django_outbox.brokers.url import parse_url
@@ -86,6 +94,7 @@ class KafkaBroker(Broker):
             "request_timeout_ms": milliseconds * 3 // 4,
             # One partition's share of a batch goes out at once, at 37 us a record where the client's 16 KiB cost 60.
             "batch_size": 131_072,
+            "max_request_size": MAX_RECORD_BYTES,
             "metrics_enabled": False,
             "socket_options": KafkaProducer.DEFAULT_CONFIG["socket_options"],
             **self._options(KafkaProducer),

@@ -17,14 +17,15 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from kafka import errors as kafka_errors
-from kafka.net.compat import KafkaNetClient
-from kafka.net.connection import KafkaConnection
-from kafka.net.manager import KafkaConnectionManager
-from kafka.net.selector import NetworkSelector
-from kafka.net.transport import KafkaTCPTransport
-
 from django_outbox.brokers.base import Refused, TopicForbidden, TopicMissing, TopicTrouble
+from django_outbox.brokers.kafka_library import (
+    KafkaConnection,
+    KafkaConnectionManager,
+    KafkaNetClient,
+    KafkaTCPTransport,
+    NetworkSelector,
+    kafka_errors,
+)
 from django_outbox.brokers.kafka_secrets import secret
 from django_outbox.brokers.refusals import UNKNOWN_SERVER_ERROR
 from django_outbox.brokers.secrets import masked

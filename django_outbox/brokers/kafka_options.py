@@ -10,8 +10,8 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from environ import Env
-from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
+from django_outbox.brokers.kafka_library import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from django_outbox.brokers.kafka_secrets import secret
 from django_outbox.brokers.secrets import Secret, keep
 

@@ -7,9 +7,6 @@ from contextlib import suppress
 from itertools import takewhile
 from typing import Any
 
-from kafka import KafkaProducer
-from kafka import errors as kafka_errors
-
 from django_outbox.brokers.base import Acknowledged, Failed, Outcome, Record, Refused, TopicTrouble
 from django_outbox.brokers.batch import BatchProducer, TopicFaults
 from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, SLICE_SECONDS, Patience
@@ -21,6 +18,7 @@ from django_outbox.brokers.kafka_client import (
     is_the_brokers_own,
     topic_outcome,
 )
+from django_outbox.brokers.kafka_library import KafkaProducer, kafka_errors
 from django_outbox.exceptions import BrokerUnavailable
 
 

@@ -10,14 +10,17 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer
-from kafka import errors as kafka_errors
-from kafka.structs import MemberState, OffsetAndMetadata
-from kafka.structs import TopicPartition as KafkaTopicPartition
-
 from django_outbox.brokers.base import Progress, ReceivedRecord, Subscription, TopicPartition, are_at_end
 from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, Call, Patience
 from django_outbox.brokers.kafka_client import CLIENT_AT_FAULT, CONNECT_SECONDS, error_code, error_text
+from django_outbox.brokers.kafka_library import (
+    ConsumerRebalanceListener,
+    KafkaConsumer,
+    KafkaTopicPartition,
+    MemberState,
+    OffsetAndMetadata,
+    kafka_errors,
+)
 from django_outbox.brokers.kafka_records import RenamedHeaders, take_apart_carefully
 from django_outbox.brokers.refusals import refusal
 from django_outbox.brokers.undecodable import HEADERS_ARE_NO_TEXT

@@ -22,10 +22,10 @@ from django_outbox.brokers.base import (
     TopicMissing,
     TopicPartition,
 )
+from django_outbox.brokers.limits import MAX_RECORD_BYTES
 from django_outbox.conf import BrokerSettings
 
 DEFAULT_PARTITIONS = 3
-MAX_RECORD_BYTES = 1_048_576
 
 
 @dataclass

@@ -1,6 +1,6 @@
 """Sentry: traces that go on through the outbox, and the errors of handlers, once each.
 
-``OUTBOX = {"TRACING": "django_outbox.contrib.sentry.SentryTracing"}``; see ``docs/tracing.rst``.
+``OUTBOX = {"TRACING": "django_outbox.contrib.sentry.SentryTracing"}``; see the page on traces in the documentation.
 """
 
 from __future__ import annotations

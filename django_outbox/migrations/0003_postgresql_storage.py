@@ -1,4 +1,4 @@
-"""How PostgreSQL keeps the outbox: see docs/storage.rst for what each of these does, and how that was measured."""
+"""How PostgreSQL keeps the outbox: see the page on storage in the documentation for what each of these does, and how that was measured."""
 
 from typing import Any
 

@@ -31,7 +31,7 @@ _BAGGAGE = "baggage"
 
 
 class OpenTelemetryTracing(Tracing):
-    """Spans by the conventions for messaging; see ``docs/tracing.rst``."""
+    """Spans by the conventions for messaging; see the page on traces in the documentation."""
 
     def __init__(self) -> None:
         self._provider: trace.TracerProvider | None = None

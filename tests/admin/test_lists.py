@@ -261,6 +261,12 @@ def test_each_group_links_to_its_letters_and_its_retry(admin_client: Client) -> 
         assert html.escape(page) in shown
 
 
+@pytest.mark.parametrize("max_retry", [0, 1])
+def test_a_message_without_retries_has_failed_once_of_once(admin_client: Client, max_retry: int) -> None:
+    make_dead(retry_count=1, max_retry=max_retry)
+    assert "1 / 1" in admin_client.get("/admin/django_outbox/deadletter/").content.decode()
+
+
 def test_letters_without_a_fingerprint_are_a_group_too(admin_client: Client) -> None:
     message = make_dead(last_error="from before")
     make_dead(fingerprint="other")

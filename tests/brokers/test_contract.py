@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
 
 import pytest
+from django.utils import timezone
 
 from django_outbox.brokers.base import (
     Acknowledged,
@@ -20,8 +22,11 @@ from django_outbox.brokers.base import (
     TopicMissing,
     TopicPartition,
 )
+from django_outbox.brokers.limits import largest_payload
 from django_outbox.brokers.memory import MemoryBroker
+from django_outbox.codecs import Outgoing, encode
 from django_outbox.conf import BrokerSettings
+from django_outbox.fields import uuid7
 from tests.brokers.backends import confluent_broker, kafka_broker
 from tests.brokers.records import (
     SECONDS,
@@ -36,6 +41,7 @@ from tests.brokers.records import (
     wait_for_shares,
 )
 from tests.helpers import wait_until
+from tests.overrides import outbox_settings
 
 Subscribe = Callable[..., Subscription]
 
@@ -121,6 +127,31 @@ def test_records_are_read_as_they_were_sent(
     for was, now in zip(sent, received, strict=True):
         assert (now.topic, now.partition) == (topic, 0)
         assert (now.key, now.value, now.headers) == (was.key, was.value, was.headers)
+
+
+@pytest.mark.parametrize("wire_format", ["cloudevents", "envelope"])
+def test_the_largest_payload_is_sent_with_the_longest_key_and_type(
+    broker: Broker, producer: Producer, topic: str, wire_format: Literal["cloudevents", "envelope"]
+) -> None:
+    make_topic(broker, topic, partitions=1)
+    wide = "\N{GRINNING FACE}" * 255
+    with outbox_settings(BROKER={}):
+        limit = largest_payload()
+    assert limit is not None
+    message = Outgoing(
+        id=2**63 - 1,
+        event_id=uuid7(),
+        event_type=wide,
+        event_version=wide[:32],
+        topic=topic,
+        message_key=wide,
+        headers={"traceparent": "0" * 55},
+        created_at=timezone.now(),
+        publish_count=2**31 - 2,
+        payload_json=f'"{"x" * (limit - 2)}"',
+    )
+    (outcome,) = producer.send([encode(message, source="shop", wire_format=wire_format)], SECONDS)
+    assert isinstance(outcome, Acknowledged)
 
 
 def test_a_record_that_is_too_large_is_refused_alone(broker: Broker, producer: Producer, topic: str) -> None:

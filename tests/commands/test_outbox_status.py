@@ -458,7 +458,7 @@ def test_check_is_critical_without_a_database(monkeypatch: pytest.MonkeyPatch, e
 
 
 def test_check_is_critical_with_wrong_settings() -> None:
-    with outbox_settings(MAX_RETRY=0):
+    with outbox_settings(MAX_RETRY=-1):
         out = io.StringIO()
         with pytest.raises(SystemExit) as ended:
             call_command("outbox_status", "--check", stdout=out, skip_checks=False)

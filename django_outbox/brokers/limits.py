@@ -1,0 +1,52 @@
+"""The largest payload that the broker's client will send, as far as the settings tell.
+
+Publishing asks for it, so nothing here imports a client library or reaches a broker.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+from django_outbox.brokers.url import parse_url
+from django_outbox.conf import settings
+
+MAX_RECORD_BYTES = 1_048_576
+"""What each of ``BACKENDS`` sends unless its options say otherwise."""
+BACKENDS = frozenset(
+    {
+        "django_outbox.brokers.kafka.KafkaBroker",
+        "django_outbox.brokers.confluent.ConfluentBroker",
+        "django_outbox.brokers.memory.MemoryBroker",
+    }
+)
+HEADROOM = 8192
+"""For what a record has beside its payload: the longest key and event type, and the headers."""
+_OPTIONS = ("max_request_size", "message.max.bytes", "message_max_bytes")
+
+
+def largest_payload() -> int | None:
+    """The most bytes that the JSON of a payload may have: ``MAX_PAYLOAD_BYTES``, or what the client sends.
+
+    None if that is unknown: the backend is the project's own, or the settings are wrong, which the system checks report.
+    """
+    configured = settings.max_payload_bytes
+    if configured is not None:
+        return configured
+    try:
+        record = _largest_record()
+    except (ImproperlyConfigured, TypeError, ValueError, OverflowError):
+        return None
+    return None if record is None else max(record - HEADROOM, record // 2)
+
+
+def _largest_record() -> int | None:
+    broker = settings.broker
+    in_url: Mapping[str, Any] = parse_url(broker.url).options if "?" in broker.url else {}
+    for options in (broker.producer_options, broker.options, in_url):
+        for name in _OPTIONS:
+            if name in options:
+                return int(options[name])
+    return MAX_RECORD_BYTES if broker.backend in BACKENDS else None

@@ -123,7 +123,7 @@ SEND_BUFFER_BYTES = 200_003
 _DROP_UNSENT = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 _WHERE = re.compile(r"^\w+://\S+/bootstrap: ")
-_HOW_LONG = re.compile(r" \(after \d+ms in state \w+[^)]*\)")
+_HOW_LONG = re.compile(r" \(after \d+ms in state (?:\(s\)|[^)])*\)")
 
 
 class Faults:

@@ -375,6 +375,20 @@ def test_brokers_that_are_down_for_good_are_not_waited_for(monkeypatch: pytest.M
     assert text == f"{LOCATION} did not take a batch: Connection refused."
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        "Connect to ipv4#10.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)",
+        "Connect to ipv4#10.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT, 1 identical error(s) "
+        "suppressed)",
+    ],
+)
+def test_an_error_is_shown_without_its_time_and_count(told: str) -> None:
+    faults = Faults(LOCATION)
+    faults(KafkaError(KafkaError._TRANSPORT, told))
+    assert faults.reason == "Connect to ipv4#10.0.0.1:9092 failed: Connection refused"
+
+
 def test_brokers_that_were_down_and_answer_again_are_forgiven(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(confluent_client, "DOWN_SECONDS", 0.0)
     faults = Faults(LOCATION)

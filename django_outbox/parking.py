@@ -14,6 +14,9 @@ _ADVICE: dict[type[TopicTrouble], str] = {
     TopicForbidden: "Let this client write to it, by an ACL for the operation Write",
     TopicTrouble: "See to its partitions and their replicas",
 }
+# The others' turn ends early if they have had nothing due for so long.
+UNUSED_TURN_SECONDS = 1.0
+
 _NOT_CREATED_ADVICE = "Create it by hand, or start the relay with other options"
 
 
@@ -46,7 +49,8 @@ class ParkedTopics:
         self._log = log
         self._clock = clock
         self._parked: dict[str, _Parked] = {}
-        self._none_before = 0.0
+        self._turn_ends_at = 0.0
+        self._used_at = 0.0
 
     def __bool__(self) -> bool:
         return bool(self._parked)
@@ -77,20 +81,26 @@ class ParkedTopics:
         self.free(self._parked.keys() - set(topics))
 
     def take_turns(self, seconds: float) -> None:
-        """Try none of them for as long as the last try took.
+        """Give the other topics a turn: try none of these for as long as the last try took.
 
-        However many topics are in trouble, and however long each takes to show it, the others get
-        as much time as they.
+        However many topics are in trouble, and however long each try takes, the others get as much time,
+        if they need it.
         """
-        self._none_before = self._clock() + seconds
+        self._used_at = self._clock()
+        self._turn_ends_at = self._used_at + seconds
+
+    def use_turn(self) -> None:
+        """Note that messages were due."""
+        self._used_at = self._clock()
 
     def left_alone(self) -> list[str]:
         """Those not to try now."""
         now = self._clock()
+        others_turn = now < min(self._turn_ends_at, self._used_at + UNUSED_TURN_SECONDS)
         return [
             topic
             for topic, parked in self._parked.items()
-            if parked.until > now or (parked.trouble.lasts and self._none_before > now)
+            if parked.until > now or (parked.trouble.lasts and others_turn)
         ]
 
     def to_look_at(self) -> list[str]:

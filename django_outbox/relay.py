@@ -241,6 +241,8 @@ class Relay:
     def _pass(self, producer: Producer) -> tuple[Pass, list[Note]]:
         claimed = self._claims.claim(self.batch_size, self._parked.left_alone())
         done = Pass(claimed=len(claimed.messages))
+        if claimed.messages:
+            self._parked.use_turn()
         notes: list[Note] = []
         sendable, records, outcomes = _encoded(self._in_order(claimed, done))
         done.blocked = len(claimed.messages) - len(sendable)

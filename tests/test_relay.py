@@ -417,6 +417,24 @@ def test_topics_that_take_long_to_show_their_trouble_leave_the_others_half_of_th
     assert relay.run_once().published == 1
 
 
+def test_a_topic_that_missed_its_deadline_is_tried_again_soon_if_nothing_else_is_due() -> None:
+    clock = Clock(1000.0)
+    slow = True
+
+    def answer(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
+        clock.now += 10 if slow else 0
+        return [TopicTrouble("no acknowledgement within 10 s")] if slow else outcomes
+
+    relay = relay_to(ScriptedBroker(answer), clock=clock)
+    make_message()
+    assert relay.run_once().published == 0
+    failed_at, slow = clock.now, False
+
+    while not relay.run_once().published:
+        clock.now += 0.1
+        assert clock.now < failed_at + 2
+
+
 def test_a_topic_of_which_only_a_part_can_be_written_to_stays_parked() -> None:
     clock = Clock(1000.0)
     broken = True

@@ -6,6 +6,7 @@ import time
 from types import TracebackType
 from typing import Self
 
+from confluent_kafka.admin import AdminClient
 from kafka import KafkaAdminClient
 
 from tests.services.apache_kafka import ApacheKafka, new_cluster_id
@@ -81,8 +82,8 @@ class KafkaCluster:
 
     def coordinator(self, group: str) -> Node:
         """The node that coordinates a consumer group."""
-        with KafkaAdminClient(bootstrap_servers=self.servers) as admin:
-            return self.node(admin._find_coordinator_id(group))
+        with AdminClient({"bootstrap.servers": ",".join(self.servers)}) as admin:
+            return self.node(admin.describe_consumer_groups([group])[group].result().coordinator.id)
 
     def node(self, node_id: int) -> Node:
         return next(node for node in self.nodes if node.node_id == node_id)

@@ -75,10 +75,15 @@ class KafkaCluster:
 
     def leader(self, topic: str, partition: int = 0) -> Node:
         """The node that leads a partition."""
+        deadline = time.monotonic() + Node.start_timeout
         with KafkaAdminClient(bootstrap_servers=self.servers) as admin:
-            (described,) = admin.describe_topics([topic])
-        leaders = {each["partition_index"]: each["leader_id"] for each in described["partitions"]}
-        return self.node(leaders[partition])
+            while time.monotonic() < deadline:  # until all nodes know a new topic
+                (described,) = admin.describe_topics([topic])
+                for each in described["partitions"]:
+                    if each["partition_index"] == partition and each["leader_id"] >= 0:
+                        return self.node(each["leader_id"])
+                time.sleep(0.1)
+        raise ServiceError(f"{topic} has no leader of partition {partition}")
 
     def coordinator(self, group: str) -> Node:
         """The node that coordinates a consumer group."""

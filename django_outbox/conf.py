@@ -200,7 +200,7 @@ class OutboxSettings:
     @property
     def publish_timeout(self) -> float:
         """Seconds within which the broker has to acknowledge a batch."""
-        return self._seconds("PUBLISH_TIMEOUT", 10)
+        return self._seconds("PUBLISH_TIMEOUT", 15)
 
     @property
     def dead_letter_topic(self) -> str | None:

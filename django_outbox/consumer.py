@@ -21,10 +21,11 @@ from django_outbox.handlers import GroupHandlers, Registry, registry
 from django_outbox.inbox import Inbox
 from django_outbox.logs import repeats
 from django_outbox.models import OutboxMessage
+from django_outbox.outage_log import OutageLog
 from django_outbox.prepared_statements import PreparedStatements
 from django_outbox.pulse import Done, Pulse
 from django_outbox.reconciler import Reconciler
-from django_outbox.runner import Stop, run_through_faults
+from django_outbox.runner import RELAPSE_SECONDS, Stop, run_through_faults
 from django_outbox.topic_watch import TopicWatch
 
 log = logging.getLogger(__name__)
@@ -138,12 +139,13 @@ class Consumer:
         self.pulse = Pulse("consumer", clock, group=self.group, topics=self.topics)
         self._subscription: Subscription | None = None
         self._fast_path = FastPath(self._terms, clock)
-        self._reconciler = Reconciler(broker, self._terms, clock)
+        self._outages = OutageLog(log, clock, quiet=RELAPSE_SECONDS)
+        self._reconciler = Reconciler(broker, self._terms, clock, is_out=lambda: self._outages.lasts)
         self._in_hand: deque[tuple[ReceivedRecord, Lot]] = deque()
         self._care = Care(using)
         self._prepared = PreparedStatements(using, clock)
         self._alone = 0
-        self._watch = TopicWatch(broker, self.topics, log, clock)
+        self._watch = TopicWatch(broker, self.topics, log, clock, self._outages)
         self._joined: frozenset[str] = frozenset()
         self._last_record_at = clock()
         self._look_at_inbox_at = clock() + INBOX_SECONDS
@@ -178,6 +180,7 @@ class Consumer:
                 log=log,
                 patience=settings.publish_timeout if drain else None,
                 on_fault=self.pulse.trouble,
+                outages=self._outages,
                 clock=self._clock,
             )
             if drain and (unread := self._watch.unread):

@@ -110,6 +110,14 @@ class BrokerUnavailable(BrokerError):
     """
 
 
+class NoAnswer(BrokerUnavailable):
+    """A question had no answer; ``answering`` names those of several brokers that answer others."""
+
+    def __init__(self, reason: str, answering: Collection[str] = ()) -> None:
+        super().__init__(reason)
+        self.answering = answering
+
+
 class TopicNotReadable(BrokerUnavailable):
     """Some ``topics`` cannot be read, or not be told of, while others perhaps can."""
 

@@ -31,13 +31,22 @@ class Reconciler:
     also looks after partitions that the topic no longer has.
     """
 
-    def __init__(self, broker: Broker, terms: Terms, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        terms: Terms,
+        clock: Callable[[], float],
+        *,
+        is_out: Callable[[], bool] = lambda: False,
+    ) -> None:
         """
         Args:
             broker: where the records are.
             terms: what is the same for all deliveries of the consumer.
             clock: seconds, monotonic.
+            is_out: whether an outage of the broker is logged already.
         """
+        self._is_out = is_out
         self._broker = broker
         self._terms = terms
         self._clock = clock
@@ -59,7 +68,8 @@ class Reconciler:
         try:
             found = self._look(subscription)
         except BrokerUnavailable as error:
-            self._trouble.report(str(error))
+            if not self._is_out():
+                self._trouble.report(str(error))
             return 0
         self._trouble.over()
         return found

@@ -32,10 +32,11 @@ from django_outbox.faults import UNAVAILABLE, in_one_line
 from django_outbox.logs import repeats
 from django_outbox.notify import ALERT_FOR_SECONDS, ALERT_SECONDS, Listener
 from django_outbox.ordering import has_order, holds_behind_dead, unsent_before
+from django_outbox.outage_log import OutageLog
 from django_outbox.parking import ParkedTopics
 from django_outbox.prepared_statements import PreparedStatements
 from django_outbox.pulse import Pulse
-from django_outbox.runner import Stop, Trouble, run_through_faults
+from django_outbox.runner import RELAPSE_SECONDS, Stop, Trouble, run_through_faults
 from django_outbox.tracing import hooks as tracing
 
 log = logging.getLogger(__name__)
@@ -113,7 +114,8 @@ class Relay:
         self.background: Callable[[bool, bool], None] | None = None
         """What is done between two batches, unless with ``drain``; called with True if there was something to send."""
         self._producer: Producer | None = None
-        self._parked = ParkedTopics(log, clock)
+        self._outages = OutageLog(log, clock, quiet=RELAPSE_SECONDS)
+        self._parked = ParkedTopics(log, clock, self._outages)
         self._idle = False
         self._listener = Listener(using)
         self._claims = claims_of(using, clock)
@@ -165,6 +167,7 @@ class Relay:
                 patience=settings.publish_timeout if drain else None,
                 wait_for_work=wait_for_work,
                 on_fault=self.pulse.trouble,
+                outages=self._outages,
                 clock=self._clock,
             )
             if drain and self._parked:
@@ -241,6 +244,8 @@ class Relay:
     def _pass(self, producer: Producer) -> tuple[Pass, list[Note]]:
         claimed = self._claims.claim(self.batch_size, self._parked.left_alone())
         done = Pass(claimed=len(claimed.messages))
+        if claimed.messages:
+            self._parked.use_turn()
         notes: list[Note] = []
         sendable, records, outcomes = _encoded(self._in_order(claimed, done))
         done.blocked = len(claimed.messages) - len(sendable)
@@ -296,7 +301,7 @@ class Relay:
         """
         published: list[state.Published] = []
         written: set[str] = set()
-        troubled: set[str] = set()
+        troubled: dict[str, TopicTrouble] = {}
         broken: set[tuple[str, str]] = set()
         for message, outcome in zip(messages, outcomes, strict=True):
             place = (message.topic, message.message_key)
@@ -316,12 +321,14 @@ class Relay:
                     done.failed += 1
                     notes.append(partial(_tell_failed, message, outcome.reason, status, self.using))
                 else:
-                    troubled.add(message.topic)
-                    self._park(message.topic, outcome)
+                    troubled.setdefault(message.topic, outcome)
                 if has_order(message):
                     broken.add(place)
         done.published = state.mark_published(published, using=self.using)
-        self._parked.free(written - troubled)
+        with self._outages.gathering():
+            for topic, trouble in troubled.items():
+                self._park(topic, trouble)
+        self._parked.free(written - troubled.keys())
         return published
 
     def _park(self, topic: str, outcome: TopicTrouble) -> None:

@@ -18,8 +18,8 @@ from typing import Protocol
 
 from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.faults import drop_broken_connections, in_one_line, is_unavailable
+from django_outbox.outage_log import OutageLog
 
-REMINDER_SECONDS = 60.0
 RELAPSE_SECONDS = 5.0
 BACKOFF_SECONDS = (0.5, 30.0)
 
@@ -152,17 +152,28 @@ class Trouble:
         clock: Callable[[], float] = time.monotonic,
         *,
         level: int = logging.ERROR,
+        outages: OutageLog | None = None,
+        apart: bool = False,
     ) -> None:
-        self._log = log
+        """
+        Args:
+            log: where it is logged.
+            subject: as a sentence begins with it.
+            clock: seconds, monotonic.
+            level: of the log lines.
+            outages: what else may be part of the same outage; None: nothing.
+            apart: whether it is logged there for itself.
+        """
         self._level = level
         self.subject = subject
         self._clock = clock
+        self._outages = outages or OutageLog(log, clock)
+        self.apart = apart
         self._since: float | None = None
         self._before: float | None = None  # since when, of what was over last
         self._over_at = 0.0
         self._well_since: float | None = None
         self._relapsed = False
-        self._told = 0.0
         self._backoff = Backoff()
 
     @property
@@ -177,20 +188,14 @@ class Trouble:
     def report(self, reason: object) -> float:
         """Note that it is (still) there; returns the seconds to wait before the next try."""
         now, self._well_since = self._clock(), None
-        extra = {"action": "trouble"}
-        if self._since is None:
+        is_new = self._since is None
+        if is_new:
             self._relapsed = self._before is not None and now - self._over_at < RELAPSE_SECONDS
             if not self._relapsed:
                 self._before = now
                 self._backoff.reset()
             self._since = self._before
-            self._told = now
-            self._log.log(
-                self._level, "%s: %s Trying again until it works.", self.subject, _sentence(reason), extra=extra
-            )
-        elif now - self._told >= REMINDER_SECONDS:
-            self._told = now
-            self._log.log(self._level, "%s, for %.0f s now: %s", self.subject, now - self._since, reason, extra=extra)
+        self._outages.report(self.subject, str(reason), level=self._level, apart=self.apart, is_new=is_new)
         return self._backoff.next()
 
     def over(self) -> None:
@@ -201,14 +206,9 @@ class Trouble:
         self._well_since = now if self._well_since is None else self._well_since
         if self._relapsed and now - self._well_since < RELAPSE_SECONDS:
             return
-        self._log.info("%s: over after %.0f s.", self.subject, self.seconds, extra={"action": "recovered"})
+        self._outages.over(self.subject)
         self._since = None
         self._over_at = now
-
-
-def _sentence(reason: object) -> str:
-    text = str(reason)
-    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def calm_collector() -> None:
@@ -229,6 +229,7 @@ def run_through_faults(
     patience: float | None = None,
     wait_for_work: Callable[[float], object] | None = None,
     on_fault: Callable[[str, bool], object] = lambda reason, is_broker: None,
+    outages: OutageLog | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> None:
     """Call ``step`` until it returns None or ``stop`` is requested, whatever happens meanwhile.
@@ -240,6 +241,7 @@ def run_through_faults(
         wait_for_work: waits between calls; None takes ``stop.wait``. Waits after a fault are always
             ``stop.wait``.
         on_fault: called with the reason of each fault, and whether it is the broker's; else it is the database's.
+        outages: where else an outage of the broker may show.
         patience: seconds after which a fault that lasts is raised; None waits for ever.
         clock: seconds, monotonic.
 
@@ -247,28 +249,33 @@ def run_through_faults(
         BrokerUnavailable, OperationalError, InterfaceError, InternalError: only with ``patience``. The last is what
             PostgreSQL says when it takes no writes.
     """
-    broker = Trouble(log, "The broker", clock)
+    outages = outages or OutageLog(log, clock)
+    broker = Trouble(log, "The broker", clock, outages=outages)
     database = Trouble(log, "The database", clock)
-    while not stop.requested:
-        try:
-            wait = step()
-            broker.over()
-            database.over()
-            if wait is None:
-                return
-            (wait_for_work or stop.wait)(wait)
-        except Exception as error:
-            if not isinstance(error, BrokerUnavailable) and not is_unavailable(error):
-                raise
-            if _has_to_end(stop):  # which may be why it was given up
-                return
-            trouble = broker if isinstance(error, BrokerUnavailable) else database
-            on_fault(f"{trouble.subject}: {in_one_line(error)}", trouble is broker)
-            drop_broken_connections(error)
-            delay = trouble.report(in_one_line(error))
-            if patience is not None and trouble.seconds >= patience:
-                raise
-            stop.wait(delay)
+    try:
+        while not stop.requested:
+            try:
+                wait = step()
+                broker.over()
+                database.over()
+                outages.tick()
+                if wait is None:
+                    return
+                (wait_for_work or stop.wait)(wait)
+            except Exception as error:
+                if not isinstance(error, BrokerUnavailable) and not is_unavailable(error):
+                    raise
+                if _has_to_end(stop):  # which may be why it was given up
+                    return
+                trouble = broker if isinstance(error, BrokerUnavailable) else database
+                on_fault(f"{trouble.subject}: {in_one_line(error)}", trouble is broker)
+                drop_broken_connections(error)
+                delay = trouble.report(in_one_line(error))
+                if patience is not None and trouble.seconds >= patience:
+                    raise
+                stop.wait(delay)
+    finally:
+        outages.tick(ending=True)
 
 
 def _has_to_end(stop: Stop) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from django_outbox.brokers.base import Broker, TopicForbidden, TopicMissing, TopicTrouble, TopicUndecodable
 from django_outbox.brokers.refusals import NOT_READABLE
 from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
+from django_outbox.outage_log import OutageLog, topic_subject
 from django_outbox.runner import Trouble
 
 LOOK_SECONDS = 30.0  # between two looks while all is well
@@ -53,15 +54,22 @@ class TopicWatch:
     """
 
     def __init__(
-        self, broker: Broker, topics: Collection[str], log: logging.Logger, clock: Callable[[], float]
+        self,
+        broker: Broker,
+        topics: Collection[str],
+        log: logging.Logger,
+        clock: Callable[[], float],
+        outages: OutageLog | None = None,
     ) -> None:
         """
         Args:
             broker: whom to ask, beside any subscription.
             topics: all that are to be read.
-            log: where trouble is told.
+            log: where trouble is logged.
             clock: seconds, monotonic.
+            outages: what else may be part of the same outage.
         """
+        self._outages = outages or OutageLog(log, clock)
         self._broker = broker
         self._topics = frozenset(topics)
         self._log = log
@@ -100,8 +108,9 @@ class TopicWatch:
                 return
             self._next_look_at = now
             raise
-        for topic in sorted(self._topics):
-            self._note(topic, faults.get(topic))
+        with self._outages.gathering():
+            for topic in sorted(self._topics):
+                self._note(topic, faults.get(topic))
         self._leave_out()
 
     def blame(self, error: TopicNotReadable) -> None:
@@ -140,9 +149,15 @@ class TopicWatch:
     def _report(self, topic: str, fault: TopicTrouble) -> float:
         known = self._in_trouble.get(topic)
         if known is None or type(known.fault) is not type(fault):
-            level = logging.ERROR if isinstance(fault, TopicForbidden | TopicUndecodable) else logging.WARNING
-            known = _InTrouble(fault, Trouble(self._log, f"The topic {topic}", self._clock, level=level))
-            self._in_trouble[topic] = known
+            trouble = Trouble(
+                self._log,
+                topic_subject(topic),
+                self._clock,
+                level=logging.WARNING if isinstance(fault, TopicMissing) else logging.ERROR,
+                outages=self._outages,
+                apart=type(fault) is not TopicTrouble,
+            )
+            known = self._in_trouble[topic] = _InTrouble(fault, trouble)
         known.fault = fault
         return known.trouble.report(known.text)
 

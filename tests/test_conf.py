@@ -34,7 +34,7 @@ DEFAULTS: dict[str, Any] = {
     "REQUIRE_TRANSACTION": True,
     "RELAY_BATCH_SIZE": 500,
     "POLL_INTERVAL": 0.2,
-    "PUBLISH_TIMEOUT": 10,
+    "PUBLISH_TIMEOUT": 15,
     "NOTIFY": False,
     "RETENTION": {
         "consumed": timedelta(days=7),

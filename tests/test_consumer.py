@@ -913,7 +913,7 @@ def test_missing_topics_are_waited_for(caplog: pytest.LogCaptureFixture) -> None
     pipeline.on("order.created", effect)
     assert pipeline.consumer.run_once().received == 0
     for topic in ("late", "outbox"):
-        assert f"The topic {topic}: it does not exist. Create the topic, or start outbox_relay with" in caplog.text
+        assert f"Topic {topic}: it does not exist. Create the topic, or start outbox_relay with" in caplog.text
 
     broker.create_topics(["outbox"], partitions=1, replication=None)
     now[0] += 10

@@ -123,7 +123,7 @@ def test_a_relay_outlives_a_failover(
     Relay(memory_broker(), using="default").run(stop, drain=True)
     assert (row(message).status, row(message).publish_count) == (Status.PUBLISHED, 1)
     assert "read-only transaction. Trying again until it works." in caplog.text
-    assert "The database: over after" in caplog.text
+    assert "The database is available again after" in caplog.text
 
 
 @pytest.mark.databases("postgresql")

@@ -11,6 +11,7 @@ from django_outbox.brokers.base import TopicMissing, TopicTrouble
 from django_outbox.models import OutboxMessage
 from django_outbox.parking import ParkedTopics
 from django_outbox.relay import Relay
+from django_outbox.runner import RELAPSE_SECONDS
 from tests.clock import Clock
 from tests.outbox import ScriptedBroker, make_message
 
@@ -37,7 +38,9 @@ def test_a_topic_for_which_nothing_waits_any_more_is_forgotten(caplog: pytest.Lo
     relay.run_once()
 
     assert not relay._parked
-    assert "The topic rare: over after 60 s." in caplog.text
+    clock.now += RELAPSE_SECONDS
+    relay._outages.tick()
+    assert "Topic rare is available again after 60 s." in caplog.text
 
 
 def test_a_topic_that_is_only_to_be_looked_at_is_no_trouble() -> None:

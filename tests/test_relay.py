@@ -285,7 +285,7 @@ def test_a_missing_topic_stops_only_its_own_messages(caplog: pytest.LogCaptureFi
 
     now = row(missing)
     assert (now.status, now.retry_count, now.last_error) == (Status.PENDING, 0, "")
-    assert "The topic missing: it does not exist. Create the topic, or start" in caplog.text
+    assert "Topic missing: it does not exist. Create the topic, or start" in caplog.text
 
 
 def test_a_topic_in_trouble_is_told_once_and_then_once_a_minute(
@@ -300,14 +300,14 @@ def test_a_topic_in_trouble_is_told_once_and_then_once_a_minute(
         relay.run_once()
         clock.now += 1.0
 
-    told = [record for record in caplog.records if "The topic missing" in record.getMessage()]
+    told = [record for record in caplog.records if "Topic missing" in record.getMessage()]
     assert len(told) == 2
 
     broker.create_topics(["missing"], partitions=1, replication=None)
     clock.now += 60
     caplog.set_level(logging.INFO)
     assert relay.run_once().published == 1
-    assert "The topic missing: over after 1" in caplog.text
+    assert "Topic missing is available again after 1" in caplog.text
 
 
 def test_missing_topics_are_created_on_demand(stop: Stop) -> None:
@@ -417,6 +417,24 @@ def test_topics_that_take_long_to_show_their_trouble_leave_the_others_half_of_th
     assert relay.run_once().published == 1
 
 
+def test_a_topic_that_missed_its_deadline_is_tried_again_soon_if_nothing_else_is_due() -> None:
+    clock = Clock(1000.0)
+    slow = True
+
+    def answer(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
+        clock.now += 10 if slow else 0
+        return [TopicTrouble("no acknowledgement within 10 s")] if slow else outcomes
+
+    relay = relay_to(ScriptedBroker(answer), clock=clock)
+    make_message()
+    assert relay.run_once().published == 0
+    failed_at, slow = clock.now, False
+
+    while not relay.run_once().published:
+        clock.now += 0.1
+        assert clock.now < failed_at + 2
+
+
 def test_a_topic_of_which_only_a_part_can_be_written_to_stays_parked() -> None:
     clock = Clock(1000.0)
     broken = True
@@ -459,7 +477,7 @@ def test_each_trouble_of_a_topic_has_its_own_advice(
         relay.run(stop, drain=True)
 
     assert str(raised.value).endswith(f"orders: {told} messages wait meanwhile.")
-    assert f"The topic orders: {told} messages wait meanwhile." in caplog.text
+    assert f"Topic orders: {told} messages wait meanwhile." in caplog.text
 
 
 # Running
@@ -626,5 +644,5 @@ def test_the_relay_outlives_a_lost_database_connection(caplog: pytest.LogCapture
         finally:
             stop.request()
 
-    assert "The database: over after" in caplog.text
+    assert "The database is available again after" in caplog.text
     assert caplog.text.count("Trying again until it works") == 1

@@ -144,9 +144,9 @@ def test_trouble_is_told_when_it_starts_once_a_minute_and_when_it_ends(
 
     assert [record.getMessage() for record in caplog.records] == [
         "The broker: it is gone. Trying again until it works.",
-        "The broker, for 60 s now: it is gone.",
-        "The broker, for 120 s now: it is gone.",
-        "The broker: over after 130 s.",
+        "The broker is still unavailable after 60 s: it is gone.",
+        "The broker is still unavailable after 120 s: it is gone.",
+        "The broker is available again after 130 s.",
     ]
     assert not trouble.lasts
 
@@ -165,13 +165,13 @@ def test_trouble_that_is_back_at_once_was_never_over(clock: Clock, caplog: pytes
     assert trouble.seconds == clock.now
     first, over, again, *reminders = caplog.messages
     assert first == again == "The broker: it is gone. Trying again until it works."
-    assert over.startswith("The broker: over after ")
-    assert [message[:16] for message in reminders] == ["The broker, for "]
+    assert over.startswith("The broker is available again after ")
+    assert [message[:26] for message in reminders] == ["The broker is still unavai"]
 
     trouble.over()
     clock.now += RELAPSE_SECONDS
     trouble.over()
-    assert caplog.messages[-1].startswith("The broker: over after ")
+    assert caplog.messages[-1].startswith("The broker is available again after ")
     clock.now += RELAPSE_SECONDS
     assert trouble.report("it is gone.") <= 0.5
 
@@ -210,9 +210,9 @@ def test_the_loop_goes_on_through_faults_and_waits_between(
     assert [round(wait, 1) for wait in patient.waits] == pytest.approx([0.0, 0.5, 0.9, 0.2, 0.5, 0.0], abs=0.15)
     assert caplog.messages == [
         "The broker: it is gone. Trying again until it works.",
-        "The broker: over after 1 s.",
+        "The broker is available again after 1 s.",
         "The database: server closed the connection. Trying again until it works.",
-        "The database: over after 0 s.",
+        "The database is available again after 0 s.",
     ]
 
 

@@ -11,7 +11,7 @@ from django_outbox.brokers.base import TopicForbidden, TopicMissing, TopicTroubl
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.conf import BrokerSettings
 from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
-from django_outbox.runner import REMINDER_SECONDS
+from django_outbox.outage_log import REMINDER_SECONDS
 from django_outbox.topic_watch import (
     IN_TROUBLE_SECONDS,
     LOOK_SECONDS,
@@ -63,14 +63,14 @@ def test_what_is_missing_or_forbidden_is_left_out_and_what_lacks_a_leader_is_not
     broker.faults = {"a": TopicMissing(), "b": TopicForbidden("may not"), "c": TopicTrouble("no leader")}
     assert look(watch, clock) == {"c"}
     assert caplog.messages == [
-        "The topic a: it does not exist. Create the topic, or start outbox_relay with --create-topics; "
+        "Topic a: it does not exist. Create the topic, or start outbox_relay with --create-topics; "
         "other topics are read meanwhile. Trying again until it works.",
-        "The topic b: may not. Let this client read it, by an ACL for the operation Read; "
+        "Topic b: may not. Let this client read it, by an ACL for the operation Read; "
         "other topics are read meanwhile. Trying again until it works.",
-        "The topic c: no leader. See to its partitions and their replicas; "
+        "Topic c: no leader. See to its partitions and their replicas; "
         "other topics are read meanwhile. Trying again until it works.",
     ]
-    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR", "WARNING"]
+    assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR", "ERROR"]
     assert all(f"{topic}: " in str(watch) for topic in "abc")
     assert "a: " not in watch.unread
     assert all(f"{topic}: " in watch.unread for topic in "bc")
@@ -86,9 +86,9 @@ def test_trouble_is_told_once_then_each_minute_and_at_its_end(
     assert look(watch, clock) == {"a", "b", "c"}
     assert str(watch) == watch.unread == ""
     first, reminder, end = caplog.messages
-    assert first.startswith("The topic a: may not. ")
-    assert reminder.startswith(f"The topic a, for {REMINDER_SECONDS:.0f} s now: may not. ")
-    assert end == "The topic a: over after 100 s."
+    assert first.startswith("Topic a: may not. ")
+    assert reminder.startswith(f"Topic a is still unavailable after {REMINDER_SECONDS:.0f} s: may not. ")
+    assert end == "Topic a is available again after 100 s."
 
 
 def test_another_trouble_of_a_topic_is_told_at_once(
@@ -158,14 +158,14 @@ def test_a_client_that_was_refused_tries_again_each_time_later_and_nothing_is_ov
         pauses.append(clock.now - refused_at)
     assert pauses[0] < 1
     assert 20 < pauses[-1] < 40
-    assert not any("over" in message for message in caplog.messages)
+    assert not any("again after" in message for message in caplog.messages)
     assert len(caplog.messages) < 4  # the beginning, and reminders
 
     back_at = clock.now
     while watch.unread:
         look(watch, clock, 0.5)
     assert PROBATION_SECONDS - 1 < clock.now - back_at < PROBATION_SECONDS + 1
-    assert caplog.messages[-1].startswith("The topic b: over after")
+    assert caplog.messages[-1].startswith("Topic b is available again after")
     assert watch.readable == {"a", "b", "c"}
 
 

@@ -12,6 +12,9 @@ Result = TypeVar("Result")
 
 CLOSE_SECONDS = 1.0
 
+# A commit has no answer while a cluster finds out that one of its brokers hangs: wait for longer than that takes.
+COMMIT_SECONDS = 30.0
+
 # Who waits looks so often whether it still should.
 SLICE_SECONDS = 0.1
 

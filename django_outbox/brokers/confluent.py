@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import contextmanager
 from functools import partial
@@ -35,6 +35,7 @@ from django_outbox.brokers.confluent_client import (
     await_broker,
     connection_options,
     error_text,
+    has_answer,
     is_of_client,
     log,
     topic_outcome,
@@ -56,13 +57,13 @@ from django_outbox.brokers.confluent_library import TopicPartition as KafkaTopic
 from django_outbox.brokers.confluent_options import checked
 from django_outbox.brokers.confluent_producer import ConfluentBrokerProducer
 from django_outbox.brokers.confluent_subscription import ConfluentSubscription
-from django_outbox.brokers.diagnosis import diagnose
+from django_outbox.brokers.diagnosis import WORTH_IT_FROM_SECONDS, answering, diagnose
 from django_outbox.brokers.limits import MAX_RECORD_BYTES
 from django_outbox.brokers.refusals import NO_SUCH_NAME, NOT_EVEN_SEEN, NOT_READABLE, may_read, no_leader
 from django_outbox.brokers.secrets import keep
 from django_outbox.brokers.url import parse_url
 from django_outbox.conf import BrokerSettings
-from django_outbox.exceptions import TopicNotCreated, TopicNotReadable
+from django_outbox.exceptions import NoAnswer, TopicNotCreated, TopicNotReadable
 
 Client = TypeVar("Client", KafkaProducer, Consumer)
 Made = TypeVar("Made")
@@ -276,7 +277,9 @@ class ConfluentBroker(Broker):
         """
         if not topics:
             return {}
-        with self._admin(topics, seconds / 2) as (_, faults, described):  # the rest is for finding out why none answers
+        # The rest is for finding out why none answers, if there is time for that.
+        share = 0.5 if seconds >= WORTH_IT_FROM_SECONDS else 0.9
+        with self._admin(topics, seconds * share) as (_, faults, described):
             return self._trouble(described, faults)
 
     def _trouble(self, described: _Described, faults: Faults) -> TopicFaults:
@@ -314,8 +317,12 @@ class ConfluentBroker(Broker):
         Raises:
             BrokerUnavailable: none does.
         """
-        with self._admin(topics, seconds):
-            """One has answered."""
+        try:
+            with self._admin(topics, seconds):
+                """One has answered."""
+        except NoAnswer as error:
+            if not error.answering:  # or only the broker that the library asked is away
+                raise
 
     def _options(self, key: str | None = None) -> dict[str, Any]:
         """What URL and settings say, as far as it concerns a client."""
@@ -325,14 +332,21 @@ class ConfluentBroker(Broker):
         return options
 
     def _faults(self) -> Faults:
-        return Faults(self.location, has_login=self._url.username is not None, diagnose=self._diagnose)
+        has_login = self._url.username is not None
+        return Faults(
+            self.location, self._url.hosts, has_login=has_login, diagnose=self._diagnose, answering=self._answering
+        )
 
     def _diagnose(self) -> str | None:
-        if self.interrupted():
-            return None
+        return None if self.interrupted() else diagnose(*self._way_in(), self.interrupted)
+
+    def _answering(self) -> list[str]:
+        """Which of several brokers answer."""
+        return answering(*self._way_in(), self.interrupted)
+
+    def _way_in(self) -> tuple[Sequence[str], str, tls.TLS]:
         options = self._options()
-        protocol = str(options["security.protocol"]).upper()
-        return diagnose(self._url.hosts, protocol, tls.of_librdkafka(options), self.interrupted)
+        return self._url.hosts, str(options["security.protocol"]).upper(), tls.of_librdkafka(options)
 
     def _connect(
         self, kind: Callable[..., Client], options: Mapping[str, Any], faults: Faults, knock: Callable[[float], None]
@@ -378,7 +392,13 @@ class ConfluentBroker(Broker):
         client = self._make(AdminClient, self._options(), faults)
         try:
             described = _describe(client, topics, seconds, with_rights=with_rights)
-            await_broker(client, described.values(), faults, seconds, self.interrupted)
+            waited = 0.0
+            if len(self._url.hosts) > 1:
+                # The library may wait for the one broker that is away; asked again, it chooses another.
+                waited = seconds / 2
+                if not has_answer(client, described.values(), faults, waited, self.interrupted):
+                    described = _describe(client, topics, waited, with_rights=with_rights)
+            await_broker(client, described.values(), faults, seconds - waited, self.interrupted, waited=waited)
             yield client, faults, described
         finally:
             self._close(partial(client.__exit__, None, None, None))

@@ -20,7 +20,7 @@ import re
 import socket
 import struct
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, wait
 from contextlib import suppress
 from pathlib import Path
@@ -29,7 +29,7 @@ from typing import Any
 from django_outbox.brokers.base import Refused, TopicForbidden, TopicMissing, TopicTrouble
 from django_outbox.brokers.calls import SLICE_SECONDS
 from django_outbox.brokers.confluent_library import AdminClient, KafkaError, KafkaException
-from django_outbox.brokers.diagnosis import WORTH_IT_FROM_SECONDS
+from django_outbox.brokers.diagnosis import WORTH_IT_FROM_SECONDS, unreachable
 from django_outbox.brokers.refusals import (
     ILLEGAL_SASL_STATE,
     SASL_AUTHENTICATION_FAILED,
@@ -38,7 +38,7 @@ from django_outbox.brokers.refusals import (
 )
 from django_outbox.brokers.secrets import masked
 from django_outbox.brokers.url import BrokerURL
-from django_outbox.exceptions import BrokerUnavailable
+from django_outbox.exceptions import BrokerUnavailable, NoAnswer
 
 log = logging.getLogger("confluent_kafka")
 
@@ -123,25 +123,35 @@ SEND_BUFFER_BYTES = 200_003
 _DROP_UNSENT = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 _WHERE = re.compile(r"^\w+://\S+/bootstrap: ")
-_HOW_LONG = re.compile(r" \(after \d+ms in state \w+[^)]*\)")
+_HOW_LONG = re.compile(r" \(after \d+ms in state (?:\(s\)|[^)])*\)")
 
 
 class Faults:
     """What a client has told of its trouble; its ``error_cb``."""
 
     def __init__(
-        self, location: str, *, has_login: bool = False, diagnose: Callable[[], str | None] = lambda: None
+        self,
+        location: str,
+        hosts: Sequence[str] = (),
+        *,
+        has_login: bool = False,
+        diagnose: Callable[[], str | None] = lambda: None,
+        answering: Callable[[], Collection[str]] = lambda: (),
     ) -> None:
         """
         Args:
             location: of the broker, for people.
+            hosts: the servers that the URL names.
             has_login: whether user and password may be what is wrong.
             diagnose: says what is wrong with the way in to a broker that listens, if that can be seen.
+            answering: says which of the servers answer now.
         """
         self.location = location
         self.refusal: KafkaError | None = None
+        self._hosts = hosts or (location,)
         self._has_login = has_login
         self._diagnose = diagnose
+        self._answering = answering
         self._last: KafkaError | None = None
         self._down_since: float | None = None
 
@@ -179,10 +189,9 @@ class Faults:
             return BrokerUnavailable(f"{self.location} {finding}.")
         nothing = "it ends each connection" if self.is_down else f"no answer within {seconds:g} s"
         reason = self.reason or (error_text(error) if error is not None else nothing)
-        login = ", with its user and password" if self._has_login else ""
-        return BrokerUnavailable(
-            f'{self.location} cannot be reached ({reason}): is it running, and is OUTBOX["BROKER"]["URL"] right{login}?'
-        )
+        answer = self._answering() if seconds >= WORTH_IT_FROM_SECONDS else ()
+        text = unreachable(self.location, self._hosts, answer, reason, has_login=self._has_login)
+        return NoAnswer(text, answer)
 
     def _diagnosis(self, error: KafkaError | None) -> str | None:
         """What is wrong with the way in, if the library has told of errors that this may explain."""
@@ -213,30 +222,55 @@ def connection_options(url: BrokerURL) -> dict[str, Any]:
     return options
 
 
+def has_answer(
+    admin: AdminClient,
+    answers: Collection[Future[Any]],
+    faults: Faults,
+    seconds: float,
+    interrupted: Callable[[], bool],
+) -> bool:
+    """Whether a broker has answered within so many seconds, whatever it says of single topics."""
+    deadline = time.monotonic() + seconds
+    while wait(answers, min(SLICE_SECONDS, seconds)).not_done:
+        admin.poll(0)  # lets the client tell its trouble
+        if faults.refusal or faults.is_down or interrupted() or time.monotonic() >= deadline:
+            return False
+    return all(_is_answer(answer.exception()) for answer in answers)
+
+
 def await_broker(
     admin: AdminClient,
     answers: Collection[Future[Any]],
     faults: Faults,
     seconds: float,
     interrupted: Callable[[], bool],
+    *,
+    waited: float = 0.0,
 ) -> None:
     """Wait until a broker has answered what this client asked first, whatever it says of single topics.
+
+    Args:
+        waited: seconds that this has taken already.
 
     Raises:
         BrokerUnavailable: none did; after as many seconds at most, or once that is certain.
     """
-    deadline = time.monotonic() + seconds
+    deadline, in_all = time.monotonic() + seconds, waited + seconds
     while wait(answers, min(SLICE_SECONDS, seconds)).not_done:
         admin.poll(0)  # lets the client tell its trouble
         if faults.refusal or faults.is_down or interrupted() or time.monotonic() >= deadline:
-            raise faults.unreachable(seconds=seconds)
+            raise faults.unreachable(seconds=in_all)
     for answer in answers:
         error = answer.exception()
-        told: KafkaError | None = error.args[0] if isinstance(error, KafkaException) else None
-        if error is not None and (told is None or is_of_client(told)):
+        if not _is_answer(error):
+            told: KafkaError | None = error.args[0] if isinstance(error, KafkaException) else None
             only_late = told is None or told.code() == KafkaError._TIMED_OUT
-            raise faults.unreachable(None if only_late else told, seconds=seconds) from error
+            raise faults.unreachable(None if only_late else told, seconds=in_all) from error
     faults.heard()
+
+
+def _is_answer(error: BaseException | None) -> bool:
+    return error is None or (isinstance(error, KafkaException) and not is_of_client(error.args[0]))
 
 
 def await_answers(answers: Collection[Future[Any]], faults: Faults, interrupted: Callable[[], bool]) -> None:

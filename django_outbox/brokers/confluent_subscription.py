@@ -9,7 +9,15 @@ from dataclasses import replace
 from operator import methodcaller
 
 from django_outbox.brokers.base import Headers, Progress, ReceivedRecord, Subscription, TopicPartition, are_at_end
-from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, Call, Patience, close_in_time
+from django_outbox.brokers.calls import (
+    CLOSE_SECONDS,
+    COMMIT_SECONDS,
+    GRACE_SECONDS,
+    SLICE_SECONDS,
+    Call,
+    Patience,
+    close_in_time,
+)
 from django_outbox.brokers.confluent_client import (
     CLIENT_AT_FAULT,
     CONNECT_SECONDS,
@@ -43,6 +51,18 @@ _REBALANCING = frozenset(
         KafkaError.UNKNOWN_MEMBER_ID,
     }
 )
+# Another broker is about to coordinate the group, or waits for a replica that hangs.
+_COORDINATOR_IS_MOVING = frozenset(
+    {
+        KafkaError._TIMED_OUT,
+        KafkaError._TRANSPORT,
+        KafkaError._WAIT_COORD,
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.REQUEST_TIMED_OUT,
+    }
+)
 # What the client tells among the records and gets over by itself.
 _PASSING = TOPIC_IS_MISSING | {
     KafkaError._ALL_BROKERS_DOWN,
@@ -53,6 +73,8 @@ _PASSING = TOPIC_IS_MISSING | {
 }
 # What the client tells in place of records that it cannot take apart; it would go on behind them.
 _UNDECODABLE = frozenset({KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG, KafkaError._NOT_IMPLEMENTED})
+Committed = list[KafkaTopicPartition]
+
 # The client raises RuntimeError once it is closed.
 _BROKEN = (KafkaException, RuntimeError, TimeoutError)
 
@@ -86,7 +108,7 @@ class ConfluentSubscription(Subscription):
         self._interrupted = interrupted
         self._new: set[TopicPartition] = set()
         self._is_between = True  # shares: what this member had is gone, and what it gets not known yet
-        self._committing: Call[list[KafkaTopicPartition]] | None = None
+        self._committing: Call[Committed] | None = None
         self._topics = topics
         self._asking: Call[object] | None = None  # whether the client still has a broker
         self._ends: dict[TopicPartition, int] = {}
@@ -161,11 +183,24 @@ class ConfluentSubscription(Subscription):
         self._client.close()
 
     def _commit(self, positions: list[KafkaTopicPartition]) -> None:
-        """Commit, and wait for the answer, which the client itself would do for ever."""
+        """Commit, and wait for the answer, which the client itself would do for ever.
+
+        An answer that is late, as while the group's coordinator moves, is no reason to leave the group.
+        """
+        patience = Patience(time.monotonic() + COMMIT_SECONDS, self._interrupted)
+        while True:
+            try:
+                return self._commit_once(positions, patience)
+            except KafkaException as error:
+                if error.args[0].code() not in _COORDINATOR_IS_MOVING or patience.is_over():
+                    raise
+            self._knock(CONNECT_SECONDS)
+            time.sleep(SLICE_SECONDS)
+
+    def _commit_once(self, positions: list[KafkaTopicPartition], patience: Patience) -> None:
         self._committing = Call(lambda: self._client.commit(offsets=positions, asynchronous=False))
-        patience = Patience(time.monotonic() + CONNECT_SECONDS, self._interrupted)
         try:
-            answers = self._committing.result(CONNECT_SECONDS, patience.is_over)
+            answers = self._await_late_answer(self._committing, patience)
         except KafkaException as error:  # of all partitions the same
             self._blame(error.args[0], {place.topic for place in positions})
             raise
@@ -173,6 +208,16 @@ class ConfluentSubscription(Subscription):
             if place.error is not None:
                 self._blame(place.error, {place.topic})
                 raise KafkaException(place.error)
+
+    def _await_late_answer(self, call: Call[Committed], patience: Patience) -> Committed:
+        """What the broker answers, however late; asks now and then whether a broker is there at all."""
+        while True:
+            try:
+                return call.result(CONNECT_SECONDS, patience.is_over)
+            except TimeoutError:
+                if patience.is_over():
+                    raise
+            self._knock(CONNECT_SECONDS)
 
     def _blame(self, error: KafkaError, topics: Collection[str]) -> None:
         """Raise TopicNotReadable if that is what the error is."""

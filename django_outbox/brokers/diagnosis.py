@@ -9,8 +9,11 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
+from typing import Self
 
 from django_outbox.brokers.calls import Call
 from django_outbox.brokers.tls import TLS
@@ -18,6 +21,7 @@ from django_outbox.brokers.tls import TLS
 STEP_SECONDS = 1.0
 ALERT_SECONDS = 0.2
 SECONDS = 3.0
+ANSWER_SECONDS = 2.0
 # Who gives a broker less time than this to answer has something in hand, such as locked rows, that is not to wait.
 WORTH_IT_FROM_SECONDS = 2.0
 
@@ -72,11 +76,54 @@ def diagnose(hosts: Iterable[str], protocol: str, tls: TLS, interrupted: Callabl
         return None
 
 
+def answering(hosts: Sequence[str], protocol: str, tls: TLS, interrupted: Callable[[], bool]) -> list[str]:
+    """Which of several servers answer now. Takes two seconds at most; a single server is not asked.
+
+    Args:
+        hosts, protocol, tls, interrupted: see ``diagnose``.
+    """
+    if len(hosts) < 2:
+        return []
+    calls = {host: Call(partial(_has_answer, host, protocol, tls)) for host in hosts}
+    deadline = time.monotonic() + ANSWER_SECONDS
+    found = []
+    for host, call in calls.items():
+        with suppress(TimeoutError):
+            if call.result(max(0.0, deadline - time.monotonic()), interrupted):
+                found.append(host)
+    return found
+
+
+def unreachable(location: str, hosts: Sequence[str], answer: Collection[str], reason: str, *, has_login: bool) -> str:
+    """What to say when a question had no answer.
+
+    Args:
+        location: of the cluster, for people.
+        hosts: all servers that the URL names.
+        answer: those of them that answer, if that is known.
+        reason: what the library says.
+        has_login: whether user and password may be wrong.
+    """
+    silent = [host for host in hosts if host not in answer]
+    if not silent:
+        return f"{location} did not answer in time ({reason}), although all its brokers can be reached."
+    if answer:
+        return f"{', '.join(silent)} cannot be reached ({reason}); of {location}, {', '.join(answer)} can."
+    login = ", with its user and password" if has_login else ""
+    return f"{location} cannot be reached ({reason}): is it running, and is {_URL} right{login}?"
+
+
+def _has_answer(host: str, protocol: str, tls: TLS) -> bool:
+    try:
+        return _Door.of(host, tls).answers("SSL" in protocol)
+    except OSError:
+        return False
+
+
 def _look_at(hosts: Iterable[str], protocol: str, tls: TLS) -> str | None:
     for host in hosts:
-        name, _, port = host.rpartition(":")
         try:
-            finding = _Door(name.strip("[]"), int(port), tls).look("SSL" in protocol, "SASL" in protocol)
+            finding = _Door.of(host, tls).look("SSL" in protocol, "SASL" in protocol)
         except OSError:  # nobody is there, which the library has told
             continue
         if finding is not None:
@@ -91,6 +138,24 @@ class _Door:
         self._host = host
         self._port = port
         self._tls = tls
+
+    @classmethod
+    def of(cls, host: str, tls: TLS) -> Self:
+        """That of a server named as ``host:port``."""
+        name, _, port = host.rpartition(":")
+        return cls(name.strip("[]"), int(port), tls)
+
+    def answers(self, with_tls: bool) -> bool:
+        """Whether a broker answers; its certificate does not matter.
+
+        Raises:
+            OSError: nobody is there.
+        """
+        with self._connected() as connection:
+            if not with_tls:
+                return _answers(connection)
+            with _trusting().wrap_socket(connection, server_hostname=self._host) as secured:
+                return _answers(secured)
 
     def look(self, with_tls: bool, with_login: bool) -> str | None:
         """What is wrong with coming in so.

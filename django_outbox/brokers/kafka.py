@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, TypeVar
@@ -23,8 +24,8 @@ from django_outbox.brokers.base import (
     TopicTrouble,
 )
 from django_outbox.brokers.batch import TopicFaults
-from django_outbox.brokers.calls import Call
-from django_outbox.brokers.diagnosis import WORTH_IT_FROM_SECONDS, diagnose
+from django_outbox.brokers.calls import SLICE_SECONDS, Call
+from django_outbox.brokers.diagnosis import WORTH_IT_FROM_SECONDS, answering, diagnose, unreachable
 from django_outbox.brokers.kafka_client import (
     CLIENT_AT_FAULT,
     CONNECT_SECONDS,
@@ -125,7 +126,9 @@ class KafkaBroker(Broker):
         def join() -> Subscription:
             client = self._connect(KafkaConsumer, options, partial(NetClient, topics))
             look_up = partial(self._progress_of, group, only_known=True)
-            return KafkaSubscription(client, topics, self.location, look_up, lambda: self.interrupted())
+            return KafkaSubscription(
+                client, topics, self.location, look_up, lambda: self.interrupted(), answering=self._answering
+            )
 
         return self._reach(join, undo=Subscription.close)
 
@@ -294,14 +297,25 @@ class KafkaBroker(Broker):
             BrokerUnavailable: with the reason, after as many seconds at most.
         """
         options = {"request_timeout_ms": int(CONNECT_SECONDS * 1000), **self._options(KafkaAdminClient)}
-        for name in ("bootstrap_timeout_ms", "request_timeout_ms"):
-            # A little less, for the reason to be heard.
-            options[name] = min(options[name], int(seconds * 900))
+        tries = min(len(self._url.hosts), 2)  # a broker that hangs leaves time to ask another
+        # A little less, for the reason to be heard.
+        options["bootstrap_timeout_ms"] = min(options["bootstrap_timeout_ms"], int(seconds * 900))
+        options["request_timeout_ms"] = min(options["request_timeout_ms"], int(seconds * 900 / tries))
 
         def ask() -> Result:
+            deadline = time.monotonic() + seconds * 0.9
+            first: kafka_errors.KafkaError | None = None
             client = self._connect(KafkaAdminClient, options)
             try:
-                return question(client)
+                while True:
+                    try:
+                        return question(client)
+                    except kafka_errors.KafkaError as error:
+                        # The client may have chosen the one broker that is away. Its first error says most.
+                        first = first or error
+                        if tries == 1 or not error.retriable or time.monotonic() >= deadline or self.interrupted():
+                            raise (first if error.retriable else error) from None
+                        time.sleep(SLICE_SECONDS)
             finally:
                 with suppress(Exception):
                     client.close()
@@ -327,19 +341,25 @@ class KafkaBroker(Broker):
         except (kafka_errors.KafkaError, OSError, RuntimeError) as error:
             if explaining and (finding := self._diagnosis(error)):
                 raise BrokerUnavailable(f"{self.location} {finding}.") from error
-            login = ", with its user and password" if self._url.username else ""
+            answer = self._answering() if explaining else []
+            has_login = self._url.username is not None
             raise BrokerUnavailable(
-                f"{self.location} cannot be reached ({error_text(error)}): is it running, and is "
-                f'OUTBOX["BROKER"]["URL"] right{login}?'
+                unreachable(self.location, self._url.hosts, answer, error_text(error), has_login=has_login)
             ) from error
 
     def _diagnosis(self, error: BaseException) -> str | None:
         """What is wrong with the way in, if the error is of a kind that this may explain."""
         if self.interrupted() or not tells_of_the_way_in(error):
             return None
+        return diagnose(*self._way_in(), self.interrupted)
+
+    def _answering(self) -> list[str]:
+        """Which of several brokers answer."""
+        return answering(*self._way_in(), self.interrupted)
+
+    def _way_in(self) -> tuple[Sequence[str], str, tls.TLS]:
         options = self._options(KafkaAdminClient)
-        protocol = options["security_protocol"]
-        return diagnose(self._url.hosts, protocol, tls.of_kafka_python(options), self.interrupted)
+        return self._url.hosts, options["security_protocol"], tls.of_kafka_python(options)
 
 
 def _leaderless(topic: Mapping[str, Any]) -> str:

@@ -96,10 +96,15 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
         self.last_error: BaseException | None = None
         self.is_connecting = True  # until a broker has let this client in for the first time
         self._turned_away: set[Any] = set()
+        self._share_ms = 0.0
 
     def get_connection(self, node_id: Any, timeout_ms: float | None = None, **options: Any) -> KafkaConnection:
         if self.is_connecting and self.last_error is not None and self._all_turn_away():
             raise self.last_error  # to try again would change nothing
+        if timeout_ms is not None and self.cluster.is_bootstrap(node_id):
+            # Bootstrapping would give all of its time to the first broker, which may be the one that hangs.
+            self._share_ms = self._share_ms or timeout_ms / min(len(self.cluster.bootstrap_brokers()), 3)
+            timeout_ms = min(timeout_ms, self._share_ms)
         is_new = node_id not in self._conns
         connection = super().get_connection(node_id, timeout_ms=timeout_ms, **options)
         if is_new:

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from django_outbox.brokers.base import Progress, ReceivedRecord, Subscription, TopicPartition, are_at_end
-from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, Call, Patience
+from django_outbox.brokers.calls import CLOSE_SECONDS, COMMIT_SECONDS, GRACE_SECONDS, SLICE_SECONDS, Call, Patience
 from django_outbox.brokers.kafka_client import CLIENT_AT_FAULT, CONNECT_SECONDS, error_code, error_text
 from django_outbox.brokers.kafka_library import (
     ConsumerRebalanceListener,
@@ -43,6 +43,8 @@ class KafkaSubscription(Subscription):
         location: str,
         look_up: Callable[[Collection[TopicPartition], float], Mapping[TopicPartition, Progress]],
         interrupted: Callable[[], bool],
+        *,
+        answering: Callable[[], Collection[str]] = lambda: (),
     ) -> None:
         """
         Args:
@@ -52,11 +54,13 @@ class KafkaSubscription(Subscription):
             look_up: asks the broker within so many seconds how far the group is. Not by this
                 client, which may be about to join: other questions make it forget that.
             interrupted: whether the process is to end.
+            answering: which of several brokers answer now.
         """
         self._client = client
         self._location = location
         self._look_up = look_up
         self._interrupted = interrupted
+        self._answering = answering
         self._listener = _Assignments()
         self._heard_at = time.monotonic()
         take_apart_carefully(client)
@@ -113,9 +117,7 @@ class KafkaSubscription(Subscription):
         if not positions:
             return
         try:
-            patience = Patience(time.monotonic() + CONNECT_SECONDS, self._interrupted)
-            committing = Call(partial(self._client.commit, positions, timeout_ms=_milliseconds(CONNECT_SECONDS)))
-            committing.result(CONNECT_SECONDS, patience.is_over)
+            self._commit(positions)
         except (
             kafka_errors.CommitFailedError,
             kafka_errors.RebalanceInProgressError,
@@ -127,6 +129,19 @@ class KafkaSubscription(Subscription):
             return
         except _BROKEN as error:
             raise self._unavailable(error) from error
+
+    def _commit(self, positions: Mapping[Any, OffsetAndMetadata]) -> None:
+        """Commit; an answer that is late, as while the group's coordinator moves, is no reason to leave the group."""
+        patience = Patience(time.monotonic() + COMMIT_SECONDS, self._interrupted)
+        commit = partial(self._client.commit, positions, timeout_ms=_milliseconds(CONNECT_SECONDS))
+        while True:
+            try:
+                Call(commit).result(CONNECT_SECONDS + SLICE_SECONDS, patience.is_over)
+                return
+            except (kafka_errors.KafkaTimeoutError, TimeoutError):
+                if patience.is_over():
+                    raise
+            self._knock(CONNECT_SECONDS)
 
     def take_assigned(self) -> set[TopicPartition]:
         return self._listener.take()
@@ -195,9 +210,21 @@ class KafkaSubscription(Subscription):
         if not heard:
             if time.monotonic() - self._heard_at < SILENCE_SECONDS:
                 return
-            asking = Call(partial(self._client.bootstrap, timeout_ms=_milliseconds(CONNECT_SECONDS), refresh=True))
-            asking.result(CONNECT_SECONDS, self._interrupted)
+            self._knock(CONNECT_SECONDS)
         self._heard_at = time.monotonic()
+
+    def _knock(self, seconds: float) -> None:
+        """See whether a broker answers within so many seconds.
+
+        Raises:
+            KafkaError, TimeoutError: none does.
+        """
+        asking = Call(partial(self._client.bootstrap, timeout_ms=_milliseconds(seconds), refresh=True))
+        try:
+            asking.result(seconds, self._interrupted)
+        except _BROKEN:
+            if not self._answering():  # or only the broker that the client asked is away
+                raise
 
     def _unavailable(self, error: BaseException) -> BrokerUnavailable:
         if isinstance(error, CLIENT_AT_FAULT):

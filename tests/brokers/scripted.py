@@ -19,7 +19,7 @@ _VERSIONS = {PRODUCE: 7, METADATA: 8, FIND_COORDINATOR: 0, API_VERSIONS: 0, INIT
 
 
 class ScriptedBroker:
-    """A cluster of one node, without topics and groups.
+    """A cluster of one node that answers, without topics and groups.
 
     It may say that the cluster has no node at all: so do Kafka's brokers when they are about to stop.
     """
@@ -28,6 +28,8 @@ class ScriptedBroker:
         self.port = 0
         self.asked: Counter[str] = Counter()  # how often each client has asked what there is
         self.is_complete_for: int | None = None  # so many more answers; None: for ever
+        self.knows_topics = True  # or never answers what there is
+        self.away: list[int] = []  # ports of further nodes, at which nobody is
         self._connections: list[socket.socket] = []
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -89,7 +91,7 @@ class ScriptedBroker:
             return struct.pack(">h", error) + _list(struct.pack(">hhh", each, 0, _VERSIONS[each]) for each in _VERSIONS)
         if api == FIND_COORDINATOR:
             return struct.pack(">hi", _COORDINATOR_NOT_AVAILABLE, -1) + _text("") + struct.pack(">i", -1)
-        if api == METADATA:
+        if api == METADATA and self.knows_topics:
             with self._lock:
                 answer = self._metadata(_names(request[10 + size :]))
                 self.asked[request[10 : 10 + size].decode()] += 1
@@ -97,8 +99,11 @@ class ScriptedBroker:
         return None
 
     def _metadata(self, topics: list[str]) -> bytes:
-        me = struct.pack(">i", 1) + _text("127.0.0.1") + struct.pack(">i", self.port) + _text(None)
-        nodes = [] if self.is_complete_for == 0 else [me]
+        all_nodes = [
+            struct.pack(">i", number) + _text("127.0.0.1") + struct.pack(">i", port) + _text(None)
+            for number, port in enumerate([self.port, *self.away], start=1)
+        ]
+        nodes = [] if self.is_complete_for == 0 else all_nodes
         if self.is_complete_for:
             self.is_complete_for -= 1
         unknown = [struct.pack(">h", _UNKNOWN_TOPIC) + _text(topic) + bytes(9) for topic in topics]

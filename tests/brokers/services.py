@@ -59,23 +59,19 @@ class SecondApacheKafka(ApacheKafka):
     def prepare(self) -> None:
         self._controller_port = self._first._controller_port
 
-    def _format(self) -> None:
-        meta = (self._first.directory / "data" / "meta.properties").read_text()
-        cluster = next(line.partition("=")[2] for line in meta.splitlines() if line.startswith("cluster.id="))
-        properties = {
+    def _settings(self) -> dict[str, object]:
+        listener = f"PLAINTEXT://127.0.0.1:{self.port}"
+        return super()._settings() | {
             "process.roles": "broker",
             "node.id": 2,
-            "controller.quorum.bootstrap.servers": f"127.0.0.1:{self._controller_port}",
-            "controller.listener.names": "CONTROLLER",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port}",
-            "log.dirs": self.directory / "data",
+            "listeners": listener,
+            "advertised.listeners": listener,
         }
-        self._properties.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
-        self.run(
-            self._java("kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "-c", self._properties),
-            cwd=self.directory,
-        )
+
+    def _format_options(self) -> list[str]:
+        meta = (self._first.directory / "data" / "meta.properties").read_text()
+        cluster = next(line.partition("=")[2] for line in meta.splitlines() if line.startswith("cluster.id="))
+        return [f"--cluster-id={cluster}"]
 
 
 OWN: dict[str, type[Service]] = {"tansu": Tansu, "apache": ApacheKafka}

@@ -46,6 +46,7 @@ from tests.brokers.records import (
     send,
     sole_member,
 )
+from tests.brokers.scripted import ScriptedBroker
 from tests.brokers.services import SecondApacheKafka
 from tests.helpers import wait_until
 from tests.services.apache_kafka import ApacheKafka
@@ -56,6 +57,26 @@ from tests.services.secured_kafka import PLAIN, SecuredKafka
 Transact = Callable[..., confluent_kafka.Producer]
 
 # Connecting
+
+
+def test_a_question_that_meets_the_one_broker_that_is_away_is_asked_again(backend: Backend) -> None:
+    with ScriptedBroker() as cluster:
+        cluster.away = [free_port(), free_port()]
+        hosts = ",".join(f"127.0.0.1:{port}" for port in [*cluster.away, cluster.port])
+        for _ in range(5):  # by chance the first may be the one that answers
+            assert backend.make(f"kafka://{hosts}").missing_topics(["topic"]) == {"topic"}
+
+
+def test_an_error_names_the_broker_that_is_away_and_not_those_that_answer(backend: Backend) -> None:
+    with ScriptedBroker() as cluster:
+        cluster.knows_topics = False
+        cluster.away = [free_port()]
+        hosts = [f"127.0.0.1:{port}" for port in [*cluster.away, cluster.port]]
+        broker = backend.make(f"kafka://{','.join(hosts)}")
+        with pytest.raises(BrokerUnavailable) as raised:
+            broker.missing_topics(["topic"])
+    assert f"{hosts[0]} cannot be reached (" in str(raised.value)
+    assert str(raised.value).endswith(f"of {broker.location}, {hosts[1]} can.")
 
 
 def test_a_broker_that_cannot_be_reached_is_reported_within_seconds(backend: Backend) -> None:

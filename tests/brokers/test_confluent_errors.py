@@ -12,7 +12,7 @@ import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from django_outbox.brokers import confluent_client
+from django_outbox.brokers import confluent_client, confluent_subscription
 from django_outbox.brokers.base import (
     Acknowledged,
     Failed,
@@ -375,6 +375,20 @@ def test_brokers_that_are_down_for_good_are_not_waited_for(monkeypatch: pytest.M
     assert text == f"{LOCATION} did not take a batch: Connection refused."
 
 
+@pytest.mark.parametrize(
+    "told",
+    [
+        "Connect to ipv4#10.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)",
+        "Connect to ipv4#10.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT, 1 identical error(s) "
+        "suppressed)",
+    ],
+)
+def test_an_error_is_shown_without_its_time_and_count(told: str) -> None:
+    faults = Faults(LOCATION)
+    faults(KafkaError(KafkaError._TRANSPORT, told))
+    assert faults.reason == "Connect to ipv4#10.0.0.1:9092 failed: Connection refused"
+
+
 def test_brokers_that_were_down_and_answer_again_are_forgiven(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(confluent_client, "DOWN_SECONDS", 0.0)
     faults = Faults(LOCATION)
@@ -571,7 +585,59 @@ def test_a_commit_during_a_rebalance_is_passed_over(code: int) -> None:
     subscription.commit({TopicPartition("topic", 0): 1})
 
 
-@pytest.mark.parametrize("code", [KafkaError._WAIT_COORD, KafkaError.GROUP_AUTHORIZATION_FAILED])
+@pytest.mark.parametrize("code", [KafkaError._WAIT_COORD, KafkaError.NOT_COORDINATOR, KafkaError.REQUEST_TIMED_OUT])
+def test_a_commit_is_tried_again_while_the_coordinator_moves(code: int) -> None:
+    class Moving(Reader):
+        tries = 0
+
+        def commit(self, offsets: list[confluent_kafka.TopicPartition], asynchronous: bool) -> list[Any]:
+            self.tries += 1
+            self.place_error = KafkaError(code) if self.tries == 1 else None
+            if self.tries == 2:
+                raise KafkaException(KafkaError(code))
+            return super().commit(offsets, asynchronous)
+
+    reader = Moving()
+    subscription_of(reader).commit({TopicPartition("topic", 0): 1})
+    assert reader.tries == 3
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_late_commit_is_waited_for_as_long_as_a_broker_is_there(
+    is_there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confluent_subscription, "CONNECT_SECONDS", 0.1)
+    answered = threading.Event()
+    knocks: list[float] = []
+
+    class Late(Reader):
+        def commit(self, offsets: list[confluent_kafka.TopicPartition], asynchronous: bool) -> list[Any]:
+            assert answered.wait(SECONDS)
+            return super().commit(offsets, asynchronous)
+
+    def knock(seconds: float) -> None:
+        knocks.append(seconds)
+        if not is_there:
+            raise BrokerUnavailable("nobody is there")
+        if len(knocks) == 3:
+            answered.set()
+
+    client: Any = Late()
+    subscription = ConfluentSubscription(
+        client, Faults(LOCATION), ["topic"], lambda places, seconds: {}, knock, lambda: False
+    )
+    try:
+        if is_there:
+            subscription.commit({TopicPartition("topic", 0): 1})
+            assert len(knocks) == 3
+        else:
+            with pytest.raises(BrokerUnavailable, match="nobody is there"):
+                subscription.commit({TopicPartition("topic", 0): 1})
+    finally:
+        answered.set()
+
+
+@pytest.mark.parametrize("code", [KafkaError.INVALID_COMMIT_OFFSET_SIZE, KafkaError.GROUP_AUTHORIZATION_FAILED])
 def test_any_other_commit_that_fails_is_reported(code: int) -> None:
     reader = Reader()
     subscription = subscription_of(reader)

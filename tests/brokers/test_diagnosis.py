@@ -178,6 +178,24 @@ def test_who_is_to_end_does_not_wait_for_a_finding() -> None:
         assert diagnose([address], "PLAINTEXT", TLS(), lambda: True) is None
 
 
+@pytest.mark.parametrize("protocol", ["PLAINTEXT", "SSL"])
+def test_of_several_brokers_those_that_answer_are_known(certificates: Certificates, protocol: str) -> None:
+    serve = secured(answering(1), certificates.server) if protocol == "SSL" else answering(1)
+    away = f"127.0.0.1:{free_port()}"
+    with listening(serve) as one, listening(serve) as other, listening(silent) as hangs:
+        assert diagnosis.answering([away, one, hangs, other], protocol, TLS(), lambda: False) == [one, other]
+        assert diagnosis.answering([away, one], protocol, TLS(), lambda: True) == [], "the process is to end"
+
+
+def test_only_brokers_that_do_not_answer_are_said_to_be_away() -> None:
+    def said(*answer: str) -> str:
+        return diagnosis.unreachable("kafka://a:1,b:1,c:1", ["a:1", "b:1", "c:1"], answer, "refused", has_login=True)
+
+    assert said("b:1", "c:1") == "a:1 cannot be reached (refused); of kafka://a:1,b:1,c:1, b:1, c:1 can."
+    assert said().startswith("kafka://a:1,b:1,c:1 cannot be reached (refused): is it running, and is")
+    assert "did not answer in time (refused), although all its brokers can be reached" in said("a:1", "b:1", "c:1")
+
+
 @pytest.mark.parametrize("seconds", [1.0, 4.0])
 def test_only_who_has_time_asks_for_a_diagnosis(backend: Backend, certificates: Certificates, seconds: float) -> None:
     """A relay that asks about topics while it has rows locked has none."""

@@ -59,7 +59,7 @@ def test_a_deadline_shorter_than_the_brokers_is_found(
     set_default(name, "5s")
     (finding,) = sessions.deadlines(subject)
     assert finding.level == level
-    assert finding.summary == f"The server has {name} = 5 s, and PUBLISH_TIMEOUT is 10 s."
+    assert finding.summary == f"The server has {name} = 5 s, and PUBLISH_TIMEOUT is 15 s."
     assert finding.remedy.startswith(f"ALTER ROLE postgres SET {name} = '30s'")
     set_default(name, "30s")
     assert list(sessions.deadlines(subject)) == []

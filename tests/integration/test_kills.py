@@ -144,7 +144,7 @@ def test_a_broker_that_is_not_there_yet_harms_no_message(
     assert_all_handled_once(effects, 1)
     assert OutboxMessage.objects.get().retry_count == 0
     assert command.output.count("Trying again until it works") == 1
-    command.wait_for_line("The broker: over after")
+    command.wait_for_line("The broker is available again after")
 
 
 @pytest.mark.brokers("apache")

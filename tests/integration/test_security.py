@@ -99,7 +99,9 @@ def test_who_is_turned_away_says_so_once_counts_nothing_and_shows_no_secret(
     for command in commands:
         # Or a reminder, if the first try came to nothing else than a time that was over.
         why = ".* refuses this client: .* Correct user and password in "
-        command.wait_for_line(rf"The broker: {why}.* Trying again|The broker, for \d+ s now: {why}", timeout=90)
+        command.wait_for_line(
+            rf"The broker: {why}.* Trying again|The broker is still unavailable after \d+ s: {why}", timeout=90
+        )
     workers = wait_until(lambda: len(Worker.objects.exclude(trouble="")) == 2 and list(Worker.objects.all()))
     status = manage("outbox_status", "--json", env={"KAFKA_URL": url})
     assert status.wait() == 0
@@ -130,13 +132,13 @@ def test_missing_permissions_are_told_and_harm_nothing_and_once_given_all_goes_o
     me = f"User:{SCRAM.user}"
     send("test.effect", 0)
     relay = start("outbox_relay", url=url)
-    relay.wait_for_line(rf"The topic {topic}: .* Let this client write to it, by an ACL for the operation Write")
+    relay.wait_for_line(rf"Topic {topic}: .* Let this client write to it, by an ACL for the operation Write")
     allow(operator, me, {topic: ["WRITE"]})
     wait_until(lambda: OutboxMessage.objects.get().status == "published")
     assert OutboxMessage.objects.get().retry_count == 0
 
     consumer = start("outbox_consume", url=url)
-    consumer.wait_for_line(rf"The topic {topic}: .* Let this client read it, by an ACL for the operation Read")
+    consumer.wait_for_line(rf"Topic {topic}: .* Let this client read it, by an ACL for the operation Read")
     allow(operator, me, {topic: ["READ"]})
     consumer.wait_for_line(
         "The broker[:,].* refuses this client: .* by an ACL for the operation Read on the group", timeout=90

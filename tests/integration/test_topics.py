@@ -120,14 +120,14 @@ def test_a_topic_that_may_not_be_read_stops_no_other_and_is_read_once_it_may(
     allow(secured.broker, ME, {secured.bad: rights})
     waiting = secured.send(secured.bad, secured.bad)
     consumer = secured.consume()
-    consumer.wait_for_line(f"The topic {secured.bad}: .* Let this client read it, by an ACL for the operation Read")
+    consumer.wait_for_line(f"Topic {secured.bad}: .* Let this client read it, by an ACL for the operation Read")
     secured.flows()
     secured.waits(waiting)
     wait_until(lambda: secured.bad in Worker.objects.get(kind="consumer").trouble)
 
     allow(secured.broker, ME, {secured.bad: ["READ"]})
     secured.wait(waiting)
-    consumer.wait_for_line(f"The topic {secured.bad}: over after")
+    consumer.wait_for_line(f"Topic {secured.bad} is available again after")
     secured.wait(secured.send(secured.good, secured.bad))
     assert len(secured.told()) == 2  # that it began, and that it is over
     assert "The broker" not in consumer.output
@@ -139,14 +139,14 @@ def test_a_topic_that_may_no_longer_be_read_stops_no_other_and_loses_nothing(sec
     secured.wait(secured.send(secured.good, secured.bad))
 
     forbid(secured.broker, ME, secured.bad)
-    consumer.wait_for_line(f"The topic {secured.bad}: .* Let this client read it, by an ACL for the operation Read")
+    consumer.wait_for_line(f"Topic {secured.bad}: .* Let this client read it, by an ACL for the operation Read")
     waiting = secured.send(secured.bad)
     secured.flows()
     secured.waits(waiting)
 
     allow(secured.broker, ME, {secured.bad: ["READ"]})
     secured.wait(waiting)
-    consumer.wait_for_line(f"The topic {secured.bad}: over after")
+    consumer.wait_for_line(f"Topic {secured.bad} is available again after")
     secured.flows()
 
 
@@ -164,15 +164,15 @@ def test_a_topic_that_comes_goes_and_comes_again_stops_no_other(make: Make, secu
     topics = make(secured_kafka.url, secured_kafka.url)
     make_topic(topics.broker, topics.good, partitions=1)
     consumer = topics.consume()
-    consumer.wait_for_line(f"The topic {topics.bad}: it does not exist. Create the topic, or start outbox_relay with")
+    consumer.wait_for_line(f"Topic {topics.bad}: it does not exist. Create the topic, or start outbox_relay with")
     topics.flows()
     make_topic(topics.broker, topics.bad, partitions=1)
-    consumer.wait_for_line(f"The topic {topics.bad}: over after")
+    consumer.wait_for_line(f"Topic {topics.bad} is available again after")
     topics.wait(topics.send(topics.bad))
 
     delete_topic(topics.broker, topics.bad)
     topics.flows()
-    consumer.wait_for_line(f"The topic {topics.bad}: it does not exist", 60)
+    consumer.wait_for_line(f"Topic {topics.bad}: it does not exist", 60)
     topics.flows()
     make_topic(topics.broker, topics.bad, partitions=1)
     topics.wait(topics.send(topics.bad, topics.bad))
@@ -205,9 +205,9 @@ def test_a_topic_without_a_leader_stops_no_other_and_is_read_once_it_has_one(
     second.stop()
     wait_until(lambda: leader_of(topics.broker, topics.bad) is None, what="no leader")
     topics.flows()
-    consumer.wait_for_line(f"The topic {topics.bad}: no leader of partition 0. See to its partitions", 60)
+    consumer.wait_for_line(f"Topic {topics.bad}: no leader of partition 0. See to its partitions", 60)
     topics.flows()
 
     second.start()
-    consumer.wait_for_line(f"The topic {topics.bad}: over after", 60)
+    consumer.wait_for_line(f"Topic {topics.bad} is available again after", 60)
     topics.wait(topics.send(topics.bad))

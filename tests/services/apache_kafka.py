@@ -33,6 +33,10 @@ def _kafka_version() -> str:
     return found[1]
 
 
+def new_cluster_id() -> str:
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+
+
 class ApacheKafka(Service):
     """Broker and controller in one process. Topics, offsets and groups survive `stop()` and `kill()`."""
 
@@ -96,14 +100,20 @@ class ApacheKafka(Service):
             shutil.rmtree(staged)
 
     def _format(self) -> None:
-        cluster = base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-        properties = {
+        self._properties.write_text("".join(f"{key}={value}\n" for key, value in self._settings().items()))
+        command = self._java("kafka.tools.StorageTool", "format", *self._format_options(), "-c", self._properties)
+        self.run(command, cwd=self.directory)
+
+    def _settings(self) -> dict[str, object]:
+        """What `server.properties` says."""
+        listeners = f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}"
+        return {
             "process.roles": "broker,controller",
             "node.id": 1,
             "controller.quorum.bootstrap.servers": f"127.0.0.1:{self._controller_port}",
             "controller.listener.names": "CONTROLLER",
-            "listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}",
-            "advertised.listeners": f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}",
+            "listeners": listeners,
+            "advertised.listeners": listeners,
             "log.dirs": self.directory / "data",
             # A topic that is missing must be seen to be missing.
             "auto.create.topics.enable": "false",
@@ -119,17 +129,7 @@ class ApacheKafka(Service):
             # Tests may ask for impatient consumers.
             "group.min.session.timeout.ms": 1000,
         }
-        self._properties.write_text("".join(f"{key}={value}\n" for key, value in properties.items()))
-        arguments: list[str | Path] = [
-            "format",
-            "--standalone",
-            f"--cluster-id={cluster}",
-            "-c",
-            self._properties,
-            *self._format_options(),
-        ]
-        self.run(self._java("kafka.tools.StorageTool", *arguments), cwd=self.directory)
 
     def _format_options(self) -> list[str]:
-        """What else a log directory begins with."""
-        return []
+        """How a log directory begins."""
+        return ["--standalone", f"--cluster-id={new_cluster_id()}"]

@@ -113,4 +113,4 @@ class SecuredKafka(ApacheKafka):
         return properties
 
     def _format_options(self) -> list[str]:
-        return [f"--add-scram=SCRAM-SHA-512=[name={SCRAM.user},password={SCRAM.password}]"]
+        return [*super()._format_options(), f"--add-scram=SCRAM-SHA-512=[name={SCRAM.user},password={SCRAM.password}]"]

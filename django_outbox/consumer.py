@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 from typing import Literal
 
+from django_outbox.assignment_watch import AssignmentWatch
 from django_outbox.brokers.base import Broker, ReceivedRecord, Subscription, TopicPartition
 from django_outbox.care import Care
 from django_outbox.codecs import decode
@@ -146,6 +147,7 @@ class Consumer:
         self._prepared = PreparedStatements(using, clock)
         self._alone = 0
         self._watch = TopicWatch(broker, self.topics, log, clock, self._outages)
+        self._assignment = AssignmentWatch(self.group, log, clock)
         self._joined: frozenset[str] = frozenset()
         self._last_record_at = clock()
         self._look_at_inbox_at = clock() + INBOX_SECONDS
@@ -157,14 +159,15 @@ class Consumer:
         Raises:
             BrokerUnavailable, OperationalError, InterfaceError: with ``drain``, if broker or
                 database stay away for ``PUBLISH_TIMEOUT``.
-            MessagesLeft: with ``drain``, if a topic cannot be read.
+            MessagesLeft: with ``drain``, if a topic cannot be read, or the group assigns no partitions.
         """
         self._last_record_at = self._clock()
 
         def step() -> float | None:
             self._prepared.plan_anew()
             batch = self.run_once(POLL_SECONDS)
-            self.pulse.step(**batch.moved, trouble=str(self._watch))
+            trouble = " ".join(filter(None, (str(self._watch), str(self._assignment))))
+            self.pulse.step(**batch.moved, trouble=trouble)
             repeats.sum_up()
             if batch.received or batch.retried:
                 return 0.0
@@ -197,6 +200,7 @@ class Consumer:
         if self._subscription is not None:
             self._subscription.close()
             self._subscription = None
+            self._assignment.restart()
 
     def run_once(self, timeout: float = 0.0) -> Batch:
         """Handle what is due in the inbox; wait up to ``timeout`` seconds for records, handle them,
@@ -228,6 +232,9 @@ class Consumer:
                 records = subscription.poll(0.0 if batch.retried else timeout, self.batch_size)
                 self._in_hand.extend(zip(records, self._lots(records), strict=True))
                 self._care.begin(subscription.take_assigned(), self.batch_size)
+                if self._assignment.is_overdue(subscription):
+                    self.close()
+                    return
             self._handle_records(subscription, batch)
         except TopicNotReadable as error:
             self.close()  # what was read with it is not committed, and comes again
@@ -320,6 +327,8 @@ class Consumer:
         """
         if self._subscription is None:
             return not self._watch.readable
+        if trouble := str(self._assignment):
+            raise MessagesLeft(f"Messages may be left. {trouble}")
         if not self._subscription.caught_up():
             return False
         if self._inbox.has_due():

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
@@ -43,6 +44,9 @@ log = logging.getLogger(__name__)
 
 Note = Callable[[], None]
 """Something to log once the transaction that it speaks of is committed."""
+
+TOPICS_SECONDS = 10.0
+"""Between two looks for missing topics while nothing is due: a broker may come back without them."""
 
 _SENT = Failed("no answer")  # stands for an outcome that the broker has yet to give
 
@@ -101,7 +105,7 @@ class Relay:
             poll_interval: seconds between two looks when nothing is due; None takes
                 ``POLL_INTERVAL``.
             create_topics: called with topics that do not exist, those of the settings at the start
-                and others as they come up; None reports them instead.
+                and whenever they are gone, and others as they come up; None reports them instead.
             clock: seconds, monotonic.
         """
         self.broker = broker
@@ -124,6 +128,7 @@ class Relay:
         self._deafness = Trouble(log, "Listening for NOTIFY", clock, level=logging.WARNING)
         self._listen_at = 0.0
         self._alert_until = 0.0
+        self._create_at = clock()
 
     def run(self, stop: Stop, *, drain: bool = False) -> None:
         """Work until told to stop or, with ``drain``, until nothing is due.
@@ -205,6 +210,7 @@ class Relay:
             BrokerUnavailable: nothing was counted on any message; call again later.
         """
         if self._idle and not self._is_due():
+            self._create_missing_if_due()
             return Pass()
         self._idle = False
         try:
@@ -236,10 +242,20 @@ class Relay:
         """A connected producer. Made outside of any transaction, as that may take seconds."""
         if self._producer is None:
             self._producer = self.broker.producer(settings.publish_timeout)
+            self._create_at = self._clock() + TOPICS_SECONDS
             if self._create_topics is not None:
                 for topic in self.broker.missing_topics(settings.written_topics):
                     self._create(topic, self._create_topics)
         return self._producer
+
+    def _create_missing_if_due(self) -> None:
+        """Create topics of the settings that are gone. Errors are reported once there is something to send."""
+        if self._create_topics is None or self._clock() < self._create_at:
+            return
+        self._create_at = self._clock() + TOPICS_SECONDS
+        with suppress(BrokerUnavailable, TopicNotCreated):
+            if missing := self.broker.missing_topics(settings.written_topics):
+                self._create_topics(sorted(missing))
 
     def _pass(self, producer: Producer) -> tuple[Pass, list[Note]]:
         claimed = self._claims.claim(self.batch_size, self._parked.left_alone())

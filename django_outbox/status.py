@@ -221,6 +221,7 @@ def _rate(found: Throughput, periods: int) -> dict[str, float]:
 def _worker(worker: Any) -> dict[str, Any]:
     return {
         "kind": worker.kind,
+        "group": worker.group,
         "host": worker.host,
         "pid": worker.pid,
         "version": worker.version,

@@ -602,6 +602,46 @@ def test_in_steady_state_deliveries_are_not_counted() -> None:
     assert list(counts) == [1, 1, 0, 0]
 
 
+def test_the_first_deliveries_after_a_rebalance_are_counted_before_the_handler() -> None:
+    pipeline = Pipeline(batch_size=2)
+    seen: list[int] = []
+    pipeline.on("order.created", lambda event: seen.append(OutboxMessage.objects.get(event_id=event.id).delivery_count))
+    for _ in range(4):
+        make_message()
+    pipeline.run()
+    pipeline.broker.subscribe(["outbox"], "tests").close()  # another member comes and goes
+    for _ in range(4):
+        make_message()
+
+    pipeline.run()
+
+    assert seen == [1, 1, 0, 0, 1, 1, 0, 0]
+
+
+def test_a_consumer_that_left_its_group_forgets_what_it_had_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another member has handled it meanwhile."""
+    pipeline = Pipeline()
+    pipeline.on("order.created", effect)
+    make_message()
+    pipeline.relay.run_once()
+
+    def lock(*args: Any, **kwargs: Any) -> Any:
+        raise OperationalError("connection refused")
+
+    with monkeypatch.context() as patches:
+        patches.setattr(state, "lock", lock)
+        patches.setattr("django_outbox.faults.is_connected", lambda using: False)
+        with pytest.raises(OperationalError):
+            pipeline.consumer.run_once()
+    pipeline.consumer.close()
+    other = Pipeline(pipeline.broker)
+    other.on("order.created", effect)
+    assert other.consumer.run_once().consumed == 1
+    other.consumer.close()
+
+    assert pipeline.consumer.run_once().received == 0
+
+
 def test_a_message_that_takes_its_process_down_is_dead_after_max_deliveries() -> None:
     pipeline = Pipeline()
 

@@ -49,6 +49,22 @@ def pipeline() -> WarmPipeline:
     return WarmPipeline()
 
 
+def test_a_message_that_took_its_process_down_too_often_is_dead_and_its_neighbours_are_handled(
+    pipeline: WarmPipeline,
+) -> None:
+    make_message(payload="before")
+    killer = make_message(payload="killer", delivery_count=6)
+    make_message(payload="after")
+    make_message(payload="later")
+    pipeline.relay.run_once()
+
+    pipeline.run()
+
+    assert row(killer).status == Status.DEAD
+    assert row(killer).last_error.startswith("It took its process down 5 times (MAX_DELIVERIES)")
+    assert effects() == ["before", "after", "later"]
+
+
 def test_a_hundred_messages_cost_one_transaction_and_three_statements_more(pipeline: WarmPipeline) -> None:
     for number in range(100):
         make_message(payload=number, message_key=f"k{number % 10}")

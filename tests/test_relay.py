@@ -27,7 +27,7 @@ from django_outbox.brokers.base import (
 )
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotCreated
 from django_outbox.models import OutboxMessage
-from django_outbox.relay import Relay
+from django_outbox.relay import TOPICS_SECONDS, Relay
 from django_outbox.runner import Stop
 from tests.clock import Clock
 from tests.helpers import wait_until
@@ -326,6 +326,44 @@ def test_missing_topics_are_created_on_demand(stop: Stop) -> None:
 
     assert statuses() == ["published", "published"]
     assert created == ["outbox", "of.its.own"]
+
+
+def test_topics_of_the_settings_are_created_again_when_a_broker_lost_them() -> None:
+    """Also while there is nothing to send, as a consumer waits for them."""
+    clock = Clock(1000.0)
+    broker = memory_broker(create_topics=False)
+
+    def create(topics: Any) -> None:
+        broker.create_topics(topics, partitions=2, replication=None)
+
+    relay = relay_to(broker, create_topics=create, clock=clock)
+    relay.run_once()
+    assert not broker.missing_topics(["outbox"])
+    broker.cluster.partitions.clear()
+    broker.cluster.logs.clear()
+
+    clock.now += TOPICS_SECONDS
+    relay.run_once()
+
+    assert not broker.missing_topics(["outbox"])
+
+
+def test_a_relay_without_work_does_not_mind_a_broker_that_is_away() -> None:
+    clock = Clock(1000.0)
+    broker = memory_broker(create_topics=False)
+
+    def create(topics: Any) -> None:
+        broker.create_topics(topics, partitions=2, replication=None)
+
+    def away(topics: Any) -> set[str]:
+        raise BrokerUnavailable("it is gone.")
+
+    relay = relay_to(broker, create_topics=create, clock=clock)
+    relay.run_once()
+    broker.missing_topics = away  # type: ignore[method-assign]
+    clock.now += TOPICS_SECONDS
+
+    assert not relay.run_once().moved
 
 
 def test_a_topic_that_the_broker_will_not_create_stops_only_its_own_messages(stop: Stop) -> None:

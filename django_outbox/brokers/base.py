@@ -226,6 +226,11 @@ class Subscription(ABC):
     def take_assigned(self) -> set[TopicPartition]:
         """Partitions given to this member since the last call."""
 
+    @property
+    def is_assigned(self) -> bool:
+        """True if this member has its assignment, which may be empty; False while it waits for one."""
+        return True
+
     @abstractmethod
     def caught_up(self) -> bool:
         """True if this member has its partitions and has read each one to its end.

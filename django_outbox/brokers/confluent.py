@@ -46,6 +46,7 @@ from django_outbox.brokers.confluent_library import (
     AdminClient,
     ConfigResource,
     Consumer,
+    ConsumerGroupState,
     ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
@@ -61,6 +62,7 @@ from django_outbox.brokers.diagnosis import WORTH_IT_FROM_SECONDS, answering, di
 from django_outbox.brokers.limits import MAX_RECORD_BYTES
 from django_outbox.brokers.refusals import NO_SUCH_NAME, NOT_EVEN_SEEN, NOT_READABLE, may_read, no_leader
 from django_outbox.brokers.secrets import keep
+from django_outbox.brokers.tansu import is_tansu
 from django_outbox.brokers.url import parse_url
 from django_outbox.conf import BrokerSettings
 from django_outbox.exceptions import NoAnswer, TopicNotCreated, TopicNotReadable
@@ -140,9 +142,28 @@ class ConfluentBroker(Broker):
         faults = self._faults()
         knock = partial(self._knock, topics=topics)
         client = self._connect(Consumer, options, faults, knock)
+        can_leave = partial(self._can_leave_tansu, group) if self._is_tansu(client) else lambda: True
         return ConfluentSubscription(
-            client, faults, topics, partial(self._look_up, group), knock, lambda: self.interrupted()
+            client, faults, topics, partial(self._look_up, group), knock, lambda: self.interrupted(), can_leave
         )
+
+    def _is_tansu(self, client: Consumer) -> bool:
+        try:
+            return is_tansu(client.list_topics(_ANY_TOPIC, CLOSE_SECONDS).cluster_id)
+        except KafkaException:
+            return False
+
+    def _can_leave_tansu(self, group: str) -> bool:
+        """True if no rebalance of the group is under way, or the broker does not tell. Also asked while the process ends."""
+        admin = self._make(AdminClient, self._options(), self._faults())
+        try:
+            answer = admin.describe_consumer_groups([group], request_timeout=CONNECT_SECONDS)[group]
+            # Kafka has a name for each state. Tansu has none for a group with a leader during a rebalance.
+            return bool(answer.result(2 * CONNECT_SECONDS).state != ConsumerGroupState.UNKNOWN)
+        except (KafkaException, TimeoutError):
+            return True
+        finally:
+            self._close(partial(admin.__exit__, None, None, None))
 
     def missing_topics(self, topics: Iterable[str]) -> set[str]:
         faults = self._topic_faults(set(topics))

@@ -10,6 +10,7 @@ from django_outbox.exceptions import MissingDependency
 try:
     from confluent_kafka import (
         Consumer,
+        ConsumerGroupState,
         ConsumerGroupTopicPartitions,
         KafkaError,
         KafkaException,
@@ -37,6 +38,7 @@ __all__ = [
     "AdminClient",
     "ConfigResource",
     "Consumer",
+    "ConsumerGroupState",
     "ConsumerGroupTopicPartitions",
     "KafkaError",
     "KafkaException",

@@ -34,9 +34,11 @@ from django_outbox.brokers.confluent_library import (
 )
 from django_outbox.brokers.confluent_library import TopicPartition as KafkaTopicPartition
 from django_outbox.brokers.refusals import refusal
+from django_outbox.brokers.tansu import settle
 from django_outbox.brokers.undecodable import HEADERS_ARE_NO_TEXT, broken
 from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
 
+SETTLE_SLICE_SECONDS = 0.3
 # After so long without a record a subscription asks whether the broker is still there.
 SILENCE_SECONDS = 10.0
 
@@ -90,6 +92,7 @@ class ConfluentSubscription(Subscription):
         look_up: Callable[[Collection[TopicPartition], float], Mapping[TopicPartition, Progress]],
         knock: Callable[[float], None],
         interrupted: Callable[[], bool],
+        can_leave: Callable[[], bool] = lambda: True,
     ) -> None:
         """
         Args:
@@ -100,9 +103,12 @@ class ConfluentSubscription(Subscription):
                 client, where questions wait for half a second behind its reading.
             knock: raises ``BrokerUnavailable`` if no broker answers another client within so many seconds.
             interrupted: whether the process is to end.
+            can_leave: whether the broker can let a member leave the group now.
         """
         self._client = client
         self._faults = faults
+        self._can_leave = can_leave
+        self._is_lost = False  # the broker is at fault
         self._look_up = look_up
         self._knock = knock
         self._interrupted = interrupted
@@ -147,12 +153,16 @@ class ConfluentSubscription(Subscription):
         new, self._new = self._new, set()
         return new
 
-    def caught_up(self) -> bool:
-        mine = self._mine()  # partitions come and go in poll() alone
+    @property
+    def is_assigned(self) -> bool:
         # With cooperative assignment a member that gives something up keeps the rest, and need not be told of more.
-        if not mine and self._is_between:
+        return not self._is_between or bool(self._mine())
+
+    def caught_up(self) -> bool:
+        if not self.is_assigned:
             return False
-        return are_at_end(mine, self.progress(), self._faults.location)
+        # Partitions come and go in poll() alone.
+        return are_at_end(self._mine(), self.progress(), self._faults.location)
 
     def progress(self) -> dict[TopicPartition, Progress]:
         try:
@@ -175,6 +185,9 @@ class ConfluentSubscription(Subscription):
         for call in (self._committing, self._asking):
             if call is not None:  # to free the client under it would not be safe
                 call.join()
+        if not self._is_lost:
+            with suppress(KafkaException, RuntimeError):
+                settle(self._can_leave, lambda: self._client.poll(SETTLE_SLICE_SECONDS))
         # Partitions that have come and were not told yet must not be told by close(): that waits at times for ever for
         # an answer within its callback, and the interpreter with it (librdkafka issues 4041 and 4884). A record that is
         # read here is not committed, so that another member reads it.
@@ -339,6 +352,7 @@ class ConfluentSubscription(Subscription):
         if isinstance(told, KafkaError) and told.code() in CLIENT_AT_FAULT | {KafkaError.TOPIC_AUTHORIZATION_FAILED}:
             return BrokerUnavailable(refusal(self._faults.location, error_text(told), protocol_code(told)))
         reason = error_text(told) if isinstance(told, KafkaError) else str(error)
+        self._is_lost = True
         return BrokerUnavailable(f"{self._faults.location} does not answer ({self._faults.reason or reason}).")
 
 

@@ -11,7 +11,15 @@ from functools import partial
 from typing import Any
 
 from django_outbox.brokers.base import Progress, ReceivedRecord, Subscription, TopicPartition, are_at_end
-from django_outbox.brokers.calls import CLOSE_SECONDS, COMMIT_SECONDS, GRACE_SECONDS, SLICE_SECONDS, Call, Patience
+from django_outbox.brokers.calls import (
+    CLOSE_SECONDS,
+    COMMIT_SECONDS,
+    GRACE_SECONDS,
+    SLICE_SECONDS,
+    Call,
+    Patience,
+    close_in_time,
+)
 from django_outbox.brokers.kafka_client import CLIENT_AT_FAULT, CONNECT_SECONDS, error_code, error_text
 from django_outbox.brokers.kafka_library import (
     ConsumerRebalanceListener,
@@ -23,6 +31,7 @@ from django_outbox.brokers.kafka_library import (
 )
 from django_outbox.brokers.kafka_records import RenamedHeaders, take_apart_carefully
 from django_outbox.brokers.refusals import refusal
+from django_outbox.brokers.tansu import is_tansu, settle
 from django_outbox.brokers.undecodable import HEADERS_ARE_NO_TEXT
 from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 
@@ -63,6 +72,7 @@ class KafkaSubscription(Subscription):
         self._answering = answering
         self._listener = _Assignments()
         self._heard_at = time.monotonic()
+        self._is_lost = False  # the broker is at fault
         take_apart_carefully(client)
         try:
             client.subscribe(topics=topics, listener=self._listener)
@@ -146,6 +156,10 @@ class KafkaSubscription(Subscription):
     def take_assigned(self) -> set[TopicPartition]:
         return self._listener.take()
 
+    @property
+    def is_assigned(self) -> bool:
+        return self._has_its_share()
+
     def caught_up(self) -> bool:
         if not self._has_its_share():
             return False
@@ -156,9 +170,38 @@ class KafkaSubscription(Subscription):
         return self._progress_of(self._mine())
 
     def close(self) -> None:
+        seconds = GRACE_SECONDS if self._interrupted() else CLOSE_SECONDS
+        if is_tansu(self._client._client.cluster.cluster_id):
+            close_in_time(self._leave_tansu, seconds)
+            return
         with suppress(Exception):
-            seconds = GRACE_SECONDS if self._interrupted() else CLOSE_SECONDS
             self._client.close(autocommit=False, timeout_ms=_milliseconds(seconds))
+
+    def _leave_tansu(self) -> None:
+        is_settled = False
+        if not self._is_lost:
+            with suppress(*_BROKEN):
+                is_settled = settle(self._can_leave_tansu, self._go_on)
+        if not is_settled:
+            self._client._coordinator.reset_generation()  # or close() would leave the group
+        self._client.close(autocommit=False, timeout_ms=_milliseconds(CLOSE_SECONDS))
+
+    def _can_leave_tansu(self) -> bool:
+        """True if no rebalance is under way, or this member is in no group."""
+        coordinator = self._client._coordinator
+        if coordinator.state is MemberState.UNJOINED:
+            return True
+        if not self._has_its_share():
+            return False
+        try:
+            self._client._net.run(coordinator._send_heartbeat_request)
+        except kafka_errors.KafkaError:
+            return False
+        return True
+
+    def _go_on(self) -> None:
+        self._go_on_joining()
+        self._client.poll(timeout_ms=_milliseconds(JOIN_SLICE_SECONDS), max_records=1)
 
     def _has_its_share(self) -> bool:
         """True if the group has told what this member has, be it nothing, and is about to tell nothing else."""
@@ -233,6 +276,7 @@ class KafkaSubscription(Subscription):
             if isinstance(error, kafka_errors.TopicAuthorizationFailedError) and isinstance(topics, set):
                 return TopicNotReadable(topics, reason)
             return BrokerUnavailable(reason)
+        self._is_lost = True
         return BrokerUnavailable(f"{self._location} does not answer ({error_text(error)}).")
 
 

@@ -87,10 +87,11 @@ def _rates(rates: Mapping[str, Mapping[str, float]]) -> str:
 def _workers(workers: list[dict[str, Any]]) -> str:
     if not workers:
         return "No relay and no consumer is running: manage.py outbox_relay, manage.py outbox_consume"
-    rows: list[Row] = [("WORKER", "STATE", "RATE/S", "RUNNING", "LAST SEEN", "VERSION", "TROUBLE")]
+    rows: list[Row] = [("WORKER", "GROUP", "STATE", "RATE/S", "RUNNING", "LAST SEEN", "VERSION", "TROUBLE")]
     rows += [
         (
             f"{worker['kind']} {worker['host']}:{worker['pid']}",
+            worker["group"] or "-",
             worker["state"],
             f"{worker['rate']:,.1f}",
             span(worker["running_seconds"]),
@@ -100,7 +101,7 @@ def _workers(workers: list[dict[str, Any]]) -> str:
         )
         for worker in workers
     ]
-    return columns(rows, right={2})
+    return columns(rows, right={3})
 
 
 def _lag(group: dict[str, Any]) -> str:
@@ -112,8 +113,8 @@ def _lag(group: dict[str, Any]) -> str:
     )
     if not behind:
         partitions = len(group["partitions"])
-        read = f"has read {counted(partitions, 'partition')} to the end"
-        return f"Group {group['group']} {read}." if partitions else ""
+        read = f"has read {counted(partitions, 'partition')} to the end" if partitions else "has no topic to read yet"
+        return f"Group {group['group']} {read}."
     rows: list[Row] = [("TOPIC", "PARTITION", "COMMITTED", "END", "LAG")]
     for each in behind[:PARTITIONS]:
         committed = "-" if each["committed"] is None else f"{each['committed']:,}"

@@ -341,6 +341,19 @@ def test_poll_returns_at_most_as_many_records_as_it_is_asked_for(
     assert all(of_partition == list(range(len(of_partition))) for of_partition in offsets.values())
 
 
+def test_a_member_knows_when_it_has_its_assignment_which_may_be_empty(
+    broker: Broker, subscribe: Subscribe, topic: str
+) -> None:
+    make_topic(broker, topic, partitions=1)
+    members = [subscribe(), subscribe()]
+    assert isinstance(broker, MemoryBroker) or not any(member.is_assigned for member in members)
+
+    with reading(*members) as readers:
+        wait_until(lambda: all(member.is_assigned for member in members), what="assignments")
+
+    assert sum(len(reader.share) for reader in readers) >= 1
+
+
 def test_a_member_without_records_waits_as_long_as_it_is_told_to_and_is_caught_up(
     broker: Broker, subscribe: Subscribe, topic: str
 ) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.core.management.base import SystemCheckError
+from django.core.management.base import CommandError, SystemCheckError
 
 from django_outbox import Event
 from django_outbox.handlers import Registry
@@ -103,6 +103,17 @@ def test_command_lists_the_handlers_of_all_apps() -> None:
     out = io.StringIO()
     call_command("outbox_consume", "--list", stdout=out)
     assert re.search(r"^test\.typed +any +tests +Parcel +tests\.app\.handlers\.typed$", out.getvalue(), re.M)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--list"], ["--drain"]])
+@pytest.mark.django_db
+def test_an_unknown_group_is_an_error_that_names_the_known_ones(arguments: list[str]) -> None:
+    with pytest.raises(CommandError) as raised:
+        call_command("outbox_consume", "--group", "report", *arguments)
+    assert str(raised.value) == (
+        "--group: 'report' is not a consumer group of this project. Expected one of: tests, reports. "
+        "Use CONSUMER_GROUP to rename the main group."
+    )
 
 
 @pytest.mark.parametrize("database", ["postgres", "mysql"])

@@ -142,13 +142,23 @@ def test_plain_status_names_topics_retries_workers_and_lag() -> None:
         topic="orders", retry_count=3, next_retry_at=ago(-100), fingerprint="ValueError in shop.ship", message_key="42"
     )
     Worker.objects.create(kind="relay", host="web-1", pid=77, version="1.2", rate=4.5, state="trouble", trouble="Oh!")
+    Worker.objects.create(kind="consumer", group="reports", host="web-1", pid=78, version="1.2", state="working")
     put_records(5, group="tests", committed=2)
     text = status()
     assert re.search(r"^orders +1 ", text, re.M)
     assert re.search(r"^outbox \d+ +order.created +orders +3 of 20 +1 min \d+ s +ValueError in shop.ship$", text, re.M)
-    assert re.search(r"^relay web-1:77 +trouble +4.5 +.* s ago +1.2 +Oh!$", text, re.M)
+    assert re.search(r"^relay web-1:77 +- +trouble +4.5 +.* s ago +1.2 +Oh!$", text, re.M)
+    assert re.search(r"^consumer web-1:78 +reports +working +0.0 +.* s ago +1.2", text, re.M)
     assert "Group tests is 3 records behind, in 1 partition." in text
     assert re.search(r"^outbox +0 +2 +5 +3$", text, re.M)
+
+
+def test_each_consumer_group_is_named() -> None:
+    text = status()
+    for group in ("tests", "reports"):
+        assert f"Group {group} has no topic to read yet." in text
+    Worker.objects.create(kind="consumer", group="reports", host="web-1", pid=78, version="1", state="working")
+    assert [worker["group"] for worker in status_json()["workers"]] == ["reports"]
 
 
 def test_plain_status_shows_names_that_steer_no_terminal() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -16,8 +17,9 @@ from django_outbox.handlers import Registry
 from django_outbox.models import OutboxMessage
 from django_outbox.relay import Relay
 from tests.brokers.records import delete_topic
-from tests.helpers import wait_until
+from tests.helpers import Command, wait_until
 from tests.outbox import statuses
+from tests.services.base import Service
 
 BACKENDS = {
     "kafka-python": "django_outbox.brokers.kafka.KafkaBroker",
@@ -96,3 +98,25 @@ def test_what_was_in_a_topic_that_is_made_anew_is_sent_again_and_handled_once(
     assert handled == [0, 1, 2, 3, 4, 5, 6]
     assert statuses() == ["consumed"] * 7
     assert set(OutboxMessage.objects.values_list("retry_count", flat=True)) == {0}
+
+
+@pytest.mark.brokers("tansu")  # which keeps everything in memory
+@pytest.mark.parametrize("client", list(BACKENDS))
+def test_what_a_development_broker_held_is_sent_again_after_its_restart(
+    client: str, own_broker: Service, manage: Callable[..., Command], send: Any, consumed: Any, topic: str
+) -> None:
+    """While relay and consumer run, and nothing more is published."""
+    env = {"OUTBOX_BACKEND": BACKENDS[client], "KAFKA_URL": own_broker.start().url}
+    manage("outbox_relay", "--create-topics", "--partitions", 2, env=env)
+    consumer = manage("outbox_consume", env=env)
+    send("test.effect", "before")
+    consumed(1)
+    consumer.send_signal(signal.SIGSTOP)
+    send("test.effect", "on its way")
+    wait_until(lambda: statuses() == ["consumed", "published"])
+    own_broker.stop()
+    own_broker.start()
+    OutboxMessage.objects.filter(status="published").update(published_at=timezone.now() - timedelta(minutes=5))
+    consumer.send_signal(signal.SIGCONT)
+
+    consumed(2, timeout=120)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from confluent_kafka import ConsumerGroupState
+from confluent_kafka.admin import AdminClient
 from django.db import connections
 
 from django_outbox.models import OutboxMessage
@@ -81,6 +84,45 @@ def test_an_idle_command_whose_connections_hang_ends_in_time(
     proxy.stall()
     assert_ends_in_time({"outbox_relay": relay, "outbox_consume": consumer}[name])
     proxy.heal()
+
+
+def test_a_consumer_that_ends_while_it_joins_its_group_does_not_hold_up_the_next(
+    backend: dict[str, str], topic: str, kafka_url: str, manage: Start, send: Any, consumed: Any
+) -> None:
+    manage("outbox_relay", "--create-topics", env=backend)
+    consumer = manage("outbox_consume", env=backend)
+    with AdminClient({"bootstrap.servers": kafka_url.removeprefix("kafka://")}) as admin:
+        nobody = (ConsumerGroupState.DEAD, ConsumerGroupState.EMPTY)
+        wait_until(lambda: admin.describe_consumer_groups([topic])[topic].result().state not in nobody)
+    assert_ends_in_time(consumer)
+    send("test.effect")
+
+    manage("outbox_consume", env=backend)
+
+    consumed(1)
+
+
+def test_consumers_that_end_one_after_the_other_do_not_hold_up_the_next(
+    backend: dict[str, str], manage: Start, send: Any, consumed: Any
+) -> None:
+    manage("outbox_relay", "--create-topics", "--partitions", 2, env=backend)
+    keys = map(str, itertools.count())
+    consumers = []
+
+    def at_work() -> bool:
+        send("test.effect", key=next(keys))
+        return all("is consumed" in consumer.output for consumer in consumers)
+
+    for _ in range(2):
+        consumers.append(manage("outbox_consume", "--verbosity", 2, env=backend))
+        wait_until(at_work)
+    for consumer in reversed(consumers):
+        assert_ends_in_time(consumer)
+    send("test.effect")
+
+    manage("outbox_consume", env=backend)
+
+    consumed(OutboxMessage.objects.count())
 
 
 def test_a_relay_whose_batch_hangs_ends_in_time_and_nothing_of_it_is_sent_later(

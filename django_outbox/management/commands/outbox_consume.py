@@ -6,7 +6,7 @@ import logging
 from contextlib import suppress
 from typing import Any
 
-from django.core.management.base import CommandParser
+from django.core.management.base import CommandError, CommandParser
 
 from django_outbox.brokers.base import get_broker
 from django_outbox.conf import LARGEST_COUNT, settings
@@ -42,8 +42,8 @@ class Command(WorkerCommand):
             "--group",
             type=text,
             metavar="G",
-            help="Consumer group (default: CONSUMER_GROUP, else SOURCE). If handlers name another group than "
-            "that, a consumer of it runs these only; a group that no handler names takes its place.",
+            help="Consumer group, CONSUMER_GROUP or one that handlers name (default: CONSUMER_GROUP, else SOURCE). A "
+            "consumer of a group that handlers name runs only these.",
         )
         parser.add_argument(
             "--topics",
@@ -80,8 +80,13 @@ class Command(WorkerCommand):
         verbosity: int,
         **options: Any,
     ) -> None:
+        registry.load()
+        if group is not None and group not in registry.groups:
+            raise CommandError(
+                f"--group: {group!r} is not a consumer group of this project. Expected one of: "
+                f"{', '.join(registry.groups)}. Use CONSUMER_GROUP to rename the main group."
+            )
         if only_list:
-            registry.load()
             self.stdout.write(list_handlers(registry, group))
             return
         self.require_tables(database)

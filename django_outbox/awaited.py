@@ -78,12 +78,38 @@ def longest_awaited(using: str) -> float | None:
     Of each event type, the ten thousand first in the log are looked at and, if there are more, the first of each
     partition. Where that has no index of its own, and where all types are awaited, the ten thousand oldest are.
     """
-    published = OutboxMessage.objects.using(using).filter(publish_count__gt=0)
-    awaited = _awaited_here()
-    if awaited.everything:
-        return max(_ages(oldest_first(published.filter(awaited.read), "published")), default=None)
-    has_index = connections[using].features.supports_partial_indexes
     ages: list[float] = []
+    for messages, by_partition in _searches(using):
+        ages += _ages(messages, by_partition=by_partition)
+    return max(ages, default=None)
+
+
+def awaited_by_topic(using: str) -> dict[str, float]:
+    """The same by topic, of the same messages. Reads more: for reports, not for gauges."""
+    ages: dict[str, float] = {}
+
+    def add(topic: str, since: datetime | None, now: datetime) -> None:
+        if since is not None:
+            ages[topic] = max(ages.get(topic, 0.0), _seconds(since, now))
+
+    for messages, by_partition in _searches(using):
+        rows = list(messages.values_list("topic", "published_at", DatabaseNow())[:LOOKED_AT])
+        for row in rows:
+            add(*row)
+        if by_partition and len(rows) == LOOKED_AT:
+            for topic, _, since, now in _first_of_partitions(messages.filter(partition__isnull=False)):
+                add(topic, since, now)
+    return ages
+
+
+def _searches(using: str) -> Iterator[tuple[Any, bool]]:
+    """Awaited messages in the order in which they are looked at, and whether that is the order of partitions."""
+    published = OutboxMessage.objects.using(using).filter(publish_count__gt=0)
+    awaited = awaited_here()
+    if awaited.everything:
+        yield oldest_first(published.filter(awaited.read), "published"), False
+        return
+    has_index = connections[using].features.supports_partial_indexes
     for kind in awaited.kinds:
         messages: Any = published.filter(awaited.condition_of(kind))
         if has_index:
@@ -91,8 +117,7 @@ def longest_awaited(using: str) -> float | None:
             messages = messages.filter(status="published").order_by("event_type", "topic", "partition", "offset")
         else:
             messages = oldest_first(messages, "published")
-        ages += _ages(messages, by_partition=has_index)
-    return max(ages, default=None)
+        yield messages, has_index
 
 
 def _ages(messages: Any, *, by_partition: bool = False) -> Iterator[float]:
@@ -102,21 +127,22 @@ def _ages(messages: Any, *, by_partition: bool = False) -> Iterator[float]:
     if found["since"]:
         yield _seconds(found["since"], found["now"])
     if by_partition and found["count"] == LOOKED_AT:
-        yield from _ages_by_partition(messages.filter(partition__isnull=False))
+        for _, _, since, now in _first_of_partitions(messages.filter(partition__isnull=False)):
+            if since:
+                yield _seconds(since, now)
 
 
-def _ages_by_partition(messages: Any) -> Iterator[float]:
-    """How long ago the first message of each partition was sent, in the order of topics and partitions."""
+def _first_of_partitions(messages: Any) -> Iterator[tuple[str, int, datetime | None, datetime]]:
+    """The first message of each partition, in the order of topics and partitions: place, when it was sent, and now."""
     rows = messages.values_list("topic", "partition", "published_at", DatabaseNow())
     row = rows.first()
     while row is not None:
-        topic, partition, since, now = row
-        if since:
-            yield _seconds(since, now)
+        yield row
+        topic, partition, _, _ = row
         row = rows.filter(topic=topic, partition__gt=partition).first() or rows.filter(topic__gt=topic).first()
 
 
-def _awaited_here() -> Awaited:
+def awaited_here() -> Awaited:
     """By the handlers of this project; if they cannot be imported, everything may be."""
     try:
         registry.load()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -10,10 +11,12 @@ from django.db.models import Case, Max, Value, When
 
 from django_outbox.fields import DatabaseNow
 from django_outbox.heartbeat import ALIVE, FORGOTTEN, period_of
-from django_outbox.models import Activity, OutboxMessage, Worker
+from django_outbox.models import Activity, InboxMessage, OutboxMessage, Worker
 
 HOURS = 24
 SILENT = timedelta(seconds=25)  # two heartbeats are missing
+LATE = timedelta(seconds=60)
+"""Messages that wait for a worker for longer are worth a finding."""
 
 
 def rows_estimate(model: type[models.Model], using: str) -> int | None:
@@ -64,12 +67,12 @@ def throughput(using: str, now: datetime) -> Throughput:
     growth counts for the period in which one was again. The rest is what workers counted.
     """
     seconds = Activity.SECONDS
-    first = period_of(now) - timedelta(hours=HOURS, seconds=seconds)
-    starts = [first + timedelta(seconds=seconds * n) for n in range(1, HOURS * 3600 // seconds + 1)]
-    activities = Activity.objects.using(using).filter(period__gte=first, period__lt=period_of(now))
+    first = period_of(now) - timedelta(hours=HOURS)
+    starts = [first + timedelta(seconds=seconds * n) for n in range(HOURS * 3600 // seconds)]
+    activities = Activity.objects.using(using).filter(period__lt=period_of(now))  # workers keep those of two days
     rows = {row.period: row for row in activities}
-    before = rows.get(first)
-    last_id = before.last_id if before else None
+    before = max((period for period in rows if period < first), default=None)
+    last_id = rows[before].last_id if before else _last_id_before(first, period_of(now), using)
     newest = OutboxMessage.objects.using(using).aggregate(newest=Max("id"))["newest"] or 0
     written = []
     for start in starts:
@@ -82,6 +85,12 @@ def throughput(using: str, now: datetime) -> Throughput:
         for name in ("published", "consumed", "inbox_received", "inbox_consumed")
     }
     return Throughput(starts, written, **counted)
+
+
+def _last_id_before(start: datetime, end: datetime, using: str) -> int | None:
+    """The largest id before a time of which no worker noted it; None if it cannot be told from the oldest message."""
+    oldest = OutboxMessage.objects.using(using).order_by("id").values_list("id", "created_at").first()
+    return oldest[0] - 1 if oldest and start <= oldest[1] < end else None
 
 
 def workers(using: str) -> list[Any]:
@@ -100,3 +109,17 @@ def workers(using: str) -> list[Any]:
         .annotate(is_lost=unseen(ALIVE), is_silent=unseen(SILENT), now=now)
         .order_by("kind", "group", "host", "pid")
     )
+
+
+def inbox_due_since(groups: Collection[str], using: str, now: datetime) -> dict[str, datetime]:
+    """Since when a message of the inbox has been due, for each group that has one.
+
+    Args:
+        groups: asked for one by one, along their index; of all others only the one that is due for longest is found.
+        using: alias of the database.
+        now: the time.
+    """
+    pending = InboxMessage._base_manager.using(using).filter(status="pending", next_retry_at__lte=now)
+    due: Any = pending.order_by("next_retry_at").values_list("group", "next_retry_at")
+    found = [due.filter(group=group).first() for group in groups]
+    return dict(filter(None, [*found, due.exclude(group__in=list(groups)).first()]))

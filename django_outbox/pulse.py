@@ -18,6 +18,12 @@ State = Worker.State
 SLOW_SECONDS = 60.0
 """A loop that stands still for longer is in trouble."""
 
+_SLOW = {
+    Worker.Kind.RELAY: "the database or the broker is slow. Check both, and restart the relay if it does not go on.",
+    Worker.Kind.CONSUMER: "a handler is slow or hangs. Restart the consumer if it does not go on. "
+    'OUTBOX["HANDLER_TIMEOUT"] ends handlers that take too long.',
+}
+
 
 class Done(NamedTuple):
     """Messages since the last beat: as many as each of these columns of ``Activity`` counts."""
@@ -142,7 +148,7 @@ class Pulse:
         with self._lock:
             still = self.still_for
             if self._state == State.WORKING and still > SLOW_SECONDS + self._rest:
-                return State.TROUBLE, f"Busy with one transaction for {still:.0f} s: a handler is slow, or hangs."
+                return State.TROUBLE, f"Busy with one transaction for {still:.0f} s: {_SLOW[Worker.Kind(self.kind)]}"
             return self._state, self._trouble[:TROUBLE_LENGTH]
 
     def take(self) -> Done:

@@ -9,27 +9,33 @@ or that waits for its retry, is not late; what no handler here wants is not awai
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator
 from datetime import timedelta
+from itertools import islice
 from typing import Any, NamedTuple
 
+from django.db import connections
 from django.db.models import Count, F, Min, TextField, Value
 from django.db.models.functions import Cast
 from django.utils import timezone
 
+from django_outbox import unread
 from django_outbox.awaited import longest_awaited
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.fields import DatabaseNow
-from django_outbox.figures import Throughput, rows_estimate, throughput, workers
+from django_outbox.figures import LATE, Throughput, rows_estimate, throughput, workers
 from django_outbox.handlers import GroupHandlers, registry
 from django_outbox.lag import PATIENCE_SECONDS, Answer, lag_of_groups
-from django_outbox.models import Activity, InboxMessage, OutboxMessage, Worker
+from django_outbox.models import Activity, InboxMessage, OutboxMessage, Worker, oldest_first
 
 Model = type[OutboxMessage] | type[InboxMessage]
 
 EXACT_CONSUMED = 500_000
 """So many consumed messages are counted; of more it is said about how many they are."""
 RETRIES = 5
+MOST_TOPICS = 1000
+LOOKED_AT = 10_000
 
 
 class TopicCount(NamedTuple):
@@ -69,6 +75,7 @@ def full_status(using: str, *, broker: bool = True, patience: float = PATIENCE_S
         "outbox": outbox,
         "inbox": inbox_status(using),
         "topics": _topics(unfinished, using),
+        "unread_topics": _unread_topics(outbox["longest_awaited_seconds"], seen, using),
         "retries": [_retry("outbox", row) for row in _next_retries(OutboxMessage, using)]
         + [_retry("inbox", row) for row in _next_retries(InboxMessage, using)],
         "rates": _rates(seen, using),
@@ -127,6 +134,30 @@ def _consumed(model: Model, unfinished: int, using: str) -> tuple[int, bool]:
     return max(count, (rows or 0) - unfinished), True
 
 
+def unfinished_topics(using: str) -> frozenset[str]:
+    """Topics of pending and published messages.
+
+    Each is one step along an index, a thousand in each state at most; without partial indexes, those of the ten thousand
+    oldest messages in each state.
+    """
+    topics: set[str] = set()
+    for status in ("pending", "published"):
+        if connections[using].features.supports_partial_indexes:
+            topics.update(islice(_steps(OutboxMessage.objects.using(using).filter(status=status)), MOST_TOPICS))
+        else:
+            oldest = oldest_first(OutboxMessage.objects.using(using), status)
+            topics.update(oldest.values_list("topic", flat=True)[:LOOKED_AT])
+    return frozenset(topics)
+
+
+def _steps(messages: Any) -> Iterator[str]:
+    topics = messages.order_by("topic").values_list("topic", flat=True)
+    topic = topics.first()
+    while topic is not None:
+        yield topic
+        topic = topics.filter(topic__gt=topic).first()
+
+
 def _ages(model: Model, ids: Any, using: str) -> dict[int | None, float]:
     """Seconds since these messages were written, by id."""
     rows = model.objects.using(using).filter(id__in=list(ids)).values_list("id", "created_at", DatabaseNow())
@@ -168,6 +199,13 @@ def _topics(unfinished: list[TopicCount], using: str) -> list[dict[str, Any]]:
         topics[each.topic][each.status] = each.messages
         topics[each.topic][f"oldest_{each.status}_seconds"] = ages.get(each.oldest_id)
     return list(topics.values())
+
+
+def _unread_topics(longest_awaited: float | None, seen: list[Any], using: str) -> list[dict[str, Any]]:
+    """Topics that no consumer reads although messages wait there; looked for when messages are late."""
+    if longest_awaited is None or longest_awaited <= LATE.total_seconds():
+        return []
+    return [{"topic": each.topic, "longest_awaited_seconds": each.seconds} for each in unread.waits(using, seen).unread]
 
 
 def _next_retries(model: Model, using: str) -> Any:

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.utils import timezone
 from django.utils.formats import number_format
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
+from django.utils.html import escape, format_html, format_html_join
+from django.utils.safestring import SafeString, mark_safe
 from django.utils.timesince import timesince
 from django.utils.translation import gettext, ngettext
 
+_ENDS = re.compile(r"([._/:])(?=\w)|(?<=[a-z])(?=[A-Z])")
+_PIECES = re.compile(r"[^-]{1,12}-*|-+", re.DOTALL)
 LINE_LENGTH = 80
 NAME_LENGTH = 48
 
@@ -26,6 +29,11 @@ def age(since: datetime | None) -> str:
     if seconds < 120:
         return duration(seconds)
     return timesince(since, now)
+
+
+def ago(since: datetime | None) -> str:
+    """The same with "ago", for a moment that stands alone."""
+    return "-" if since is None else gettext("%(age)s ago") % {"age": age(since)}
 
 
 def until(moment: datetime | None) -> str:
@@ -68,6 +76,19 @@ def shortened(text: str, length: int = NAME_LENGTH) -> str:
         return text or "-"
     end = length // 3
     return f"{text[: length - end - 1]}\N{HORIZONTAL ELLIPSIS}{text[-end:]}"
+
+
+def breakable(name: str) -> SafeString:
+    """A name as HTML that can go on in the next line where its parts end, and not within a word."""
+    return mark_safe(_ENDS.sub(r"\1<wbr>", str(escape(name))))  # noqa: S308  # it is escaped
+
+
+def in_pieces(key: str) -> SafeString:
+    """A key as HTML that can go on in the next line after a hyphen, and after each twelve characters without one.
+
+    So the last part of a UUID stays in one line.
+    """
+    return format_html_join(mark_safe("<wbr>"), "{}", ((piece,) for piece in _PIECES.findall(key)))
 
 
 def local(moment: datetime) -> datetime:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from django_outbox import awaited as module
-from django_outbox.awaited import Awaited, longest_awaited
+from django_outbox.awaited import Awaited, awaited_by_topic, longest_awaited
 from django_outbox.fields import DatabaseNow
 from django_outbox.handlers import Registry
 from django_outbox.models import OutboxMessage
@@ -123,3 +123,19 @@ def test_where_more_waits_than_is_looked_at_its_age_is_known_all_the_same(monkey
     for number in range(5):
         sent_ago(9 - number, partition=0, offset=number)
     assert longest_awaited("default") == pytest.approx(540, abs=60)
+
+
+@pytest.mark.parametrize("unknown_event", ["ignore", "dead"])
+@pytest.mark.parametrize("looked_at", [3, 10_000])
+def test_waits_by_topic_are_those_of_the_longest_awaited_of_each(
+    monkeypatch: pytest.MonkeyPatch, unknown_event: str, looked_at: int
+) -> None:
+    monkeypatch.setattr(module, "LOOKED_AT", looked_at)
+    sent_ago(40, topic="z", partition=0, offset=0)
+    sent_ago(30, topic="a", partition=0, offset=0)
+    for number in range(1, 6):
+        sent_ago(1, topic="a", partition=0, offset=number)
+    with outbox_settings(UNKNOWN_EVENT=unknown_event):
+        found = awaited_by_topic("default")
+        assert found.keys() == {"a", "z"}
+        assert 1800 <= found["a"] < 2400 <= found["z"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from django_outbox.pulse import Pulse
 from django_outbox.relay import Relay
 from tests.clock import Clock
@@ -40,12 +42,22 @@ def test_only_a_change_of_state_is_told_at_once(pulse: Pulse) -> None:
     assert is_told(pulse.stopping)
 
 
-def test_a_loop_that_stands_still_is_in_trouble(pulse: Pulse, clock: Clock) -> None:
+@pytest.mark.parametrize(
+    ("kind", "advice"),
+    [
+        ("relay", "the database or the broker is slow. Check both, "),
+        ("consumer", "a handler is slow or hangs. Restart the consumer "),
+    ],
+)
+def test_a_loop_that_stands_still_is_in_trouble_and_says_what_to_do(kind: str, advice: str, clock: Clock) -> None:
+    pulse = Pulse(kind, clock)
     pulse.step()
     clock.now += 59
     assert pulse.now() == ("working", "")
     clock.now += 16
-    assert pulse.now() == ("trouble", "Busy with one transaction for 75 s: a handler is slow, or hangs.")
+    state, trouble = pulse.now()
+    assert state == "trouble"
+    assert trouble.startswith(f"Busy with one transaction for 75 s: {advice}")
     pulse.step()
     assert pulse.now() == ("working", "")
 

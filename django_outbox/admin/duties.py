@@ -12,30 +12,41 @@ from django_outbox.admin.panels import Panel
 from django_outbox.admin.staff import Duty, Wait
 from django_outbox.admin.tables import INBOX, OUTBOX
 from django_outbox.conf import settings
-from django_outbox.figures import Throughput
+from django_outbox.figures import Throughput, inbox_due_since
 from django_outbox.handlers import Handler
 from django_outbox.models import Worker
 from django_outbox.selection import Selection
 
 
 def duties(
-    panels: Sequence[Panel], handlers: Mapping[str, Sequence[Handler]], done: Throughput, now: datetime
+    panels: Sequence[Panel],
+    handlers: Mapping[str, Sequence[Handler]],
+    done: Throughput,
+    waiting_since: datetime | None,
+    now: datetime,
 ) -> list[Duty]:
     """All that has to be done here.
 
     A service that only publishes needs no consumer, and one that only consumes, which its inbox shows, no relay.
+
+    Args:
+        panels: of outbox and inbox.
+        handlers: by group, the main one among them.
+        done: the throughput.
+        waiting_since: since when a message has waited for its handler in a topic that consumers read.
+        now: the time.
     """
     outbox, inbox = panels[0], next((panel for panel in panels if panel.table.is_inbox), None)
     publishes = inbox is None or any(state.count for state in outbox.states) or any(done.written)
-    due_since = figures.inbox_due_since(handlers, now) if inbox and inbox.states[0].count else {}
+    due_since = inbox_due_since(handlers, INBOX.database, now) if inbox and inbox.states[0].count else {}
     main = settings.consumer_group
     found = [_relay(now)] if publishes else []
-    for group, each in handlers.items():
+    for group in dict.fromkeys([*handlers, *due_since]):
+        each = handlers.get(group)
         if each or group in due_since or (group == main and settings.inbox):
             waits = [_of_inbox(group, due_since.get(group))]
             if group == main:
-                since = outbox.waiting_since
-                waits.insert(0, Wait(since, _handler_waits(), gettext("The consumer is behind")))
+                waits.insert(0, Wait(waiting_since, _handler_waits(), gettext("The consumer is behind")))
             found.append(_consumer(group, waits, [name for name in handlers if name != group]))
     return found
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from django_outbox import figures
-from django_outbox.admin.tables import INBOX, Table
+from django_outbox.admin.tables import Table
 from django_outbox.awaited import Awaited
 from django_outbox.models import OutboxMessage, oldest_first
 
@@ -55,13 +54,6 @@ def due_longest(table: Table, now: datetime) -> Any:
     """The pending message that has been due for longest; None if none is due."""
     due = table.messages.filter(status="pending", next_retry_at__lte=now)
     return due.defer("payload", "headers", *table.unread).order_by("next_retry_at", "id").first()
-
-
-def inbox_due_since(groups: Collection[str], now: datetime) -> dict[str, datetime]:
-    """Since when a message of the inbox has been due, of each group that has one; by its index, group by group."""
-    due = INBOX.messages.filter(status="pending", next_retry_at__lte=now).order_by("next_retry_at")
-    times = {group: due.filter(group=group).values_list("next_retry_at", flat=True).first() for group in groups}
-    return {group: time for group, time in times.items() if time is not None}
 
 
 def rows_estimate(table: Table) -> int | None:

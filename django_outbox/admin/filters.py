@@ -10,6 +10,7 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
+from django_outbox import texts
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.handlers import GroupHandlers, Handler, Registry, registry
@@ -43,6 +44,10 @@ def _registry() -> Registry:
     with suppress(HandlersNotImportable):  # the overview tells
         registry.load()
     return registry
+
+
+def _names(names: Iterable[str]) -> Choices:
+    return [(name, texts.breakable(name)) for name in sorted(names)]
 
 
 class CriterionFilter(admin.SimpleListFilter):
@@ -79,21 +84,21 @@ class TypeFilter(CriterionFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
         types = {handler.event_type for group in known_groups() for handler in handlers_of(group)}
-        return [(name, name) for name in sorted(types)]
+        return _names(types)
 
 
 class TopicFilter(CriterionFilter):
     name = "topic"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
-        return [(name, name) for name in sorted(known_topics())]
+        return _names(known_topics())
 
 
 class GroupFilter(CriterionFilter):
     name = "group"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
-        return [(name, name) for name in sorted(known_groups())]
+        return _names(known_groups())
 
 
 class AgeFilter(CriterionFilter):

@@ -12,8 +12,11 @@ from django_outbox import texts
 from django_outbox.admin.figures import Unfinished
 from django_outbox.admin.groups import DeadLetters
 from django_outbox.admin.history import FailingType
-from django_outbox.admin.tables import Table
+from django_outbox.admin.tables import OUTBOX, Table
+from django_outbox.doctor import waiting
 from django_outbox.lag import Answer
+from django_outbox.selection import Selection
+from django_outbox.unread import UnreadTopic
 
 RECENT = timedelta(hours=1)
 
@@ -98,6 +101,17 @@ def failing_finding(table: Table, types: Sequence[FailingType], oldest: Any, err
     else:
         link = Link(gettext("Look at them"), f"{table.list_url}?status=pending&failures=3")
     return [Finding("warn", title, text, [link])]
+
+
+def unread_findings(topics: Iterable[UnreadTopic]) -> list[Finding]:
+    """That messages wait in topics that no consumer reads."""
+    found = []
+    for topic in topics:
+        title, why, remedy = waiting.unread(topic)
+        in_topic = Selection({"status": "published", "topic": topic.topic})
+        link = Link(gettext("Look at them"), f"{OUTBOX.list_url}?{in_topic.query}")
+        found.append(Finding("bad", title, f"{why} {remedy}", [link]))
+    return found
 
 
 def broker_findings(answers: Iterable[Answer | None]) -> list[Finding]:

@@ -10,6 +10,7 @@ from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
@@ -46,7 +47,7 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     search_help_text = _("Exact id, event id or key; of a key what is unfinished or among the last million messages")
     search_fields = ("id",)  # shows the search box; get_search_results does the search
     # The most telling ones first: the last are beyond the edge of a small screen.
-    list_display: Any = ["id", "state", "event", "key", "age", "failures", "due", "topic"]
+    list_display: Any = ["id", "state", "event", "key", "age", "failures", "due", "in_topic"]
     # What the list does not show is not read.
     list_defer: tuple[str, ...] = ("payload", "headers", "last_error", "fingerprint")
     list_filter: ClassVar[Any] = [
@@ -119,12 +120,12 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return texts.status_badge(message)
 
     @admin.display(description=_("event type"))
-    def event(self, message: Any) -> str:
-        return texts.shortened(message.event_type)
+    def event(self, message: Any) -> SafeString:
+        return texts.breakable(texts.shortened(message.event_type))
 
     @admin.display(description=_("key"))
-    def key(self, message: Any) -> str:
-        return texts.shortened(message.message_key)
+    def key(self, message: Any) -> SafeString:
+        return texts.in_pieces(texts.shortened(message.message_key))
 
     @admin.display(description=_("age"))
     def age(self, message: Any) -> str:
@@ -137,6 +138,20 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     @admin.display(description=_("failures"))
     def failures(self, message: Any) -> str:
         return f"{message.retry_count} / {max(message.max_retry, 1)}"
+
+    @admin.display(description=_("topic"))
+    def in_topic(self, message: Any) -> SafeString:
+        return texts.breakable(message.topic)
+
+    @admin.display(description=_("consumer group"))
+    def in_group(self, message: Any) -> SafeString:
+        return texts.breakable(message.group)
+
+    @admin.display(description=_("topic and source"))
+    def origin(self, message: Any) -> SafeString:
+        """Where a message of the inbox comes from, in one column, as the list would be too wide for most screens."""
+        source = texts.breakable(message.source)
+        return format_html('{}<span class="outbox-sample">{}</span>', texts.breakable(message.topic), source)
 
     # One message
 
@@ -185,7 +200,7 @@ class DeadLetterAdmin(MessageAdmin):
     """The dead ones, by what they died of."""
 
     search_help_text = _("Exact id, event id or key")
-    list_display: Any = ["id", "event", "short_error", "key", "dead_for", "failures", "topic"]
+    list_display: Any = ["id", "event", "short_error", "key", "dead_for", "failures", "in_topic"]
     # Errors repeat what is in payloads and headers, and those say what of it is secret.
     list_defer: tuple[str, ...] = ()
     list_filter: ClassVar[Any] = [TypeFilter, TopicFilter, AgeFilter, FailuresFilter, ErrorFilter]
@@ -222,8 +237,8 @@ class DeadLetterAdmin(MessageAdmin):
         return {"acts_on_all": True, "groups": letters.groups, "more_groups": letters.more}
 
     @admin.display(description=_("last error"))
-    def short_error(self, message: Any) -> str:
-        return texts.one_line(message.shown_error)
+    def short_error(self, message: Any) -> SafeString:
+        return texts.breakable(texts.one_line(message.shown_error))
 
     @admin.display(description=_("dead for"))
     def dead_for(self, message: Any) -> str:
@@ -234,7 +249,7 @@ class InboxMessageAdmin(MessageAdmin):
     """Messages that the inbox has received."""
 
     search_help_text = _("Exact id, event id or key; what is unfinished or among the last million messages")
-    list_display: Any = [*MessageAdmin.list_display[:-1], "group", "source", "topic"]
+    list_display: Any = [*MessageAdmin.list_display[:-1], "in_group", "origin"]
     list_defer = (*MessageAdmin.list_defer, *INBOX.unread)
     list_filter: ClassVar[Any] = [
         StatusFilter,
@@ -250,6 +265,6 @@ class InboxMessageAdmin(MessageAdmin):
 class InboxDeadLetterAdmin(DeadLetterAdmin):
     """Those of them that are dead, by what they died of."""
 
-    list_display: Any = [*DeadLetterAdmin.list_display[:-1], "group", "source", "topic"]
+    list_display: Any = [*DeadLetterAdmin.list_display[:-1], "in_group", "origin"]
     list_defer = INBOX.unread
     list_filter: ClassVar[Any] = [GroupFilter, TypeFilter, TopicFilter, AgeFilter, FailuresFilter, ErrorFilter]

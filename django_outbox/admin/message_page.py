@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from django.conf import settings as django_settings
 from django.http import HttpRequest
+from django.utils import timezone
 from django.utils.translation import gettext, ngettext
 
 from django_outbox import texts
@@ -157,12 +158,15 @@ def _headline(table: Table, message: Any) -> str:
             "Failed %(count)d times, waits for its next try.",
             message.retry_count,
         ) % {"count": message.retry_count}
+    if message.next_retry_at > timezone.now():
+        due = gettext("Will be handled %(when)s.") if table.is_inbox else gettext("Will be sent %(when)s.")
+        return due % {"when": texts.until(message.next_retry_at)}
     waits = (
         gettext("Has waited for its handler for %(age)s.")
         if table.is_inbox
         else gettext("Has waited to be sent for %(age)s.")
     )
-    return waits % {"age": texts.age(message.created_at)}
+    return waits % {"age": texts.age(message.next_retry_at)}
 
 
 def _timeline(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
@@ -15,7 +16,7 @@ from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.translation import gettext
 
-from django_outbox import figures
+from django_outbox import figures, unread
 from django_outbox.admin import audit, findings
 from django_outbox.admin.duties import duties
 from django_outbox.admin.filters import handlers_of, known_groups, topics_of
@@ -29,6 +30,7 @@ from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.handlers import registry
 from django_outbox.lag import Answer, lag_of_groups
+from django_outbox.unread import UnreadTopic
 
 PARTITIONS = 20
 WATCH_SECONDS = 10
@@ -83,13 +85,20 @@ def overview(request: HttpRequest) -> dict[str, Any]:
     workers = figures.workers(OUTBOX.database)
     lag = _lag({group: topics_of(group) for group in handlers if handlers[group] or group == settings.consumer_group})
     done = figures.throughput(OUTBOX.database, now)
+    waiting_since = panels[0].waiting_since
+    unread_topics: list[UnreadTopic] = []
+    if waiting_since and now - waiting_since > figures.LATE:
+        waits = unread.waits(OUTBOX.database, workers)
+        unread_topics = waits.unread
+        waiting_since = None if waits.read is None else now - timedelta(seconds=waits.read)
     partitions = sorted(
         ((group, each) for group, answer in lag.items() if answer for each in answer.partitions),
         key=lambda found: -found[1].lag,
     )
     found = [
         *_handler_findings(),
-        *worker_findings(workers, duties(panels, handlers, done, now), now),
+        *findings.unread_findings(unread_topics),
+        *worker_findings(workers, duties(panels, handlers, done, waiting_since, now), now),
         *(finding for each in panels for finding in panel_findings(each, failing.of(each.table), request, now)),
         *findings.broker_findings(lag.values()),
     ]

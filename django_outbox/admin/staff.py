@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any, NamedTuple
 
 from django.utils.translation import gettext, ngettext
 
 from django_outbox import texts
 from django_outbox.admin.findings import Finding, Link
+from django_outbox.doctor import waiting
+from django_outbox.figures import LATE
 
-PATIENCE = timedelta(seconds=60)
 NAMES = 3
 
 
@@ -31,7 +32,7 @@ class Wait(NamedTuple):
     url: str = ""
 
     def is_late(self, now: datetime) -> bool:
-        return self.since is not None and now - self.since > PATIENCE
+        return self.since is not None and now - self.since > LATE
 
     def told(self) -> str:
         return self.text % {"age": texts.age(self.since)}
@@ -82,8 +83,9 @@ def _of_duty(duty: Duty, alive: Sequence[Any], now: datetime) -> Iterator[Findin
         return
     # One in trouble says more itself than that it is behind.
     if not any(worker.trouble for worker in staff):
+        cause = waiting.behind(staff)
         for wait in late:
-            yield Finding("bad", wait.behind, wait.told(), _links([wait]))
+            yield Finding("bad", wait.behind, " ".join((wait.told(), cause.why, cause.remedy)), _links([wait]))
 
 
 def _links(waits: Sequence[Wait]) -> list[Link]:

@@ -62,7 +62,7 @@ def topics(subject: Subject) -> Iterator[Finding]:
                 f"kafka-acls.sh --bootstrap-server HOST:{DEFAULT_PORT} --add --allow-principal User:NAME --topic {topic} {rights}",
             )
     for topic in subject.broker.missing:
-        if topic in settings.written_topics:
+        if topic in settings.written_topics or topic in subject.stored_topics:
             yield fault(
                 f"The topic {topic!r} does not exist.",
                 "Its messages wait in the outbox; those of other topics go out.",
@@ -80,7 +80,7 @@ def _rights_wanted(topic: str, trouble: TopicForbidden, subject: Subject) -> str
     """The options that give what is missing; empty if nobody here needs it."""
     is_read = topic in frozenset[str]().union(*subject.topics.values())
     # Who may write to it may also see it.
-    is_written = topic in settings.written_topics and trouble.reason == NOT_EVEN_SEEN
+    is_written = topic in settings.written_topics | subject.stored_topics and trouble.reason == NOT_EVEN_SEEN
     return " ".join(["--producer"] * is_written + ["--consumer --group GROUP"] * is_read)
 
 

@@ -1,4 +1,4 @@
-"""Events and handlers: whether they have heard of each other."""
+"""Events and handlers: whether they have heard of each other, and whether consumers read the topics of both."""
 
 from __future__ import annotations
 
@@ -6,12 +6,17 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
 
+from django_outbox.awaited import Awaited
 from django_outbox.conf import settings
 from django_outbox.dead_letters import unread_topic
+from django_outbox.doctor import waiting
 from django_outbox.doctor.finding import Finding, fault, note, warning
 from django_outbox.doctor.subject import Subject
 from django_outbox.exceptions import HandlersNotImportable
+from django_outbox.figures import workers
+from django_outbox.handlers import registry
 from django_outbox.models import InboxMessage, OutboxMessage
+from django_outbox.unread import Reach, UnreadTopic, waits
 
 LOOKED_AT = 5000
 SHOWN = 5
@@ -62,6 +67,36 @@ def without_handler(subject: Subject) -> Iterator[Finding]:
             f"No handler here is for {_listed(strangers)}.",
             "They stay published until RETENTION removes them, which is right if they are for other services.",
             f'If not, write handlers: @handler("{strangers[0]}")',
+        )
+
+
+def unread_topics(subject: Subject) -> Iterator[Finding]:
+    """Topics with unfinished messages that no consumer of the main group reads."""
+    if not subject.handlers:
+        return  # all of its events are for others
+    seen = workers(subject.using)
+    unread = {each.topic: each for each in waits(subject.using, seen).unread}
+    for each in unread.values():
+        title, why, remedy = waiting.unread(each)
+        yield fault(f"{title}.", why, remedy)
+    reach, awaited = Reach.of(seen), Awaited.by(registry.for_group(settings.consumer_group))
+    strangers = []
+    for topic in sorted(subject.stored_topics - unread.keys() - {awaited.unread}):
+        if reach.includes(topic) or topic in reach.known:
+            continue
+        pending = OutboxMessage.objects.using(subject.using).pending().filter(topic=topic)
+        types = set(pending.values_list("event_type", flat=True)[:LOOKED_AT])
+        if any(awaited.includes(event_type, topic) for event_type in types):
+            title, why, remedy = waiting.unread(UnreadTopic(topic, None, is_known=False))
+            yield fault(f"{title}.", why, remedy)
+        else:
+            strangers.append(topic)
+    if strangers:
+        yield note(
+            f"No consumer here reads {_listed(strangers)}.",
+            "No handler here waits for the messages in these topics. They stay published until RETENTION removes them, "
+            "which is right if other services read them.",
+            'If not, add the topics to OUTBOX["ROUTES"] and write handlers.',
         )
 
 

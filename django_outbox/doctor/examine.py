@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from django.db import DatabaseError, connections, transaction
+from django.utils import translation
 
 from django_outbox.brokers.calls import Call
 from django_outbox.doctor import broker, database, events, indexes, project, sessions, vacuum, workers
@@ -77,13 +78,18 @@ EXAMINATIONS = (
     Examination("prepared-transactions", vacuum.prepared_transactions, "None is left open.", POSTGRESQL),
     Examination("replication-slots", vacuum.replication_slots, "None holds vacuum back.", POSTGRESQL),
     Examination("autovacuum", vacuum.autovacuum, "It is on, and keeps up.", POSTGRESQL),
-    Examination("relays", workers.relays, "At least one is running."),
-    Examination("consumers", workers.consumers, "At least one is running, or there is nothing to handle."),
+    Examination("relays", workers.relays, "At least one is running, and no message is late."),
+    Examination(
+        "consumers", workers.consumers, "At least one is running, or there is nothing to handle; no message is late."
+    ),
     Examination("workers", workers.troubles, "None is lost or in trouble."),
     Examination("versions", workers.versions, "All workers are of the version that is installed here."),
     Examination("handlers", events.handlers, "All can be imported.", asks_database=False),
     Examination("events", events.without_handler, "All that was published lately has a handler, or none is wanted."),
     Examination("unused-handlers", events.without_events, "Each handler has seen events lately."),
+    Examination(
+        "unread-topics", events.unread_topics, "Consumers read all topics that have messages for handlers here."
+    ),
     Examination("broker", broker.reachable, "It answers.", asks_broker=True, asks_database=False),
     Examination("topics", broker.topics, "All exist.", asks_broker=True, asks_database=False),
     Examination("partitions", broker.partitions, "There is one for each consumer.", asks_broker=True),
@@ -105,6 +111,7 @@ def examine(
     """
     reached = _examine(subject, DATABASE, seconds)
     is_away = reached.level >= Level.FAULT
+    subject.has_database = not is_away
     for each in examinations:
         if each.vendors is not None and subject.connection.vendor not in each.vendors:
             continue
@@ -119,7 +126,8 @@ def examine(
 def _examine(subject: Subject, examination: Examination, seconds: float) -> Result:
     def run() -> tuple[Finding, ...]:
         try:
-            with _reading_only(subject, examination, seconds):
+            # The overview shows some of these findings in its reader's language.
+            with translation.override("en"), _reading_only(subject, examination, seconds):
                 return tuple(examination.find(subject))
         except DatabaseError:
             if _has_tables(subject):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_outbox.brokers.base import Broker, TopicMissing, TopicSettings, TopicTrouble, get_broker
@@ -19,7 +20,7 @@ from django_outbox.exceptions import OutboxError
 from django_outbox.faults import in_one_line
 from django_outbox.handlers import registry
 from django_outbox.models import Activity, InboxMessage, MessageFailure, OutboxMessage, Worker
-from django_outbox.status import topics_by_group
+from django_outbox.status import topics_by_group, unfinished_topics
 
 MODELS = (OutboxMessage, InboxMessage, MessageFailure, Worker, Activity)
 
@@ -36,11 +37,13 @@ class Subject:
         using: alias of the database.
         clock: the time as this machine has it.
         patience: seconds that the broker has for its answers.
+        has_database: False if the database is known not to answer.
     """
 
     using: str
     clock: Callable[[], datetime] = utc_now
     patience: float = 8.0
+    has_database: bool = True
 
     @property
     def connection(self) -> BaseDatabaseWrapper:
@@ -78,13 +81,21 @@ class Subject:
         return (main - settings.topics).union(*others)
 
     @cached_property
+    def stored_topics(self) -> frozenset[str]:
+        """Topics of pending and published messages; none if the database does not tell."""
+        if self.has_database:
+            with suppress(DatabaseError):
+                return unfinished_topics(self.using)
+        return frozenset()
+
+    @cached_property
     def broker(self) -> BrokerAnswers:
         """What the broker says. It is asked once, and waited for no longer than ``patience``."""
         location = ""
         try:
             broker = get_broker(settings.broker)
             location = broker.location
-            topics = settings.written_topics.union(*self.topics.values())
+            topics = settings.written_topics.union(self.stored_topics, *self.topics.values())
             return Call(lambda: ask(broker, topics, settings.consumer_group)).result(self.patience, lambda: False)
         except (OutboxError, ImproperlyConfigured) as error:
             return BrokerAnswers(location, trouble=in_one_line(error))

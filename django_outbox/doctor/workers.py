@@ -2,52 +2,100 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import Any
 
 from django_outbox.awaited import longest_awaited
 from django_outbox.conf import settings
+from django_outbox.doctor import waiting
 from django_outbox.doctor.finding import Finding, fault, warning
 from django_outbox.doctor.subject import Subject
-from django_outbox.figures import counted, workers
+from django_outbox.fields import database_now
+from django_outbox.figures import LATE, counted, inbox_due_since, workers
 from django_outbox.handlers import registry
 from django_outbox.heartbeat import own_version
-from django_outbox.models import Worker
+from django_outbox.models import InboxMessage, Worker
 from django_outbox.status import longest_due
-
-PATIENCE = timedelta(seconds=60)
+from django_outbox.unread import waits
 
 
 def relays(subject: Subject) -> Iterator[Finding]:
-    """No relay is running."""
-    if not _alive(subject, Worker.Kind.RELAY):
-        yield _nobody(subject, "relay", "sent", longest_due(subject.using), "outbox_relay")
+    """No relay is running, or messages wait although one is."""
+    staff = _alive(subject, Worker.Kind.RELAY)
+    late = longest_due(subject.using)
+    if staff:
+        yield from _behind("The relay is behind.", "sent", late, staff)
+    else:
+        yield _nobody(subject, "relay", "sent", late, "outbox_relay")
 
 
 def consumers(subject: Subject) -> Iterator[Finding]:
-    """No consumer is running although there are handlers, or none of a group that has some."""
-    if not subject.handlers:
+    """No consumer is running although there is work, or none of a group that has some; or messages wait although one is."""
+    alive = _alive(subject, Worker.Kind.CONSUMER)
+    due = _due_in_inbox(subject)
+    if alive:
+        yield from _main_group(subject, alive)
+        yield from _groups(subject, alive, due)
         return
-    groups = {worker.group for worker in _alive(subject, Worker.Kind.CONSUMER)}
-    if not groups:
-        yield _nobody(subject, "consumer", "handled", longest_awaited(subject.using), "outbox_consume")
-    elif "" not in groups:  # consumers of an older version do not tell theirs
-        main = settings.consumer_group
-        running = {group if registry.is_inbox_group(group) else main for group in groups}
-        for group in subject.topics:
-            if group not in running and registry.for_group(group):
-                option = "" if group == main else f" --group {group}"
-                yield warning(
-                    f"No consumer of the group {group!r} is running.",
-                    "Its handlers do not run; those of other groups do.",
-                    f"manage.py outbox_consume{option}{subject.database_option}",
-                )
+    late = max(filter(None, [longest_awaited(subject.using), *due.values()]), default=None)
+    if subject.handlers or _is_late(late):
+        yield _nobody(subject, "consumer", "handled", late, "outbox_consume")
+
+
+def _main_group(subject: Subject, alive: list[Any]) -> Iterator[Finding]:
+    """Published messages, which any consumer handles that is not of a group apart."""
+    group = settings.consumer_group
+    awaited = waits(subject.using, alive).read
+    if staff := [worker for worker in alive if not registry.is_inbox_group(worker.group)]:
+        yield from _behind("The consumer is behind.", "handled", awaited, staff)
+    elif _is_late(awaited) or registry.for_group(group):
+        yield _missing(subject, group, awaited)
+
+
+def _groups(subject: Subject, alive: list[Any], due: Mapping[str, float]) -> Iterator[Finding]:
+    """Groups apart, and whatever is due in the inbox."""
+    _, *apart = subject.topics
+    for group in dict.fromkeys([*apart, *due]):
+        late = due.get(group)
+        # Consumers of an older version do not tell their group.
+        if staff := [worker for worker in alive if worker.group in (group, "")]:
+            yield from _behind(f"The inbox of the group {group!r} is behind.", "handled", late, staff)
+        elif _is_late(late) or group in apart:
+            yield _missing(subject, group, late)
+
+
+def _missing(subject: Subject, group: str, late: float | None) -> Finding:
+    option = "" if group == settings.consumer_group else f" --group {group}"
+    summary = f"No consumer of the group {group!r} is running."
+    remedy = f"manage.py outbox_consume{option}{subject.database_option}"
+    if late is not None and _is_late(late):
+        return fault(summary, f"Messages have waited to be handled for {timedelta(seconds=int(late))}.", remedy)
+    return warning(summary, "Its handlers do not run; those of other groups do.", remedy)
+
+
+def _due_in_inbox(subject: Subject) -> dict[str, float]:
+    """How long messages have been due in the inbox, by group, in seconds."""
+    now = database_now(InboxMessage.objects.using(subject.using))
+    since = inbox_due_since(list(subject.topics), subject.using, now)
+    return {group: (now - each).total_seconds() for group, each in since.items()}
+
+
+def _behind(summary: str, done: str, late: float | None, staff: list[Any]) -> Iterator[Finding]:
+    """Running workers leave messages waiting. Those in trouble say why themselves."""
+    if late is not None and _is_late(late) and not any(worker.trouble for worker in staff):
+        cause = waiting.behind(staff)
+        waited = f"Messages have waited to be {done} for {timedelta(seconds=int(late))}."
+        yield fault(summary, f"{waited} {cause.why}", cause.remedy)
+
+
+def _is_late(seconds: float | None) -> bool:
+    return seconds is not None and seconds > LATE.total_seconds()
 
 
 def _nobody(subject: Subject, kind: str, done: str, late: float | None, command: str) -> Finding:
     remedy = f"manage.py {command}{subject.database_option}, under systemd or the like, so that it is always there"
-    if late is not None and late > PATIENCE.total_seconds():
+    if late is not None and _is_late(late):
         waits = f"Messages have waited to be {done} for {timedelta(seconds=int(late))}."
         return fault(f"No {kind} is running.", waits, remedy)
     return warning(

@@ -75,6 +75,9 @@ def _faults(status: Mapping[str, Any], limits: Limits) -> Iterator[Fault]:
         ):
             if seconds is not None and seconds > limits.age:
                 yield Fault(CRITICAL, f"{text} {seconds:.0f} s")
+        for topic in status["unread_topics"]:
+            if topic["longest_awaited_seconds"] > limits.age:
+                yield Fault(CRITICAL, f"no consumer reads the topic {topic['topic']}")
     if limits.lag is not None:
         for group in status["lag"]:
             if not group["trouble"] and group["lag"] > limits.lag:

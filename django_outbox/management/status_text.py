@@ -24,6 +24,9 @@ def _tables(status: Mapping[str, Any]) -> Iterator[str]:
     if any(inbox[state] for state in ("pending", "consumed", "dead")):
         yield _states("INBOX", inbox, ("pending",))
     yield _topics(status["topics"])
+    for topic in status["unread_topics"]:
+        waited = span(topic["longest_awaited_seconds"])
+        yield f"No consumer reads the topic {topic['topic']}. Messages there have waited for {waited}: manage.py outbox_doctor"
     yield _retries(status["retries"])
     yield _rates(status["rates"])
     yield _workers(status["workers"])

@@ -5,14 +5,13 @@ Django imports this in every project, also in one without the admin: nothing of 
 
 from __future__ import annotations
 
-import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django import template
 from django.template.defaultfilters import date
-from django.utils.html import escape, format_html
-from django.utils.safestring import SafeString, mark_safe
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
 
 from django_outbox import texts
 
@@ -29,6 +28,7 @@ register.simple_tag(texts.status_badge, name="status")
 register.filter("number", texts.number)
 register.filter("shortened", texts.shortened)
 register.filter("age", texts.age)
+register.filter("breakable", texts.breakable)
 
 
 @register.simple_tag
@@ -44,29 +44,27 @@ def message_url(table: Table, message: Any) -> str:
 @register.simple_tag
 def ago(moment: datetime | None) -> str:
     """How long ago, with the exact time for those who ask."""
-    if moment is None:
-        return "-"
-    return format_html(
-        '<time datetime="{}" title="{}">{}</time>', moment.isoformat(), _exact(moment), texts.age(moment)
-    )
+    return "-" if moment is None else _time(moment, texts.ago(moment), _exact(moment))
+
+
+@register.simple_tag
+def lasting(moment: datetime) -> SafeString:
+    """For how long since then, with the exact time for those who ask."""
+    return _time(moment, texts.age(moment), _exact(moment))
 
 
 @register.simple_tag
 def moment_time(moment: datetime) -> SafeString:
     """A time to the second, with how long ago that was for those who ask."""
-    return format_html(
-        '<time datetime="{}" title="{}">{}</time>', moment.isoformat(), texts.age(moment), _exact(moment)
-    )
+    return _time(moment, _exact(moment), texts.ago(moment))
+
+
+def _time(moment: datetime, shown: str, title: str) -> SafeString:
+    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), title, shown)
 
 
 def _exact(moment: datetime) -> str:
     return date(texts.local(moment), "Y-m-d H:i:s")
-
-
-@register.filter
-def breakable(name: str) -> SafeString:
-    """A dotted name that goes on in the next line after a dot or an underscore, if it has to."""
-    return mark_safe(re.sub("([._])", r"\1<wbr>", escape(name)))  # noqa: S308  # it is escaped
 
 
 @register.filter
@@ -80,5 +78,7 @@ def fact(message: Any, name: str) -> dict[str, Any]:
     """One column of a message with its title."""
     value = getattr(message, name)
     shown = moment_time(value) if isinstance(value, datetime) else value
+    if isinstance(value, str):
+        shown = texts.breakable(value)
     title = message._meta.get_field(name).verbose_name
     return {"title": title, "value": shown, "is_long": isinstance(value, str) and len(value) > LONG}

@@ -181,7 +181,7 @@ def test_long_names_are_shortened_in_the_middle(admin_client: Client) -> None:
     make_message(message_key="customer/" + "x" * 200 + "/7", event_type="t" * 255)
     (message,) = admin_client.get(url(MESSAGES)).context["cl"].result_list
     shown = MessageAdmin(OutboxMessage, site)
-    assert shown.key(message) == "customer/" + "x" * 22 + "…" + "x" * 14 + "/7"
+    assert shown.key(message).replace("<wbr>", "") == "customer/" + "x" * 22 + "…" + "x" * 14 + "/7"
     assert len(shown.event(message)) == 48
     assert shown.key(make_message()) == "-"
 

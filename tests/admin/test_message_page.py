@@ -30,6 +30,7 @@ from tests.admin.pages import (
     told,
     url,
 )
+from tests.inbox import make_received
 from tests.outbox import Pipeline, Status, make_due, make_message, row
 from tests.overrides import outbox_settings
 
@@ -75,8 +76,27 @@ def test_page_of_every_state_says_where_it_stands(admin_client: Client, status: 
 def test_page_says_since_when_a_message_waits_and_when_it_is_due(admin_client: Client) -> None:
     message = make_message(next_retry_at=datetime(2030, 6, 1, 15, tzinfo=UTC))
     shown = html.unescape(content(admin_client, page_of(message)))
-    assert re.search(r"Has waited to be sent for \d+ seconds?\.</p>", shown.replace("\xa0", " "))
+    assert re.search(r"Will be sent in [^<]*\w\.</p>", shown.replace("\xa0", " "))
     assert re.search(r"<p>Due: [^<]*\d [ap]\.m\.</p>", shown), "and no second full stop"
+
+
+def test_a_wait_counts_from_when_the_message_became_due(admin_client: Client) -> None:
+    """Not from its writing: it may have been published with a delay, or retried a moment ago."""
+    hours_ago = DatabaseNow() - timedelta(hours=3)
+    message = make_message(created_at=hours_ago, next_retry_at=DatabaseNow() - timedelta(minutes=5))
+    received = make_received(created_at=hours_ago, next_retry_at=DatabaseNow() - timedelta(minutes=5))
+    dead = make_dead(created_at=hours_ago)
+    act(admin_client, "retry", dead)
+    for each, headline in (
+        (message, r"Has waited to be sent for \d+\sminutes\."),
+        (received, r"Has waited for its handler for \d+\sminutes\."),
+        (dead, r"Has waited to be sent for \d+\s(second|minute)s?\."),
+    ):
+        each.refresh_from_db()
+        assert re.fullmatch(headline, admin_client.get(page_of(each)).context["headline"])
+    delayed = make_received(created_at=hours_ago, next_retry_at=DatabaseNow() + timedelta(minutes=90))
+    headline = admin_client.get(page_of(delayed)).context["headline"]
+    assert re.fullmatch(r"Will be handled in 1\xa0hour, \d+\xa0minutes?\.", headline)
 
 
 def test_message_that_is_not_dead_is_no_dead_letter(admin_client: Client) -> None:

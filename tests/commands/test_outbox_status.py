@@ -191,7 +191,7 @@ def test_a_broker_that_does_not_answer_is_told_and_the_rest_shown(monkeypatch: p
 
 def test_json_has_these_keys() -> None:
     document = status_json()
-    assert list(document) == ["outbox", "inbox", "topics", "retries", "rates", "workers", "lag"]
+    assert list(document) == ["outbox", "inbox", "topics", "unread_topics", "retries", "rates", "workers", "lag"]
     more = ["consumed_is_estimate", "due", "longest_due_seconds", "next_due_seconds"]
     assert list(document["outbox"]) == [*KEYS, *more, "longest_awaited_seconds"]
     assert list(document["inbox"]) == ["pending", "consumed", "dead", "oldest_pending_seconds", *more]
@@ -370,6 +370,45 @@ def test_check_is_critical_if_messages_are_late(state: str, text: str) -> None:
     code, line = reason("--max-age", "60")
     assert code == 2
     assert re.fullmatch(rf"OUTBOX CRITICAL - {text} 1\d\d s", line)
+
+
+def test_status_and_check_name_a_topic_that_no_consumer_reads() -> None:
+    make_message(Status.PUBLISHED, event_type=HANDLED, topic="exports", published_at=ago(100))
+    (topic,) = status_json("--no-broker")["unread_topics"]
+    assert topic["topic"] == "exports"
+    assert topic["longest_awaited_seconds"] > 99
+    assert "No consumer reads the topic exports. Messages there have waited for " in status("--no-broker")
+    code, line = reason("--max-age", "60")
+    assert (code, line.rpartition("; ")[2]) == (2, "no consumer reads the topic exports")
+    assert reason("--max-age", "100000")[0] == 0
+
+
+@pytest.mark.django_db(transaction=True)  # the doctor has connections of its own
+@pytest.mark.parametrize("topic", ["outbox", "exports"])
+@pytest.mark.parametrize("late", ["pending", "published", "inbox", "nothing"])
+def test_check_and_doctor_agree(topic: str, late: str) -> None:
+    for kind in ("relay", "consumer"):
+        Worker.objects.create(kind=kind, group="tests" if kind == "consumer" else "", host="h", pid=1, version="")
+    Worker.objects.create(kind="consumer", group="reports", host="h", pid=1, version="")
+    if late == "pending":
+        make_message(event_type=HANDLED, topic=topic, next_retry_at=ago(100))
+    elif late == "published":
+        make_message(Status.PUBLISHED, event_type=HANDLED, topic=topic, published_at=ago(100))
+    elif late == "inbox":
+        make_received("pending", topic=topic, next_retry_at=ago(100))
+    else:
+        make_message(Status.PUBLISHED, event_type="for.others", topic=topic, published_at=ago(100))
+    found = doctor_finds("relays", "consumers", "unread-topics")
+    assert found == (reason("--max-age", "60")[0] == 2)
+
+
+def doctor_finds(*examinations: str) -> bool:
+    """True if these examinations find a fault."""
+    try:
+        call_command("outbox_doctor", "--only", *examinations, "--fail-on", "fault", stdout=io.StringIO())
+    except SystemExit as end:
+        return end.code == 2
+    return False
 
 
 def test_check_is_critical_if_messages_of_the_inbox_are_late() -> None:

@@ -81,6 +81,19 @@ def test_a_topic_that_only_handlers_want_is_warned_of(subject: Subject) -> None:
     assert finding.summary.startswith("The topic 'elsewhere'")
 
 
+@pytest.mark.parametrize("status", [Status.PENDING, Status.PUBLISHED])
+def test_a_topic_of_unfinished_messages_that_does_not_exist_is_a_fault(subject: Subject, status: str) -> None:
+    """Also one that no setting names, as publish() was given it."""
+    make_message(status, topic="exports")
+    make_message(Status.CONSUMED, topic="retired")
+    with strict():
+        make_topic()
+        (finding,) = broker.topics(subject)
+        assert (finding.level, finding.summary) == (Level.FAULT, "The topic 'exports' does not exist.")
+        make_topic("exports")
+        assert list(broker.topics(Subject("default"))) == []
+
+
 def trouble_with(monkeypatch: pytest.MonkeyPatch, **topics: Any) -> None:
     monkeypatch.setattr(MemoryBroker, "unreadable_topics", lambda self, asked: topics)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -11,9 +13,12 @@ from django_outbox.doctor import subject as subjects
 from django_outbox.doctor.finding import Level
 from django_outbox.doctor.subject import Subject
 from django_outbox.exceptions import HandlersNotImportable
+from django_outbox.fields import DatabaseNow
 from django_outbox.handlers import Registry
+from django_outbox.models import OutboxMessage
+from tests.doctor.test_workers import make_worker
 from tests.inbox import make_received
-from tests.outbox import make_message
+from tests.outbox import Status, make_message
 from tests.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
@@ -99,6 +104,48 @@ def test_an_event_in_another_topic_than_its_handler_wants_is_warned_of(subject: 
     (finding,) = events.without_handler(subject)
     assert finding.level == Level.WARNING
     assert "in the topic 'outbox', only in others" in finding.summary
+
+
+def published(topic: str, event_type: str = "test.effect", **fields: Any) -> OutboxMessage:
+    """A message that has waited for its handler in ``tests.app`` for ten minutes."""
+    since = DatabaseNow() - timedelta(minutes=10)
+    return make_message(Status.PUBLISHED, event_type=event_type, topic=topic, published_at=since, **fields)
+
+
+def test_a_topic_that_no_consumer_reads_is_a_fault_if_a_handler_waits_for_its_messages(subject: Subject) -> None:
+    published("outbox")
+    published("exports")
+    make_message(event_type="test.effect", topic="imports", next_retry_at=DatabaseNow() + timedelta(days=1))
+    exports, imports = events.unread_topics(subject)
+    assert (exports.level, exports.summary) == (Level.FAULT, "No consumer reads the topic exports.")
+    assert re.match(r"Messages have waited for their handler for \d+ minutes\. ", exports.why)
+    assert 'OUTBOX["ROUTES"]' in exports.remedy
+    assert (imports.level, imports.summary) == (Level.FAULT, "No consumer reads the topic imports.")
+    with outbox_settings(ROUTES={"a.*": "exports", "b.*": "imports"}):
+        assert list(events.unread_topics(Subject("default"))) == []
+
+
+def test_a_topic_that_the_running_consumers_were_not_told_to_read_is_a_fault(subject: Subject) -> None:
+    published("outbox")
+    make_worker("consumer", group="tests", topics="exports")
+    (finding,) = events.unread_topics(subject)
+    assert (finding.level, finding.summary) == (Level.FAULT, "No consumer reads the topic outbox.")
+    assert "--topics" in finding.remedy
+    make_worker("consumer", group="tests", topics="exports, outbox")
+    assert list(events.unread_topics(subject)) == []
+
+
+def test_a_topic_for_others_is_a_note(subject: Subject) -> None:
+    published("exports", event_type="for.others")
+    published("shop.dead")
+    with outbox_settings(DEAD_LETTER_TOPIC="shop.dead"):
+        (finding,) = events.unread_topics(subject)
+    assert (finding.level, finding.summary) == (Level.NOTE, "No consumer here reads 'exports'.")
+
+
+def test_without_handlers_all_topics_are_for_others(subject: Subject, registry: Registry) -> None:
+    published("exports")
+    assert list(events.unread_topics(subject)) == []
 
 
 def test_handlers_without_events_are_one_note(subject: Subject, registry: Registry) -> None:

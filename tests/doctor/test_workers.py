@@ -13,6 +13,7 @@ from django_outbox.doctor.subject import Subject
 from django_outbox.fields import DatabaseNow
 from django_outbox.heartbeat import own_version
 from django_outbox.models import Worker
+from tests.inbox import make_received
 from tests.outbox import Status, make_message
 
 pytestmark = pytest.mark.django_db
@@ -64,6 +65,72 @@ def test_a_group_with_handlers_that_nobody_consumes_is_warned_of(subject: Subjec
     assert finding.remedy == f"manage.py outbox_consume --group {other}"
     make_worker("consumer", group=other)
     assert list(workers.consumers(subject)) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "why", "remedy"),
+    [
+        ({"rate": 0.0}, "nothing was {done} at the last heartbeat", "Check the log of the {kind}"),
+        ({"rate": 12.5}, "12.5 messages per second", "start"),
+        ({"seen": timedelta(seconds=40)}, "No heartbeat from web-1:7", "restart"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("find", "kind", "done"), [(workers.relays, "relay", "sent"), (workers.consumers, "consumer", "handled")]
+)
+def test_messages_that_wait_although_a_worker_runs_are_a_fault_with_its_cause(
+    subject: Subject, find: Any, kind: str, done: str, fields: dict[str, Any], why: str, remedy: str
+) -> None:
+    make_worker("consumer", group="reports")
+    make_worker(kind, group="tests" if kind == "consumer" else "", **fields)
+    assert list(find(subject)) == []
+    late = DatabaseNow() - LONG_AGO
+    if kind == "relay":
+        make_message(next_retry_at=late)
+    else:
+        make_message(Status.PUBLISHED, event_type="test.effect", published_at=late)
+    (finding,) = find(subject)
+    assert (finding.level, finding.summary) == (Level.FAULT, f"The {kind} is behind.")
+    assert finding.why.startswith(f"Messages have waited to be {done} for 0:1")
+    assert why.format(done=done) in finding.why
+    assert remedy.format(kind=kind) in finding.remedy
+
+
+def test_a_worker_in_trouble_says_itself_why_messages_wait(subject: Subject) -> None:
+    make_worker("relay", trouble="kafka://nowhere:9092 cannot be reached.", state="trouble")
+    make_message(next_retry_at=DatabaseNow() - LONG_AGO)
+    assert list(workers.relays(subject)) == []
+    assert [finding.level for finding in workers.troubles(subject)] == [Level.FAULT]
+
+
+@pytest.mark.parametrize("group", ["reports", "of.another.project"])
+def test_late_messages_in_the_inbox_are_a_fault(subject: Subject, group: str) -> None:
+    make_worker("consumer", group="tests")
+    if group != "reports":
+        make_worker("consumer", group="reports")
+    make_received(group=group, next_retry_at=DatabaseNow() - LONG_AGO)
+    (finding,) = workers.consumers(subject)
+    assert (finding.level, finding.summary) == (Level.FAULT, f"No consumer of the group {group!r} is running.")
+    assert finding.remedy == f"manage.py outbox_consume --group {group}"
+    make_worker("consumer", group=group)
+    (finding,) = workers.consumers(subject)
+    assert (finding.level, finding.summary) == (Level.FAULT, f"The inbox of the group {group!r} is behind.")
+
+
+def test_a_main_group_without_consumer_is_a_fault_once_messages_wait(subject: Subject) -> None:
+    make_worker("consumer", group="reports")
+    (finding,) = workers.consumers(subject)
+    assert (finding.level, finding.summary) == (Level.WARNING, "No consumer of the group 'tests' is running.")
+    make_message(Status.PUBLISHED, event_type="test.effect", published_at=DatabaseNow() - LONG_AGO)
+    (finding,) = workers.consumers(subject)
+    assert (finding.level, finding.remedy) == (Level.FAULT, "manage.py outbox_consume")
+
+
+def test_without_any_consumer_the_inbox_is_told_of_once(subject: Subject) -> None:
+    make_received(group="reports", next_retry_at=DatabaseNow() - LONG_AGO)
+    (finding,) = workers.consumers(subject)
+    assert (finding.level, finding.summary) == (Level.FAULT, "No consumer is running.")
+    assert finding.why.startswith("Messages have waited to be handled for 0:1")
 
 
 def test_a_worker_that_vanished_is_warned_of(subject: Subject) -> None:

@@ -78,7 +78,7 @@ def longest_awaited(using: str) -> float | None:
     Of each event type, the ten thousand first in the log are looked at and, if there are more, the first of each
     partition. Where that has no index of its own, and where all types are awaited, the ten thousand oldest are.
     """
-    published = OutboxMessage.objects.using(using).filter(publish_count__gt=0)
+    published = OutboxMessage.objects.using(using).own().filter(publish_count__gt=0)
     awaited = _awaited_here()
     if awaited.everything:
         return max(_ages(oldest_first(published.filter(awaited.read), "published")), default=None)

@@ -12,6 +12,7 @@ from django.http import HttpRequest
 
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
+from django_outbox.figures import foreign_messages
 from django_outbox.handlers import GroupHandlers, Handler, Registry, registry
 from django_outbox.selection import AGES, CRITERIA, FAILURES, Selection
 
@@ -87,6 +88,16 @@ class TopicFilter(CriterionFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
         return [(name, name) for name in sorted(known_topics())]
+
+
+class SourceFilter(CriterionFilter):
+    """Shown if other services have unfinished messages in the table."""
+
+    name = "source"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        foreign = [each.source for each in foreign_messages(model_admin.table.database)]
+        return [(name, name) for name in [settings.source, *foreign]] if foreign else ()
 
 
 class GroupFilter(CriterionFilter):

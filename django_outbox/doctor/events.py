@@ -104,7 +104,8 @@ def _listed(types: Sequence[str]) -> str:
 def _published(subject: Subject) -> Counter[tuple[str, str]]:
     """How many of the last messages are of each type and topic."""
     messages = OutboxMessage.objects.using(subject.using).order_by("-id")
-    return Counter(messages.values_list("event_type", "topic")[:LOOKED_AT])
+    newest = messages.values_list("event_type", "topic", "source")[:LOOKED_AT]
+    return Counter((event_type, topic) for event_type, topic, source in newest if source == settings.source)
 
 
 def _received(subject: Subject) -> set[str]:

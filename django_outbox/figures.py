@@ -74,7 +74,7 @@ class Foreign(NamedTuple):
 def foreign_messages(using: str) -> list[Foreign]:
     """What other services have pending or published, by their ``SOURCE``. Own messages are not walked."""
     found = []
-    for source in _foreign_sources(using):
+    for source in foreign_sources(using):
         pending, published = (rows.filter(source=source) for rows in _unfinished(using))
         due = pending.filter(next_retry_at__lte=DatabaseNow()).order_by("next_retry_at")
         since = due.values_list("next_retry_at", DatabaseNow()).first()
@@ -85,12 +85,11 @@ def foreign_messages(using: str) -> list[Foreign]:
     return found
 
 
-def _foreign_sources(using: str) -> list[str]:
-    if not connections[using].features.supports_partial_indexes:
-        # MySQL and MariaDB go from source to source along an index on all rows.
-        sources = set(OutboxMessage.objects.using(using).order_by().values_list("source", flat=True).distinct())
-        return sorted(sources - {settings.source})
-    return sorted({source for rows in _unfinished(using) for source in _sources(rows)} - {settings.source})
+def foreign_sources(using: str) -> list[str]:
+    """Other services with pending or published messages; on MySQL and MariaDB with any, as their indexes hold all rows."""
+    has_partial_indexes = connections[using].features.supports_partial_indexes
+    tables = _unfinished(using) if has_partial_indexes else (OutboxMessage.objects.using(using),)
+    return sorted({source for rows in tables for source in _sources(rows)} - {settings.source})
 
 
 def _sources(rows: Any) -> Iterator[str]:

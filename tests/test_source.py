@@ -150,8 +150,8 @@ def test_what_waits_behind_a_failed_message_is_of_its_own_service() -> None:
 # Handling
 
 
-def test_two_services_with_the_same_code_and_table_handle_each_message_once(clock: Clock) -> None:
-    """Each by its own relay and consumer, in the same topic."""
+def test_two_services_in_one_table_handle_each_message_once(clock: Clock) -> None:
+    """Each by its own relay and consumer, although both use one topic."""
     broker = memory_broker()
     found: dict[str, Pipeline] = {}
     for source in ("tests", FOREIGN):

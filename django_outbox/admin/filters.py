@@ -12,7 +12,7 @@ from django.http import HttpRequest
 
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
-from django_outbox.figures import foreign_messages
+from django_outbox.figures import foreign_sources
 from django_outbox.handlers import GroupHandlers, Handler, Registry, registry
 from django_outbox.selection import AGES, CRITERIA, FAILURES, Selection
 
@@ -91,12 +91,12 @@ class TopicFilter(CriterionFilter):
 
 
 class SourceFilter(CriterionFilter):
-    """Shown if other services have unfinished messages in the table."""
+    """Shown if other services have messages on their way in the table."""
 
     name = "source"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
-        foreign = [each.source for each in foreign_messages(model_admin.table.database)]
+        foreign = foreign_sources(model_admin.table.database)
         return [(name, name) for name in [settings.source, *foreign]] if foreign else ()
 
 

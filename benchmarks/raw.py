@@ -18,7 +18,7 @@ CLAIM = f"""
     SELECT id, event_id::text, event_type, event_version, topic, message_key, headers, created_at, publish_count,
            payload::text
     FROM {TABLE}
-    WHERE status = 'pending' AND next_retry_at <= statement_timestamp()
+    WHERE status = 'pending' AND source = 'benchmarks' AND next_retry_at <= statement_timestamp()
     ORDER BY next_retry_at, id
     LIMIT %s
     FOR UPDATE SKIP LOCKED
@@ -26,7 +26,7 @@ CLAIM = f"""
 CLAIM_BARE = f"""
     SELECT id, topic, message_key, publish_count, payload::text
     FROM {TABLE}
-    WHERE status = 'pending' AND next_retry_at <= statement_timestamp()
+    WHERE status = 'pending' AND source = 'benchmarks' AND next_retry_at <= statement_timestamp()
     ORDER BY next_retry_at, id
     LIMIT %s
     FOR UPDATE SKIP LOCKED

@@ -104,7 +104,7 @@ def awaited_by_topic(using: str) -> dict[str, float]:
 
 def _searches(using: str) -> Iterator[tuple[Any, bool]]:
     """Awaited messages in the order in which they are looked at, and whether that is the order of partitions."""
-    published = OutboxMessage.objects.using(using).filter(publish_count__gt=0)
+    published = OutboxMessage.objects.using(using).own().filter(publish_count__gt=0)
     awaited = awaited_here()
     if awaited.everything:
         yield oldest_first(published.filter(awaited.read), "published"), False

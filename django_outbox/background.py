@@ -52,7 +52,7 @@ class BackgroundPurge:
     """Deletes what ``RETENTION`` no longer keeps, step by step, when the relay's loop lets it.
 
     A step is one short transaction, on the relay's own connection, between two looks at the outbox. So a message
-    waits for one step at most, and a signal as well. Of several relays the one that has been alive for longest
+    waits for one step at most, and a signal as well. Of several relays of a service the one that has been alive for longest
     does it; if two take themselves for that one, they pass over what the other has locked.
     """
 
@@ -194,6 +194,6 @@ class BackgroundPurge:
     def _first(self) -> int | None:
         troubled = Case(When(state=Worker.State.WORKING, then=Value(0)), default=Value(1), output_field=IntegerField())
         alive = Worker.objects.using(self._using).filter(
-            kind=Worker.Kind.RELAY, last_seen_at__gte=DatabaseNow() - ALIVE
+            kind=Worker.Kind.RELAY, source=settings.source, last_seen_at__gte=DatabaseNow() - ALIVE
         )
         return alive.order_by(troubled, "id").values_list("id", flat=True).first()

@@ -29,6 +29,7 @@ class Outgoing:
     """
 
     id: int
+    source: str
     event_id: uuid.UUID | str
     event_type: str
     event_version: str
@@ -41,6 +42,7 @@ class Outgoing:
 
     COLUMNS = (
         "id",
+        "source",
         "event_id",
         "event_type",
         "event_version",
@@ -76,7 +78,7 @@ class Incoming:
     attempt: int | None
 
 
-def encode(message: Outgoing, *, source: str, wire_format: Literal["cloudevents", "envelope"]) -> Record:
+def encode(message: Outgoing, *, wire_format: Literal["cloudevents", "envelope"]) -> Record:
     """The record that carries a message.
 
     Raises:
@@ -85,11 +87,11 @@ def encode(message: Outgoing, *, source: str, wire_format: Literal["cloudevents"
     key = message.message_key.encode()
     if wire_format == "envelope":
         value = _envelope(message)
-        headers = [*_constant_of_envelopes(source), *_own(message)]
+        headers = [*_constant_of_envelopes(message.source), *_own(message)]
     else:
         value = message.payload_json.encode()
         headers = [
-            *_constant_of_cloudevents(source, message.event_type, message.event_version),
+            *_constant_of_cloudevents(message.source, message.event_type, message.event_version),
             *_own(message),
             ("ce_id", str(message.event_id).encode()),
             ("ce_time", _time(message.created_at)),

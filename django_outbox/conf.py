@@ -43,6 +43,7 @@ DEFAULT_REDACT = (
 OPENTELEMETRY = "django_outbox.tracing.opentelemetry.OpenTelemetryTracing"
 LARGEST_COUNT = 32767
 LARGEST_PAYLOAD = 2**31 - 1
+SOURCE_LENGTH = 255
 LONGEST_SHOWN = 500
 LONGEST_WAIT = timedelta(days=1)
 LONGEST_RETENTION = timedelta(days=36500)
@@ -129,6 +130,10 @@ class OutboxSettings:
         if not source:
             raise ImproperlyConfigured(
                 'OUTBOX["SOURCE"] is missing: name this service, as in OUTBOX = {"SOURCE": "shop"}.'
+            )
+        if len(source) > SOURCE_LENGTH:
+            raise ImproperlyConfigured(
+                f'OUTBOX["SOURCE"] must have at most {SOURCE_LENGTH} characters, got {len(source)}.'
             )
         return source
 

@@ -338,6 +338,7 @@ class Consumer:
             return True
         left = (
             OutboxMessage.objects.using(self.using)
+            .own()
             .published()
             .filter(topic__in=self._watch.readable, event_type__in=self._terms.handlers.types)
         )

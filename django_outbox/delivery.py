@@ -49,12 +49,14 @@ class Named:
     id: int
 
     def names(self, message: LockedMessage) -> bool:
-        """True if the row was last published as this very record and has not been handled since.
+        """True if the row is of this service, was last published as this very record, and has not been handled since.
 
         The attempt alone would not do: what a broker took from a relay that was then killed
         carries the same number as what the next relay sends.
         """
         record, incoming = self.record, self.incoming
+        if message.source != settings.source:
+            return False
         if message.status != state.Status.PUBLISHED or message.event_id != incoming.event_id:
             return False
         if incoming.attempt not in (None, message.publish_count) or message.topic != record.topic:
@@ -71,8 +73,8 @@ class Named:
             "attempt": self.incoming.attempt,
         }
 
-    def event(self, message: LockedMessage, source: str) -> Event:
-        """What a handler gets: the content of the row, where the record was found, and this service's name."""
+    def event(self, message: LockedMessage) -> Event:
+        """What a handler gets: the content of the row, and where the record was found."""
         return Event(
             type=message.event_type,
             payload=message.payload,
@@ -81,7 +83,7 @@ class Named:
             topic=message.topic,
             version=message.event_version,
             id=message.event_id,
-            source=source,
+            source=message.source,
             time=message.created_at,
             attempt=message.publish_count,
             partition=self.record.partition,
@@ -147,7 +149,7 @@ class Delivery:
             return "dead", reason
         if self._waits_its_turn(message):
             return "put_back", ""
-        run_handlers(self._named.event(message, settings.source), handlers)
+        run_handlers(self._named.event(message), handlers)
         state.mark_consumed([message], using=self._using)
         return "consumed", ""
 

@@ -88,7 +88,6 @@ class FastPath:
         using = self._terms.using
         done = 0
         handled: list[LockedMessage] = []
-        source = settings.source
         trace = tracing.processing(self._terms.handlers.group, using=using, together=True)
         with trace as run, handling(using):
             plan, alone = self._plan(batch)
@@ -96,7 +95,7 @@ class FastPath:
                 if handlers:
                     if handled and is_over():
                         break
-                    run(named.event(message, source), handlers)
+                    run(named.event(message), handlers)
                     handled.append(message)
                 done += 1
             state.mark_consumed(handled, using=using)

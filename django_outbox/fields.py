@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import time
 import uuid
+from collections.abc import Sequence
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
 from django.db.models.functions import Now
 from django.utils import timezone
+
+from django_outbox.conf import settings
 
 if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
@@ -36,6 +39,24 @@ def database_now(rows: models.QuerySet[Any]) -> datetime:
     return now or timezone.now()
 
 
+def current_source() -> str:
+    """The name of this service."""
+    return settings.source
+
+
+class CurrentSource(models.Value):
+    """``SOURCE`` as a column's default in the database.
+
+    A migration names the class and not the setting's value, so that it is the same in every project.
+    """
+
+    def __init__(self) -> None:
+        super().__init__("")
+
+    def as_sql(self, compiler: SQLCompiler, connection: BaseDatabaseWrapper) -> tuple[str, tuple[str | int, ...]]:
+        return "%s", (current_source(),)
+
+
 class ExactCharField(models.CharField):  # type: ignore[type-arg]
     """A CharField that compares character by character.
 
@@ -58,21 +79,27 @@ class PartialIndex(models.Index):
 
     Args:
         where: which rows; Django's ``condition`` by another name, which its check does not know.
+        without_on_mysql: fields to omit on MySQL and MariaDB, which allow 3072 bytes, 4 a character.
     """
 
-    def __init__(self, *, where: models.Q, **options: Any) -> None:
+    def __init__(self, *, where: models.Q, without_on_mysql: Sequence[str] = (), **options: Any) -> None:
         super().__init__(**options)
         self.where = where
+        self.without_on_mysql = without_on_mysql
 
     def create_sql(
         self, model: type[models.Model], schema_editor: BaseDatabaseSchemaEditor, using: str = "", **kwargs: Any
     ) -> Any:
         partial = schema_editor.connection.features.supports_partial_indexes
-        index = models.Index(fields=self.fields, name=self.name, condition=self.where if partial else None)
+        omitted = self.without_on_mysql if schema_editor.connection.vendor == "mysql" else ()
+        fields = [name for name in self.fields if name not in omitted]
+        index = models.Index(fields=fields, name=self.name, condition=self.where if partial else None)
         return index.create_sql(model, schema_editor, using, **kwargs)
 
     def deconstruct(self) -> tuple[str, Any, dict[str, Any]]:
         path, arguments, options = super().deconstruct()
+        if self.without_on_mysql:
+            options["without_on_mysql"] = self.without_on_mysql
         return path, arguments, {**options, "where": self.where}
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from django.db import connections, models
-from django.db.models import Case, Max, Value, When
+from django.db.models import Case, Max, Min, Value, When
 
+from django_outbox.conf import settings
 from django_outbox.fields import DatabaseNow
 from django_outbox.heartbeat import ALIVE, FORGOTTEN, period_of
 from django_outbox.models import Activity, InboxMessage, OutboxMessage, Worker
@@ -60,6 +61,56 @@ class Throughput(NamedTuple):
     inbox_consumed: list[int]
 
 
+class Foreign(NamedTuple):
+    """Unfinished messages of another service in the same table.
+
+    ``overdue`` is how long the one that was due first has waited to be sent; None if none is due.
+    """
+
+    source: str
+    pending: int
+    published: int
+    overdue: timedelta | None
+
+
+def foreign_messages(using: str) -> list[Foreign]:
+    """What other services have pending or published, by their ``SOURCE``. Own messages are not walked."""
+    found = []
+    for source in foreign_sources(using):
+        pending, published = (rows.filter(source=source) for rows in _unfinished(using))
+        due = pending.filter(next_retry_at__lte=DatabaseNow()).order_by("next_retry_at")
+        since = due.values_list("next_retry_at", DatabaseNow()).first()
+        overdue = None if since is None else since[1] - since[0]
+        foreign = Foreign(source, pending.count(), published.count(), overdue)
+        if foreign.pending or foreign.published:
+            found.append(foreign)
+    return found
+
+
+def foreign_sources(using: str) -> list[str]:
+    """Other services with pending or published messages; on MySQL and MariaDB with any, as their indexes hold all rows."""
+    has_partial_indexes = connections[using].features.supports_partial_indexes
+    tables = _unfinished(using) if has_partial_indexes else (OutboxMessage.objects.using(using),)
+    return sorted({source for rows in tables for source in _sources(rows)} - {settings.source})
+
+
+def _sources(rows: Any) -> Iterator[str]:
+    """Each source, by one step into an index that begins with it."""
+    ends = rows.aggregate(first=Min("source"), last=Max("source"))
+    source = ends["first"]
+    while source is not None:
+        yield source
+        source = (
+            rows.filter(source__gt=source).aggregate(next=Min("source"))["next"] if source != ends["last"] else None
+        )
+
+
+def _unfinished(using: str) -> tuple[Any, Any]:
+    """Pending and published messages, each in the words that choose an index by source."""
+    messages = OutboxMessage.objects.using(using)
+    return messages.pending().filter(next_retry_at__isnull=False), messages.published().filter(publish_count__gt=0)
+
+
 def throughput(using: str, now: datetime) -> Throughput:
     """What became of messages in each whole period.
 
@@ -94,7 +145,7 @@ def _last_id_before(start: datetime, end: datetime, using: str) -> int | None:
 
 
 def workers(using: str) -> list[Any]:
-    """Those that were seen within a day, each with the database's ``now``.
+    """Those of this service that were seen within a day, each with the database's ``now``.
 
     ``is_silent`` is on those that miss two heartbeats, and ``is_lost`` on those silent for a minute.
     """
@@ -105,7 +156,7 @@ def workers(using: str) -> list[Any]:
 
     return list(
         Worker.objects.using(using)
-        .filter(last_seen_at__gte=now - FORGOTTEN)
+        .filter(source=settings.source, last_seen_at__gte=now - FORGOTTEN)
         .annotate(is_lost=unseen(ALIVE), is_silent=unseen(SILENT), now=now)
         .order_by("kind", "group", "host", "pid")
     )

@@ -9,8 +9,8 @@ from django.db import connections, models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from django_outbox.conf import settings
-from django_outbox.fields import DatabaseNow, ExactCharField, PartialIndex, uuid7
+from django_outbox.conf import SOURCE_LENGTH, settings
+from django_outbox.fields import CurrentSource, DatabaseNow, ExactCharField, PartialIndex, current_source, uuid7
 from django_outbox.operations import FINGERPRINT_LENGTH, GROUP_LENGTH, Activity, MessageFailure, Worker
 
 __all__ = [
@@ -29,7 +29,6 @@ __all__ = [
 ERROR_LENGTH = 2000
 KEY_LENGTH = 255
 TOPIC_LENGTH = 249  # Kafka's own limit
-SOURCE_LENGTH = 255
 EVENT_ID_LENGTH = 255
 TYPE_LENGTH = 255
 VERSION_LENGTH = 32
@@ -55,6 +54,10 @@ def oldest_first(messages: models.QuerySet[Any], status: str) -> models.QuerySet
 class OutboxQuerySet(models.QuerySet["OutboxMessage"]):
     """Reading the outbox. Writing a status is the business of ``django_outbox.state``."""
 
+    def own(self) -> OutboxQuerySet:
+        """Messages of this service: other services may keep theirs in the same table."""
+        return self.filter(source=settings.source)
+
     def pending(self) -> OutboxQuerySet:
         return self.filter(status=OutboxMessage.Status.PENDING)
 
@@ -65,8 +68,8 @@ class OutboxQuerySet(models.QuerySet["OutboxMessage"]):
         return self.filter(status=OutboxMessage.Status.DEAD)
 
     def due(self) -> OutboxQuerySet:
-        """Pending messages whose time has come by the database's clock, the longest due first."""
-        return self.pending().filter(next_retry_at__lte=DatabaseNow()).order_by("next_retry_at", "id")
+        """Pending messages of this service whose time has come by the database's clock, the longest due first."""
+        return self.own().pending().filter(next_retry_at__lte=DatabaseNow()).order_by("next_retry_at", "id")
 
     def except_topics(self, topics: Iterable[str]) -> OutboxQuerySet:
         topics = list(topics)
@@ -87,6 +90,8 @@ class OutboxMessage(models.Model):
         """Given up, with the reason in ``last_error``. Final until an operator retries it."""
 
     id = models.BigAutoField(primary_key=True)
+    source = ExactCharField(_("source"), max_length=SOURCE_LENGTH, default=current_source, db_default=CurrentSource())
+    """The ``SOURCE`` of the service that wrote the message. Only its relays and consumers touch the row."""
     event_id = models.UUIDField(_("event id"), default=uuid7, unique=True)
     event_type = ExactCharField(_("event type"), max_length=255)
     event_version = models.CharField(_("event version"), max_length=32, default="v1")
@@ -140,38 +145,41 @@ class OutboxMessage(models.Model):
         ]
         indexes: ClassVar[list[models.Index]] = [
             # What the relay polls. MySQL and MariaDB have no partial indexes; the column is NULL for
-            # all but pending rows, so the index is as useful there.
+            # all but pending rows, so the index is as useful there. That it is not NULL, true of all pending
+            # rows, keeps PostgreSQL from using this index for statements that do not ask for a due time.
             PartialIndex(
                 name="django_outbox_due",
-                fields=["next_retry_at", "id"],
-                where=Q(status="pending"),
+                fields=["source", "next_retry_at", "id"],
+                where=Q(status="pending", next_retry_at__isnull=False),
             ),
             # Whether an earlier message of a key is unsent, or dead and holds it.
             PartialIndex(
                 name="django_outbox_key",
-                fields=["topic", "message_key", "status", "id"],
+                fields=["topic", "message_key", "source", "status", "id"],
                 where=Q(status__in=["pending", "dead"]),
+                without_on_mysql=["source"],
             ),
             # Whether an earlier message of a key is on its way. By type, as what no handler here wants stays
             # published for days, and is not walked.
             PartialIndex(
                 name="django_outbox_key_sent",
-                fields=["topic", "message_key", "event_type", "id"],
+                fields=["topic", "message_key", "source", "event_type", "id"],
                 where=Q(status="published"),
+                without_on_mysql=["source"],
             ),
             # What a partition should hold of the events that are handled here, to be compared with what has
             # been read of it. The count, true of all of them, keeps PostgreSQL from using this where it has
             # to use the one above, as it does when its statistics are old.
             PartialIndex(
                 name="django_outbox_place",
-                fields=["event_type", "topic", "partition", "offset"],
+                fields=["source", "event_type", "topic", "partition", "offset"],
                 where=Q(status="published", publish_count__gt=0),
             ),
             # How many are unfinished, which are the oldest, which the newest. For the admin alone: what says
             # nothing of id > 0, true of all of them, cannot take it where it has to use one of those above.
             PartialIndex(
                 name="django_outbox_unfinished",
-                fields=["status", "id"],
+                fields=["status", "id", "source"],
                 where=Q(status__in=["pending", "published", "dead"], id__gt=0),
             ),
         ]

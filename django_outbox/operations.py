@@ -8,7 +8,8 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from django_outbox.fields import DatabaseNow, ExactCharField, PartialIndex
+from django_outbox.conf import SOURCE_LENGTH
+from django_outbox.fields import CurrentSource, DatabaseNow, ExactCharField, PartialIndex, current_source
 
 FINGERPRINT_LENGTH = 200
 WORKER_LENGTH = 255
@@ -88,6 +89,8 @@ class Worker(models.Model):
     pid = models.PositiveBigIntegerField(_("process id"))
     group = ExactCharField(_("consumer group"), max_length=GROUP_LENGTH, blank=True, default="", db_default="")
     """Empty for a relay, which carries all that is due."""
+    source = ExactCharField(_("source"), max_length=SOURCE_LENGTH, default=current_source, db_default=CurrentSource())
+    """The service that the worker is of."""
     topics = models.CharField(_("topics"), max_length=TOPICS_LENGTH, blank=True, default="", db_default="")
     """What a consumer reads, by comma."""
     version = models.CharField(_("version"), max_length=32)

@@ -74,7 +74,7 @@ def unsent_before(
             last_ids.values(), ids, pending, holds_behind_dead=holds_behind_dead(), using=using
         )
         return {(topic, key): Earlier(id, status, due_at) for topic, key, id, status, due_at in found}
-    messages = OutboxMessage.objects.using(using).order_by()
+    messages = OutboxMessage.objects.using(using).own().order_by()
     firsts = (
         messages.filter(
             status__in=blocking_statuses(),
@@ -177,6 +177,8 @@ def _first_before(
 
 
 def _unhandled(known_types: Collection[str], using: str) -> QuerySet[OutboxMessage]:
-    return OutboxMessage.objects.using(using).filter(
-        Q(status__in=blocking_statuses()) | Q(status=Status.PUBLISHED, event_type__in=known_types)
+    return (
+        OutboxMessage.objects.using(using)
+        .own()
+        .filter(Q(status__in=blocking_statuses()) | Q(status=Status.PUBLISHED, event_type__in=known_types))
     )

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from django.db import connections
 
 from django_outbox.codecs import Outgoing
+from django_outbox.conf import settings
 from django_outbox.rows import LockedMessage
 
 START = ("-infinity", 0)
@@ -44,10 +45,10 @@ PLAN_FOR_MUCH = """
 # Lock due messages, passing over those that another relay has locked. The time comes as JSON, which is RFC 3339
 # whatever the session's settings are.
 CLAIM_DUE = """
-    SELECT id, event_id::text, event_type, event_version, topic, message_key, headers::text,
+    SELECT id, source, event_id::text, event_type, event_version, topic, message_key, headers::text,
            to_json(created_at AT TIME ZONE 'UTC')::text AS created_at, publish_count, payload::text
     FROM django_outbox_outboxmessage
-    WHERE status = 'pending' AND next_retry_at <= statement_timestamp() AND topic <> ALL(%s)
+    WHERE status = 'pending' AND source = %s AND next_retry_at <= statement_timestamp() AND topic <> ALL(%s)
       AND (next_retry_at, id) >= (%s::timestamptz, %s)
     ORDER BY next_retry_at, id
     LIMIT %s
@@ -58,7 +59,7 @@ CLAIM_DUE = """
 IS_DUE = """
     SELECT 1
     FROM django_outbox_outboxmessage
-    WHERE status = 'pending' AND next_retry_at <= statement_timestamp() AND topic <> ALL(%s)
+    WHERE status = 'pending' AND source = %s AND next_retry_at <= statement_timestamp() AND topic <> ALL(%s)
     ORDER BY next_retry_at, id
     LIMIT 1
 """
@@ -67,15 +68,17 @@ IS_DUE = """
 PLACE = "SELECT next_retry_at::text, id FROM django_outbox_outboxmessage WHERE id = %s"
 
 # What is unsent before the last message of a batch and not in it, whatever its key. Mostly there is nothing, which
-# one walk along the index on ids of pending messages shows; asking key by key takes four times as long. That index is
-# on "status || ''" in order to be of use to no other statement.
-PENDING_BEFORE = """
+# one walk along the index on ids of pending messages shows; asking key by key takes four times as long. That index has
+# "status || ''" in its condition in order to be of use to no other statement. The comparisons that are always true let
+# PostgreSQL expect a single entry, and so walk that index in order; a few it would collect and sort, however many there are.
+_PENDING = "status || '' = 'pending' AND id - id = 0 AND id * 0 = 0"
+PENDING_BEFORE = f"""
     SELECT topic, message_key, id, status, next_retry_at
     FROM django_outbox_outboxmessage
-    WHERE status || '' = 'pending' AND id < %s AND id <> ALL(%s::bigint[])
+    WHERE {_PENDING} AND source = %s AND id < %s AND id <> ALL(%s::bigint[])
     ORDER BY id
     LIMIT %s
-"""
+"""  # noqa: S608  # of a constant
 
 # Both at once: of a single message, each is most of a round trip. What the first finds was committed after what its
 # writer wrote before it, so one snapshot has either both or neither.
@@ -83,14 +86,14 @@ CLAIM_DUE_AND_PENDING_BEFORE = f"""
     WITH batch AS ({CLAIM_DUE})
     SELECT batch.*, NULL::timestamptz AS next_retry_at FROM batch
     UNION ALL (
-        SELECT id, NULL, NULL, NULL, topic, message_key, NULL, NULL, NULL, NULL, next_retry_at
+        SELECT id, source, NULL, NULL, NULL, topic, message_key, NULL, NULL, NULL, NULL, next_retry_at
         FROM django_outbox_outboxmessage
-        WHERE status || '' = 'pending' AND id < (SELECT max(id) FROM batch WHERE message_key <> '')
+        WHERE {_PENDING} AND source = %s AND id < (SELECT max(id) FROM batch WHERE message_key <> '')
           AND id NOT IN (SELECT id FROM batch)
         ORDER BY id
         LIMIT %s
     )
-"""  # noqa: S608  # of two constants
+"""  # noqa: S608  # of constants
 
 # For the last message of each topic and key in a batch, and for each state, the first message before
 # it that is not in the batch; the largest ids first. In the order of ids alone, PostgreSQL would walk
@@ -104,6 +107,7 @@ UNSENT_BEFORE = """
         FROM django_outbox_outboxmessage AS message
         WHERE message.topic = last.topic
           AND message.message_key = last.message_key
+          AND message.source = last.source
           AND message.status = ANY(ARRAY[wanted.status])
           AND message.status IN ('pending', 'dead')
           AND message.id < last.id
@@ -131,6 +135,7 @@ LATER = """
     JOIN django_outbox_outboxmessage AS later
       ON later.topic = earlier.topic
      AND later.message_key = earlier.message_key
+     AND later.source = earlier.source
      AND later.id > earlier.id
     WHERE earlier.id = ANY(%s::bigint[])
       AND earlier.status IN ('pending', 'dead')
@@ -173,7 +178,7 @@ MARK_PUBLISHED = """
 
 # Lock messages, in the order of their ids, so that two sessions never wait for each other.
 LOCK = """
-    SELECT id, event_id::text, event_type, event_version, topic, message_key, created_at, status, publish_count,
+    SELECT id, source, event_id::text, event_type, event_version, topic, message_key, created_at, status, publish_count,
            delivery_count, retry_count, max_retry, "partition", "offset", headers::text, payload::text
     FROM django_outbox_outboxmessage
     WHERE id = ANY(%s::bigint[])
@@ -195,18 +200,21 @@ UNHANDLED_BEFORE = """
             SELECT id, status, next_retry_at, "partition", "offset", published_at
             FROM django_outbox_outboxmessage AS message
             WHERE message.topic = mine.topic AND message.message_key = mine.message_key
+              AND message.source = mine.source
               AND message.status = 'dead' AND message.id < mine.id AND %(dead)s
             ORDER BY message.id LIMIT 1
         ) UNION ALL (
             SELECT id, status, next_retry_at, "partition", "offset", published_at
             FROM django_outbox_outboxmessage AS message
             WHERE message.topic = mine.topic AND message.message_key = mine.message_key
+              AND message.source = mine.source
               AND message.status = 'pending' AND message.id < mine.id
             ORDER BY message.id LIMIT 1
         ) UNION ALL (
             SELECT id, status, next_retry_at, "partition", "offset", published_at
             FROM django_outbox_outboxmessage AS message
             WHERE message.topic = mine.topic AND message.message_key = mine.message_key
+              AND message.source = mine.source
               AND message.status = 'published' AND message.event_type = ANY(%(known_types)s)
               AND message.id < mine.id AND message.id <> ALL(%(ids)s::bigint[])
             LIMIT 1
@@ -236,7 +244,7 @@ def plan_for_much(*, using: str) -> None:
 def is_due(without_topics: Sequence[str], *, using: str) -> bool:
     """True if there is anything to claim, be it locked by another."""
     with connections[using].cursor() as cursor:
-        cursor.execute(IS_DUE, [list(without_topics)])
+        cursor.execute(IS_DUE, [settings.source, list(without_topics)])
         return cursor.fetchone() is not None
 
 
@@ -251,7 +259,7 @@ def place_of(id: int, *, using: str) -> tuple[str, int]:
 def claim(limit: int, without_topics: Sequence[str], begin: tuple[str, int], *, using: str) -> list[Outgoing]:
     """Lock and read due messages from a place on, by due time."""
     with connections[using].cursor() as cursor:
-        cursor.execute(CLAIM_DUE, [list(without_topics), *begin, limit])
+        cursor.execute(CLAIM_DUE, [settings.source, list(without_topics), *begin, limit])
         return _outgoing(cursor.fetchall())
 
 
@@ -259,11 +267,13 @@ def claim_and_look(
     limit: int, without_topics: Sequence[str], begin: tuple[str, int], *, using: str
 ) -> tuple[list[Outgoing], list[Unsent]]:
     """Lock and read due messages, and see what is pending before the last of them that has a key: at most a thousand."""
+    source = settings.source
+    parameters: list[Any] = [source, list(without_topics), *begin, limit, source, _MOST_PENDING_BEFORE]
     with connections[using].cursor() as cursor:
-        cursor.execute(CLAIM_DUE_AND_PENDING_BEFORE, [list(without_topics), *begin, limit, _MOST_PENDING_BEFORE])
+        cursor.execute(CLAIM_DUE_AND_PENDING_BEFORE, parameters)
         rows = cursor.fetchall()
-    claimed = [row[:-1] for row in rows if row[1] is not None]
-    earlier = [Unsent(row[4], row[5], row[0], "pending", row[-1]) for row in rows if row[1] is None]
+    claimed = [row[:-1] for row in rows if row[2] is not None]
+    earlier = [Unsent(row[5], row[6], row[0], "pending", row[-1]) for row in rows if row[2] is None]
     return _outgoing(claimed), earlier
 
 
@@ -271,6 +281,7 @@ def _outgoing(rows: Iterable[Sequence[Any]]) -> list[Outgoing]:
     return [
         Outgoing(
             id,
+            source,
             event_id,
             event_type,
             event_version,
@@ -283,6 +294,7 @@ def _outgoing(rows: Iterable[Sequence[Any]]) -> list[Outgoing]:
         )
         for (
             id,
+            source,
             event_id,
             event_type,
             event_version,
@@ -318,7 +330,7 @@ def unsent_before(
     batch, last = _array(ids), list(last_ids)
     found = pending
     if found is None:
-        statement, parameters = PENDING_BEFORE, [max(last), batch, _MOST_PENDING_BEFORE]
+        statement, parameters = PENDING_BEFORE, [settings.source, max(last), batch, _MOST_PENDING_BEFORE]
         if holds_behind_dead:
             statement, parameters = PENDING_AND_DEAD_BEFORE, [*parameters, ["dead"], batch, _array(last)]
         found = _unsent(statement, parameters, using=using)

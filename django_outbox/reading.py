@@ -18,11 +18,11 @@ from typing import Any, NoReturn
 from django_outbox import storable
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.codecs import CONTENT_TYPE, RESERVED_PREFIX
-from django_outbox.conf import settings
+from django_outbox.conf import SOURCE_LENGTH, settings
 from django_outbox.deadline import call_within
 from django_outbox.events import Event
 from django_outbox.exceptions import InvalidMessage, UnreadableRecord
-from django_outbox.models import EVENT_ID_LENGTH, KEY_LENGTH, SOURCE_LENGTH, TYPE_LENGTH, VERSION_LENGTH
+from django_outbox.models import EVENT_ID_LENGTH, KEY_LENGTH, TYPE_LENGTH, VERSION_LENGTH
 from django_outbox.tracing import hooks as tracing
 
 STRUCTURED = "application/cloudevents"

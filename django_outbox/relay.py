@@ -384,13 +384,13 @@ def _encoded(messages: Iterable[Outgoing]) -> tuple[list[Outgoing], list[Record]
     records: list[Record] = []
     outcomes: list[Outcome] = []
     held: set[tuple[str, str]] = set()
-    source, wire_format = settings.source, settings.wire_format
+    wire_format = settings.wire_format
     for message in messages:
         if held and (message.topic, message.message_key) in held:
             continue
         sendable.append(message)
         try:
-            records.append(encode(message, source=source, wire_format=wire_format))
+            records.append(encode(message, wire_format=wire_format))
         except (ValueError, TypeError, AttributeError) as error:
             outcomes.append(Refused(f"It cannot be encoded: {error}"))
             if holds_behind_dead() and has_order(message):

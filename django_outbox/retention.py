@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
@@ -31,12 +31,14 @@ class Expiry:
         ages: for how long after its last change a message is kept, by what is said of it to people.
         statuses: the state that each of these stands for.
         awaited: published messages that are kept although they are old enough.
+        own: restricts the table to the messages of this service.
     """
 
     model: type[Any]
     ages: Mapping[str, timedelta]
     statuses: Mapping[str, str]
     awaited: Q | None = None
+    own: Q = field(default_factory=Q)
 
     @property
     def shortest(self) -> timedelta:
@@ -56,7 +58,7 @@ class Expiry:
 
     def old(self, name: str) -> Q:
         """All in this state that are old enough."""
-        return Q(status=self.statuses[name], updated_at__lt=DatabaseNow() - self.ages[name])
+        return self.own & Q(status=self.statuses[name], updated_at__lt=DatabaseNow() - self.ages[name])
 
     def name_of(self, status: str) -> str:
         """What a state is called."""
@@ -80,7 +82,13 @@ def expiries(ages: Ages, handlers: Registry | None) -> list[Expiry]:
         awaited = Awaited.by(handlers.for_group(settings.consumer_group)).condition
     of_inbox = {INBOX: ages.get(INBOX), INBOX_DEAD: ages.get("dead")}
     found = [
-        Expiry(OutboxMessage, _set({name: ages.get(name) for name in names}), {name: name for name in names}, awaited),
+        Expiry(
+            OutboxMessage,
+            _set({name: ages.get(name) for name in names}),
+            {name: name for name in names},
+            awaited,
+            own=Q(source=settings.source),
+        ),
         Expiry(InboxMessage, _set(of_inbox), {INBOX: "consumed", INBOX_DEAD: "dead"}),
     ]
     return [each for each in found if each.ages]

@@ -16,6 +16,7 @@ class LockedMessage:
     """
 
     id: int
+    source: str
     event_id: str
     event_type: str
     event_version: str
@@ -34,6 +35,7 @@ class LockedMessage:
 
     COLUMNS = (
         "id",
+        "source",
         "event_id",
         "event_type",
         "event_version",

@@ -95,6 +95,7 @@ CRITERIA: Mapping[str, Criterion] = {
     ),
     "type": Criterion(_("event type"), lambda model, text: Q(event_type=text)),
     "topic": Criterion(_("topic"), lambda model, text: Q(topic=text)),
+    "source": Criterion(_("source"), lambda model, text: Q(source=text)),
     "group": Criterion(_("consumer group"), lambda model, text: Q(group=text) if hasattr(model, "group") else NOTHING),
     "error": Criterion(_("error"), lambda model, text: Q(fingerprint="" if text == "-" else text)),
     "age": Criterion(

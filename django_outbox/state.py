@@ -137,6 +137,7 @@ def _postpone(earlier: OutboxMessage, using: str) -> int:
             status=Status.PENDING,
             topic=earlier.topic,
             message_key=earlier.message_key,
+            source=earlier.source,
             id__gt=earlier.id,
             next_retry_at__lt=due_before,
         )
@@ -209,12 +210,13 @@ def mark_consumed(messages: Sequence[LockedMessage], *, using: str) -> None:
 def count_delivery(message_id: int, attempt: int | None, place: TopicPartition, offset: int, *, using: str) -> bool:
     """Count a delivery that may take the process down, before it can.
 
-    False if the message is not published, or if this publication of it, or this record, where the
+    False if the message is another service's or not published, or if this publication of it, or this record, where the
     row knows its own, is not the one in hand: a copy is never handled.
     """
     messages = _messages(using).filter(
         Q(offset__isnull=True) | Q(topic=place.topic, partition=place.partition, offset=offset),
         id=message_id,
+        source=settings.source,
         status=Status.PUBLISHED,
     )
     if attempt is not None:
@@ -302,6 +304,7 @@ def _published_before(
     age: timedelta, topic: str, event_types: Collection[str] | None, using: str
 ) -> QuerySet[OutboxMessage]:
     messages = _messages(using).filter(
+        source=settings.source,
         status=Status.PUBLISHED,
         publish_count__gt=0,  # true of all; chooses the index
         topic=topic,

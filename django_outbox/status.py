@@ -84,13 +84,20 @@ def full_status(using: str, *, broker: bool = True, patience: float = PATIENCE_S
     }
 
 
+def _own(model: Model, using: str) -> Any:
+    """Messages of this service; the inbox has no others."""
+    if model is OutboxMessage:
+        return OutboxMessage.objects.using(using).own()
+    return model.objects.using(using)
+
+
 def _unfinished(model: Model, using: str) -> list[TopicCount]:
     """All in one statement, so that nothing is counted twice or left out while it moves.
 
     In two halves, each of which PostgreSQL finds in an index that has all it needs: together it would
     read the whole table.
     """
-    messages = model.objects.using(using).order_by()
+    messages = _own(model, using).order_by()
     counts = _by_topic(messages.filter(status__in=["pending", "dead"]), F("status"))
     if model is OutboxMessage:
         counts = counts.union(_by_topic(messages.filter(status="published"), Value("published")), all=True)
@@ -127,7 +134,7 @@ def _consumed(model: Model, unfinished: int, using: str) -> tuple[int, bool]:
     rows = rows_estimate(model, using)
     if rows is not None and rows - unfinished > 2 * EXACT_CONSUMED:
         return rows - unfinished, True
-    consumed = model.objects.using(using).filter(status="consumed").order_by()
+    consumed = _own(model, using).filter(status="consumed").order_by()
     count = consumed.values("id")[: EXACT_CONSUMED + 1].count()
     if count <= EXACT_CONSUMED:
         return count, False
@@ -143,9 +150,9 @@ def unfinished_topics(using: str) -> frozenset[str]:
     topics: set[str] = set()
     for status in ("pending", "published"):
         if connections[using].features.supports_partial_indexes:
-            topics.update(islice(_steps(OutboxMessage.objects.using(using).filter(status=status)), MOST_TOPICS))
+            topics.update(islice(_steps(_own(OutboxMessage, using).filter(status=status)), MOST_TOPICS))
         else:
-            oldest = oldest_first(OutboxMessage.objects.using(using), status)
+            oldest = oldest_first(_own(OutboxMessage, using), status)
             topics.update(oldest.values_list("topic", flat=True)[:LOOKED_AT])
     return frozenset(topics)
 
@@ -166,7 +173,7 @@ def _ages(model: Model, ids: Any, using: str) -> dict[int | None, float]:
 
 def _due(model: Model, using: str) -> dict[str, Any]:
     """What should have been sent or handled by now, and when the next is due."""
-    pending = model.objects.using(using).filter(status="pending").order_by()
+    pending = _own(model, using).filter(status="pending").order_by()
     now = DatabaseNow()
     later = pending.filter(next_retry_at__gt=now).order_by("next_retry_at").values_list("next_retry_at", now).first()
     return {
@@ -185,7 +192,7 @@ def _longest_due(pending: Any) -> float | None:
 
 def longest_due(using: str) -> float | None:
     """Seconds since a message of the outbox was due to be sent and is not; None if there is none."""
-    return _longest_due(OutboxMessage.objects.using(using).filter(status="pending"))
+    return _longest_due(OutboxMessage.objects.using(using).own().pending())
 
 
 def _topics(unfinished: list[TopicCount], using: str) -> list[dict[str, Any]]:
@@ -212,7 +219,7 @@ def _next_retries(model: Model, using: str) -> Any:
     """The next to be due of those that failed."""
     columns = ("id", "event_type", "topic", "retry_count", "max_retry", "fingerprint", "next_retry_at")
     return (
-        model.objects.using(using)
+        _own(model, using)
         .filter(status="pending", next_retry_at__gt=DatabaseNow(), retry_count__gt=0)
         .order_by("next_retry_at", "id")
         .values_list(*columns, DatabaseNow())[:RETRIES]

@@ -164,7 +164,7 @@ class Pipeline:
         outgoing = Outgoing(*values)
         for name, value in changes.items():
             setattr(outgoing, name, value)
-        record = encode(outgoing, source="tests", wire_format="cloudevents")
+        record = encode(outgoing, wire_format="cloudevents")
         self.broker.missing_topics([record.topic])
         self.broker.producer(1).send([record], 1)
         return self.broker.records(record.topic)[-1]

@@ -169,6 +169,20 @@ def test_what_was_passed_over_is_taken_as_soon_as_it_blocks_the_rest() -> None:
     assert [done.published for done in passes] == [0, 5, 5, 5, 5]
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_pass_does_not_wait_for_messages_that_it_would_postpone_and_another_relay_has_locked() -> None:
+    later = timezone.now() + AN_HOUR
+    make_message(message_key="a", next_retry_at=later)
+    behind, locked = make_message(message_key="a"), make_message(message_key="a")
+    relay = Relay(memory_broker(), using="default")
+
+    with locked_elsewhere(locked):
+        assert relay.run_once().postponed == 1
+
+    assert row(behind).next_retry_at == later
+    assert row(locked).next_retry_at == locked.next_retry_at
+
+
 def drain_behind(
     head: OutboxMessage, stop: Stop, every: float, on_pass: Callable[[int, threading.Event], None]
 ) -> list[int]:

@@ -25,6 +25,7 @@ from tests.properties import any_text, examples, json_values, text
 EVENT_ID = uuid.UUID("01890a5d-ac96-774b-bcce-b302099a8057")
 MESSAGE = Outgoing(
     id=17,
+    source="shop",
     event_id=EVENT_ID,
     event_type="order.created",
     event_version="v2",
@@ -39,7 +40,7 @@ FORMATS = ("cloudevents", "envelope")
 
 
 def record_of(message: Outgoing, wire_format: Any = "cloudevents") -> Record:
-    return encode(message, source="shop", wire_format=wire_format)
+    return encode(message, wire_format=wire_format)
 
 
 def received(record: Record, **changes: Any) -> ReceivedRecord:

@@ -223,6 +223,13 @@ def test_outbox_without_any_settings_has_all_but_a_source() -> None:
             assert "is missing" in error_of("SOURCE")
 
 
+def test_a_source_that_does_not_fit_its_column_is_refused() -> None:
+    with outbox_settings(SOURCE="s" * 255):
+        assert settings.source == "s" * 255
+    with outbox_settings(SOURCE="s" * 256):
+        assert error_of("SOURCE") == 'OUTBOX["SOURCE"] must have at most 255 characters, got 256.'
+
+
 def test_defaults_cannot_be_changed_through_what_is_read() -> None:
     with override_settings(OUTBOX={"SOURCE": "shop"}):
         settings.retention["dead"] = timedelta(0)

@@ -58,6 +58,31 @@ def test_migrations_need_no_migration_after_them() -> None:
     call_command("migrate", "django_outbox", check_unapplied=True, verbosity=0)
 
 
+def test_existing_messages_get_the_source_of_the_settings_that_the_migration_runs_with(
+    settings: Any, migrated_again: None
+) -> None:
+    call_command("migrate", "django_outbox", "0006", verbosity=0)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {TABLE} (event_id, event_type, event_version, topic, message_key, payload,"  # noqa: S608
+            " headers, status, publish_count, delivery_count, retry_count, max_retry, last_error)"
+            " VALUES ('0198c0de00007000800000000000abcd', 'e', 'v1', 'outbox', '', '1', '{}', 'pending', 0, 0, 0, 20, '')"
+        )
+    settings.OUTBOX = {**settings.OUTBOX, "SOURCE": "it's 100 % ours"}
+    call_command("migrate", "django_outbox", verbosity=0)
+    assert OutboxMessage.objects.get().source == "it's 100 % ours"
+    assert OutboxMessage.objects.due().exists()
+    call_command("migrate", "django_outbox", "0006", verbosity=0)
+    call_command("migrate", "django_outbox", verbosity=0)
+
+
+@pytest.mark.django_db
+def test_migrations_match_the_models_whatever_the_source_is(settings: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    settings.OUTBOX = {**settings.OUTBOX, "SOURCE": "billing"}
+    call_command("makemigrations", "django_outbox", check=True, dry_run=True)
+    assert "No changes detected" in capsys.readouterr().out
+
+
 # Indexes
 
 
@@ -65,13 +90,17 @@ def test_migrations_need_no_migration_after_them() -> None:
 @pytest.mark.parametrize(
     ("name", "columns"),
     [
-        ("django_outbox_due", ["next_retry_at", "id"]),
-        ("django_outbox_key", ["topic", "message_key", "status", "id"]),
+        ("django_outbox_due", ["source", "next_retry_at", "id"]),
+        ("django_outbox_key", ["topic", "message_key", "source", "status", "id"]),
+        ("django_outbox_key_sent", ["topic", "message_key", "source", "event_type", "id"]),
+        ("django_outbox_place", ["source", "event_type", "topic", "partition", "offset"]),
     ],
 )
 def test_index_exists(name: str, columns: list[str]) -> None:
     index = constraints()[name]
     assert index["index"]
+    if "key" in name and connection.vendor == "mysql":  # no room for all columns
+        columns = [column for column in columns if column != "source"]
     assert index["columns"] == columns
 
 

@@ -36,15 +36,24 @@ def expects_little(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PostgresqlClaims, "expects_much", False)
 
 
-def fill(rows: int, status: str = Status.PENDING) -> None:
+def fill(rows: int, status: str = Status.PENDING, source: str = "tests", late: timedelta = timedelta(0)) -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "INSERT INTO django_outbox_outboxmessage (event_id, event_type, event_version, topic, message_key, payload,"
             " headers, status, publish_count, delivery_count, retry_count, max_retry, last_error, next_retry_at,"
-            " consumed_at) SELECT gen_random_uuid(), 'order.created', 'v1', 'outbox', (n %% 100)::text,"
+            " consumed_at, source) SELECT gen_random_uuid(), 'order.created', 'v1', 'outbox', (n %% 100)::text,"
             " to_json(repeat('x', 300)), '{}', %s,"
-            " 0, 0, 0, 20, '', CASE WHEN %s THEN now() END, CASE WHEN %s THEN now() END FROM generate_series(1, %s) n",
-            [status, status == Status.PENDING, status == Status.CONSUMED, rows],
+            " (%s)::int, 0, 0, 20, '', CASE WHEN %s THEN now() - %s END, CASE WHEN %s THEN now() END, %s"
+            " FROM generate_series(1, %s) n",
+            [
+                status,
+                status == Status.PUBLISHED,
+                status == Status.PENDING,
+                late,
+                status == Status.CONSUMED,
+                source,
+                rows,
+            ],
         )
 
 
@@ -92,6 +101,61 @@ def test_a_pass_reads_no_more_rows_than_its_batch_whatever_the_statistics_say(
         for sql in statements:
             plan = plan_of(sql)
             assert rows_read(plan) <= 100, json.dumps(plan, indent=1)
+
+
+@pytest.mark.parametrize("known", [None, "tests", "billing"])
+@pytest.mark.parametrize("expects_much", [True, False])
+@pytest.mark.parametrize("on_dead", ["continue", "hold"])
+def test_a_pass_reads_no_messages_of_another_service_whatever_the_statistics_say(
+    settings: Any, monkeypatch: pytest.MonkeyPatch, known: str | None, expects_much: bool, on_dead: str
+) -> None:
+    """Its backlog is longer, older and of the same keys."""
+    settings.OUTBOX = {**settings.OUTBOX, "ON_DEAD": on_dead}
+    monkeypatch.setattr(PostgresqlClaims, "expects_much", expects_much)
+    if known is not None:
+        fill(10_000, source=known)
+        OutboxMessage.objects.update(status=Status.CONSUMED, next_retry_at=None, consumed_at=timezone.now())
+    analyze()
+    fill(20_000, source="billing", late=AN_HOUR)
+    due = [make_message(message_key=str(number)) for number in range(20)]
+
+    with CaptureQueriesContext(connection) as queries:
+        assert Relay(memory_broker(), using="default", batch_size=50).run_once().published == len(due)
+    statements = [query["sql"] for query in queries if "FROM django_outbox_outboxmessage" in query["sql"]]
+    assert len(statements) == (1 if not expects_much and on_dead == "continue" else 2)
+    OutboxMessage.objects.filter(id__in=[message.id for message in due]).update(
+        status=Status.PENDING, publish_count=0, next_retry_at=timezone.now() - AN_HOUR
+    )
+    for sql in statements:
+        plan = plan_of(sql)
+        assert rows_read(plan) <= 100, json.dumps(plan, indent=1)
+
+
+@pytest.mark.parametrize("known", [None, "tests", "billing"])
+def test_an_idle_poll_reads_no_messages_of_another_service(known: str | None) -> None:
+    if known is not None:
+        fill(10_000, Status.CONSUMED, source=known)
+    analyze()
+    fill(20_000, source="billing", late=AN_HOUR)
+    with CaptureQueriesContext(connection) as queries:
+        assert not postgresql.is_due([], using="default")
+    plan = plan_of(queries[0]["sql"])
+    assert rows_read(plan) == 0, json.dumps(plan, indent=1)
+
+
+@pytest.mark.parametrize("known", [None, "tests", "billing"])
+@pytest.mark.parametrize("status", [Status.PENDING, Status.PUBLISHED])
+def test_a_look_before_a_handler_reads_no_messages_of_another_service(known: str | None, status: str) -> None:
+    if known is not None:
+        fill(10_000, status, source=known)
+        OutboxMessage.objects.update(status=Status.CONSUMED, next_retry_at=None, consumed_at=timezone.now())
+    analyze()
+    fill(20_000, status, source="billing", late=AN_HOUR)
+    ids = [make_message(Status.PUBLISHED, message_key=str(number)).id for number in range(20)]
+    with CaptureQueriesContext(connection) as queries:
+        assert postgresql.unhandled_before(ids, ["order.created"], dead=True, using="default") == []
+    plan = plan_of(queries[0]["sql"])
+    assert rows_read(plan) <= 100, json.dumps(plan, indent=1)
 
 
 @pytest.mark.usefixtures("expects_little")

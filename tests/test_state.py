@@ -350,6 +350,16 @@ def test_what_is_put_back_is_not_counted() -> None:
     assert timedelta(seconds=4) < now.next_retry_at - now.updated_at <= timedelta(seconds=5)
 
 
+def test_a_later_publication_is_not_put_back_for_an_earlier_one() -> None:
+    message = make_message(Status.PUBLISHED)
+    state.put_back(message, timedelta(0), using="default")
+    publish_again(message)
+
+    assert not state.put_back(message, timedelta(0), using="default")
+
+    assert (row(message).status, row(message).publish_count) == (Status.PUBLISHED, 2)
+
+
 def test_put_back_until_a_time() -> None:
     message = make_message(Status.PUBLISHED)
     then = timezone.now().replace(microsecond=0) + A_DAY

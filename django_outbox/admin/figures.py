@@ -42,7 +42,7 @@ def oldest_awaited(table: Table, awaited: Awaited) -> Any:
 
     What has no handler here stays published for ever: others may consume it.
     """
-    published = oldest_first(table.messages, "published")
+    published = oldest_first(table.own, "published")
     rows = published.values_list("id", "event_type", "topic")[:LOOKED_AT]
     oldest_id = next((id for id, event_type, topic in rows if awaited.includes(event_type, topic)), None)
     if oldest_id is None:
@@ -52,7 +52,7 @@ def oldest_awaited(table: Table, awaited: Awaited) -> Any:
 
 def due_longest(table: Table, now: datetime) -> Any:
     """The pending message that has been due for longest; None if none is due."""
-    due = table.messages.filter(status="pending", next_retry_at__lte=now)
+    due = table.own.filter(status="pending", next_retry_at__lte=now)
     return due.defer("payload", "headers", *table.unread).order_by("next_retry_at", "id").first()
 
 

@@ -13,6 +13,7 @@ from django.http import HttpRequest
 from django_outbox import texts
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
+from django_outbox.figures import foreign_sources
 from django_outbox.handlers import GroupHandlers, Handler, Registry, registry
 from django_outbox.selection import AGES, CRITERIA, FAILURES, Selection
 
@@ -92,6 +93,16 @@ class TopicFilter(CriterionFilter):
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
         return _names(known_topics())
+
+
+class SourceFilter(CriterionFilter):
+    """Shown if other services have messages on their way in the table."""
+
+    name = "source"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
+        foreign = foreign_sources(model_admin.table.database)
+        return [(name, name) for name in [settings.source, *foreign]] if foreign else ()
 
 
 class GroupFilter(CriterionFilter):

@@ -23,6 +23,7 @@ from django_outbox.admin.filters import (
     ErrorFilter,
     FailuresFilter,
     GroupFilter,
+    SourceFilter,
     StatusFilter,
     TopicFilter,
     TypeFilter,
@@ -54,6 +55,7 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         StatusFilter,
         TypeFilter,
         TopicFilter,
+        SourceFilter,
         AgeFilter,
         FailuresFilter,
         ErrorFilter,
@@ -203,7 +205,7 @@ class DeadLetterAdmin(MessageAdmin):
     list_display: Any = ["id", "event", "short_error", "key", "dead_for", "failures", "in_topic"]
     # Errors repeat what is in payloads and headers, and those say what of it is secret.
     list_defer: tuple[str, ...] = ()
-    list_filter: ClassVar[Any] = [TypeFilter, TopicFilter, AgeFilter, FailuresFilter, ErrorFilter]
+    list_filter: ClassVar[Any] = [TypeFilter, TopicFilter, SourceFilter, AgeFilter, FailuresFilter, ErrorFilter]
 
     def get_urls(self) -> list[URLPattern]:
         pages = [

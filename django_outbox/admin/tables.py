@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 
+from django_outbox.conf import settings
 from django_outbox.fields import database_now
 from django_outbox.models import DeadLetter, InboxDeadLetter, InboxMessage, MessageFailure, OutboxMessage
 from django_outbox.selection import Selection
@@ -51,6 +52,11 @@ class Table:
         messages: QuerySet[Any] = self.model._base_manager.using(self.database).defer(*self.unread)
         return messages
 
+    @property
+    def own(self) -> QuerySet[Any]:
+        """Messages that the workers of this project send or handle: several services may share the outbox."""
+        return self.messages if self.is_inbox else self.messages.filter(source=settings.source)
+
     def in_state(self, status: str) -> QuerySet[Any]:
         """By the index that only the admin uses, as only the admin says ``id > 0``."""
         return self.messages.filter(status=status, id__gt=0)
@@ -66,7 +72,7 @@ class Table:
     def of_key(self, message: Any) -> QuerySet[Any]:
         """All messages of the same order as this one, which has a key."""
         of_key = self.messages.filter(topic=message.topic, message_key=message.message_key)
-        return of_key.filter(group=message.group) if self.is_inbox else of_key
+        return of_key.filter(group=message.group) if self.is_inbox else of_key.filter(source=message.source)
 
     def has_payload(self, message: Any) -> bool:
         """False for a record of the inbox that could not be read: a retry reads its bytes again."""

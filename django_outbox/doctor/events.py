@@ -84,7 +84,7 @@ def unread_topics(subject: Subject) -> Iterator[Finding]:
     for topic in sorted(subject.stored_topics - unread.keys() - {awaited.unread}):
         if reach.includes(topic) or topic in reach.known:
             continue
-        pending = OutboxMessage.objects.using(subject.using).pending().filter(topic=topic)
+        pending = OutboxMessage.objects.using(subject.using).own().pending().filter(topic=topic)
         types = set(pending.values_list("event_type", flat=True)[:LOOKED_AT])
         if any(awaited.includes(event_type, topic) for event_type in types):
             title, why, remedy = waiting.unread(UnreadTopic(topic, None, is_known=False))
@@ -139,7 +139,8 @@ def _listed(types: Sequence[str]) -> str:
 def _published(subject: Subject) -> Counter[tuple[str, str]]:
     """How many of the last messages are of each type and topic."""
     messages = OutboxMessage.objects.using(subject.using).order_by("-id")
-    return Counter(messages.values_list("event_type", "topic")[:LOOKED_AT])
+    newest = messages.values_list("event_type", "topic", "source")[:LOOKED_AT]
+    return Counter((event_type, topic) for event_type, topic, source in newest if source == settings.source)
 
 
 def _received(subject: Subject) -> set[str]:

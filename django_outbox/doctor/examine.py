@@ -84,6 +84,7 @@ EXAMINATIONS = (
     ),
     Examination("workers", workers.troubles, "None is lost or in trouble."),
     Examination("versions", workers.versions, "All workers are of the version that is installed here."),
+    Examination("sources", workers.sources, "All unfinished messages have the SOURCE of this project."),
     Examination("handlers", events.handlers, "All can be imported.", asks_database=False),
     Examination("events", events.without_handler, "All that was published lately has a handler, or none is wanted."),
     Examination("unused-handlers", events.without_events, "Each handler has seen events lately."),

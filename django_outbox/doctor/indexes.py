@@ -17,6 +17,7 @@ TIMES_TOO_LARGE = 4
 ENTRY_BYTES = 20  # what an entry of a B-tree takes beside its values
 FILL = 0.7  # of a page, as it comes out of splits
 STORAGE = import_module("django_outbox.migrations.0003_postgresql_storage")
+SOURCE = import_module("django_outbox.migrations.0007_source")
 
 
 def missing(subject: Subject) -> Iterator[Finding]:
@@ -48,7 +49,7 @@ def _missing_indexes(subject: Subject, model: type[models.Model], found: dict[st
         yield fault(
             f"{model._meta.db_table} lacks the index {STORAGE.INDEX}.",
             slow,
-            f"CREATE INDEX CONCURRENTLY {STORAGE.INDEX} ON {model._meta.db_table} (id) WHERE status || '' = 'pending'",
+            f"CREATE INDEX CONCURRENTLY {STORAGE.INDEX} ON {model._meta.db_table} {SOURCE.PENDING}",
         )
 
 

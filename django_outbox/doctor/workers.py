@@ -9,10 +9,11 @@ from typing import Any
 from django_outbox.awaited import longest_awaited
 from django_outbox.conf import settings
 from django_outbox.doctor import waiting
-from django_outbox.doctor.finding import Finding, fault, warning
+from django_outbox.doctor.finding import Finding, fault, note, warning
 from django_outbox.doctor.subject import Subject
+from django_outbox.documentation import documentation
 from django_outbox.fields import database_now
-from django_outbox.figures import LATE, counted, inbox_due_since, workers
+from django_outbox.figures import LATE, counted, foreign_messages, inbox_due_since, workers
 from django_outbox.handlers import registry
 from django_outbox.heartbeat import own_version
 from django_outbox.models import InboxMessage, Worker
@@ -118,6 +119,21 @@ def troubles(subject: Subject) -> Iterator[Finding]:
             )
         elif worker.trouble:
             yield fault(f"The {name} is in trouble: {worker.trouble}", "", "")
+
+
+def sources(subject: Subject) -> Iterator[Finding]:
+    """Unfinished messages of another source, which the workers of this project leave alone."""
+    for source, pending, published, overdue in foreign_messages(subject.using):
+        find, late = note, ""
+        if overdue is not None and overdue > LATE:
+            find, late = warning, f" One of them has been due for {timedelta(seconds=int(overdue.total_seconds()))}."
+        yield find(
+            f"{counted(pending, 'pending message')} and {counted(published, 'published message')} have the source "
+            f"{source!r}; SOURCE is {settings.source!r}.",
+            f"Only a relay and a consumer with the SOURCE {source!r} send and handle them.{late}",
+            "If another service shares the table, check that its relay and consumer run. If SOURCE was changed, run both "
+            f"with the SOURCE {source!r} until these messages are finished. See {documentation('settings')}.",
+        )
 
 
 def versions(subject: Subject) -> Iterator[Finding]:

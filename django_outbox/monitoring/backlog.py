@@ -61,7 +61,9 @@ def look(using: str) -> dict[str, Unfinished]:
 
 def _look(model: type[OutboxMessage | InboxMessage], statuses: tuple[str, ...], using: str) -> Unfinished:
     # The id of every row is above 0; saying so chooses the index.
-    rows: Any = model._base_manager.using(using).filter(id__gt=0)
+    rows: Any = model.objects.using(using).filter(id__gt=0)
+    if model is OutboxMessage:
+        rows = rows.own()
     counts = {
         status: min(rows.filter(status=status).values("id")[: MOST_COUNTED + 1].count(), MOST_COUNTED)
         for status in statuses

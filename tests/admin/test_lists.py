@@ -212,6 +212,24 @@ def test_messages_are_filtered_by_type_topic_age_failures_and_error(admin_client
         assert listed(admin_client.get(f"{url(MESSAGES)}?{query}")) == [], query
 
 
+@pytest.mark.parametrize("model", LISTS)
+def test_messages_of_several_services_are_listed_and_filtered_by_source(admin_client: Client, model: str) -> None:
+    own = make_message(Status.DEAD)
+    assert "?source=" not in content(admin_client, url(model))
+    foreign = make_message(Status.DEAD, source="billing")
+    for _ in range(2):
+        for source in ("billing", "crm"):
+            make_message(Status.PUBLISHED, source=source)
+
+    page = content(admin_client, url(model))
+    assert re.findall(r"\?source=([^\"&]*)", page) == ["tests", "billing", "crm"]
+    assert {own.id, foreign.id} <= set(listed(admin_client.get(url(model))))
+    found = listed(admin_client.get(url(model), {"source": "billing"}))
+    assert foreign.id in found
+    assert own.id not in found
+    assert "billing" in content(admin_client, url(DEAD_LETTERS, "change", foreign.id))
+
+
 def test_a_group_filters_the_list_and_is_named_beside_it(admin_client: Client) -> None:
     make_dead(fingerprint="ValueError in x.y")
     shown = content(admin_client, f"{url(DEAD_LETTERS)}?error=ValueError+in+x.y")

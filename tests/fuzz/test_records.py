@@ -126,9 +126,9 @@ def test_what_one_service_sends_another_reads(
     time: datetime,
 ) -> None:
     message = Outgoing(
-        id, event_id, event_type, version, "orders", key, headers, time, publish_count, json.dumps(payload)
+        id, "another", event_id, event_type, version, "orders", key, headers, time, publish_count, json.dumps(payload)
     )
-    sent = encode(message, source="another", wire_format=wire_format)
+    sent = encode(message, wire_format=wire_format)
     event = reader().read(ReceivedRecord("orders", 1, 2, sent.key, sent.value, sent.headers))
     assert event is not None
     assert (event.type, event.version, event.key) == (event_type, version, key)

@@ -33,7 +33,7 @@ WRITTEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def outgoing(event_type: str = "order.created", topic: str = "outbox", key: str = "") -> Outgoing:
-    return Outgoing(1, "id", event_type, "v1", topic, key, {}, WRITTEN, 0, "{}")
+    return Outgoing(1, "tests", "id", event_type, "v1", topic, key, {}, WRITTEN, 0, "{}")
 
 
 def backlog(found: dict[str, Unfinished] | None = None) -> Backlog:

@@ -11,6 +11,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db.models import QuerySet
 
 from django_outbox import state, texts
+from django_outbox.conf import settings
 from django_outbox.fields import database_now
 from django_outbox.management.arguments import moment, text
 from django_outbox.management.progress import Progress
@@ -90,7 +91,9 @@ class Command(OutboxCommand):
         if bool(selection.values) == all:
             raise CommandError("Choose messages by filters, such as --id 17, or all with --all.")
         self.require_tables(database)
-        messages: QuerySet[Any] = (InboxMessage if inbox else OutboxMessage).objects.using(database)
+        messages: QuerySet[Any] = (
+            InboxMessage.objects.using(database) if inbox else OutboxMessage.objects.using(database).own()
+        )
         # By id > 0, which chooses the index. What dies from now on has not been asked about.
         dead = selection.apply(messages.filter(status="dead", id__gt=0, updated_at__lte=database_now(messages)))
         missing = _not_dead(id or [], messages)
@@ -165,8 +168,16 @@ def _selection(ids: list[int] | None, options: dict[str, Any]) -> Selection:
 
 def _not_dead(ids: list[int], messages: QuerySet[Any]) -> list[str]:
     statuses = dict(messages.filter(id__in=ids).values_list("id", "status"))
+    foreign = {}
+    if messages.model is OutboxMessage:
+        others = OutboxMessage.objects.using(messages.db).filter(id__in=ids).exclude(source=settings.source)
+        foreign = dict(others.values_list("id", "source"))
     return [
-        f"Message {id} is {statuses[id]}, not dead." if id in statuses else f"No message {id}."
+        f"Message {id} is {statuses[id]}, not dead."
+        if id in statuses
+        else f"Message {id} has the source {foreign[id]!r}: retry it with that SOURCE, or in the admin."
+        if id in foreign
+        else f"No message {id}."
         for id in ids
         if statuses.get(id) != "dead"
     ]

@@ -196,7 +196,7 @@ def test_a_topic_that_cannot_be_taken_apart_stops_no_other_and_loses_nothing(
         with pytest.raises(MessagesLeft, match=f"{topic}: its partition 0 cannot be read on from offset 1 .*gzip"):
             consumer_of(broker, topic, other, group=topic).run(stop, drain=True)
         assert sorted(handled()) == ["e0", "other"]
-        assert f"The topic {topic}: its partition 0 cannot be read on from offset 1" in caplog.text
+        assert f"Topic {topic}: its partition 0 cannot be read on from offset 1" in caplog.text
         assert broker.progress([topic], topic)[TopicPartition(topic, 0)].committed == 1
 
     consumer_of(broker, topic, other, group=topic).run(stop, drain=True)

@@ -79,7 +79,7 @@ def test_limits_that_an_outage_would_pass_are_warned_of(
     with watched(caplog, health_timeout=45):
         pass
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
-        f"{name}, which takes a worker for hung that waits for a broker or a database that is away. Make it 90 s or more."
+        f"{name}, which takes a worker for hung that waits for a broker or a database that is away. Make it 95 s or more."
         for name in ("WatchdogSec= of the unit is 30 s", "--health-timeout is 45 s")
     ]
 
@@ -87,9 +87,9 @@ def test_limits_that_an_outage_would_pass_are_warned_of(
 def test_limits_that_no_outage_passes_are_not_warned_of(
     caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("WATCHDOG_USEC", "90000000")
+    monkeypatch.setenv("WATCHDOG_USEC", "95000000")
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
-    with watched(caplog, health_timeout=90):
+    with watched(caplog, health_timeout=95):
         pass
     assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
@@ -101,7 +101,7 @@ def test_a_long_rest_is_added_to_what_systemd_has_to_allow(
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
     with monitored(Pulse("relay"), {}, using="default", rest=600.0):
         pass
-    assert "Make it 690 s or more." in caplog.text
+    assert "Make it 695 s or more." in caplog.text
 
 
 def test_without_the_extra_probes_are_there_and_metrics_say_what_is_missing(

@@ -15,8 +15,7 @@ from django_outbox.codecs import Incoming
 from django_outbox.conf import settings
 from django_outbox.events import Event
 from django_outbox.exceptions import MessageNotFound, Reject, Retry
-from django_outbox.failures import name_handlers
-from django_outbox.faults import TRIES, Outages, handling, in_one_line, text_of, try_again
+from django_outbox.faults import TRIES, Outages, handling, in_one_line, name_handlers, text_of, try_again
 from django_outbox.handlers import GroupHandlers, Handler
 from django_outbox.logs import log_extra, repeats, said, said_in_full
 from django_outbox.ordering import unhandled_before

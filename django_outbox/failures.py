@@ -10,14 +10,13 @@ import sys
 import sysconfig
 import traceback
 from collections.abc import Iterable
-from contextlib import suppress
 from functools import cache
 from pathlib import Path, PurePath
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 from django_outbox.exceptions import Reject, Retry
-from django_outbox.faults import text_of
+from django_outbox.faults import handlers_of, text_of
 from django_outbox.models import ERROR_LENGTH
 from django_outbox.operations import FINGERPRINT_LENGTH, WORKER_LENGTH, MessageFailure
 from django_outbox.storable import storable_text
@@ -33,7 +32,6 @@ _STANDARD_LIBRARY = tuple(
     f"{path}{os.sep}"
     for path in (Path(os.__file__).parent, sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
 )
-_HANDLERS = "_outbox_handlers"
 _INSTALLED = ("site-packages", "dist-packages")
 
 # Top-level packages whose frames say how a handler was called, or what it called; not what is wrong.
@@ -91,22 +89,12 @@ def error_text(error: BaseException | str, length: int = ERROR_LENGTH) -> str:
     return storable_text(text)[:length]
 
 
-def name_handlers(error: BaseException, names: Iterable[str]) -> None:
-    """Note the handlers of a failed message, for an error without a line of the project in its traceback.
-
-    Such as a payload that does not fit, or a constraint that the database checks at the commit. The first note stays.
-    """
-    if not isinstance(error, (Reject, Retry)):
-        with suppress(Exception):  # a handler may be anything callable, and its repr may raise
-            vars(error).setdefault(_HANDLERS, ", ".join(names))
-
-
 def place_of(error: BaseException | str) -> str:
     """Where in the project's code an error arose, for a log line; empty if it did not, or is a handler's own words."""
     if isinstance(error, (str, Reject, Retry)):
         return ""
     own = _own(_calls(error))
-    return own.place if own else _handlers_of(error)
+    return own.place if own else handlers_of(error)
 
 
 def _describe(error: BaseException, length: int) -> str:
@@ -117,7 +105,7 @@ def _describe(error: BaseException, length: int) -> str:
     if own is not None and own not in shown:
         shown = [own, *shown]
     where = [str(call) for call in shown]
-    if own is None and (names := _handlers_of(error)):
+    if own is None and (names := handlers_of(error)):
         where.append(f"Handler: {names[:FINGERPRINT_LENGTH]}")
     tail = "\n".join(where)
     return f"{head[: max(length - len(tail) - 2, 0)]}\n\n{tail}" if tail else head
@@ -141,10 +129,6 @@ def _file_of(frame: FrameType) -> str:
 def _own(calls: list[Call]) -> Call | None:
     """The innermost function of the project."""
     return next((call for call in reversed(calls) if call.is_of_the_project), None)
-
-
-def _handlers_of(error: BaseException) -> str:
-    return str(vars(error).get(_HANDLERS, ""))
 
 
 def fingerprint(error: BaseException | str) -> str:
@@ -171,7 +155,7 @@ def _place(error: BaseException) -> str:
     own = _own(calls)
     if own is not None:
         return own.function
-    return _handlers_of(error) or _foreign_place(calls)
+    return handlers_of(error) or _foreign_place(calls)
 
 
 def _foreign_place(calls: list[Call]) -> str:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from asyncio import CancelledError
-from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any, NoReturn, TypeVar
 
 from django.db import DatabaseError, Error, InterfaceError, OperationalError, connections, transaction
+
+from django_outbox.exceptions import Reject, Retry
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ _MYSQL_CODES = frozenset(
 # That the server takes no writes, as during a failover: from PostgreSQL (read_only_sql_transaction), MySQL and MariaDB.
 _READ_ONLY = ("25006", 1290, 1836)
 _ASK_FOR_READ_ONLY = {"postgresql": "SHOW transaction_read_only", "mysql": "SELECT @@global.read_only"}
+_HANDLERS = "_outbox_handlers"
 _SQLITE_TEXTS = ("database is locked", "database table is locked", "database schema is locked")
 
 
@@ -287,6 +290,21 @@ def text_of(error: BaseException | str) -> str:
         return str(error)
     except Exception:
         return "<exception str() failed>"
+
+
+def name_handlers(error: BaseException, names: Iterable[str]) -> None:
+    """Note the handlers of a failed message, for an error without a line of the project in its traceback.
+
+    Such as a payload that does not fit, or a constraint that the database checks at the commit. The first note stays.
+    """
+    if not isinstance(error, (Reject, Retry)):
+        with suppress(Exception):  # a handler may be anything callable, and its repr may raise
+            vars(error).setdefault(_HANDLERS, ", ".join(names))
+
+
+def handlers_of(error: BaseException) -> str:
+    """What ``name_handlers`` noted on an error."""
+    return str(vars(error).get(_HANDLERS, ""))
 
 
 def in_one_line(error: BaseException) -> str:

@@ -21,8 +21,7 @@ from django_outbox.conf import settings
 from django_outbox.deadline import call_within
 from django_outbox.events import Event
 from django_outbox.exceptions import HandlerCancelled, HandlersNotImportable, PayloadMismatch
-from django_outbox.failures import name_handlers
-from django_outbox.faults import text_of
+from django_outbox.faults import name_handlers, text_of
 
 MODULE = "handlers"
 

@@ -19,8 +19,8 @@ from django_outbox.conf import settings
 from django_outbox.delivery import PUT_BACK, TIME_BUDGET_SECONDS, unwanted_reason
 from django_outbox.events import Event
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
-from django_outbox.failures import fingerprint, name_handlers
-from django_outbox.faults import Outages, handling, in_one_line, is_passing, text_of, try_again
+from django_outbox.failures import fingerprint
+from django_outbox.faults import Outages, handling, in_one_line, is_passing, name_handlers, text_of, try_again
 from django_outbox.handlers import GroupHandlers, Handler
 from django_outbox.inbox_order import CLAIM_SECONDS, blocker_of, blockers_of
 from django_outbox.inbox_rows import consumed_row, dead_row, failed, pending_row, poison_row, unread_row

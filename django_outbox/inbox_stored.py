@@ -15,8 +15,8 @@ from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
 from django_outbox.delivery import PUT_BACK, TIME_BUDGET_SECONDS, killer_reason, unwanted_reason
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
-from django_outbox.failures import error_text, name_handlers
-from django_outbox.faults import TRIES, Outages, handling, in_one_line, try_again
+from django_outbox.failures import error_text
+from django_outbox.faults import TRIES, Outages, handling, in_one_line, name_handlers, try_again
 from django_outbox.handlers import GroupHandlers
 from django_outbox.inbox_order import blocker_of
 from django_outbox.inbox_rows import event_of, pending_row, record_of

@@ -14,6 +14,7 @@ from django.db import transaction
 from django_outbox import Reject, failures, publish, state
 from django_outbox.backoff import backoff
 from django_outbox.exceptions import Retry
+from django_outbox.faults import name_handlers
 from django_outbox.models import MessageFailure
 from tests.app.models import Effect
 from tests.outbox import Pipeline, Status, make_due, make_message, row
@@ -235,8 +236,8 @@ class Sealed(Exception):
 
 def test_handlers_are_noted_on_any_error_and_the_first_note_stays() -> None:
     error = Sealed("no")
-    failures.name_handlers(error, ["shop.handlers.ship"])
-    failures.name_handlers(error, ["shop.handlers.ship", "shop.handlers.bill"])
+    name_handlers(error, ["shop.handlers.ship"])
+    name_handlers(error, ["shop.handlers.ship", "shop.handlers.bill"])
     assert failures.fingerprint(error) == "tests.test_failures.Sealed in shop.handlers.ship"
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
 
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, router
@@ -80,12 +80,12 @@ def _isolation_remedy(subject: Subject) -> str:
 def clocks(subject: Subject, *, tolerance: timedelta = CLOCKS_APART) -> Iterator[Finding]:
     """This machine and the database have different times."""
     before = subject.clock()
-    if subject.connection.vendor == "postgresql":
-        theirs = subject.value("SELECT clock_timestamp()")
+    if subject.connection.vendor == "postgresql":  # with USE_TZ = False, a time would come in the session's zone
+        seconds = subject.value("SELECT extract(epoch FROM clock_timestamp())")
+        theirs = datetime.fromtimestamp(float(seconds), UTC)
     else:
-        theirs = subject.value("SELECT UTC_TIMESTAMP(6)")
+        theirs = subject.value("SELECT UTC_TIMESTAMP(6)").replace(tzinfo=UTC)
     after = subject.clock()
-    theirs = theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC)
     uncertainty = (after - before) / 2
     apart = theirs - (before + uncertainty)
     if abs(apart) > tolerance + uncertainty:

@@ -70,6 +70,17 @@ def test_clocks_that_differ_are_warned_of(seconds: int, word: str) -> None:
 
 
 @pytest.mark.databases("postgresql", "mariadb")
+def test_clocks_are_compared_in_utc_where_the_session_has_the_project_s_time_zone(
+    subject: Subject, settings: Any
+) -> None:
+    settings.USE_TZ = False
+    settings.TIME_ZONE = "Asia/Kathmandu"
+    assert list(database.clocks(subject)) == []
+    (finding,) = database.clocks(Subject("default", clock=lambda: datetime.now(UTC) - timedelta(seconds=30)))
+    assert " s ahead of this machine's" in finding.summary
+
+
+@pytest.mark.databases("postgresql", "mariadb")
 def test_a_slow_answer_is_no_wrong_clock() -> None:
     # Asked for at the beginning of the wait.
     times = iter([datetime.now(UTC) - timedelta(seconds=1), datetime.now(UTC) + timedelta(seconds=39)])

@@ -21,6 +21,7 @@ from django_outbox.handlers import GroupHandlers
 from django_outbox.heartbeat import beating
 from django_outbox.management import monitored
 from django_outbox.management.reload import CodeWatch, start_anew
+from django_outbox.models import outbox_database
 from django_outbox.pulse import Pulse
 from django_outbox.runner import Stop, calm_collector, stop_on_signals
 
@@ -34,12 +35,15 @@ class OutboxCommand(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "--database",
-            default=DEFAULT_DB_ALIAS,
+            default=outbox_database(),
             choices=tuple(connections),
-            help='Alias of the database with the outbox (default: "default").',
+            help="Alias of the database with the outbox (default: where DATABASE_ROUTERS write it, %(default)s).",
         )
 
     def execute(self, *args: Any, **options: Any) -> str | None:
+        alias = options["database"]
+        if alias not in connections:  # argparse does not compare a default with the choices
+            raise CommandError(f"DATABASE_ROUTERS send the outbox to {alias!r}, which is not in DATABASES.")
         try:
             return super().execute(*args, **options)
         except ImproperlyConfigured as error:
@@ -47,7 +51,6 @@ class OutboxCommand(BaseCommand):
         except OutboxError as error:
             raise CommandError(in_one_line(error)) from error
         except Error as error:
-            alias = options.get("database", DEFAULT_DB_ALIAS)
             if says_read_only(error):
                 raise CommandError(
                     f"The database {alias!r} takes no writes ({in_one_line(error)}): is "

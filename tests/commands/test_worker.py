@@ -234,6 +234,20 @@ def test_unknown_database_is_refused(command: str) -> None:
         call_command(command, "--database", "nowhere")
 
 
+class Elsewhere:
+    """A router that names a database that is not there."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> str:
+        return "nowhere"
+
+
+@pytest.mark.parametrize("command", ["outbox_relay", "outbox_doctor"])
+def test_a_router_to_an_unknown_database_is_refused(command: str, settings: Any) -> None:
+    settings.DATABASE_ROUTERS = [Elsewhere()]
+    with pytest.raises(CommandError, match="DATABASE_ROUTERS send the outbox to 'nowhere', which is not in DATABASES"):
+        call_command(command)
+
+
 # Arguments
 
 

@@ -121,10 +121,26 @@ def test_some_models_elsewhere_are_a_note_unless_nothing_guards_the_transaction(
     settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The users are the project's own, so to speak, and stay at home.
-    monkeypatch.setattr(apps.get_app_config("auth"), "name", "shop")
+    auth = apps.get_app_config("auth")
+    monkeypatch.setattr(auth, "name", "shop")
+    monkeypatch.setattr(auth, "path", "/srv/shop")
     assert [level for level, _ in routing(settings, "tests_app")] == [Level.NOTE]
     with outbox_settings(REQUIRE_TRANSACTION=False):
         assert [level for level, _ in routing(settings, "tests_app")] == [Level.WARNING]
+
+
+def test_models_of_third_parties_do_not_make_up_for_those_of_the_project(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apps.get_app_config("auth"), "name", "third_party")  # in site-packages, beside the outbox
+    assert [level for level, _ in routing(settings, "tests_app")] == [Level.FAULT]
+
+
+def test_a_second_outbox_without_a_router_is_a_note() -> None:
+    """It is filled by publish(using=...), and nothing is wrong with that."""
+    (finding,) = database.routing(Subject("events"))
+    assert finding.level == Level.NOTE
+    assert finding.summary == "publish() writes to the database 'default' unless it is given using='events'."
 
 
 @pytest.mark.databases("mariadb")

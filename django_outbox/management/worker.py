@@ -6,6 +6,7 @@ import argparse
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -15,15 +16,16 @@ from django.db import DEFAULT_DB_ALIAS, Error, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from django_outbox.brokers.base import Broker
+from django_outbox.conf import settings
 from django_outbox.exceptions import OutboxError
-from django_outbox.faults import in_one_line, is_refusal, is_unavailable, says_read_only
+from django_outbox.faults import UNAVAILABLE, in_one_line, is_refusal, is_unavailable, says_read_only
 from django_outbox.handlers import GroupHandlers
 from django_outbox.heartbeat import beating
 from django_outbox.management import monitored
 from django_outbox.management.reload import CodeWatch, start_anew
 from django_outbox.models import outbox_database
 from django_outbox.pulse import Pulse
-from django_outbox.runner import Stop, calm_collector, stop_on_signals
+from django_outbox.runner import Stop, calm_collector, run_through_faults, stop_on_signals
 
 LEVELS = {0: logging.ERROR, 1: logging.INFO, 2: logging.DEBUG, 3: logging.DEBUG}
 CLIENT_LOGGERS = ("confluent_kafka", "kafka")
@@ -102,6 +104,20 @@ class WorkerCommand(OutboxCommand):
         )
         monitored.add_arguments(parser, at_least)
 
+    _unchecked: Callable[[], Any] | None = None
+
+    def check(self, *args: Any, **options: Any) -> Any:
+        """Some of Django's checks ask a MySQL server for its version: if it is away, they are made once it is back."""
+        try:
+            super().check(*args, **options)
+        except UNAVAILABLE:
+            self._unchecked = partial(super().check, *args, **options)
+
+    def _require_database(self, using: str) -> None:
+        if self._unchecked is not None:
+            self._unchecked()
+        self.require_tables(using)
+
     @contextmanager
     def working(
         self,
@@ -118,6 +134,8 @@ class WorkerCommand(OutboxCommand):
     ) -> Iterator[Stop]:
         """Logs set up, signals caught, also while the broker is waited for, heart beating; logs the end, after all else.
 
+        A database that is away is waited for, with ``drain`` as long as ``PUBLISH_TIMEOUT``, before the block is entered.
+
         ``options``, ``rest`` and ``handlers`` are for ``monitored``, which watches from the outside.
 
         With ``reload`` it does not return if the code has changed meanwhile, but starts anew.
@@ -130,13 +148,20 @@ class WorkerCommand(OutboxCommand):
                 with (
                     monitored.monitored(pulse, options, using=using, rest=rest, handlers=handlers),
                     stop_on_signals(self.logger, pulse.stopping) as stop,
-                    beating(pulse, using=using, stays=not drain),
                 ):
-                    if getattr(self, "_called_from_command_line", False):  # not in a test's own process
-                        calm_collector()
-                    watch = CodeWatch(stop, self.logger, self.trial) if reload else None
-                    broker.interrupted = lambda: stop.requested
-                    yield stop
+                    run_through_faults(
+                        stop,
+                        lambda: self._require_database(using),
+                        log=self.logger,
+                        patience=settings.publish_timeout if drain else None,
+                        on_fault=pulse.trouble,
+                    )
+                    with beating(pulse, using=using, stays=not drain):
+                        if getattr(self, "_called_from_command_line", False):  # not in a test's own process
+                            calm_collector()
+                        watch = CodeWatch(stop, self.logger, self.trial) if reload else None
+                        broker.interrupted = lambda: stop.requested
+                        yield stop
                 self.logger.info("%s ended.", self.title, extra={"action": "ended"})
                 if watch is not None and watch.changed:
                     start_anew()

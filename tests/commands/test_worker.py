@@ -157,6 +157,7 @@ class Worker(WorkerCommand):
         self.stderr.write("but this is an error")
 
 
+@pytest.mark.django_db
 @unconfigured()
 def test_log_is_not_in_the_colour_of_errors() -> None:
     terminal = Terminal()

@@ -10,6 +10,8 @@ from typing import Any, NoReturn, TypeVar
 
 from django.db import DatabaseError, Error, InterfaceError, OperationalError, connections, transaction
 
+from django_outbox.pinned_reads import pinned_reads
+
 log = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
@@ -214,9 +216,11 @@ def handling(using: str) -> Iterator[None]:
     goes on after such an error as if nothing had been, the savepoint is gone, and releasing it raises.
 
     What handlers do on commit comes when all is written down. If it raises, that is logged and changes nothing.
+
+    A replica would not show what the transaction of the event has written, nor what this one writes.
     """
     connection = connections[using]
-    with transaction.atomic(using=using):
+    with pinned_reads(using), transaction.atomic(using=using):
         others = len(connection.run_on_commit)
         if connection.vendor == "mysql":
             with transaction.atomic(using=using):

@@ -176,6 +176,7 @@ class Consumer:
                 stop,
                 step,
                 log=log,
+                using=self.using,
                 patience=settings.publish_timeout if drain else None,
                 on_fault=self.pulse.trouble,
                 clock=self._clock,

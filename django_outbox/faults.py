@@ -11,6 +11,7 @@ from typing import Any, NoReturn, TypeVar
 from django.db import DatabaseError, Error, InterfaceError, OperationalError, connections, transaction
 
 from django_outbox.pinned_reads import pinned_reads
+from django_outbox.pooling import is_pooler_fault, stop_preparing
 
 log = logging.getLogger(__name__)
 
@@ -74,6 +75,8 @@ def is_passing(error: BaseException, using: str, session: object = None) -> bool
     """
     if not isinstance(error, DatabaseError | InterfaceError):
         return False
+    if is_pooler_fault(error):
+        return True
     code = _code_of(error)
     if code in _READ_ONLY:
         return _is_read_only(using)  # or else the error is of another database, or of a transaction made so
@@ -197,6 +200,10 @@ def try_again(
                 outages.forget(name)
             return result
         except Exception as error:
+            if stop_preparing(error, using):
+                tell(error)
+                fault = error
+                continue
             if is_outage(error, using, session):
                 if outages is not None:
                     outages.note(name, error)

@@ -24,6 +24,7 @@ from django_outbox.heartbeat import beating
 from django_outbox.management import monitored
 from django_outbox.management.reload import CodeWatch, start_anew
 from django_outbox.models import outbox_database
+from django_outbox.pooling import prepare_nothing
 from django_outbox.pulse import Pulse
 from django_outbox.runner import Stop, calm_collector, run_through_faults, stop_on_signals
 
@@ -33,6 +34,9 @@ CLIENT_LOGGERS = ("confluent_kafka", "kafka")
 
 class OutboxCommand(BaseCommand):
     """A command on the outbox of one database, whose errors are sentences."""
+
+    prepares_statements = False
+    """Only workers gain by it, and only they notice a pooler behind which it fails."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
@@ -72,6 +76,8 @@ class OutboxCommand(BaseCommand):
 
     def require_tables(self, using: str) -> None:
         """Raise ``CommandError`` if migrations of the outbox have not been applied."""
+        if not self.prepares_statements:
+            prepare_nothing(connections[using])
         executor = MigrationExecutor(connections[using])
         targets = [node for node in executor.loader.graph.leaf_nodes() if node[0] == "django_outbox"]
         if executor.migration_plan(targets):
@@ -85,6 +91,7 @@ class OutboxCommand(BaseCommand):
 class WorkerCommand(OutboxCommand):
     """A command that works until a signal ends it."""
 
+    prepares_statements = True
     logger: logging.Logger
     title = "Worker"
     trial = "--help"
@@ -153,6 +160,7 @@ class WorkerCommand(OutboxCommand):
                         stop,
                         lambda: self._require_database(using),
                         log=self.logger,
+                        using=using,
                         patience=settings.publish_timeout if drain else None,
                         on_fault=pulse.trouble,
                     )

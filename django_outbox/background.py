@@ -17,6 +17,7 @@ from django_outbox.fields import DatabaseNow
 from django_outbox.handlers import Registry
 from django_outbox.heartbeat import ALIVE
 from django_outbox.models import Worker
+from django_outbox.pooling import stop_preparing
 from django_outbox.pulse import Pulse
 from django_outbox.purging import Step, Walk
 from django_outbox.retention import expiries
@@ -126,7 +127,7 @@ class BackgroundPurge:
 
     def _fail(self, error: Exception) -> None:
         """Such as by a foreign key of the project's own that protects a message, or a deadlock with a stranger."""
-        if is_passing(error, self._using):
+        if stop_preparing(error, self._using) or is_passing(error, self._using):
             self._rest(BETWEEN_WALKS_SECONDS)
             return
         self._rest(AFTER_A_FAULT_SECONDS)

@@ -181,6 +181,7 @@ class Consumer:
                 stop,
                 step,
                 log=log,
+                using=self.using,
                 patience=settings.publish_timeout if drain else None,
                 on_fault=self.pulse.trouble,
                 outages=self._outages,

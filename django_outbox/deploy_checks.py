@@ -8,13 +8,13 @@ from typing import Any
 
 from django.core.checks import CheckMessage, Warning
 from django.core.exceptions import ImproperlyConfigured
-from django.db import DEFAULT_DB_ALIAS, connections, router
+from django.db import connections
 
 from django_outbox.brokers.base import get_broker
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.brokers.url import BrokerURL, parse_url
 from django_outbox.conf import BrokerSettings, settings
-from django_outbox.models import OutboxMessage
+from django_outbox.models import outbox_database
 
 _TLS_HINT = (
     'Use kafka+ssl:// or kafka+sasl+ssl:// in OUTBOX["BROKER"]["URL"]; if the network is trusted, silence this by '
@@ -86,7 +86,7 @@ def _is_local(address: str) -> bool:
 
 
 def _database() -> Iterator[CheckMessage]:
-    alias = router.db_for_write(OutboxMessage) or DEFAULT_DB_ALIAS
+    alias = outbox_database()
     if alias in connections and connections[alias].vendor == "sqlite":
         yield Warning(
             f"The outbox is in SQLite (the database {alias!r}), where one process writes at a time.",

@@ -15,6 +15,7 @@ from django_outbox.faults import handling, is_outage, session_of
 from django_outbox.handlers import Handler
 from django_outbox.logs import log_extra
 from django_outbox.ordering import unhandled_before
+from django_outbox.pooling import stop_preparing
 from django_outbox.rows import LockedMessage
 from django_outbox.tracing import hooks as tracing
 
@@ -73,7 +74,7 @@ class FastPath:
         try:
             done = self._run(batch, lambda: is_stopping() or self._clock() - started >= TIME_BUDGET_SECONDS)
         except Exception as error:
-            if is_outage(error, self._terms.using, session):
+            if not stop_preparing(error, self._terms.using) and is_outage(error, self._terms.using, session):
                 raise
             log.debug("One by one, as together they failed: %s", fingerprint(error), extra={"action": "one_by_one"})
             self._fits = max(2, len(batch) // 2)

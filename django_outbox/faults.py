@@ -11,6 +11,8 @@ from typing import Any, NoReturn, TypeVar
 from django.db import DatabaseError, Error, InterfaceError, OperationalError, connections, transaction
 
 from django_outbox.exceptions import Reject, Retry
+from django_outbox.pinned_reads import pinned_reads
+from django_outbox.pooling import is_pooler_fault, stop_preparing
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +77,8 @@ def is_passing(error: BaseException, using: str, session: object = None) -> bool
     """
     if not isinstance(error, DatabaseError | InterfaceError):
         return False
+    if is_pooler_fault(error):
+        return True
     code = _code_of(error)
     if code in _READ_ONLY:
         return _is_read_only(using)  # or else the error is of another database, or of a transaction made so
@@ -198,6 +202,10 @@ def try_again(
                 outages.forget(name)
             return result
         except Exception as error:
+            if stop_preparing(error, using):
+                tell(error)
+                fault = error
+                continue
             if is_outage(error, using, session):
                 if outages is not None:
                     outages.note(name, error)
@@ -217,9 +225,11 @@ def handling(using: str) -> Iterator[None]:
     goes on after such an error as if nothing had been, the savepoint is gone, and releasing it raises.
 
     What handlers do on commit comes when all is written down. If it raises, that is logged and changes nothing.
+
+    A replica would not show what the transaction of the event has written, nor what this one writes.
     """
     connection = connections[using]
-    with transaction.atomic(using=using):
+    with pinned_reads(using), transaction.atomic(using=using):
         others = len(connection.run_on_commit)
         if connection.vendor == "mysql":
             with transaction.atomic(using=using):

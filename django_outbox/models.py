@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-from django.db import connections, models
+from django.db import DEFAULT_DB_ALIAS, connections, models, router
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
@@ -37,6 +37,11 @@ VERSION_LENGTH = 32
 def default_max_retry() -> int:
     """How many failures a new message may have before it is dead."""
     return settings.max_retry
+
+
+def outbox_database() -> str:
+    """The alias of the database that ``DATABASE_ROUTERS`` write the outbox to."""
+    return router.db_for_write(OutboxMessage) or DEFAULT_DB_ALIAS
 
 
 def oldest_first(messages: models.QuerySet[Any], status: str) -> models.QuerySet[Any]:

@@ -7,6 +7,9 @@ from contextlib import contextmanager
 from typing import Any
 
 from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from django_outbox.pooling import is_behind_pooler, may_prepare, prepares, switch_off
 
 PLANS_SECONDS = 1.0
 PREPARE_THRESHOLD = 5  # as psycopg has it by default
@@ -34,12 +37,13 @@ class PreparedStatements:
         self._using = using
         self._clock = clock
         self._renew_at = 0.0
+        self._examined: Any = None
 
     @contextmanager
     def used(self) -> Iterator[None]:
         """For the block only: other statements of this connection are the project's business."""
         driver: Any = None
-        if self.wanted:
+        if self.wanted and may_prepare(self._using):
             connections[self._using].ensure_connection()
             driver = connections[self._using].connection
         if not hasattr(driver, "prepare_threshold"):  # not wanted, or psycopg2
@@ -65,8 +69,21 @@ class PreparedStatements:
         if now < self._renew_at:
             return
         self._renew_at = now + PLANS_SECONDS
+        connection = connections[self._using]
+        if not self.wanted:
+            self._examine(connection)
         # Of psycopg 3 alone, and None unless the project wants statements prepared.
-        prepares = getattr(connections[self._using].connection, "prepare_threshold", None) is not None
-        if self.wanted or prepares:
-            with connections[self._using].cursor() as cursor:
+        is_prepared = getattr(connection.connection, "prepare_threshold", None) is not None
+        if (self.wanted and may_prepare(self._using)) or is_prepared:
+            with connection.cursor() as cursor:
                 cursor.execute("DISCARD PLANS")
+
+    def _examine(self, connection: BaseDatabaseWrapper) -> None:
+        """Look once whether a new connection goes through a pooler, before another client's statement is executed."""
+        if not prepares(connection) or not may_prepare(self._using):
+            return
+        connection.ensure_connection()
+        if connection.connection is not self._examined:
+            self._examined = connection.connection
+            if is_behind_pooler(connection):
+                switch_off(connection)

@@ -11,7 +11,7 @@ from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, connections, router, transaction
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.models import Value
 
 from django_outbox.backoff import LONGEST_DELAY
@@ -21,7 +21,7 @@ from django_outbox.conf import LARGEST_COUNT, settings
 from django_outbox.events import Event
 from django_outbox.exceptions import InvalidMessage, TransactionRequired
 from django_outbox.fields import DatabaseNow, json_of
-from django_outbox.models import KEY_LENGTH, TOPIC_LENGTH, OutboxMessage
+from django_outbox.models import KEY_LENGTH, TOPIC_LENGTH, OutboxMessage, outbox_database
 from django_outbox.notify import notify_after_commit
 from django_outbox.storable import json_payload, require_text
 from django_outbox.tracing import hooks as tracing
@@ -119,7 +119,7 @@ def publish_many(events: Iterable[Event], using: str | None = None) -> list[Outb
 
 
 def _database(using: str | None) -> str:
-    using = using or router.db_for_write(OutboxMessage) or DEFAULT_DB_ALIAS
+    using = using or outbox_database()
     if settings.require_transaction and not transaction.get_connection(using).in_atomic_block:
         where = "" if using == DEFAULT_DB_ALIAS else f" on the database {using!r}"
         if _is_in_async_code():

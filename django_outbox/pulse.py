@@ -75,7 +75,7 @@ class Pulse:
         self._state = State.STARTING
         self._turned_at = clock()
         self._reaches_broker = False
-        self._reaches_database = True  # commands look for their tables before all else
+        self._reaches_database = True  # until it is missed
         self._on_turn: list[Callable[[], object]] = []
 
     def turn(self) -> None:

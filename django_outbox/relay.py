@@ -169,6 +169,7 @@ class Relay:
                 stop,
                 step,
                 log=log,
+                using=self.using,
                 patience=settings.publish_timeout if drain else None,
                 wait_for_work=wait_for_work,
                 on_fault=self.pulse.trouble,

@@ -16,9 +16,12 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Protocol
 
+from django.db import DEFAULT_DB_ALIAS
+
 from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.faults import drop_broken_connections, in_one_line, is_unavailable
 from django_outbox.outage_log import OutageLog
+from django_outbox.pooling import stop_preparing
 
 RELAPSE_SECONDS = 5.0
 BACKOFF_SECONDS = (0.5, 30.0)
@@ -226,6 +229,7 @@ def run_through_faults(
     step: Callable[[], float | None],
     *,
     log: logging.Logger,
+    using: str = DEFAULT_DB_ALIAS,
     patience: float | None = None,
     wait_for_work: Callable[[float], object] | None = None,
     on_fault: Callable[[str, bool], object] = lambda reason, is_broker: None,
@@ -238,6 +242,7 @@ def run_through_faults(
         stop: ends the loop, and any wait in it at once.
         step: returns the seconds to wait before the next call; None means that all is done.
         log: where faults are told, once each.
+        using: alias of the database that ``step`` works with.
         wait_for_work: waits between calls; None takes ``stop.wait``. Waits after a fault are always
             ``stop.wait``.
         on_fault: called with the reason of each fault, and whether it is the broker's; else it is the database's.
@@ -263,6 +268,8 @@ def run_through_faults(
                     return
                 (wait_for_work or stop.wait)(wait)
             except Exception as error:
+                if stop_preparing(error, using):
+                    continue
                 if not isinstance(error, BrokerUnavailable) and not is_unavailable(error):
                     raise
                 if _has_to_end(stop):  # which may be why it was given up

@@ -9,6 +9,7 @@ from django.core.checks import CheckMessage, Error, Warning
 from django.db import DEFAULT_DB_ALIAS, connections, router, transaction
 
 from django_outbox.doctor import database
+from django_outbox.doctor.finding import Level
 from django_outbox.doctor.subject import MODELS, Subject
 from django_outbox.faults import UNAVAILABLE
 from django_outbox.models import OutboxMessage
@@ -62,7 +63,7 @@ def _encoding(subject: Subject) -> Iterator[CheckMessage]:
 
 
 def check_routing(**kwargs: Any) -> list[CheckMessage]:
-    """Check that all tables of the outbox are made where they are written."""
+    """Check that all tables of the outbox are made where they are written, and that this is beside the project's."""
     homes = {model: router.db_for_write(model) or DEFAULT_DB_ALIAS for model in MODELS}
     home = homes[OutboxMessage]
     strangers = [model.__name__ for model, alias in homes.items() if alias != home]
@@ -77,4 +78,8 @@ def check_routing(**kwargs: Any) -> list[CheckMessage]:
     elif not router.allow_migrate_model(home, OutboxMessage):
         text = f"The outbox is written to the database {home!r}, where DATABASE_ROUTERS do not let it be migrated."
         found.append(Error(text, hint=hint, id="django_outbox.E009"))
+    for finding in database.models_elsewhere(home) if home in connections else ():
+        if finding.level == Level.FAULT:
+            text = f"No model of this project is in the database of the outbox. {finding.summary} {finding.why}"
+            found.append(Warning(text, hint=finding.remedy, id="django_outbox.W009"))
     return found

@@ -136,3 +136,18 @@ def test_routers_that_tear_the_outbox_apart_are_an_error(settings: Any, router: 
     (message,) = check_routing()
     assert (message.id, bool(message.hint)) == ("django_outbox.E009", True)
     assert message.msg.startswith(text)
+
+
+def test_an_outbox_beside_none_of_the_project_s_models_is_warned_of(settings: Any, monkeypatch: Any) -> None:
+    """A rolled back order would leave its message behind, and nothing else would say so."""
+    monkeypatch.setitem(connections.databases, "other", connection.settings_dict)
+    settings.DATABASE_ROUTERS = [Router("django_outbox")]
+    (message,) = (each for each in run_checks() if str(each.id).startswith("django_outbox."))
+    assert (message.id, bool(message.hint)) == ("django_outbox.W009", True)
+    assert "tests_app.Effect are written to the database 'default', the outbox to 'other'." in message.msg
+
+
+def test_an_outbox_beside_the_project_s_models_is_fine(settings: Any, monkeypatch: Any) -> None:
+    monkeypatch.setitem(connections.databases, "other", connection.settings_dict)
+    settings.DATABASE_ROUTERS = [Router("django_outbox", "tests_app")]
+    assert check_routing() == []

@@ -88,6 +88,9 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[KeysetChangeList]:
         return KeysetChangeList
 
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
+        return super().get_queryset(request).using(self.table.database)
+
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         """Filters only. Of any other column the answers would tell, guess by guess, what redaction hides, and an action
         on all of a list, which knows of filters only, would reach beyond it.

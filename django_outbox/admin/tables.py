@@ -6,14 +6,20 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db import router
 from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 
 from django_outbox.conf import settings
 from django_outbox.fields import database_now
-from django_outbox.models import DeadLetter, InboxDeadLetter, InboxMessage, MessageFailure, OutboxMessage
+from django_outbox.models import (
+    DeadLetter,
+    InboxDeadLetter,
+    InboxMessage,
+    MessageFailure,
+    OutboxMessage,
+    outbox_database,
+)
 from django_outbox.selection import Selection
 
 
@@ -45,7 +51,7 @@ class Table:
     @property
     def database(self) -> str:
         """The alias of the database that is written to, and so the one that knows best."""
-        return router.db_for_write(self.model)
+        return outbox_database()
 
     @property
     def messages(self) -> QuerySet[Any]:

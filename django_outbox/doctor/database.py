@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS, router
 from django.db.migrations.executor import MigrationExecutor
+from django.db.models import Model
 
 from django_outbox.conf import settings
 from django_outbox.doctor.finding import Finding, fault, note, warning
 from django_outbox.doctor.subject import MODELS, Subject
 from django_outbox.figures import counted
-from django_outbox.models import OutboxMessage
+from django_outbox.models import OutboxMessage, outbox_database
 
 CLOCKS_APART = timedelta(seconds=2)
 
@@ -35,7 +37,7 @@ def migrations(subject: Subject) -> Iterator[Finding]:
         yield fault(
             f"{counted(len(pending), 'migration')} not applied: {', '.join(pending)}.",
             "Relay and consumer do not start before they are.",
-            f"manage.py migrate django_outbox{subject.database_option}",
+            f"manage.py migrate django_outbox{subject.migrate_option}",
         )
 
 
@@ -80,12 +82,12 @@ def _isolation_remedy(subject: Subject) -> str:
 def clocks(subject: Subject, *, tolerance: timedelta = CLOCKS_APART) -> Iterator[Finding]:
     """This machine and the database have different times."""
     before = subject.clock()
-    if subject.connection.vendor == "postgresql":
-        theirs = subject.value("SELECT clock_timestamp()")
+    if subject.connection.vendor == "postgresql":  # with USE_TZ = False, a time would come in the session's zone
+        seconds = subject.value("SELECT extract(epoch FROM clock_timestamp())")
+        theirs = datetime.fromtimestamp(float(seconds), UTC)
     else:
-        theirs = subject.value("SELECT UTC_TIMESTAMP(6)")
+        theirs = subject.value("SELECT UTC_TIMESTAMP(6)").replace(tzinfo=UTC)
     after = subject.clock()
-    theirs = theirs if theirs.tzinfo else theirs.replace(tzinfo=UTC)
     uncertainty = (after - before) / 2
     apart = theirs - (before + uncertainty)
     if abs(apart) > tolerance + uncertainty:
@@ -100,8 +102,14 @@ def clocks(subject: Subject, *, tolerance: timedelta = CLOCKS_APART) -> Iterator
 
 def routing(subject: Subject) -> Iterator[Finding]:
     """A router that keeps the outbox apart from the models in whose transactions it has to be written."""
-    home = router.db_for_write(OutboxMessage) or DEFAULT_DB_ALIAS
-    if home != subject.using:
+    home = outbox_database()
+    if home != subject.using and not _is_routed():
+        yield note(
+            f"publish() writes to the database {home!r} unless it is given using={subject.using!r}.",
+            f"This examines {subject.using!r}. A message that is published without using= does not come here.",
+            "None if all that belongs here is published that way; otherwise let DATABASE_ROUTERS send django_outbox here.",
+        )
+    elif home != subject.using:
         yield fault(
             f"publish() writes to the database {home!r}, and this is {subject.using!r}.",
             "A relay for this database never sees what is published.",
@@ -115,21 +123,19 @@ def routing(subject: Subject) -> Iterator[Finding]:
             "They are written in one transaction.",
             "Let DATABASE_ROUTERS send all of the app django_outbox to one database.",
         )
-    yield from _models_elsewhere(home)
+    yield from models_elsewhere(home)
 
 
-def _models_elsewhere(home: str) -> Iterator[Finding]:
+def _is_routed() -> bool:
+    """True if one of ``DATABASE_ROUTERS`` says where to write the outbox, rather than Django's default."""
+    return any(each.db_for_write(OutboxMessage) for each in router.routers if hasattr(each, "db_for_write"))
+
+
+def models_elsewhere(home: str) -> Iterator[Finding]:
+    """Models of the project that are not written to the database of the outbox; a fault if none is."""
     elsewhere: dict[str, list[str]] = {}
     at_home = False
-    for model in apps.get_models():
-        app = model._meta.app_config
-        if (
-            app is None
-            or not model._meta.managed
-            or app.name == "django_outbox"
-            or app.name.startswith("django.contrib.")
-        ):
-            continue
+    for model in _models_of_the_project():
         alias = router.db_for_write(model) or DEFAULT_DB_ALIAS
         if alias == home:
             at_home = True
@@ -145,6 +151,20 @@ def _models_elsewhere(home: str) -> Iterator[Finding]:
             f"Let DATABASE_ROUTERS send django_outbox to {alias!r} as well, or publish with using={alias!r} and run a "
             f"relay and a consumer with --database {alias}, if these models publish; else leave it.",
         )
+
+
+def _models_of_the_project() -> list[type[Model]]:
+    """Those outside of site-packages; all but Django's and ours if the project itself is installed there."""
+    found = [
+        (model, app)
+        for model in apps.get_models()
+        if (app := model._meta.app_config) is not None
+        and model._meta.managed
+        and app.name != "django_outbox"
+        and not app.name.startswith("django.contrib.")
+    ]
+    own = [model for model, app in found if not {"site-packages", "dist-packages"} & set(Path(app.path).parts)]
+    return own or [model for model, _ in found]
 
 
 def engine(subject: Subject) -> Iterator[Finding]:

@@ -15,6 +15,7 @@ from django_outbox.doctor.broker import NotAnswered
 from django_outbox.doctor.finding import Finding, Level, fault, warning
 from django_outbox.doctor.subject import Subject
 from django_outbox.faults import in_one_line
+from django_outbox.pooling import prepare_nothing
 
 SECONDS = 10.0
 
@@ -73,6 +74,12 @@ EXAMINATIONS = (
     Examination("vanished-sessions", sessions.vanished_sessions, "The server notices soon enough.", POSTGRESQL),
     Examination(
         "notify", sessions.notifications, "Notifications are off, or arrive.", POSTGRESQL, in_transaction=False
+    ),
+    Examination(
+        "prepared-statements",
+        sessions.prepared_statements,
+        "None are prepared, or no pooler is in the way.",
+        POSTGRESQL,
     ),
     Examination("old-snapshots", vacuum.old_snapshots, "No session holds vacuum back.", POSTGRESQL),
     Examination("prepared-transactions", vacuum.prepared_transactions, "None is left open.", POSTGRESQL),
@@ -171,6 +178,8 @@ def _reading_only(subject: Subject, examination: Examination, seconds: float) ->
     """Let the database refuse every change, and end what takes too long. For one transaction only: behind a pooler
     the session is not ours alone."""
     vendor = subject.connection.vendor
+    if examination.asks_database:
+        prepare_nothing(subject.connection)
     if not examination.asks_database:
         yield
     elif vendor == "sqlite":

@@ -30,7 +30,7 @@ def missing(subject: Subject) -> Iterator[Finding]:
             yield fault(
                 f"The table {table} is not there.",
                 "Nothing works without it.",
-                f"manage.py migrate django_outbox{subject.database_option}",
+                f"manage.py migrate django_outbox{subject.migrate_option}",
             )
             continue
         with subject.connection.cursor() as cursor:

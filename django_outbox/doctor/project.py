@@ -10,7 +10,7 @@ from django_outbox.doctor.finding import Finding, fault, warning
 from django_outbox.doctor.subject import Subject
 
 # Examinations of their own say the same.
-ELSEWHERE = ("django_outbox.E007", "django_outbox.E009", "django_outbox.W004")
+ELSEWHERE = ("django_outbox.E007", "django_outbox.E009", "django_outbox.W004", "django_outbox.W009")
 
 
 def checks(subject: Subject) -> Iterator[Finding]:

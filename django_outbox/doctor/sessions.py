@@ -8,6 +8,7 @@ from django_outbox.conf import settings
 from django_outbox.doctor.finding import Finding, fault, note, warning
 from django_outbox.doctor.subject import Subject
 from django_outbox.notify import Listener
+from django_outbox.pooling import is_behind_pooler, prepares
 
 LONG_KEEPALIVE_SECONDS = 900
 
@@ -113,4 +114,16 @@ def notifications(subject: Subject) -> Iterator[Finding]:
             f"to POLL_INTERVAL, {settings.poll_interval:g} s.",
             "Run the relay with an alias in DATABASES that goes to the server itself (outbox_relay --database ALIAS), or "
             "set NOTIFY to False.",
+        )
+
+
+def prepared_statements(subject: Subject) -> Iterator[Finding]:
+    """Statements are to be prepared, and a pooler may give each transaction another session."""
+    if prepares(subject.connection) and is_behind_pooler(subject.connection):
+        yield warning(
+            f"The database {subject.using!r} is behind a pooler such as PgBouncer, and its OPTIONS have prepare_threshold.",
+            "In transaction mode (transaction pooling), a transaction may meet another session, where prepared statements "
+            "are unknown or those of other clients. Relay and consumer prepare none; other processes fail now and then.",
+            f'Remove "prepare_threshold" from DATABASES["{subject.using}"]["OPTIONS"], or let the pooler keep track of '
+            "prepared statements: PgBouncer 1.21 or later, with max_prepared_statements above 0.",
         )

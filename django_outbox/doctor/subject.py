@@ -19,7 +19,7 @@ from django_outbox.conf import settings
 from django_outbox.exceptions import OutboxError
 from django_outbox.faults import in_one_line
 from django_outbox.handlers import registry
-from django_outbox.models import Activity, InboxMessage, MessageFailure, OutboxMessage, Worker
+from django_outbox.models import Activity, InboxMessage, MessageFailure, OutboxMessage, Worker, outbox_database
 from django_outbox.status import topics_by_group, unfinished_topics
 
 MODELS = (OutboxMessage, InboxMessage, MessageFailure, Worker, Activity)
@@ -52,7 +52,12 @@ class Subject:
 
     @property
     def database_option(self) -> str:
-        """What a command needs to reach this database."""
+        """What a command of the outbox needs to reach this database."""
+        return "" if self.using == outbox_database() else f" --database {self.using}"
+
+    @property
+    def migrate_option(self) -> str:
+        """What ``migrate`` needs, which asks no router."""
         return "" if self.using == DEFAULT_DB_ALIAS else f" --database {self.using}"
 
     def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:

@@ -6,6 +6,7 @@ import argparse
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -15,14 +16,17 @@ from django.db import DEFAULT_DB_ALIAS, Error, connections
 from django.db.migrations.executor import MigrationExecutor
 
 from django_outbox.brokers.base import Broker
+from django_outbox.conf import settings
 from django_outbox.exceptions import OutboxError
-from django_outbox.faults import in_one_line, is_refusal, is_unavailable, says_read_only
+from django_outbox.faults import UNAVAILABLE, in_one_line, is_refusal, is_unavailable, says_read_only
 from django_outbox.handlers import GroupHandlers
 from django_outbox.heartbeat import beating
 from django_outbox.management import monitored
 from django_outbox.management.reload import CodeWatch, start_anew
+from django_outbox.models import outbox_database
+from django_outbox.pooling import prepare_nothing
 from django_outbox.pulse import Pulse
-from django_outbox.runner import Stop, calm_collector, stop_on_signals
+from django_outbox.runner import Stop, calm_collector, run_through_faults, stop_on_signals
 
 LEVELS = {0: logging.ERROR, 1: logging.INFO, 2: logging.DEBUG, 3: logging.DEBUG}
 CLIENT_LOGGERS = ("confluent_kafka", "kafka")
@@ -31,15 +35,21 @@ CLIENT_LOGGERS = ("confluent_kafka", "kafka")
 class OutboxCommand(BaseCommand):
     """A command on the outbox of one database, whose errors are sentences."""
 
+    prepares_statements = False
+    """Only workers gain by it, and only they notice a pooler behind which it fails."""
+
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument(
             "--database",
-            default=DEFAULT_DB_ALIAS,
+            default=outbox_database(),
             choices=tuple(connections),
-            help='Alias of the database with the outbox (default: "default").',
+            help="Alias of the database with the outbox (default: where DATABASE_ROUTERS write it, %(default)s).",
         )
 
     def execute(self, *args: Any, **options: Any) -> str | None:
+        alias = options["database"]
+        if alias not in connections:  # argparse does not compare a default with the choices
+            raise CommandError(f"DATABASE_ROUTERS send the outbox to {alias!r}, which is not in DATABASES.")
         try:
             return super().execute(*args, **options)
         except ImproperlyConfigured as error:
@@ -47,7 +57,6 @@ class OutboxCommand(BaseCommand):
         except OutboxError as error:
             raise CommandError(in_one_line(error)) from error
         except Error as error:
-            alias = options.get("database", DEFAULT_DB_ALIAS)
             if says_read_only(error):
                 raise CommandError(
                     f"The database {alias!r} takes no writes ({in_one_line(error)}): is "
@@ -67,6 +76,8 @@ class OutboxCommand(BaseCommand):
 
     def require_tables(self, using: str) -> None:
         """Raise ``CommandError`` if migrations of the outbox have not been applied."""
+        if not self.prepares_statements:
+            prepare_nothing(connections[using])
         executor = MigrationExecutor(connections[using])
         targets = [node for node in executor.loader.graph.leaf_nodes() if node[0] == "django_outbox"]
         if executor.migration_plan(targets):
@@ -80,6 +91,7 @@ class OutboxCommand(BaseCommand):
 class WorkerCommand(OutboxCommand):
     """A command that works until a signal ends it."""
 
+    prepares_statements = True
     logger: logging.Logger
     title = "Worker"
     trial = "--help"
@@ -99,6 +111,20 @@ class WorkerCommand(OutboxCommand):
         )
         monitored.add_arguments(parser, at_least)
 
+    _unchecked: Callable[[], Any] | None = None
+
+    def check(self, *args: Any, **options: Any) -> Any:
+        """Some of Django's checks ask a MySQL server for its version: if it is away, they are made once it is back."""
+        try:
+            super().check(*args, **options)
+        except UNAVAILABLE:
+            self._unchecked = partial(super().check, *args, **options)
+
+    def _require_database(self, using: str) -> None:
+        if self._unchecked is not None:
+            self._unchecked()
+        self.require_tables(using)
+
     @contextmanager
     def working(
         self,
@@ -115,6 +141,8 @@ class WorkerCommand(OutboxCommand):
     ) -> Iterator[Stop]:
         """Logs set up, signals caught, also while the broker is waited for, heart beating; logs the end, after all else.
 
+        A database that is away is waited for, with ``drain`` as long as ``PUBLISH_TIMEOUT``, before the block is entered.
+
         ``options``, ``rest`` and ``handlers`` are for ``monitored``, which watches from the outside.
 
         With ``reload`` it does not return if the code has changed meanwhile, but starts anew.
@@ -127,13 +155,21 @@ class WorkerCommand(OutboxCommand):
                 with (
                     monitored.monitored(pulse, options, using=using, rest=rest, handlers=handlers),
                     stop_on_signals(self.logger, pulse.stopping) as stop,
-                    beating(pulse, using=using, stays=not drain),
                 ):
-                    if getattr(self, "_called_from_command_line", False):  # not in a test's own process
-                        calm_collector()
-                    watch = CodeWatch(stop, self.logger, self.trial) if reload else None
-                    broker.interrupted = lambda: stop.requested
-                    yield stop
+                    run_through_faults(
+                        stop,
+                        lambda: self._require_database(using),
+                        log=self.logger,
+                        using=using,
+                        patience=settings.publish_timeout if drain else None,
+                        on_fault=pulse.trouble,
+                    )
+                    with beating(pulse, using=using, stays=not drain):
+                        if getattr(self, "_called_from_command_line", False):  # not in a test's own process
+                            calm_collector()
+                        watch = CodeWatch(stop, self.logger, self.trial) if reload else None
+                        broker.interrupted = lambda: stop.requested
+                        yield stop
                 self.logger.info("%s ended.", self.title, extra={"action": "ended"})
                 if watch is not None and watch.changed:
                     start_anew()

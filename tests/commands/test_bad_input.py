@@ -80,7 +80,8 @@ def missing_database(subprocess_env: dict[str, str], tmp_path: Path) -> dict[str
 
 
 def test_unmigrated_database(manage: Manage, empty_database: dict[str, str]) -> None:
-    commands = [manage(*command, env=empty_database) for command in (*WORKERS, *TOOLS)]
+    workers = [("outbox_relay",), ("outbox_consume",)]  # that would wait for a database that is away
+    commands = [manage(*command, env=empty_database) for command in (*WORKERS, *workers, *TOOLS)]
     for command in commands:
         assert_one_sentence(
             command,
@@ -95,7 +96,8 @@ def test_unmigrated_database_is_critical_for_monitoring(manage: Manage, empty_da
 
 
 def test_database_that_does_not_exist(manage: Manage, missing_database: dict[str, str]) -> None:
-    commands = [manage(*command, env=missing_database) for command in (*WORKERS, *TOOLS)]
+    env = {**broken(PUBLISH_TIMEOUT=1), **missing_database}
+    commands = [manage(*command, env=env) for command in (*WORKERS, *TOOLS)]
     check = manage("outbox_status", "--check", env=missing_database)
     for command in commands:
         assert_one_sentence(
@@ -108,7 +110,8 @@ def test_database_that_does_not_exist(manage: Manage, missing_database: dict[str
 @pytest.mark.databases("postgresql", "mariadb")
 def test_database_server_that_is_not_there(manage: Manage, subprocess_env: dict[str, str]) -> None:
     url = re.sub(r":\d+/", f":{free_port()}/", subprocess_env["DATABASE_URL"])
-    for command in [manage(*command, env={"DATABASE_URL": url}) for command in WORKERS]:
+    env = {**broken(PUBLISH_TIMEOUT=1), "DATABASE_URL": url}
+    for command in [manage(*command, env=env) for command in WORKERS]:
         assert_one_sentence(
             command, rf"The database 'default' does not answer \(.*(refused|Can't connect).*\): {WAY_OUT}"
         )

@@ -157,6 +157,7 @@ class Worker(WorkerCommand):
         self.stderr.write("but this is an error")
 
 
+@pytest.mark.django_db
 @unconfigured()
 def test_log_is_not_in_the_colour_of_errors() -> None:
     terminal = Terminal()
@@ -232,6 +233,20 @@ def test_unexpected_error_keeps_its_traceback(error: Exception) -> None:
 def test_unknown_database_is_refused(command: str) -> None:
     with pytest.raises(CommandError, match=r"argument --database: invalid choice: 'nowhere' \(choose from '?default"):
         call_command(command, "--database", "nowhere")
+
+
+class Elsewhere:
+    """A router that names a database that is not there."""
+
+    def db_for_write(self, model: Any, **hints: Any) -> str:
+        return "nowhere"
+
+
+@pytest.mark.parametrize("command", ["outbox_relay", "outbox_doctor"])
+def test_a_router_to_an_unknown_database_is_refused(command: str, settings: Any) -> None:
+    settings.DATABASE_ROUTERS = [Elsewhere()]
+    with pytest.raises(CommandError, match="DATABASE_ROUTERS send the outbox to 'nowhere', which is not in DATABASES"):
+        call_command(command)
 
 
 # Arguments

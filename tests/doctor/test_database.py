@@ -70,6 +70,17 @@ def test_clocks_that_differ_are_warned_of(seconds: int, word: str) -> None:
 
 
 @pytest.mark.databases("postgresql", "mariadb")
+def test_clocks_are_compared_in_utc_where_the_session_has_the_project_s_time_zone(
+    subject: Subject, settings: Any
+) -> None:
+    settings.USE_TZ = False
+    settings.TIME_ZONE = "Asia/Kathmandu"
+    assert list(database.clocks(subject)) == []
+    (finding,) = database.clocks(Subject("default", clock=lambda: datetime.now(UTC) - timedelta(seconds=30)))
+    assert " s ahead of this machine's" in finding.summary
+
+
+@pytest.mark.databases("postgresql", "mariadb")
 def test_a_slow_answer_is_no_wrong_clock() -> None:
     # Asked for at the beginning of the wait.
     times = iter([datetime.now(UTC) - timedelta(seconds=1), datetime.now(UTC) + timedelta(seconds=39)])
@@ -110,10 +121,26 @@ def test_some_models_elsewhere_are_a_note_unless_nothing_guards_the_transaction(
     settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # The users are the project's own, so to speak, and stay at home.
-    monkeypatch.setattr(apps.get_app_config("auth"), "name", "shop")
+    auth = apps.get_app_config("auth")
+    monkeypatch.setattr(auth, "name", "shop")
+    monkeypatch.setattr(auth, "path", "/srv/shop")
     assert [level for level, _ in routing(settings, "tests_app")] == [Level.NOTE]
     with outbox_settings(REQUIRE_TRANSACTION=False):
         assert [level for level, _ in routing(settings, "tests_app")] == [Level.WARNING]
+
+
+def test_models_of_third_parties_do_not_make_up_for_those_of_the_project(
+    settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(apps.get_app_config("auth"), "name", "third_party")  # in site-packages, beside the outbox
+    assert [level for level, _ in routing(settings, "tests_app")] == [Level.FAULT]
+
+
+def test_a_second_outbox_without_a_router_is_a_note() -> None:
+    """It is filled by publish(using=...), and nothing is wrong with that."""
+    (finding,) = database.routing(Subject("events"))
+    assert finding.level == Level.NOTE
+    assert finding.summary == "publish() writes to the database 'default' unless it is given using='events'."
 
 
 @pytest.mark.databases("mariadb")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from contextlib import suppress
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -11,7 +10,6 @@ from django.core.management.base import CommandError, CommandParser
 from django_outbox.brokers.base import get_broker
 from django_outbox.conf import LARGEST_COUNT, settings
 from django_outbox.consumer import DEFAULT_BATCH_SIZE, Consumer
-from django_outbox.faults import UNAVAILABLE
 from django_outbox.handlers import registry
 from django_outbox.management.arguments import text
 from django_outbox.management.listing import list_handlers
@@ -60,13 +58,6 @@ class Command(WorkerCommand):
             help="Records to read at once, after which the offsets are committed (default: 100).",
         )
 
-    def execute(self, *args: Any, **options: Any) -> str | None:
-        if options["only_list"] and not options["skip_checks"]:
-            with suppress(*UNAVAILABLE):  # some of Django's checks ask a MySQL server for its version
-                self.check()
-            options["skip_checks"] = True
-        return super().execute(*args, **options)
-
     def handle(
         self,
         *,
@@ -89,7 +80,6 @@ class Command(WorkerCommand):
         if only_list:
             self.stdout.write(list_handlers(registry, group))
             return
-        self.require_tables(database)
         broker = get_broker(settings.broker)
         consumer = Consumer(broker, using=database, group=group, topics=topics, batch_size=batch_size)
         with self.working(

@@ -75,7 +75,6 @@ class Command(WorkerCommand):
     ) -> None:
         if not create_topics and (partitions or replication):
             raise CommandError("--partitions and --replication are for topics that --create-topics creates: add it.")
-        self.require_tables(database)
         broker = get_broker(settings.broker)
         creator = _Creator(broker, partitions, replication) if create_topics else None
         relay = Relay(

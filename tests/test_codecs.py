@@ -183,7 +183,9 @@ def test_any_message_is_read_as_it_was_written(
     payload: Any,
     time: datetime,
 ) -> None:
-    message = Outgoing(id, event_id, event_type, "v1", "topic", key, headers, time, publish_count, json.dumps(payload))
+    message = Outgoing(
+        id, "shop", event_id, event_type, "v1", "topic", key, headers, time, publish_count, json.dumps(payload)
+    )
     record = record_of(message, wire_format)
     value = json.loads(record.value)
     assert (value["payload"] if wire_format == "envelope" else value) == payload

@@ -49,7 +49,7 @@ with transaction.atomic():
     publish("smoke.tested", {"n": 1}, key="1")
 from django_outbox.models import OutboxMessage
 assert OutboxMessage.objects.get().status == "pending"
-from django_outbox.documentation import documentation
+from django_outbox.operations.documentation import documentation
 assert documentation("brokers").startswith("https://")
 """
 

@@ -39,7 +39,7 @@ def measure(bench: Bench) -> Iterator[Line]:
 
 def _figure(bench: Bench, client: str, job: str, event_type: str, *, prepared: bool) -> float:
     """Publish a backlog by a raw loop, then let the job handle it; messages a second."""
-    from django_outbox.consumer import DEFAULT_BATCH_SIZE
+    from django_outbox.consumer.consumer import DEFAULT_BATCH_SIZE
 
     rows = bench.amount(ROWS)
     # After its start a consumer takes the first batches of each partition one by one.

@@ -59,8 +59,8 @@ def relay(
     """
     from django_outbox.brokers.base import get_broker
     from django_outbox.conf import settings
-    from django_outbox.relay import Pass, Relay
-    from django_outbox.runner import Stop, calm_collector
+    from django_outbox.relay.relay import Pass, Relay
+    from django_outbox.worker.loop import Stop, calm_collector
 
     relay = Relay(get_broker(settings.broker), using="default")
     calm_collector()  # as the command does
@@ -115,9 +115,9 @@ def relay(
 
 def _purge_of(relay: Any) -> Callable[[bool], None]:
     """The background purge of a relay that has a row among the workers."""
-    from django_outbox.background import BackgroundPurge
-    from django_outbox.handlers import registry
-    from django_outbox.heartbeat import Heartbeat
+    from django_outbox.handlers.registry import registry
+    from django_outbox.relay.background_purge import BackgroundPurge
+    from django_outbox.worker.heartbeat import Heartbeat
 
     relay.pulse.step()
     Heartbeat(relay.pulse, using="default").beat()
@@ -150,8 +150,8 @@ def consume(gate: Gate, *, rows: int, warm_up: int, profile: str | None = None) 
     """Handle a backlog; measured from the end of the warm-up to the last commit."""
     from django_outbox.brokers.base import get_broker
     from django_outbox.conf import settings
-    from django_outbox.consumer import DEFAULT_BATCH_SIZE, POLL_SECONDS, Consumer
-    from django_outbox.runner import calm_collector
+    from django_outbox.consumer.consumer import DEFAULT_BATCH_SIZE, POLL_SECONDS, Consumer
+    from django_outbox.worker.loop import calm_collector
 
     consumer = Consumer(get_broker(settings.broker), using="default", batch_size=DEFAULT_BATCH_SIZE)
     calm_collector()  # as the command does
@@ -172,7 +172,7 @@ def consume(gate: Gate, *, rows: int, warm_up: int, profile: str | None = None) 
 def raw_consume(gate: Gate, *, rows: int, warm_up: int) -> dict[str, Any]:
     """Handle a backlog by a raw loop with batches of the consumer's default size."""
     from benchmarks import clients, raw
-    from django_outbox.consumer import DEFAULT_BATCH_SIZE, POLL_SECONDS
+    from django_outbox.consumer.consumer import DEFAULT_BATCH_SIZE, POLL_SECONDS
 
     connection = _raw_connection()
     environment = os.environ

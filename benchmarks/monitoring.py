@@ -51,8 +51,8 @@ def _measure(way: str, rows: int) -> tuple[float, float]:
     from benchmarks import workload
     from django_outbox.brokers.memory import MemoryBroker
     from django_outbox.conf import BrokerSettings
-    from django_outbox.consumer import Consumer
-    from django_outbox.relay import Relay
+    from django_outbox.consumer.consumer import Consumer
+    from django_outbox.relay.relay import Relay
 
     MemoryBroker.clear()
     workload.empty()
@@ -81,8 +81,8 @@ def _microseconds(step: Callable[[], int], rows: int) -> float:
 
 @contextmanager
 def _watching(way: str, consumer: Any) -> Iterator[None]:
-    from django_outbox.instrumentation import observed_by
-    from django_outbox.monitoring.metrics import Metrics
+    from django_outbox.observability.instrumentation import observed_by
+    from django_outbox.observability.metrics import Metrics
     from django_outbox.signals import message_consumed, message_published
 
     with ExitStack() as stack:

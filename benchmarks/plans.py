@@ -10,10 +10,11 @@ from typing import Any
 
 from django.db import connection, transaction
 
-from django_outbox import ordering, state
-from django_outbox.claims import PostgresqlClaims
 from django_outbox.conf import settings
 from django_outbox.models import OutboxMessage
+from django_outbox.relay.claims import PostgresqlClaims
+from django_outbox.state import ordering
+from django_outbox.state import outbox as state
 
 IDLE_POLLS = 200
 

@@ -10,10 +10,10 @@ from benchmarks.bench import CLIENTS, Bench, check, missing_client, wait_for
 from benchmarks.processes import Command
 from benchmarks.report import Line, Target
 from django_outbox.conf import settings
-from django_outbox.handlers import Registry
+from django_outbox.handlers.registry import Registry
 from django_outbox.models import Worker
-from django_outbox.purging import Walk
-from django_outbox.retention import expiries
+from django_outbox.state.purging import Walk
+from django_outbox.state.retention import expiries
 
 OLD_ROWS = 200_000
 ROWS = {"confluent": 80_000, "kafka-python": 40_000}

@@ -6,7 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from django_outbox.events import Event
+    from django_outbox.events.event import Event
     from django_outbox.exceptions import (
         InvalidMessage,
         OutboxError,
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
         Retry,
         TransactionRequired,
     )
-    from django_outbox.handlers import handler
+    from django_outbox.handlers.registry import handler
     from django_outbox.publishing import publish, publish_many
 
 __version__ = "0.1.0"
@@ -33,13 +33,13 @@ __all__ = [
 
 # Imported at first use: Django reads this package before models may be imported.
 _MODULES = {
-    "Event": "events",
+    "Event": "events.event",
     "InvalidMessage": "exceptions",
     "OutboxError": "exceptions",
     "Reject": "exceptions",
     "Retry": "exceptions",
     "TransactionRequired": "exceptions",
-    "handler": "handlers",
+    "handler": "handlers.registry",
     "publish": "publishing",
     "publish_many": "publishing",
 }

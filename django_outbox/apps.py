@@ -16,9 +16,9 @@ class DjangoOutboxConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
-        from django_outbox.checks import check_databases, check_settings
-        from django_outbox.deploy_checks import check_deployment
-        from django_outbox.server_checks import check_routing, check_servers
+        from django_outbox.operations.checks.deployment import check_deployment
+        from django_outbox.operations.checks.server import check_routing, check_servers
+        from django_outbox.operations.checks.settings import check_databases, check_settings
 
         checks.register(check_settings)
         checks.register(check_routing)

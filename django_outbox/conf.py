@@ -14,7 +14,7 @@ from django.conf import settings as django_settings
 from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
-from django_outbox.faults import text_of
+from django_outbox.exceptions import text_of
 
 DEFAULT_BACKEND = "django_outbox.brokers.kafka.KafkaBroker"
 DEFAULT_URL = "kafka://localhost:9092"
@@ -40,7 +40,7 @@ DEFAULT_REDACT = (
     "cvv",
     "iban",
 )
-OPENTELEMETRY = "django_outbox.tracing.opentelemetry.OpenTelemetryTracing"
+OPENTELEMETRY = "django_outbox.observability.tracing.opentelemetry.OpenTelemetryTracing"
 LARGEST_COUNT = 32767
 LARGEST_PAYLOAD = 2**31 - 1
 SOURCE_LENGTH = 255

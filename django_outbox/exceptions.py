@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from datetime import timedelta
 from typing import Self
 
 from django.core.exceptions import ImproperlyConfigured
 
-from django_outbox.backoff import LONGEST_DELAY
+LONGEST_DELAY = timedelta(days=3650)
+"""What publishers and handlers may ask for. Not every time that PostgreSQL stores is one that Python can read."""
+_HANDLERS = "_outbox_handlers"
 
 
 class OutboxError(Exception):
@@ -141,3 +144,34 @@ class TopicNotCreated(BrokerError):
 
 class UnreadableRecord(BrokerError):
     """A record is not in a wire format that this package knows."""
+
+
+def text_of(error: BaseException | str) -> str:
+    """What an error says, be it a mere text.
+
+    Those of handlers, and of what these call, may raise when they are asked; Python says it so.
+    """
+    try:
+        return str(error)
+    except Exception:
+        return "<exception str() failed>"
+
+
+def in_one_line(error: BaseException) -> str:
+    """An error's text without line breaks, for a log."""
+    return " ".join(text_of(error).split()) or type(error).__name__
+
+
+def name_handlers(error: BaseException, names: Iterable[str]) -> None:
+    """Note the handlers of a failed message, for an error without a line of the project in its traceback.
+
+    Such as a payload that does not fit, or a constraint that the database checks at the commit. The first note stays.
+    """
+    if not isinstance(error, (Reject, Retry)):
+        with suppress(Exception):  # a handler may be anything callable, and its repr may raise
+            vars(error).setdefault(_HANDLERS, ", ".join(names))
+
+
+def handlers_of(error: BaseException) -> str:
+    """What ``name_handlers`` noted on an error."""
+    return str(vars(error).get(_HANDLERS, ""))

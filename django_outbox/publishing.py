@@ -14,17 +14,17 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.db.models import Value
 
-from django_outbox.backoff import LONGEST_DELAY
 from django_outbox.brokers.limits import largest_payload
-from django_outbox.codecs import CONTENT_TYPE, RESERVED_PREFIX
 from django_outbox.conf import LARGEST_COUNT, settings
-from django_outbox.events import Event
-from django_outbox.exceptions import InvalidMessage, TransactionRequired
-from django_outbox.fields import DatabaseNow, json_of
-from django_outbox.models import KEY_LENGTH, TOPIC_LENGTH, OutboxMessage, outbox_database
-from django_outbox.notify import notify_after_commit
-from django_outbox.storable import json_payload, require_text
-from django_outbox.tracing import hooks as tracing
+from django_outbox.events.event import Event
+from django_outbox.events.wire import CONTENT_TYPE, RESERVED_PREFIX
+from django_outbox.exceptions import LONGEST_DELAY, InvalidMessage, TransactionRequired
+from django_outbox.models import OutboxMessage, outbox_database
+from django_outbox.models.fields import DatabaseNow, json_of
+from django_outbox.models.lengths import KEY_LENGTH, TOPIC_LENGTH
+from django_outbox.models.validation import json_payload, require_text
+from django_outbox.observability.tracing import hooks as tracing
+from django_outbox.worker.notify import notify_after_commit
 
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]+\Z")
 _TYPE_LENGTH = 255

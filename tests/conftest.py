@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-import django_outbox.brokers.kafka_library  # noqa: F401  # before tests import kafka themselves, which would warn
+import django_outbox.brokers.kafka.library  # noqa: F401  # before tests import kafka themselves, which would warn
 from tests.clock import Clock
 from tests.helpers import Command
 from tests.services.apache_kafka import ApacheKafka
@@ -254,7 +254,7 @@ def clock() -> Clock:
 @pytest.fixture
 def pulse(clock: Clock) -> Any:
     """That of a relay, by this test's clock."""
-    from django_outbox.pulse import Pulse
+    from django_outbox.worker.state import Pulse
 
     return Pulse("relay", clock)
 
@@ -262,7 +262,7 @@ def pulse(clock: Clock) -> Any:
 @pytest.fixture
 def stop() -> Iterator[Any]:
     """A request to end, for the loops of relay and consumer; made at the end of the test at the latest."""
-    from django_outbox.runner import Stop
+    from django_outbox.worker.loop import Stop
 
     stop = Stop()
     yield stop
@@ -274,6 +274,6 @@ def stop() -> Iterator[Any]:
 def no_repeats() -> Iterator[None]:
     """Let failures of one test not count as repeated in the next."""
     yield
-    from django_outbox.logs import repeats
+    from django_outbox.observability.logging import repeats
 
     repeats.sum_up(now=True)

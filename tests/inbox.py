@@ -8,11 +8,11 @@ from collections.abc import Callable
 from typing import Any
 
 from django_outbox.brokers.base import ReceivedRecord
-from django_outbox.events import Event
-from django_outbox.fields import DatabaseNow
-from django_outbox.handlers import GroupHandlers, Registry
-from django_outbox.inbox import Inbox
+from django_outbox.consumer.inbox.inbox import Inbox
+from django_outbox.events.event import Event
+from django_outbox.handlers.registry import GroupHandlers, Registry
 from django_outbox.models import InboxMessage
+from django_outbox.models.fields import DatabaseNow
 
 Status = InboxMessage.Status
 

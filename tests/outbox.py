@@ -10,16 +10,16 @@ from typing import Any
 
 from django.db import connection, connections
 
-from django_outbox import state
 from django_outbox.brokers.base import Outcome, Producer, ReceivedRecord, Record
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.conf import BrokerSettings
-from django_outbox.consumer import Batch, Consumer
-from django_outbox.events import Event
-from django_outbox.fields import DatabaseNow
-from django_outbox.handlers import Registry
+from django_outbox.consumer.consumer import Batch, Consumer
+from django_outbox.events.event import Event
+from django_outbox.handlers.registry import Registry
 from django_outbox.models import OutboxMessage
-from django_outbox.relay import Relay
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.relay.relay import Relay
+from django_outbox.state import outbox as state
 
 Status = OutboxMessage.Status
 
@@ -158,7 +158,7 @@ class Pipeline:
         from django.db.models import TextField
         from django.db.models.functions import Cast
 
-        from django_outbox.codecs import Outgoing, encode
+        from django_outbox.events.wire import Outgoing, encode
 
         values = OutboxMessage.objects.values_list(*Outgoing.COLUMNS, Cast("payload", TextField())).get(id=message.id)
         outgoing = Outgoing(*values)

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from django_outbox.assignment_watch import REJOIN_SECONDS, WARN_SECONDS
 from django_outbox.brokers.base import Subscription
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.conf import BrokerSettings
-from django_outbox.consumer import Consumer
+from django_outbox.consumer.assignment import REJOIN_SECONDS, WARN_SECONDS
+from django_outbox.consumer.consumer import Consumer
 from django_outbox.exceptions import MessagesLeft
 from django_outbox.models import Worker
-from django_outbox.runner import Stop
+from django_outbox.worker.loop import Stop
 from tests.clock import Clock
 
 pytestmark = pytest.mark.django_db

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from django_outbox import awaited as module
-from django_outbox.awaited import Awaited, awaited_by_topic, longest_awaited
-from django_outbox.fields import DatabaseNow
-from django_outbox.handlers import Registry
+from django_outbox.handlers.registry import Registry
 from django_outbox.models import OutboxMessage
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.state import unhandled as module
+from django_outbox.state.unhandled import Awaited, awaited_by_topic, longest_awaited
 from tests.outbox import Pipeline, Status, make_message
 from tests.overrides import outbox_settings
 

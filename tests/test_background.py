@@ -10,15 +10,17 @@ import pytest
 from django.db import DatabaseError, IntegrityError, OperationalError, connection
 from django.test.utils import CaptureQueriesContext
 
-from django_outbox import background, faults, purging
-from django_outbox.background import BEHIND, BUSY, IDLE, BackgroundPurge, Pace
 from django_outbox.exceptions import HandlersNotImportable
-from django_outbox.fields import DatabaseNow
-from django_outbox.handlers import Registry
-from django_outbox.heartbeat import Heartbeat
+from django_outbox.handlers.registry import Registry
 from django_outbox.models import OutboxMessage, Worker
-from django_outbox.pulse import Pulse
-from django_outbox.runner import Stop
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.relay import background_purge as background
+from django_outbox.relay.background_purge import BEHIND, BUSY, IDLE, BackgroundPurge, Pace
+from django_outbox.state import purging
+from django_outbox.worker import faults
+from django_outbox.worker.heartbeat import Heartbeat
+from django_outbox.worker.loop import Stop
+from django_outbox.worker.state import Pulse
 from tests.clock import Clock
 from tests.outbox import Pipeline, Status, make_message, row, statuses
 from tests.overrides import outbox_settings

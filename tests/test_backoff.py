@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from django_outbox.backoff import backoff
+from django_outbox.state.backoff import backoff
 
 
 def test_backoff_doubles_from_one_second_to_thirty_two() -> None:

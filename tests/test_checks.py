@@ -11,7 +11,7 @@ from django.core.management.base import SystemCheckError
 from django.db import connection
 from django.test import override_settings
 
-from django_outbox.checks import check_databases, check_settings
+from django_outbox.operations.checks.settings import check_databases, check_settings
 from tests.overrides import outbox_settings
 from tests.test_conf import BAD, BAD_BROKER, SECRET, URL, cases
 
@@ -151,7 +151,7 @@ def test_missing_settings_are_found(settings: Any) -> None:
 @pytest.mark.parametrize(
     "broker",
     [
-        {"BACKEND": "django_outbox.brokers.kafka.KafkaBrokr"},
+        {"BACKEND": "django_outbox.brokers.kafka.broker.KafkaBrokr"},
         {"BACKEND": "nowhere.Broker"},
         {"BACKEND": "KafkaBroker"},
         {"BACKEND": "tests.test_checks.NotABroker"},

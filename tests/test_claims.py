@@ -12,10 +12,10 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
-from django_outbox.claims import IN_HAND_SECONDS, LOOK_BACK_SECONDS
 from django_outbox.models import OutboxMessage
-from django_outbox.relay import Pass, Relay
-from django_outbox.runner import Stop
+from django_outbox.relay.claims import IN_HAND_SECONDS, LOOK_BACK_SECONDS
+from django_outbox.relay.relay import Pass, Relay
+from django_outbox.worker.loop import Stop
 from tests.outbox import ScriptedBroker, Status, in_thread, make_message, memory_broker, row, statuses
 
 pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.django_db]

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 from django_outbox import publish
 from django_outbox.brokers.base import ReceivedRecord, Record
-from django_outbox.codecs import Incoming, Outgoing, decode, encode
+from django_outbox.events.wire import Incoming, Outgoing, decode, encode
 from django_outbox.exceptions import UnreadableRecord
-from django_outbox.relay import Relay
+from django_outbox.relay.relay import Relay
 from tests.outbox import memory_broker
 from tests.overrides import outbox_settings
 from tests.properties import any_text, examples, json_values, text

@@ -16,13 +16,14 @@ import pytest
 from django.db import IntegrityError, OperationalError, connection, connections, transaction
 from django.test.utils import CaptureQueriesContext
 
-from django_outbox import publish, state
+from django_outbox import publish
 from django_outbox.brokers.base import Record, Subscription, TopicForbidden
 from django_outbox.brokers.memory import MemoryBroker
-from django_outbox.events import Event
+from django_outbox.events.event import Event
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, Reject, Retry, TopicNotReadable
 from django_outbox.models import InboxMessage, OutboxMessage
-from django_outbox.runner import Stop
+from django_outbox.state import outbox as state
+from django_outbox.worker.loop import Stop
 from tests.app.models import Effect
 from tests.helpers import wait_until
 from tests.mute import Mute, MuteReject, MuteRetry
@@ -630,7 +631,7 @@ def test_a_consumer_that_left_its_group_forgets_what_it_had_read(monkeypatch: py
 
     with monkeypatch.context() as patches:
         patches.setattr(state, "lock", lock)
-        patches.setattr("django_outbox.faults.is_connected", lambda using: False)
+        patches.setattr("django_outbox.worker.faults.is_connected", lambda using: False)
         with pytest.raises(OperationalError):
             pipeline.consumer.run_once()
     pipeline.consumer.close()
@@ -827,7 +828,7 @@ def test_a_database_that_is_gone_leaves_the_record_in_hand(pipeline: Pipeline, m
 
     real_lock = state.lock
     monkeypatch.setattr(state, "lock", lock)
-    monkeypatch.setattr("django_outbox.faults.is_connected", lambda using: False)
+    monkeypatch.setattr("django_outbox.worker.faults.is_connected", lambda using: False)
     with pytest.raises(OperationalError):
         pipeline.consumer.run_once()
     gone = False
@@ -1085,7 +1086,7 @@ def test_drain_ends_when_all_that_could_be_handled_was(pipeline: Pipeline, stop:
 def test_drain_does_not_wait_for_ever_for_a_record_that_was_lost(
     stop: Stop, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_outbox.consumer.POLL_SECONDS", 0.01)
+    monkeypatch.setattr("django_outbox.consumer.consumer.POLL_SECONDS", 0.01)
     now = [0.0]
 
     def clock() -> float:

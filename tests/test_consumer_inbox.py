@@ -10,11 +10,11 @@ from django.db import OperationalError
 
 from django_outbox.brokers.base import ReceivedRecord, Record
 from django_outbox.brokers.memory import MemoryBroker
-from django_outbox.consumer import INBOX_SECONDS
-from django_outbox.events import Event
+from django_outbox.consumer.consumer import INBOX_SECONDS
+from django_outbox.events.event import Event
 from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.models import InboxMessage
-from django_outbox.runner import Stop
+from django_outbox.worker.loop import Stop
 from tests.app.models import Effect
 from tests.clock import Clock
 from tests.inbox import make_due, make_received, only, plain, received

@@ -17,15 +17,15 @@ import yaml
 from django.core.management import load_command_class
 from prometheus_client.parser import text_string_to_metric_families
 
-from django_outbox.codecs import Outgoing
 from django_outbox.conf import OutboxSettings
-from django_outbox.handlers import Handler
+from django_outbox.events.wire import Outgoing
+from django_outbox.handlers.registry import Handler
 from django_outbox.management.monitored import monitored
-from django_outbox.monitoring.backlog import MOST_COUNTED, Backlog, Unfinished
-from django_outbox.monitoring.health import default_limit, outage_limit
-from django_outbox.monitoring.metrics import Metrics
-from django_outbox.monitoring.prometheus import exposition, registry_of
-from django_outbox.pulse import Pulse
+from django_outbox.observability.backlog import MOST_COUNTED, Backlog, Unfinished
+from django_outbox.observability.health import default_limit, outage_limit
+from django_outbox.observability.metrics import Metrics
+from django_outbox.observability.prometheus import exposition, registry_of
+from django_outbox.worker.state import Pulse
 from tests.outbox import make_message
 
 CONTRIB = Path(__file__).parent.parent / "contrib"

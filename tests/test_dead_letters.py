@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from django_outbox import dead_letters, publish, state
+from django_outbox import publish
 from django_outbox.brokers.base import Outcome, Refused
-from django_outbox.codecs import decode
-from django_outbox.events import Event
+from django_outbox.events.event import Event
+from django_outbox.events.wire import decode
 from django_outbox.exceptions import Reject
-from django_outbox.fields import json_of
 from django_outbox.models import InboxMessage, OutboxMessage
-from django_outbox.relay import Relay
+from django_outbox.models.fields import json_of
+from django_outbox.relay.relay import Relay
+from django_outbox.state import dead_letters
+from django_outbox.state import outbox as state
 from tests.inbox import Receiver, plain
 from tests.outbox import Pipeline, ScriptedBroker, Status, make_message, row
 

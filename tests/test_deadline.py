@@ -12,19 +12,19 @@ from typing import Any
 
 import pytest
 
-from django_outbox import deadline
-from django_outbox.deadline import call_within
-from django_outbox.events import Event
-from django_outbox.handlers import Handler
+from django_outbox.events.event import Event
+from django_outbox.handlers import timeout as deadline
+from django_outbox.handlers.registry import Handler
+from django_outbox.handlers.timeout import call_within
 from tests.overrides import outbox_settings
 
 PROGRAM = """
 import asyncio, io, re, sys, threading, time
 from django.conf import settings
 settings.configure(OUTBOX={{"SOURCE": "shop", "HANDLER_TIMEOUT": 0.2}})
-from django_outbox import deadline
-from django_outbox.events import Event
-from django_outbox.handlers import Handler
+from django_outbox.handlers import timeout as deadline
+from django_outbox.events.event import Event
+from django_outbox.handlers.registry import Handler
 deadline.GRACE_SECONDS = {grace}
 
 def sleeps(event):

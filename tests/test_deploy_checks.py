@@ -11,7 +11,7 @@ from django.core.checks import run_checks
 from django.db import connection
 
 import django_outbox
-from django_outbox.deploy_checks import check_deployment
+from django_outbox.operations.checks.deployment import check_deployment
 from tests.helpers import ROOT
 from tests.overrides import outbox_settings
 from tests.test_conf import SECRET

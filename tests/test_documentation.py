@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import django_outbox
-from django_outbox import documentation as module
-from django_outbox.checks import check_settings
-from django_outbox.documentation import documentation
+from django_outbox.operations import documentation as module
+from django_outbox.operations.checks.settings import check_settings
+from django_outbox.operations.documentation import documentation
 from tests.overrides import outbox_settings
 
 PACKAGE = Path(django_outbox.__file__).parent

@@ -11,11 +11,12 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.db import transaction
 
-from django_outbox import Reject, failures, publish, state
-from django_outbox.backoff import backoff
-from django_outbox.exceptions import Retry
-from django_outbox.faults import name_handlers
+from django_outbox import Reject, publish
+from django_outbox.exceptions import Retry, name_handlers
 from django_outbox.models import MessageFailure
+from django_outbox.state import failures
+from django_outbox.state import outbox as state
+from django_outbox.state.backoff import backoff
 from tests.app.models import Effect
 from tests.outbox import Pipeline, Status, make_due, make_message, row
 from tests.overrides import outbox_settings

@@ -13,10 +13,10 @@ from django.db import IntegrityError, OperationalError, connection, connections,
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_outbox.events import Event
+from django_outbox.events.event import Event
 from django_outbox.exceptions import Reject
 from django_outbox.models import OutboxMessage
-from django_outbox.runner import Stop
+from django_outbox.worker.loop import Stop
 from tests.app.models import Effect
 from tests.outbox import Pipeline, Status, in_thread, make_due, make_message, row, statuses
 

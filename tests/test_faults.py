@@ -21,21 +21,20 @@ from django.db import (
     transaction,
 )
 
-from django_outbox.events import Event
-from django_outbox.faults import (
+from django_outbox.events.event import Event
+from django_outbox.exceptions import in_one_line, text_of
+from django_outbox.relay.relay import Relay
+from django_outbox.worker.faults import (
     TRIES,
     drop_broken_connections,
     handling,
-    in_one_line,
     is_connected,
     is_outage,
     is_passing,
     is_unavailable,
-    text_of,
     try_again,
 )
-from django_outbox.relay import Relay
-from django_outbox.runner import Stop
+from django_outbox.worker.loop import Stop
 from tests.app.models import Effect
 from tests.mute import Mute
 from tests.outbox import Pipeline, Status, make_message, memory_broker, row

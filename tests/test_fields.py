@@ -13,8 +13,8 @@ from django.db import connection
 from django.utils import timezone
 
 from django_outbox import publish
-from django_outbox.fields import DatabaseNow, ExactCharField, uuid7
 from django_outbox.models import OutboxMessage
+from django_outbox.models.fields import DatabaseNow, ExactCharField, uuid7
 from tests.outbox import make_message, row
 
 # Pairs that MySQL's and MariaDB's usual collations take for equal.
@@ -68,7 +68,7 @@ def test_texts_sort_by_code_point() -> None:
 
 def test_exact_field_names_itself_in_migrations() -> None:
     _, path, arguments, options = ExactCharField(max_length=9).deconstruct()
-    assert (path, arguments, options) == ("django_outbox.fields.ExactCharField", [], {"max_length": 9})
+    assert (path, arguments, options) == ("django_outbox.models.fields.ExactCharField", [], {"max_length": 9})
 
 
 # The database's clock

@@ -19,9 +19,9 @@ from django.db import transaction
 from django.test import override_settings
 
 from django_outbox import Event, handler, publish
-from django_outbox import handlers as handlers_module
 from django_outbox.exceptions import HandlersNotImportable, PayloadMismatch
-from django_outbox.handlers import GroupHandlers, Handler, Registry
+from django_outbox.handlers import registry as handlers_module
+from django_outbox.handlers.registry import GroupHandlers, Handler, Registry
 from tests.app.models import Effect
 from tests.outbox import Pipeline, statuses
 from tests.overrides import outbox_settings

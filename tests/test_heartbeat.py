@@ -11,12 +11,12 @@ import pytest
 from django.db import DatabaseError
 from django.utils import timezone
 
-from django_outbox import heartbeat
-from django_outbox.fields import DatabaseNow
-from django_outbox.heartbeat import Heartbeat, beating, period_of, record_activity
 from django_outbox.models import Activity, Worker
-from django_outbox.operations import TOPICS_LENGTH
-from django_outbox.pulse import Done, Pulse
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.models.lengths import TOPICS_LENGTH
+from django_outbox.worker import heartbeat
+from django_outbox.worker.heartbeat import Heartbeat, beating, period_of, record_activity
+from django_outbox.worker.state import Done, Pulse
 from tests.clock import Clock
 from tests.helpers import Command, wait_until
 from tests.outbox import make_message

@@ -12,13 +12,14 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_outbox import inbox, inbox_state
-from django_outbox.backoff import backoff
-from django_outbox.events import Event
+from django_outbox.consumer.inbox import inbox
+from django_outbox.events.event import Event
 from django_outbox.exceptions import Reject, Retry
-from django_outbox.faults import TRIES
-from django_outbox.fields import DatabaseNow
 from django_outbox.models import InboxMessage
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.state import inbox as inbox_state
+from django_outbox.state.backoff import backoff
+from django_outbox.worker.faults import TRIES
 from tests.app.models import Effect
 from tests.inbox import Receiver, Status, make_due, make_received, only, received, statuses
 from tests.mute import Mute, MuteReject, MuteRetry
@@ -719,7 +720,7 @@ def test_a_database_that_goes_away_leaves_what_is_not_done(receiver: Receiver, m
             raise OperationalError("the connection is lost")
         effect(event)
 
-    monkeypatch.setattr("django_outbox.faults.is_connected", lambda using: False)
+    monkeypatch.setattr("django_outbox.worker.faults.is_connected", lambda using: False)
     receiver.on("order.created", handle)
     records = [received(n) for n in range(5)]
 
@@ -738,7 +739,7 @@ def test_a_delivery_that_the_process_outlives_is_counted_once(
     def handle(event: Event) -> None:
         raise OperationalError("the connection is lost")
 
-    monkeypatch.setattr("django_outbox.faults.is_connected", lambda using: False)
+    monkeypatch.setattr("django_outbox.worker.faults.is_connected", lambda using: False)
     receiver.on("order.created", handle)
     make_received()
 

@@ -8,9 +8,11 @@ import pytest
 from django.contrib.admin.models import LogEntry
 from django.db import transaction
 
-from django_outbox import Event, Reject, failures, inbox_state
+from django_outbox import Event, Reject
 from django_outbox.exceptions import Retry
 from django_outbox.models import MessageFailure
+from django_outbox.state import failures
+from django_outbox.state import inbox as inbox_state
 from tests.inbox import Receiver, Status, make_received, only, plain, received
 from tests.overrides import outbox_settings
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from django_outbox.fields import DatabaseNow
 from django_outbox.models import InboxMessage
+from django_outbox.models.fields import DatabaseNow
 from tests.inbox import Status, make_received, statuses
 from tests.outbox import make_message
 from tests.overrides import outbox_settings

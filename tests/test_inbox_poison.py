@@ -11,12 +11,13 @@ from django.db import connection
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_outbox import inbox_rows, inbox_state
 from django_outbox.brokers.base import ReceivedRecord
-from django_outbox.events import Event
-from django_outbox.fields import DatabaseNow
-from django_outbox.inbox_rows import record_of
+from django_outbox.events.event import Event
 from django_outbox.models import InboxMessage
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.state import inbox as inbox_state
+from django_outbox.state import inbox_rows
+from django_outbox.state.inbox_rows import record_of
 from tests.app.models import Effect
 from tests.inbox import Receiver, Status, make_received, only, plain, received, statuses
 from tests.overrides import outbox_settings
@@ -290,7 +291,7 @@ def test_what_the_database_passes_over_without_a_word_is_not_taken_for_a_copy(
         row.consumed_at = DatabaseNow()
         return row
 
-    monkeypatch.setattr("django_outbox.inbox.dead_row", broken_row)
+    monkeypatch.setattr("django_outbox.consumer.inbox.inbox.dead_row", broken_row)
     with outbox_settings(UNKNOWN_EVENT="dead"):
         assert receiver.receive(received(1), received(2, type="unknown")) == ["consumed", "dead"]
     row = InboxMessage.objects.get(status="dead")

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from django.db import DataError, IntegrityError, connection, transaction
 
-from django_outbox.fields import DatabaseNow
-from django_outbox.inbox_order import blocker_of
 from django_outbox.models import InboxMessage
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.state.inbox_ordering import blocker_of
 from tests.inbox import Status, make_received
 
 pytestmark = pytest.mark.django_db

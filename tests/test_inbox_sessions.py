@@ -13,13 +13,13 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
-from django_outbox import inbox_state
 from django_outbox.brokers.base import ReceivedRecord
-from django_outbox.events import Event
-from django_outbox.inbox_order import Blocker
-from django_outbox.inbox_rows import pending_row
+from django_outbox.events.event import Event
+from django_outbox.events.reader import Reader
 from django_outbox.models import InboxMessage
-from django_outbox.reading import Reader
+from django_outbox.state import inbox as inbox_state
+from django_outbox.state.inbox_ordering import Blocker
+from django_outbox.state.inbox_rows import pending_row
 from tests.app.models import Effect
 from tests.helpers import wait_until
 from tests.inbox import Receiver, Status, make_due, make_received, plain, received, statuses

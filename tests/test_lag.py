@@ -9,10 +9,10 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from django_outbox import lag
 from django_outbox.brokers.base import TopicPartition
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.exceptions import BrokerUnavailable
+from django_outbox.operations import lag
 from tests.helpers import wait_until
 
 

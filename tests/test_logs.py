@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from django_outbox.brokers.base import Outcome, Record, Refused
-from django_outbox.events import Event
+from django_outbox.events.event import Event
 from django_outbox.exceptions import Reject, Retry
-from django_outbox.logs import SHOWN, Repeats, said
-from django_outbox.masking import MASK, MOST_VALUES, without_values
-from django_outbox.relay import Relay
+from django_outbox.observability.logging import SHOWN, Repeats, said
+from django_outbox.observability.masking import MASK, MOST_VALUES, without_values
+from django_outbox.relay.relay import Relay
 from tests.app.models import Effect
 from tests.clock import Clock
 from tests.inbox import Receiver, make_received, plain, received

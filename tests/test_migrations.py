@@ -10,8 +10,8 @@ from django.core.management import call_command
 from django.db import DataError, IntegrityError, connection, transaction
 from django.db.models import F
 
-from django_outbox.fields import DatabaseNow
 from django_outbox.models import OutboxMessage
+from django_outbox.models.fields import DatabaseNow
 from tests.outbox import Status, make_message, row
 
 TABLE = "django_outbox_outboxmessage"

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from django.test import override_settings
 
-from django_outbox.moments import parse_age, parse_moment
+from django_outbox.operations.time_parsing import parse_age, parse_moment
 
 AGES = {
     "30s": timedelta(seconds=30),

@@ -13,11 +13,12 @@ from django.db import OperationalError, connection, transaction
 from django.db.backends.utils import CursorWrapper
 from django.test.utils import CaptureQueriesContext
 
-from django_outbox import Event, notify, publish, publish_many
-from django_outbox.notify import Listener
-from django_outbox.relay import Pass, Relay
-from django_outbox.runner import Stop
+from django_outbox import Event, publish, publish_many
+from django_outbox.relay.relay import Pass, Relay
 from django_outbox.signals import message_published
+from django_outbox.worker import notify
+from django_outbox.worker.loop import Stop
+from django_outbox.worker.notify import Listener
 from tests.clock import Clock
 from tests.helpers import wait_until
 from tests.outbox import Status, in_thread, memory_broker, row

@@ -11,13 +11,13 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_outbox import state
 from django_outbox.brokers import memory
 from django_outbox.brokers.base import Failed, Outcome
-from django_outbox.claims import PostgresqlClaims
-from django_outbox.events import Event
+from django_outbox.events.event import Event
 from django_outbox.models import OutboxMessage
-from django_outbox.relay import Relay
+from django_outbox.relay.claims import PostgresqlClaims
+from django_outbox.relay.relay import Relay
+from django_outbox.state import outbox as state
 from tests.outbox import Pipeline, ScriptedBroker, Status, make_due, make_message, memory_broker, row, statuses
 
 pytestmark = pytest.mark.django_db

@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from django_outbox import consumer as consumer_module
 from django_outbox.brokers.base import Outcome, Record, TopicTrouble
 from django_outbox.brokers.memory import MemoryBroker
-from django_outbox.consumer import Consumer
+from django_outbox.consumer import consumer as consumer_module
+from django_outbox.consumer.consumer import Consumer
 from django_outbox.exceptions import BrokerUnavailable
-from django_outbox.outage_log import JOIN_SECONDS, REMINDER_SECONDS, OutageLog
-from django_outbox.relay import Relay
-from django_outbox.runner import Stop
+from django_outbox.relay.relay import Relay
+from django_outbox.worker.loop import Stop
+from django_outbox.worker.outage_log import JOIN_SECONDS, REMINDER_SECONDS, OutageLog
 from tests.clock import Clock
 from tests.outbox import ScriptedBroker, make_message, memory_broker, statuses
 

@@ -9,8 +9,8 @@ from contextlib import suppress
 import pytest
 from django.db import Error, OperationalError, connection
 
-from django_outbox.events import Event
-from django_outbox.faults import TRIES, Outages, try_again
+from django_outbox.events.event import Event
+from django_outbox.worker.faults import TRIES, Outages, try_again
 from tests import inbox
 from tests.app.models import Effect
 from tests.helpers import wait_until
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each error of the database that has no code is an outage."""
-    monkeypatch.setattr("django_outbox.faults.is_connected", lambda using: False)
+    monkeypatch.setattr("django_outbox.worker.faults.is_connected", lambda using: False)
 
 
 def fails(event: Event) -> None:

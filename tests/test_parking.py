@@ -9,9 +9,9 @@ from django.utils import timezone
 
 from django_outbox.brokers.base import TopicMissing, TopicTrouble
 from django_outbox.models import OutboxMessage
-from django_outbox.parking import ParkedTopics
-from django_outbox.relay import Relay
-from django_outbox.runner import RELAPSE_SECONDS
+from django_outbox.relay.relay import Relay
+from django_outbox.relay.topic_health import ParkedTopics
+from django_outbox.worker.loop import RELAPSE_SECONDS
 from tests.clock import Clock
 from tests.outbox import ScriptedBroker, make_message
 

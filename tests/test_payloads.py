@@ -25,8 +25,8 @@ from hypothesis import strategies as st
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import TypeAliasType
 
-from django_outbox.converters import Misfit
-from django_outbox.payloads import converter, name_of
+from django_outbox.handlers.converters import Misfit
+from django_outbox.handlers.payloads import converter, name_of
 
 SECRET = "s3cr3t"
 AN_ID = "018f4d9e-7c1b-7000-8000-0123456789ab"
@@ -534,7 +534,7 @@ def test_pydantic_is_not_imported_unless_a_type_of_it_is_used() -> None:
     program = (
         "import sys, dataclasses\n"
         "sys.modules['pydantic'] = None  # as if it were not installed\n"
-        "from django_outbox.payloads import converter\n"
+        "from django_outbox.handlers.payloads import converter\n"
         "A = dataclasses.make_dataclass('A', [('x', 'list[int]')])\n"
         "assert converter(A)({'x': [1]}).x == [1]\n"
     )

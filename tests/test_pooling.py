@@ -12,15 +12,15 @@ import pytest
 from django.core.management import call_command
 from django.db import ProgrammingError, connection, connections, transaction
 
-from django_outbox import pooling
-from django_outbox.doctor import sessions
-from django_outbox.doctor.examine import EXAMINATIONS, examine
-from django_outbox.doctor.finding import Level
-from django_outbox.doctor.subject import Subject
-from django_outbox.events import Event
+from django_outbox.events.event import Event
 from django_outbox.models import InboxMessage, OutboxMessage
-from django_outbox.relay import Relay
-from django_outbox.runner import Stop
+from django_outbox.operations.doctor import sessions
+from django_outbox.operations.doctor.examine import EXAMINATIONS, examine
+from django_outbox.operations.doctor.finding import Level
+from django_outbox.operations.doctor.subject import Subject
+from django_outbox.relay.relay import Relay
+from django_outbox.worker import pooling
+from django_outbox.worker.loop import Stop
 from tests.helpers import Command, wait_until
 from tests.inbox import Receiver, received
 from tests.outbox import Pipeline, make_message, memory_broker, row, statuses

@@ -15,13 +15,14 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_outbox import postgresql, state
-from django_outbox.claims import PostgresqlClaims
-from django_outbox.consumer import Consumer
+from django_outbox.consumer.consumer import Consumer
 from django_outbox.models import OutboxMessage
-from django_outbox.prepared_statements import PLANS_SECONDS, PreparedStatements
-from django_outbox.relay import Relay
-from django_outbox.runner import Stop
+from django_outbox.relay.claims import PostgresqlClaims
+from django_outbox.relay.relay import Relay
+from django_outbox.state import outbox as state
+from django_outbox.state import postgresql
+from django_outbox.worker.loop import Stop
+from django_outbox.worker.prepared_statements import PLANS_SECONDS, PreparedStatements
 from tests.clock import Clock
 from tests.outbox import Status, in_thread, make_due, make_message, memory_broker, row
 

@@ -20,8 +20,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_outbox import Event, InvalidMessage, OutboxError, TransactionRequired, publish, publish_many
-from django_outbox.fields import DatabaseNow
 from django_outbox.models import OutboxMessage
+from django_outbox.models.fields import DatabaseNow
 from tests.app.models import Effect
 from tests.outbox import Pipeline, make_message
 from tests.overrides import outbox_settings

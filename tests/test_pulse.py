@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from django_outbox.pulse import Pulse
-from django_outbox.relay import Relay
+from django_outbox.relay.relay import Relay
+from django_outbox.worker.state import Pulse
 from tests.clock import Clock
 from tests.outbox import memory_broker
 

@@ -13,14 +13,15 @@ from django.apps import apps
 from django.db import connection, models, transaction
 from django.test.utils import CaptureQueriesContext
 
-from django_outbox import purging, state
 from django_outbox.brokers.base import ReceivedRecord, Record
-from django_outbox.fields import DatabaseNow
-from django_outbox.handlers import Registry
+from django_outbox.handlers.registry import Registry
 from django_outbox.models import InboxMessage, OutboxMessage
-from django_outbox.purging import Walk
-from django_outbox.removal import delete_batch
-from django_outbox.retention import expiries
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.state import outbox as state
+from django_outbox.state import purging
+from django_outbox.state.deletion import delete_batch
+from django_outbox.state.purging import Walk
+from django_outbox.state.retention import expiries
 from tests.inbox import Receiver, received
 from tests.outbox import Pipeline, Status, in_thread, make_message, row, statuses
 from tests.overrides import outbox_settings

@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_outbox import deadline
 from django_outbox.brokers.base import ReceivedRecord
-from django_outbox.events import Event
+from django_outbox.events.event import Event
+from django_outbox.events.reader import Reader, place_of
 from django_outbox.exceptions import UnreadableRecord
-from django_outbox.reading import Reader, place_of
+from django_outbox.handlers import timeout as deadline
 from tests.inbox import plain, received
 from tests.overrides import outbox_settings
 from tests.properties import any_text, examples, json_values

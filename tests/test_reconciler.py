@@ -10,12 +10,12 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_outbox import state
 from django_outbox.brokers.base import Subscription, TopicPartition
+from django_outbox.consumer.reconciler import LOST_AFTER
 from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
-from django_outbox.fields import DatabaseNow
 from django_outbox.models import OutboxMessage
-from django_outbox.reconciler import LOST_AFTER
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.state import outbox as state
 from tests.clock import Clock
 from tests.outbox import Pipeline, Status, in_thread, make_message, memory_broker, row, statuses
 

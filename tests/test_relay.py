@@ -15,7 +15,6 @@ from django.db.models import TextField
 from django.db.models.functions import Cast
 from django.utils import timezone
 
-from django_outbox import state
 from django_outbox.brokers.base import (
     Failed,
     Outcome,
@@ -27,8 +26,9 @@ from django_outbox.brokers.base import (
 )
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotCreated
 from django_outbox.models import OutboxMessage
-from django_outbox.relay import TOPICS_SECONDS, Relay
-from django_outbox.runner import Stop
+from django_outbox.relay.relay import TOPICS_SECONDS, Relay
+from django_outbox.state import outbox as state
+from django_outbox.worker.loop import Stop
 from tests.clock import Clock
 from tests.helpers import wait_until
 from tests.outbox import ScriptedBroker, Status, in_thread, make_message, memory_broker, row, statuses
@@ -190,7 +190,7 @@ def test_nothing_is_logged_of_a_transaction_that_was_rolled_back(
     def lost(*args: Any, **kwargs: Any) -> int:
         raise OperationalError("connection lost")
 
-    monkeypatch.setattr("django_outbox.state.mark_published", lost)
+    monkeypatch.setattr("django_outbox.state.outbox.mark_published", lost)
     with pytest.raises(OperationalError):
         relay_to(broker).run_once()
 

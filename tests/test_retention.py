@@ -6,9 +6,9 @@ from datetime import timedelta
 
 import pytest
 
-from django_outbox.handlers import Registry
+from django_outbox.handlers.registry import Registry
 from django_outbox.models import OutboxMessage
-from django_outbox.retention import expiries
+from django_outbox.state.retention import expiries
 from tests.outbox import Status, make_message
 from tests.overrides import outbox_settings
 

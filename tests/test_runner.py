@@ -14,7 +14,7 @@ import pytest
 from django.db import OperationalError
 
 from django_outbox.exceptions import BrokerUnavailable
-from django_outbox.runner import RELAPSE_SECONDS, Backoff, Stop, Trouble, run_through_faults, stop_on_signals
+from django_outbox.worker.loop import RELAPSE_SECONDS, Backoff, Stop, Trouble, run_through_faults, stop_on_signals
 from tests.clock import Clock
 from tests.helpers import no_more_descriptors
 

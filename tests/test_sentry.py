@@ -15,14 +15,14 @@ from sentry_sdk.integrations.dedupe import DedupeIntegration
 from sentry_sdk.integrations.logging import LoggingIntegration
 from sentry_sdk.transport import Transport
 
-from django_outbox import state
 from django_outbox.brokers.base import Acknowledged, Failed, Outcome, Record
 from django_outbox.conf import settings
-from django_outbox.events import Event
+from django_outbox.events.event import Event
 from django_outbox.exceptions import Reject, Retry
-from django_outbox.masking import MASK
 from django_outbox.models import OutboxMessage
+from django_outbox.observability.masking import MASK
 from django_outbox.publishing import publish, publish_many
+from django_outbox.state import outbox as state
 from tests.inbox import Receiver, received
 from tests.outbox import Pipeline, ScriptedBroker, make_due, row
 from tests.overrides import outbox_settings
@@ -30,7 +30,7 @@ from tests.overrides import outbox_settings
 pytestmark = pytest.mark.django_db(transaction=True)
 
 CARD = {"card": "4111-2222", "pin": "77"}  # far from the code that Sentry quotes
-SENTRY = "django_outbox.contrib.sentry.SentryTracing"
+SENTRY = "django_outbox.observability.sentry.SentryTracing"
 
 
 class Sent(Transport):
@@ -307,7 +307,7 @@ def test_before_sentry_is_set_up_all_works() -> None:
 
 def test_asked_for_and_not_installed_one_sentence_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "sentry_sdk", None)
-    monkeypatch.delitem(sys.modules, "django_outbox.contrib.sentry", raising=False)
+    monkeypatch.delitem(sys.modules, "django_outbox.observability.sentry", raising=False)
 
     with outbox_settings(TRACING=SENTRY), pytest.raises(ImproperlyConfigured) as error:
         _ = settings.tracing

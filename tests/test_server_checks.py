@@ -9,7 +9,7 @@ import pytest
 from django.core.checks import run_checks
 from django.db import connection, connections
 
-from django_outbox.server_checks import check_routing, check_servers
+from django_outbox.operations.checks.server import check_routing, check_servers
 
 
 def execute(sql: str) -> None:

@@ -9,14 +9,16 @@ import pytest
 from django.db import DatabaseError, connection
 from django.dispatch import Signal
 
-from django_outbox import instrumentation, signals, state
+from django_outbox import signals
 from django_outbox.brokers.base import Failed, Outcome, Record, Refused
 from django_outbox.conf import settings as outbox
-from django_outbox.events import Event
+from django_outbox.events.event import Event
 from django_outbox.exceptions import Reject
-from django_outbox.instrumentation import Observer
 from django_outbox.models import InboxMessage, OutboxMessage
-from django_outbox.relay import Relay
+from django_outbox.observability import instrumentation
+from django_outbox.observability.instrumentation import Observer
+from django_outbox.relay.relay import Relay
+from django_outbox.state import outbox as state
 from tests.inbox import Receiver, make_received, only, plain, received
 from tests.outbox import Pipeline, ScriptedBroker, Status, make_message, row, statuses
 from tests.overrides import outbox_settings

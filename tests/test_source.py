@@ -15,25 +15,26 @@ from django.db import connection, transaction
 from django.test import override_settings
 from django.utils import timezone
 
-from django_outbox import publish, publish_many, state
-from django_outbox.awaited import longest_awaited
-from django_outbox.background import BackgroundPurge
+from django_outbox import publish, publish_many
 from django_outbox.brokers.memory import MemoryBroker
-from django_outbox.consumer import DRAIN_PATIENCE_SECONDS
-from django_outbox.doctor import workers
-from django_outbox.doctor.finding import Level
-from django_outbox.doctor.subject import Subject
-from django_outbox.events import Event
-from django_outbox.fields import DatabaseNow
-from django_outbox.handlers import registry
-from django_outbox.heartbeat import Heartbeat
+from django_outbox.consumer.consumer import DRAIN_PATIENCE_SECONDS
+from django_outbox.consumer.reconciler import LOST_AFTER
+from django_outbox.events.event import Event
+from django_outbox.handlers.registry import registry
 from django_outbox.models import OutboxMessage
-from django_outbox.monitoring.backlog import look
-from django_outbox.pulse import Pulse
-from django_outbox.reconciler import LOST_AFTER
-from django_outbox.relay import Relay
-from django_outbox.runner import Stop
-from django_outbox.status import outbox_status
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.observability.backlog import look
+from django_outbox.operations.doctor import workers
+from django_outbox.operations.doctor.finding import Level
+from django_outbox.operations.doctor.subject import Subject
+from django_outbox.operations.status import outbox_status
+from django_outbox.relay.background_purge import BackgroundPurge
+from django_outbox.relay.relay import Relay
+from django_outbox.state import outbox as state
+from django_outbox.state.unhandled import longest_awaited
+from django_outbox.worker.heartbeat import Heartbeat
+from django_outbox.worker.loop import Stop
+from django_outbox.worker.state import Pulse
 from tests.clock import Clock
 from tests.outbox import Pipeline, Status, make_message, memory_broker, row
 

@@ -11,11 +11,12 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
-from django_outbox import failures, state
 from django_outbox.brokers.base import TopicPartition
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.models import OutboxMessage
-from django_outbox.rows import LockedMessage
+from django_outbox.state import failures
+from django_outbox.state import outbox as state
+from django_outbox.state.rows import LockedMessage
 from tests.helpers import wait_until
 from tests.outbox import (
     Status,

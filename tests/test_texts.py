@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 from django.utils import timezone
 
-from django_outbox import texts
+from django_outbox.observability import text as texts
 
 
 @pytest.mark.parametrize(

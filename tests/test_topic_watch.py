@@ -10,15 +10,15 @@ import pytest
 from django_outbox.brokers.base import TopicForbidden, TopicMissing, TopicTrouble
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.conf import BrokerSettings
-from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
-from django_outbox.outage_log import REMINDER_SECONDS
-from django_outbox.topic_watch import (
+from django_outbox.consumer.topic_health import (
     IN_TROUBLE_SECONDS,
     LOOK_SECONDS,
     PROBATION_SECONDS,
     UNDECODABLE_SECONDS,
     TopicWatch,
 )
+from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
+from django_outbox.worker.outage_log import REMINDER_SECONDS
 from tests.clock import Clock
 
 log = logging.getLogger("django_outbox.consumer")

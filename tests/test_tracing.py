@@ -15,13 +15,13 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler, SamplingResult
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, TraceState
 
-from django_outbox import state
 from django_outbox.brokers.base import Acknowledged, Failed, Outcome, Record, Refused
 from django_outbox.conf import settings
-from django_outbox.events import Event
+from django_outbox.events.event import Event
 from django_outbox.exceptions import BrokerUnavailable, InvalidMessage, Reject
 from django_outbox.models import OutboxMessage
 from django_outbox.publishing import publish, publish_many
+from django_outbox.state import outbox as state
 from tests.inbox import Receiver, plain, received
 from tests.mute import Mute
 from tests.outbox import Pipeline, ScriptedBroker, make_due, row, statuses

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from django_outbox import unread
 from django_outbox.exceptions import HandlersNotImportable
-from django_outbox.fields import DatabaseNow
-from django_outbox.unread import Reach, waits
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.operations import unread_topics as unread
+from django_outbox.operations.unread_topics import Reach, waits
 from tests.outbox import Status, make_message
 from tests.overrides import outbox_settings
 

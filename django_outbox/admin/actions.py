@@ -17,14 +17,15 @@ from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
-from django_outbox import state, texts
 from django_outbox.admin import audit
 from django_outbox.admin.redaction import redaction_for
 from django_outbox.admin.tables import Table
+from django_outbox.observability import text as texts
+from django_outbox.operations.retry_outlook import Outlook, newest, outlook, seconds_until_last
+from django_outbox.operations.selection import Selection, SelectionError, id_of
 from django_outbox.publishing import storable_payload
-from django_outbox.removal import delete
-from django_outbox.retry_outlook import Outlook, newest, outlook, seconds_until_last
-from django_outbox.selection import Selection, SelectionError, id_of
+from django_outbox.state import outbox as state
+from django_outbox.state.deletion import delete
 
 USUAL_RATE = 50
 

@@ -9,7 +9,7 @@ from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from django_outbox.selection import id_of
+from django_outbox.operations.selection import id_of
 
 BEFORE = "before"
 

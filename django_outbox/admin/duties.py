@@ -12,10 +12,10 @@ from django_outbox.admin.panels import Panel
 from django_outbox.admin.staff import Duty, Wait
 from django_outbox.admin.tables import INBOX, OUTBOX
 from django_outbox.conf import settings
-from django_outbox.figures import Throughput, inbox_due_since
-from django_outbox.handlers import Handler
+from django_outbox.handlers.registry import Handler
 from django_outbox.models import Worker
-from django_outbox.selection import Selection
+from django_outbox.operations.selection import Selection
+from django_outbox.operations.stats import Throughput, inbox_due_since
 
 
 def duties(

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django_outbox import figures
 from django_outbox.admin.tables import Table
-from django_outbox.awaited import Awaited
 from django_outbox.models import OutboxMessage, oldest_first
+from django_outbox.operations import stats as figures
+from django_outbox.state.unhandled import Awaited
 
 MOST_COUNTED = 1_000_000
 LOOKED_AT = 1000

@@ -10,12 +10,12 @@ from django.contrib import admin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from django_outbox import texts
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
-from django_outbox.figures import foreign_sources
-from django_outbox.handlers import GroupHandlers, Handler, Registry, registry
-from django_outbox.selection import AGES, CRITERIA, FAILURES, Selection
+from django_outbox.handlers.registry import GroupHandlers, Handler, Registry, registry
+from django_outbox.observability import text as texts
+from django_outbox.operations.selection import AGES, CRITERIA, FAILURES, Selection
+from django_outbox.operations.stats import foreign_sources
 
 Choices = Iterable[tuple[str, Any]]
 

@@ -8,15 +8,15 @@ from typing import Any, NamedTuple
 
 from django.utils.translation import gettext, ngettext
 
-from django_outbox import texts
 from django_outbox.admin.figures import Unfinished
 from django_outbox.admin.groups import DeadLetters
 from django_outbox.admin.history import FailingType
 from django_outbox.admin.tables import OUTBOX, Table
-from django_outbox.doctor import waiting
-from django_outbox.lag import Answer
-from django_outbox.selection import Selection
-from django_outbox.unread import UnreadTopic
+from django_outbox.observability import text as texts
+from django_outbox.operations.doctor import waiting
+from django_outbox.operations.lag import Answer
+from django_outbox.operations.selection import Selection
+from django_outbox.operations.unread_topics import UnreadTopic
 
 RECENT = timedelta(hours=1)
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from django.db.models import Count, Max, Min
 
-from django_outbox import texts
 from django_outbox.admin.redaction import Redaction
 from django_outbox.admin.tables import Table
-from django_outbox.selection import Selection
+from django_outbox.observability import text as texts
+from django_outbox.operations.selection import Selection
 
 GROUPS = 20
 MOST_GROUPS = 1000

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from django.db.models import BooleanField, Case, Count, F, IntegerField, Max, Min, Q, Value, When
 
-from django_outbox import texts
 from django_outbox.admin.tables import OUTBOX, Table
-from django_outbox.figures import HOURS
 from django_outbox.models import MessageFailure
+from django_outbox.observability import text as texts
+from django_outbox.operations.stats import HOURS
 
 FAILURES = 5000
 KEEPS_FAILING = 3

@@ -15,7 +15,6 @@ from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
-from django_outbox import texts
 from django_outbox.admin import actions
 from django_outbox.admin.changelist import BEFORE, KeysetChangeList
 from django_outbox.admin.filters import (
@@ -33,11 +32,12 @@ from django_outbox.admin.message_page import message_context
 from django_outbox.admin.redaction import redaction_for
 from django_outbox.admin.search import ids_named
 from django_outbox.admin.tables import INBOX, Table, table_of
-from django_outbox.selection import CRITERIA, Selection, named_exactly
+from django_outbox.observability import text as texts
+from django_outbox.operations.selection import CRITERIA, Selection, named_exactly
 
 
 class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Shows messages, and never writes: states change in ``django_outbox.state`` alone."""
+    """Shows messages, and never writes: states change in ``django_outbox.state.outbox`` alone."""
 
     change_list_template = "admin/django_outbox/messages.html"
     show_full_result_count = False

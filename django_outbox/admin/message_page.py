@@ -11,15 +11,15 @@ from django.http import HttpRequest
 from django.utils import timezone
 from django.utils.translation import gettext, ngettext
 
-from django_outbox import texts
 from django_outbox.admin import actions, audit
 from django_outbox.admin.redaction import MASK, Redaction, redaction_for
 from django_outbox.admin.tables import Table
 from django_outbox.conf import settings
-from django_outbox.dead_letters import has_bytes
 from django_outbox.models import MessageFailure
-from django_outbox.selection import Selection
-from django_outbox.storable import as_text
+from django_outbox.models.validation import as_text
+from django_outbox.observability import text as texts
+from django_outbox.operations.selection import Selection
+from django_outbox.state.dead_letters import has_bytes
 
 FAILURES = 50
 DEEDS = 20

@@ -16,7 +16,6 @@ from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.translation import gettext
 
-from django_outbox import figures, unread
 from django_outbox.admin import audit, findings
 from django_outbox.admin.duties import duties
 from django_outbox.admin.filters import handlers_of, known_groups, topics_of
@@ -25,12 +24,14 @@ from django_outbox.admin.overview_plots import overview_plots
 from django_outbox.admin.panels import panel, panel_findings
 from django_outbox.admin.staff import worker_findings
 from django_outbox.admin.tables import OUTBOX, TABLES
-from django_outbox.awaited import Awaited
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
-from django_outbox.handlers import registry
-from django_outbox.lag import Answer, lag_of_groups
-from django_outbox.unread import UnreadTopic
+from django_outbox.handlers.registry import registry
+from django_outbox.operations import stats as figures
+from django_outbox.operations import unread_topics as unread
+from django_outbox.operations.lag import Answer, lag_of_groups
+from django_outbox.operations.unread_topics import UnreadTopic
+from django_outbox.state.unhandled import Awaited
 
 PARTITIONS = 20
 WATCH_SECONDS = 10

@@ -8,11 +8,11 @@ from datetime import datetime
 from django.utils.formats import date_format
 from django.utils.translation import gettext, pgettext
 
-from django_outbox import texts
 from django_outbox.admin.history import dead_by_day
 from django_outbox.admin.plots import Plot, Series, bar_plot, line_plot
 from django_outbox.admin.tables import INBOX, Table
-from django_outbox.figures import Throughput
+from django_outbox.observability import text as texts
+from django_outbox.operations.stats import Throughput
 
 
 def overview_plots(tables: Sequence[Table], done: Throughput, now: datetime) -> list[Plot]:

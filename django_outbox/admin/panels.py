@@ -10,7 +10,6 @@ from typing import Any
 from django.http import HttpRequest
 from django.utils.translation import gettext
 
-from django_outbox import texts
 from django_outbox.admin import figures, findings
 from django_outbox.admin.figures import Unfinished
 from django_outbox.admin.findings import Finding
@@ -18,8 +17,9 @@ from django_outbox.admin.groups import DeadLetters, dead_letters
 from django_outbox.admin.history import FailingType
 from django_outbox.admin.redaction import redaction_for
 from django_outbox.admin.tables import Table
-from django_outbox.awaited import Awaited
-from django_outbox.selection import Selection
+from django_outbox.observability import text as texts
+from django_outbox.operations.selection import Selection
+from django_outbox.state.unhandled import Awaited
 
 GROUPS = 5
 

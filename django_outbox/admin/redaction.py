@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from django_outbox.conf import settings
-from django_outbox.masking import MASK, SHORT, Hiding, scalars
-from django_outbox.models import ERROR_LENGTH
+from django_outbox.models.lengths import ERROR_LENGTH
+from django_outbox.observability.masking import MASK, SHORT, Hiding, scalars
 
 __all__ = ["MASK", "SEES_ALL", "Redaction", "redaction_for"]
 

@@ -6,7 +6,7 @@ from django.db.models import Max, Q
 
 from django_outbox.admin.filters import known_groups, known_topics
 from django_outbox.admin.tables import Table
-from django_outbox.selection import with_event_id, with_id
+from django_outbox.operations.selection import with_event_id, with_id
 
 RECENT = 1_000_000
 MOST = 500

@@ -8,10 +8,10 @@ from typing import Any, NamedTuple
 
 from django.utils.translation import gettext, ngettext
 
-from django_outbox import texts
 from django_outbox.admin.findings import Finding, Link
-from django_outbox.doctor import waiting
-from django_outbox.figures import LATE
+from django_outbox.observability import text as texts
+from django_outbox.operations.doctor import waiting
+from django_outbox.operations.stats import LATE
 
 NAMES = 3
 

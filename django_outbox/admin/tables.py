@@ -11,7 +11,6 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from django_outbox.conf import settings
-from django_outbox.fields import database_now
 from django_outbox.models import (
     DeadLetter,
     InboxDeadLetter,
@@ -20,7 +19,8 @@ from django_outbox.models import (
     OutboxMessage,
     outbox_database,
 )
-from django_outbox.selection import Selection
+from django_outbox.models.fields import database_now
+from django_outbox.operations.selection import Selection
 
 
 @dataclass(frozen=True)

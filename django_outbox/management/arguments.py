@@ -6,8 +6,8 @@ import argparse
 from datetime import datetime, timedelta
 
 from django_outbox.exceptions import InvalidMessage
-from django_outbox.moments import parse_age, parse_moment
-from django_outbox.storable import require_text
+from django_outbox.models.validation import require_text
+from django_outbox.operations.time_parsing import parse_age, parse_moment
 
 
 def age(text: str) -> timedelta:

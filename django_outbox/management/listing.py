@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django_outbox.conf import settings
-from django_outbox.handlers import GroupHandlers, Registry
+from django_outbox.handlers.registry import GroupHandlers, Registry
 from django_outbox.management.columns import columns
 
 NO_HANDLER = """\

@@ -11,15 +11,15 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from django_outbox.handlers import GroupHandlers
-from django_outbox.instrumentation import observed_by
-from django_outbox.monitoring.backlog import Backlog
-from django_outbox.monitoring.health import Health, Verdict, default_limit, outage_limit
-from django_outbox.monitoring.heartbeat_file import heartbeat_file
-from django_outbox.monitoring.metrics import Metrics
-from django_outbox.monitoring.server import Answer, Page, plain, serving
-from django_outbox.monitoring.systemd import told_to_systemd, watchdog_seconds
-from django_outbox.pulse import Pulse
+from django_outbox.handlers.registry import GroupHandlers
+from django_outbox.observability.backlog import Backlog
+from django_outbox.observability.health import Health, Verdict, default_limit, outage_limit
+from django_outbox.observability.heartbeat_file import heartbeat_file
+from django_outbox.observability.instrumentation import observed_by
+from django_outbox.observability.metrics import Metrics
+from django_outbox.observability.server import Answer, Page, plain, serving
+from django_outbox.observability.systemd import told_to_systemd, watchdog_seconds
+from django_outbox.worker.state import Pulse
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def _metrics(stack: ExitStack, pulse: Pulse, using: str, handlers: GroupHandlers
     if find_spec("prometheus_client") is None:
         log.warning(NO_CLIENT, extra={"action": "metrics"})
         return lambda accept: plain(501, NO_CLIENT)
-    from django_outbox.monitoring.prometheus import exposition, registry_of
+    from django_outbox.observability.prometheus import exposition, registry_of
 
     metrics = Metrics(known_types=None if handlers is None else handlers.types)
     if handlers is not None:

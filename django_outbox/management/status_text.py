@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from django_outbox.figures import counted
 from django_outbox.management.columns import columns, span
+from django_outbox.operations.stats import counted
 
 PARTITIONS = 20
 

@@ -17,16 +17,16 @@ from django.db.migrations.executor import MigrationExecutor
 
 from django_outbox.brokers.base import Broker
 from django_outbox.conf import settings
-from django_outbox.exceptions import OutboxError
-from django_outbox.faults import UNAVAILABLE, in_one_line, is_refusal, is_unavailable, says_read_only
-from django_outbox.handlers import GroupHandlers
-from django_outbox.heartbeat import beating
+from django_outbox.exceptions import OutboxError, in_one_line
+from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.management import monitored
 from django_outbox.management.reload import CodeWatch, start_anew
 from django_outbox.models import outbox_database
-from django_outbox.pooling import prepare_nothing
-from django_outbox.pulse import Pulse
-from django_outbox.runner import Stop, calm_collector, run_through_faults, stop_on_signals
+from django_outbox.worker.faults import UNAVAILABLE, is_refusal, is_unavailable, says_read_only
+from django_outbox.worker.heartbeat import beating
+from django_outbox.worker.loop import Stop, calm_collector, run_through_faults, stop_on_signals
+from django_outbox.worker.pooling import prepare_nothing
+from django_outbox.worker.state import Pulse
 
 LEVELS = {0: logging.ERROR, 1: logging.INFO, 2: logging.DEBUG, 3: logging.DEBUG}
 CLIENT_LOGGERS = ("confluent_kafka", "kafka")

@@ -2,8 +2,8 @@
 
 from django.db import migrations, models
 
-import django_outbox.fields
 import django_outbox.models
+import django_outbox.models.fields
 
 
 class Migration(migrations.Migration):
@@ -18,20 +18,22 @@ class Migration(migrations.Migration):
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
                 (
                     "event_id",
-                    models.UUIDField(default=django_outbox.fields.uuid7, unique=True, verbose_name="event id"),
+                    models.UUIDField(default=django_outbox.models.fields.uuid7, unique=True, verbose_name="event id"),
                 ),
-                ("event_type", django_outbox.fields.ExactCharField(max_length=255, verbose_name="event type")),
+                ("event_type", django_outbox.models.fields.ExactCharField(max_length=255, verbose_name="event type")),
                 ("event_version", models.CharField(default="v1", max_length=32, verbose_name="event version")),
-                ("topic", django_outbox.fields.ExactCharField(max_length=249, verbose_name="topic")),
+                ("topic", django_outbox.models.fields.ExactCharField(max_length=249, verbose_name="topic")),
                 (
                     "message_key",
-                    django_outbox.fields.ExactCharField(blank=True, default="", max_length=255, verbose_name="key"),
+                    django_outbox.models.fields.ExactCharField(
+                        blank=True, default="", max_length=255, verbose_name="key"
+                    ),
                 ),
                 ("payload", models.JSONField(verbose_name="payload")),
                 ("headers", models.JSONField(blank=True, default=dict, verbose_name="headers")),
                 (
                     "status",
-                    django_outbox.fields.ExactCharField(
+                    django_outbox.models.fields.ExactCharField(
                         choices=[
                             ("pending", "pending"),
                             ("published", "published"),
@@ -55,7 +57,10 @@ class Migration(migrations.Migration):
                 (
                     "next_retry_at",
                     models.DateTimeField(
-                        blank=True, db_default=django_outbox.fields.DatabaseNow(), null=True, verbose_name="due at"
+                        blank=True,
+                        db_default=django_outbox.models.fields.DatabaseNow(),
+                        null=True,
+                        verbose_name="due at",
                     ),
                 ),
                 ("last_error", models.TextField(blank=True, default="", verbose_name="last error")),
@@ -63,11 +68,15 @@ class Migration(migrations.Migration):
                 ("offset", models.BigIntegerField(blank=True, null=True, verbose_name="offset")),
                 (
                     "created_at",
-                    models.DateTimeField(db_default=django_outbox.fields.DatabaseNow(), verbose_name="created at"),
+                    models.DateTimeField(
+                        db_default=django_outbox.models.fields.DatabaseNow(), verbose_name="created at"
+                    ),
                 ),
                 (
                     "updated_at",
-                    models.DateTimeField(db_default=django_outbox.fields.DatabaseNow(), verbose_name="updated at"),
+                    models.DateTimeField(
+                        db_default=django_outbox.models.fields.DatabaseNow(), verbose_name="updated at"
+                    ),
                 ),
                 ("published_at", models.DateTimeField(blank=True, null=True, verbose_name="published at")),
                 ("consumed_at", models.DateTimeField(blank=True, null=True, verbose_name="consumed at")),
@@ -78,10 +87,10 @@ class Migration(migrations.Migration):
                 "permissions": [("retry_outboxmessage", "Can retry dead letters")],
                 "default_permissions": ("view",),
                 "indexes": [
-                    django_outbox.fields.PartialIndex(
+                    django_outbox.models.fields.PartialIndex(
                         fields=["next_retry_at", "id"], name="django_outbox_due", where=models.Q(("status", "pending"))
                     ),
-                    django_outbox.fields.PartialIndex(
+                    django_outbox.models.fields.PartialIndex(
                         fields=["topic", "message_key", "status", "id"],
                         name="django_outbox_key",
                         where=models.Q(("status__in", ["pending", "published", "dead"])),

@@ -2,7 +2,7 @@
 
 from django.db import migrations, models
 
-import django_outbox.fields
+import django_outbox.models.fields
 
 
 class Migration(migrations.Migration):
@@ -17,7 +17,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="outboxmessage",
-            index=django_outbox.fields.PartialIndex(
+            index=django_outbox.models.fields.PartialIndex(
                 fields=["topic", "message_key", "status", "id"],
                 name="django_outbox_key",
                 where=models.Q(("status__in", ["pending", "dead"])),
@@ -25,7 +25,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="outboxmessage",
-            index=django_outbox.fields.PartialIndex(
+            index=django_outbox.models.fields.PartialIndex(
                 fields=["topic", "message_key", "event_type", "id"],
                 name="django_outbox_key_sent",
                 where=models.Q(("status", "published")),
@@ -33,7 +33,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="outboxmessage",
-            index=django_outbox.fields.PartialIndex(
+            index=django_outbox.models.fields.PartialIndex(
                 fields=["event_type", "topic", "partition", "offset"],
                 name="django_outbox_place",
                 where=models.Q(("publish_count__gt", 0), ("status", "published")),

@@ -2,8 +2,8 @@
 
 from django.db import migrations, models
 
-import django_outbox.fields
 import django_outbox.models
+import django_outbox.models.fields
 
 
 class Migration(migrations.Migration):
@@ -16,21 +16,26 @@ class Migration(migrations.Migration):
             name="InboxMessage",
             fields=[
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
-                ("group", django_outbox.fields.ExactCharField(max_length=249, verbose_name="consumer group")),
-                ("source", django_outbox.fields.ExactCharField(blank=True, max_length=255, verbose_name="source")),
-                ("event_id", django_outbox.fields.ExactCharField(max_length=255, verbose_name="event id")),
+                ("group", django_outbox.models.fields.ExactCharField(max_length=249, verbose_name="consumer group")),
+                (
+                    "source",
+                    django_outbox.models.fields.ExactCharField(blank=True, max_length=255, verbose_name="source"),
+                ),
+                ("event_id", django_outbox.models.fields.ExactCharField(max_length=255, verbose_name="event id")),
                 (
                     "event_type",
-                    django_outbox.fields.ExactCharField(blank=True, max_length=255, verbose_name="event type"),
+                    django_outbox.models.fields.ExactCharField(blank=True, max_length=255, verbose_name="event type"),
                 ),
                 ("event_version", models.CharField(default="v1", max_length=32, verbose_name="event version")),
                 ("event_time", models.DateTimeField(blank=True, null=True, verbose_name="event time")),
-                ("topic", django_outbox.fields.ExactCharField(max_length=249, verbose_name="topic")),
+                ("topic", django_outbox.models.fields.ExactCharField(max_length=249, verbose_name="topic")),
                 ("partition", models.IntegerField(verbose_name="partition")),
                 ("offset", models.BigIntegerField(verbose_name="offset")),
                 (
                     "message_key",
-                    django_outbox.fields.ExactCharField(blank=True, default="", max_length=255, verbose_name="key"),
+                    django_outbox.models.fields.ExactCharField(
+                        blank=True, default="", max_length=255, verbose_name="key"
+                    ),
                 ),
                 ("payload", models.JSONField(blank=True, null=True, verbose_name="payload")),
                 ("headers", models.JSONField(blank=True, default=dict, verbose_name="headers")),
@@ -38,7 +43,7 @@ class Migration(migrations.Migration):
                 ("raw_value", models.BinaryField(blank=True, null=True, verbose_name="value as received")),
                 (
                     "status",
-                    django_outbox.fields.ExactCharField(
+                    django_outbox.models.fields.ExactCharField(
                         choices=[("pending", "pending"), ("consumed", "consumed"), ("dead", "dead")],
                         default="pending",
                         max_length=8,
@@ -56,17 +61,24 @@ class Migration(migrations.Migration):
                 (
                     "next_retry_at",
                     models.DateTimeField(
-                        blank=True, db_default=django_outbox.fields.DatabaseNow(), null=True, verbose_name="due at"
+                        blank=True,
+                        db_default=django_outbox.models.fields.DatabaseNow(),
+                        null=True,
+                        verbose_name="due at",
                     ),
                 ),
                 ("last_error", models.TextField(blank=True, default="", verbose_name="last error")),
                 (
                     "created_at",
-                    models.DateTimeField(db_default=django_outbox.fields.DatabaseNow(), verbose_name="created at"),
+                    models.DateTimeField(
+                        db_default=django_outbox.models.fields.DatabaseNow(), verbose_name="created at"
+                    ),
                 ),
                 (
                     "updated_at",
-                    models.DateTimeField(db_default=django_outbox.fields.DatabaseNow(), verbose_name="updated at"),
+                    models.DateTimeField(
+                        db_default=django_outbox.models.fields.DatabaseNow(), verbose_name="updated at"
+                    ),
                 ),
                 ("consumed_at", models.DateTimeField(blank=True, null=True, verbose_name="consumed at")),
             ],
@@ -76,12 +88,12 @@ class Migration(migrations.Migration):
                 "permissions": [("retry_inboxmessage", "Can retry dead letters of the inbox")],
                 "default_permissions": ("view",),
                 "indexes": [
-                    django_outbox.fields.PartialIndex(
+                    django_outbox.models.fields.PartialIndex(
                         fields=["group", "next_retry_at", "id"],
                         name="django_outbox_inbox_due",
                         where=models.Q(("status", "pending")),
                     ),
-                    django_outbox.fields.PartialIndex(
+                    django_outbox.models.fields.PartialIndex(
                         fields=["group", "topic", "message_key", "status", "id"],
                         name="django_outbox_inbox_key",
                         where=models.Q(("status__in", ["pending", "dead"])),

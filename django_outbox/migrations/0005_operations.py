@@ -3,7 +3,7 @@
 import django.db.models.deletion
 from django.db import migrations, models
 
-import django_outbox.fields
+import django_outbox.models.fields
 
 
 class Migration(migrations.Migration):
@@ -33,12 +33,14 @@ class Migration(migrations.Migration):
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
                 (
                     "occurred_at",
-                    models.DateTimeField(db_default=django_outbox.fields.DatabaseNow(), verbose_name="occurred at"),
+                    models.DateTimeField(
+                        db_default=django_outbox.models.fields.DatabaseNow(), verbose_name="occurred at"
+                    ),
                 ),
                 ("worker", models.CharField(max_length=255, verbose_name="worker")),
                 (
                     "stage",
-                    django_outbox.fields.ExactCharField(
+                    django_outbox.models.fields.ExactCharField(
                         choices=[("send", "sending"), ("handle", "handling")], max_length=6, verbose_name="stage"
                     ),
                 ),
@@ -48,7 +50,7 @@ class Migration(migrations.Migration):
                 ("offset", models.BigIntegerField(null=True, verbose_name="offset")),
                 ("final", models.BooleanField(verbose_name="message was given up")),
                 ("error", models.TextField(verbose_name="error")),
-                ("fingerprint", django_outbox.fields.ExactCharField(max_length=200, verbose_name="fingerprint")),
+                ("fingerprint", django_outbox.models.fields.ExactCharField(max_length=200, verbose_name="fingerprint")),
             ],
             options={
                 "verbose_name": "failure",
@@ -62,7 +64,7 @@ class Migration(migrations.Migration):
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
                 (
                     "kind",
-                    django_outbox.fields.ExactCharField(
+                    django_outbox.models.fields.ExactCharField(
                         choices=[("relay", "relay"), ("consumer", "consumer")], max_length=16, verbose_name="kind"
                     ),
                 ),
@@ -71,16 +73,20 @@ class Migration(migrations.Migration):
                 ("version", models.CharField(max_length=32, verbose_name="version")),
                 (
                     "started_at",
-                    models.DateTimeField(db_default=django_outbox.fields.DatabaseNow(), verbose_name="started at"),
+                    models.DateTimeField(
+                        db_default=django_outbox.models.fields.DatabaseNow(), verbose_name="started at"
+                    ),
                 ),
                 (
                     "last_seen_at",
-                    models.DateTimeField(db_default=django_outbox.fields.DatabaseNow(), verbose_name="last seen at"),
+                    models.DateTimeField(
+                        db_default=django_outbox.models.fields.DatabaseNow(), verbose_name="last seen at"
+                    ),
                 ),
                 ("rate", models.FloatField(default=0.0, verbose_name="messages a second")),
                 (
                     "state",
-                    django_outbox.fields.ExactCharField(
+                    django_outbox.models.fields.ExactCharField(
                         choices=[
                             ("starting", "starting"),
                             ("working", "working"),
@@ -144,20 +150,20 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="inboxmessage",
             name="fingerprint",
-            field=django_outbox.fields.ExactCharField(
+            field=django_outbox.models.fields.ExactCharField(
                 blank=True, db_default="", default="", max_length=200, verbose_name="fingerprint"
             ),
         ),
         migrations.AddField(
             model_name="outboxmessage",
             name="fingerprint",
-            field=django_outbox.fields.ExactCharField(
+            field=django_outbox.models.fields.ExactCharField(
                 blank=True, db_default="", default="", max_length=200, verbose_name="fingerprint"
             ),
         ),
         migrations.AddIndex(
             model_name="outboxmessage",
-            index=django_outbox.fields.PartialIndex(
+            index=django_outbox.models.fields.PartialIndex(
                 fields=["status", "id"],
                 name="django_outbox_unfinished",
                 where=models.Q(("id__gt", 0), ("status__in", ["pending", "published", "dead"])),
@@ -165,7 +171,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="inboxmessage",
-            index=django_outbox.fields.PartialIndex(
+            index=django_outbox.models.fields.PartialIndex(
                 fields=["status", "id"],
                 name="django_outbox_inbox_unfinished",
                 where=models.Q(("id__gt", 0), ("status__in", ["pending", "dead"])),
@@ -195,7 +201,7 @@ class Migration(migrations.Migration):
         ),
         migrations.AddIndex(
             model_name="messagefailure",
-            index=django_outbox.fields.PartialIndex(
+            index=django_outbox.models.fields.PartialIndex(
                 fields=["occurred_at"], name="django_outbox_given_up", where=models.Q(("final", True))
             ),
         ),

@@ -5,7 +5,7 @@ The defaults are the database's: workers of an older release go on writing their
 
 from django.db import migrations, models
 
-import django_outbox.fields
+import django_outbox.models.fields
 
 
 class Migration(migrations.Migration):
@@ -25,7 +25,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="worker",
             name="group",
-            field=django_outbox.fields.ExactCharField(
+            field=django_outbox.models.fields.ExactCharField(
                 blank=True, db_default="", default="", max_length=249, verbose_name="consumer group"
             ),
         ),

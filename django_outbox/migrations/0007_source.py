@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db import migrations, models
 
-import django_outbox.fields
+import django_outbox.models.fields
 
 STORAGE = import_module("django_outbox.migrations.0003_postgresql_storage")
 # As django_outbox/postgresql.py says it, and why.
@@ -40,7 +40,7 @@ def replace_index(
         migrations.RemoveIndex(model_name="outboxmessage", name=name),
         migrations.AddIndex(
             model_name="outboxmessage",
-            index=django_outbox.fields.PartialIndex(name=name, fields=fields, where=where, **options),
+            index=django_outbox.models.fields.PartialIndex(name=name, fields=fields, where=where, **options),
         ),
     ]
 
@@ -52,9 +52,9 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="outboxmessage",
             name="source",
-            field=django_outbox.fields.ExactCharField(
-                db_default=django_outbox.fields.CurrentSource(),
-                default=django_outbox.fields.current_source,
+            field=django_outbox.models.fields.ExactCharField(
+                db_default=django_outbox.models.fields.CurrentSource(),
+                default=django_outbox.models.fields.current_source,
                 max_length=255,
                 verbose_name="source",
             ),
@@ -62,9 +62,9 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name="worker",
             name="source",
-            field=django_outbox.fields.ExactCharField(
-                db_default=django_outbox.fields.CurrentSource(),
-                default=django_outbox.fields.current_source,
+            field=django_outbox.models.fields.ExactCharField(
+                db_default=django_outbox.models.fields.CurrentSource(),
+                default=django_outbox.models.fields.current_source,
                 max_length=255,
                 verbose_name="source",
             ),

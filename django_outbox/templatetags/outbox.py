@@ -13,11 +13,11 @@ from django.template.defaultfilters import date
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
-from django_outbox import texts
+from django_outbox.observability import text as texts
 
 if TYPE_CHECKING:
     from django_outbox.admin.tables import Table
-    from django_outbox.selection import Selection
+    from django_outbox.operations.selection import Selection
 
 MOST_ROWS = 24
 COLUMNS = 60  # about as many characters as a line of a textarea has

@@ -11,10 +11,10 @@ from django.contrib.admin.models import LogEntry
 from django.test import Client
 from django.urls import reverse
 
-from django_outbox import state
 from django_outbox.admin import actions
-from django_outbox.fields import DatabaseNow
 from django_outbox.models import MessageFailure, OutboxMessage
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.state import outbox as state
 from tests.admin.pages import DEAD_LETTERS, Login, act, action_url, content, make_dead, make_failure, page_of, told, url
 from tests.outbox import Status, make_message, row, statuses
 

@@ -13,11 +13,11 @@ from django.contrib.admin.models import LogEntry
 from django.db import connection
 from django.test import Client
 
-from django_outbox import dead_letters
 from django_outbox.admin.redaction import MASK
 from django_outbox.admin.tables import INBOX
-from django_outbox.fields import DatabaseNow
 from django_outbox.models import InboxMessage, MessageFailure, OutboxMessage, Worker
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.state import dead_letters
 from tests.admin.pages import INBOX_DEAD_LETTERS as DEAD_LETTERS
 from tests.admin.pages import INBOX_MESSAGES as MESSAGES
 from tests.admin.pages import Login, act, action_url, content, listed, make_failure, page_of, textareas, told, url

@@ -19,8 +19,8 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from django_outbox.admin.lists import MessageAdmin
-from django_outbox.fields import DatabaseNow
 from django_outbox.models import OutboxMessage
+from django_outbox.models.fields import DatabaseNow
 from tests.admin.pages import (
     DEAD_LETTERS,
     LISTS,

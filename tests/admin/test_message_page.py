@@ -13,9 +13,10 @@ from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from django_outbox import publish, state
-from django_outbox.fields import DatabaseNow
+from django_outbox import publish
 from django_outbox.models import OutboxMessage
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.state import outbox as state
 from tests.admin.pages import (
     DEAD_LETTERS,
     LISTS,

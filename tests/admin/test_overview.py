@@ -15,18 +15,18 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from django_outbox import figures as shared_figures
-from django_outbox import lag
 from django_outbox.admin import figures, history, panels
 from django_outbox.admin.tables import INBOX, OUTBOX, TABLES
 from django_outbox.brokers.base import TopicPartition
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
-from django_outbox.fields import DatabaseNow
-from django_outbox.handlers import registry
-from django_outbox.heartbeat import period_of
+from django_outbox.handlers.registry import registry
 from django_outbox.models import Activity, MessageFailure, Worker
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.operations import lag
+from django_outbox.operations import stats as shared_figures
+from django_outbox.worker.heartbeat import period_of
 from tests.admin.pages import (
     DEAD_LETTERS,
     MESSAGES,

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from django_outbox import state
 from django_outbox.admin.redaction import MASK, Redaction
 from django_outbox.conf import settings
-from django_outbox.models import ERROR_LENGTH, OutboxMessage
+from django_outbox.models import OutboxMessage
+from django_outbox.models.lengths import ERROR_LENGTH
+from django_outbox.state import outbox as state
 from tests.admin.pages import DEAD_LETTERS, Login, action_url, content, make_dead, make_failure, page_of, url
 from tests.outbox import Status, make_message
 from tests.overrides import outbox_settings

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
-from django_outbox.brokers import confluent_subscription, kafka_subscription
 from django_outbox.brokers.base import Broker
 from django_outbox.brokers.confluent import ConfluentBroker
+from django_outbox.brokers.confluent import subscription as confluent_subscription
 from django_outbox.brokers.kafka import KafkaBroker
+from django_outbox.brokers.kafka import subscription as kafka_subscription
 from django_outbox.conf import BrokerSettings
 from tests.brokers.records import SECONDS
 

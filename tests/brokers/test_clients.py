@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 import confluent_kafka
 import pytest
 
-from django_outbox.brokers import kafka_subscription
 from django_outbox.brokers.base import (
     Acknowledged,
     Broker,
@@ -23,7 +22,8 @@ from django_outbox.brokers.base import (
     TopicPartition,
     TopicTrouble,
 )
-from django_outbox.brokers.confluent_client import CONNECT_SECONDS
+from django_outbox.brokers.confluent.client import CONNECT_SECONDS
+from django_outbox.brokers.kafka import subscription as kafka_subscription
 from django_outbox.exceptions import BrokerUnavailable, TopicNotCreated
 from tests.brokers.backends import CONNECTING, Backend
 from tests.brokers.proxy import Proxy

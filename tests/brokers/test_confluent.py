@@ -15,9 +15,10 @@ import confluent_kafka
 import pytest
 from kafka.partitioner.default import murmur2
 
-from django_outbox.brokers import confluent_client, confluent_subscription
 from django_outbox.brokers.base import Acknowledged, Broker, Record, TopicMissing, TopicPartition
-from django_outbox.brokers.confluent_client import CONNECT_SECONDS
+from django_outbox.brokers.confluent import client as confluent_client
+from django_outbox.brokers.confluent import subscription as confluent_subscription
+from django_outbox.brokers.confluent.client import CONNECT_SECONDS
 from django_outbox.exceptions import BrokerUnavailable
 from tests.brokers.backends import CONNECTING, IMPATIENT_TOO, confluent_broker, connecting, kafka_broker
 from tests.brokers.proxy import Proxy

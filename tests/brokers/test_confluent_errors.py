@@ -12,7 +12,6 @@ import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from django_outbox.brokers import confluent_client, confluent_subscription
 from django_outbox.brokers.base import (
     Acknowledged,
     Failed,
@@ -26,9 +25,11 @@ from django_outbox.brokers.base import (
     TopicPartition,
     TopicTrouble,
 )
-from django_outbox.brokers.confluent_client import Faults
-from django_outbox.brokers.confluent_producer import ConfluentBrokerProducer
-from django_outbox.brokers.confluent_subscription import ConfluentSubscription
+from django_outbox.brokers.confluent import client as confluent_client
+from django_outbox.brokers.confluent import subscription as confluent_subscription
+from django_outbox.brokers.confluent.client import Faults
+from django_outbox.brokers.confluent.producer import ConfluentBrokerProducer
+from django_outbox.brokers.confluent.subscription import ConfluentSubscription
 from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
 from tests.brokers.records import SECONDS, SLACK_SECONDS, numbered, once, seconds_of, seconds_until
 

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from django_outbox.brokers import confluent
 from django_outbox.brokers.base import Broker, get_broker
 from django_outbox.brokers.confluent import ConfluentBroker
-from django_outbox.checks import check_settings
+from django_outbox.brokers.confluent import broker as confluent
 from django_outbox.conf import BrokerSettings
 from django_outbox.exceptions import BrokerUnavailable, MissingDependency
+from django_outbox.operations.checks.settings import check_settings
 from tests.brokers.backends import confluent_broker, connecting
 from tests.brokers.records import SECONDS
 from tests.brokers.services import PASSWORD, USER
@@ -317,7 +317,7 @@ def test_the_library_logs_to_a_logger_of_its_name(everything_logged: pytest.LogC
 def without_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let confluent-kafka not be installed, and nobody have imported it."""
     for name in list(sys.modules):
-        if name.partition(".")[0] == "confluent_kafka" or name.startswith("django_outbox.brokers.confluent"):
+        if name.partition(".")[0] == "confluent_kafka" or name.startswith("django_outbox.brokers.confluent.broker"):
             monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "confluent_kafka", None)
 

@@ -10,11 +10,11 @@ import pytest
 from kafka import KafkaAdminClient
 
 from django_outbox.brokers.base import Broker, TopicSettings
-from django_outbox.doctor import broker as examinations
-from django_outbox.doctor.broker import NotAnswered
-from django_outbox.doctor.finding import Level
-from django_outbox.doctor.subject import BrokerAnswers, Subject, ask
 from django_outbox.exceptions import BrokerUnavailable
+from django_outbox.operations.doctor import broker as examinations
+from django_outbox.operations.doctor.broker import NotAnswered
+from django_outbox.operations.doctor.finding import Level
+from django_outbox.operations.doctor.subject import BrokerAnswers, Subject, ask
 from tests.brokers.backends import Backend
 from tests.helpers import wait_until
 from tests.overrides import outbox_settings

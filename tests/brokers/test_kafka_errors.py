@@ -21,7 +21,7 @@ from django_outbox.brokers.base import (
     TopicMissing,
     TopicTrouble,
 )
-from django_outbox.brokers.kafka_producer import KafkaBrokerProducer
+from django_outbox.brokers.kafka.producer import KafkaBrokerProducer
 from django_outbox.exceptions import BrokerUnavailable
 from tests.brokers.records import SECONDS, SLACK_SECONDS, numbered, once, seconds_until
 

@@ -12,7 +12,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from django_outbox.brokers.base import Broker, TopicForbidden
-from django_outbox.brokers.confluent_client import CONNECT_SECONDS
+from django_outbox.brokers.confluent.client import CONNECT_SECONDS
 from django_outbox.exceptions import BrokerUnavailable
 from tests.brokers.backends import CONNECTING, Backend
 from tests.brokers.records import SECONDS, SLACK_SECONDS, allow, make_topic, numbered, read, seconds_until, send

@@ -12,11 +12,11 @@ from kafka.record.default_records import DefaultRecordBatch
 
 from django_outbox.brokers.base import Record, Subscription, TopicPartition
 from django_outbox.brokers.undecodable import HEADERS_ARE_NO_TEXT
-from django_outbox.consumer import Consumer
+from django_outbox.consumer.consumer import Consumer
 from django_outbox.exceptions import MessagesLeft, RecordsUndecodable
-from django_outbox.handlers import Registry
+from django_outbox.handlers.registry import Registry
 from django_outbox.models import InboxMessage
-from django_outbox.runner import Stop
+from django_outbox.worker.loop import Stop
 from tests.app.models import Effect
 from tests.brokers.backends import Backend, kafka_broker
 from tests.brokers.proxy import Proxy

@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import pytest
 from django.utils import timezone
 
-from django_outbox import lag
 from django_outbox.brokers.base import TopicPartition
 from django_outbox.brokers.kafka import KafkaBroker
-from django_outbox.fields import DatabaseNow
-from django_outbox.handlers import Handler, registry
-from django_outbox.heartbeat import period_of
+from django_outbox.handlers.registry import Handler, registry
 from django_outbox.models import Activity, InboxMessage, MessageFailure, OutboxMessage, Worker
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.operations import lag
+from django_outbox.worker.heartbeat import period_of
 from tests.admin.pages import act, make_dead, make_failure
 from tests.inbox import make_received
 from tests.outbox import make_message

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from django_outbox.fields import DatabaseNow
+from django_outbox.models.fields import DatabaseNow
 from tests.admin.pages import make_dead, url
 from tests.browser.scene import Night
 from tests.inbox import make_received

@@ -178,7 +178,7 @@ def test_broker_url_with_a_typo(manage: Manage, url: str, reason: str) -> None:
 
 def test_broker_backend_with_a_typo(manage: Manage) -> None:
     for command in [
-        manage(*command, env={"OUTBOX_BACKEND": "django_outbox.brokers.kafka.KafkaBrokr"}) for command in WORKERS
+        manage(*command, env={"OUTBOX_BACKEND": "django_outbox.brokers.kafka.broker.KafkaBrokr"}) for command in WORKERS
     ]:
         assert_system_check(command, "(django_outbox.E004)", 'OUTBOX["BROKER"]["BACKEND"] cannot be imported: ')
 

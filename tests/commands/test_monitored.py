@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from django_outbox.handlers import GroupHandlers, Registry
+from django_outbox.handlers.registry import GroupHandlers, Registry
 from django_outbox.management.monitored import NO_CLIENT, monitored
-from django_outbox.pulse import Pulse
+from django_outbox.worker.state import Pulse
 from tests.helpers import wait_until
 from tests.outbox import make_message
 

@@ -15,7 +15,7 @@ from django.core.management import call_command
 from django.core.management.base import CommandError, SystemCheckError
 
 from django_outbox import Event
-from django_outbox.handlers import Registry
+from django_outbox.handlers.registry import Registry
 from django_outbox.management.listing import list_handlers
 from tests.helpers import ROOT
 from tests.overrides import outbox_settings

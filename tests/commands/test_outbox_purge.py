@@ -16,11 +16,11 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_outbox import state
-from django_outbox.fields import DatabaseNow
 from django_outbox.management.commands import outbox_purge
 from django_outbox.models import Activity, MessageFailure, OutboxMessage, Worker
-from django_outbox.removal import delete_batch
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.state import outbox as state
+from django_outbox.state.deletion import delete_batch
 from tests.inbox import make_received
 from tests.outbox import Status, in_thread, make_message, statuses
 from tests.overrides import outbox_settings
@@ -196,7 +196,7 @@ def test_ended_by_a_signal_it_says_what_it_has_done() -> None:
         return delete_batch(*arguments, **options)
 
     with (
-        patch("django_outbox.purging.delete_batch", interrupted),
+        patch("django_outbox.state.purging.delete_batch", interrupted),
         pytest.raises(CommandError, match="Run it again to go on") as ended,
     ):
         call_command("outbox_purge", "--batch-size", "2", stdout=out)

@@ -14,10 +14,10 @@ from unittest.mock import patch
 import pytest
 from django.core.management import CommandError, call_command
 
-from django_outbox import state
-from django_outbox.fields import DatabaseNow
 from django_outbox.management.commands import outbox_retry
 from django_outbox.models import OutboxMessage
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.state import outbox as state
 from tests.inbox import make_received
 from tests.outbox import Status, make_message, row, statuses
 

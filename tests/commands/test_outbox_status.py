@@ -15,16 +15,16 @@ from django.db import OperationalError, ProgrammingError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_outbox import lag
-from django_outbox import status as outbox
 from django_outbox.brokers.base import Record, TopicPartition, get_broker
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.conf import settings
 from django_outbox.exceptions import BrokerUnavailable
-from django_outbox.fields import DatabaseNow
-from django_outbox.heartbeat import period_of
 from django_outbox.management.commands import outbox_status
 from django_outbox.models import Activity, OutboxMessage, Worker
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.operations import lag
+from django_outbox.operations import status as outbox
+from django_outbox.worker.heartbeat import period_of
 from tests.inbox import make_received
 from tests.outbox import Status, make_message
 from tests.overrides import outbox_settings

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from datetime import timedelta
 
-from django_outbox.fields import DatabaseNow
+from django_outbox.models.fields import DatabaseNow
 from tests.helpers import Command
 from tests.outbox import Status, make_message, row
 

@@ -17,7 +17,7 @@ from django.db import IntegrityError, InterfaceError, OperationalError
 
 from django_outbox.exceptions import BrokerUnavailable, InvalidMessage, OutboxError
 from django_outbox.management.worker import OutboxCommand, WorkerCommand, at_least, logging_to
-from django_outbox.pulse import Pulse
+from django_outbox.worker.state import Pulse
 from tests.helpers import Command
 from tests.outbox import memory_broker
 

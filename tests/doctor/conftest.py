@@ -11,7 +11,7 @@ import pytest
 @pytest.fixture
 def subject() -> Any:
     """The installation of these tests, in the test's own thread."""
-    from django_outbox.doctor.subject import Subject
+    from django_outbox.operations.doctor.subject import Subject
 
     return Subject("default")
 

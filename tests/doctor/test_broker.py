@@ -12,12 +12,12 @@ from django_outbox.brokers.base import TopicForbidden, TopicSettings, TopicTroub
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.brokers.refusals import NOT_EVEN_SEEN, NOT_READABLE
 from django_outbox.conf import settings as outbox
-from django_outbox.doctor import broker
-from django_outbox.doctor.broker import NotAnswered
-from django_outbox.doctor.finding import Level
-from django_outbox.doctor.subject import Subject
 from django_outbox.exceptions import BrokerUnavailable
-from django_outbox.fields import DatabaseNow
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.operations.doctor import broker
+from django_outbox.operations.doctor.broker import NotAnswered
+from django_outbox.operations.doctor.finding import Level
+from django_outbox.operations.doctor.subject import Subject
 from tests.doctor.test_workers import make_worker
 from tests.outbox import Status, make_message
 from tests.overrides import outbox_settings

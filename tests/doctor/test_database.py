@@ -12,9 +12,9 @@ from django.db import connection
 from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
-from django_outbox.doctor import database
-from django_outbox.doctor.finding import Level
-from django_outbox.doctor.subject import Subject
+from django_outbox.operations.doctor import database
+from django_outbox.operations.doctor.finding import Level
+from django_outbox.operations.doctor.subject import Subject
 from tests.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from django_outbox.doctor import events
-from django_outbox.doctor import subject as subjects
-from django_outbox.doctor.finding import Level
-from django_outbox.doctor.subject import Subject
 from django_outbox.exceptions import HandlersNotImportable
-from django_outbox.fields import DatabaseNow
-from django_outbox.handlers import Registry
+from django_outbox.handlers.registry import Registry
 from django_outbox.models import OutboxMessage
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.operations.doctor import events
+from django_outbox.operations.doctor import subject as subjects
+from django_outbox.operations.doctor.finding import Level
+from django_outbox.operations.doctor.subject import Subject
 from tests.doctor.test_workers import make_worker
 from tests.inbox import make_received
 from tests.outbox import Status, make_message

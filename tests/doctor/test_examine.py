@@ -14,13 +14,13 @@ from django.core.management import CommandError, call_command
 from django.db import DatabaseError, connection, connections
 
 from django_outbox.brokers.memory import MemoryBroker
-from django_outbox.doctor import subject as subjects
-from django_outbox.doctor.examine import EXAMINATIONS, Examination, Result, examine
-from django_outbox.doctor.finding import Level, fault, note, warning
-from django_outbox.doctor.subject import Subject
 from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.management.commands import outbox_doctor
 from django_outbox.models import Activity, Worker
+from django_outbox.operations.doctor import subject as subjects
+from django_outbox.operations.doctor.examine import EXAMINATIONS, Examination, Result, examine
+from django_outbox.operations.doctor.finding import Level, fault, note, warning
+from django_outbox.operations.doctor.subject import Subject
 from tests.doctor.test_workers import make_worker
 from tests.helpers import ROOT
 from tests.overrides import outbox_settings

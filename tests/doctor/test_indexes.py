@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 from django.db import IntegrityError, connection, models
 
-from django_outbox.doctor import indexes
-from django_outbox.doctor.finding import Level
-from django_outbox.doctor.subject import Subject
 from django_outbox.models import Activity, InboxMessage, OutboxMessage
+from django_outbox.operations.doctor import indexes
+from django_outbox.operations.doctor.finding import Level
+from django_outbox.operations.doctor.subject import Subject
 from tests.outbox import make_message
 
 pytestmark = pytest.mark.django_db

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from django_outbox import notify
-from django_outbox.doctor import sessions
-from django_outbox.doctor.finding import Level
-from django_outbox.doctor.subject import Subject
-from django_outbox.notify import Listener
+from django_outbox.operations.doctor import sessions
+from django_outbox.operations.doctor.finding import Level
+from django_outbox.operations.doctor.subject import Subject
+from django_outbox.worker import notify
+from django_outbox.worker.notify import Listener
 from tests.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db(transaction=True)

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from django.db import connection
 
-from django_outbox.doctor import vacuum
-from django_outbox.doctor.finding import Level
-from django_outbox.doctor.subject import Subject
 from django_outbox.models import OutboxMessage
+from django_outbox.operations.doctor import vacuum
+from django_outbox.operations.doctor.finding import Level
+from django_outbox.operations.doctor.subject import Subject
 from tests.doctor.standby import standby
 from tests.helpers import wait_until
 from tests.outbox import make_message

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from django_outbox.doctor import workers
-from django_outbox.doctor.finding import Level
-from django_outbox.doctor.subject import Subject
-from django_outbox.fields import DatabaseNow
-from django_outbox.heartbeat import own_version
 from django_outbox.models import Worker
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.operations.doctor import workers
+from django_outbox.operations.doctor.finding import Level
+from django_outbox.operations.doctor.subject import Subject
+from django_outbox.worker.heartbeat import own_version
 from tests.inbox import make_received
 from tests.outbox import Status, make_message
 

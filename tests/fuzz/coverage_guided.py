@@ -25,13 +25,13 @@ with atheris.instrument_imports(include=["django_outbox", "json", "urllib"]):
     django.setup()
     from django.core.exceptions import ImproperlyConfigured
 
-    from django_outbox import storable
     from django_outbox.admin.redaction import Redaction
     from django_outbox.brokers.base import ReceivedRecord
     from django_outbox.brokers.url import parse_url
-    from django_outbox.codecs import decode
+    from django_outbox.events.reader import Reader
+    from django_outbox.events.wire import decode
     from django_outbox.exceptions import UnreadableRecord
-    from django_outbox.reading import Reader
+    from django_outbox.models import validation as storable
 
 SECRET = "s3cret-and-no-word"
 NAMES = [

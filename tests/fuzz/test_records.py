@@ -14,13 +14,13 @@ from django.db import transaction
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from django_outbox import storable
 from django_outbox.brokers.base import ReceivedRecord
-from django_outbox.codecs import Outgoing, decode, encode
-from django_outbox.events import Event
+from django_outbox.events.event import Event
+from django_outbox.events.reader import Reader
+from django_outbox.events.wire import Outgoing, decode, encode
 from django_outbox.exceptions import InvalidMessage, UnreadableRecord
-from django_outbox.inbox_rows import event_of, pending_row, poison_row, record_of
-from django_outbox.reading import Reader
+from django_outbox.models import validation as storable
+from django_outbox.state.inbox_rows import event_of, pending_row, poison_row, record_of
 from tests.overrides import outbox_settings
 from tests.properties import any_text, any_values, examples, json_values, text
 

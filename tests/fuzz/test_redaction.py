@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from django_outbox.admin.redaction import MASK, Redaction
 from django_outbox.brokers import secrets
-from django_outbox.models import ERROR_LENGTH
+from django_outbox.models.lengths import ERROR_LENGTH
 from tests.properties import any_text, examples, json_values, text
 
 SECRET = "s3cret-and-no-word"

@@ -10,8 +10,8 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from django_outbox.brokers.base import get_broker
-from django_outbox.checks import check_settings
 from django_outbox.conf import BrokerSettings, OutboxSettings, settings
+from django_outbox.operations.checks.settings import check_settings
 from tests.brokers.backends import BACKENDS, Backend
 from tests.overrides import outbox_settings
 from tests.properties import any_text, any_values, examples

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from django_outbox.fields import DatabaseNow
 from django_outbox.models import MessageFailure, OutboxMessage
+from django_outbox.models.fields import DatabaseNow
 from tests.helpers import Command, wait_until
 
 MONTH = timedelta(days=30)

@@ -12,10 +12,10 @@ from django.utils import timezone
 
 from django_outbox.brokers.base import Broker, get_broker
 from django_outbox.conf import settings as outbox_settings
-from django_outbox.consumer import Consumer
-from django_outbox.handlers import Registry
+from django_outbox.consumer.consumer import Consumer
+from django_outbox.handlers.registry import Registry
 from django_outbox.models import OutboxMessage
-from django_outbox.relay import Relay
+from django_outbox.relay.relay import Relay
 from tests.brokers.records import delete_topic
 from tests.helpers import Command, wait_until
 from tests.outbox import statuses

@@ -11,10 +11,10 @@ import pytest
 from django.db import OperationalError, connection
 from django.utils import timezone
 
-from django_outbox.fields import DatabaseNow
 from django_outbox.models import InboxMessage, OutboxMessage
-from django_outbox.monitoring import backlog as module
-from django_outbox.monitoring.backlog import Backlog, Unfinished, look
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.observability import backlog as module
+from django_outbox.observability.backlog import Backlog, Unfinished, look
 from tests.clock import Clock
 from tests.helpers import wait_until
 from tests.inbox import make_received

@@ -11,13 +11,13 @@ import pytest
 
 from django_outbox.brokers.base import Producer
 from django_outbox.brokers.memory import MemoryBroker
-from django_outbox.events import Event
+from django_outbox.events.event import Event
 from django_outbox.exceptions import BrokerUnavailable
-from django_outbox.monitoring.health import Health, default_limit, outage_limit
-from django_outbox.monitoring.heartbeat_file import HeartbeatFile, heartbeat_file
-from django_outbox.pulse import Pulse
-from django_outbox.relay import Relay
-from django_outbox.runner import Stop
+from django_outbox.observability.health import Health, default_limit, outage_limit
+from django_outbox.observability.heartbeat_file import HeartbeatFile, heartbeat_file
+from django_outbox.relay.relay import Relay
+from django_outbox.worker.loop import Stop
+from django_outbox.worker.state import Pulse
 from tests.clock import Clock
 from tests.outbox import Pipeline, make_message, memory_broker
 from tests.overrides import outbox_settings

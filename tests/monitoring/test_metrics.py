@@ -15,16 +15,16 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from django_outbox.brokers.base import Failed, Outcome, Record, Refused
-from django_outbox.codecs import Outgoing
-from django_outbox.events import Event
+from django_outbox.events.event import Event
+from django_outbox.events.wire import Outgoing
 from django_outbox.exceptions import Reject
-from django_outbox.instrumentation import observed_by
-from django_outbox.monitoring.backlog import Backlog, Unfinished
-from django_outbox.monitoring.metrics import MOST_LABELS, Metrics
-from django_outbox.monitoring.numbers import Counters, Histogram
-from django_outbox.monitoring.prometheus import exposition, registry_of
-from django_outbox.pulse import Pulse
-from django_outbox.relay import Relay
+from django_outbox.observability.backlog import Backlog, Unfinished
+from django_outbox.observability.counters import Counters, Histogram
+from django_outbox.observability.instrumentation import observed_by
+from django_outbox.observability.metrics import MOST_LABELS, Metrics
+from django_outbox.observability.prometheus import exposition, registry_of
+from django_outbox.relay.relay import Relay
+from django_outbox.worker.state import Pulse
 from tests.inbox import Receiver, plain, received
 from tests.outbox import Pipeline, ScriptedBroker, make_due, make_message
 from tests.overrides import outbox_settings

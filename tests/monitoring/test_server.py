@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from django_outbox.monitoring import server
-from django_outbox.monitoring.server import MOST_REQUESTS, PAUSE_SECONDS, Answer, Page, plain, serving
+from django_outbox.observability import server
+from django_outbox.observability.server import MOST_REQUESTS, PAUSE_SECONDS, Answer, Page, plain, serving
 from tests.helpers import no_more_descriptors, wait_until
 
 HOST = "127.0.0.1"

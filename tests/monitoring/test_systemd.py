@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from django_outbox.monitoring.systemd import told_to_systemd, watchdog_seconds
-from django_outbox.pulse import Pulse
+from django_outbox.observability.systemd import told_to_systemd, watchdog_seconds
+from django_outbox.worker.state import Pulse
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from django.core.management.base import CommandError, CommandParser
 
 from django_outbox.brokers.base import get_broker
 from django_outbox.conf import LARGEST_COUNT, settings
-from django_outbox.consumer import DEFAULT_BATCH_SIZE, Consumer
-from django_outbox.handlers import registry
+from django_outbox.consumer.consumer import DEFAULT_BATCH_SIZE, Consumer
+from django_outbox.handlers.registry import registry
 from django_outbox.management.arguments import text
 from django_outbox.management.listing import list_handlers
 from django_outbox.management.worker import WorkerCommand, at_least

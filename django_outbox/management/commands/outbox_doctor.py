@@ -9,10 +9,10 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from django_outbox.doctor.examine import EXAMINATIONS, SECONDS, Result, examine
-from django_outbox.doctor.finding import Finding, Level
-from django_outbox.doctor.subject import Subject
 from django_outbox.management.worker import OutboxCommand, at_least, logging_to
+from django_outbox.operations.doctor.examine import EXAMINATIONS, SECONDS, Result, examine
+from django_outbox.operations.doctor.finding import Finding, Level
+from django_outbox.operations.doctor.subject import Subject
 
 EXIT_CODES = {Level.OK: 0, Level.NOTE: 0, Level.WARNING: 1, Level.FAULT: 2}
 NAME_WIDTH = max(len(examination.name) for examination in EXAMINATIONS)

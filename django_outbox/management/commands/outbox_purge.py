@@ -11,15 +11,15 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from django_outbox.conf import settings
-from django_outbox.handlers import registry
-from django_outbox.heartbeat import forget
+from django_outbox.handlers.registry import registry
 from django_outbox.management.arguments import age
 from django_outbox.management.progress import Progress
 from django_outbox.management.trail import note
 from django_outbox.management.worker import OutboxCommand, at_least
-from django_outbox.purging import Step, Walk
-from django_outbox.retention import INBOX, INBOX_DEAD, Expiry, expiries
-from django_outbox.runner import Stop, stop_on_signals
+from django_outbox.state.purging import Step, Walk
+from django_outbox.state.retention import INBOX, INBOX_DEAD, Expiry, expiries
+from django_outbox.worker.heartbeat import forget
+from django_outbox.worker.loop import Stop, stop_on_signals
 
 log = logging.getLogger("django_outbox.purge")
 

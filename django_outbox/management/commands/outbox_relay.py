@@ -8,12 +8,12 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from django_outbox.background import BackgroundPurge
 from django_outbox.brokers.base import Broker, get_broker
 from django_outbox.conf import LARGEST_COUNT, LONGEST_WAIT, settings
-from django_outbox.handlers import registry
+from django_outbox.handlers.registry import registry
 from django_outbox.management.worker import WorkerCommand, at_least
-from django_outbox.relay import Relay
+from django_outbox.relay.background_purge import BackgroundPurge
+from django_outbox.relay.relay import Relay
 
 log = logging.getLogger("django_outbox.relay")
 

@@ -10,17 +10,18 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 from django.db.models import QuerySet
 
-from django_outbox import state, texts
 from django_outbox.conf import settings
-from django_outbox.fields import database_now
 from django_outbox.management.arguments import moment, text
 from django_outbox.management.progress import Progress
 from django_outbox.management.trail import note
 from django_outbox.management.worker import OutboxCommand, at_least
 from django_outbox.models import InboxMessage, OutboxMessage
-from django_outbox.retry_outlook import newest, outlook, seconds_until_last
-from django_outbox.runner import stop_on_signals
-from django_outbox.selection import LARGEST_ID, Selection
+from django_outbox.models.fields import database_now
+from django_outbox.observability import text as texts
+from django_outbox.operations.retry_outlook import newest, outlook, seconds_until_last
+from django_outbox.operations.selection import LARGEST_ID, Selection
+from django_outbox.state import outbox as state
+from django_outbox.worker.loop import stop_on_signals
 
 log = logging.getLogger("django_outbox.retry")
 

@@ -16,13 +16,13 @@ from django.core.management.base import CommandError, CommandParser
 from django.db import DatabaseError
 from django.utils import timezone
 
-from django_outbox.exceptions import OutboxError
-from django_outbox.faults import UNAVAILABLE, drop_broken_connections, in_one_line
+from django_outbox.exceptions import OutboxError, in_one_line
 from django_outbox.management import status_check
 from django_outbox.management.status_check import Limits
 from django_outbox.management.status_text import status_text
 from django_outbox.management.worker import OutboxCommand, at_least, logging_to
-from django_outbox.status import full_status
+from django_outbox.operations.status import full_status
+from django_outbox.worker.faults import UNAVAILABLE, drop_broken_connections
 
 WATCH_SECONDS = 2.0
 CLEAR = "\x1b[H\x1b[2J\x1b[3J"

@@ -1,0 +1,3 @@
+from django_outbox.brokers.confluent.broker import ConfluentBroker
+
+__all__ = ["ConfluentBroker"]

@@ -1,0 +1,179 @@
+"""Which options of librdkafka a project may set, checked before any client is made with them.
+
+The check is librdkafka's own: a client that knows no server takes the option or refuses it, at once
+and without touching a file or the network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+from django_outbox.brokers.confluent.library import Consumer, KafkaException, Producer
+from django_outbox.brokers.secrets import Secret, keep
+
+_GUARANTEE = "the delivery guarantees rest on the value that the outbox gives it"
+_OWN = "the outbox brings its own"
+_FIXED = dict.fromkeys(("bootstrap.servers", "metadata.broker.list"), "the hosts come from the URL") | dict.fromkeys(
+    ("error_cb", "logger", "log_cb", "log.queue", "enabled_events", "opaque"), _OWN
+)
+_FIXED["allow.auto.create.topics"] = _GUARANTEE
+_FIXED_PRODUCER = _FIXED | dict.fromkeys(
+    (
+        "acks",
+        "delivery.report.only.error",
+        "dr_cb",
+        "dr_msg_cb",
+        "enable.idempotence",
+        "on_delivery",
+        "produce.offset.report",
+        "request.required.acks",
+        "socket.send.buffer.bytes",
+        "transactional.id",
+    ),
+    _GUARANTEE,
+)
+_FIXED_CONSUMER = (
+    _FIXED
+    | dict.fromkeys(
+        (
+            "auto.commit.enable",
+            "auto.commit.interval.ms",
+            "auto.offset.reset",
+            "enable.auto.commit",
+            "enable.auto.offset.store",
+            "enable.partition.eof",
+            "group.id",
+            "offset.store.method",
+            "offset.store.path",
+        ),
+        _GUARANTEE,
+    )
+    | {"group.protocol": "all members of a group, whatever their backend, have to speak the same"}
+    | dict.fromkeys(("on_commit", "rebalance_cb", "consume_cb", "offset_commit_cb"), _OWN)
+)
+# It would carry any of the above past the check.
+_FIXED_BOTH = _FIXED_PRODUCER | _FIXED_CONSUMER | {"default.topic.config": "name its options one by one"}
+_REFUSED = {
+    "URL": _FIXED_BOTH,
+    "OPTIONS": _FIXED_BOTH,
+    "PRODUCER_OPTIONS": _FIXED_PRODUCER | {"default.topic.config": _FIXED_BOTH["default.topic.config"]},
+    "CONSUMER_OPTIONS": _FIXED_CONSUMER | {"default.topic.config": _FIXED_BOTH["default.topic.config"]},
+}
+
+# What kafka-python calls otherwise than with underscores for dots. A project that changes its
+# backend need not change its URL.
+_NAMES_IN_URL = {
+    "fetch_max_wait_ms": "fetch.wait.max.ms",
+    "log_level": "log_level",
+    "max_request_size": "message.max.bytes",
+    "receive_buffer_bytes": "socket.receive.buffer.bytes",
+    "sasl_kerberos_service_name": "sasl.kerberos.service.name",
+    "sasl_plain_password": "sasl.password",
+    "sasl_plain_username": "sasl.username",
+    "send_buffer_bytes": "socket.send.buffer.bytes",
+    "ssl_cafile": "ssl.ca.location",
+    "ssl_certfile": "ssl.certificate.location",
+    "ssl_check_hostname": "ssl.endpoint.identification.algorithm",
+    "ssl_ciphers": "ssl.cipher.suites",
+    "ssl_crlfile": "ssl.crl.location",
+    "ssl_keyfile": "ssl.key.location",
+    "ssl_password": "ssl.key.password",
+}
+_SWITCHES_IN_URL = {
+    "ssl_check_hostname": {"https": ("true", "yes", "on", "1"), "none": ("false", "no", "off", "0")},
+}
+_SECRET = (".password", ".username", ".secret", ".key.pem")
+
+
+def checked(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of one key of ``OUTBOX["BROKER"]``, under librdkafka's names.
+
+    Args:
+        key: ``URL`` (its query, which takes kafka-python's names, too), ``OPTIONS``,
+            ``PRODUCER_OPTIONS`` or ``CONSUMER_OPTIONS``.
+        options: by name.
+
+    Raises:
+        ImproperlyConfigured: naming key and option, never the value, which may be a password.
+    """
+    named = {name: (name, value) for name, value in options.items()}
+    if key == "URL":
+        named = {name: (library_name(name), _from_text(name, value)) for name, value in options.items()}
+    for name, (its_name, value) in named.items():
+        if its_name in _REFUSED[key]:
+            raise _wrong(f"must not set {name!r}: {_REFUSED[key][its_name]}", key)
+        _try(key, name, its_name, value)
+    return {its_name: _hidden(its_name, value) for its_name, value in named.values()}
+
+
+def _hidden(its_name: str, value: Any) -> Any:
+    """The value, so that a repr does not show it if it is a secret."""
+    if not isinstance(value, str) or not its_name.endswith(_SECRET):
+        return value
+    keep(value)
+    return Secret(value)
+
+
+def library_name(name: str) -> str:
+    """What librdkafka calls an option that kafka-python calls so."""
+    return _NAMES_IN_URL.get(name) or name.replace("_", ".")
+
+
+def _from_text(name: str, text: str) -> str:
+    for value, texts in _SWITCHES_IN_URL.get(name, {}).items():
+        if text.lower() in texts:
+            return value
+    return text
+
+
+def _try(key: str, name: str, its_name: str, value: Any) -> None:
+    """See what librdkafka says of one option."""
+    if not (value is None or callable(value) or isinstance(value, str | int | float)):
+        raise _wrong(f"has a value that is neither text nor a number nor True or False: {name!r}", key)
+    remarks = _Remarks()
+    try:
+        if key == "CONSUMER_OPTIONS":
+            consumer = Consumer({"group.id": "probe", its_name: value}, logger=remarks)
+            consumer.poll(0)
+            consumer.close()
+        else:
+            producer = Producer({its_name: value}, logger=remarks)
+            producer.poll(0)
+            producer.close()
+    except (KafkaException, TypeError, ValueError) as error:
+        if "Failed to create" in str(error):  # which may need other options besides: their use will tell
+            return
+        # Without its cause, whose text may show the value.
+        raise _judged(key, name, str(error)) from None
+    if key in ("PRODUCER_OPTIONS", "CONSUMER_OPTIONS") and remarks.name_another_client:
+        other = "PRODUCER_OPTIONS" if key == "CONSUMER_OPTIONS" else "CONSUMER_OPTIONS"
+        raise _wrong(f'has an option that belongs into OUTBOX["BROKER"]["{other}"]: {name!r}', key)
+
+
+def _judged(key: str, name: str, text: str) -> ImproperlyConfigured:
+    if "No such configuration property" not in text:
+        return _wrong(f"has an option whose value librdkafka does not take: {name!r}", key)
+    known_as = library_name(name) if key != "URL" and isinstance(name, str) else name
+    hint = f" (its names are like {known_as!r})" if known_as != name else ""
+    return _wrong(f"has an option that librdkafka does not know: {name!r}{hint}", key)
+
+
+def _wrong(text: str, key: str) -> ImproperlyConfigured:
+    return ImproperlyConfigured(f'OUTBOX["BROKER"]["{key}"] {text}.')
+
+
+class _Remarks:
+    """A logger that keeps what librdkafka remarks on its options, instead of showing it."""
+
+    def __init__(self) -> None:
+        self._texts: list[str] = []
+
+    def log(self, level: int, text: str, *arguments: object) -> None:
+        self._texts.append(text % arguments)
+
+    @property
+    def name_another_client(self) -> bool:
+        return any("and will be ignored by this" in text for text in self._texts)

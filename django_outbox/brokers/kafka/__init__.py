@@ -1,0 +1,3 @@
+from django_outbox.brokers.kafka.broker import KafkaBroker
+
+__all__ = ["KafkaBroker"]

@@ -1,0 +1,291 @@
+"""What kafka-python's clients need to be told and what their errors mean.
+
+Facts about the client (version 3.0) that shape these modules: a topic that does not exist cannot be
+told from an outage by the producer, which also creates it unasked, so topics are looked up before
+they are used; a producer that missed a deadline may never send again, so it is thrown away; and
+why a connection failed is only logged, so it is noted here.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+import struct
+import traceback
+from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any, TypeVar
+
+from django_outbox.brokers.base import Refused, TopicForbidden, TopicMissing, TopicTrouble
+from django_outbox.brokers.kafka.library import (
+    KafkaConnection,
+    KafkaConnectionManager,
+    KafkaNetClient,
+    KafkaTCPTransport,
+    NetworkSelector,
+    kafka_errors,
+)
+from django_outbox.brokers.kafka.secrets import secret
+from django_outbox.brokers.refusals import UNKNOWN_SERVER_ERROR
+from django_outbox.brokers.secrets import masked
+from django_outbox.brokers.url import BrokerURL
+
+CONNECT_SECONDS = 5.0
+
+# Makes the kernel drop what it has not sent yet, when the socket is closed or the process dies.
+DROP_UNSENT = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+Client = TypeVar("Client")
+
+REFUSED_FOR_GOOD = (
+    kafka_errors.MessageSizeTooLargeError,
+    kafka_errors.RecordListTooLargeError,
+    kafka_errors.InvalidTopicError,
+    kafka_errors.InvalidRecordError,
+)
+# The broker judges a batch of the client as a whole, and need not say which record is at fault.
+OF_A_WHOLE_BATCH = (
+    kafka_errors.InvalidRecordError,
+    kafka_errors.InvalidTimestampError,
+    kafka_errors.MessageSizeTooLargeError,
+    kafka_errors.RecordListTooLargeError,
+)
+TOPIC_AT_FAULT = (
+    kafka_errors.UnknownTopicOrPartitionError,
+    kafka_errors.TopicAuthorizationFailedError,
+    kafka_errors.LeaderNotAvailableError,
+    kafka_errors.NotEnoughReplicasError,
+    kafka_errors.NotEnoughReplicasAfterAppendError,
+    kafka_errors.PolicyViolationError,
+)
+# No topic can be blamed for these; another producer may do better.
+PRODUCER_IS_BROKEN = (
+    kafka_errors.OutOfOrderSequenceNumberError,
+    kafka_errors.InvalidProducerEpochError,
+    kafka_errors.InvalidProducerIdMappingError,
+    kafka_errors.ProducerFencedError,
+    kafka_errors.UnknownProducerIdError,
+    kafka_errors.IllegalStateError,
+    kafka_errors.KafkaProtocolError,
+    kafka_errors.BrokerNotAvailableError,
+)
+VAGUE = (kafka_errors.KafkaTimeoutError, kafka_errors.RequestTimedOutError)
+CLIENT_AT_FAULT = (
+    kafka_errors.AuthorizationError,
+    kafka_errors.IllegalSaslStateError,
+    kafka_errors.SaslAuthenticationFailedError,
+    kafka_errors.SecurityDisabledError,
+    kafka_errors.UnsupportedCompressionTypeError,
+    kafka_errors.UnsupportedSaslMechanismError,
+    kafka_errors.UnsupportedVersionError,
+)
+
+# In the names of TLS's errors of both sides; the client raises others in their place, with their text.
+_ABOUT_TRUST = "CERTIFICATE"
+
+# Errors of the broker say their number and name, some of them twice.
+_NUMBER = re.compile(r"^\[Error -?\d+\] (?:(\w+): (?=\1))?")
+
+
+class _Connections(KafkaConnectionManager):  # type: ignore[misc]
+    """The client's connections, with a note of why they fail."""
+
+    def __init__(self, net: NetworkSelector, **configs: Any) -> None:
+        super().__init__(net, **configs)
+        self.last_error: BaseException | None = None
+        self.is_connecting = True  # until a broker has let this client in for the first time
+        self._turned_away: set[Any] = set()
+        self._share_ms = 0.0
+
+    def get_connection(self, node_id: Any, timeout_ms: float | None = None, **options: Any) -> KafkaConnection:
+        if self.is_connecting and self.last_error is not None and self._all_turn_away():
+            raise self.last_error  # to try again would change nothing
+        if timeout_ms is not None and self.cluster.is_bootstrap(node_id):
+            # Bootstrapping would give all of its time to the first broker, which may be the one that hangs.
+            self._share_ms = self._share_ms or timeout_ms / min(len(self.cluster.bootstrap_brokers()), 3)
+            timeout_ms = min(timeout_ms, self._share_ms)
+        is_new = node_id not in self._conns
+        connection = super().get_connection(node_id, timeout_ms=timeout_ms, **options)
+        if is_new:
+            connection.close_future.add_errback(partial(self._note, node_id))
+            self._limit(connection, (timeout_ms or self.socket_connection_setup_timeout_ms(node_id)) / 1000)
+        return connection
+
+    def _limit(self, connection: KafkaConnection, seconds: float) -> None:
+        """End a try to connect in time: the client would wait for the end of a TLS handshake for ever."""
+
+        def give_up() -> None:
+            if not connection.init_future.is_done:
+                connection.close(kafka_errors.KafkaTimeoutError("no answer"))
+
+        self._net.call_later(seconds, give_up)
+
+    async def _build_transport(self, node: Any, timeout_at: float | None = None) -> KafkaTCPTransport:
+        """A transport that gives out what it has received before it says that the connection is closed.
+
+        The client would throw it away, and with it why the broker closed it, such as a wrong password.
+        """
+        transport = await super()._build_transport(node, timeout_at=timeout_at)
+        receive = transport._sock_recv
+
+        def received_first() -> tuple[bytes, BaseException | None]:
+            data, error = receive()
+            return data, None if data else error
+
+        transport._sock_recv = received_first
+        return transport
+
+    def _all_turn_away(self) -> bool:
+        return all(broker.node_id in self._turned_away for broker in self.cluster.bootstrap_brokers())
+
+    def _note(self, node_id: Any, error: BaseException) -> None:
+        _close_sockets(error)
+        if isinstance(error, CLIENT_AT_FAULT) or _ABOUT_TRUST in str(error):
+            self._turned_away.add(node_id)
+        # The first that says something: the deadline often cuts the last try short.
+        if self.last_error is None or (_is_vague(self.last_error) and not _is_vague(error)):
+            self.last_error = error
+
+
+def tells_of_the_way_in(error: BaseException) -> bool:
+    """True for the errors of a broker that listens, and then ends the connection or breaks with the protocol."""
+    if isinstance(error, (ConnectionRefusedError, TimeoutError, *VAGUE)) or "timed out" in str(error):
+        return False
+    return isinstance(error, kafka_errors.KafkaConnectionError | kafka_errors.KafkaProtocolError | OSError)
+
+
+def _is_vague(error: BaseException) -> bool:
+    return isinstance(error, VAGUE) or any(text in str(error) for text in ("timed out", "socket disconnected"))
+
+
+def _close_sockets(error: BaseException | None) -> None:
+    """Close what a failed try to connect has opened: the client leaves that to the garbage collector."""
+    while error is not None:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            # What was being handled when this was raised is part of the chain, and may be anyone's.
+            if not frame.f_globals["__name__"].startswith("kafka.net."):
+                continue
+            for thing in frame.f_locals.values():
+                end = getattr(thing, "_sock", None) if isinstance(thing, KafkaTCPTransport) else thing
+                if isinstance(end, socket.socket):
+                    end.close()
+        error = error.__context__
+
+
+class NetClient(KafkaNetClient):  # type: ignore[misc]
+    """The part of a client that talks to brokers. Never creates a topic by asking about it.
+
+    Args:
+        topics: to know of from the start: a consumer that is in its group before it has heard of
+            its topics is given none of their partitions.
+        configs: the client's.
+    """
+
+    def __init__(self, topics: Collection[str] = (), **configs: Any) -> None:
+        net = NetworkSelector(**configs)
+        try:
+            self.connections = _Connections(net, **configs)
+        except BaseException:  # an option that it refuses
+            net.close()
+            raise
+        super().__init__(net=net, manager=self.connections)
+        self.cluster.config["allow_auto_create_topics"] = False
+        self.cluster._topics = set(topics)
+
+    def close(self, node_id: Any = None) -> None:
+        """Close all connections at once.
+
+        The client would forget those that are on their way to be made. It would leave those open
+        that have something to write, and when such a connection no longer hangs, the kernel would
+        send what it holds of a batch that was given up long ago.
+        """
+        if node_id is None:
+            self.connections.close()
+            self._net.stop()
+            selector = self._net._selector
+            for key in list((selector.get_map() or {}).values()):
+                selector.unregister(key.fileobj)
+                key.fileobj.close()
+        super().close(node_id)
+
+
+def connection_options(url: BrokerURL) -> dict[str, Any]:
+    options: dict[str, Any] = {
+        "bootstrap_servers": list(url.hosts),
+        "bootstrap_timeout_ms": int(CONNECT_SECONDS * 1000),
+        "security_protocol": url.protocol,
+        # Found again quickly after an outage, at the price of a try a second.
+        "reconnect_backoff_max_ms": 1000,
+    }
+    if url.password is not None:
+        options.update(
+            sasl_mechanism="PLAIN",
+            sasl_plain_username=url.username,
+            sasl_plain_password=secret(url.password),
+        )
+    if "SSL" in url.protocol:
+        options["ssl_password"] = ""  # or OpenSSL would ask for one on the terminal
+    return options
+
+
+def connect(
+    client_class: type[Client], options: Mapping[str, Any], make_net: Callable[..., NetClient] = NetClient
+) -> Client:
+    """Make a client and see that it reaches a broker. One that does not leaves nothing behind.
+
+    Raises:
+        KafkaError, OSError: why the last try failed, where that is known.
+        Exception: whatever the client thinks of its options.
+    """
+    made: list[NetClient] = []
+
+    def kafka_client(**configs: Any) -> NetClient:
+        made.append(make_net(**configs))
+        return made[-1]
+
+    try:
+        client = client_class(**{**options, "kafka_client": kafka_client})
+        for net in made:
+            net.connections.is_connecting = False
+        return client
+    except BaseException as error:
+        for net in made:
+            with suppress(Exception):
+                net.close()
+        cause = made[-1].connections.last_error if made else None
+        if cause is None or not isinstance(error, kafka_errors.KafkaTimeoutError):
+            raise
+        if not isinstance(cause, (kafka_errors.KafkaError, OSError)):
+            cause = kafka_errors.KafkaConnectionError(type(cause).__name__)
+        raise cause from error
+
+
+def topic_outcome(error: kafka_errors.KafkaError) -> Refused | TopicTrouble | None:
+    """What an error of a topic means for its records; None if it is no such error."""
+    if isinstance(error, REFUSED_FOR_GOOD):
+        return Refused(error_text(error))
+    if isinstance(error, kafka_errors.UnknownTopicOrPartitionError):
+        return TopicMissing()
+    if isinstance(error, kafka_errors.TopicAuthorizationFailedError):
+        return TopicForbidden(error_text(error))
+    return TopicTrouble(error_text(error)) if isinstance(error, TOPIC_AT_FAULT) else None
+
+
+def error_code(error: BaseException) -> int | None:
+    """The error's number in Kafka's protocol, if it has one."""
+    code = getattr(error, "errno", None)
+    return code if isinstance(error, kafka_errors.BrokerResponseError) and isinstance(code, int) else None
+
+
+def is_the_brokers_own(error: BaseException) -> bool:
+    """True if a broker says that something went wrong, and not what: no record is at fault."""
+    return error_code(error) == UNKNOWN_SERVER_ERROR
+
+
+def error_text(error: BaseException) -> str:
+    """What an error says, without secrets; of an error of the broker that says nothing, what it means."""
+    description = getattr(error, "description", None)
+    if description and error.args in ((), (None,)):
+        return f"{type(error).__name__}: {description.rstrip('.')}"
+    return masked(_NUMBER.sub("", str(error))) or type(error).__name__

@@ -1,0 +1,96 @@
+"""Which options of kafka-python a project may set, checked before the client sees them.
+
+The client itself would take almost any value, fail much later, and show the value when it does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from environ import Env
+
+from django_outbox.brokers.kafka.library import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from django_outbox.brokers.kafka.secrets import secret
+from django_outbox.brokers.secrets import Secret, keep
+
+_GUARANTEE = "the delivery guarantees rest on the value that the outbox gives it"
+_FIXED = {
+    "bootstrap_servers": "the hosts come from the URL",
+    "kafka_client": "the outbox brings its own",
+}
+_FIXED_PRODUCER = _FIXED | dict.fromkeys(
+    ("acks", "enable_idempotence", "key_serializer", "transactional_id", "value_serializer"), _GUARANTEE
+)
+_FIXED_CONSUMER = _FIXED | dict.fromkeys(
+    ("auto_offset_reset", "enable_auto_commit", "group_id", "key_deserializer", "value_deserializer"), _GUARANTEE
+)
+_CLIENTS: dict[str, tuple[tuple[Any, ...], dict[str, str]]] = {
+    "URL": ((KafkaProducer, KafkaConsumer, KafkaAdminClient), _FIXED_PRODUCER | _FIXED_CONSUMER),
+    "OPTIONS": ((KafkaProducer, KafkaConsumer, KafkaAdminClient), _FIXED_PRODUCER | _FIXED_CONSUMER),
+    "PRODUCER_OPTIONS": ((KafkaProducer,), _FIXED_PRODUCER),
+    "CONSUMER_OPTIONS": ((KafkaConsumer,), _FIXED_CONSUMER),
+}
+_TAKES: dict[Any, str] = {bool: "true or false", int | float: "a number", list | tuple: "a list", str: "text"}
+_BOOLEANS = ("true", "false", "yes", "no", "on", "off", "1", "0")
+
+
+def checked(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of one key of ``OUTBOX["BROKER"]``, as the client takes them.
+
+    Args:
+        key: ``URL`` (its query, whose values are text), ``OPTIONS``, ``PRODUCER_OPTIONS`` or
+            ``CONSUMER_OPTIONS``.
+        options: by name.
+
+    Raises:
+        ImproperlyConfigured: naming key and option, never the value, which may be a password.
+    """
+    return {name: _value(key, name, value) for name, value in options.items()}
+
+
+def _value(key: str, name: str, value: Any) -> Any:
+    classes, fixed = _CLIENTS[key]
+    if name in fixed:
+        raise ImproperlyConfigured(f'OUTBOX["BROKER"]["{key}"] must not set {name!r}: {fixed[name]}.')
+    defaults = [client.DEFAULT_CONFIG[name] for client in classes if name in client.DEFAULT_CONFIG]
+    if not defaults:
+        raise ImproperlyConfigured(
+            f'OUTBOX["BROKER"]["{key}"] has an option that kafka-python does not know: {name!r}.'
+        )
+    kind = _kind(name, defaults[0])
+    if key == "URL":
+        value = _from_text(value, kind)
+    if value is None and defaults[0] is None:
+        return value
+    takes = _TAKES.get(kind)
+    if takes and (not isinstance(value, kind) or (kind is not bool and isinstance(value, bool))):
+        raise ImproperlyConfigured(f'OUTBOX["BROKER"]["{key}"]: the option {name!r} takes {takes}.')
+    if "username" in name:
+        keep(value)
+        return Secret(value)
+    return secret(value) if "password" in name else value
+
+
+def _kind(name: str, default: Any) -> Any:
+    """What an option takes, as its name and its default tell; ``object`` where anything may be right."""
+    if isinstance(default, bool):
+        return bool
+    if isinstance(default, int | float) or name.endswith("_bytes"):
+        return int | float
+    if isinstance(default, list):
+        return list | tuple
+    return str if "password" in name or "username" in name else object
+
+
+def _from_text(text: str, kind: type | None) -> Any:
+    if kind is bool and text.lower() in _BOOLEANS:
+        return Env.parse_value(text, bool)
+    if kind == int | float:
+        for number in (int, float):
+            try:
+                return number(text)
+            except ValueError:
+                continue
+    return text

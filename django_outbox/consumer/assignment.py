@@ -1,0 +1,52 @@
+"""Whether a consumer gets its partitions: a group whose rebalance never ends would leave it idle without an error."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from django_outbox.brokers.base import Subscription
+from django_outbox.worker.loop import Trouble
+
+WARN_SECONDS = 60.0
+REJOIN_SECONDS = 330.0
+"""More than Kafka's default max.poll.interval.ms, for which another member may keep a rebalance waiting."""
+
+
+class AssignmentWatch:
+    """Reports a member that waits for its assignment for too long. One that has an empty assignment is fine."""
+
+    def __init__(self, group: str, log: logging.Logger, clock: Callable[[], float]) -> None:
+        """
+        Args:
+            group: the consumer group.
+            log: receives the warning.
+            clock: seconds, monotonic.
+        """
+        self._group = group
+        self._clock = clock
+        self._joined_at: float | None = None
+        self._trouble = Trouble(log, f"The consumer group {group}", clock, level=logging.WARNING)
+        self._text = ""
+
+    def __str__(self) -> str:
+        return f"{self._trouble.subject}: {self._text}" if self._trouble.lasts else ""
+
+    def is_overdue(self, subscription: Subscription) -> bool:
+        """True if the member has waited for so long that a new client should join in its place."""
+        now = self._clock()
+        if subscription.is_assigned:
+            self._joined_at = None
+            self._trouble.over()
+            return False
+        if self._joined_at is None:
+            self._joined_at = now
+        waiting = now - self._joined_at
+        if waiting >= WARN_SECONDS:
+            self._text = "No partitions were assigned to this consumer, as the group's rebalance does not end."
+            self._trouble.report(self._text)
+        return waiting >= REJOIN_SECONDS
+
+    def restart(self) -> None:
+        """Note that the member left, so that the next one waits for its own assignment."""
+        self._joined_at = None

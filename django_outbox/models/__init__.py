@@ -1,0 +1,29 @@
+"""The tables."""
+
+from django_outbox.models.inbox import InboxDeadLetter, InboxMessage, InboxQuerySet
+from django_outbox.models.operations import Activity, MessageFailure, Worker
+from django_outbox.models.outbox import (
+    DeadLetter,
+    OutboxMessage,
+    OutboxQuerySet,
+    Overview,
+    default_max_retry,
+    oldest_first,
+    outbox_database,
+)
+
+__all__ = [
+    "Activity",
+    "DeadLetter",
+    "InboxDeadLetter",
+    "InboxMessage",
+    "InboxQuerySet",
+    "MessageFailure",
+    "OutboxMessage",
+    "OutboxQuerySet",
+    "Overview",
+    "Worker",
+    "default_max_retry",
+    "oldest_first",
+    "outbox_database",
+]

@@ -1,0 +1,130 @@
+"""What operators look at beside the messages: failures, workers, and what was done when."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from django_outbox.conf import SOURCE_LENGTH
+from django_outbox.models.fields import CurrentSource, DatabaseNow, ExactCharField, PartialIndex, current_source
+from django_outbox.models.lengths import FINGERPRINT_LENGTH, GROUP_LENGTH, TOPICS_LENGTH, TROUBLE_LENGTH, WORKER_LENGTH
+
+
+class MessageFailure(models.Model):
+    """One failure of one message of outbox or inbox. Kept as long as the message, and deleted with it."""
+
+    class Stage(models.TextChoices):
+        SEND = "send", _("sending")
+        """The relay could not send it."""
+        HANDLE = "handle", _("handling")
+        """Its handler raised, or must not run."""
+
+    id = models.BigAutoField(primary_key=True)
+    # One of the two is null.
+    message = models.ForeignKey(
+        "django_outbox.OutboxMessage", models.CASCADE, related_name="failures", null=True, verbose_name=_("message")
+    )
+    inbox_message = models.ForeignKey(
+        "django_outbox.InboxMessage",
+        models.CASCADE,
+        related_name="failures",
+        null=True,
+        verbose_name=_("inbox message"),
+    )
+    occurred_at = models.DateTimeField(_("occurred at"), db_default=DatabaseNow())
+    worker = models.CharField(_("worker"), max_length=WORKER_LENGTH)
+    stage = ExactCharField(_("stage"), max_length=6, choices=Stage.choices)
+    attempt = models.PositiveIntegerField(_("attempt"))
+    """Which publication of the message it was about, from 1; with the next three, where that one was.
+
+    Of the inbox: which try, and the next three are null.
+    """
+    published_at = models.DateTimeField(_("published at"), null=True)
+    partition = models.IntegerField(_("partition"), null=True)
+    offset = models.BigIntegerField(_("offset"), null=True)
+    final = models.BooleanField(_("message was given up"))
+    error = models.TextField(_("error"))
+    fingerprint = ExactCharField(_("fingerprint"), max_length=FINGERPRINT_LENGTH)
+
+    class Meta:
+        verbose_name = _("failure")
+        verbose_name_plural = _("failures")
+        default_permissions = ()
+        indexes: ClassVar[list[models.Index]] = [
+            PartialIndex(name="django_outbox_given_up", fields=["occurred_at"], where=Q(final=True)),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.fingerprint} ({self.stage}, attempt {self.attempt})"
+
+
+class Worker(models.Model):
+    """A relay or consumer that runs. It writes its row itself, about every ten seconds.
+
+    It takes the row away when it ends. One that is killed leaves it behind: its ``last_seen_at`` shows that,
+    and other workers delete it after a day.
+    """
+
+    class Kind(models.TextChoices):
+        RELAY = "relay", _("relay")
+        CONSUMER = "consumer", _("consumer")
+
+    class State(models.TextChoices):
+        STARTING = "starting", _("starting")
+        WORKING = "working", _("working")
+        TROUBLE = "trouble", _("in trouble")
+        STOPPING = "stopping", _("stopping")
+
+    id = models.BigAutoField(primary_key=True)
+    kind = ExactCharField(_("kind"), max_length=16, choices=Kind.choices)
+    host = models.CharField(_("host"), max_length=WORKER_LENGTH)
+    pid = models.PositiveBigIntegerField(_("process id"))
+    group = ExactCharField(_("consumer group"), max_length=GROUP_LENGTH, blank=True, default="", db_default="")
+    """Empty for a relay, which carries all that is due."""
+    source = ExactCharField(_("source"), max_length=SOURCE_LENGTH, default=current_source, db_default=CurrentSource())
+    """The service that the worker is of."""
+    topics = models.CharField(_("topics"), max_length=TOPICS_LENGTH, blank=True, default="", db_default="")
+    """What a consumer reads, by comma."""
+    version = models.CharField(_("version"), max_length=32)
+    started_at = models.DateTimeField(_("started at"), db_default=DatabaseNow())
+    last_seen_at = models.DateTimeField(_("last seen at"), db_default=DatabaseNow())
+    rate = models.FloatField(_("messages a second"), default=0.0)
+    state = ExactCharField(_("state"), max_length=16, choices=State.choices, default=State.STARTING)
+    trouble = models.CharField(_("trouble"), max_length=TROUBLE_LENGTH, blank=True, default="")
+
+    class Meta:
+        verbose_name = _("worker")
+        verbose_name_plural = _("workers")
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.host}:{self.pid}"
+
+
+class Activity(models.Model):
+    """What the workers together did in one period of ten minutes, so that nobody has to count messages.
+
+    Outbox and inbox are counted apart: a message of the one is written here, one of the other elsewhere.
+    """
+
+    SECONDS = 600
+
+    id = models.BigAutoField(primary_key=True)
+    period = models.DateTimeField(_("period"), unique=True)
+    last_id = models.BigIntegerField(_("largest id of a message"), default=0)
+    """As of the last word of a worker in this period. What was written since another is the difference."""
+    published = models.PositiveBigIntegerField(_("published"), default=0)
+    consumed = models.PositiveBigIntegerField(_("consumed"), default=0)
+    inbox_received = models.PositiveBigIntegerField(_("received by the inbox"), default=0, db_default=0)
+    inbox_consumed = models.PositiveBigIntegerField(_("consumed of the inbox"), default=0, db_default=0)
+
+    class Meta:
+        verbose_name = _("activity")
+        verbose_name_plural = _("activities")
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return f"{self.period:%Y-%m-%d %H:%M}: {self.published} published, {self.consumed} consumed"

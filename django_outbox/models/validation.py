@@ -1,0 +1,140 @@
+"""What every supported database can store: text without NUL, JSON that is not too deep."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from django.db import connections
+
+from django_outbox.exceptions import InvalidMessage, text_of
+
+# Lists and dicts within one another. MySQL and MariaDB store no more; and what is near to Python's
+# own limit can be encoded here, and then not deeper in the stack, where Django does it again.
+_MAX_DEPTH = 99
+_MAX_DEPTH_ON_MARIADB = 31
+_MAX_BYTES_PER_CHARACTER = 12
+
+
+def require_text(field: str, text: str) -> None:
+    """Refuse text that no supported database can hold, before it breaks the transaction.
+
+    Raises:
+        InvalidMessage: naming ``field``.
+    """
+    if "\0" in text:
+        raise InvalidMessage(field, "it contains a NUL character, which PostgreSQL cannot store")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise InvalidMessage(field, "it contains half of a surrogate pair, which is not valid Unicode") from None
+
+
+def as_text(data: bytes) -> str:
+    """Bytes as text that every database can store; what is no UTF-8 is replaced."""
+    return data.decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
+
+
+def storable_text(text: str) -> str:
+    """Text that every database can store: what cannot be, NUL and lone surrogates, is replaced."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+
+
+def headers_as_text(headers: Mapping[str, bytes | None]) -> dict[str, str]:
+    """Headers as every database can store them."""
+    return {
+        as_text(name.encode(errors="replace")): as_text(value) for name, value in headers.items() if value is not None
+    }
+
+
+def json_payload(payload: Any, *, using: str, limit: int | None = None) -> Any:
+    """The payload as it will be read: lists for tuples, text for keys that are numbers.
+
+    Args:
+        payload: as it was given.
+        using: alias of the database.
+        limit: the most bytes that it may have on its way to the broker; None for no limit.
+
+    Raises:
+        InvalidMessage: if JSON cannot carry it, the database cannot store it, or it is too large.
+    """
+    try:
+        text = json.dumps(payload, ensure_ascii=False, allow_nan=False)
+        payload = json.loads(text)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidMessage("payload", f"JSON cannot carry it: {text_of(error)}") from error
+    require_depth(payload, text, using=using)
+    require_json(payload, text)
+    if limit is not None and len(text) * _MAX_BYTES_PER_CHARACTER > limit:
+        require_size(payload, text, limit, using=using)
+    return payload
+
+
+def require_size(payload: Any, text: str, limit: int, *, using: str) -> None:
+    """Refuse a payload, whose JSON is ``text``, that is too large to send.
+
+    Raises:
+        InvalidMessage: naming the payload.
+    """
+    if text.isascii():
+        size = len(text)
+    elif _keeps_escapes(using):
+        size = len(json.dumps(payload))
+    else:
+        size = len(text.encode())
+    if size > limit:
+        raise InvalidMessage("payload", f"its JSON has {size} bytes; the limit is {limit} (MAX_PAYLOAD_BYTES)")
+
+
+def _keeps_escapes(using: str) -> bool:
+    """True if the database keeps JSON as the text that Django writes, where a character may be twelve bytes long."""
+    connection = connections[using]
+    return connection.vendor == "sqlite" or bool(getattr(connection, "mysql_is_mariadb", False))
+
+
+def require_depth(payload: Any, text: str, *, using: str) -> None:
+    """Refuse a payload, whose JSON is ``text``, that is nested too deep.
+
+    Raises:
+        InvalidMessage: naming the payload.
+    """
+    on_mariadb = getattr(connections[using], "mysql_is_mariadb", False)
+    limit = _MAX_DEPTH_ON_MARIADB if on_mariadb else _MAX_DEPTH
+    if text.count("[") + text.count("{") > limit and _depth(payload) > limit:
+        where = " on MariaDB" if on_mariadb else ""
+        raise InvalidMessage("payload", f"it is nested more than {limit} levels deep, the most that is stored{where}")
+
+
+def require_json(payload: Any, text: str) -> None:
+    """Refuse a payload with text in it that cannot be stored; ``text`` is its JSON, not escaped.
+
+    Raises:
+        InvalidMessage: naming the payload.
+    """
+    if "\\u0000" in text:
+        # Perhaps only the text of a backslash and "u0000": look at the strings themselves.
+        _no_nul(payload)
+    require_text("payload", text)
+
+
+def _depth(payload: Any) -> int:
+    """How many lists and dicts are within one another."""
+    depth = 0
+    level = [payload]
+    while level := [value for value in level if isinstance(value, (list, dict))]:
+        depth += 1
+        level = [item for value in level for item in (value.values() if isinstance(value, dict) else value)]
+    return depth
+
+
+def _no_nul(value: Any) -> None:
+    if isinstance(value, str):
+        require_text("payload", value)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            _no_nul(name)
+            _no_nul(item)
+    elif isinstance(value, list):
+        for item in value:
+            _no_nul(item)

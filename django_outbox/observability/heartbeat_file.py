@@ -1,0 +1,53 @@
+"""A file that is touched as the loop goes on, for those who watch without HTTP."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from django_outbox.worker.loop import Trouble
+
+log = logging.getLogger(__name__)
+
+SECONDS = 1.0
+
+
+class HeartbeatFile:
+    """Touched by the loop itself, at most once a second; a file that cannot be written stops nothing."""
+
+    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._clock = clock
+        self._next_at = 0.0
+        self._trouble = Trouble(log, f"The heartbeat file {path}", clock)
+
+    def touch(self) -> None:
+        """Touch it, if that was not done just before."""
+        now = self._clock()
+        if now < self._next_at:
+            return
+        self._next_at = now + SECONDS
+        try:
+            self._path.touch()
+        except OSError as error:
+            self._trouble.report(error.strerror or error)
+        else:
+            self._trouble.over()
+
+
+@contextmanager
+def heartbeat_file(path: Path) -> Iterator[HeartbeatFile]:
+    """A heartbeat file that is there while a worker works, and gone when it has ended as it should.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.touch()
+    try:
+        yield HeartbeatFile(path)
+    finally:
+        with suppress(OSError):
+            path.unlink()

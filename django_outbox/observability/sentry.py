@@ -1,0 +1,186 @@
+"""Sentry: traces that go on through the outbox, and the errors of handlers, once each.
+
+``OUTBOX = {"TRACING": "django_outbox.observability.sentry.SentryTracing"}``; see the page on traces in the documentation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+from django_outbox.events.event import Event
+from django_outbox.exceptions import Reject, Retry
+from django_outbox.observability.masking import without_values
+from django_outbox.observability.tracing import names
+from django_outbox.observability.tracing.base import (
+    NOT_CREATING,
+    NOT_PROCESSING,
+    NOT_SENDING,
+    Note,
+    Processing,
+    Run,
+    Tracing,
+    add_headers,
+)
+from django_outbox.observability.tracing.names import Message
+from django_outbox.worker.faults import is_passing
+
+try:
+    import sentry_sdk
+    from sentry_sdk.scope import add_global_event_processor, use_isolation_scope, use_scope
+except ImportError as error:
+    raise ImproperlyConfigured("Sentry's SDK is not installed: pip install sentry-sdk.") from error
+
+SENTRY_TRACE = "sentry-trace"
+BAGGAGE = "baggage"
+
+# Source: Sentry's documentation, "Instrument Queues". The names with "outbox" follow those of its integrations.
+ORIGIN = "auto.queue.outbox"
+PUBLISH, PROCESS = "queue.publish", "queue.process"
+SUBMIT_BATCH, TASK = "queue.submit.outbox", "queue.task.outbox"
+RETRY_COUNT = "messaging.message.retry.count"
+LATENCY = "messaging.message.receive.latency"
+
+
+class SentryTracing(Tracing):
+    """A span at ``publish()``, a transaction a batch of the relay, and one a message of the consumer.
+
+    The latter continues the trace of whoever published the message. An error of a handler is captured in
+    it, with its stack; so what the log says of the same failure does not become a second event.
+    """
+
+    def __init__(self) -> None:
+        add_global_event_processor(_told_already)
+
+    @property
+    def fields(self) -> Iterable[str]:
+        """See ``Tracing``."""
+        return (SENTRY_TRACE, BAGGAGE)
+
+    def creating(self, messages: Sequence[Message]) -> AbstractContextManager[None]:
+        """See ``Tracing``. Without a current span there is no trace to go on with, and nothing is done."""
+        span = sentry_sdk.get_current_span()
+        return NOT_CREATING if span is None else _creating(span, messages)
+
+    def sending(self, messages: Sequence[Message]) -> AbstractContextManager[Note]:
+        """See ``Tracing``."""
+        return _sending(messages) if sentry_sdk.get_client().is_active() else NOT_SENDING
+
+    def processing(self, group: str, *, using: str, together: bool) -> AbstractContextManager[Run]:
+        """See ``Tracing``."""
+        if not sentry_sdk.get_client().is_active():
+            return NOT_PROCESSING
+        return _Processing(group, using=using, together=together)
+
+
+@contextmanager
+def _creating(parent: Any, messages: Sequence[Message]) -> Iterator[None]:
+    with ExitStack() as spans:
+        for message in messages:
+            if any(name.lower() == SENTRY_TRACE for name in message.headers):
+                continue  # a context that the caller has made is left as it is
+            span = spans.enter_context(parent.start_child(op=PUBLISH, name=message.topic, origin=ORIGIN))
+            for name, value in names.created(message).items():
+                span.set_data(name, value)
+            add_headers(message, dict(span.iter_headers()))
+        yield
+
+
+@contextmanager
+def _sending(messages: Sequence[Message]) -> Iterator[Note]:
+    topic = names.one_topic(messages)
+    name = names.span_name(names.SEND, topic)
+    with sentry_sdk.start_transaction(op=SUBMIT_BATCH, name=name, source="task", origin=ORIGIN) as transaction:
+        for attribute, value in names.sent(len(messages), topic).items():
+            transaction.set_data(attribute, value)
+
+        def note(outcomes: Sequence[Any]) -> None:
+            if left := sum(getattr(outcome, "reason", None) is not None for outcome in outcomes):
+                transaction.set_data(names.NOT_SENT, left)
+                transaction.set_status("internal_error")
+
+        yield note
+
+
+@dataclass(slots=True)
+class _Task:
+    """The transaction of a message, the span in it, and the scopes in which its errors are captured."""
+
+    transaction: Any
+    span: Any
+    isolation: Any
+    current: Any
+    payload: Any
+
+
+class _Processing(Processing[_Task]):
+    def __init__(self, group: str, *, using: str, together: bool) -> None:
+        super().__init__(together=together)
+        self._group = group
+        self._using = using
+
+    def start(self, event: Event) -> tuple[_Task, Callable[[], None]]:
+        scopes = ExitStack()
+        isolation = scopes.enter_context(sentry_sdk.isolation_scope())
+        current = sentry_sdk.get_current_scope()
+        attributes = names.processed(event, self._group)
+        isolation.clear_breadcrumbs()
+        isolation.set_context("outbox", attributes)
+        transaction = sentry_sdk.start_transaction(
+            sentry_sdk.continue_trace(dict(event.headers), op=TASK, name=event.type, source="task", origin=ORIGIN)
+        )
+        span = transaction.start_child(op=PROCESS, name=event.topic, origin=ORIGIN)
+        for name, value in attributes.items():
+            span.set_data(name, value)
+        span.set_data(RETRY_COUNT, max(0, event.attempt - 1))
+        if event.time is not None:
+            span.set_data(LATENCY, (datetime.now(UTC) - event.time.astimezone(UTC)).total_seconds() * 1000)
+        current.span = span
+        return _Task(transaction, span, isolation, current, event.payload), scopes.close
+
+    def finish(self, span: _Task, ended_ns: int, error: BaseException | None, *, redone: bool) -> None:
+        status = "ok" if error is None else "internal_error"
+        if redone:
+            span.span.set_data(names.REDONE, True)
+            status = "aborted"
+        with use_isolation_scope(span.isolation), use_scope(span.current):
+            if error is not None and not redone and self._is_to_be_told(error):
+                span.current.add_event_processor(partial(_without_payload, span.payload))
+                sentry_sdk.capture_exception(error)
+            for each in (span.span, span.transaction):
+                each.set_status(status)
+                each.finish(end_timestamp=ended_ns / 1e9)
+
+    def _is_to_be_told(self, error: BaseException) -> bool:
+        """True for what a message failed with; not for what its handler asked for, nor for faults that pass."""
+        return isinstance(error, Exception) and not (
+            isinstance(error, (Reject, Retry)) or is_passing(error, self._using)
+        )
+
+
+def _without_payload(payload: Any, event: Any, hint: Any) -> Any:
+    """Take what a message carries out of an error's text and, as local variables show it, out of its stack."""
+    for exception in event.get("exception", {}).get("values", ()):
+        exception["value"] = without_values(str(exception.get("value") or ""), payload)
+        for frame in (exception.get("stacktrace") or {}).get("frames", ()):
+            frame.pop("vars", None)
+    return event
+
+
+def _told_already(event: Any, hint: Any) -> Any:
+    """Drop what Sentry makes of the log's line about a failure that was captured."""
+    record = hint.get("log_record")
+    if record is None or not record.name.startswith("django_outbox.") or getattr(record, "action", "") != "failed":
+        return event
+    kind = getattr(record, "error_type", None)  # of an exception; what the relay tells is none, and not captured
+    return event if kind is None or kind in _names_of(Retry) else None
+
+
+def _names_of(kind: type[BaseException]) -> set[str]:
+    return {kind.__name__}.union(*(_names_of(narrower) for narrower in kind.__subclasses__()))

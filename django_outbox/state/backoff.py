@@ -1,0 +1,16 @@
+"""How long a message waits for its next try after a failure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import timedelta
+
+MAX_BACKOFF_SECONDS = 32
+JITTER = 0.1
+
+
+def backoff(failures: int, jitter: Callable[[], float] = random.random) -> timedelta:
+    """The wait after the n-th failure: 1, 2, 4, 8, 16, 32, 32 ... s and up to 10 % more."""
+    seconds = min(2 ** (failures - 1), MAX_BACKOFF_SECONDS) if failures < 8 else MAX_BACKOFF_SECONDS
+    return timedelta(seconds=seconds * (1 + JITTER * jitter()))

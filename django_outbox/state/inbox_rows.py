@@ -1,0 +1,143 @@
+"""Events and unreadable records as rows of the inbox, and back."""
+
+from __future__ import annotations
+
+from datetime import UTC, timedelta
+from typing import Any
+
+from django.conf import settings as django_settings
+from django.utils import timezone
+
+from django_outbox.brokers.base import ReceivedRecord
+from django_outbox.events.event import Event
+from django_outbox.events.reader import place_of
+from django_outbox.models import InboxMessage
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.models.lengths import KEY_LENGTH, TYPE_LENGTH
+from django_outbox.models.validation import as_text, headers_as_text
+from django_outbox.state.failures import error_text, fingerprint
+
+Status = InboxMessage.Status
+
+
+def consumed_row(event: Event, group: str) -> InboxMessage:
+    """The row of an event that is being handled in this transaction: what deduplication needs."""
+    return _row(event, group, status=Status.CONSUMED, next_retry_at=None, consumed_at=DatabaseNow())
+
+
+def pending_row(event: Event, group: str, wait: timedelta, **counts: Any) -> InboxMessage:
+    """The row of an event that is to be handled later."""
+    return _with_content(_row(event, group, next_retry_at=DatabaseNow() + wait, **counts), event)
+
+
+def dead_row(event: Event, group: str, error: BaseException | str, **counts: Any) -> InboxMessage:
+    """The row of an event that is given up."""
+    return _with_content(_row(event, group, status=Status.DEAD, next_retry_at=None, **failed(error), **counts), event)
+
+
+def failed(error: BaseException | str) -> dict[str, str]:
+    """What a row keeps of its last failure."""
+    return {"last_error": error_text(error), "fingerprint": fingerprint(error)}
+
+
+def poison_row(record: ReceivedRecord, group: str, reason: str, *, raw: bool = True) -> InboxMessage:
+    """The row of a record that is no event: dead, with its bytes, and with its place as identity.
+
+    Args:
+        record: as it was received.
+        group: that received it.
+        reason: what is wrong with it.
+        raw: whether to keep the bytes.
+    """
+    headers = headers_as_text(dict(reversed(record.headers)))
+    event_type = headers.get("ce_type", "")
+    return InboxMessage(
+        group=group,
+        source="",
+        event_id=place_of(record),
+        event_type=event_type if len(event_type) <= TYPE_LENGTH else "",
+        topic=record.topic,
+        partition=record.partition,
+        offset=record.offset,
+        message_key=shown_key(record.key),
+        headers=headers if raw else {},
+        raw_key=record.key if raw else None,
+        raw_value=record.value if raw else None,
+        status=Status.DEAD,
+        next_retry_at=None,
+        **failed(reason),
+        created_at=DatabaseNow(),
+        updated_at=DatabaseNow(),
+    )
+
+
+def unread_row(record: ReceivedRecord, group: str, wait: timedelta) -> InboxMessage:
+    """The row of a record whose first reading is counted, as that may take the process down.
+
+    Without a key, as only the event will tell it, so that nothing waits behind it.
+    """
+    row = poison_row(record, group, "")
+    row.status, row.next_retry_at, row.delivery_count = Status.PENDING, DatabaseNow() + wait, 1
+    row.message_key = ""
+    return row
+
+
+def event_of(row: InboxMessage) -> Event:
+    """The event of a row, as its handlers get it."""
+    time = row.event_time
+    return Event(
+        type=row.event_type,
+        payload=row.payload,
+        key=row.message_key,
+        headers=row.headers,
+        topic=row.topic,
+        version=row.event_version,
+        id=row.event_id,
+        source=row.source,
+        time=time.replace(tzinfo=UTC) if time is not None and time.tzinfo is None else time,
+        attempt=row.retry_count + 1,
+        partition=row.partition,
+        offset=row.offset,
+    )
+
+
+def record_of(row: InboxMessage) -> ReceivedRecord:
+    """The record of a row that could not be read, as far as it was kept."""
+    return ReceivedRecord(
+        topic=row.topic,
+        partition=row.partition,
+        offset=row.offset,
+        key=None if row.raw_key is None else bytes(row.raw_key),
+        value=None if row.raw_value is None else bytes(row.raw_value),
+        headers=tuple((name, text.encode()) for name, text in row.headers.items()),
+    )
+
+
+def shown_key(raw_key: bytes | memoryview | None) -> str:
+    """The key of what could not be read, as text, if it fits."""
+    key = as_text(bytes(raw_key or b""))
+    return key if len(key) <= KEY_LENGTH else ""
+
+
+def _row(event: Event, group: str, **fields: Any) -> InboxMessage:
+    time = event.time
+    if time is not None and not django_settings.USE_TZ:
+        time = timezone.make_naive(time, UTC)
+    values: dict[str, Any] = {
+        "source": event.source,
+        "event_id": event.id,
+        "event_type": event.type,
+        "event_version": event.version,
+        "event_time": time,
+        "topic": event.topic,
+        "partition": event.partition,
+        "offset": event.offset,
+        "message_key": event.key,
+        **fields,
+    }
+    return InboxMessage(group=group, created_at=DatabaseNow(), updated_at=DatabaseNow(), **values)
+
+
+def _with_content(row: InboxMessage, event: Event) -> InboxMessage:
+    row.payload, row.headers = event.payload, dict(event.headers)
+    return row

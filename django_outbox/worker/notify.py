@@ -1,0 +1,143 @@
+"""Waking the relay at once: PostgreSQL's LISTEN and NOTIFY beside the polling.
+
+A writer notifies after its commit, never within its transaction, where PostgreSQL would let commits
+wait for each other; and at most a hundred times a second and process, however much is written. So a
+notification may stand for messages that come soon after it as well: the relay that it wakes keeps
+looking for a little longer, at short intervals.
+"""
+
+from __future__ import annotations
+
+import logging
+import selectors
+import threading
+import time
+from functools import partial
+from typing import Any
+
+from django.db import Error, connections, transaction
+
+from django_outbox.conf import settings
+from django_outbox.exceptions import in_one_line
+from django_outbox.worker.loop import Selector, Stop
+
+log = logging.getLogger(__name__)
+
+CHANNEL = "django_outbox"
+# Together a hundred in any second: so many at once, and so many a second after that.
+BURST = 10
+PER_SECOND = 90
+ALERT_SECONDS = 0.003  # between two looks of a relay that was woken
+ALERT_FOR_SECONDS = 2 / PER_SECOND  # that it goes on looking for, as a notification may stand for more
+SELF_TEST_SECONDS = 2.0
+
+_lock = threading.Lock()
+_allowed: dict[str, tuple[float, float]] = {}  # how many, and when that was
+
+
+def notify_after_commit(using: str) -> None:
+    """Wake the relays of this database when the current transaction has committed."""
+    if settings.notify and connections[using].vendor == "postgresql":
+        transaction.on_commit(partial(_notify, using), using=using)
+
+
+def _notify(using: str) -> None:
+    if not _may_notify(using, time.monotonic()):
+        return
+    try:
+        with connections[using].cursor() as cursor:
+            cursor.execute(f"NOTIFY {CHANNEL}")
+    except Error as error:
+        # The data are committed and the relay polls: this is no reason to fail.
+        log.warning("The relay was not notified: %s", in_one_line(error), extra={"action": "notify"})
+
+
+def _may_notify(using: str, now: float) -> bool:
+    with _lock:
+        left, at = _allowed.get(using, (BURST, now))
+        left = min(BURST, left + (now - at) * PER_SECOND)
+        _allowed[using] = (left - 1 if left >= 1 else left, now)
+        return left >= 1
+
+
+class Listener:
+    """A connection of the relay's own that hears notifications while the relay waits."""
+
+    def __init__(self, using: str) -> None:
+        self._using = using
+        self._connection: Any = None
+
+    def open(self) -> bool:
+        """Start to listen; False, with a warning, where notifications do not arrive.
+
+        A pooler that lends a connection for a transaction accepts LISTEN and delivers nothing: so
+        one notification is sent and waited for.
+
+        Raises:
+            OperationalError, InterfaceError: the database is away.
+        """
+        self.close()
+        try:
+            return self._open()
+        except BaseException:  # it has not been tested, or is not there at all
+            self.close()
+            raise
+
+    def _open(self) -> bool:
+        self._connection = connections[self._using].copy()
+        with self._connection.cursor() as cursor:
+            cursor.execute(f"LISTEN {CHANNEL}")
+        with connections[self._using].cursor() as cursor:
+            cursor.execute(f"NOTIFY {CHANNEL}")
+        if self._is_readable(SELF_TEST_SECONDS) and self._take():
+            return True
+        log.warning(
+            "NOTIFY does not arrive through this connection to the database; is there a pooler in "
+            "transaction mode? The relay polls every %g s instead.",
+            settings.poll_interval,
+            extra={"action": "notify"},
+        )
+        self.close()
+        return False
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None
+
+    def wait(self, stop: Stop, seconds: float) -> bool:
+        """Wait for at most this long; True if a notification came.
+
+        Raises:
+            OperationalError, InterfaceError: the connection is lost.
+        """
+        if not self.is_open:
+            stop.wait(seconds)
+            return False
+        stop.wait(seconds, self._connection.connection)
+        return self._take()
+
+    def close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+    def _is_readable(self, seconds: float) -> bool:
+        with Selector() as selector:
+            selector.register(self._connection.connection, selectors.EVENT_READ)
+            return bool(selector.select(seconds))
+
+    def _take(self) -> bool:
+        """Take the notifications that have come; True if there were any."""
+        with self._connection.wrap_database_errors:
+            driver = self._connection.connection
+            if hasattr(driver, "poll"):  # psycopg2
+                driver.poll()
+                taken = bool(driver.notifies)
+                driver.notifies.clear()
+                return taken
+            # psycopg's own notifies() waits, even for no time at all, with a selector of its own.
+            driver.pgconn.consume_input()
+            taken = False
+            while driver.pgconn.notifies() is not None:
+                taken = True
+            return taken

@@ -265,7 +265,7 @@ def test_payloads_that_do_not_fit_are_told_apart_by_their_handlers() -> None:
         f"{mismatch} in tests.test_failures.bill",
     ]
     assert row(messages[0]).last_error == (
-        f"{mismatch}: The payload is no Order: id: missing, expected int\n\nHandler: tests.test_failures.ship"
+        f"{mismatch}: The payload is not a valid Order: id: Field required\n\nHandler: tests.test_failures.ship"
     )
 
 

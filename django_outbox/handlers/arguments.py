@@ -11,9 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django_outbox.events.event import Event
-from django_outbox.exceptions import PayloadMismatch
-from django_outbox.handlers.converters import Converter, Misfit
-from django_outbox.handlers.payloads import converter, name_of
+from django_outbox.handlers.payloads import Converter, converter, name_of
 
 _ANY = (inspect.Parameter.empty, Any, object)
 
@@ -35,11 +33,7 @@ class Arguments:
         Raises:
             PayloadMismatch: if the payload is not of the type that the function wants.
         """
-        try:
-            return [event if convert is None else convert(event.payload) for convert in self.converters]
-        except Misfit as misfit:
-            text, cause = f"The payload is no {self.payload_type}: {misfit}", misfit.__cause__
-        raise PayloadMismatch(text) from cause
+        return [event if convert is None else convert(event.payload) for convert in self.converters]
 
 
 def required_parameters(function: Any) -> list[inspect.Parameter]:

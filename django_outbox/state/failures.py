@@ -26,7 +26,7 @@ INNERMOST_CALLS = 3
 LONGEST_NAME = 100
 LONGEST_LINE = 100
 
-_PACKAGE = f"{Path(__file__).parent}{os.sep}"
+_PACKAGE = f"{Path(__file__).parent.parent}{os.sep}"
 _STANDARD_LIBRARY = tuple(
     f"{path}{os.sep}"
     for path in (Path(os.__file__).parent, sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))

@@ -198,7 +198,7 @@ def test_an_async_handler_gets_its_payload_as_the_type_that_it_names(
 
     assert effects() == ["tent 3.5"]
     assert OutboxMessage.objects.get(status="dead").last_error == (
-        "django_outbox.exceptions.PayloadMismatch: The payload is no Parcel: "
-        "weights[1]: expected Decimal, found str that is no number\n\n"
+        "django_outbox.exceptions.PayloadMismatch: The payload is not a valid Parcel: "
+        "weights[1]: Input should be a valid decimal, found str\n\n"
         "Handler: tests.app.handlers.typed"
     )

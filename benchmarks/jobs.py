@@ -163,7 +163,7 @@ def consume(gate: Gate, *, rows: int, warm_up: int, profile: str | None = None) 
             warm_up,
             profile,
             # A start has its price, and it is paid when a partition's first messages come, wherever that is.
-            is_warm=lambda: not consumer.is_careful,
+            is_warm=lambda: not consumer.is_guarded,
         )
     finally:
         consumer.close()

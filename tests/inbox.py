@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django_outbox.brokers.base import ReceivedRecord
+from django_outbox.consumer.engine import Engine
 from django_outbox.consumer.inbox.inbox import Inbox
 from django_outbox.events.event import Event
 from django_outbox.handlers.registry import GroupHandlers, Registry
@@ -79,7 +80,9 @@ class Receiver:
     def inbox(self) -> Inbox:
         """Made at its first use, when the handlers are there."""
         if self._inbox is None:
-            self._inbox = Inbox(using="default", handlers=GroupHandlers(self.handlers, self.group), clock=self._clock)
+            engine = Engine("default", self.group, self._clock, fits=100)
+            handlers = GroupHandlers(self.handlers, self.group)
+            self._inbox = Inbox(engine, using="default", handlers=handlers, clock=self._clock)
         return self._inbox
 
     def restart(self) -> None:
@@ -87,12 +90,18 @@ class Receiver:
         self._inbox = None
 
     def receive(self, *records: ReceivedRecord, careful: bool = False) -> list[str]:
-        return self.inbox.receive(records, careful=careful)
+        """Handle fresh records, each with its delivery counted before if ``careful``; returns their outcomes."""
+        if careful:
+            return [self.inbox.receive_counted(record) for record in records]
+        outcomes: list[str] = []
+        while len(outcomes) < len(records):
+            outcomes += self.inbox.receive(records[len(outcomes) :], lambda: False)
+        return outcomes
 
     def retry(self, limit: int = 100) -> list[str]:
         """Let all that waits be due, and handle it."""
         make_due()
-        return self.inbox.run_due(limit)
+        return [*self.inbox.run_due(limit)]
 
     @property
     def payloads(self) -> list[Any]:

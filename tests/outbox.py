@@ -130,7 +130,7 @@ class Pipeline:
         if self._consumer is None:
             self._consumer = Consumer(self.broker, using="default", handlers=self.handlers, **self._consumer_options)
             if self._steady:
-                self._consumer._care._left = _Nothing()
+                self._consumer._guard._left = _Nothing()
         return self._consumer
 
     def restart_consumer(self) -> None:

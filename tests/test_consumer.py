@@ -735,7 +735,7 @@ def test_a_message_that_deadlocks_again_and_again_lets_others_pass(pipeline: Pip
 
     batch = pipeline.turn()
 
-    assert (batch.put_back, batch.consumed) == (1, 1)
+    assert (batch.requeued, batch.consumed) == (1, 1)
     now = row(unlucky)
     assert (now.status, now.retry_count, now.last_error) == (Status.PENDING, 0, "")
     assert now.next_retry_at is not None

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
 
 from django_outbox.brokers.base import ReceivedRecord, Record
 from django_outbox.brokers.memory import MemoryBroker
@@ -50,7 +51,7 @@ def pipeline(clock: Clock) -> Pipeline:
 def past_care(pipeline: Pipeline) -> Pipeline:
     """A consumer whose first, careful records are behind it."""
     pipeline.consumer.run_once()
-    pipeline.consumer._care._left.clear()
+    pipeline.consumer._guard._left.clear()
     return pipeline
 
 
@@ -67,43 +68,38 @@ def test_own_and_foreign_records_of_one_topic_each_go_their_way(pipeline: Pipeli
     batch = pipeline.consumer.run_once()
 
     assert (batch.received, batch.consumed, batch.dead) == (5, 4, 1)
-    assert batch.moved == {"consumed": 1, "inbox_received": 4, "inbox_consumed": 3}
+    assert batch.progress == {"consumed": 1, "inbox_received": 4, "inbox_consumed": 3}
     assert effects() == ["foreign 1", "foreign 2", "own", "foreign 3"]
     assert row(own).status == Status.CONSUMED
     assert [status for status, _ in inbox()] == ["consumed", "consumed", "dead", "consumed"]
 
 
-def test_foreign_records_are_handled_together_once_care_is_over(
-    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_foreign_records_are_handled_together_once_the_first_are_past(pipeline: Pipeline) -> None:
     pipeline.on("order.created", effect)
-    calls: list[tuple[int, bool]] = []
-    receive = pipeline.consumer._inbox.receive
-    monkeypatch.setattr(
-        pipeline.consumer._inbox,
-        "receive",
-        lambda records, careful: calls.append((len(records), careful)) or receive(records, careful=careful),
-    )
-    pipeline.consumer.run_once()
-    care = pipeline.consumer._care
-    care.begin(list(care._left), 2)
+    send(pipeline.broker, *(received(n) for n in range(pipeline.consumer.batch_size)))
+    assert pipeline.consumer.run_once().consumed == pipeline.consumer.batch_size
+    assert not pipeline.consumer.is_guarded
     send(pipeline.broker, *(received(n) for n in range(5)))
 
-    assert pipeline.consumer.run_once().consumed == 5
+    with CaptureQueriesContext(connection) as queries:
+        assert pipeline.consumer.run_once().consumed == 5
 
-    assert calls == [(1, True), (1, True), (3, False)]
-    assert effects() == ["0", "1", "2", "3", "4"]
+    inserts = [
+        query["sql"] for query in queries if query["sql"].startswith("INSERT") and "inboxmessage" in query["sql"]
+    ]
+    assert len(inserts) < 5
+    assert effects()[-5:] == ["0", "1", "2", "3", "4"]
 
 
 def test_copies_count_as_received_once_and_retries_as_consumed(pipeline: Pipeline, clock: Clock) -> None:
     pipeline.on("order.created", effect)
     record = received("foreign", id="the-only")
     send(pipeline.broker, record, record)
-    assert pipeline.consumer.run_once().moved == {"consumed": 0, "inbox_received": 1, "inbox_consumed": 1}
+    assert pipeline.consumer.run_once().progress == {"consumed": 0, "inbox_received": 1, "inbox_consumed": 1}
     make_received(group=pipeline.consumer.group)
     make_due()
     clock.now += INBOX_SECONDS
-    assert pipeline.consumer.run_once().moved == {"consumed": 0, "inbox_received": 0, "inbox_consumed": 1}
+    assert pipeline.consumer.run_once().progress == {"consumed": 0, "inbox_received": 0, "inbox_consumed": 1}
 
 
 def test_a_record_of_this_service_without_row_is_skipped_as_before(pipeline: Pipeline) -> None:

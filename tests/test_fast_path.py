@@ -41,7 +41,7 @@ class WarmPipeline(Pipeline):
         self.handle: Callable[[Event], Any] = effect
         self.on("order.created", effect)
         self.on("order.paid", lambda event: self.handle(event))
-        self.consumer._fast_path._fits = 100  # it has learned how many fit into a second
+        self.consumer._engine._fits = 100  # it has learned how many fit into a second
 
 
 @pytest.fixture
@@ -173,7 +173,7 @@ def test_messages_of_one_key_are_handled_in_the_order_of_their_ids(pipeline: War
 
     batch = pipeline.consumer.run_once()
 
-    assert batch.put_back >= 1
+    assert batch.requeued >= 1
     assert effects()[-1] == "1" or effects() == ["other", "1"], effects()
     pipeline.run()
     assert [name for name in effects() if name != "other"] == ["1", "2", "3"]
@@ -190,7 +190,7 @@ def test_what_waits_behind_an_unsent_message_is_put_back_and_the_rest_goes_on(pi
 
     batch = pipeline.consumer.run_once()
 
-    assert (batch.consumed, batch.put_back) == (8, 1)
+    assert (batch.consumed, batch.requeued) == (8, 1)
     assert {row(m).status for m in before + after} == {"consumed"}
     assert (row(held).status, row(held).retry_count, row(held).next_retry_at) == ("pending", 0, row(1).next_retry_at)
 
@@ -205,7 +205,7 @@ def test_many_that_wait_are_put_back_one_after_the_other(pipeline: WarmPipeline)
     with CaptureQueriesContext(connection) as queries:
         batch = pipeline.consumer.run_once()
 
-    assert batch.put_back == 50
+    assert batch.requeued == 50
     begins = [query["sql"] for query in queries if query["sql"].startswith("BEGIN")]
     assert len(begins) <= 51 + 1
 

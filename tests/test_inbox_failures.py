@@ -143,7 +143,7 @@ def test_what_is_left_for_later_has_not_failed_yet() -> None:
     receiver = Receiver(clock=lambda: now)
     receiver.on("order.created", handle)
     records = [received(), received(), plain(b"no event")]
-    assert receiver.receive(*records) == ["consumed"]
+    assert receiver.inbox.receive(records) == ["consumed"]
     assert kept() == []
 
 

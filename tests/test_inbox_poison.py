@@ -89,7 +89,8 @@ def test_it_is_logged_where_it_was(receiver: Receiver, caplog: pytest.LogCapture
     record = plain(b"?")
     receiver.receive(record)
     assert (
-        f"Inbox message {only().id} (elsewhere[0]@{record.offset} from somebody) is dead: It cannot be" in caplog.text
+        f"Inbox message {only().id} (elsewhere[0]@{record.offset} from an unknown source) is dead: It cannot be"
+        in caplog.text
     )
 
 
@@ -103,7 +104,7 @@ def test_a_retry_reads_again_and_handles_what_can_be_read_now(receiver: Receiver
     with outbox_settings(INBOX={"elsewhere": lambda record: Event(type="t", id="e7", key="k", payload=7)}):
         receiver.restart()
 
-        assert receiver.inbox.run_due(10) == ["put_back", "consumed"]
+        assert receiver.inbox.run_due(10) == ["requeued", "consumed"]
 
         row = only()
         assert (row.status, row.source, row.event_id, row.message_key) == ("consumed", "elsewhere", "e7", "k")
@@ -229,7 +230,7 @@ def test_a_record_that_does_not_come_again_is_read_from_its_row(receiver: Receiv
         receiver.receive(plain(b"t"), careful=True)
     receiver.restart()
 
-    assert receiver.retry() == ["put_back", "consumed"]
+    assert receiver.retry() == ["requeued", "consumed"]
     assert statuses() == ["consumed"]
 
 
@@ -254,7 +255,7 @@ def test_what_a_mapper_fails_on_or_nobody_wants_is_dead_either_way(
 def test_what_a_mapper_reads_waits_behind_an_earlier_one_of_its_key(receiver: Receiver, legacy: Legacy) -> None:
     first = make_received(event_type="t", message_key="k")
 
-    assert receiver.receive(plain(b"t"), careful=True) == ["put_back"]
+    assert receiver.receive(plain(b"t"), careful=True) == ["requeued"]
     legacy.key = "another"
     assert receiver.receive(plain(b"t"), careful=True) == ["consumed"]
     assert receiver.retry() == ["consumed", "consumed"]
@@ -291,7 +292,7 @@ def test_what_the_database_passes_over_without_a_word_is_not_taken_for_a_copy(
         row.consumed_at = DatabaseNow()
         return row
 
-    monkeypatch.setattr("django_outbox.consumer.inbox.inbox.dead_row", broken_row)
+    monkeypatch.setattr("django_outbox.consumer.inbox.arrivals.dead_row", broken_row)
     with outbox_settings(UNKNOWN_EVENT="dead"):
         assert receiver.receive(received(1), received(2, type="unknown")) == ["consumed", "dead"]
     row = InboxMessage.objects.get(status="dead")

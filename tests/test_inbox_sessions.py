@@ -133,7 +133,7 @@ def test_what_is_behind_one_that_another_consumer_stores_meanwhile_waits_for_it(
         beside.enter_context(in_thread(lambda: done.extend(receiver_with(effect).receive(first, second))))
         wait_until(is_waiting_for_a_lock)
 
-    assert done == ["skipped", "put_back"]
+    assert done == ["skipped", "requeued"]
     assert (statuses(), effects()) == (["pending", "pending"], [])
 
 

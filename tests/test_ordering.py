@@ -200,7 +200,7 @@ def test_a_failed_message_that_was_sent_again_still_comes_first() -> None:
     make_due(first)
     pipeline.relay.run_once()  # the first is published again, behind the second
 
-    assert pipeline.consumer.run_once().put_back == 1
+    assert pipeline.consumer.run_once().requeued == 1
     assert (row(second).status, row(second).retry_count) == (Status.PENDING, 0)
 
     pipeline.run()
@@ -256,7 +256,7 @@ def test_on_dead_hold_also_holds_what_was_published_already(settings: Any) -> No
     pipeline.relay.run_once()
     batch = pipeline.consumer.run_once()
 
-    assert (batch.failed, batch.put_back) == (1, 1)
+    assert (batch.failed, batch.requeued) == (1, 1)
     assert statuses() == ["dead", "pending"]
     wait = row(later).next_retry_at - row(later).updated_at  # type: ignore[operator]
     assert wait == pytest.approx(timedelta(seconds=32), abs=timedelta(seconds=1))

@@ -68,7 +68,7 @@ def test_a_message_that_comes_with_outages_lets_its_neighbours_pass(
 
     assert row(neighbour).status == Status.CONSUMED
     assert (row(suspect).status, row(suspect).retry_count) == (Status.PENDING, 0)
-    assert f"Message {suspect.id} waits 32 s, as the database was in the way 5 times: server closed" in caplog.text
+    assert f"Message {suspect.id} waits 32 s, because the database failed 5 times: server closed" in caplog.text
 
 
 @pytest.mark.usefixtures("lost")
@@ -97,7 +97,7 @@ def test_a_fresh_event_that_comes_with_outages_lets_others_pass() -> None:
             outcomes += receiver.inbox.receive(records[len(outcomes) :])
         if len(outcomes) == len(records):
             break
-    assert outcomes == ["put_back", "consumed"]
+    assert outcomes == ["requeued", "consumed"]
     assert sorted(inbox.statuses()) == ["consumed", "pending"]
 
 

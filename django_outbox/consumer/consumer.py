@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Literal
 
 from django_outbox.brokers.base import Broker, ReceivedRecord, Subscription, TopicPartition
 from django_outbox.conf import settings
 from django_outbox.consumer.assignment import AssignmentWatch
-from django_outbox.consumer.delivery import Delivery, Named, Terms
-from django_outbox.consumer.fast_path import FastPath
+from django_outbox.consumer.delivery import Outcome
+from django_outbox.consumer.engine import Engine
 from django_outbox.consumer.inbox.inbox import Inbox
-from django_outbox.consumer.poison_guard import Care
+from django_outbox.consumer.outbox import OutboxSource, OwnRecord
+from django_outbox.consumer.poison_guard import PoisonGuard
 from django_outbox.consumer.reconciler import Reconciler
 from django_outbox.consumer.topic_health import TopicWatch
 from django_outbox.events.wire import decode
@@ -29,7 +29,7 @@ from django_outbox.worker.outage_log import OutageLog
 from django_outbox.worker.prepared_statements import PreparedStatements
 from django_outbox.worker.state import Done, Pulse
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("django_outbox.consumer")
 
 DEFAULT_BATCH_SIZE = 100
 POLL_SECONDS = 0.5
@@ -39,52 +39,59 @@ DRAIN_PATIENCE_SECONDS = 10.0
 
 @dataclass(slots=True)
 class Batch:
-    """What became of the records of one poll.
+    """What became of the records of one poll, and of the inbox messages that were due.
 
     Attributes:
         received: records read.
-        retried: messages of the inbox that were due, and are counted below as well.
-        consumed: messages handled and marked so.
-        failed: messages whose handler raised: they wait for a retry, or are dead if it was the last.
-        dead: messages given up at once.
-        put_back: messages sent again, uncounted, as it was not their turn or not their fault.
-        skipped: records with nothing to do: copies, strangers, events without a handler.
-        stored: records that became messages of the inbox, whatever became of these.
-        of_inbox: messages of the inbox among those consumed.
+        retried: due inbox messages (also counted below).
+        outcomes: deliveries by their outcome.
+        stored: records that became inbox messages, whatever became of these.
+        inbox_consumed: inbox messages among those consumed.
     """
 
     received: int = 0
     retried: int = 0
-    consumed: int = 0
-    failed: int = 0
-    dead: int = 0
-    put_back: int = 0
-    skipped: int = 0
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
     stored: int = 0
-    of_inbox: int = 0
+    inbox_consumed: int = 0
 
-    def add(self, outcome: str) -> None:
-        """Count an outcome by its name."""
-        setattr(self, outcome, getattr(self, outcome) + 1)
-
-    def add_of_inbox(self, outcomes: Sequence[str]) -> None:
-        """Count outcomes of messages of the inbox."""
-        for outcome in outcomes:
-            self.add(outcome)
-        self.of_inbox += outcomes.count("consumed")
+    def add_inbox(self, outcomes: Sequence[Outcome]) -> None:
+        """Count outcomes of inbox messages."""
+        self.outcomes.update(outcomes)
+        self.inbox_consumed += outcomes.count(Outcome.CONSUMED)
 
     @property
-    def moved(self) -> dict[str, int]:
-        """What the pulse is told of it."""
+    def consumed(self) -> int:
+        return self.outcomes[Outcome.CONSUMED]
+
+    @property
+    def failed(self) -> int:
+        return self.outcomes[Outcome.FAILED]
+
+    @property
+    def dead(self) -> int:
+        return self.outcomes[Outcome.DEAD]
+
+    @property
+    def requeued(self) -> int:
+        return self.outcomes[Outcome.REQUEUED]
+
+    @property
+    def skipped(self) -> int:
+        return self.outcomes[Outcome.SKIPPED]
+
+    @property
+    def progress(self) -> dict[str, int]:
+        """The counts for ``WorkerState.step``."""
         return {
-            "consumed": self.consumed - self.of_inbox,
+            "consumed": self.consumed - self.inbox_consumed,
             "inbox_received": self.stored,
-            "inbox_consumed": self.of_inbox,
+            "inbox_consumed": self.inbox_consumed,
         }
 
 
-Lot = Named | Literal["inbox", "skip"]
-"""What a record is for: the row that it names, the inbox, or nothing."""
+InHand = tuple[ReceivedRecord, OwnRecord | ReceivedRecord | None]
+"""A record, and what it is to its source: one of the outbox, one for the inbox, or None if there is nothing to do."""
 
 
 class Consumer:
@@ -133,19 +140,18 @@ class Consumer:
         group_handlers = GroupHandlers(handlers, self.group)
         self.handlers = group_handlers
         self.topics = frozenset(topics or group_handlers.default_topics)
-        self._inbox = Inbox(using=using, handlers=group_handlers, clock=clock)
-        self._terms = Terms(using, group_handlers)
+        self._engine = Engine(using, self.group, clock)
+        self._outbox = OutboxSource(using, group_handlers)
+        self._inbox = Inbox(self._engine, using=using, handlers=group_handlers, clock=clock)
         self.batch_size = batch_size
         self._clock = clock
         self.pulse = Pulse("consumer", clock, group=self.group, topics=self.topics)
         self._subscription: Subscription | None = None
-        self._fast_path = FastPath(self._terms, clock)
         self._outages = OutageLog(log, clock, quiet=RELAPSE_SECONDS)
-        self._reconciler = Reconciler(broker, self._terms, clock, is_out=lambda: self._outages.lasts)
-        self._in_hand: deque[tuple[ReceivedRecord, Lot]] = deque()
-        self._care = Care(using)
+        self._reconciler = Reconciler(broker, group_handlers, clock, using=using, is_out=lambda: self._outages.lasts)
+        self._in_hand: deque[InHand] = deque()
+        self._guard = PoisonGuard()
         self._prepared = PreparedStatements(using, clock)
-        self._alone = 0
         self._watch = TopicWatch(broker, self.topics, log, clock, self._outages)
         self._assignment = AssignmentWatch(self.group, log, clock)
         self._joined: frozenset[str] = frozenset()
@@ -168,7 +174,7 @@ class Consumer:
             self._prepared.plan_anew()
             batch = self.run_once(POLL_SECONDS)
             trouble = " ".join(filter(None, (str(self._watch), str(self._assignment))))
-            self.pulse.step(**batch.moved, trouble=trouble)
+            self.pulse.step(**batch.progress, trouble=trouble)
             repeats.sum_up()
             if batch.received or batch.retried:
                 return 0.0
@@ -198,7 +204,7 @@ class Consumer:
     def close(self) -> None:
         """Leave the group. The consumer may be used again: it joins anew."""
         self._in_hand.clear()
-        self._alone = 0
+        self._engine.start_over()
         self._was_idle = False
         if self._subscription is not None:
             self._subscription.close()
@@ -219,7 +225,7 @@ class Consumer:
         try:
             self._work(batch, timeout)
         except Exception:
-            self.pulse.give_back(Done(**batch.moved))  # what came before is done all the same
+            self.pulse.give_back(Done(**batch.progress))  # what came before is done all the same
             raise
         return batch
 
@@ -233,8 +239,8 @@ class Consumer:
                 if not self._inbox.takes_all:
                     self._reconciler.look_if_due(subscription)
                 records = subscription.poll(0.0 if batch.retried else timeout, self.batch_size)
-                self._in_hand.extend(zip(records, self._lots(records), strict=True))
-                self._care.begin(subscription.take_assigned(), self.batch_size)
+                self._in_hand.extend(zip(records, self._items(records), strict=True))
+                self._guard.begin(subscription.take_assigned(), self.batch_size)
                 if self._assignment.is_overdue(subscription):
                     self.close()
                     return
@@ -264,42 +270,50 @@ class Consumer:
 
     def _handle_next(self, batch: Batch) -> int:
         """Handle what is first in hand; returns how many records are done with."""
-        first, lot = self._in_hand[0]
-        if lot == "skip":
-            batch.skipped += 1
+        record, item = self._in_hand[0]
+        if item is None:
+            batch.outcomes[Outcome.SKIPPED] += 1
             return 1
-        careful = self._care.covers(first)
-        steady = [] if self._alone or careful else list(takewhile(self._is_steady, self._in_hand))
-        if lot == "inbox":
-            return self._receive(careful, batch)
-        together = list(takewhile(lambda each: each[1] != "inbox", steady))
-        messages = [named for _, named in together if isinstance(named, Named)]
-        if len(messages) < 2:
-            self._care.count(lot)
-            batch.add(Delivery(lot, self._terms).handle())
-            self._alone = max(0, self._alone - 1)
-            return 1
-        try:
-            outcome = self._fast_path.run(messages, self._is_stopping)
-        except Exception:
-            self._alone = len(messages)  # each shows for itself whether it is what brings the outage about
-            raise
-        self._alone = outcome.alone
-        records = _records(together, outcome.messages)
-        batch.consumed += outcome.handled
-        batch.skipped += records - outcome.handled
+        is_guarded = self._guard.covers(record)
+        if isinstance(item, OwnRecord):
+            return self._handle_guarded(item, batch) if is_guarded else self._handle_own(batch)
+        return self._receive_guarded(item, batch) if is_guarded else self._receive(batch)
+
+    def _handle_own(self, batch: Batch) -> int:
+        """Handle messages of the outbox, up to the first record for the inbox."""
+        run = list(takewhile(lambda each: not isinstance(each[1], ReceivedRecord), self._unguarded()))
+        items = [item for _, item in run if isinstance(item, OwnRecord)]
+        outcomes = self._engine.handle(self._outbox, items, self._is_stopping)
+        batch.outcomes.update(outcomes)
+        records = _records(run, len(outcomes))
+        batch.outcomes[Outcome.SKIPPED] += records - len(outcomes)
         return records
 
-    def _receive(self, careful: bool, batch: Batch) -> int:
-        """Let the inbox handle what is first in hand, with care one; returns how many records are done with."""
-        first, _ = self._in_hand[0]
-        run = takewhile(lambda each: each[1] == "inbox" and self._is_steady(each), self._in_hand)
-        outcomes = self._inbox.receive([first] if careful else [record for record, _ in run], careful=careful)
-        batch.add_of_inbox(outcomes)
-        batch.stored += len(outcomes) - outcomes.count("skipped")
-        if careful and outcomes != ["skipped"]:
-            self._care.took(first)
+    def _handle_guarded(self, item: OwnRecord, batch: Batch) -> int:
+        if not self._guard.is_counted(item.record) and self._outbox.count_delivery(item):
+            self._guard.passed(item.record)
+        batch.outcomes[self._engine.handle_alone(self._outbox, item)] += 1
+        return 1
+
+    def _receive(self, batch: Batch) -> int:
+        """Handle records for the inbox, up to the first of the outbox."""
+        run = takewhile(lambda each: isinstance(each[1], ReceivedRecord), self._unguarded())
+        outcomes = self._inbox.receive([record for record, _ in run], self._is_stopping)
+        batch.add_inbox(outcomes)
+        batch.stored += len(outcomes) - outcomes.count(Outcome.SKIPPED)
         return len(outcomes)
+
+    def _receive_guarded(self, record: ReceivedRecord, batch: Batch) -> int:
+        outcome = self._inbox.receive_counted(record)
+        batch.add_inbox([outcome])
+        if outcome is not Outcome.SKIPPED:
+            batch.stored += 1
+            self._guard.passed(record)
+        return 1
+
+    def _unguarded(self) -> Iterator[InHand]:
+        """Records in hand, up to the first that the poison guard covers."""
+        return takewhile(lambda each: not self._guard.covers(each[0]), self._in_hand)
 
     def _retry_from_inbox(self, batch: Batch) -> None:
         if self._clock() < self._look_at_inbox_at:
@@ -308,7 +322,7 @@ class Consumer:
             self._look_at_inbox_at = self._clock() + INBOX_SECONDS
             return
         outcomes = self._inbox.run_due(self.batch_size)
-        batch.add_of_inbox(outcomes)
+        batch.add_inbox(outcomes)
         batch.retried = len(outcomes)
 
     def _is_stopping(self) -> bool:
@@ -355,7 +369,7 @@ class Consumer:
             OutboxMessage.objects.using(self.using)
             .own()
             .published()
-            .filter(topic__in=self._watch.readable, event_type__in=self._terms.handlers.types)
+            .filter(topic__in=self._watch.readable, event_type__in=self.handlers.types)
         )
         if not left.exists():
             return True
@@ -369,36 +383,35 @@ class Consumer:
         return True
 
     @property
-    def is_careful(self) -> bool:
-        """True as long as the first messages after a start or a rebalance have not all come."""
-        return bool(self._care)
+    def is_guarded(self) -> bool:
+        """True until the first messages after a start or a rebalance have been handled."""
+        return bool(self._guard)
 
-    def _is_steady(self, in_hand: tuple[ReceivedRecord, Lot]) -> bool:
-        return not self._care.covers(in_hand[0])
-
-    def _lots(self, records: Sequence[ReceivedRecord]) -> list[Lot]:
+    def _items(self, records: Sequence[ReceivedRecord]) -> list[OwnRecord | ReceivedRecord | None]:
         if self._inbox.takes_all:
-            return ["inbox"] * len(records)
+            return list(records)
         ours, ignores = (None, settings.source), settings.unknown_event == "ignore"
-        return [self._lot(record, ours, ignores) for record in records]
+        return [self._item(record, ours, ignores) for record in records]
 
-    def _lot(self, record: ReceivedRecord, ours: Collection[str | None], ignores_unknown: bool) -> Lot:
+    def _item(
+        self, record: ReceivedRecord, ours: Collection[str | None], ignores_unknown: bool
+    ) -> OwnRecord | ReceivedRecord | None:
         try:
             incoming = decode(record)
         except UnreadableRecord:
-            return "inbox"
+            return record
         if incoming.outbox_id is None or incoming.source not in ours:
-            return "inbox"
-        if ignores_unknown and incoming.event_type not in self._terms.handlers.types_of(record.topic):
-            return "skip"
-        return Named(record, incoming, incoming.outbox_id)
+            return record
+        if ignores_unknown and incoming.event_type not in self.handlers.types_of(record.topic):
+            return None
+        return OwnRecord(record, incoming, incoming.outbox_id)
 
 
-def _records(in_hand: Sequence[tuple[ReceivedRecord, Lot]], messages: int) -> int:
-    """How many records from the start there are before the one that follows so many messages."""
-    for count, (_, lot) in enumerate(in_hand):
-        if lot != "skip":
-            if not messages:
+def _records(in_hand: Sequence[InHand], items: int) -> int:
+    """How many records there are from the start to the item that follows so many items."""
+    for count, (_, item) in enumerate(in_hand):
+        if item is not None:
+            if not items:
                 return count
-            messages -= 1
+            items -= 1
     return len(in_hand)

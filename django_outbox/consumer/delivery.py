@@ -1,276 +1,120 @@
-"""Handling one message: lock it, see whether it is its turn, run the handlers, write down what came of it."""
+"""What the engine handles: a message that was claimed, and the source that it came from."""
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass, field
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Generic, TypeVar
 
-from django.db import transaction
-
-from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
 from django_outbox.events.event import Event
-from django_outbox.events.wire import Incoming
-from django_outbox.exceptions import MessageNotFound, Reject, Retry, in_one_line, name_handlers, text_of
-from django_outbox.handlers.registry import GroupHandlers, Handler
-from django_outbox.observability import instrumentation
-from django_outbox.observability.logging import log_extra, repeats, said, said_in_full
-from django_outbox.observability.tracing import hooks as tracing
-from django_outbox.observability.tracing.base import Run
-from django_outbox.state import outbox as state
+from django_outbox.handlers.registry import Handler
+from django_outbox.models import InboxMessage
 from django_outbox.state.backoff import MAX_BACKOFF_SECONDS
-from django_outbox.state.ordering import unhandled_before
 from django_outbox.state.rows import LockedMessage
-from django_outbox.worker.faults import TRIES, Outages, handling, try_again
 
-log = logging.getLogger(__name__)
+REQUEUE_DELAY = timedelta(seconds=MAX_BACKOFF_SECONDS)
+"""How long a message waits if nothing tells when its turn comes."""
 
-TIME_BUDGET_SECONDS = 1.0
-"""For what is handled in one go, after which offsets are committed and signals looked at."""
-PUT_BACK = timedelta(seconds=MAX_BACKOFF_SECONDS)
+Item = TypeVar("Item")
 
 
-@dataclass(frozen=True, slots=True)
-class Terms:
-    """What is the same for all deliveries of a consumer."""
+class Outcome(StrEnum):
+    """What became of a delivery."""
 
-    using: str
-    handlers: GroupHandlers
-    outages: Outages = field(default_factory=Outages)
+    CONSUMED = "consumed"
+    """Its handlers ran, and their effects were committed with its state."""
+    FAILED = "failed"
+    """A handler raised. The message waits for a retry or, if that was the last one, is dead."""
+    DEAD = "dead"
+    """It can never be handled."""
+    REQUEUED = "requeued"
+    """It waits, uncounted: it was not its turn, or not its fault."""
+    SKIPPED = "skipped"
+    """There was nothing to do: a duplicate, or an event without a handler here."""
 
 
-@dataclass(frozen=True, slots=True)
-class Named:
-    """A record of this service, and what it says of itself."""
+@dataclass(slots=True)
+class Claim:
+    """A delivery whose message is locked.
 
-    record: ReceivedRecord
-    incoming: Incoming
-    id: int
+    Attributes:
+        outcome: what it comes to, unless a handler raises.
+        message: its row, where there is one.
+        event, handlers: what to run for it.
+        reason: why it is dead.
+        until: when a requeued message is due, or in how long.
+    """
 
-    def names(self, message: LockedMessage) -> bool:
-        """True if the row is of this service, was last published as this very record, and has not been handled since.
+    outcome: Outcome
+    message: LockedMessage | InboxMessage | None = None
+    event: Event | None = None
+    handlers: Sequence[Handler] = ()
+    reason: str = ""
+    until: datetime | timedelta = REQUEUE_DELAY
 
-        The attempt alone would not do: what a broker took from a relay that was then killed
-        carries the same number as what the next relay sends.
+
+SKIP = Claim(Outcome.SKIPPED)
+
+
+class Source(ABC, Generic[Item]):
+    """Where messages come from, and what a retry means. The rest is the same for outbox and inbox."""
+
+    def prepare(self, items: Sequence[Item]) -> list[Claim]:
+        """Read what can be read of deliveries before the transaction of the handlers begins; empty if nothing is.
+
+        If there is nothing to do for any of them, there is no transaction.
         """
-        record, incoming = self.record, self.incoming
-        if message.source != settings.source:
-            return False
-        if message.status != state.Status.PUBLISHED or message.event_id != incoming.event_id:
-            return False
-        if incoming.attempt not in (None, message.publish_count) or message.topic != record.topic:
-            return False
-        return message.offset is None or (message.partition, message.offset) == (record.partition, record.offset)
+        return []
 
-    def log_extra(self, action: str) -> dict[str, object]:
-        """What a log record says of the message beside its text, as the record tells it."""
-        return {
-            "action": action,
-            "message_id": self.id,
-            "event_id": self.incoming.event_id,
-            "topic": self.record.topic,
-            "attempt": self.incoming.attempt,
-        }
+    @abstractmethod
+    def claim(self, items: Sequence[Item], prepared: list[Claim]) -> list[Claim]:
+        """Lock messages and decide what becomes of each. In the transaction of the handlers."""
 
-    def event(self, message: LockedMessage) -> Event:
-        """What a handler gets: the content of the row, and where the record was found."""
-        return Event(
-            type=message.event_type,
-            payload=message.payload,
-            key=message.message_key,
-            headers=message.headers,
-            topic=message.topic,
-            version=message.event_version,
-            id=message.event_id,
-            source=message.source,
-            time=message.created_at,
-            attempt=message.publish_count,
-            partition=self.record.partition,
-            offset=self.record.offset,
-        )
+    @abstractmethod
+    def settle(self, done: Sequence[Claim], left: Sequence[Claim]) -> None:
+        """Write the outcomes of claims. In the transaction of the handlers, after they ran.
 
-
-class Delivery:
-    """Handles the message that a record names."""
-
-    def __init__(self, named: Named, terms: Terms) -> None:
-        self._named = named
-        self._terms = terms
-        self._using = terms.using
-        self._message: LockedMessage | None = None
-
-    def handle(self) -> str:
-        """Do all that the record asks for; returns the name of the count in ``Batch`` when it is done with.
+        Args:
+            done: claims whose handlers ran, or that need none.
+            left: claims that there was no time for.
 
         Raises:
-            OperationalError, InterfaceError: the connection is lost, or the message cannot even be
-                locked; nothing was changed.
+            MessageNotFound: a handler changed or removed a row. The transaction must not be committed.
         """
 
-        def anew() -> str:
-            self._message = None
-            return self._try()
+    @abstractmethod
+    def fail(self, item: Item, claim: Claim | None, error: Exception) -> Outcome:
+        """Count a failure, after its transaction was rolled back.
 
-        return try_again(
-            anew,
-            using=self._using,
-            fail=self._fail,
-            give_up=self._give_back,
-            tell=self._tell_again,
-            outages=self._terms.outages,
-            name=self._named.id,
-        )
+        Args:
+            item: what failed.
+            claim: what it was claimed as; None if that is what failed.
+            error: what was raised.
+        """
 
-    def _try(self) -> str:
-        """Handle the message in one transaction."""
-        trace = tracing.processing(self._terms.handlers.group, using=self._using, together=False)
-        with trace as run_handlers, handling(self._using):
-            outcome, why = self._run(run_handlers)
-        message = self._message
-        if message is not None and outcome == "consumed":
-            log.debug("Message %s is consumed.", message.id, extra=log_extra("consumed", message))
-            instrumentation.consumed([message], group=self._terms.handlers.group, using=self._using)
-        elif message is not None and outcome == "dead":
-            self._tell_dead(message, why)
-        return outcome
-
-    def _run(self, run_handlers: Run) -> tuple[str, str]:
-        """The outcome and, if the message is dead, why."""
-        message = self._message = self._lock()
-        if message is None:
-            return "skipped", ""
-        handlers = self._terms.handlers.find(message.event_type, message.topic)
-        if not handlers and settings.unknown_event == "ignore":
-            return "skipped", ""
-        reason = self._hopeless(message, handlers)
-        if reason is not None:
-            state.mark_rejected(message.id, message.publish_count, reason, using=self._using)
-            return "dead", reason
-        if self._waits_its_turn(message):
-            return "put_back", ""
-        run_handlers(self._named.event(message), handlers)
-        state.mark_consumed([message], using=self._using)
-        return "consumed", ""
-
-    def _fail(self, error: Exception) -> str:
-        """Write down that the handler raised; its transaction has been rolled back."""
-        message = self._message
-        if message is None:
-            raise error
-        handlers = self._terms.handlers.find(message.event_type, message.topic)
-        name_handlers(error, (handler.name for handler in handlers))
-        try:
-            return self._write_down(message, error)
-        except MessageNotFound:
-            log.warning("Message %s was removed while it was handled.", message.id, extra=log_extra("skipped", message))
-            return "skipped"
-
-    def _write_down(self, message: LockedMessage, error: Exception) -> str:
-        if isinstance(error, Reject):
-            if state.mark_rejected(message.id, message.publish_count, error, using=self._using):
-                self._tell_dead(message, error)
-            return "dead"
-        status = state.mark_failed(
-            message.id,
-            message.publish_count,
-            error,
-            using=self._using,
-            delay=error.delay if isinstance(error, Retry) else None,
-        )
-        final = message.retry_count + 1 >= message.max_retry
-        if status == (state.Status.DEAD if final else state.Status.PENDING):  # or another consumer was faster
-            self._tell_failed(message, error, final)
-        return "failed"
-
-    def _tell_again(self, fault: Exception) -> None:
-        named = self._named
-        log.info("Trying message %s again: %s", named.id, in_one_line(fault), extra=named.log_extra("again"))
-
-    def _tell_failed(self, message: LockedMessage, error: Exception, final: bool) -> None:
-        repeats.tell(
-            log,
-            logging.ERROR if final else logging.WARNING,
-            "failed",
-            message,
-            error,
-            "Message %s (%s) failed, %d of %d, and is %s: %s",
-            message.id,
-            message.event_type,
-            message.retry_count + 1,
-            max(message.max_retry, 1),
-            "dead" if final else "pending",
-            said(error, message),
-        )
-        if log.isEnabledFor(logging.DEBUG):
-            log.debug("How it failed:\n%s", said_in_full(error, message), extra=log_extra("traceback", message))
-        instrumentation.failed(message, error, final=final, using=self._using)
-
-    def _tell_dead(self, message: LockedMessage, why: Reject | str) -> None:
-        text = said(text_of(why), message)
-        what = "Message %s (%s) is dead: %s"
-        repeats.tell(log, logging.ERROR, "dead", message, why, what, message.id, message.event_type, text)
-        instrumentation.dead(message, why, using=self._using)
-
-    def _give_back(self, fault: Exception) -> str:
-        """Send it again later, uncounted: again and again the database was in the way.
+    @abstractmethod
+    def requeue(self, item: Item, fault: Exception) -> Outcome:
+        """Postpone a message that a fault of the database kept from being handled, uncounted.
 
         Raises:
-            OperationalError: the message cannot even be locked: nothing is known about it, so its record must not
-                count as done with.
+            OperationalError: the message cannot even be locked.
         """
-        with transaction.atomic(using=self._using):
-            message = self._lock()
-            if message is None:
-                return "skipped"
-            state.put_back(message, PUT_BACK, using=self._using)
-        log.warning(
-            "Message %s waits %d s, as the database was in the way %d times: %s",
-            message.id,
-            PUT_BACK.total_seconds(),
-            TRIES,
-            in_one_line(fault),
-            extra=log_extra("put_back", message),
-        )
-        return "put_back"
 
-    def _lock(self) -> LockedMessage | None:
-        """The message, locked; None if this record is not the one to handle it by."""
-        named = self._named
-        message = state.lock([named.id], using=self._using).get(named.id)
-        if message is None:
-            log.warning(
-                "Skipped the record %s[%d]@%d: there is no outbox message %d.",
-                named.record.topic,
-                named.record.partition,
-                named.record.offset,
-                named.id,
-                extra=named.log_extra("skipped"),
-            )
-        return message if message is not None and named.names(message) else None
+    @abstractmethod
+    def name(self, item: Item) -> Hashable:
+        """The identity of a delivery, the same at each try."""
 
-    def _hopeless(self, message: LockedMessage, handlers: list[Handler]) -> str | None:
-        """Why the message must not be handled at all."""
-        if message.delivery_count > settings.max_deliveries:
-            return killer_reason()
-        return None if handlers else unwanted_reason(message.event_type)
-
-    def _waits_its_turn(self, message: LockedMessage) -> bool:
-        """Put the message back if an earlier one of its key has yet to be handled."""
-        earlier = unhandled_before([message], self._terms.handlers.types_of, using=self._using).get(message.id)
-        if earlier is None:
-            return False
-        if earlier.status == state.Status.PENDING:
-            until: datetime | timedelta = earlier.due_at or timedelta(0)
-        else:
-            # A dead one holds until an operator decides; one whose record has been read, and which is
-            # published all the same, waits for the reconciler.
-            until = timedelta(0) if earlier.is_coming else PUT_BACK
-        return state.put_back(message, until, using=self._using)
+    @abstractmethod
+    def describe(self, item: Item) -> tuple[str, dict[str, object]]:
+        """What a log line calls a delivery, and its extra attributes."""
 
 
 def killer_reason(what: str = "handler") -> str:
-    """Why a message is dead that took its process down again and again, while its handler or mapper ran."""
+    """Why a message is dead that kept killing its process while its handler or mapper ran."""
     return (
         f"It took its process down {settings.max_deliveries} times (MAX_DELIVERIES): the "
         f"process ended, was killed, or was ended by HANDLER_TIMEOUT, while the {what} ran."

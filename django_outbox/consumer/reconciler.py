@@ -8,12 +8,12 @@ from datetime import timedelta
 
 from django_outbox.brokers.base import Broker, Subscription
 from django_outbox.conf import settings
-from django_outbox.consumer.delivery import Terms
 from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
+from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.state import outbox as state
 from django_outbox.worker.loop import Trouble
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("django_outbox.consumer")
 
 SECONDS = 30.0
 LOST_AFTER = timedelta(seconds=30)
@@ -34,21 +34,24 @@ class Reconciler:
     def __init__(
         self,
         broker: Broker,
-        terms: Terms,
+        handlers: GroupHandlers,
         clock: Callable[[], float],
         *,
+        using: str,
         is_out: Callable[[], bool] = lambda: False,
     ) -> None:
         """
         Args:
             broker: where the records are.
-            terms: what is the same for all deliveries of the consumer.
+            handlers: those of the consumer group.
             clock: seconds, monotonic.
+            using: alias of the database.
             is_out: whether an outage of the broker is logged already.
         """
         self._is_out = is_out
         self._broker = broker
-        self._terms = terms
+        self._handlers = handlers
+        self._using = using
         self._clock = clock
         self._next_look_at = clock() + SECONDS
         self._trouble = Trouble(log, "Comparing with the broker", clock, level=logging.WARNING)
@@ -75,7 +78,7 @@ class Reconciler:
         return found
 
     def _look(self, subscription: Subscription) -> int:
-        using, lost = self._terms.using, 0
+        using, lost = self._using, 0
         untold: TopicNotReadable | None = None
         asked_at = self._clock()
 
@@ -84,7 +87,7 @@ class Reconciler:
             return LOST_AFTER + timedelta(seconds=self._clock() - asked_at)
 
         for place, progress in subscription.progress().items():
-            types = None if settings.unknown_event == "dead" else self._terms.handlers.types_of(place.topic)
+            types = None if settings.unknown_event == "dead" else self._handlers.types_of(place.topic)
             # Both, as what was committed may be of a topic that has been made anew since.
             read = min(progress.committed or 0, progress.position or 0)
             lost += self._told(
@@ -95,7 +98,7 @@ class Reconciler:
             )
             if place.partition == 0:
                 try:
-                    partitions = len(self._broker.progress([place.topic], self._terms.handlers.group))
+                    partitions = len(self._broker.progress([place.topic], self._handlers.group))
                 except TopicNotReadable as error:  # the others are looked at all the same
                     untold = error
                     continue

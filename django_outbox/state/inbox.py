@@ -146,7 +146,7 @@ def take_back(ids: Collection[int], *, using: str) -> None:
     messages(using).filter(id__in=ids).delete()
 
 
-def hold(row: InboxMessage, content: InboxMessage, blocker: Blocker, *, using: str) -> None:
+def hold(row: InboxMessage, content: InboxMessage, until: datetime | timedelta, *, using: str) -> None:
     """Let a message that this very transaction has added wait behind an earlier one, uncounted.
 
     Raises:
@@ -159,7 +159,7 @@ def hold(row: InboxMessage, content: InboxMessage, blocker: Blocker, *, using: s
         payload=content.payload,
         headers=content.headers,
         delivery_count=0,
-        next_retry_at=_at(blocker.until),
+        next_retry_at=_at(until),
     )
 
 

@@ -11,9 +11,10 @@ from django.utils import timezone
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.events.event import Event
 from django_outbox.events.reader import place_of
+from django_outbox.exceptions import UnreadableRecord
 from django_outbox.models import InboxMessage
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.models.lengths import KEY_LENGTH, TYPE_LENGTH
+from django_outbox.models.lengths import ERROR_LENGTH, KEY_LENGTH, TYPE_LENGTH
 from django_outbox.models.validation import as_text, headers_as_text
 from django_outbox.state.failures import error_text, fingerprint
 
@@ -141,3 +142,11 @@ def _row(event: Event, group: str, **fields: Any) -> InboxMessage:
 def _with_content(row: InboxMessage, event: Event) -> InboxMessage:
     row.payload, row.headers = event.payload, dict(event.headers)
     return row
+
+
+def unreadable(error: UnreadableRecord) -> str:
+    """Why a record is dead on arrival, with what a mapper of the project raised."""
+    text = f"It cannot be read: {error}."
+    if error.__cause__ is None:
+        return text
+    return f"{text}\n\n{error_text(error.__cause__, ERROR_LENGTH - len(text) - 2)}"

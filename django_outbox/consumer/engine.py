@@ -1,0 +1,164 @@
+"""The delivery engine: runs handlers and commits their effects together with the state of their messages."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+
+from django_outbox.consumer.delivery import Claim, Item, Outcome, Source
+from django_outbox.exceptions import in_one_line, name_handlers
+from django_outbox.observability import instrumentation
+from django_outbox.observability.logging import log_extra
+from django_outbox.observability.outcomes import report_dead
+from django_outbox.observability.tracing import hooks as tracing
+from django_outbox.state.failures import fingerprint
+from django_outbox.worker.faults import Outages, handling, is_outage, session_of, try_again
+from django_outbox.worker.pooling import stop_preparing
+
+log = logging.getLogger("django_outbox.consumer")
+
+TIME_BUDGET_SECONDS = 1.0
+"""For one transaction of several messages, after which offsets are committed and signals are checked."""
+
+
+class Engine:
+    """Handles messages of any source, several in one transaction for as long as none of them raises.
+
+    If one raises, the transaction is rolled back and all of its messages are handled again, each in a
+    transaction of its own, so that a bad message costs its neighbours nothing.
+
+    An engine serves one thread. Nothing in it is about a particular message beyond a call.
+    """
+
+    def __init__(self, using: str, group: str, clock: Callable[[], float], *, fits: int = 2) -> None:
+        """
+        Args:
+            using: alias of the database.
+            group: the consumer group.
+            clock: seconds, monotonic.
+            fits: how many messages to begin with in one transaction; it learns how many fit into its time.
+        """
+        self._using = using
+        self._group = group
+        self._clock = clock
+        self._outages = Outages()
+        self._fits = fits
+        self._one_by_one = 0  # messages still to be handled alone
+
+    def handle(
+        self, source: Source[Item], items: Sequence[Item], is_stopping: Callable[[], bool] = lambda: False
+    ) -> list[Outcome]:
+        """Handle the first of some deliveries; returns the outcomes of at least one of them.
+
+        Args:
+            source: of all of them.
+            items: in the order in which they are to be handled.
+            is_stopping: asked between two messages; true ends the transaction.
+
+        Raises:
+            OperationalError, InterfaceError: the connection is lost; nothing was changed.
+        """
+        batch = items[: self._fits]
+        if len(batch) < 2 or self._one_by_one:
+            return [self.handle_alone(source, items[0])]
+        started = self._clock()
+        session = session_of(self._using)
+
+        def is_over() -> bool:
+            return is_stopping() or self._clock() - started >= TIME_BUDGET_SECONDS
+
+        try:
+            done = self._run(source, batch, is_over, together=True)
+        except Exception as error:
+            self._one_by_one = len(batch)  # also after an outage, which one of them may have caused
+            if not stop_preparing(error, self._using) and is_outage(error, self._using, session):
+                raise
+            log.debug("Handling one by one after %s", fingerprint(error), extra={"action": "one_by_one"})
+            self._fits = max(2, len(batch) // 2)
+            return [self.handle_alone(source, items[0])]
+        is_slow = self._clock() - started >= TIME_BUDGET_SECONDS
+        self._fits = max(2, len(done)) if is_slow else max(self._fits, 2 * len(batch))
+        return [claim.outcome for claim in done]
+
+    def handle_alone(self, source: Source[Item], item: Item) -> Outcome:
+        """Handle one delivery in a transaction of its own, again after faults that pass.
+
+        Raises:
+            OperationalError, InterfaceError: the connection is lost, or the message cannot even be locked.
+        """
+        claims: list[Claim] = []
+
+        def work() -> Outcome:
+            claims.clear()
+            (claim,) = self._run(source, [item], lambda: False, together=False, claims=claims)
+            return claim.outcome
+
+        def fail(error: Exception) -> Outcome:
+            claim = claims[0] if claims else None
+            if claim is not None:
+                name_handlers(error, (handler.name for handler in claim.handlers))
+            return source.fail(item, claim, error)
+
+        def tell(fault: Exception) -> None:
+            what, extra = source.describe(item)
+            log.info("Trying %s again: %s", what, in_one_line(fault), extra={"action": "again", **extra})
+
+        outcome = try_again(
+            work,
+            using=self._using,
+            fail=fail,
+            give_up=lambda fault: source.requeue(item, fault),
+            tell=tell,
+            outages=self._outages,
+            name=source.name(item),
+        )
+        self._one_by_one = max(0, self._one_by_one - 1)
+        return outcome
+
+    def start_over(self) -> None:
+        """Forget how the deliveries before were to be handled: others follow."""
+        self._one_by_one = 0
+
+    def _run(
+        self,
+        source: Source[Item],
+        items: Sequence[Item],
+        is_over: Callable[[], bool],
+        *,
+        together: bool,
+        claims: list[Claim] | None = None,
+    ) -> list[Claim]:
+        """Handle deliveries in one transaction: all or nothing of it happens. Returns those that are done with."""
+        claims = [] if claims is None else claims
+        done: list[Claim] = []
+        prepared = source.prepare(items)
+        if prepared and all(claim.outcome is Outcome.SKIPPED for claim in prepared):
+            return prepared
+        has_run = False
+        trace = tracing.processing(self._group, using=self._using, together=together)
+        with trace as run_handlers, handling(self._using):
+            claims += source.claim(items, prepared)
+            for claim in claims:
+                if claim.event is not None and claim.outcome is Outcome.CONSUMED:
+                    if has_run and is_over():
+                        break
+                    run_handlers(claim.event, claim.handlers)
+                    has_run = True
+                done.append(claim)
+            source.settle(done, claims[len(done) :])
+        self._after_commit(done)
+        return done
+
+    def _after_commit(self, done: Sequence[Claim]) -> None:
+        handled = []
+        for claim in done:
+            if claim.message is None:
+                continue
+            if claim.outcome is Outcome.CONSUMED:
+                handled.append(claim.message)
+            elif claim.outcome is Outcome.DEAD:
+                report_dead(log, claim.message, claim.reason, using=self._using)
+        instrumentation.consumed(handled, group=self._group, using=self._using)
+        if log.isEnabledFor(logging.DEBUG):
+            for message in handled:
+                log.debug("%s is consumed.", message, extra=log_extra("consumed", message))

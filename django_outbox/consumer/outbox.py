@@ -1,0 +1,260 @@
+"""Messages of this service's own outbox, as their records name them. The relay sends them again for a retry."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.db import transaction
+
+from django_outbox.brokers.base import ReceivedRecord, TopicPartition
+from django_outbox.conf import settings
+from django_outbox.consumer.delivery import (
+    REQUEUE_DELAY,
+    SKIP,
+    Claim,
+    Outcome,
+    Source,
+    killer_reason,
+    unwanted_reason,
+)
+from django_outbox.events.event import Event
+from django_outbox.events.wire import Incoming
+from django_outbox.exceptions import MessageNotFound, Reject, Retry, in_one_line
+from django_outbox.handlers.registry import GroupHandlers
+from django_outbox.observability.logging import log_extra
+from django_outbox.observability.outcomes import report_dead, report_failed
+from django_outbox.state import outbox as state
+from django_outbox.state.ordering import Earlier, unhandled_before
+from django_outbox.state.rows import LockedMessage
+from django_outbox.worker.faults import TRIES, try_again
+
+log = logging.getLogger("django_outbox.consumer")
+
+Key = tuple[str, str]
+Hold = tuple[int, datetime | timedelta]
+"""The id of a message that waits, or holds its key as a dead one, and until when."""
+
+
+@dataclass(frozen=True, slots=True)
+class OwnRecord:
+    """A record of this service's outbox, and what it says of itself."""
+
+    record: ReceivedRecord
+    incoming: Incoming
+    id: int
+
+    def names(self, message: LockedMessage) -> bool:
+        """True if the row was last published as this very record, and has not been handled since.
+
+        The attempt is not enough: a relay that was killed after sending, and the next relay, use the same number.
+        """
+        record, incoming = self.record, self.incoming
+        if message.source != settings.source or message.status != state.Status.PUBLISHED:
+            return False
+        if message.event_id != incoming.event_id or message.topic != record.topic:
+            return False
+        if incoming.attempt not in (None, message.publish_count):
+            return False
+        return message.offset is None or (message.partition, message.offset) == (record.partition, record.offset)
+
+    def event(self, message: LockedMessage) -> Event:
+        """What a handler gets: the content of the row, and where the record was found."""
+        return Event(
+            type=message.event_type,
+            payload=message.payload,
+            key=message.message_key,
+            headers=message.headers,
+            topic=message.topic,
+            version=message.event_version,
+            id=message.event_id,
+            source=message.source,
+            time=message.created_at,
+            attempt=message.publish_count,
+            partition=self.record.partition,
+            offset=self.record.offset,
+        )
+
+    @property
+    def extra(self) -> dict[str, object]:
+        """What a log record says of the message beside its text, as the record tells it."""
+        return {
+            "message_id": self.id,
+            "event_id": self.incoming.event_id,
+            "topic": self.record.topic,
+            "attempt": self.incoming.attempt,
+        }
+
+
+class OutboxSource(Source[OwnRecord]):
+    """Messages of the outbox that a consumer group handles."""
+
+    def __init__(self, using: str, handlers: GroupHandlers) -> None:
+        """
+        Args:
+            using: alias of the database.
+            handlers: those of the consumer group.
+        """
+        self._using = using
+        self._handlers = handlers
+
+    def claim(self, items: Sequence[OwnRecord], prepared: list[Claim]) -> list[Claim]:
+        messages = state.lock([item.id for item in items], using=self._using)
+        current: dict[int, LockedMessage] = {}
+        for item in items:
+            message = messages.get(item.id)
+            if message is not None and item.id not in current and item.names(message):
+                current[item.id] = message
+        earlier = unhandled_before(list(current.values()), self._handlers.types_of, using=self._using)
+        overtaking = _overtaking(list(current.values()))
+        held: dict[Key, Hold] = {}
+        return [self._claim(item, messages, current.pop(item.id, None), earlier, overtaking, held) for item in items]
+
+    def _claim(
+        self,
+        item: OwnRecord,
+        messages: dict[int, LockedMessage],
+        message: LockedMessage | None,
+        earlier: dict[int, Earlier],
+        overtaking: set[int],
+        held: dict[Key, Hold],
+    ) -> Claim:
+        """What becomes of one record.
+
+        Args:
+            item: the record.
+            messages: all rows of the batch, by id.
+            message: its row; None if the row is not to be handled by this record.
+            earlier: what has to be handled before a message, by its id.
+            overtaking: messages that others of the batch come before.
+            held: what later messages of a key wait for, by topic and key; added to here.
+        """
+        if message is None:
+            if item.id not in messages:
+                self._warn_unknown(item)
+            return SKIP
+        handlers = self._handlers.find(message.event_type, message.topic)
+        if not handlers and settings.unknown_event == "ignore":
+            return SKIP
+        key = (message.topic, message.message_key)
+        if message.delivery_count > settings.max_deliveries or not handlers:
+            reason = killer_reason() if handlers else unwanted_reason(message.event_type)
+            if message.message_key and settings.ordering == "key" and settings.on_dead == "hold":
+                held[key] = (message.id, REQUEUE_DELAY)
+            return Claim(Outcome.DEAD, message, reason=reason)
+        until: datetime | timedelta | None = None
+        holder, held_until = held.get(key, (message.id, None))
+        if message.id in earlier:
+            until = _until(earlier[message.id])
+        elif holder < message.id:
+            until = held_until
+        elif message.id in overtaking:
+            until = timedelta(0)
+        if until is not None:
+            if message.message_key:
+                held[key] = (min(holder, message.id), until)
+            return Claim(Outcome.REQUEUED, message, until=until)
+        return Claim(Outcome.CONSUMED, message, item.event(message), handlers)
+
+    def settle(self, done: Sequence[Claim], left: Sequence[Claim]) -> None:
+        consumed: list[LockedMessage] = []
+        for claim in done:
+            message = claim.message
+            if not isinstance(message, LockedMessage):
+                continue
+            if claim.outcome is Outcome.CONSUMED:
+                consumed.append(message)
+            elif claim.outcome is Outcome.REQUEUED:
+                state.put_back(message, claim.until, using=self._using)
+            else:
+                state.mark_rejected(message.id, message.publish_count, claim.reason, using=self._using)
+        state.mark_consumed(consumed, using=self._using)
+
+    def fail(self, item: OwnRecord, claim: Claim | None, error: Exception) -> Outcome:
+        message = None if claim is None else claim.message
+        if not isinstance(message, LockedMessage):
+            raise error
+        try:
+            if isinstance(error, Reject):
+                if state.mark_rejected(message.id, message.publish_count, error, using=self._using):
+                    report_dead(log, message, error, using=self._using)
+                return Outcome.DEAD
+            delay = error.delay if isinstance(error, Retry) else None
+            status = state.mark_failed(message.id, message.publish_count, error, using=self._using, delay=delay)
+        except MessageNotFound:
+            log.warning("Message %s was removed while it was handled.", message.id, extra=log_extra("skipped", message))
+            return Outcome.SKIPPED
+        message.retry_count += 1
+        final = message.retry_count >= message.max_retry
+        if status == (state.Status.DEAD if final else state.Status.PENDING):  # or another consumer was faster
+            report_failed(log, message, error, final=final, using=self._using)
+        return Outcome.FAILED
+
+    def requeue(self, item: OwnRecord, fault: Exception) -> Outcome:
+        with transaction.atomic(using=self._using):
+            message = state.lock([item.id], using=self._using).get(item.id)
+            if message is None or not item.names(message):
+                return Outcome.SKIPPED
+            state.put_back(message, REQUEUE_DELAY, using=self._using)
+        log.warning(
+            "Message %s waits %d s, because the database failed %d times: %s",
+            message.id,
+            REQUEUE_DELAY.total_seconds(),
+            TRIES,
+            in_one_line(fault),
+            extra=log_extra("put_back", message),
+        )
+        return Outcome.REQUEUED
+
+    def name(self, item: OwnRecord) -> Hashable:
+        return item.id
+
+    def describe(self, item: OwnRecord) -> tuple[str, dict[str, object]]:
+        return f"message {item.id}", item.extra
+
+    def count_delivery(self, item: OwnRecord) -> bool:
+        """Count a delivery before it can kill the process; False if the record is stale."""
+        place = TopicPartition(item.record.topic, item.record.partition)
+
+        def count() -> bool:
+            return state.count_delivery(item.id, item.incoming.attempt, place, item.record.offset, using=self._using)
+
+        # Another consumer may have the message in hand, as in a rebalance, which InnoDB calls a deadlock at times.
+        return try_again(count, using=self._using)
+
+    def _warn_unknown(self, item: OwnRecord) -> None:
+        record = item.record
+        log.warning(
+            "Skipped the record %s[%d]@%d: there is no outbox message %d.",
+            record.topic,
+            record.partition,
+            record.offset,
+            item.id,
+            extra={"action": "skipped", **item.extra},
+        )
+
+
+def _until(earlier: Earlier) -> datetime | timedelta:
+    """When a message behind this one is due again."""
+    if earlier.status == state.Status.PENDING:
+        return earlier.due_at or timedelta(0)
+    # Behind a dead one until an operator decides. A published one whose record was read already waits for the reconciler.
+    return timedelta(0) if earlier.is_coming else REQUEUE_DELAY
+
+
+def _overtaking(messages: Sequence[LockedMessage]) -> set[int]:
+    """Ids of messages that an earlier one of their key comes after in the batch."""
+    if settings.ordering != "key":
+        return set()
+    found: set[int] = set()
+    first: dict[Key, int] = {}
+    for message in reversed(messages):
+        if message.message_key:
+            key = (message.topic, message.message_key)
+            if first.get(key, message.id) < message.id:
+                found.add(message.id)
+            else:
+                first[key] = message.id
+    return found

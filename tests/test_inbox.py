@@ -714,11 +714,10 @@ def test_a_database_that_goes_away_leaves_what_is_not_done(receiver: Receiver, m
 
     with pytest.raises(OperationalError, match="lost"):
         receiver.inbox.receive(records)
-    outcomes: list[str] = []
+    for record in records[:3]:
+        assert receiver.inbox.receive([record]) == ["consumed"]
     with pytest.raises(OperationalError, match="lost"):
-        while True:
-            outcomes += receiver.inbox.receive(records[len(outcomes) :])
-    assert outcomes == ["consumed"] * 3
+        receiver.inbox.receive(records[3:])
     gone.clear()
 
     assert receiver.receive(*records[3:]) == ["consumed"] * 2

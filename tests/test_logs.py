@@ -192,7 +192,7 @@ def test_line_about_a_payload_that_does_not_fit_names_the_handler(everything: py
     make_message()
     pipeline.turn()
     (line,) = (each.getMessage() for each in everything.records if each.levelno == logging.WARNING)
-    assert line.endswith("expected int, found dict (tests.test_logs.counts)")
+    assert line.endswith("Input should be a valid integer, found dict (tests.test_logs.counts)")
 
 
 # Which message it is

@@ -74,11 +74,13 @@ class Engine:
             if not stop_preparing(error, self._using) and is_outage(error, self._using, session):
                 raise
             log.debug("Handling one by one after %s", fingerprint(error), extra={"action": "one_by_one"})
-            self._fits = max(2, len(batch) // 2)
-            return [self.handle_alone(source, items[0])]
-        is_slow = self._clock() - started >= TIME_BUDGET_SECONDS
-        self._fits = max(2, len(done)) if is_slow else max(self._fits, 2 * len(batch))
-        return [claim.outcome for claim in done]
+        else:
+            is_slow = self._clock() - started >= TIME_BUDGET_SECONDS
+            self._fits = max(2, len(done)) if is_slow else max(self._fits, 2 * len(batch))
+            return [claim.outcome for claim in done]
+        # Not in the handler above, where this error would be the context of the next ones.
+        self._fits = max(2, len(batch) // 2)
+        return [self.handle_alone(source, items[0])]
 
     def handle_alone(self, source: Source[Item], item: Item) -> Outcome:
         """Handle one delivery in a transaction of its own, again after faults that pass.

@@ -18,6 +18,7 @@ from django_outbox.brokers.base import Failed, Outcome, Record, Refused
 from django_outbox.events.event import Event
 from django_outbox.events.wire import Outgoing
 from django_outbox.exceptions import Reject
+from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.observability.backlog import Backlog, Unfinished
 from django_outbox.observability.counters import Counters, Histogram
 from django_outbox.observability.instrumentation import observed_by
@@ -212,7 +213,7 @@ def test_topics_without_end_are_others() -> None:
 def test_what_strangers_call_their_events_is_no_label() -> None:
     receiver = Receiver()
     receiver.on("order.created")
-    metrics = Metrics(known_types=receiver.inbox._handlers.types)
+    metrics = Metrics(known_types=GroupHandlers(receiver.handlers, receiver.group).types)
     with observed_by(metrics), outbox_settings(UNKNOWN_EVENT="dead"):
         for number in range(300):
             receiver.receive(received(1, type=f"forged.{number}"))

@@ -158,7 +158,7 @@ class Pipeline:
         from django.db.models import TextField
         from django.db.models.functions import Cast
 
-        from django_outbox.events.wire import Outgoing, encode
+        from django_outbox.events.writer import Outgoing, encode
 
         values = OutboxMessage.objects.values_list(*Outgoing.COLUMNS, Cast("payload", TextField())).get(id=message.id)
         outgoing = Outgoing(*values)

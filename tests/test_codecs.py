@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 
 from django_outbox import publish
 from django_outbox.brokers.base import ReceivedRecord, Record
-from django_outbox.events.wire import Incoming, Outgoing, decode, encode
+from django_outbox.events.reader import Incoming, decode
+from django_outbox.events.writer import Outgoing, encode
 from django_outbox.exceptions import UnreadableRecord
 from django_outbox.relay.relay import Relay
 from tests.outbox import memory_broker

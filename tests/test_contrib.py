@@ -18,7 +18,7 @@ from django.core.management import load_command_class
 from prometheus_client.parser import text_string_to_metric_families
 
 from django_outbox.conf import OutboxSettings
-from django_outbox.events.wire import Outgoing
+from django_outbox.events.writer import Outgoing
 from django_outbox.handlers.registry import Handler
 from django_outbox.management.monitored import monitored
 from django_outbox.observability.backlog import MOST_COUNTED, Backlog, Unfinished

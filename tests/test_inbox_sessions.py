@@ -14,8 +14,8 @@ from django.db import transaction
 from django.utils import timezone
 
 from django_outbox.brokers.base import ReceivedRecord
+from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.events.event import Event
-from django_outbox.events.reader import Reader
 from django_outbox.models import InboxMessage
 from django_outbox.state import inbox as inbox_state
 from django_outbox.state.inbox_ordering import Blocker

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_outbox.brokers.base import ReceivedRecord
+from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.events.event import Event
-from django_outbox.events.reader import Reader, place_of
+from django_outbox.events.reader import record_reference
 from django_outbox.exceptions import UnreadableRecord
 from django_outbox.handlers import timeout as deadline
 from tests.inbox import plain, received
@@ -236,7 +237,7 @@ def test_no_mapper_leaves_records_of_a_topic_alone() -> None:
 @pytest.mark.parametrize(
     ("result", "reason"),
     [
-        ({"type": "t"}, "made dict of it, which is no Event"),
+        ({"type": "t"}, "returned dict, which is not an Event"),
         (Event(type=""), "type: it is empty"),
         (Event(type=7), "type: it must be text, not int"),  # type: ignore[arg-type]
         (Event(type="t", id=7), "id: it must be text, not int"),  # type: ignore[arg-type]
@@ -305,8 +306,8 @@ BAD = {
     "half a pair": (received(value=rb'{"a": "\ud800"}'), "payload: it contains half of a surrogate pair"),
     "NUL": (received(value=rb'["\u0000"]'), "payload: it contains a NUL character"),
     "NUL in a name": (received(value=rb'{"\u0000": 1}'), "payload: it contains a NUL character"),
-    "NaN": (received(value=b'{"a": NaN}'), "NaN is no number that JSON knows"),
-    "Infinity": (received(value=b"[-Infinity]"), "-Infinity is no number that JSON knows"),
+    "NaN": (received(value=b'{"a": NaN}'), "NaN is not a number in JSON"),
+    "Infinity": (received(value=b"[-Infinity]"), "-Infinity is not a number in JSON"),
     "1e999": (received(value=b"1e999"), "1e999 is too large a number"),
     "digits": (received(value=b"9" * 10_000), "its value is not JSON that can be read"),
     "too deep": (received(value=NESTED), "payload: it is nested more than"),
@@ -326,20 +327,20 @@ BAD = {
     "NUL in the key": (received(key="\0"), "key: it contains a NUL character"),
     "NUL in the id": (received(id="a\0"), "id: it contains a NUL character"),
     "binary id": (received(id=b"\xff"), "its header ce_id is not UTF-8 text"),
-    "time": (received(time="yesterday"), "the attribute 'time' of the CloudEvent is no time: 'yesterday'"),
+    "time": (received(time="yesterday"), "the attribute 'time' of the CloudEvent is not a time: 'yesterday'"),
     "time out of range": (received(time="0001-01-01T00:00:00+14:00"), "its time cannot be stored"),
     "Avro": (plain(b"", headers=[("content-type", b"application/cloudevents+avro")]), "+avro' can"),
-    "structured, no object": (plain(b"[]", headers=[STRUCTURED]), "its value is no JSON object"),
+    "structured, no object": (plain(b"[]", headers=[STRUCTURED]), "its value is not a JSON object"),
     "structured, empty": (plain(None, headers=[STRUCTURED]), "its value is not JSON that can be read"),
     "structured, no id": (structured(id=None), "the attribute 'id' of the CloudEvent is missing or empty"),
-    "structured, id": (structured(id={"a": 1}), "the attribute 'id' of the CloudEvent is no text"),
+    "structured, id": (structured(id={"a": 1}), "the attribute 'id' of the CloudEvent is not text"),
     "structured, pair": (structured(id="\ud800"), "id: it contains half of a surrogate pair"),
     "structured, data": (structured(data="\0"), "payload: it contains a NUL character"),
     "structured, base64": (structured(data_base64="?"), "its data_base64 is not base64"),
     "structured, base64 of no text": (structured(data_base64=7), "its data_base64 is not base64"),
     "plain": (plain(b'{"a": 1}'), "it is neither a CloudEvent nor an envelope, and no mapper is set for its topic"),
-    "plain bytes": (plain(b"\xff"), "it is no CloudEvent, and its value is not UTF-8 text; no mapper is set"),
-    "nothing": (plain(None), "it is no CloudEvent, and its value is not JSON that can be read"),
+    "plain bytes": (plain(b"\xff"), "it is not a CloudEvent, and its value is not UTF-8 text; no mapper is set"),
+    "nothing": (plain(None), "it is not a CloudEvent, and its value is not JSON that can be read"),
     "envelope, type": (plain(b'{"outbox_id": 1, "event_id": "e", "event_type": 7}'), "'event_type' of the envelope is"),
 }
 
@@ -376,9 +377,9 @@ def test_no_record_whatever_its_bytes_raises_anything_else(value: Any, key: Any,
 
 
 def test_a_place_fits_and_is_of_one_record_alone() -> None:
-    assert place_of(plain(b"", topic="t")).startswith("t/0/")
+    assert record_reference(plain(b"", topic="t")).startswith("t/0/")
     long = [ReceivedRecord(topic, 2**31 - 1, 2**63 - 1, None, None) for topic in ("x" * 249, "x" * 248 + "y")]
-    places = {place_of(record) for record in long}
+    places = {record_reference(record) for record in long}
     assert len(places) == 2
     assert all(len(place) <= 255 and place.endswith(f"/{2**31 - 1}/{2**63 - 1}") for place in places)
 

@@ -19,7 +19,7 @@ from django_outbox.consumer.outbox import OutboxSource, OwnRecord
 from django_outbox.consumer.poison_guard import PoisonGuard
 from django_outbox.consumer.reconciler import Reconciler
 from django_outbox.consumer.topic_health import TopicWatch
-from django_outbox.events.wire import decode
+from django_outbox.events.reader import decode
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotReadable, UnreadableRecord
 from django_outbox.handlers.registry import GroupHandlers, Registry, registry
 from django_outbox.models import OutboxMessage

@@ -21,7 +21,7 @@ from django_outbox.consumer.delivery import (
     unwanted_reason,
 )
 from django_outbox.events.event import Event
-from django_outbox.events.wire import Incoming
+from django_outbox.events.reader import Incoming
 from django_outbox.exceptions import MessageNotFound, Reject, Retry, in_one_line
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.observability.logging import log_extra

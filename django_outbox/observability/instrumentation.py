@@ -14,7 +14,7 @@ from typing import Protocol
 from django.dispatch import Signal
 
 from django_outbox import signals
-from django_outbox.events.wire import Outgoing
+from django_outbox.events.writer import Outgoing
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.observability.logging import Message, attempt_of, log_extra
 from django_outbox.state.rows import LockedMessage

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from django_outbox.events.wire import Outgoing
+from django_outbox.events.writer import Outgoing
 from django_outbox.exceptions import text_of
 from django_outbox.models import InboxMessage
 from django_outbox.observability.masking import without_values

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from django_outbox.events.event import Event
-from django_outbox.events.wire import Outgoing
+from django_outbox.events.writer import Outgoing
 from django_outbox.handlers.registry import Handler
 from django_outbox.models import InboxMessage
 from django_outbox.observability.counters import Counters, Histogram, Labels

@@ -10,7 +10,7 @@ from django.db.models import TextField
 from django.db.models.functions import Cast
 
 from django_outbox.conf import settings
-from django_outbox.events.wire import Outgoing
+from django_outbox.events.writer import Outgoing
 from django_outbox.models import OutboxMessage, OutboxQuerySet
 from django_outbox.state import postgresql
 from django_outbox.state.ordering import holds_behind_dead

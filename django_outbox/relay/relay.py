@@ -25,7 +25,7 @@ from django_outbox.brokers.base import (
     TopicTrouble,
 )
 from django_outbox.conf import settings
-from django_outbox.events.wire import Outgoing, encode
+from django_outbox.events.writer import Outgoing, encode
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotCreated, in_one_line
 from django_outbox.observability import instrumentation
 from django_outbox.observability.logging import repeats

@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.events.event import Event
-from django_outbox.events.reader import place_of
+from django_outbox.events.reader import record_reference
 from django_outbox.exceptions import UnreadableRecord
 from django_outbox.models import InboxMessage
 from django_outbox.models.fields import DatabaseNow
@@ -55,7 +55,7 @@ def poison_row(record: ReceivedRecord, group: str, reason: str, *, raw: bool = T
     return InboxMessage(
         group=group,
         source="",
-        event_id=place_of(record),
+        event_id=record_reference(record),
         event_type=event_type if len(event_type) <= TYPE_LENGTH else "",
         topic=record.topic,
         partition=record.partition,

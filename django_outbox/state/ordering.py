@@ -15,7 +15,7 @@ from django.db import connections
 from django.db.models import Exists, Min, OuterRef, Q, QuerySet
 
 from django_outbox.conf import settings
-from django_outbox.events.wire import Outgoing
+from django_outbox.events.writer import Outgoing
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.state import postgresql
 from django_outbox.state.rows import LockedMessage

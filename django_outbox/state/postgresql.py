@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from django.db import connections
 
 from django_outbox.conf import settings
-from django_outbox.events.wire import Outgoing
+from django_outbox.events.writer import Outgoing
 from django_outbox.state.rows import LockedMessage
 
 START = ("-infinity", 0)

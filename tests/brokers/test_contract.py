@@ -25,7 +25,7 @@ from django_outbox.brokers.base import (
 from django_outbox.brokers.limits import largest_payload
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.conf import BrokerSettings
-from django_outbox.events.wire import Outgoing, encode
+from django_outbox.events.writer import Outgoing, encode
 from django_outbox.models.fields import uuid7
 from tests.brokers.backends import confluent_broker, kafka_broker
 from tests.brokers.records import (

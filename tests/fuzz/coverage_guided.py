@@ -28,8 +28,8 @@ with atheris.instrument_imports(include=["django_outbox", "json", "urllib"]):
     from django_outbox.admin.redaction import Redaction
     from django_outbox.brokers.base import ReceivedRecord
     from django_outbox.brokers.url import parse_url
-    from django_outbox.events.reader import Reader
-    from django_outbox.events.wire import decode
+    from django_outbox.consumer.inbox.reader import Reader
+    from django_outbox.events.reader import decode
     from django_outbox.exceptions import UnreadableRecord
     from django_outbox.models import validation as storable
 

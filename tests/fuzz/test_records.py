@@ -15,9 +15,10 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from django_outbox.brokers.base import ReceivedRecord
+from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.events.event import Event
-from django_outbox.events.reader import Reader
-from django_outbox.events.wire import Outgoing, decode, encode
+from django_outbox.events.reader import decode
+from django_outbox.events.writer import Outgoing, encode
 from django_outbox.exceptions import InvalidMessage, UnreadableRecord
 from django_outbox.models import validation as storable
 from django_outbox.state.inbox_rows import event_of, pending_row, poison_row, record_of

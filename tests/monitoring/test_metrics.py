@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from django_outbox.brokers.base import Failed, Outcome, Record, Refused
 from django_outbox.events.event import Event
-from django_outbox.events.wire import Outgoing
+from django_outbox.events.writer import Outgoing
 from django_outbox.exceptions import Reject
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.observability.backlog import Backlog, Unfinished

@@ -16,8 +16,9 @@ from django.db import DatabaseError, transaction
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
 from django_outbox.consumer.delivery import REQUEUE_DELAY, SKIP, Claim, Outcome, Source, unwanted_reason
+from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.consumer.inbox.stored import UNREAD, StoredSource
-from django_outbox.events.reader import Reader, place_of
+from django_outbox.events.reader import record_reference
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord, text_of
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import InboxMessage
@@ -116,7 +117,7 @@ class ArrivalSource(Source[ReceivedRecord]):
         return (item.topic, item.partition, item.offset)
 
     def describe(self, item: ReceivedRecord) -> tuple[str, dict[str, object]]:
-        place = place_of(item)
+        place = record_reference(item)
         return place, {"event_id": place, "topic": item.topic, "group": self._group}
 
     # With care

@@ -10,8 +10,8 @@ from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.consumer.delivery import Outcome
 from django_outbox.consumer.engine import TIME_BUDGET_SECONDS, Engine
 from django_outbox.consumer.inbox.arrivals import ArrivalSource
+from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.consumer.inbox.stored import Stored, StoredSource
-from django_outbox.events.reader import Reader
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models.lengths import GROUP_LENGTH
 

@@ -20,7 +20,7 @@ from django_outbox.consumer.delivery import (
     killer_reason,
     unwanted_reason,
 )
-from django_outbox.events.reader import Reader
+from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord, in_one_line
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import InboxMessage

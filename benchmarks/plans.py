@@ -15,6 +15,7 @@ from django_outbox.models import OutboxMessage
 from django_outbox.relay.claims import PostgresqlClaims
 from django_outbox.state import ordering
 from django_outbox.state import outbox as state
+from django_outbox.state.dialects.base import Published
 
 IDLE_POLLS = 200
 
@@ -31,9 +32,7 @@ def explain() -> str:
         with _recorded() as order:
             ordering.unsent_before(sorted(batch, key=lambda message: message.id), pending_before, using="default")
         with _recorded() as mark:
-            state.mark_published(
-                [state.Published(message.id, message.attempt, 0, 0) for message in batch], using="default"
-            )
+            state.mark_published([Published(message.id, message.attempt, 0, 0) for message in batch], using="default")
         transaction.set_rollback(True)
     with _recorded() as idle_poll:
         OutboxMessage.objects.due().exists()

@@ -20,6 +20,7 @@ from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.relay.relay import Relay
 from django_outbox.state import outbox as state
+from django_outbox.state.dialects.base import Published
 
 Status = OutboxMessage.Status
 
@@ -217,4 +218,4 @@ def fail(message: OutboxMessage, times: int = 1) -> str:
 
 def publish_again(message: OutboxMessage, partition: int = 0, offset: int | None = None) -> None:
     current = row(message)
-    state.mark_published([state.Published(current.id, current.publish_count + 1, partition, offset)], using="default")
+    state.mark_published([Published(current.id, current.publish_count + 1, partition, offset)], using="default")

@@ -20,7 +20,9 @@ from django_outbox.models import OutboxMessage
 from django_outbox.relay.claims import PostgresqlClaims
 from django_outbox.relay.relay import Relay
 from django_outbox.state import outbox as state
-from django_outbox.state import postgresql
+from django_outbox.state.dialects import postgresql
+from django_outbox.state.dialects.base import Published
+from django_outbox.state.dialects.postgresql import START, PostgreSQL
 from django_outbox.worker.loop import Stop
 from django_outbox.worker.prepared_statements import PLANS_SECONDS, PreparedStatements
 from tests.clock import Clock
@@ -139,7 +141,7 @@ def test_an_idle_poll_reads_no_messages_of_another_service(known: str | None) ->
     analyze()
     fill(20_000, source="billing", late=AN_HOUR)
     with CaptureQueriesContext(connection) as queries:
-        assert not postgresql.is_due([], using="default")
+        assert not PostgreSQL("default").is_due([])
     plan = plan_of(queries[0]["sql"])
     assert rows_read(plan) == 0, json.dumps(plan, indent=1)
 
@@ -152,9 +154,9 @@ def test_a_look_before_a_handler_reads_no_messages_of_another_service(known: str
         OutboxMessage.objects.update(status=Status.CONSUMED, next_retry_at=None, consumed_at=timezone.now())
     analyze()
     fill(20_000, status, source="billing", late=AN_HOUR)
-    ids = [make_message(Status.PUBLISHED, message_key=str(number)).id for number in range(20)]
+    messages: Any = [make_message(Status.PUBLISHED, message_key=str(number)) for number in range(20)]
     with CaptureQueriesContext(connection) as queries:
-        assert postgresql.unhandled_before(ids, ["order.created"], dead=True, using="default") == []
+        assert PostgreSQL("default").unhandled_before(messages, ["order.created"], dead=True) == {}
     plan = plan_of(queries[0]["sql"])
     assert rows_read(plan) <= 100, json.dumps(plan, indent=1)
 
@@ -184,7 +186,7 @@ def test_little_is_found_by_few_steps_whatever_the_statistics_say(known: str | N
     OutboxMessage.objects.pending().filter(id__gt=due[-1].id).update(next_retry_at=timezone.now() + AN_HOUR)
 
     with transaction.atomic(), CaptureQueriesContext(connection) as queries:
-        batch, earlier = postgresql.claim_and_look(50, [], postgresql.START, using="default")
+        batch, earlier = PostgreSQL("default").claim_and_look(50, [], START)
 
     assert [message.id for message in batch] == [message.id for message in due]
     waits = Status.PENDING in (known, others)
@@ -198,7 +200,7 @@ def test_where_no_message_has_a_key_nothing_is_looked_for() -> None:
     make_message(next_retry_at=timezone.now() + AN_HOUR)
     make_message()
     with transaction.atomic():
-        batch, earlier = postgresql.claim_and_look(50, [], postgresql.START, using="default")
+        batch, earlier = PostgreSQL("default").claim_and_look(50, [], START)
     assert (len(batch), earlier) == (1, [])
 
 
@@ -221,7 +223,7 @@ def test_marking_a_batch_compares_each_of_its_messages_once_where_statistics_kno
     fill(500)
     ids = list(OutboxMessage.objects.pending().values_list("id", flat=True))
     with transaction.atomic(), CaptureQueriesContext(connection) as queries:
-        assert state.mark_published([state.Published(id, 1, 0, 0) for id in ids], using="default") == 500
+        assert state.mark_published([Published(id, 1, 0, 0) for id in ids], using="default") == 500
         transaction.set_rollback(True)
     (sql,) = (query["sql"] for query in queries if "UPDATE" in query["sql"])
     with connection.cursor() as cursor:
@@ -292,9 +294,9 @@ def rows_read_one_after_another() -> int:
 
 
 def consume(ids: list[int]) -> None:
-    messages = postgresql.lock(ids, using="default")
-    postgresql.unhandled_before(ids, ["order.created"], dead=True, using="default")
-    assert postgresql.mark_consumed(messages, using="default") == len(ids)
+    messages = PostgreSQL("default").lock(ids)
+    PostgreSQL("default").unhandled_before(messages, ["order.created"], dead=True)
+    assert PostgreSQL("default").mark_consumed(messages) == len(ids)
 
 
 @pytest.mark.usefixtures("prepared")

@@ -16,6 +16,7 @@ from django_outbox.exceptions import MessageNotFound
 from django_outbox.models import OutboxMessage
 from django_outbox.state import failures
 from django_outbox.state import outbox as state
+from django_outbox.state.dialects.base import Published
 from django_outbox.state.rows import LockedMessage
 from tests.helpers import wait_until
 from tests.outbox import (
@@ -38,7 +39,7 @@ PLACE = TopicPartition("outbox", 0)
 
 def published(message: OutboxMessage, attempt: int | None = None) -> int:
     attempt = message.publish_count + 1 if attempt is None else attempt
-    return state.mark_published([state.Published(message.id, attempt, 2, 7)], using="default")
+    return state.mark_published([Published(message.id, attempt, 2, 7)], using="default")
 
 
 def consume(*messages: OutboxMessage, handle: Callable[[], Any] = bool) -> None:
@@ -141,9 +142,9 @@ def test_publishing_many_sets_the_place_of_each_one() -> None:
 
     changed = state.mark_published(
         [
-            state.Published(first.id, 1, 0, 10),
-            state.Published(second.id, 1, 3, None),
-            state.Published(third.id, 5, 0, 11),
+            Published(first.id, 1, 0, 10),
+            Published(second.id, 1, 3, None),
+            Published(third.id, 5, 0, 11),
         ],
         using="default",
     )

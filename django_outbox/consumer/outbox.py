@@ -27,7 +27,8 @@ from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.observability.logging import log_extra
 from django_outbox.observability.outcomes import report_dead, report_failed
 from django_outbox.state import outbox as state
-from django_outbox.state.ordering import Earlier, unhandled_before
+from django_outbox.state.dialects.base import Earlier
+from django_outbox.state.ordering import unhandled_before
 from django_outbox.state.rows import LockedMessage
 from django_outbox.worker.faults import TRIES, try_again
 

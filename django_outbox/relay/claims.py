@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
-from django.db import connections
-from django.db.models import TextField
-from django.db.models.functions import Cast
-
 from django_outbox.conf import settings
 from django_outbox.events.writer import Outgoing
-from django_outbox.models import OutboxMessage, OutboxQuerySet
-from django_outbox.state import postgresql
+from django_outbox.state.dialects import dialect_of
+from django_outbox.state.dialects.base import Dialect, Unsent
+from django_outbox.state.dialects.postgresql import START, PostgreSQL
 from django_outbox.state.ordering import holds_behind_dead
 
 LOOK_BACK_SECONDS = 1.0
@@ -28,7 +25,7 @@ class Claimed(NamedTuple):
     """
 
     messages: list[Outgoing]
-    pending_before: list[postgresql.Unsent] | None = None
+    pending_before: list[Unsent] | None = None
 
 
 def claims_of(using: str, clock: Callable[[], float]) -> Claims:
@@ -38,7 +35,8 @@ def claims_of(using: str, clock: Callable[[], float]) -> Claims:
         using: its alias.
         clock: seconds, monotonic.
     """
-    return PostgresqlClaims(using, clock) if connections[using].vendor == "postgresql" else Claims(using)
+    dialect = dialect_of(using)
+    return PostgresqlClaims(dialect, clock) if isinstance(dialect, PostgreSQL) else Claims(dialect)
 
 
 class Claims:
@@ -50,21 +48,16 @@ class Claims:
 
     passes_over = False
 
-    def __init__(self, using: str) -> None:
-        self._using = using
+    def __init__(self, dialect: Dialect) -> None:
+        self._dialect = dialect
 
     def claim(self, limit: int, without_topics: Sequence[str]) -> Claimed:
         """Lock and read up to ``limit`` messages, by due time."""
-        rows = (
-            self._due(without_topics)
-            .select_for_update(skip_locked=True)
-            .values_list(*Outgoing.COLUMNS, Cast("payload", TextField()))[:limit]
-        )
-        return Claimed([Outgoing(*row) for row in rows])
+        return Claimed(self._dialect.claim(limit, without_topics))
 
     def is_due(self, without_topics: Sequence[str]) -> bool:
-        """True if there is anything to claim, be it locked by another."""
-        return self._due(without_topics).exists()
+        """True if a message is due, even if another relay has locked it."""
+        return self._dialect.is_due(without_topics)
 
     def pass_over(self, blocked_by: Mapping[int, int]) -> bool:
         """Begin behind the last claim, for a second at most, if most of it is blocked by what others have had in hand
@@ -74,9 +67,6 @@ class Claims:
             blocked_by: ids of messages that are not in the last claim, each with how many it blocks there.
         """
         return False
-
-    def _due(self, without_topics: Sequence[str]) -> OutboxQuerySet:
-        return OutboxMessage.objects.using(self._using).due().except_topics(without_topics)
 
 
 class PostgresqlClaims(Claims):
@@ -92,32 +82,34 @@ class PostgresqlClaims(Claims):
 
     expects_much = True
 
-    def __init__(self, using: str, clock: Callable[[], float]) -> None:
-        super().__init__(using)
+    _dialect: PostgreSQL
+
+    def __init__(self, dialect: PostgreSQL, clock: Callable[[], float]) -> None:
+        super().__init__(dialect)
         self._clock = clock
-        self._begin = postgresql.START
+        self._begin = START
         self._begin_until = 0.0
         self._last_id = 0
         self._blocking_since: dict[int, float] = {}
 
     def claim(self, limit: int, without_topics: Sequence[str]) -> Claimed:
         if self.expects_much:
-            postgresql.plan_for_much(using=self._using)
-        if self._begin is not postgresql.START and self._clock() < self._begin_until:
+            self._dialect.plan_for_much()
+        if self._begin is not START and self._clock() < self._begin_until:
             claimed = self._claim(limit, without_topics)
             if len(claimed.messages) == limit or self.passes_over:
                 return claimed
-        self._begin, self.passes_over = postgresql.START, False
+        self._begin, self.passes_over = START, False
         claimed = self._claim(limit, without_topics)
         expected, self.expects_much = self.expects_much, len(claimed.messages) == limit
         if self.expects_much:
             if not expected:
-                postgresql.plan_for_much(using=self._using)
+                self._dialect.plan_for_much()
             self._begin_at(claimed.messages[0].id)
         return claimed
 
     def is_due(self, without_topics: Sequence[str]) -> bool:
-        is_due = postgresql.is_due(without_topics, using=self._using)
+        is_due = self._dialect.is_due(without_topics)
         self.passes_over = self.passes_over and is_due  # others may have dealt with it
         return is_due
 
@@ -134,19 +126,19 @@ class PostgresqlClaims(Claims):
             due_at, id = self._begin
             self._begin = due_at, id + 1
         elif passed_over:  # what blocks was passed over itself and is free by now: further on is ever more behind it
-            self._begin = postgresql.START
+            self._begin = START
         return self.passes_over
 
     def _begin_at(self, id: int) -> None:
-        self._begin = postgresql.place_of(id, using=self._using)
+        self._begin = self._dialect.place_of(id)
         self._begin_until = self._clock() + LOOK_BACK_SECONDS
 
     def _claim(self, limit: int, without_topics: Sequence[str]) -> Claimed:
         # A batch of many has better ways to look, and where dead messages count, they are looked for as well.
         if self.expects_much or settings.ordering != "key" or holds_behind_dead():
-            claimed = Claimed(postgresql.claim(limit, without_topics, self._begin, using=self._using))
+            claimed = Claimed(self._dialect.claim(limit, without_topics, self._begin))
         else:
-            claimed = Claimed(*postgresql.claim_and_look(limit, without_topics, self._begin, using=self._using))
+            claimed = Claimed(*self._dialect.claim_and_look(limit, without_topics, self._begin))
         if claimed.messages:
             self._last_id = claimed.messages[-1].id
         return claimed

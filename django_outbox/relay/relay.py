@@ -33,6 +33,7 @@ from django_outbox.observability.tracing import hooks as tracing
 from django_outbox.relay.claims import Claimed, claims_of
 from django_outbox.relay.topic_health import ParkedTopics
 from django_outbox.state import outbox as state
+from django_outbox.state.dialects.base import Published
 from django_outbox.state.ordering import has_order, holds_behind_dead, unsent_before
 from django_outbox.worker.faults import UNAVAILABLE
 from django_outbox.worker.loop import RELAPSE_SECONDS, Stop, Trouble, run_through_faults
@@ -310,14 +311,14 @@ class Relay:
         outcomes: Sequence[Outcome],
         done: Pass,
         notes: list[Note],
-    ) -> list[state.Published]:
+    ) -> list[Published]:
         """Write down what became of each message; of a key only what was taken before a failure, or before a refusal
         that holds it.
 
         A message that is in the log behind a failed one of its key is sent again after it: the
         row then names the later record, and the consumer skips the earlier. Returns what was published.
         """
-        published: list[state.Published] = []
+        published: list[Published] = []
         written: set[str] = set()
         troubled: dict[str, TopicTrouble] = {}
         broken: set[tuple[str, str]] = set()
@@ -327,7 +328,7 @@ class Relay:
                 continue
             if isinstance(outcome, Acknowledged):
                 written.add(message.topic)
-                published.append(state.Published(message.id, message.attempt, outcome.partition, outcome.offset))
+                published.append(Published(message.id, message.attempt, outcome.partition, outcome.offset))
             elif isinstance(outcome, Refused):
                 done.dead += state.mark_refused(message.id, outcome.reason, using=self.using)
                 notes.append(partial(_tell_refused, message, outcome.reason, self.using))

@@ -18,36 +18,27 @@ All take ``using``, the alias of the database, and times come from the database'
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any
 
-from django.db import connections, transaction
-from django.db.models import Case, DateTimeField, F, Q, QuerySet, TextField, When
-from django.db.models.expressions import RawSQL
-from django.db.models.functions import Cast
+from django.db import transaction
+from django.db.models import Case, DateTimeField, F, Q, QuerySet, When
 
 from django_outbox.brokers.base import TopicPartition
 from django_outbox.conf import settings
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.state import dead_letters, failures, postgresql
-from django_outbox.state.backoff import MAX_BACKOFF_SECONDS, backoff
+from django_outbox.state import dead_letters, failures
+from django_outbox.state.backoff import backoff
+from django_outbox.state.dialects import dialect_of
+from django_outbox.state.dialects.base import Published
 from django_outbox.state.rows import LockedMessage
 
 Status = OutboxMessage.Status
 
 UPDATE_SIZE = 500
-
-
-class Published(NamedTuple):
-    """That the broker acknowledged the ``attempt``-th publication of a message."""
-
-    id: int
-    attempt: int
-    partition: int | None
-    offset: int | None
 
 
 # pending -> published
@@ -61,38 +52,7 @@ def mark_published(published: Sequence[Published], *, using: str) -> int:
     """
     if not published:
         return 0
-    if connections[using].vendor == "postgresql":
-        return postgresql.mark_published(published, using=using)
-    by_attempt: dict[int, list[Published]] = {}
-    for message in published:
-        by_attempt.setdefault(message.attempt, []).append(message)
-    return sum(
-        _messages(using)
-        .filter(
-            id__in=[message.id for message in messages],
-            status=Status.PENDING,
-            publish_count=attempt - 1,
-        )
-        .update(
-            status=Status.PUBLISHED,
-            publish_count=attempt,
-            partition=_by_id({message.id: message.partition for message in messages}),
-            offset=_by_id({message.id: message.offset for message in messages}),
-            published_at=DatabaseNow(),
-            updated_at=DatabaseNow(),
-            next_retry_at=None,
-            last_error="",
-        )
-        for attempt, messages in by_attempt.items()
-    )
-
-
-def _by_id(numbers: Mapping[int, int | None]) -> RawSQL:
-    """A number for each id. Written as text: Django takes a hundred times as long for its ``Case``."""
-    cases = " ".join(
-        f"WHEN {int(id)} THEN {'NULL' if number is None else int(number)}" for id, number in numbers.items()
-    )
-    return RawSQL(f"CASE id {cases} END", [])  # noqa: S611  # nothing but numbers
+    return dialect_of(using).mark_published(published)
 
 
 # pending -> pending
@@ -119,30 +79,7 @@ def postpone(earlier_ids: Collection[int], *, first_due: int | None = None, usin
         first_due: id of the message that is due first of those that have to wait.
         using: alias of the database.
     """
-    if connections[using].vendor == "postgresql":
-        return postgresql.postpone(earlier_ids, MAX_BACKOFF_SECONDS, first_due, using=using)
-    earlier = _messages(using).filter(id__in=earlier_ids, status__in=[Status.PENDING, Status.DEAD])
-    if first_due is not None:  # what is due no later than that has nothing to look for
-        earlier = earlier.exclude(next_retry_at__lte=_messages(using).filter(id=first_due).values("next_retry_at"))
-    return sum(_postpone(message, using) for message in earlier)
-
-
-def _postpone(earlier: OutboxMessage, using: str) -> int:
-    # Behind a dead one only what is due: the rest waits already.
-    due_before = earlier.next_retry_at or DatabaseNow()
-    until = earlier.next_retry_at or DatabaseNow() + timedelta(seconds=MAX_BACKOFF_SECONDS)
-    return (
-        _messages(using)
-        .filter(
-            status=Status.PENDING,
-            topic=earlier.topic,
-            message_key=earlier.message_key,
-            source=earlier.source,
-            id__gt=earlier.id,
-            next_retry_at__lt=due_before,
-        )
-        .update(next_retry_at=until, updated_at=DatabaseNow())
-    )
+    return dialect_of(using).postpone(earlier_ids, first_due)
 
 
 # pending -> dead
@@ -162,19 +99,7 @@ def lock(ids: Collection[int], *, using: str) -> dict[int, LockedMessage]:
 
     What does not exist is left out.
     """
-    if connections[using].vendor == "postgresql":
-        return {message.id: message for message in postgresql.lock(ids, using=using)}
-    rows = (
-        _messages(using)
-        .select_for_update()
-        .filter(id__in=ids)
-        .order_by("id")
-        .values_list(*LockedMessage.COLUMNS, Cast("headers", TextField()), Cast("payload", TextField()))
-    )
-    messages = [LockedMessage(*row) for row in rows]
-    for message in messages:
-        message.event_id = str(message.event_id)
-    return {message.id: message for message in messages}
+    return {message.id: message for message in dialect_of(using).lock(ids)}
 
 
 def mark_consumed(messages: Sequence[LockedMessage], *, using: str) -> None:
@@ -183,23 +108,7 @@ def mark_consumed(messages: Sequence[LockedMessage], *, using: str) -> None:
     Raises:
         MessageNotFound: if a handler removed or changed such a row itself.
     """
-    if connections[using].vendor == "postgresql":
-        changed = postgresql.mark_consumed(messages, using=using)
-    else:
-        by_attempt: dict[int, list[int]] = {}
-        for message in messages:
-            by_attempt.setdefault(message.publish_count, []).append(message.id)
-        changed = sum(
-            _messages(using)
-            .filter(id__in=ids, status=Status.PUBLISHED, publish_count=attempt)
-            .update(
-                status=Status.CONSUMED,
-                consumed_at=DatabaseNow(),
-                updated_at=DatabaseNow(),
-                last_error="",
-            )
-            for attempt, ids in by_attempt.items()
-        )
+    changed = dialect_of(using).mark_consumed(messages) if messages else 0
     if changed != len(messages):
         raise MessageNotFound(*[message.id for message in messages])
 

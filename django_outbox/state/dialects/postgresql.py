@@ -1,37 +1,26 @@
-"""PostgreSQL's own statements for what relay and consumer do all the time.
-
-They say what the ORM says for other databases, in a fraction of the time: arrays instead of a
-parameter a row, text as the database has it, and no query to compile at each pass.
-"""
+"""PostgreSQL's own statements: arrays instead of a parameter per row, text as the database has it, no query to compile."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
-from datetime import datetime
+from collections.abc import Collection, Iterable, Sequence
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from django.db import connections
 
 from django_outbox.conf import settings
 from django_outbox.events.writer import Outgoing
+from django_outbox.state.backoff import MAX_BACKOFF_SECONDS
+from django_outbox.state.dialects.base import Dialect, Earlier, Key, Published, Unsent
 from django_outbox.state.rows import LockedMessage
 
+Place = tuple[str, int]
+"""A due time and an id: a place in the order of claims."""
 START = ("-infinity", 0)
 """In the order of claims, a place before all due times and ids."""
 _UPDATE_SIZE = 5000
 _MOST_PENDING_BEFORE = 1000  # of more, most are of other keys: two batches of other relays are less
-
-
-class Unsent(NamedTuple):
-    """A message that is to be sent, or is dead; due_at is None unless it is pending."""
-
-    topic: str
-    message_key: str
-    id: int
-    status: str
-    due_at: datetime | None
 
 
 # To the end of the transaction, read in the order of an index. Statistics are often of a time when nothing was pending;
@@ -235,46 +224,109 @@ MARK_CONSUMED = """
 """
 
 
-def plan_for_much(*, using: str) -> None:
-    """Let what follows be planned for a full batch of a long backlog, to the end of the transaction."""
-    with connections[using].cursor() as cursor:
-        cursor.execute(PLAN_FOR_MUCH)
+class PostgreSQL(Dialect):
+    """Statements on the outbox of one PostgreSQL database."""
 
+    # Relay
 
-def is_due(without_topics: Sequence[str], *, using: str) -> bool:
-    """True if there is anything to claim, be it locked by another."""
-    with connections[using].cursor() as cursor:
-        cursor.execute(IS_DUE, [settings.source, list(without_topics)])
-        return cursor.fetchone() is not None
+    def plan_for_much(self) -> None:
+        """Plan what follows for a full batch of a long backlog, until the transaction ends."""
+        self._execute(PLAN_FOR_MUCH)
 
+    def place_of(self, id: int) -> Place:
+        """Where a message stands in the order of claims."""
+        ((due_at, id),) = self._fetch(PLACE, [id])
+        return due_at, id
 
-def place_of(id: int, *, using: str) -> tuple[str, int]:
-    """Where a message stands in the order of claims."""
-    with connections[using].cursor() as cursor:
-        cursor.execute(PLACE, [id])
-        place: tuple[str, int] = cursor.fetchone()
-    return place
+    def claim(self, limit: int, without_topics: Sequence[str], begin: Place = START) -> list[Outgoing]:
+        """As everywhere, from a place on."""
+        return _outgoing(self._fetch(CLAIM_DUE, [settings.source, list(without_topics), *begin, limit]))
 
+    def claim_and_look(
+        self, limit: int, without_topics: Sequence[str], begin: Place
+    ) -> tuple[list[Outgoing], list[Unsent]]:
+        """Claim, and see what is pending before the last message that has a key: at most a thousand."""
+        source = settings.source
+        parameters = [source, list(without_topics), *begin, limit, source, _MOST_PENDING_BEFORE]
+        rows = self._fetch(CLAIM_DUE_AND_PENDING_BEFORE, parameters)
+        claimed = [row[:-1] for row in rows if row[2] is not None]
+        earlier = [Unsent(row[5], row[6], row[0], "pending", row[-1]) for row in rows if row[2] is None]
+        return _outgoing(claimed), earlier
 
-def claim(limit: int, without_topics: Sequence[str], begin: tuple[str, int], *, using: str) -> list[Outgoing]:
-    """Lock and read due messages from a place on, by due time."""
-    with connections[using].cursor() as cursor:
-        cursor.execute(CLAIM_DUE, [settings.source, list(without_topics), *begin, limit])
-        return _outgoing(cursor.fetchall())
+    def is_due(self, without_topics: Sequence[str]) -> bool:
+        return bool(self._fetch(IS_DUE, [settings.source, list(without_topics)]))
 
+    def unsent_before(
+        self, keyed: Sequence[Outgoing], ids: Sequence[int], *, dead: bool, pending: Sequence[Unsent] | None = None
+    ) -> dict[Key, Earlier]:
+        """As everywhere; ``pending`` is what ``claim_and_look`` found, where dead messages do not count."""
+        batch = _array(ids)
+        last = list({(message.topic, message.message_key): message.id for message in keyed}.values())
+        found = pending
+        if found is None:
+            statement, parameters = PENDING_BEFORE, [settings.source, max(last), batch, _MOST_PENDING_BEFORE]
+            if dead:
+                statement, parameters = PENDING_AND_DEAD_BEFORE, [*parameters, ["dead"], batch, _array(last)]
+            found = self._unsent(statement, parameters)
+        if sum(message.status == "pending" for message in found) < _MOST_PENDING_BEFORE:
+            found = [message for message in found if message.message_key]  # without a key there is no order
+        else:  # perhaps not all of them
+            found = self._unsent(UNSENT_BEFORE, [["pending", "dead"] if dead else ["pending"], batch, _array(last)])
+        # The first message of each key comes last, so that the dict keeps it.
+        return {
+            (topic, key): Earlier(id, status, due_at)
+            for topic, key, id, status, due_at in sorted(found, key=attrgetter("id"), reverse=True)
+        }
 
-def claim_and_look(
-    limit: int, without_topics: Sequence[str], begin: tuple[str, int], *, using: str
-) -> tuple[list[Outgoing], list[Unsent]]:
-    """Lock and read due messages, and see what is pending before the last of them that has a key: at most a thousand."""
-    source = settings.source
-    parameters: list[Any] = [source, list(without_topics), *begin, limit, source, _MOST_PENDING_BEFORE]
-    with connections[using].cursor() as cursor:
-        cursor.execute(CLAIM_DUE_AND_PENDING_BEFORE, parameters)
-        rows = cursor.fetchall()
-    claimed = [row[:-1] for row in rows if row[2] is not None]
-    earlier = [Unsent(row[5], row[6], row[0], "pending", row[-1]) for row in rows if row[2] is None]
-    return _outgoing(claimed), earlier
+    def _unsent(self, statement: str, parameters: Sequence[Any]) -> list[Unsent]:
+        return [Unsent(*row) for row in self._fetch(statement, parameters)]
+
+    def postpone(self, earlier_ids: Collection[int], first_due: int | None) -> int:
+        by_time: dict[str, list[int]] = {}
+        for id, until in self._fetch(LATER, [MAX_BACKOFF_SECONDS, _array(earlier_ids), first_due]):
+            by_time.setdefault(until, []).append(id)
+        return sum(
+            self._execute(POSTPONE, [until, _array(ids[start : start + _UPDATE_SIZE])])
+            for until, ids in by_time.items()
+            for start in range(0, len(ids), _UPDATE_SIZE)
+        )
+
+    def mark_published(self, published: Sequence[Published]) -> int:
+        columns = [_array(column) for column in zip(*published, strict=True)]
+        return self._execute(MARK_PUBLISHED, [*columns, columns[0]])
+
+    # Consumer
+
+    def lock(self, ids: Collection[int]) -> list[LockedMessage]:
+        return [LockedMessage(*row) for row in self._fetch(LOCK, [_array(ids)])]
+
+    def unhandled_before(
+        self, messages: Sequence[LockedMessage], known_types: Collection[str], *, dead: bool
+    ) -> dict[int, Earlier]:
+        ids = _array(message.id for message in messages)
+        found = self._fetch(UNHANDLED_BEFORE, {"ids": ids, "known_types": list(known_types), "dead": dead})
+        # The dead first, as they hold the longest, then those that wait for their retry.
+        found.sort(key=lambda row: row[2], reverse=True)
+        return {
+            id: Earlier(earlier_id, status, due_at, bool(is_coming))
+            for id, earlier_id, status, due_at, is_coming in found
+        }
+
+    def mark_consumed(self, messages: Sequence[LockedMessage]) -> int:
+        ids = _array(message.id for message in messages)
+        attempts = _array(message.publish_count for message in messages)
+        return self._execute(MARK_CONSUMED, [ids, attempts, ids])
+
+    def _fetch(self, statement: str, parameters: Any) -> list[Any]:
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(statement, parameters)
+            rows: list[Any] = cursor.fetchall()
+        return rows
+
+    def _execute(self, statement: str, parameters: Sequence[Any] | None = None) -> int:
+        with connections[self.using].cursor() as cursor:
+            cursor.execute(statement, parameters)
+            return int(cursor.rowcount)
 
 
 def _outgoing(rows: Iterable[Sequence[Any]]) -> list[Outgoing]:
@@ -306,102 +358,6 @@ def _outgoing(rows: Iterable[Sequence[Any]]) -> list[Outgoing]:
             payload_json,
         ) in rows
     ]
-
-
-def unsent_before(
-    last_ids: Iterable[int],
-    ids: Iterable[int],
-    pending: Sequence[Unsent] | None = None,
-    *,
-    holds_behind_dead: bool,
-    using: str,
-) -> list[Unsent]:
-    """What comes before the last ones of their keys, and perhaps of others.
-
-    The first message of each key comes last, so that a dict keeps it.
-
-    Args:
-        last_ids: those last ones.
-        ids: the batch, of which nothing is in the way.
-        pending: what ``claim_and_look`` has seen, where nothing else comes before.
-        holds_behind_dead: whether dead messages do.
-        using: alias of the database.
-    """
-    batch, last = _array(ids), list(last_ids)
-    found = pending
-    if found is None:
-        statement, parameters = PENDING_BEFORE, [settings.source, max(last), batch, _MOST_PENDING_BEFORE]
-        if holds_behind_dead:
-            statement, parameters = PENDING_AND_DEAD_BEFORE, [*parameters, ["dead"], batch, _array(last)]
-        found = _unsent(statement, parameters, using=using)
-    if sum(message.status == "pending" for message in found) < _MOST_PENDING_BEFORE:
-        found = [message for message in found if message.message_key]  # without a key there is no order
-    else:  # perhaps not all of them
-        statuses = ["pending", "dead"] if holds_behind_dead else ["pending"]
-        found = _unsent(UNSENT_BEFORE, [statuses, batch, _array(last)], using=using)
-    return sorted(found, key=attrgetter("id"), reverse=True)
-
-
-def _unsent(statement: str, parameters: Sequence[Any], *, using: str) -> list[Unsent]:
-    with connections[using].cursor() as cursor:
-        cursor.execute(statement, parameters)
-        return [Unsent(*row) for row in cursor.fetchall()]
-
-
-def postpone(earlier_ids: Iterable[int], seconds_behind_dead: float, first_due: int | None, *, using: str) -> int:
-    """Let what is behind these messages wait; returns how many messages wait longer than before."""
-    by_time: dict[str, list[int]] = {}
-    with connections[using].cursor() as cursor:
-        cursor.execute(LATER, [seconds_behind_dead, _array(earlier_ids), first_due])
-        for id, until in cursor.fetchall():
-            by_time.setdefault(until, []).append(id)
-        postponed = 0
-        for until, ids in by_time.items():
-            for start in range(0, len(ids), _UPDATE_SIZE):
-                cursor.execute(POSTPONE, [until, _array(ids[start : start + _UPDATE_SIZE])])
-                postponed += cursor.rowcount
-        return postponed
-
-
-def mark_published(published: Sequence[tuple[int, int, int | None, int | None]], *, using: str) -> int:
-    """Mark (id, attempt, partition, offset); returns how many messages that changed."""
-    columns = [_array(column) for column in zip(*published, strict=True)]
-    with connections[using].cursor() as cursor:
-        cursor.execute(MARK_PUBLISHED, [*columns, columns[0]])
-        return int(cursor.rowcount)
-
-
-def lock(ids: Iterable[int], *, using: str) -> list[LockedMessage]:
-    """Lock and read messages, whatever their state."""
-    with connections[using].cursor() as cursor:
-        cursor.execute(LOCK, [_array(ids)])
-        return [LockedMessage(*row) for row in cursor.fetchall()]
-
-
-def unhandled_before(
-    ids: Iterable[int], known_types: Iterable[str], *, dead: bool, using: str
-) -> list[tuple[int, int, str, datetime | None, bool | None]]:
-    """Id of a message, then id, state and due time of one that comes before it, and whether it will be read later.
-
-    Args:
-        ids: published messages; those without a key have no order.
-        known_types: event types that have a handler.
-        dead: whether a dead message holds its key.
-        using: alias of the database.
-    """
-    with connections[using].cursor() as cursor:
-        cursor.execute(UNHANDLED_BEFORE, {"ids": _array(ids), "known_types": list(known_types), "dead": dead})
-        found: list[tuple[int, int, str, datetime | None, bool | None]] = cursor.fetchall()
-    return found
-
-
-def mark_consumed(messages: Sequence[LockedMessage], *, using: str) -> int:
-    """Mark messages as handled; returns how many that changed."""
-    ids = _array(message.id for message in messages)
-    attempts = _array(message.publish_count for message in messages)
-    with connections[using].cursor() as cursor:
-        cursor.execute(MARK_CONSUMED, [ids, attempts, ids])
-        return int(cursor.rowcount)
 
 
 def _array(numbers: Iterable[int | None]) -> str:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from importlib import import_module
 from typing import Any
 
 from django.db import models
 
 from django_outbox.models import OutboxMessage
+from django_outbox.models.storage import PENDING_INDEX, PENDING_INDEX_DEFINITION
 from django_outbox.operations.doctor.finding import Finding, fault, warning
 from django_outbox.operations.doctor.subject import MODELS, Subject
 
@@ -16,8 +16,6 @@ LEAST_BLOAT_BYTES = 64 * 2**20
 TIMES_TOO_LARGE = 4
 ENTRY_BYTES = 20  # what an entry of a B-tree takes beside its values
 FILL = 0.7  # of a page, as it comes out of splits
-STORAGE = import_module("django_outbox.migrations.0003_postgresql_storage")
-SOURCE = import_module("django_outbox.migrations.0007_source")
 
 
 def missing(subject: Subject) -> Iterator[Finding]:
@@ -45,11 +43,11 @@ def _missing_indexes(subject: Subject, model: type[models.Model], found: dict[st
         if index.name not in found:
             statement = _statement(subject, index, model)
             yield fault(f"{model._meta.db_table} lacks the index {index.name}.", slow, statement)
-    if model is OutboxMessage and subject.connection.vendor == "postgresql" and STORAGE.INDEX not in found:
+    if model is OutboxMessage and subject.connection.vendor == "postgresql" and PENDING_INDEX not in found:
         yield fault(
-            f"{model._meta.db_table} lacks the index {STORAGE.INDEX}.",
+            f"{model._meta.db_table} lacks the index {PENDING_INDEX}.",
             slow,
-            f"CREATE INDEX CONCURRENTLY {STORAGE.INDEX} ON {model._meta.db_table} {SOURCE.PENDING}",
+            f"CREATE INDEX CONCURRENTLY {PENDING_INDEX} ON {model._meta.db_table} {PENDING_INDEX_DEFINITION}",
         )
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from django_outbox.models import OutboxMessage
+from django_outbox.models.storage import STORAGE_PARAMETERS
 from django_outbox.operations.doctor.finding import Finding, fault, note, warning
-from django_outbox.operations.doctor.indexes import STORAGE
 from django_outbox.operations.doctor.subject import Subject
 
 PATIENCE = timedelta(minutes=5)
@@ -146,8 +146,8 @@ def autovacuum(subject: Subject, *, times: float = TIMES_BEHIND, least: int | No
     )[0]
     yield from _options(table, options)
     if least is None:
-        least = int(STORAGE.SETTINGS["autovacuum_vacuum_threshold"])
-    due_at = least + STORAGE.SETTINGS["autovacuum_vacuum_scale_factor"] * rows
+        least = int(STORAGE_PARAMETERS["autovacuum_vacuum_threshold"])
+    due_at = least + STORAGE_PARAMETERS["autovacuum_vacuum_scale_factor"] * rows
     if dead > times * due_at:
         last = "never was" if since is None else f"was {timedelta(seconds=int(since))} ago"
         yield warning(
@@ -166,9 +166,9 @@ def _options(table: str, text: str) -> Iterator[Finding]:
             "Nothing removes its dead rows and index entries: each look of the relay walks along all of them.",
             f"ALTER TABLE {table} RESET (autovacuum_enabled)",
         )
-    absent = [name for name in STORAGE.SETTINGS if name not in options]
+    absent = [name for name in STORAGE_PARAMETERS if name not in options]
     if absent:
-        settings = ", ".join(f"{name} = {STORAGE.SETTINGS[name]}" for name in absent)
+        settings = ", ".join(f"{name} = {STORAGE_PARAMETERS[name]}" for name in absent)
         yield note(
             f"{table} is without {', '.join(absent)}.",
             "With millions of messages behind, the server's defaults let a vacuum come after a million changes only.",

@@ -11,7 +11,7 @@ from django.db import migrations, models
 
 import django_outbox.models.fields
 
-STORAGE = import_module("django_outbox.migrations.0003_postgresql_storage")
+STORAGE = import_module("tests.old_migrations.0003_postgresql_storage")
 # As django_outbox/postgresql.py says it, and why.
 PENDING = "(source, id) WHERE status || '' = 'pending' AND id - id = 0 AND id * 0 = 0"
 PENDING_BEFORE = "(id) WHERE status || '' = 'pending'"

@@ -36,7 +36,7 @@ demo: $(VENV)/demo.installed
 # PostgreSQL (with SQLite, too, in test-full), in two parts, as it waits the longest. Whatever is missing, be it a
 # server or a test, fails; the report counts all parts together.
 APART = tests/integration tests/brokers tests/example
-FAULTS = tests/integration/test_kills.py tests/integration/test_stopping.py
+FAULTS = tests/services/processes/test_kills.py tests/services/processes/test_stopping.py
 COVERED = $(BIN)/coverage run -m pytest -o cache_dir=.pytest_cache
 
 test: $(VENV)/test.installed

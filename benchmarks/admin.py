@@ -14,7 +14,7 @@ import time
 
 import django
 
-from tests.services.postgres import PostgreSQL
+from tests.support.servers.postgres import PostgreSQL
 
 REPEATS = 5
 
@@ -84,7 +84,7 @@ def main() -> None:
     options = parser.parse_args()
     with PostgreSQL() as server:
         os.environ["DATABASE_URL"] = server.url
-        os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+        os.environ["DJANGO_SETTINGS_MODULE"] = "tests.support.settings"
         django.setup()
         from django.core.management import call_command
         from django.db import connection

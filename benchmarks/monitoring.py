@@ -17,7 +17,7 @@ from typing import Any
 
 import django
 
-from tests.services.postgres import PostgreSQL
+from tests.support.servers.postgres import PostgreSQL
 
 WAYS = ("off", "signals", "metrics")
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from tests.helpers import ROOT
-from tests.services.process import spawn, stop
+from tests.support.processes import ROOT
+from tests.support.servers.process import spawn, stop
 
 SETTINGS = "benchmarks.settings"
 

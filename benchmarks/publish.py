@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks import plot
 from benchmarks.report import number
-from tests.helpers import ROOT
+from tests.support.processes import ROOT
 
 README = ROOT / "README.rst"
 PAGE = ROOT / "docs" / "speed.rst"

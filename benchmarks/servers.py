@@ -14,11 +14,11 @@ import psycopg
 from kafka import KafkaAdminClient
 
 from benchmarks.clients import address
-from tests.helpers import ROOT, wait_until
-from tests.services.kafka_protocol import broker_answers
-from tests.services.postgres import PostgreSQL
-from tests.services.process import free_port, spawn, stop
-from tests.services.tansu import Tansu
+from tests.support.processes import ROOT, wait_until
+from tests.support.servers.kafka_protocol import broker_answers
+from tests.support.servers.postgres import PostgreSQL
+from tests.support.servers.process import free_port, spawn, stop
+from tests.support.servers.tansu import Tansu
 
 PARTITIONS = 4
 FAR_SECONDS = 0.002

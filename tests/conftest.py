@@ -13,15 +13,17 @@ from typing import Any
 import pytest
 
 import django_outbox.brokers.kafka.library  # noqa: F401  # before tests import kafka themselves, which would warn
-from tests.clock import Clock
-from tests.helpers import Command
-from tests.services.apache_kafka import ApacheKafka
-from tests.services.base import Service, ServiceError
-from tests.services.mariadb import MariaDB
-from tests.services.postgres import PostgreSQL
-from tests.services.process import make_directory, remove_directory
-from tests.services.secured_kafka import SecuredKafka
-from tests.services.tansu import Tansu
+from tests.support.clock import Clock
+from tests.support.processes import Command
+from tests.support.servers.apache_kafka import ApacheKafka
+from tests.support.servers.base import Service, ServiceError
+from tests.support.servers.mariadb import MariaDB
+from tests.support.servers.postgres import PostgreSQL
+from tests.support.servers.process import make_directory, remove_directory
+from tests.support.servers.secured_kafka import SecuredKafka
+from tests.support.servers.tansu import Tansu
+
+ROOT = Path(__file__).parent
 
 DATABASES: dict[str, type[Service] | None] = {"sqlite": None, "postgresql": PostgreSQL, "mariadb": MariaDB}
 BROKERS: dict[str, type[Service]] = {"tansu": Tansu, "apache": ApacheKafka}
@@ -29,6 +31,7 @@ BROKERS: dict[str, type[Service]] = {"tansu": Tansu, "apache": ApacheKafka}
 database_key = pytest.StashKey[Service]()
 directory_key = pytest.StashKey[Path]()
 header_key = pytest.StashKey[str]()
+broker_key = pytest.StashKey[Service]()
 skipped_key = pytest.StashKey[list[str]]()
 
 
@@ -51,9 +54,15 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "databases(*names): run on these databases only (names as in --database)")
     config.addinivalue_line("markers", "brokers(*names): run on these brokers only (names as in --kafka)")
     config.stash[skipped_key] = []
+    config.pluginmanager.register(Skips(config.stash[skipped_key]))
     # A shell that starts this in the background lets it ignore Ctrl-C, and what it starts would inherit that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.help:
+        return
+    if _is_worker(config):
+        # It has inherited DATABASE_URL and the settings' name from the process that started the servers.
+        config.stash[header_key] = config.workerinput["database"]  # type: ignore[attr-defined]
+        config.option.kafka_url = config.workerinput["kafka_url"]  # type: ignore[attr-defined]
         return
 
     from django.conf import settings
@@ -65,9 +74,10 @@ def pytest_configure(config: pytest.Config) -> None:
         )
     try:
         os.environ["DATABASE_URL"] = _start_database(config)
+        _start_shared_broker(config)
     except ServiceError as error:
         raise pytest.UsageError(str(error)) from None
-    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.support.settings"
     settings._setup()  # pytest-django, next in turn, takes settings that are already loaded
 
 
@@ -88,9 +98,29 @@ def _start_database(config: pytest.Config) -> str:
     return service.url
 
 
+def _start_shared_broker(config: pytest.Config) -> None:
+    """Start one Apache Kafka for all processes of a run. The development broker is so small that each starts its own."""
+    if config.option.kafka == "apache" and not config.option.kafka_url and getattr(config.option, "numprocesses", 0):
+        service = config.stash[broker_key] = ApacheKafka().start()
+        config.option.kafka_url = service.url
+
+
+def _is_worker(config: pytest.Config) -> bool:
+    """Tell whether this is one of several processes that pytest-xdist has started."""
+    return hasattr(config, "workerinput")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Tell each process of the run what the servers are."""
+    node.workerinput["database"] = node.config.stash[header_key]
+    node.workerinput["kafka_url"] = node.config.option.kafka_url
+
+
 def pytest_unconfigure(config: pytest.Config) -> None:
-    if database_key in config.stash:
-        config.stash[database_key].close()
+    for key in (broker_key, database_key):
+        if key in config.stash:
+            config.stash[key].close()
     if directory_key in config.stash:
         remove_directory(config.stash[directory_key])
 
@@ -107,8 +137,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    browser = Path(__file__).parent / "browser"
-    return (collection_path == browser and not any("tests/browser" in argument for argument in config.args)) or None
+    browser = ROOT / "services" / "browser"
+    return (collection_path == browser and not any("browser" in argument for argument in config.args)) or None
 
 
 # Nothing is skipped silently: what a service cannot do is said by a marker, and any other skip fails the run.
@@ -122,6 +152,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             return False
         return all(name in mark.args for kind, name in chosen.items() for mark in item.iter_markers(kind))
 
+    unit = [item for item in items if item.path.is_relative_to(ROOT / "unit")]
+    if misplaced := [item.nodeid for item in unit if _uses_database(item) or _uses_broker(item)]:
+        raise pytest.UsageError("tests/unit is for tests without database and broker: " + ", ".join(misplaced))
+    for item in items:
+        if "secured_kafka" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("secured_kafka"))  # one server for all of them
     if others := [item for item in items if not applies(item)]:
         config.hook.pytest_deselected(items=others)
         items[:] = [item for item in items if applies(item)]
@@ -135,12 +171,19 @@ def _uses_database(item: pytest.Item) -> bool:
     )
 
 
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    report: Any = yield
-    if report.skipped and not hasattr(report, "wasxfail"):
-        item.config.stash[skipped_key].append(item.nodeid)
-    return report
+def _uses_broker(item: pytest.Item) -> bool:
+    return not {"kafka_url", "secured_kafka"}.isdisjoint(getattr(item, "fixturenames", ()))
+
+
+class Skips:
+    """Notes what is skipped, where the run's reports come together."""
+
+    def __init__(self, skipped: list[str]) -> None:
+        self.skipped = skipped
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.skipped and not hasattr(report, "wasxfail"):
+            self.skipped.append(report.nodeid)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -216,7 +259,7 @@ def subprocess_env(transactional_db: None, kafka_outbox: Mapping[str, Any]) -> d
     name = connection.settings_dict["NAME"]
     return {
         **os.environ,
-        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "DJANGO_SETTINGS_MODULE": "tests.support.settings",
         "DATABASE_URL": f"sqlite:///{name}" if connection.vendor == "sqlite" else f"{server.rpartition('/')[0]}/{name}",
         "OUTBOX_BACKEND": kafka_outbox["BROKER"]["BACKEND"],
         "KAFKA_URL": kafka_outbox["BROKER"]["URL"],

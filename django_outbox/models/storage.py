@@ -1,4 +1,4 @@
-"""How PostgreSQL stores the outbox, beyond what Django's models say. docs/storage.rst has the reasons and measurements."""
+"""How PostgreSQL stores the outbox, beyond what Django's models say."""
 
 from __future__ import annotations
 

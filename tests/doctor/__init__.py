@@ -1,1 +1,0 @@
-"""Each examination finds the real condition, and says nothing of a healthy installation."""

@@ -1,0 +1,304 @@
+"""Purging by the relay: for a small share of its time, by one relay, and never at the cost of its work."""
+
+from __future__ import annotations
+
+import logging
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, IntegrityError, OperationalError, connection
+from django.test.utils import CaptureQueriesContext
+
+from django_outbox.exceptions import HandlersNotImportable
+from django_outbox.handlers.registry import Registry
+from django_outbox.models import OutboxMessage, Worker
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.relay import background_purge as background
+from django_outbox.relay.background_purge import BEHIND, BUSY, IDLE, BackgroundPurge, Pace
+from django_outbox.state import purging
+from django_outbox.worker import faults
+from django_outbox.worker.heartbeat import Heartbeat
+from django_outbox.worker.loop import Stop
+from django_outbox.worker.state import Pulse
+from tests.support.clock import Clock
+from tests.support.outbox import Pipeline, Status, make_message, row, statuses
+from tests.support.overrides import outbox_settings
+
+pytestmark = pytest.mark.django_db
+
+MONTH = timedelta(days=30)
+STEP = 0.004
+
+
+class Scene:
+    """A relay's pulse with a row, and its background purge."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = Clock(1000.0)
+        self.steps = 0
+        self.took = STEP
+        self.handlers = Registry()
+        self.handlers.load = lambda: None  # type: ignore[method-assign]
+        self.pulse = Pulse("relay", self.clock)
+        self.heartbeat = Heartbeat(self.pulse, using="default", clock=self.clock)
+        self.pulse.step()
+        self.heartbeat.beat()
+        self.purge = BackgroundPurge(self.pulse, using="default", handlers=self.handlers, clock=self.clock)
+        delete_batch = purging.delete_batch
+
+        def counted(*arguments: Any, **options: Any) -> list[str]:
+            self.steps += 1
+            self.clock.now += self.took
+            return delete_batch(*arguments, **options)
+
+        monkeypatch.setattr(purging, "delete_batch", counted)
+
+    def turn(self, *, busy: bool = False, behind: bool = False, after: float = 0) -> int:
+        """Returns how many steps there have been."""
+        self.clock.now += after
+        self.purge.turn(busy or behind, behind)
+        return self.steps
+
+
+@pytest.fixture
+def scene(monkeypatch: pytest.MonkeyPatch) -> Scene:
+    monkeypatch.setattr(background, "STEP_ROWS", (2, 8))
+    return Scene(monkeypatch)
+
+
+def make_old(count: int, status: str = Status.CONSUMED) -> None:
+    for _ in range(count):
+        make_message(status)
+    OutboxMessage.objects.filter(status=status).update(
+        created_at=DatabaseNow() - MONTH, updated_at=DatabaseNow() - MONTH
+    )
+
+
+def test_an_idle_relay_purges_in_small_steps_until_nothing_is_left(scene: Scene) -> None:
+    make_old(5)
+    scene.took = IDLE.step_seconds
+    for steps in (1, 2, 3):
+        assert scene.turn(after=1) == steps
+        assert len(statuses()) == max(0, 5 - 2 * steps)
+    assert scene.turn(after=1) == 3
+
+
+@pytest.mark.parametrize(
+    ("state", "pace", "share"),
+    [({}, IDLE, 10), ({"busy": True}, BUSY, 20), ({"behind": True}, BEHIND, 60)],
+    ids=["idle", "busy", "behind"],
+)
+def test_steps_have_their_share_of_a_relays_time(scene: Scene, state: dict[str, bool], pace: Pace, share: int) -> None:
+    make_old(100)
+    assert pace.rest + 1 == share
+    assert scene.turn(**state) == 1
+    assert scene.turn(**state, after=STEP * pace.rest * 0.9) == 1
+    assert scene.turn(**state, after=STEP * pace.rest * 0.2) == 2
+
+
+@pytest.mark.parametrize(
+    ("state", "pace"), [({"busy": True}, BUSY), ({"behind": True}, BEHIND)], ids=["busy", "behind"]
+)
+def test_a_relay_that_had_work_just_now_is_not_idle(scene: Scene, state: dict[str, bool], pace: Pace) -> None:
+    make_old(100)
+    assert scene.turn(**state) == 1
+    assert scene.turn(after=STEP * pace.rest * 0.9) == 1
+    assert scene.turn(after=STEP * pace.rest * 0.2) == 2
+
+
+@pytest.mark.parametrize(
+    ("busy", "took", "sizes"),
+    [
+        (False, [0.001, 0.001, 0.001, 0.02, 0.2, 0.2, 0.2], [2, 4, 8, 8, 8, 4, 2]),
+        (True, [0.001, 0.001, 0.001, 0.006, 0.2, 0.2, 0.2], [2, 4, 8, 8, 8, 4, 2]),
+    ],
+    ids=["idle", "busy"],
+)
+def test_steps_grow_where_the_database_is_fast_and_shrink_where_it_is_slow(
+    scene: Scene, busy: bool, took: list[float], sizes: list[int]
+) -> None:
+    make_old(100)
+    left, found = 100, []
+    for scene.took in took:
+        scene.turn(busy=busy, after=30)
+        found.append(left - len(statuses()))
+        left = len(statuses())
+    assert found == sizes
+
+
+def test_after_a_walk_it_rests_for_a_minute(scene: Scene) -> None:
+    scene.turn()
+    make_old(1)
+    assert scene.turn(after=59) == 0
+    assert scene.turn(after=1.1) == 1
+
+
+def test_what_was_deleted_is_told_once_a_walk(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "django_outbox")
+    make_old(5)
+    for _ in range(6):
+        scene.turn(after=1)
+    assert [record.getMessage() for record in caplog.records] == ["Deleted old messages: 5 consumed."]
+    for _ in range(3):
+        scene.turn(after=100)
+    assert len(caplog.records) == 1
+
+
+def test_what_retention_and_handlers_keep_is_kept(scene: Scene) -> None:
+    scene.handlers.register("order.created", lambda event: None)
+    for status in Status.values:
+        make_old(2, status)
+    for _ in range(20):
+        scene.turn(after=1)
+    assert set(statuses()) == {"pending", "published", "dead"}
+
+
+def test_handlers_that_cannot_be_loaded_keep_what_is_published_and_nothing_else(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    def load() -> None:
+        raise HandlersNotImportable("shop.handlers cannot be imported")
+
+    scene.handlers.load = load  # type: ignore[method-assign]
+    make_old(1, Status.PUBLISHED)
+    make_old(1)
+    for _ in range(5):
+        scene.turn(after=1)
+    for _ in range(5):
+        scene.turn(after=100)
+    assert statuses() == ["published"]
+    assert caplog.text.count("Published messages are kept") == 1
+
+
+# One relay at a time
+
+
+def worker(**fields: Any) -> Worker:
+    return Worker.objects.create(kind="relay", host="h", pid=1, version="", **{"state": "working", **fields})
+
+
+def test_only_the_relay_that_has_been_alive_for_longest_purges(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = worker()
+    scene = Scene(monkeypatch)
+    make_old(1)
+    assert scene.turn(after=1) == 0
+    first.delete()  # as it ends
+    assert scene.turn(after=11) == 1
+
+
+@pytest.mark.parametrize(
+    "other", [{"state": "trouble"}, {"last_seen_at": DatabaseNow() - timedelta(minutes=2)}], ids=["trouble", "lost"]
+)
+def test_a_relay_that_is_lost_or_in_trouble_leaves_it_to_others(
+    monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
+) -> None:
+    worker(**other)
+    scene = Scene(monkeypatch)
+    make_old(1)
+    assert scene.turn(after=1) == 1
+
+
+def test_consumers_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    Worker.objects.create(kind="consumer", host="h", pid=1, version="", state="working")
+    scene = Scene(monkeypatch)
+    make_old(1)
+    assert scene.turn() == 1
+
+
+def test_a_relay_without_a_heartbeat_does_not_purge(monkeypatch: pytest.MonkeyPatch) -> None:
+    scene = Scene(monkeypatch)
+    scene.pulse.row = None
+    make_old(1)
+    assert scene.turn(after=1) == 0
+
+
+def test_between_steps_it_asks_the_database_nothing(scene: Scene) -> None:
+    make_old(10)
+    scene.turn()
+    with CaptureQueriesContext(connection) as queries:
+        scene.turn(busy=True, after=STEP)
+    assert len(queries) == 0
+
+
+# Faults
+
+
+def test_a_message_that_a_project_protects_stops_no_relay(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refuse(*arguments: Any, **options: Any) -> list[str]:
+        scene.steps += 1
+        raise IntegrityError("a foreign key says no")
+
+    monkeypatch.setattr(purging, "delete_batch", refuse)
+    make_old(1)
+    assert scene.turn() == 1
+    assert "tried again in an hour. IntegrityError: a foreign key says no" in caplog.text
+    assert scene.turn(after=3599) == 1
+    assert scene.turn(after=2) == 2
+
+
+def test_a_lost_connection_is_the_relays_own_trouble(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    def lost(*arguments: Any, **options: Any) -> list[str]:
+        raise OperationalError("server closed the connection")
+
+    monkeypatch.setattr(purging, "delete_batch", lost)
+    monkeypatch.setattr(faults, "is_connected", lambda using: False)
+    make_old(1)
+    with pytest.raises(DatabaseError, match="server closed"):
+        scene.turn()
+
+
+def test_a_machine_that_slept_in_a_step_does_not_rest_for_days(scene: Scene) -> None:
+    make_old(10)
+    scene.took = 3600.0
+    assert scene.turn() == 1
+    assert scene.turn(after=background.BETWEEN_WALKS_SECONDS) == 2
+
+
+# In the relay
+
+
+def run(pipeline: Pipeline, turns: int, *, drain: bool = False) -> list[tuple[bool, bool]]:
+    """Let the relay's loop turn; returns what it told its background each time: is it busy, is it behind?"""
+    told: list[tuple[bool, bool]] = []
+    stop = Stop()
+
+    def turn(busy: bool, behind: bool) -> None:
+        told.append((busy, behind))
+        if len(told) == turns:
+            stop.request()
+
+    pipeline.relay.background = turn
+    pipeline.relay.poll_interval = 0.001
+    pipeline.relay.run(stop, drain=drain)
+    stop.close()
+    return told
+
+
+def test_the_relay_lets_its_background_work_between_batches_and_says_how_busy_it_is() -> None:
+    messages = [make_message() for _ in range(3)]
+    pipeline = Pipeline()
+    pipeline.relay.batch_size = 2
+    full, partial, none = (True, True), (True, False), (False, False)
+    assert run(pipeline, 3) == [full, partial, none]
+    assert {row(message).status for message in messages} == {"published"}
+
+
+def test_a_drain_has_no_background() -> None:
+    make_message()
+    assert run(Pipeline(), 1, drain=True) == []
+
+
+def test_the_setting_turns_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    from django_outbox.management.commands import outbox_relay
+
+    backgrounds: list[Any] = []
+    monkeypatch.setattr(outbox_relay.Relay, "run", lambda self, stop, drain: backgrounds.append(self.background))
+    from django.core.management import call_command
+
+    call_command("outbox_relay", "--drain")
+    with outbox_settings(PURGE=False):
+        call_command("outbox_relay", "--drain")
+    assert [each is None for each in backgrounds] == [False, True]

@@ -1,0 +1,163 @@
+"""Outages that a message brings about: it waits its turn like any other, and is not taken for one that kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+
+import pytest
+from django.db import Error, OperationalError, connection
+
+from django_outbox.events.event import Event
+from django_outbox.worker.faults import TRIES, Outages, try_again
+from tests.support import inbox
+from tests.support.app.models import Effect
+from tests.support.inbox import Receiver, make_received, received
+from tests.support.outbox import Pipeline, Status, make_message, row
+from tests.support.processes import wait_until
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture
+def lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each error of the database that has no code is an outage."""
+    monkeypatch.setattr("django_outbox.worker.faults.is_connected", lambda using: False)
+
+
+def fails(event: Event) -> None:
+    raise OperationalError("server closed the connection unexpectedly")
+
+
+def run_through_outages(pipeline: Pipeline, turns: int) -> int:
+    """So many batches of the consumer; returns how many ended with an outage."""
+    outages = 0
+    for _ in range(turns):
+        inbox.make_due()
+        pipeline.consumer._look_at_inbox_at = 0.0
+        try:
+            pipeline.consumer.run_once()
+        except Error:
+            outages += 1
+            wait_until(is_back)
+    return outages
+
+
+def is_back() -> bool:
+    connection.close()
+    try:
+        connection.ensure_connection()
+    except Error:
+        return False
+    return True
+
+
+@pytest.mark.usefixtures("lost")
+@pytest.mark.parametrize("steady", [False, True], ids=["one by one", "together"])
+def test_a_message_that_comes_with_outages_lets_its_neighbours_pass(
+    steady: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    pipeline = Pipeline(steady=steady)
+    pipeline.on("falls", fails)
+    pipeline.on("order.created")
+    suspect, neighbour = make_message(event_type="falls"), make_message()
+    pipeline.relay.run_once()
+
+    assert run_through_outages(pipeline, TRIES + 3) == (TRIES + 1 if steady else TRIES)
+
+    assert row(neighbour).status == Status.CONSUMED
+    assert (row(suspect).status, row(suspect).retry_count) == (Status.PENDING, 0)
+    assert f"Message {suspect.id} waits 32 s, because the database failed 5 times: server closed" in caplog.text
+
+
+@pytest.mark.usefixtures("lost")
+def test_a_stored_event_that_comes_with_outages_lets_others_pass() -> None:
+    pipeline = Pipeline()
+    pipeline.on("falls", fails)
+    pipeline.on("order.created")
+    make_received(event_type="falls")
+    message = make_message()
+    pipeline.relay.run_once()
+
+    assert run_through_outages(pipeline, TRIES + 1) == TRIES
+
+    assert row(message).status == Status.CONSUMED
+    assert (inbox.only().status, inbox.only().retry_count) == ("pending", 0)
+
+
+@pytest.mark.usefixtures("lost")
+def test_a_fresh_event_that_comes_with_outages_lets_others_pass() -> None:
+    receiver = Receiver()
+    receiver.on("falls", fails)
+    receiver.on("order.created")
+    records, outcomes = [received(type="falls"), received()], []
+    for _ in range(TRIES + 3):
+        with suppress(OperationalError):
+            outcomes += receiver.inbox.receive(records[len(outcomes) :])
+        if len(outcomes) == len(records):
+            break
+    assert outcomes == ["requeued", "consumed"]
+    assert sorted(inbox.statuses()) == ["consumed", "pending"]
+
+
+def test_outages_that_a_process_outlives_are_one_delivery(lost: None) -> None:
+    """So the first message after a start is not taken for one that kills its process."""
+    left = iter(range(TRIES - 1))
+
+    def falls_for_a_while(event: Event) -> None:
+        if next(left, None) is not None:
+            fails(event)
+
+    pipeline = Pipeline()
+    pipeline.on("order.created", falls_for_a_while)
+    message = make_message()
+    pipeline.relay.run_once()
+    assert run_through_outages(pipeline, TRIES) == TRIES - 1
+    assert (row(message).status, row(message).delivery_count) == (Status.CONSUMED, 1)
+
+
+@pytest.mark.databases("postgresql")
+@pytest.mark.parametrize("steady", [False, True], ids=["one by one", "together"])
+def test_a_message_that_takes_the_server_down_is_put_aside(steady: bool) -> None:
+    """As the kernel does with a server process that takes too much memory: PostgreSQL restarts all of them."""
+
+    def takes_it_down(event: Event) -> None:
+        os.kill(connection.connection.info.backend_pid, signal.SIGKILL)
+        Effect.objects.count()
+
+    pipeline = Pipeline(steady=steady)
+    pipeline.on("falls", takes_it_down)
+    pipeline.on("order.created")
+    suspect, neighbour = make_message(event_type="falls"), make_message()
+    pipeline.relay.run_once()
+
+    run_through_outages(pipeline, TRIES + 4)
+
+    assert row(neighbour).status == Status.CONSUMED
+    assert (row(suspect).status, row(suspect).retry_count) == (Status.PENDING, 0)
+
+
+@pytest.mark.usefixtures("lost")
+def test_outages_are_remembered_of_work_that_met_them() -> None:
+    outages = Outages()
+    calls: list[str] = []
+
+    def work() -> str:
+        calls.append("work")
+        raise OperationalError("gone")
+
+    def give_up(fault: Exception) -> str:
+        return f"gave up: {fault}"
+
+    def once() -> str:
+        return try_again(work, using="default", give_up=give_up, outages=outages, name=1)
+
+    for _ in range(TRIES):
+        with pytest.raises(OperationalError):
+            once()
+    assert try_again(lambda: "other", using="default", outages=outages, name=2) == "other"
+    assert once() == "gave up: gone"
+    assert len(calls) == TRIES
+    with pytest.raises(OperationalError):  # and it begins anew
+        once()

@@ -1,0 +1,261 @@
+"""Short ways to send and to read, for the tests of all brokers."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+
+import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+from kafka import KafkaAdminClient, KafkaConsumer
+from kafka import TopicPartition as KafkaTopicPartition
+from kafka.admin import ACL, ACLFilter, ACLOperation, ACLPermissionType, ResourcePattern, ResourceType
+
+from django_outbox.brokers.base import (
+    Acknowledged,
+    Broker,
+    Producer,
+    Progress,
+    ReceivedRecord,
+    Record,
+    Refused,
+    Subscription,
+    TopicPartition,
+    TopicTrouble,
+)
+from django_outbox.exceptions import BrokerUnavailable
+from tests.support.processes import wait_until
+
+SECONDS = 30.0
+SLACK_SECONDS = 5.0  # beyond a deadline, on a busy machine; what has no deadline takes SECONDS or for ever
+
+
+def make_topic(broker: Broker, topic: str, partitions: int = 3) -> str:
+    broker.create_topics([topic], partitions=partitions, replication=1)
+    return topic
+
+
+def make_special_topic(broker: Broker, topic: str, **configs: str) -> None:
+    """Create a topic of one partition with settings of its own."""
+    with KafkaAdminClient(bootstrap_servers=broker.location.removeprefix("kafka://")) as admin:
+        admin.create_topics({topic: {"num_partitions": 1, "configs": configs}})
+
+
+def make_topic_on(broker: Broker, topic: str, node: int) -> None:
+    """Create a topic whose only partition is kept by one of the cluster's nodes, and wait until that leads it."""
+    with AdminClient({"bootstrap.servers": broker.location.removeprefix("kafka://")}) as admin:
+        admin.create_topics([NewTopic(topic, 1, replica_assignment=[[node]])])[topic].result()
+    wait_until(lambda: leader_of(broker, topic) == node)
+
+
+def leader_of(broker: Broker, topic: str) -> int | None:
+    """Which node leads a topic's first partition; None if none does."""
+    with KafkaAdminClient(bootstrap_servers=broker.location.removeprefix("kafka://")) as admin:
+        (described,) = admin.describe_topics([topic])
+    (partition,) = described["partitions"] or [{"leader_id": -1}]
+    return None if partition["leader_id"] < 0 else int(partition["leader_id"])
+
+
+def allow(broker: Broker, principal: str, operations: Mapping[str, Sequence[str]], groups: Sequence[str] = ()) -> None:
+    """Let somebody do something with topics, and be a member of groups."""
+    wanted = [
+        (ResourcePattern(ResourceType.TOPIC, topic), operation)
+        for topic, of_topic in operations.items()
+        for operation in of_topic
+    ]
+    wanted += [(ResourcePattern(ResourceType.GROUP, group), "READ") for group in groups]
+    acls = [
+        ACL(principal, "*", ACLOperation[operation], ACLPermissionType.ALLOW, resource)
+        for resource, operation in wanted
+    ]
+    with KafkaAdminClient(bootstrap_servers=broker.location.removeprefix("kafka://")) as admin:
+        admin.create_acls(acls)
+
+
+def forbid(broker: Broker, principal: str, topic: str) -> None:
+    """Take back all that somebody was allowed to do with a topic."""
+    resource = ResourcePattern(ResourceType.TOPIC, topic)
+    with KafkaAdminClient(bootstrap_servers=broker.location.removeprefix("kafka://")) as admin:
+        admin.delete_acls([ACLFilter(principal, "*", ACLOperation.ANY, ACLPermissionType.ANY, resource)])
+
+
+def delete_topic(broker: Broker, topic: str) -> None:
+    with KafkaAdminClient(bootstrap_servers=broker.location.removeprefix("kafka://")) as admin:
+        admin.delete_topics([topic])
+
+
+def delete_records(broker: Broker, topic: str, before: int) -> None:
+    """Let the first partition's log begin at an offset."""
+    with KafkaAdminClient(bootstrap_servers=broker.location.removeprefix("kafka://")) as admin:
+        admin.delete_records({KafkaTopicPartition(topic, 0): before})
+
+
+def numbered(topic: str, count: int, *, key: bytes | None = b"key", start: int = 0) -> list[Record]:
+    """Records whose values are `0`, `1`, `2` and so on."""
+    return [Record(topic, key, b"%d" % number) for number in range(start, start + count)]
+
+
+def send(producer: Producer, *records: Record) -> list[Acknowledged]:
+    """Send, and insist that all records are taken."""
+    outcomes = producer.send(records, SECONDS)
+    acknowledged = [outcome for outcome in outcomes if isinstance(outcome, Acknowledged)]
+    assert acknowledged == outcomes
+    return acknowledged
+
+
+def read(subscription: Subscription, count: int, *, limit: int = 500) -> list[ReceivedRecord]:
+    """Read until there are `count` records, and insist that there are no more."""
+    records: list[ReceivedRecord] = []
+
+    def all_there() -> bool:
+        records.extend(subscription.poll(0.3, limit))
+        return len(records) >= count
+
+    wait_until(all_there, what=f"{count} records")
+    records += subscription.poll(0, limit)
+    assert len(records) == count
+    return records
+
+
+def log_of(broker: Broker, topic: str, count: int) -> list[bytes]:
+    """The values of all records of a topic, of which there must be `count`, read without a group."""
+    address = broker.location.removeprefix("kafka://")
+    with KafkaConsumer(bootstrap_servers=address, auto_offset_reset="earliest", enable_auto_commit=False) as consumer:
+        consumer.assign([KafkaTopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)])
+        values: list[bytes] = []
+
+        def all_there() -> bool:
+            values.extend(record.value for batch in consumer.poll(100).values() for record in batch)
+            return len(values) >= count
+
+        wait_until(all_there, what=f"{count} records")
+        assert not consumer.poll(100)
+    assert len(values) == count
+    return values
+
+
+def once(
+    faults: dict[str, Refused | TopicTrouble],
+) -> Callable[[Collection[str], float], dict[str, Refused | TopicTrouble]]:
+    """A way to ask what is wrong with topics, for a producer without a broker: this at first, no answer later."""
+    answers = iter([faults])
+
+    def look_up(topics: Collection[str], seconds: float) -> dict[str, Refused | TopicTrouble]:
+        for answer in answers:
+            return answer
+        raise BrokerUnavailable("it is gone.")
+
+    return look_up
+
+
+class Reader(threading.Thread):
+    """Polls a member as a consumer does, without long pauses, and notes what it gets.
+
+    While it does, the member belongs to this thread: a client serves one call at a time, and may let those of others
+    wait for minutes.
+    """
+
+    def __init__(self, subscription: Subscription) -> None:
+        super().__init__(name="reader", daemon=True)
+        self.subscription = subscription
+        self.share: set[TopicPartition] = set()
+        self.records: list[ReceivedRecord] = []
+        self._stopped = False
+        self._asked: queue.SimpleQueue[Future[dict[TopicPartition, Progress]]] = queue.SimpleQueue()
+        self._error: Exception | None = None
+
+    @property
+    def offsets(self) -> dict[TopicPartition, set[int]]:
+        """Which records it got; after a rebalance it gets those again that nobody has committed."""
+        offsets: dict[TopicPartition, set[int]] = {}
+        for record, place in zip(self.records, self.places, strict=False):
+            offsets.setdefault(place, set()).add(record.offset)
+        return offsets
+
+    @property
+    def places(self) -> list[TopicPartition]:
+        """Where the records come from, one by one."""
+        return [TopicPartition(record.topic, record.partition) for record in self.records]
+
+    def run(self) -> None:
+        try:
+            while not self._stopped:
+                self.records += self.subscription.poll(0.1, 500)
+                self.share = self.subscription.take_assigned() or self.share
+                while not self._asked.empty():
+                    self._asked.get().set_result(self.subscription.progress())
+        except Exception as error:
+            self._error = error
+
+    def progress(self) -> dict[TopicPartition, Progress]:
+        """The member's progress, asked for between two polls."""
+        answer: Future[dict[TopicPartition, Progress]] = Future()
+        self._asked.put(answer)
+        return answer.result(SECONDS)
+
+    def stop(self) -> None:
+        self._stopped = True
+        self.join()
+        if self._error is not None:
+            raise self._error
+
+
+@contextmanager
+def reading(*subscriptions: Subscription) -> Iterator[list[Reader]]:
+    """Readers of these members, at work until the end of the block."""
+    readers = [Reader(subscription) for subscription in subscriptions]
+    for reader in readers:
+        reader.start()
+    try:
+        yield readers
+    finally:
+        for reader in readers:
+            reader.stop()
+
+
+def wait_for_shares(readers: Sequence[Reader], places: Collection[TopicPartition]) -> None:
+    """Wait until each reader has some of these places, no two have the same, and none is left."""
+
+    def shared() -> bool:
+        shares = [reader.share for reader in readers]
+        return all(shares) and sorted(map(str, places)) == sorted(str(place) for share in shares for place in share)
+
+    wait_until(shared, what="partitions shared")
+
+
+def join(*members: Subscription, places: Collection[TopicPartition]) -> list[set[TopicPartition]]:
+    """Wait until the members share these places, and return who has which. What is read meanwhile is lost."""
+    with reading(*members) as readers:
+        wait_for_shares(readers, places)
+        return [reader.share for reader in readers]
+
+
+def sole_member(broker: Broker, topic: str) -> Subscription:
+    """Create a topic of one partition, and be the only member of a group that reads it."""
+    make_topic(broker, topic, partitions=1)
+    member = broker.subscribe([topic], topic)
+    join(member, places=places(topic, 1))
+    return member
+
+
+def places(topic: str, count: int) -> set[TopicPartition]:
+    return {TopicPartition(topic, number) for number in range(count)}
+
+
+def seconds_until(error: type[Exception], call: Callable[[], object]) -> tuple[float, str]:
+    """Call, insist on the error, and return how long that took and what it says."""
+    started = time.monotonic()
+    with pytest.raises(error) as raised:
+        call()
+    return time.monotonic() - started, str(raised.value)
+
+
+def seconds_of(call: Callable[[], object]) -> float:
+    started = time.monotonic()
+    call()
+    return time.monotonic() - started

@@ -1,0 +1,135 @@
+"""Apache Kafka itself: one KRaft node from the jars of Maven's central repository."""
+
+from __future__ import annotations
+
+import base64
+import re
+import shutil
+import uuid
+from pathlib import Path
+
+from tests.support.servers.base import Service, ServiceError
+from tests.support.servers.kafka_protocol import broker_answers
+from tests.support.servers.process import free_port
+
+POM = Path(__file__).with_name("kafka") / "pom.xml"
+CACHE = Path(__file__).parents[3] / ".cache"
+
+
+def _find(program: str, package: str) -> str:
+    found = shutil.which(program)
+    if found is None:
+        raise ServiceError(
+            f"{program} is not installed: Apache Kafka needs Java 17 or later, and Maven to fetch its jars "
+            f"(Debian, Ubuntu: apt-get install {package}; macOS: brew install openjdk maven), "
+            "or name a running broker with --kafka-url."
+        )
+    return found
+
+
+def _kafka_version() -> str:
+    found = re.search(r"<artifactId>kafka_2\.13</artifactId>\s*<version>(.+?)</version>", POM.read_text())
+    assert found is not None
+    return found[1]
+
+
+def new_cluster_id() -> str:
+    return base64.urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+
+
+class ApacheKafka(Service):
+    """Broker and controller in one process. Topics, offsets and groups survive `stop()` and `kill()`."""
+
+    name = "kafka"
+    start_timeout = 90.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._controller_port = 0
+
+    @property
+    def url(self) -> str:
+        return f"kafka://127.0.0.1:{self.port}"
+
+    def prepare(self) -> None:
+        self._fetch_jars()
+        self._controller_port = free_port()
+
+    def command(self) -> list[str | Path]:
+        # Here and not in prepare(): the port is part of what is written to the log directory.
+        if not (self.directory / "data").exists():
+            self._format()
+        return self._java("kafka.Kafka", self._properties)
+
+    def probe(self) -> None:
+        broker_answers("127.0.0.1", self.port)
+
+    def version(self) -> str:
+        return f"Apache Kafka {_kafka_version()}"
+
+    @property
+    def _jars(self) -> Path:
+        return CACHE / f"kafka-{_kafka_version()}"
+
+    @property
+    def _properties(self) -> Path:
+        return self.directory / "server.properties"
+
+    def _java(self, main: str, *arguments: str | Path) -> list[str | Path]:
+        # Serial collector and a small heap: the node must leave the machine to the tests.
+        options = ["-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=WARN"]
+        return [_find("java", "default-jre-headless"), *options, "-cp", f"{self._jars}/*", main, *arguments]
+
+    def _fetch_jars(self) -> None:
+        """Copy Kafka and all that it needs from Maven's repository, once."""
+        if self._jars.exists():
+            return
+        maven = _find("mvn", "maven")
+        partial = self.directory / "jars"
+        self.run(
+            [maven, "-q", "-B", "-f", POM, "dependency:copy-dependencies", f"-DoutputDirectory={partial}"],
+            cwd=self.directory,
+        )
+        CACHE.mkdir(exist_ok=True)
+        # Whole or not at all under the final name, also where two runs fetch at once or one is interrupted.
+        staged = CACHE / f"{self._jars.name}-{uuid.uuid4().hex}"
+        shutil.move(partial, staged)
+        try:
+            staged.rename(self._jars)
+        except OSError:
+            shutil.rmtree(staged)
+
+    def _format(self) -> None:
+        self._properties.write_text("".join(f"{key}={value}\n" for key, value in self._settings().items()))
+        command = self._java("kafka.tools.StorageTool", "format", *self._format_options(), "-c", self._properties)
+        self.run(command, cwd=self.directory)
+
+    def _settings(self) -> dict[str, object]:
+        """What `server.properties` says."""
+        listeners = f"PLAINTEXT://127.0.0.1:{self.port},CONTROLLER://127.0.0.1:{self._controller_port}"
+        return {
+            "process.roles": "broker,controller",
+            "node.id": 1,
+            "controller.quorum.bootstrap.servers": f"127.0.0.1:{self._controller_port}",
+            "controller.listener.names": "CONTROLLER",
+            "listeners": listeners,
+            "advertised.listeners": listeners,
+            "log.dirs": self.directory / "data",
+            # A topic that is missing must be seen to be missing.
+            "auto.create.topics.enable": "false",
+            # One node cannot replicate.
+            "offsets.topic.replication.factor": 1,
+            "transaction.state.log.replication.factor": 1,
+            "transaction.state.log.min.isr": 1,
+            "share.coordinator.state.topic.replication.factor": 1,
+            "share.coordinator.state.topic.min.isr": 1,
+            "offsets.topic.num.partitions": 4,
+            # Do not let the first member of a group wait for others.
+            "group.initial.rebalance.delay.ms": 0,
+            # Tests may ask for impatient consumers.
+            "group.min.session.timeout.ms": 1000,
+        }
+
+    def _format_options(self) -> list[str]:
+        """How a log directory begins."""
+        return ["--standalone", f"--cluster-id={new_cluster_id()}"]

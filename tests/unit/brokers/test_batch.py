@@ -1,0 +1,159 @@
+"""What becomes of a batch, whatever the client library: whose fault it is, and when it is given up."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+
+import pytest
+
+from django_outbox.brokers.base import (
+    Acknowledged,
+    Outcome,
+    Record,
+    Refused,
+    TopicForbidden,
+    TopicMissing,
+    TopicTrouble,
+)
+from django_outbox.brokers.batch import BatchProducer, TopicFaults
+from django_outbox.brokers.calls import GRACE_SECONDS, Call, Patience
+from django_outbox.exceptions import BrokerUnavailable
+from tests.support.brokers.records import SECONDS, SLACK_SECONDS, seconds_until
+from tests.support.processes import wait_until
+
+TAKEN = Acknowledged(0, 0)
+
+
+class Scripted(BatchProducer):
+    """Gets these answers, and asks this broker about topics."""
+
+    def __init__(
+        self,
+        answers: dict[str, Outcome],
+        *told: TopicFaults,
+        refused: bool = False,
+        interrupted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        super().__init__("kafka://broker:9092", self.ask, interrupted)
+        self._answers = answers
+        self._told = list(told)
+        self._broken = refused
+        self.asked: list[tuple[set[str], float]] = []
+        self.closed = False
+
+    def ask(self, topics: Collection[str], seconds: float) -> TopicFaults:
+        self.asked.append((set(topics), seconds))
+        if not self._told:
+            raise BrokerUnavailable("it is gone.")
+        if len(self.asked) > 1:
+            assert self.closed, "nothing may be sent meanwhile"
+        return self._told.pop(0)
+
+    def _send_undecided(self, records: Sequence[Record], outcomes: list[Outcome | None], patience: Patience) -> None:
+        for index, record in enumerate(records):
+            outcomes[index] = outcomes[index] or self._answers.get(record.topic)
+        self._refused = self._broken
+        if not all(outcomes):
+            self._usable = False
+
+    def _reason(self, timeout: float) -> str:
+        return "no answer"
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def outcomes(producer: BatchProducer, *topics: str) -> list[Outcome]:
+    return producer.send([Record(topic, b"k", b"v") for topic in topics], SECONDS)
+
+
+def test_a_batch_without_any_answer_is_the_broker_s_fault_if_the_broker_tells_nothing() -> None:
+    producer = Scripted({}, {})
+    with pytest.raises(BrokerUnavailable, match=r"^kafka://broker:9092 did not take a batch: no answer\.$"):
+        outcomes(producer, "one", "other")
+    assert producer.asked == [({"one", "other"}, SECONDS), ({"one", "other"}, 1.0)]
+    assert producer.closed
+
+
+def test_a_batch_without_any_answer_is_its_topics_fault_if_the_broker_tells_of_them() -> None:
+    producer = Scripted({}, {}, {"gone": TopicMissing(), "secret": TopicForbidden("not allowed")})
+    assert outcomes(producer, "gone", "stuck", "secret", "stuck") == [
+        TopicMissing(),
+        TopicTrouble("no answer"),
+        TopicForbidden("not allowed"),
+        TopicTrouble("no answer"),
+    ]
+    assert producer.closed
+    assert not producer.usable
+
+
+def test_a_producer_that_the_broker_refuses_blames_no_topic() -> None:
+    producer = Scripted({}, {}, {}, refused=True)
+    with pytest.raises(BrokerUnavailable, match="did not take a batch: no answer"):
+        outcomes(producer, "topic")
+    assert len(producer.asked) == 1
+
+
+def test_who_is_to_end_does_not_ask() -> None:
+    producer = Scripted({}, {}, {}, interrupted=lambda: True)
+    with pytest.raises(BrokerUnavailable):
+        outcomes(producer, "topic")
+    assert len(producer.asked) == 1
+
+
+def test_a_batch_with_any_acknowledgement_needs_no_question() -> None:
+    producer = Scripted({"good": TAKEN, "bad": Refused("no")}, {})
+    assert outcomes(producer, "good", "stuck", "bad") == [TAKEN, TopicTrouble("no answer"), Refused("no")]
+    assert len(producer.asked) == 1
+
+
+def test_a_batch_of_refused_records_and_silence_is_asked_about() -> None:
+    producer = Scripted({"bad": Refused("no")}, {}, {})
+    assert outcomes(producer, "bad", "stuck") == [Refused("no"), TopicTrouble("no answer")]
+
+
+# Waiting
+
+
+def test_answers_are_waited_for_until_the_deadline() -> None:
+    assert not Patience(time.monotonic() + SECONDS, lambda: False).is_over()
+    started = time.monotonic()
+    patience = Patience(started + 0.2, lambda: False)
+    wait_until(patience.is_over)
+    assert 0.2 <= time.monotonic() - started < SLACK_SECONDS
+
+
+def test_who_is_to_end_waits_as_long_as_answers_come_and_no_longer() -> None:
+    patience = Patience(time.monotonic() + SECONDS, lambda: True)
+    started = time.monotonic()
+    for left in range(10, 0, -1):
+        last = time.monotonic()
+        assert not patience.is_over(left)
+        time.sleep(0.1)
+    assert last - started >= 0.9
+    wait_until(lambda: patience.is_over(1))
+    assert GRACE_SECONDS <= time.monotonic() - last < SLACK_SECONDS
+
+
+def test_a_call_is_given_up_and_undone_when_it_ends() -> None:
+    undone: list[str] = []
+    connected = threading.Event()
+
+    def slow() -> str:
+        connected.wait(SECONDS)
+        return "connection"
+
+    call = Call(slow, undone.append)
+    seconds, _ = seconds_until(TimeoutError, lambda: call.result(SECONDS, lambda: True))
+    assert seconds < SLACK_SECONDS
+    assert not undone
+    connected.set()
+    assert wait_until(lambda: undone) == ["connection"]
+
+
+def test_a_call_gives_its_result_or_its_error() -> None:
+    assert Call(lambda: 5, lambda result: pytest.fail("undone")).result(SECONDS, lambda: False) == 5
+    with pytest.raises(ZeroDivisionError):
+        Call(lambda: 1 / 0).result(SECONDS, lambda: False)

@@ -1,0 +1,689 @@
+"""What the errors of confluent-kafka mean to relay and consumer."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import confluent_kafka
+import pytest
+from confluent_kafka import KafkaError, KafkaException, Message
+
+from django_outbox.brokers.base import (
+    Acknowledged,
+    Failed,
+    Outcome,
+    Producer,
+    Record,
+    Refused,
+    Subscription,
+    TopicForbidden,
+    TopicMissing,
+    TopicPartition,
+    TopicTrouble,
+)
+from django_outbox.brokers.confluent import client as confluent_client
+from django_outbox.brokers.confluent import subscription as confluent_subscription
+from django_outbox.brokers.confluent.client import Faults
+from django_outbox.brokers.confluent.producer import ConfluentBrokerProducer
+from django_outbox.brokers.confluent.subscription import ConfluentSubscription
+from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
+from tests.support.brokers.records import SECONDS, SLACK_SECONDS, numbered, once, seconds_of, seconds_until
+
+LOCATION = "kafka://broker:9092"
+
+Report = Callable[[KafkaError | None, Any], None]
+
+
+class Raised:
+    """An error that comes from ``produce`` itself."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+
+class Client:
+    """Stands for a ``confluent_kafka.Producer``, and answers in turn what it is told to.
+
+    Answers are an offset, an error, the number of a librdkafka error, or None for none at all.
+    """
+
+    def __init__(self, *answers: object) -> None:
+        self._answers = list(answers)
+        self._waiting: list[tuple[object, Report]] = []
+        self.sent: list[bytes] = []
+        self.purged = False
+        self.closed = False
+
+    def list_topics(self, topic: str, timeout: float) -> None:
+        """Connects."""
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def produce(self, topic: str, value: bytes, key: bytes, *, on_delivery: Report, headers: object) -> None:
+        answer = self._answers[0]
+        if isinstance(answer, Raised):
+            if not isinstance(answer.error, BufferError):
+                self._asked_again(answer)
+            raise answer.error
+        self._answers.pop(0)
+        self.sent.append(value)
+        self._waiting.append((answer, on_delivery))
+
+    def _asked_again(self, answer: Raised) -> None:
+        # An error is asked for a second time, to be told what to do about it.
+        if getattr(answer, "raised", False):
+            self._answers.pop(0)
+        answer.raised = True  # type: ignore[attr-defined]
+
+    def poll(self, timeout: float) -> int:
+        self._answers.pop(0)  # there is room now
+        return 0
+
+    def flush(self, timeout: float) -> int:
+        for answer, report in [pair for pair in self._waiting if pair[0] is not None]:
+            if isinstance(answer, BaseException):
+                raise answer
+            self._report(answer, report)
+        self._waiting = [pair for pair in self._waiting if pair[0] is None]
+        if self._waiting:
+            time.sleep(timeout)
+        return len(self._waiting)
+
+    def _report(self, answer: Any, report: Report) -> None:
+        if isinstance(answer, KafkaError):
+            report(answer, None)
+        else:
+            report(None, Message(topic="topic", partition=0, offset=answer))
+
+    def purge(self, *, in_queue: bool, in_flight: bool, blocking: bool) -> None:
+        assert in_queue
+        assert in_flight
+        assert not blocking
+        self.purged = True
+        waiting, self._waiting = self._waiting, []
+        for _, report in waiting:
+            report(KafkaError(KafkaError._PURGE_INFLIGHT), None)
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def producer_of(*answers: object, **faults: Refused | TopicTrouble) -> Producer:
+    return producer_with(Client(*answers), **faults)
+
+
+def producer_with(client: Client, told: Faults | None = None, **faults: Refused | TopicTrouble) -> Producer:
+    stand_in: Any = client
+    return ConfluentBrokerProducer(stand_in, told or Faults(LOCATION), once(faults), lambda: False)
+
+
+def outcomes_of(producer: Producer, count: int, timeout: float = SECONDS) -> list[Outcome]:
+    return producer.send(numbered("topic", count), timeout)
+
+
+def error(code: int) -> KafkaError:
+    return KafkaError(code, "why")
+
+
+REFUSED = [
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.RECORD_LIST_TOO_LARGE,
+    KafkaError.TOPIC_EXCEPTION,
+    KafkaError.INVALID_RECORD,
+]
+TOPIC = [
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
+    KafkaError.UNKNOWN_TOPIC_ID,
+    KafkaError._UNKNOWN_TOPIC,
+    KafkaError._UNKNOWN_PARTITION,
+    KafkaError.TOPIC_AUTHORIZATION_FAILED,
+    KafkaError.LEADER_NOT_AVAILABLE,
+    KafkaError.NOT_ENOUGH_REPLICAS,
+    KafkaError.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
+    KafkaError.POLICY_VIOLATION,
+]
+MISSING = [KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION]
+BROKER = [
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+    KafkaError.SASL_AUTHENTICATION_FAILED,
+    KafkaError.UNSUPPORTED_VERSION,
+    KafkaError.UNSUPPORTED_COMPRESSION_TYPE,
+    KafkaError.OUT_OF_ORDER_SEQUENCE_NUMBER,
+    KafkaError.INVALID_PRODUCER_EPOCH,
+    KafkaError.UNKNOWN_PRODUCER_ID,
+    KafkaError.PRODUCER_FENCED,
+    KafkaError.KAFKA_STORAGE_ERROR,
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError._MSG_TIMED_OUT,
+    KafkaError._DESTROY,
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._AUTHENTICATION,
+    KafkaError._FATAL,
+    KafkaError._STATE,
+    KafkaError._SSL,
+    KafkaError.UNKNOWN,
+]
+LATE = [KafkaError.REQUEST_TIMED_OUT, KafkaError._MSG_TIMED_OUT, KafkaError._DESTROY]
+named = {"ids": lambda code: KafkaError(code).name()}
+raised_or_answered = pytest.mark.parametrize(
+    "comes", [lambda told: Raised(KafkaException(told)), lambda told: told], ids=["raised", "answered"]
+)
+Comes = Callable[[KafkaError], object]
+
+
+# Sending
+
+
+@pytest.mark.parametrize("code", REFUSED, **named)
+def test_some_errors_refuse_the_record_for_good(code: int) -> None:
+    producer = producer_of(1, Raised(KafkaException(error(code))), 2)
+    assert outcomes_of(producer, 3) == [Acknowledged(0, 1), Refused("why"), Acknowledged(0, 2)]
+    assert producer.usable
+
+
+@raised_or_answered
+@pytest.mark.parametrize("code", TOPIC, **named)
+def test_some_errors_are_the_topics_fault(code: int, comes: Comes) -> None:
+    producer = producer_of(1, comes(error(code)))
+    outcome = TopicMissing() if code in MISSING else TopicTrouble("why")
+    if code == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+        outcome = TopicForbidden("why")
+    assert outcomes_of(producer, 2) == [Acknowledged(0, 1), outcome]
+    assert producer.usable
+
+
+def test_a_library_that_will_not_go_on_is_the_broker_s_fault_however_it_says_so() -> None:
+    """As when a client may not write to any topic: ``flush()`` raises what was told to ``error_cb``."""
+    fatal = KafkaError(KafkaError.CLUSTER_AUTHORIZATION_FAILED, "why", fatal=True)
+    producer = producer_of(KafkaException(fatal))
+    with pytest.raises(BrokerUnavailable, match="did not take a batch: why"):
+        outcomes_of(producer, 1)
+    assert not producer.usable
+
+
+def test_nothing_is_asked_of_the_library_for_records_whose_topics_are_all_in_trouble() -> None:
+    fatal = KafkaError(KafkaError.CLUSTER_AUTHORIZATION_FAILED, "why", fatal=True)
+    producer = producer_of(KafkaException(fatal), topic=TopicForbidden("why"))
+    assert outcomes_of(producer, 2) == [TopicForbidden("why")] * 2
+
+
+@raised_or_answered
+def test_other_errors_fail_the_record_for_now(comes: Comes) -> None:
+    producer = producer_of(1, comes(error(KafkaError.INVALID_CONFIG)), 2)
+    assert outcomes_of(producer, 3) == [Acknowledged(0, 1), Failed("why"), Acknowledged(0, 2)]
+    assert producer.usable
+
+
+@raised_or_answered
+@pytest.mark.parametrize("code", BROKER, **named)
+def test_some_errors_are_nobodys_fault_but_the_brokers(code: int, comes: Comes) -> None:
+    producer = producer_of(comes(error(code)))
+    reason = f"no acknowledgement within {SECONDS:g} s" if code in LATE else "why"
+    with pytest.raises(BrokerUnavailable, match=f"^{LOCATION} did not take a batch: {reason}\\.$"):
+        outcomes_of(producer, 1)
+    assert not producer.usable
+
+
+@pytest.mark.parametrize("code", BROKER, **named)
+def test_records_without_an_answer_wait_when_others_were_taken(code: int) -> None:
+    producer = producer_of(1, error(code), 2)
+    outcomes = outcomes_of(producer, 3)
+    assert (outcomes[0], outcomes[2]) == (Acknowledged(0, 1), Acknowledged(0, 2))
+    assert isinstance(outcomes[1], TopicTrouble)
+    assert not producer.usable
+
+
+@pytest.mark.parametrize("code", BROKER, **named)
+def test_what_comes_behind_an_error_of_produce_itself_is_not_started(code: int) -> None:
+    client = Client(1, Raised(KafkaException(error(code))), 2)
+    acknowledged, *others = outcomes_of(producer_with(client), 3)
+    assert acknowledged == Acknowledged(0, 1)
+    assert [type(outcome) for outcome in others] == [TopicTrouble, TopicTrouble]
+    assert client.sent == [b"0"]
+
+
+def test_a_fatal_error_ends_the_producer_whatever_its_number() -> None:
+    producer = producer_of(KafkaError(KafkaError.INVALID_CONFIG, "why", fatal=True))
+    with pytest.raises(BrokerUnavailable, match="did not take a batch: why"):
+        outcomes_of(producer, 1)
+    assert not producer.usable
+
+
+# An error of a whole batch, which comes for each of its records
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.RECORD_LIST_TOO_LARGE,
+        KafkaError.INVALID_RECORD,
+        KafkaError._INVALID_DIFFERENT_RECORD,
+        KafkaError.INVALID_MSG,
+    ],
+    **named,
+)
+def test_records_that_were_refused_together_are_sent_again_one_by_one(code: int) -> None:
+    spoiled = error(code)
+    client = Client(1, spoiled, spoiled, spoiled, 2, spoiled, 3)
+    producer = producer_with(client)
+    outcomes = producer.send([Record("topic", None, b"%d" % number) for number in range(4)], SECONDS)
+    assert client.sent == [b"0", b"1", b"2", b"3", b"1", b"2", b"3"]
+    assert [outcomes[index] for index in (0, 1, 3)] == [Acknowledged(0, offset) for offset in (1, 2, 3)]
+    assert type(outcomes[2]) is (Refused if code in REFUSED else Failed)
+    assert producer.usable
+
+
+def test_order_of_a_key_is_restored_when_a_record_is_taken_at_the_second_try() -> None:
+    spoiled = error(KafkaError.MSG_SIZE_TOO_LARGE)
+    records = [Record("topic", key, key + b"%d" % number) for number in range(3) for key in (b"a", b"b")]
+    client = Client(spoiled, 1, 2, 3, 4, 5, *(6, 7, 8))
+    outcomes = producer_with(client).send(records, SECONDS)
+    assert client.sent[6:] == [b"a0", b"a1", b"a2"]
+    assert outcomes == [Acknowledged(0, offset) for offset in (6, 1, 7, 3, 8, 5)]
+
+
+def test_what_is_refused_for_good_moves_nothing() -> None:
+    spoiled = error(KafkaError.MSG_SIZE_TOO_LARGE)
+    client = Client(spoiled, 1, spoiled)
+    assert outcomes_of(producer_with(client), 2) == [Refused("why"), Acknowledged(0, 1)]
+    assert client.sent == [b"0", b"1", b"0"]
+
+
+def test_a_deadline_that_passes_while_records_go_one_by_one_leaves_the_rest() -> None:
+    spoiled = error(KafkaError.MSG_SIZE_TOO_LARGE)
+    client = Client(1, spoiled, spoiled, 2, None)
+    producer = producer_with(client)
+    outcomes = producer.send([Record("topic", None, b"%d" % number) for number in range(3)], 0.1)
+    assert outcomes[:2] == [Acknowledged(0, 1), Acknowledged(0, 2)]
+    assert outcomes[2] == TopicTrouble("no acknowledgement within 0.1 s")
+    assert not producer.usable
+
+
+def test_records_that_were_refused_together_are_not_dead_if_there_is_no_time_to_send_them_alone() -> None:
+    spoiled = error(KafkaError.MSG_SIZE_TOO_LARGE)
+    missed = TopicTrouble("no acknowledgement within 0.1 s")
+    alone = producer_of(1, spoiled, spoiled, None)
+    assert outcomes_of(alone, 3, timeout=0.1) == [Acknowledged(0, 1), missed, missed]
+    together = producer_of(1, spoiled, None, spoiled)
+    assert outcomes_of(together, 4, timeout=0.1) == [Acknowledged(0, 1), missed, missed, missed]
+
+
+# Encoding, room, deadlines
+
+
+@pytest.mark.parametrize("raised", [TypeError("why"), ValueError("why")])
+def test_what_the_library_cannot_encode_is_refused(raised: Exception) -> None:
+    assert outcomes_of(producer_of(Raised(raised)), 1) == [Refused("It cannot be encoded: why")]
+
+
+def test_a_library_without_room_is_asked_again() -> None:
+    full = Raised(BufferError())
+    assert outcomes_of(producer_of(1, full, full, 2), 2) == [Acknowledged(0, 1), Acknowledged(0, 2)]
+
+
+def test_an_offset_that_the_broker_does_not_tell_is_unknown() -> None:
+    assert outcomes_of(producer_of(-1001), 1) == [Acknowledged(0, None)]
+
+
+def test_all_records_of_a_batch_share_one_deadline() -> None:
+    client = Client(*[None] * 50)
+    producer = producer_with(client)
+    seconds, text = seconds_until(BrokerUnavailable, lambda: outcomes_of(producer, 50, timeout=0.3))
+    assert 0.3 <= seconds < 0.3 + SLACK_SECONDS
+    assert text == f"{LOCATION} did not take a batch: no acknowledgement within 0.3 s."
+    assert client.purged
+    assert client.closed
+    assert not producer.usable
+
+
+def test_what_was_taken_before_the_deadline_counts_though_the_rest_was_not() -> None:
+    client = Client(1, None, 2, None)
+    producer = producer_with(client)
+    taken, missed = Acknowledged, TopicTrouble("no acknowledgement within 0.1 s")
+    assert outcomes_of(producer, 4, timeout=0.1) == [taken(0, 1), missed, taken(0, 2), missed]
+    assert not producer.usable
+    assert client.closed  # before the rows of what it still holds are no longer locked
+
+
+@pytest.mark.parametrize(
+    "told", [KafkaError(KafkaError._AUTHENTICATION, "wrong password"), KafkaError(-150, "wrong password", fatal=True)]
+)
+def test_a_client_that_is_refused_does_not_wait_for_the_deadline(told: KafkaError) -> None:
+    faults = Faults(LOCATION)
+    producer = producer_with(Client(None), faults)
+    faults(told)
+    seconds, text = seconds_until(BrokerUnavailable, lambda: outcomes_of(producer, 1))
+    assert seconds < SLACK_SECONDS
+    assert text == f"{LOCATION} did not take a batch: wrong password."
+
+
+def test_brokers_that_are_down_for_good_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confluent_client, "DOWN_SECONDS", 0.2)
+    faults = Faults(LOCATION)
+    producer = producer_with(Client(None), faults)
+    faults(KafkaError(KafkaError._TRANSPORT, "Connection refused (after 3ms in state CONNECT)"))
+    faults(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
+    seconds, text = seconds_until(BrokerUnavailable, lambda: outcomes_of(producer, 1))
+    assert seconds < SLACK_SECONDS
+    assert text == f"{LOCATION} did not take a batch: Connection refused."
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "Connect to ipv4#10.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT)",
+        "Connect to ipv4#10.0.0.1:9092 failed: Connection refused (after 0ms in state CONNECT, 1 identical error(s) "
+        "suppressed)",
+    ],
+)
+def test_an_error_is_shown_without_its_time_and_count(told: str) -> None:
+    faults = Faults(LOCATION)
+    faults(KafkaError(KafkaError._TRANSPORT, told))
+    assert faults.reason == "Connect to ipv4#10.0.0.1:9092 failed: Connection refused"
+
+
+def test_brokers_that_were_down_and_answer_again_are_forgiven(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(confluent_client, "DOWN_SECONDS", 0.0)
+    faults = Faults(LOCATION)
+    faults(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
+    assert faults.is_down
+    assert outcomes_of(producer_with(Client(1), faults), 1) == [Acknowledged(0, 1)]
+    assert not faults.is_down
+    assert faults.reason is None
+
+
+@pytest.mark.parametrize("fatal", [False, True])
+def test_a_refusal_is_forgotten_when_a_broker_takes_a_batch_unless_it_was_fatal(fatal: bool) -> None:
+    faults = Faults(LOCATION)
+    faults(KafkaError(KafkaError._AUTHENTICATION, "why", fatal=fatal))
+    assert outcomes_of(producer_with(Client(1), faults), 1) == [Acknowledged(0, 1)]
+    assert (faults.refusal is not None) is fatal
+
+
+def test_a_signal_while_sending_leaves_nothing_behind_that_could_be_sent() -> None:
+    client = Client(KeyboardInterrupt(), None)
+    producer = producer_with(client)
+    with pytest.raises(KeyboardInterrupt):
+        outcomes_of(producer, 2)
+    assert client.purged
+    assert client.closed
+    assert not producer.usable
+
+
+def test_a_producer_that_is_closed_sends_nothing() -> None:
+    client = Client()
+    producer = producer_with(client)
+    producer.close()
+    with pytest.raises(BrokerUnavailable):
+        outcomes_of(producer, 1)
+
+
+def test_closing_does_not_wait_for_a_library_that_hangs() -> None:
+    never = threading.Event()
+
+    class Hanging(Client):
+        def close(self) -> None:
+            never.wait(SECONDS)
+
+    assert seconds_of(producer_with(Hanging()).close) < SLACK_SECONDS
+    never.set()
+
+
+# Topics
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [TopicMissing(), TopicForbidden("why"), TopicTrouble("why"), Refused("why")],
+    ids=lambda fault: type(fault).__name__,
+)
+def test_records_of_a_topic_with_a_fault_are_not_sent(fault: Refused | TopicTrouble) -> None:
+    producer = producer_of(topic=fault)
+    assert outcomes_of(producer, 2) == [fault, fault]
+    assert producer.usable
+
+
+def test_a_topic_is_asked_about_once_until_it_makes_trouble() -> None:
+    asked = []
+
+    def look_up(topics: Sequence[str], seconds: float) -> dict[str, Refused | TopicTrouble]:
+        asked.append(topics)
+        return {}
+
+    client: Any = Client(1, 2, error(KafkaError.LEADER_NOT_AVAILABLE), 3)
+    producer = ConfluentBrokerProducer(client, Faults(LOCATION), look_up, lambda: False)
+    for _ in range(4):
+        outcomes_of(producer, 1)
+    assert asked == [{"topic"}, {"topic"}]
+
+
+# Reading
+
+
+class Reader:
+    """Stands for a ``Consumer`` whose messages and errors come from a list."""
+
+    def __init__(self, *messages: Message) -> None:
+        self.messages = list(messages)
+        self.commit_error: Exception | None = None
+        self.place_error: KafkaError | None = None
+
+    def subscribe(self, topics: list[str], **callbacks: object) -> None:
+        """Nobody calls back."""
+
+    def poll(self, timeout: float) -> Message | None:
+        return self.messages.pop(0) if self.messages else None
+
+    def consume(self, count: int, timeout: float) -> list[Message]:
+        taken, self.messages = self.messages[:count], self.messages[count:]
+        return taken
+
+    def assignment(self) -> list[confluent_kafka.TopicPartition]:
+        return [confluent_kafka.TopicPartition("topic", 0)]
+
+    def commit(self, offsets: list[confluent_kafka.TopicPartition], asynchronous: bool) -> list[Any]:
+        if self.commit_error is not None:
+            raise self.commit_error
+        return [Place(place.topic, self.place_error) for place in offsets]
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class Place:
+    def __init__(self, topic: str, error: KafkaError | None) -> None:
+        self.topic = topic
+        self.error = error
+
+
+def subscription_of(reader: Reader, faults: Faults | None = None) -> Subscription:
+    client: Any = reader
+    return ConfluentSubscription(
+        client, faults or Faults(LOCATION), ["topic"], lambda places, seconds: {}, lambda seconds: None, lambda: False
+    )
+
+
+def message(offset: int = 0, *, error: int | None = None) -> Message:
+    told = None if error is None else KafkaError(error, "why")
+    return Message(topic="topic", partition=0, offset=offset, key=b"k", value=b"v", headers=None, error=told)
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        KafkaError._PARTITION_EOF,
+        KafkaError._MAX_POLL_EXCEEDED,
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+    ],
+)
+def test_what_the_client_gets_over_by_itself_is_passed_over(code: int) -> None:
+    messages = [message(1), message(error=code), message(2), message(3)]
+    subscription = subscription_of(Reader(*messages))
+    assert [record.offset for record in subscription.poll(0, 3)] == [1, 2]
+    assert [record.offset for record in subscription.poll(0, 3)] == [3]
+
+
+@pytest.mark.parametrize("code", [KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG, KafkaError._NOT_IMPLEMENTED])
+def test_what_comes_before_records_that_cannot_be_taken_apart_is_given_out_and_nothing_behind_them(code: int) -> None:
+    subscription = subscription_of(Reader(message(1), message(2), message(3, error=code), message(4), message(5)))
+    assert [record.offset for record in subscription.poll(0, 4)] == [1, 2]
+    for _ in range(2):
+        with pytest.raises(
+            RecordsUndecodable, match=r"its partition 0 cannot be read on from offset 3 \(why\)"
+        ) as raised:
+            subscription.poll(0, 4)
+        assert raised.value.topics == {"topic"}
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        (KafkaError.GROUP_AUTHORIZATION_FAILED, "refuses this client: why. Let it use its consumer group, by an ACL"),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "refuses this client: why. Let it read the topic, by an ACL"),
+        (KafkaError.INCONSISTENT_GROUP_PROTOCOL, "does not answer (why)."),
+        (KafkaError._FATAL, "does not answer (why)."),
+    ],
+)
+def test_what_ends_a_membership_is_reported(code: int, reason: str) -> None:
+    subscription = subscription_of(Reader(message(error=code)))
+    with pytest.raises(BrokerUnavailable, match=re.escape(f"kafka://broker:9092 {reason}")):
+        subscription.poll(0, 10)
+
+
+def test_a_refused_login_is_reported_though_nothing_comes() -> None:
+    faults = Faults(LOCATION)
+    subscription = subscription_of(Reader(), faults)
+    faults(KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
+    with pytest.raises(BrokerUnavailable, match=r"refuses this client: wrong password\. Correct user and"):
+        subscription.poll(0, 10)
+
+
+REBALANCING = [
+    KafkaError.REBALANCE_IN_PROGRESS,
+    KafkaError.ILLEGAL_GENERATION,
+    KafkaError.UNKNOWN_MEMBER_ID,
+    KafkaError._ASSIGNMENT_LOST,
+]
+
+
+@pytest.mark.parametrize("code", REBALANCING)
+def test_a_commit_during_a_rebalance_is_passed_over(code: int) -> None:
+    reader = Reader()
+    subscription = subscription_of(reader)
+    reader.place_error = KafkaError(code)
+    subscription.commit({TopicPartition("topic", 0): 1})
+    reader.commit_error = KafkaException(KafkaError(code))
+    subscription.commit({TopicPartition("topic", 0): 1})
+
+
+@pytest.mark.parametrize("code", [KafkaError._WAIT_COORD, KafkaError.NOT_COORDINATOR, KafkaError.REQUEST_TIMED_OUT])
+def test_a_commit_is_tried_again_while_the_coordinator_moves(code: int) -> None:
+    class Moving(Reader):
+        tries = 0
+
+        def commit(self, offsets: list[confluent_kafka.TopicPartition], asynchronous: bool) -> list[Any]:
+            self.tries += 1
+            self.place_error = KafkaError(code) if self.tries == 1 else None
+            if self.tries == 2:
+                raise KafkaException(KafkaError(code))
+            return super().commit(offsets, asynchronous)
+
+    reader = Moving()
+    subscription_of(reader).commit({TopicPartition("topic", 0): 1})
+    assert reader.tries == 3
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_late_commit_is_waited_for_as_long_as_a_broker_is_there(
+    is_there: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(confluent_subscription, "CONNECT_SECONDS", 0.1)
+    answered = threading.Event()
+    knocks: list[float] = []
+
+    class Late(Reader):
+        def commit(self, offsets: list[confluent_kafka.TopicPartition], asynchronous: bool) -> list[Any]:
+            assert answered.wait(SECONDS)
+            return super().commit(offsets, asynchronous)
+
+    def knock(seconds: float) -> None:
+        knocks.append(seconds)
+        if not is_there:
+            raise BrokerUnavailable("nobody is there")
+        if len(knocks) == 3:
+            answered.set()
+
+    client: Any = Late()
+    subscription = ConfluentSubscription(
+        client, Faults(LOCATION), ["topic"], lambda places, seconds: {}, knock, lambda: False
+    )
+    try:
+        if is_there:
+            subscription.commit({TopicPartition("topic", 0): 1})
+            assert len(knocks) == 3
+        else:
+            with pytest.raises(BrokerUnavailable, match="nobody is there"):
+                subscription.commit({TopicPartition("topic", 0): 1})
+    finally:
+        answered.set()
+
+
+@pytest.mark.parametrize("code", [KafkaError.INVALID_COMMIT_OFFSET_SIZE, KafkaError.GROUP_AUTHORIZATION_FAILED])
+def test_any_other_commit_that_fails_is_reported(code: int) -> None:
+    reader = Reader()
+    subscription = subscription_of(reader)
+    reader.place_error = KafkaError(code)
+    with pytest.raises(BrokerUnavailable):
+        subscription.commit({TopicPartition("topic", 0): 1})
+    reader.commit_error = KafkaException(KafkaError(code))
+    with pytest.raises(BrokerUnavailable):
+        subscription.commit({TopicPartition("topic", 0): 1})
+
+
+def test_a_topic_that_may_not_be_read_is_named_by_reading_and_by_committing() -> None:
+    forbidden = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "why")
+    reader = Reader(message(error=forbidden.code()))
+    subscription = subscription_of(reader)
+    complaints = []
+    with pytest.raises(TopicNotReadable) as raised:
+        subscription.poll(0, 10)
+    complaints.append(raised.value)
+    reader.place_error = forbidden
+    with pytest.raises(TopicNotReadable) as raised:
+        subscription.commit({TopicPartition("topic", 0): 1})
+    complaints.append(raised.value)
+    reader.commit_error = KafkaException(forbidden)
+    with pytest.raises(TopicNotReadable) as raised:
+        subscription.commit({TopicPartition("topic", 0): 1})
+    complaints.append(raised.value)
+    for complaint in complaints:
+        assert complaint.topics == {"topic"}
+        assert "refuses this client: why. Let it read the topic, by an ACL" in str(complaint)
+
+
+def test_partitions_that_were_not_told_yet_are_told_before_the_client_is_closed() -> None:
+    class Late(Reader):
+        def __init__(self) -> None:
+            super().__init__()
+            self.calls: list[str] = []
+
+        def poll(self, timeout: float) -> Message | None:
+            self.calls.append(f"poll {timeout}")
+            raise KafkaException(KafkaError(KafkaError._FAIL))  # as a client in trouble may
+
+        def close(self) -> None:
+            self.calls.append("close")
+
+    reader = Late()
+    subscription_of(reader).close()
+    assert reader.calls == ["poll 0", "close"]

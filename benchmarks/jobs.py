@@ -119,9 +119,9 @@ def _purge_of(relay: Any) -> Callable[[bool], None]:
     from django_outbox.relay.background_purge import BackgroundPurge
     from django_outbox.worker.heartbeat import Heartbeat
 
-    relay.pulse.step()
-    Heartbeat(relay.pulse, using="default").beat()
-    return BackgroundPurge(relay.pulse, using="default", handlers=registry).turn
+    relay.worker_state.record_round()
+    Heartbeat(relay.worker_state, using="default").beat()
+    return BackgroundPurge(relay.worker_state, using="default", handlers=registry).turn
 
 
 def raw_relay(gate: Gate, *, bare: bool = False, batch_size: int = 500, limit: int | None = None) -> dict[str, Any]:

@@ -295,11 +295,11 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def pulse(clock: Clock) -> Any:
+def worker_state(clock: Clock) -> Any:
     """That of a relay, by this test's clock."""
-    from django_outbox.worker.state import Pulse
+    from django_outbox.worker.state import WorkerState
 
-    return Pulse("relay", clock)
+    return WorkerState("relay", clock)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from django_outbox.observability.logging import repeats
 from django_outbox.worker.loop import RELAPSE_SECONDS, Stop, run_through_faults
 from django_outbox.worker.outage_log import OutageLog
 from django_outbox.worker.prepared_statements import PreparedStatements
-from django_outbox.worker.state import Done, Pulse
+from django_outbox.worker.state import MessageCounts, WorkerState
 
 log = logging.getLogger("django_outbox.consumer")
 
@@ -145,7 +145,7 @@ class Consumer:
         self._inbox = Inbox(self._engine, using=using, handlers=group_handlers, clock=clock)
         self.batch_size = batch_size
         self._clock = clock
-        self.pulse = Pulse("consumer", clock, group=self.group, topics=self.topics)
+        self.worker_state = WorkerState("consumer", clock, group=self.group, topics=self.topics)
         self._subscription: Subscription | None = None
         self._outages = OutageLog(log, clock, quiet=RELAPSE_SECONDS)
         self._reconciler = Reconciler(broker, group_handlers, clock, using=using, is_out=lambda: self._outages.lasts)
@@ -174,7 +174,7 @@ class Consumer:
             self._prepared.plan_anew()
             batch = self.run_once(POLL_SECONDS)
             trouble = " ".join(filter(None, (str(self._watch), str(self._assignment))))
-            self.pulse.step(**batch.progress, trouble=trouble)
+            self.worker_state.record_round(**batch.progress, trouble=trouble)
             repeats.sum_up()
             if batch.received or batch.retried:
                 return 0.0
@@ -190,7 +190,7 @@ class Consumer:
                 log=log,
                 using=self.using,
                 patience=settings.publish_timeout if drain else None,
-                on_fault=self.pulse.trouble,
+                on_fault=self.worker_state.record_fault,
                 outages=self._outages,
                 clock=self._clock,
             )
@@ -225,7 +225,7 @@ class Consumer:
         try:
             self._work(batch, timeout)
         except Exception:
-            self.pulse.give_back(Done(**batch.progress))  # what came before is done all the same
+            self.worker_state.add_counts(MessageCounts(**batch.progress))  # what came before is done all the same
             raise
         return batch
 
@@ -258,7 +258,7 @@ class Consumer:
         done: dict[TopicPartition, int] = {}
         try:
             while self._in_hand and not self._is_stopping():
-                self.pulse.turn()
+                self.worker_state.record_progress()
                 for _ in range(self._handle_next(batch)):
                     record, _ = self._in_hand.popleft()
                     batch.received += 1

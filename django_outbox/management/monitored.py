@@ -19,7 +19,7 @@ from django_outbox.observability.instrumentation import observed_by
 from django_outbox.observability.metrics import Metrics
 from django_outbox.observability.server import Answer, Page, plain, serving
 from django_outbox.observability.systemd import told_to_systemd, watchdog_seconds
-from django_outbox.worker.state import Pulse
+from django_outbox.worker.state import WorkerState
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ def add_arguments(parser: CommandParser, number: Callable[..., Callable[[str], A
 
 @contextmanager
 def monitored(
-    pulse: Pulse,
+    worker_state: WorkerState,
     options: Mapping[str, Any],
     *,
     using: str,
@@ -74,7 +74,7 @@ def monitored(
     """Let a worker be watched as its options say.
 
     Args:
-        pulse: what its loop says of itself.
+        worker_state: what its loop says of itself.
         options: those of the command.
         using: alias of the database.
         rest: seconds that the loop waits of its own will when nothing is to be done.
@@ -87,16 +87,16 @@ def monitored(
         path: Path | None = options.get("heartbeat_file")
         if path is not None:
             try:
-                pulse.call_at_turns(stack.enter_context(heartbeat_file(path)).touch)
+                worker_state.on_progress(stack.enter_context(heartbeat_file(path)).touch)
             except OSError as error:
                 raise CommandError(f"The heartbeat file {path} cannot be written: {error.strerror}.") from error
         _warn_if_too_short("WatchdogSec= of the unit", watchdog_seconds(), outage_limit() + rest)
-        stack.enter_context(told_to_systemd(pulse))
+        stack.enter_context(told_to_systemd(worker_state))
         if options.get("metrics_port") is not None:
             _warn_if_too_short("--health-timeout", options["health_timeout"], outage_limit())
-            health = Health(pulse, limit=options["health_timeout"] or default_limit(), rest=rest)
+            health = Health(worker_state, limit=options["health_timeout"] or default_limit(), rest=rest)
             pages: dict[str, Page] = {
-                "/metrics": _metrics(stack, pulse, using, handlers),
+                "/metrics": _metrics(stack, worker_state, using, handlers),
                 "/healthz": lambda accept: _probe(health.liveness()),
                 "/readyz": lambda accept: _probe(health.readiness()),
             }
@@ -116,7 +116,7 @@ def _warn_if_too_short(name: str, seconds: float | None, least: float) -> None:
         )
 
 
-def _metrics(stack: ExitStack, pulse: Pulse, using: str, handlers: GroupHandlers | None) -> Page:
+def _metrics(stack: ExitStack, worker_state: WorkerState, using: str, handlers: GroupHandlers | None) -> Page:
     """The page with the metrics, which are counted from now on."""
     if find_spec("prometheus_client") is None:
         log.warning(NO_CLIENT, extra={"action": "metrics"})
@@ -127,7 +127,7 @@ def _metrics(stack: ExitStack, pulse: Pulse, using: str, handlers: GroupHandlers
     if handlers is not None:
         handlers.replace_each(metrics.timed)
     stack.enter_context(observed_by(metrics))
-    answer = exposition(registry_of(metrics, Backlog(using), pulse))
+    answer = exposition(registry_of(metrics, Backlog(using), worker_state))
     return lambda accept: Answer(200, *answer(accept))
 
 

@@ -26,7 +26,7 @@ from django_outbox.worker.faults import UNAVAILABLE, is_refusal, is_unavailable,
 from django_outbox.worker.heartbeat import beating
 from django_outbox.worker.loop import Stop, calm_collector, run_through_faults, stop_on_signals
 from django_outbox.worker.pooling import prepare_nothing
-from django_outbox.worker.state import Pulse
+from django_outbox.worker.state import WorkerState
 
 LEVELS = {0: logging.ERROR, 1: logging.INFO, 2: logging.DEBUG, 3: logging.DEBUG}
 CLIENT_LOGGERS = ("confluent_kafka", "kafka")
@@ -130,7 +130,7 @@ class WorkerCommand(OutboxCommand):
         self,
         broker: Broker,
         verbosity: int,
-        pulse: Pulse,
+        worker_state: WorkerState,
         *,
         using: str,
         drain: bool,
@@ -153,8 +153,8 @@ class WorkerCommand(OutboxCommand):
         try:
             with logging_to(self.stderr, verbosity):
                 with (
-                    monitored.monitored(pulse, options, using=using, rest=rest, handlers=handlers),
-                    stop_on_signals(self.logger, pulse.stopping) as stop,
+                    monitored.monitored(worker_state, options, using=using, rest=rest, handlers=handlers),
+                    stop_on_signals(self.logger, worker_state.set_stopping) as stop,
                 ):
                     run_through_faults(
                         stop,
@@ -162,9 +162,9 @@ class WorkerCommand(OutboxCommand):
                         log=self.logger,
                         using=using,
                         patience=settings.publish_timeout if drain else None,
-                        on_fault=pulse.trouble,
+                        on_fault=worker_state.record_fault,
                     )
-                    with beating(pulse, using=using, stays=not drain):
+                    with beating(worker_state, using=using, has_row=not drain):
                         if getattr(self, "_called_from_command_line", False):  # not in a test's own process
                             calm_collector()
                         watch = CodeWatch(stop, self.logger, self.trial) if reload else None

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from django_outbox.conf import settings
 from django_outbox.worker.loop import BACKOFF_SECONDS
-from django_outbox.worker.state import Pulse
+from django_outbox.worker.state import WorkerState
 
 LEAST_SECONDS = 300.0
 """As long as Kafka waits for a consumer's next poll (``max.poll.interval.ms``) before it takes it for hung."""
@@ -41,20 +41,20 @@ class Verdict(NamedTuple):
 
 
 class Health:
-    """Judges a worker by its pulse."""
+    """Judges a worker by its worker_state."""
 
-    def __init__(self, pulse: Pulse, *, limit: float, rest: float = 0.0) -> None:
+    def __init__(self, worker_state: WorkerState, *, limit: float, rest: float = 0.0) -> None:
         """
         Args:
-            pulse: what the loop says of itself.
+            worker_state: what the loop says of itself.
             limit: seconds that the loop may stand still.
             rest: seconds that it waits of its own will when nothing is to be done.
         """
-        self._pulse = pulse
+        self._worker_state = worker_state
         self._limit = limit + rest
 
     def liveness(self) -> Verdict:
-        still = self._pulse.still_for
+        still = self._worker_state.seconds_without_progress
         if still <= self._limit:
             return Verdict(True, f"alive: the loop went on {still:.1f} s ago")
         return Verdict(
@@ -62,13 +62,13 @@ class Health:
         )
 
     def readiness(self) -> Verdict:
-        if self._pulse.is_stopping:
+        if self._worker_state.is_stopping:
             return Verdict(False, "not ready: told to end")
         missing = [
             name
             for name, is_there in (
-                ("broker", self._pulse.reaches_broker),
-                ("database", self._pulse.reaches_database),
+                ("broker", self._worker_state.reaches_broker),
+                ("database", self._worker_state.reaches_database),
             )
             if not is_there
         ]

@@ -22,7 +22,7 @@ from django_outbox import __version__
 from django_outbox.observability.backlog import Backlog
 from django_outbox.observability.counters import Histogram
 from django_outbox.observability.metrics import Metrics
-from django_outbox.worker.state import Pulse
+from django_outbox.worker.state import WorkerState
 
 COUNTERS = {
     "published": "Messages that the broker has acknowledged.",
@@ -33,10 +33,10 @@ COUNTERS = {
 }
 
 
-def registry_of(metrics: Metrics, backlog: Backlog, pulse: Pulse) -> CollectorRegistry:
+def registry_of(metrics: Metrics, backlog: Backlog, worker_state: WorkerState) -> CollectorRegistry:
     """A registry of this worker's own, with the numbers of its process."""
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(OutboxCollector(metrics, backlog, pulse))
+    registry.register(OutboxCollector(metrics, backlog, worker_state))
     ProcessCollector(registry=registry)
     return registry
 
@@ -55,11 +55,11 @@ class OutboxCollector(Collector):
     """Reads a worker's numbers when Prometheus asks for them."""
 
     def __init__(
-        self, metrics: Metrics, backlog: Backlog, pulse: Pulse, clock: Callable[[], float] = time.time
+        self, metrics: Metrics, backlog: Backlog, worker_state: WorkerState, clock: Callable[[], float] = time.time
     ) -> None:
         self._metrics = metrics
         self._backlog = backlog
-        self._pulse = pulse
+        self._worker_state = worker_state
         self._clock = clock
 
     def collect(self) -> Iterator[Metric]:
@@ -105,16 +105,18 @@ class OutboxCollector(Collector):
             )
 
     def _gauges(self) -> Iterator[Metric]:
-        pulse = self._pulse
-        yield _gauge("broker_up", "Whether the broker was there when it was last needed.", pulse.reaches_broker)
-        yield _gauge("database_up", "Whether the database was there when it was last needed.", pulse.reaches_database)
+        worker_state = self._worker_state
+        yield _gauge("broker_up", "Whether the broker was there when it was last needed.", worker_state.reaches_broker)
+        yield _gauge(
+            "database_up", "Whether the database was there when it was last needed.", worker_state.reaches_database
+        )
         yield _gauge(
             "last_turn_timestamp_seconds",
             "When the worker's loop last went on, in seconds since 1970.",
-            self._clock() - pulse.still_for,
+            self._clock() - worker_state.seconds_without_progress,
         )
         build = {"version": __version__, "django": django.__version__, "python": platform.python_version()}
-        yield InfoMetricFamily("django_outbox_build", "What runs here.", value={**build, "worker": pulse.kind})
+        yield InfoMetricFamily("django_outbox_build", "What runs here.", value={**build, "worker": worker_state.kind})
 
     def _unfinished(self) -> Iterator[Metric]:
         messages = GaugeMetricFamily(

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from django_outbox.worker.state import Pulse
+from django_outbox.worker.state import WorkerState
 
 SECONDS = 1.0
 
@@ -26,7 +26,7 @@ def watchdog_seconds() -> float | None:
 
 
 @contextmanager
-def told_to_systemd(pulse: Pulse, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
+def told_to_systemd(worker_state: WorkerState, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
     """Tell systemd of a worker meanwhile; nothing if it is not systemd that started this process."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
@@ -46,7 +46,7 @@ def told_to_systemd(pulse: Pulse, clock: Callable[[], float] = time.monotonic) -
             tell_at = clock() + SECONDS
             tell("WATCHDOG=1")
 
-    pulse.call_at_turns(on_turn)
+    worker_state.on_progress(on_turn)
     tell("READY=1")
     try:
         yield

@@ -12,7 +12,7 @@ from django.db.models import Case, Max, Min, Value, When
 from django_outbox.conf import settings
 from django_outbox.models import Activity, InboxMessage, OutboxMessage, Worker
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.worker.heartbeat import ALIVE, FORGOTTEN, period_of
+from django_outbox.worker.heartbeat import ALIVE, WORKERS_KEPT, period_of
 
 HOURS = 24
 SILENT = timedelta(seconds=25)  # two heartbeats are missing
@@ -156,7 +156,7 @@ def workers(using: str) -> list[Any]:
 
     return list(
         Worker.objects.using(using)
-        .filter(source=settings.source, last_seen_at__gte=now - FORGOTTEN)
+        .filter(source=settings.source, last_seen_at__gte=now - WORKERS_KEPT)
         .annotate(is_lost=unseen(ALIVE), is_silent=unseen(SILENT), now=now)
         .order_by("kind", "group", "host", "pid")
     )

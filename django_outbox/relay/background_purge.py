@@ -20,7 +20,7 @@ from django_outbox.state.retention import expiries
 from django_outbox.worker.faults import is_outage, is_passing
 from django_outbox.worker.heartbeat import ALIVE
 from django_outbox.worker.pooling import stop_preparing
-from django_outbox.worker.state import Pulse
+from django_outbox.worker.state import WorkerState
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,7 @@ class BackgroundPurge:
 
     def __init__(
         self,
-        pulse: Pulse,
+        worker_state: WorkerState,
         *,
         using: str,
         handlers: Registry,
@@ -67,12 +67,12 @@ class BackgroundPurge:
     ) -> None:
         """
         Args:
-            pulse: of the relay.
+            worker_state: of the relay.
             using: alias of the database.
             handlers: of the project: what they want is never deleted before it is handled.
             clock: seconds, monotonic.
         """
-        self._pulse = pulse
+        self._worker_state = worker_state
         self._using = using
         self._handlers = handlers
         self._clock = clock
@@ -185,11 +185,11 @@ class BackgroundPurge:
 
     def _is_mine(self, now: float) -> bool:
         """Whether this is the relay that purges: of those that work, the first that was started."""
-        if self._pulse.row is None:
+        if self._worker_state.row_id is None:
             return False
         if now >= self._look_at:
             self._look_at = now + BETWEEN_LOOKS_SECONDS
-            self._is_first = self._first() == self._pulse.row
+            self._is_first = self._first() == self._worker_state.row_id
         return self._is_first
 
     def _first(self) -> int | None:

@@ -40,7 +40,7 @@ from django_outbox.worker.loop import RELAPSE_SECONDS, Stop, Trouble, run_throug
 from django_outbox.worker.notify import ALERT_FOR_SECONDS, ALERT_SECONDS, Listener
 from django_outbox.worker.outage_log import OutageLog
 from django_outbox.worker.prepared_statements import PreparedStatements
-from django_outbox.worker.state import Pulse
+from django_outbox.worker.state import WorkerState
 
 log = logging.getLogger(__name__)
 
@@ -116,7 +116,7 @@ class Relay:
         self.poll_interval = poll_interval or settings.poll_interval
         self._create_topics = create_topics
         self._clock = clock
-        self.pulse = Pulse("relay", clock, rest=self.poll_interval)
+        self.worker_state = WorkerState("relay", clock, poll_interval=self.poll_interval)
         self.background: Callable[[bool, bool], None] | None = None
         """What is done between two batches, unless with ``drain``; called with True if there was something to send."""
         self._producer: Producer | None = None
@@ -147,7 +147,7 @@ class Relay:
             self._prepared.plan_anew()
             looked_at = self._clock()  # what is committed while it looks may not be in what it sees
             done = self.run_once()
-            self.pulse.step(published=done.published, trouble=str(self._parked))
+            self.worker_state.record_round(published=done.published, trouble=str(self._parked))
             repeats.sum_up()
             if self.background is not None and not drain:
                 self.background(done.moved, done.claimed >= self.batch_size)
@@ -174,7 +174,7 @@ class Relay:
                 using=self.using,
                 patience=settings.publish_timeout if drain else None,
                 wait_for_work=wait_for_work,
-                on_fault=self.pulse.trouble,
+                on_fault=self.worker_state.record_fault,
                 outages=self._outages,
                 clock=self._clock,
             )

@@ -1,9 +1,7 @@
-"""A worker's sign of life: a row that says who runs, how fast, and what is in the way.
+"""The heartbeat of a worker: a row that shows its state, its rate and what is wrong.
 
-The loop of the worker says what it does to its ``Pulse``; a thread of its own writes that down,
-over a connection of its own, so that a heartbeat is never part of a message's transaction and a
-handler that takes long does not keep it from beating. It never stops the worker: what goes wrong
-in writing it is forgotten.
+A thread writes it over its own connection: it is never part of a message's transaction, and continues while a
+handler runs. An error in the heartbeat never stops the worker.
 """
 
 from __future__ import annotations
@@ -26,98 +24,98 @@ from django.utils import timezone
 from django_outbox.models import Activity, OutboxMessage, Worker
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.state import failures
-from django_outbox.worker.state import Done, Pulse
+from django_outbox.worker.state import MessageCounts, WorkerState
 
 log = logging.getLogger(__name__)
 
 INTERVAL_SECONDS = 10.0
-LEAST_SECONDS = 1.0
-FAREWELL_SECONDS = 3.0
+MIN_INTERVAL_SECONDS = 1.0
+JOIN_SECONDS = 3.0
 ALIVE = timedelta(seconds=60)
-"""Whoever was seen within this time counts as alive."""
-FORGOTTEN = timedelta(days=1)
+"""A worker counts as alive for this long after its last heartbeat."""
+WORKERS_KEPT = timedelta(days=1)
 ACTIVITY_KEPT = timedelta(days=2)
-BEATS_BETWEEN_CLEANINGS = 360
+BEATS_BETWEEN_CLEANUPS = 360
 
 
 class Heartbeat:
-    """Writes a pulse to the worker's row, every ten seconds and when the state changes."""
+    """Writes a worker's state to its row, every ten seconds and when the state changes."""
 
-    def __init__(self, pulse: Pulse, *, using: str, clock: Callable[[], float] = time.monotonic) -> None:
-        self._pulse = pulse
+    def __init__(self, worker_state: WorkerState, *, using: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._worker_state = worker_state
         self._using = using
         self._clock = clock
-        self._row: int | None = None
+        self._row_id: int | None = None
         self._beats = 0
         self._last_beat_at = clock()
 
     def beat(self) -> None:
-        """Write the row once. Whatever goes wrong is forgotten; the next beat comes."""
-        done = self._pulse.take()
+        """Write the row once. Errors are logged at level DEBUG; the next beat tries again."""
+        counts = self._worker_state.take_counts()
         try:
             with transaction.atomic(using=self._using):
-                self._write(done)
-        except Exception:  # a worker does not stop for its heartbeat
-            self._pulse.give_back(done)
-            log.debug("No heartbeat this time.", exc_info=True, extra={"action": "heartbeat"})
+                self._write(counts)
+        except Exception:  # a heartbeat must not stop the worker
+            self._worker_state.add_counts(counts)
+            log.debug("The heartbeat failed.", exc_info=True, extra={"action": "heartbeat"})
 
-    def _write(self, done: Done) -> None:
+    def _write(self, counts: MessageCounts) -> None:
         now = self._clock()
         seconds = max(now - self._last_beat_at, 0.1)
-        state, trouble = self._pulse.now()
+        state, trouble = self._worker_state.snapshot()
         values = {
             "state": state,
             "trouble": trouble,
-            "rate": round(done.moved / seconds, 1),
+            "rate": round(counts.total / seconds, 1),
             "last_seen_at": DatabaseNow(),
         }
         workers = Worker.objects.using(self._using)
-        if self._row is None or not workers.filter(id=self._row).update(**values):
-            self._row = workers.create(
-                kind=self._pulse.kind,
-                group=self._pulse.group,
-                topics=self._pulse.topics,
+        if self._row_id is None or not workers.filter(id=self._row_id).update(**values):
+            self._row_id = workers.create(
+                kind=self._worker_state.kind,
+                group=self._worker_state.group,
+                topics=self._worker_state.topics,
                 host=failures.host(),
                 pid=os.getpid(),
                 version=own_version(),
                 **values,
             ).pk
-            self._pulse.row = self._row
-        record_activity(done, timezone.now(), using=self._using)
-        if self._beats % BEATS_BETWEEN_CLEANINGS == 0:
-            forget(using=self._using)
+            self._worker_state.row_id = self._row_id
+        record_activity(counts, timezone.now(), using=self._using)
+        if self._beats % BEATS_BETWEEN_CLEANUPS == 0:
+            delete_old_heartbeats(using=self._using)
         self._beats += 1
         self._last_beat_at = now
 
     def remove(self) -> None:
-        """Take the row away: this worker ends as it should."""
+        """Delete the row, as the worker shuts down cleanly."""
         with suppress(Exception):
-            if self._row is not None:
-                Worker.objects.using(self._using).filter(id=self._row).delete()
+            if self._row_id is not None:
+                Worker.objects.using(self._using).filter(id=self._row_id).delete()
 
 
-def forget(*, using: str) -> None:
-    """Delete the rows of workers that are long gone, and what was done longer ago than the overview shows."""
-    Worker.objects.using(using).filter(last_seen_at__lt=DatabaseNow() - FORGOTTEN).delete()
+def delete_old_heartbeats(*, using: str) -> None:
+    """Delete rows of workers that disappeared, and activity older than the overview shows."""
+    Worker.objects.using(using).filter(last_seen_at__lt=DatabaseNow() - WORKERS_KEPT).delete()
     Activity.objects.using(using).filter(period__lt=timezone.now() - ACTIVITY_KEPT).delete()
 
 
 @cache
 def own_version() -> str:
-    """The version of this package that is installed; empty if it is run from its sources."""
+    """Return the installed version of this package; empty if it runs from its sources."""
     try:
         return version("django-kafka-outbox")
-    except PackageNotFoundError:  # run from its sources
+    except PackageNotFoundError:
         return ""
 
 
-def record_activity(done: Done, now: datetime, *, using: str) -> None:
-    """Add to what was done in this period, and note how far the table's ids have come."""
+def record_activity(counts: MessageCounts, now: datetime, *, using: str) -> None:
+    """Add to the counts of the current period, and store the highest message id."""
     activities = Activity.objects.using(using)
     newest = OutboxMessage.objects.using(using).aggregate(newest=Max("id"))["newest"] or 0
     period = period_of(now)
     changes = {
-        **{name: F(name) + count for name, count in done._asdict().items()},
+        **{name: F(name) + count for name, count in counts._asdict().items()},
         "last_id": Greatest(F("last_id"), Value(newest)),
     }
     if not activities.filter(period=period).update(**changes):
@@ -126,51 +124,53 @@ def record_activity(done: Done, now: datetime, *, using: str) -> None:
 
 
 def period_of(now: datetime) -> datetime:
-    """The beginning of the period that a time lies in."""
+    """Return the start of the period that contains a time."""
     seconds = (now.minute * 60 + now.second) % Activity.SECONDS
     return now - timedelta(seconds=seconds, microseconds=now.microsecond)
 
 
 @contextmanager
-def beating(pulse: Pulse, *, using: str, stays: bool) -> Iterator[None]:
-    """Let a pulse beat while a worker works.
+def beating(worker_state: WorkerState, *, using: str, has_row: bool) -> Iterator[None]:
+    """Run the heartbeat of a worker within the block.
 
     Args:
-        pulse: what the worker says of itself.
+        worker_state: of the worker.
         using: alias of the database.
-        stays: False for a worker that only drains: it has no row, only what it did is written down.
+        has_row: False for a worker that drains: only its activity is stored, at the end.
     """
-    heartbeat = Heartbeat(pulse, using=using)
-    if not stays:
+    heartbeat = Heartbeat(worker_state, using=using)
+    if not has_row:
         try:
             yield
         finally:
             with suppress(Exception):
-                record_activity(pulse.take(), timezone.now(), using=using)
+                record_activity(worker_state.take_counts(), timezone.now(), using=using)
         return
     end = threading.Event()
-    thread = threading.Thread(target=_beat, args=(heartbeat, pulse, end, using), name="outbox-heartbeat", daemon=True)
+    thread = threading.Thread(
+        target=_run, args=(heartbeat, worker_state, end, using), name="outbox-heartbeat", daemon=True
+    )
     thread.start()
     try:
         yield
     finally:
         end.set()
-        pulse.changed.set()
-        thread.join(FAREWELL_SECONDS)
+        worker_state.changed.set()
+        thread.join(JOIN_SECONDS)
 
 
-def _beat(heartbeat: Heartbeat, pulse: Pulse, end: threading.Event, using: str) -> None:
+def _run(heartbeat: Heartbeat, worker_state: WorkerState, end: threading.Event, using: str) -> None:
     while not end.is_set():
-        pulse.changed.clear()
+        worker_state.changed.clear()
         heartbeat.beat()
-        _disconnect(using)  # no connection is held between two beats
-        if not end.wait(LEAST_SECONDS):
-            pulse.changed.wait(INTERVAL_SECONDS - LEAST_SECONDS)
-    heartbeat.beat()  # what was done since the last
+        _disconnect(using)  # holds no connection between two beats
+        if not end.wait(MIN_INTERVAL_SECONDS):
+            worker_state.changed.wait(INTERVAL_SECONDS - MIN_INTERVAL_SECONDS)
+    heartbeat.beat()  # stores the last counts
     heartbeat.remove()
     _disconnect(using)
 
 
 def _disconnect(using: str) -> None:
-    with suppress(Exception):  # of a connection that is lost already
+    with suppress(Exception):  # the connection may be lost
         connections[using].close()

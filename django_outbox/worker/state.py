@@ -1,6 +1,6 @@
-"""What a worker says of itself: its state, what it has moved, and what is in its way.
+"""The current state of a worker: what it does, what it has handled, and what is wrong.
 
-The loop of the worker writes its ``Pulse``; other threads read it: that of the heartbeat, and those that answer probes.
+The worker's loop writes it. Other threads read it: the heartbeat, and the HTTP server that answers probes.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from django_outbox.models.lengths import TOPICS_LENGTH, TROUBLE_LENGTH
 State = Worker.State
 
 SLOW_SECONDS = 60.0
-"""A loop that stands still for longer is in trouble."""
+"""A worker that makes no progress for longer is in trouble."""
 
 _SLOW = {
-    Worker.Kind.RELAY: "the database or the broker is slow. Check both, and restart the relay if it does not go on.",
-    Worker.Kind.CONSUMER: "a handler is slow or hangs. Restart the consumer if it does not go on. "
+    Worker.Kind.RELAY: "the database or the broker is slow. Check both, and restart the relay if it does not continue.",
+    Worker.Kind.CONSUMER: "a handler is slow or hangs. Restart the consumer if it does not continue. "
     'OUTBOX["HANDLER_TIMEOUT"] ends handlers that take too long.',
 }
 
 
-class Done(NamedTuple):
-    """Messages since the last beat: as many as each of these columns of ``Activity`` counts."""
+class MessageCounts(NamedTuple):
+    """Messages handled since the last heartbeat. The names are those of the columns of ``Activity``."""
 
     published: int = 0
     consumed: int = 0
@@ -34,16 +34,16 @@ class Done(NamedTuple):
     inbox_consumed: int = 0
 
     @property
-    def moved(self) -> int:
-        """How many it was in all. What was received and not consumed still has its way before it."""
+    def total(self) -> int:
+        """All of them, except ``inbox_received``: those messages still have to be consumed."""
         return self.published + self.consumed + self.inbox_consumed
 
-    def plus(self, other: Done) -> Done:
-        return Done(*map(sum, zip(self, other, strict=True)))
+    def plus(self, other: MessageCounts) -> MessageCounts:
+        return MessageCounts(*map(sum, zip(self, other, strict=True)))
 
 
-class Pulse:
-    """What a worker says of itself. Its loop writes it, another thread reads it."""
+class WorkerState:
+    """The state of one worker. Methods may be called from any thread."""
 
     def __init__(
         self,
@@ -52,117 +52,116 @@ class Pulse:
         *,
         group: str = "",
         topics: Collection[str] = (),
-        rest: float = 0.0,
+        poll_interval: float = 0.0,
     ) -> None:
         """
         Args:
             kind: relay or consumer.
             clock: seconds, monotonic.
-            group, topics: of a consumer: the group that it is a member of, and what it reads.
-            rest: seconds that the loop waits of its own will when nothing is to be done.
+            group, topics: of a consumer: its group and what it reads.
+            poll_interval: seconds for which the loop waits when nothing is due.
         """
         self.kind = kind
         self.group = group
-        self.topics = _in_one_line(topics)
-        self.row: int | None = None
-        """The id of the worker's row, once it is written."""
+        self.topics = _joined(topics)
+        self.row_id: int | None = None
+        """The id of the worker's row, once there is one."""
         self.changed = threading.Event()
         self._clock = clock
-        self._rest = rest
+        self._poll_interval = poll_interval
         self._lock = threading.Lock()
-        self._done = Done()
+        self._counts = MessageCounts()
         self._trouble = ""
         self._state = State.STARTING
-        self._turned_at = clock()
+        self._progress_at = clock()
         self._reaches_broker = False
-        self._reaches_database = True  # until it is missed
-        self._on_turn: list[Callable[[], object]] = []
+        self._reaches_database = True  # until it fails
+        self._callbacks: list[Callable[[], object]] = []
 
-    def turn(self) -> None:
-        """Say that the loop goes on: a round is over, or one transaction of it, or a fault is waited out."""
-        self._turned_at = self._clock()
-        for tell in self._on_turn:
-            tell()
+    def record_progress(self) -> None:
+        """Record that the loop is alive: a transaction is over, or it waits out a fault."""
+        self._progress_at = self._clock()
+        for callback in self._callbacks:
+            callback()
 
-    def call_at_turns(self, function: Callable[[], object]) -> None:
-        """Have a function called, in the loop's own thread, whenever the loop goes on."""
-        self._on_turn.append(function)
+    def on_progress(self, callback: Callable[[], object]) -> None:
+        """Register a function to call, in the loop's own thread, whenever there is progress."""
+        self._callbacks.append(callback)
 
     @property
-    def still_for(self) -> float:
-        """Seconds since the loop last went on."""
-        return self._clock() - self._turned_at
+    def seconds_without_progress(self) -> float:
+        return self._clock() - self._progress_at
 
     @property
     def reaches_broker(self) -> bool:
-        """Whether the broker was there when it was last needed."""
+        """True if the last use of the broker succeeded."""
         return self._reaches_broker
 
     @property
     def reaches_database(self) -> bool:
-        """Whether the database was there when it was last needed."""
+        """True if the last use of the database succeeded."""
         return self._reaches_database
 
     @property
     def is_stopping(self) -> bool:
-        """Whether the work in hand is the last."""
+        """True if the worker finishes its work in hand and ends."""
         return self._state == State.STOPPING
 
-    def step(self, *, trouble: str = "", **moved: int) -> None:
-        """Say that one round of the loop is over.
+    def record_round(self, *, trouble: str = "", **counts: int) -> None:
+        """Record that one round of the loop is over.
 
         Args:
-            trouble: what is in the way of others, if anything.
-            moved: messages that this round moved on, by the names of ``Done``.
+            trouble: what keeps other messages from being handled, if anything.
+            counts: messages that this round handled, by the names of ``MessageCounts``.
         """
-        self.turn()
+        self.record_progress()
         with self._lock:
-            self._done = self._done.plus(Done(**moved))
+            self._counts = self._counts.plus(MessageCounts(**counts))
             self._reaches_broker = self._reaches_database = True
-            self._become(State.TROUBLE if trouble else State.WORKING, trouble)
+            self._set(State.TROUBLE if trouble else State.WORKING, trouble)
 
-    def trouble(self, reason: str, is_broker: bool = True) -> None:
-        """Say that nothing moves, and why, and whether it is the broker that is away, or the database."""
+    def record_fault(self, reason: str, is_broker: bool = True) -> None:
+        """Record that the broker, or else the database, is unavailable."""
         with self._lock:
             if is_broker:
                 self._reaches_broker = False
             else:
                 self._reaches_database = False
-            self._become(State.TROUBLE, reason)
-        self.turn()
+            self._set(State.TROUBLE, reason)
+        self.record_progress()
 
-    def stopping(self) -> None:
-        """Say that the work in hand is the last."""
+    def set_stopping(self) -> None:
+        """Record that the worker was told to stop. The state does not change any more."""
         with self._lock:
-            self._become(State.STOPPING, "")
+            self._set(State.STOPPING, "")
 
-    def _become(self, state: State, trouble: str) -> None:
+    def _set(self, state: State, trouble: str) -> None:
         if self._state == State.STOPPING:
             return
         if state != self._state or bool(trouble) != bool(self._trouble):
             self.changed.set()
         self._state, self._trouble = state, trouble
 
-    def now(self) -> tuple[State, str]:
-        """The state, and what is in the way."""
+    def snapshot(self) -> tuple[State, str]:
+        """Return the state and what is wrong."""
         with self._lock:
-            still = self.still_for
-            if self._state == State.WORKING and still > SLOW_SECONDS + self._rest:
-                return State.TROUBLE, f"Busy with one transaction for {still:.0f} s: {_SLOW[Worker.Kind(self.kind)]}"
+            seconds = self.seconds_without_progress
+            if self._state == State.WORKING and seconds > SLOW_SECONDS + self._poll_interval:
+                return State.TROUBLE, f"Busy with one transaction for {seconds:.0f} s: {_SLOW[Worker.Kind(self.kind)]}"
             return self._state, self._trouble[:TROUBLE_LENGTH]
 
-    def take(self) -> Done:
-        """What was done since this was last asked."""
+    def take_counts(self) -> MessageCounts:
+        """Return the counts since the last call, and start from zero."""
         with self._lock:
-            done, self._done = self._done, Done()
-            return done
+            counts, self._counts = self._counts, MessageCounts()
+            return counts
 
-    def give_back(self, done: Done) -> None:
-        """Count again what could not be written down."""
+    def add_counts(self, counts: MessageCounts) -> None:
+        """Add counts that could not be stored, or of a round that failed in the middle."""
         with self._lock:
-            self._done = self._done.plus(done)
+            self._counts = self._counts.plus(counts)
 
 
-def _in_one_line(topics: Collection[str]) -> str:
+def _joined(topics: Collection[str]) -> str:
     text = ", ".join(sorted(topics))
     return text if len(text) <= TOPICS_LENGTH else f"{text[: TOPICS_LENGTH - 1]}…"

@@ -85,7 +85,7 @@ class Command(WorkerCommand):
         with self.working(
             broker,
             verbosity,
-            consumer.pulse,
+            consumer.worker_state,
             using=database,
             drain=drain,
             reload=reload,

@@ -18,7 +18,7 @@ from django_outbox.management.trail import note
 from django_outbox.management.worker import OutboxCommand, at_least
 from django_outbox.state.purging import Step, Walk
 from django_outbox.state.retention import INBOX, INBOX_DEAD, Expiry, expiries
-from django_outbox.worker.heartbeat import forget
+from django_outbox.worker.heartbeat import delete_old_heartbeats
 from django_outbox.worker.loop import Stop, stop_on_signals
 
 log = logging.getLogger("django_outbox.purge")
@@ -72,7 +72,7 @@ class Command(OutboxCommand):
                 behind += walk.length
             ended_early = stop.requested  # leaving this block requests it as well
             if not dry_run and not ended_early:
-                forget(using=database)
+                delete_old_heartbeats(using=database)
         done = "would be deleted" if dry_run else "deleted"
         for name in (name for table in tables for name in table.ages):
             if counts[name] or name not in OF_INBOX:  # not every project has an inbox

@@ -85,11 +85,11 @@ class Command(WorkerCommand):
             create_topics=creator,
         )
         if settings.purge:
-            relay.background = BackgroundPurge(relay.pulse, using=database, handlers=registry).turn
+            relay.background = BackgroundPurge(relay.worker_state, using=database, handlers=registry).turn
         with self.working(
             broker,
             verbosity,
-            relay.pulse,
+            relay.worker_state,
             using=database,
             drain=drain,
             reload=reload,

@@ -16,7 +16,7 @@ from django.core.management import CommandError, call_command
 
 from django_outbox.handlers.registry import GroupHandlers, Registry
 from django_outbox.management.monitored import NO_CLIENT, monitored
-from django_outbox.worker.state import Pulse
+from django_outbox.worker.state import WorkerState
 from tests.support.outbox import make_message
 from tests.support.processes import wait_until
 
@@ -28,7 +28,9 @@ def watched(caplog: pytest.LogCaptureFixture, **options: Any) -> Iterator[str]:
     """A worker that is watched; its address."""
     caplog.set_level("INFO", "django_outbox")
     given = {"metrics_port": 0, "metrics_addr": "127.0.0.1", "health_timeout": None, "heartbeat_file": None, **options}
-    with monitored(options.get("pulse", Pulse("relay")), given, using="default", handlers=options.get("handlers")):
+    with monitored(
+        options.get("worker_state", WorkerState("relay")), given, using="default", handlers=options.get("handlers")
+    ):
         (port,) = (record.port for record in caplog.records if getattr(record, "action", "") == "serving")
         yield f"http://127.0.0.1:{port}"
 
@@ -45,11 +47,11 @@ def get(url: str) -> tuple[int, str]:
 @pytest.mark.django_db(transaction=True)
 def test_metrics_and_probes_are_on_one_port(caplog: pytest.LogCaptureFixture) -> None:
     make_message()
-    pulse = Pulse("relay")
-    with watched(caplog, pulse=pulse) as address:
+    worker_state = WorkerState("relay")
+    with watched(caplog, worker_state=worker_state) as address:
         assert get(f"{address}/healthz")[0] == 200
         assert get(f"{address}/readyz")[0] == 503
-        pulse.step()
+        worker_state.record_round()
         assert get(f"{address}/readyz") == (200, "ready: connected\n")
         pending = 'django_outbox_messages{box="outbox",status="pending"} 1.0'
         wait_until(lambda: pending in get(f"{address}/metrics")[1])  # a scrape does not wait long for the database
@@ -60,8 +62,8 @@ def test_metrics_and_probes_are_on_one_port(caplog: pytest.LogCaptureFixture) ->
 @pytest.mark.django_db(transaction=True)
 def test_a_loop_that_stands_still_is_503(caplog: pytest.LogCaptureFixture) -> None:
     now = [0.0]
-    pulse = Pulse("relay", lambda: now[0])
-    with watched(caplog, pulse=pulse, health_timeout=5) as address:
+    worker_state = WorkerState("relay", lambda: now[0])
+    with watched(caplog, worker_state=worker_state, health_timeout=5) as address:
         now[0] += 4
         assert get(f"{address}/healthz")[0] == 200
         now[0] += 2
@@ -99,7 +101,7 @@ def test_a_long_rest_is_added_to_what_systemd_has_to_allow(
 ) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "300000000")
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
-    with monitored(Pulse("relay"), {}, using="default", rest=600.0):
+    with monitored(WorkerState("relay"), {}, using="default", rest=600.0):
         pass
     assert "Make it 695 s or more." in caplog.text
 
@@ -126,7 +128,7 @@ def test_handlers_are_measured_only_if_metrics_are_wanted(caplog: pytest.LogCapt
     with watched(caplog, metrics_port=0, handlers=handlers):
         assert handlers.find("order.created", "outbox") != plain
     handlers = GroupHandlers(registry, "tests")
-    with monitored(Pulse("consumer"), {}, using="default", handlers=handlers):
+    with monitored(WorkerState("consumer"), {}, using="default", handlers=handlers):
         assert handlers.find("order.created", "outbox") == plain
 
 

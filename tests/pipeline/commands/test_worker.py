@@ -16,7 +16,7 @@ from django.db import IntegrityError, InterfaceError, OperationalError
 
 from django_outbox.exceptions import BrokerUnavailable, InvalidMessage, OutboxError
 from django_outbox.management.worker import OutboxCommand, WorkerCommand, at_least, logging_to
-from django_outbox.worker.state import Pulse
+from django_outbox.worker.state import WorkerState
 from tests.support.outbox import memory_broker
 
 OUTBOX = logging.getLogger("django_outbox")
@@ -148,7 +148,7 @@ class Worker(WorkerCommand):
     logger = OUTBOX
 
     def handle(self, *, verbosity: int, **options: Any) -> None:
-        with self.working(memory_broker(), verbosity, Pulse("relay"), using="default", drain=True):
+        with self.working(memory_broker(), verbosity, WorkerState("relay"), using="default", drain=True):
             OUTBOX.info("all is well")
         self.stderr.write("but this is an error")
 

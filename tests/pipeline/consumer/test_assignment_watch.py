@@ -89,7 +89,7 @@ def test_a_long_wait_is_logged_once_and_is_the_workers_trouble(
 
     assert [message.partition(": ")[2] for message in caplog.messages] == [f"{text} Trying again until it works."]
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert consumer.pulse.now() == (Worker.State.TROUBLE, f"The consumer group tests: {text}")
+    assert consumer.worker_state.snapshot() == (Worker.State.TROUBLE, f"The consumer group tests: {text}")
 
 
 def test_it_is_over_once_partitions_are_assigned(
@@ -105,7 +105,7 @@ def test_it_is_over_once_partitions_are_assigned(
     consumer.run(stop)
 
     assert "available again" in caplog.messages[-1]
-    assert consumer.pulse.now() == (Worker.State.WORKING, "")
+    assert consumer.worker_state.snapshot() == (Worker.State.WORKING, "")
 
 
 def test_an_empty_assignment_is_no_trouble(

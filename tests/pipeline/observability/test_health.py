@@ -17,40 +17,42 @@ from django_outbox.observability.health import Health, default_limit, outage_lim
 from django_outbox.observability.heartbeat_file import HeartbeatFile, heartbeat_file
 from django_outbox.relay.relay import Relay
 from django_outbox.worker.loop import Stop
-from django_outbox.worker.state import Pulse
+from django_outbox.worker.state import WorkerState
 from tests.support.clock import Clock
 from tests.support.outbox import Pipeline, make_message, memory_broker
 from tests.support.overrides import outbox_settings
 
 
 @pytest.fixture
-def health(pulse: Pulse) -> Health:
-    return Health(pulse, limit=60)
+def health(worker_state: WorkerState) -> Health:
+    return Health(worker_state, limit=60)
 
 
 # Alive
 
 
-def test_alive_while_the_loop_turns_and_not_when_it_stands_still(pulse: Pulse, health: Health, clock: Clock) -> None:
+def test_alive_while_the_loop_turns_and_not_when_it_stands_still(
+    worker_state: WorkerState, health: Health, clock: Clock
+) -> None:
     assert health.liveness().good, "it has just started"
     clock.now += 61
     assert not health.liveness().good
     assert "the loop has not gone on for 61 s" in health.liveness().text
-    pulse.step()
+    worker_state.record_round()
     assert health.liveness().good
 
 
-def test_an_outage_is_no_standstill(pulse: Pulse, health: Health, clock: Clock) -> None:
+def test_an_outage_is_no_standstill(worker_state: WorkerState, health: Health, clock: Clock) -> None:
     for _ in range(100):
         clock.now += 30
-        pulse.trouble("The broker: away", is_broker=True)
-        pulse.trouble("The database: away", is_broker=False)
+        worker_state.record_fault("The broker: away", is_broker=True)
+        worker_state.record_fault("The database: away", is_broker=False)
         assert health.liveness().good
     assert not health.readiness().good
 
 
-def test_a_loop_that_rests_of_its_own_will_is_alive(pulse: Pulse, clock: Clock) -> None:
-    health = Health(pulse, limit=60, rest=600)
+def test_a_loop_that_rests_of_its_own_will_is_alive(worker_state: WorkerState, clock: Clock) -> None:
+    health = Health(worker_state, limit=60, rest=600)
     clock.now += 650
     assert health.liveness().good
     clock.now += 20
@@ -72,7 +74,7 @@ def test_a_batch_of_slow_handlers_is_alive_as_long_as_one_message_after_the_othe
     stills: list[float] = []
 
     def slow(event: Event) -> None:
-        stills.append(pipeline.consumer.pulse.still_for)
+        stills.append(pipeline.consumer.worker_state.seconds_without_progress)
         clock.now += 20
 
     pipeline.on("order.created", slow)
@@ -93,7 +95,7 @@ class Away(MemoryBroker):
 @pytest.mark.django_db(transaction=True)
 def test_a_relay_whose_broker_is_away_is_alive_and_not_ready(clock: Clock) -> None:
     relay = Relay(Away(memory_broker().settings), using="default", clock=clock)
-    health = Health(relay.pulse, limit=60)
+    health = Health(relay.worker_state, limit=60)
     stop = PatientStop(clock, turns=20)
 
     relay.run(stop)
@@ -111,7 +113,7 @@ def test_the_shortest_limit_that_is_not_warned_of_lasts_from_one_slow_try_to_the
     class SlowlyAway(Away):
         def producer(self, timeout: float) -> Producer:
             clock.now += timeout + 5  # as much as it may take to connect and to give that up
-            stills.append(relay.pulse.still_for)
+            stills.append(relay.worker_state.seconds_without_progress)
             return super().producer(timeout)
 
     relay = Relay(SlowlyAway(memory_broker().settings), using="default", clock=clock)
@@ -150,39 +152,41 @@ class PatientStop(Stop):
 # Ready
 
 
-def test_ready_once_connected_and_until_told_to_end(pulse: Pulse, health: Health) -> None:
+def test_ready_once_connected_and_until_told_to_end(worker_state: WorkerState, health: Health) -> None:
     assert not health.readiness().good
-    pulse.step()
+    worker_state.record_round()
     assert health.readiness() == (True, "ready: connected")
-    pulse.trouble("The broker: away", is_broker=True)
+    worker_state.record_fault("The broker: away", is_broker=True)
     assert health.readiness().text == "not ready: no connection to the broker yet, or it is lost"
-    pulse.step()
-    pulse.trouble("The database: away", is_broker=False)
+    worker_state.record_round()
+    worker_state.record_fault("The database: away", is_broker=False)
     assert health.readiness().text == "not ready: no connection to the database yet, or it is lost"
-    pulse.step()
+    worker_state.record_round()
     assert health.readiness().good
-    pulse.stopping()
+    worker_state.set_stopping()
     assert health.readiness() == (False, "not ready: told to end")
     assert health.liveness().good, "what ends is alive"
 
 
-def test_a_topic_in_trouble_leaves_it_ready(pulse: Pulse, health: Health) -> None:
-    pulse.step(trouble="orders: it does not exist")
+def test_a_topic_in_trouble_leaves_it_ready(worker_state: WorkerState, health: Health) -> None:
+    worker_state.record_round(trouble="orders: it does not exist")
     assert health.readiness().good
 
 
 # The file
 
 
-def test_the_file_is_touched_at_turns_once_a_second_at_most(tmp_path: Path, pulse: Pulse, clock: Clock) -> None:
+def test_the_file_is_touched_at_turns_once_a_second_at_most(
+    tmp_path: Path, worker_state: WorkerState, clock: Clock
+) -> None:
     path = tmp_path / "alive"
-    pulse.call_at_turns(HeartbeatFile(path, clock).touch)
+    worker_state.on_progress(HeartbeatFile(path, clock).touch)
 
     def touched() -> bool:
         """Whether a turn touches it."""
         if path.exists():
             os.utime(path, (1, 1))
-        pulse.turn()
+        worker_state.record_progress()
         return path.exists() and path.stat().st_mtime > 1
 
     assert touched()
@@ -190,12 +194,12 @@ def test_the_file_is_touched_at_turns_once_a_second_at_most(tmp_path: Path, puls
     clock.now += 1.1
     assert touched()
     clock.now += 1.1
-    pulse.step()
-    pulse.trouble("The broker: away", is_broker=True)
+    worker_state.record_round()
+    worker_state.record_fault("The broker: away", is_broker=True)
     assert not touched(), "a step is a turn"
     clock.now += 1.1
     os.utime(path, (1, 1))
-    pulse.trouble("The broker: away", is_broker=True)
+    worker_state.record_fault("The broker: away", is_broker=True)
     assert path.stat().st_mtime > 1, "and so is a fault that is waited out"
 
 

@@ -25,7 +25,7 @@ from django_outbox.observability.instrumentation import observed_by
 from django_outbox.observability.metrics import MOST_LABELS, Metrics
 from django_outbox.observability.prometheus import exposition, registry_of
 from django_outbox.relay.relay import Relay
-from django_outbox.worker.state import Pulse
+from django_outbox.worker.state import WorkerState
 from tests.support.inbox import Receiver, plain, received
 from tests.support.outbox import Pipeline, ScriptedBroker, make_due, make_message
 from tests.support.overrides import outbox_settings
@@ -68,7 +68,9 @@ class Watched:
 
     def read(self, name: str) -> float:
         """The sum of a series over all labels, in both."""
-        registries = [registry_of(metrics, backlog(), Pulse("relay")) for metrics in (self.of_relay, self.of_consumer)]
+        registries = [
+            registry_of(metrics, backlog(), WorkerState("relay")) for metrics in (self.of_relay, self.of_consumer)
+        ]
         return sum(value for each in registries for (found, _), value in samples(each).items() if found == name)
 
 
@@ -186,7 +188,7 @@ def test_a_handler_is_measured_even_if_it_raises() -> None:
 def test_no_label_comes_from_a_key() -> None:
     metrics = Metrics()
     metrics.published([outgoing(key=f"customer-{number}") for number in range(1000)], 1.0)
-    _, body = exposition(registry_of(metrics, backlog(), Pulse("relay")))("")
+    _, body = exposition(registry_of(metrics, backlog(), WorkerState("relay")))("")
     assert metrics.counters["published"].read() == {("outbox", "order.created"): 1000}
     assert b"customer" not in body
 
@@ -255,26 +257,26 @@ def test_counters_add_up() -> None:
 
 
 @pytest.fixture
-def pulse() -> Pulse:
-    return Pulse("relay", clock=lambda: 0.0)
+def worker_state() -> WorkerState:
+    return WorkerState("relay", clock=lambda: 0.0)
 
 
-def test_gauges_say_what_the_loop_and_the_database_say(pulse: Pulse) -> None:
+def test_gauges_say_what_the_loop_and_the_database_say(worker_state: WorkerState) -> None:
     found = {
         "outbox": Unfinished({"pending": 3, "published": 2, "dead": 1}, oldest=12.5, overdue=4.0, awaited=7.0),
         "inbox": Unfinished({"pending": 0, "dead": 0}, oldest=0.0, overdue=0.0),
     }
-    registry = registry_of(Metrics(), backlog(found), pulse)
+    registry = registry_of(Metrics(), backlog(found), worker_state)
     before = samples(registry)
     assert (before["django_outbox_broker_up", ()], before["django_outbox_database_up", ()]) == (0, 1), "at the start"
-    pulse.step()
-    pulse.trouble("The broker: away", is_broker=True)
+    worker_state.record_round()
+    worker_state.record_fault("The broker: away", is_broker=True)
 
     read = samples(registry)
 
     assert read["django_outbox_broker_up", ()] == 0
     assert read["django_outbox_database_up", ()] == 1
-    pulse.step()
+    worker_state.record_round()
     assert samples(registry)["django_outbox_broker_up", ()] == 1
     assert read["django_outbox_messages", (("box", "outbox"), ("status", "pending"))] == 3
     assert read["django_outbox_messages", (("box", "outbox"), ("status", "dead"))] == 1
@@ -286,26 +288,28 @@ def test_gauges_say_what_the_loop_and_the_database_say(pulse: Pulse) -> None:
     assert build["worker"] == "relay"
 
 
-def test_one_worker_s_numbers_are_not_another_s(pulse: Pulse) -> None:
+def test_one_worker_s_numbers_are_not_another_s(worker_state: WorkerState) -> None:
     one, other = Metrics(), Metrics()
-    registries = [registry_of(metrics, backlog(), pulse) for metrics in (one, other)]
+    registries = [registry_of(metrics, backlog(), worker_state) for metrics in (one, other)]
     one.published([outgoing()], 1.0)
     name = "django_outbox_published_total", (("event_type", "order.created"), ("topic", "outbox"))
     assert samples(registries[0])[name] == 1
     assert name not in samples(registries[1])
 
 
-def test_labels_are_escaped(pulse: Pulse) -> None:
+def test_labels_are_escaped(worker_state: WorkerState) -> None:
     metrics = Metrics()
     metrics.published([outgoing('a"b\nc\\d')], 1.0)
     names = {
-        labels for name, labels in samples(registry_of(metrics, backlog(), pulse)) if name.endswith("published_total")
+        labels
+        for name, labels in samples(registry_of(metrics, backlog(), worker_state))
+        if name.endswith("published_total")
     }
     assert (("event_type", 'a"b\nc\\d'), ("topic", "outbox")) in names
 
 
-def test_openmetrics_is_spoken_to_those_who_ask_for_it(pulse: Pulse) -> None:
-    registry = registry_of(Metrics(), backlog(), pulse)
+def test_openmetrics_is_spoken_to_those_who_ask_for_it(worker_state: WorkerState) -> None:
+    registry = registry_of(Metrics(), backlog(), worker_state)
     content_type, body = exposition(registry)("application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text")
     assert body.endswith(b"# EOF\n")

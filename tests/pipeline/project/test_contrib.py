@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from django_outbox.management.monitored import monitored
-from django_outbox.worker.state import Pulse
+from django_outbox.worker.state import WorkerState
 from tests.support.outbox import make_message
 
 CONTRIB = Path(__file__).parents[3] / "contrib"
@@ -31,10 +31,10 @@ def test_probes_ask_for_pages_that_are_there_and_liveness_not_for_the_broker(
     assert all(container[f"{name}Probe"]["httpGet"]["port"] == "metrics" for name in probes)
     caplog.set_level("INFO", "django_outbox")
     make_message()
-    pulse = Pulse("relay")
-    pulse.trouble("The broker: away", is_broker=True)
+    worker_state = WorkerState("relay")
+    worker_state.record_fault("The broker: away", is_broker=True)
     options = {"metrics_port": 0, "metrics_addr": "127.0.0.1", "health_timeout": 300}
-    with monitored(pulse, options, using="default"):
+    with monitored(worker_state, options, using="default"):
         (port,) = (record.port for record in caplog.records if getattr(record, "action", "") == "serving")
         answers = {name: get(f"http://127.0.0.1:{port}{page}")[0] for name, page in probes.items()}
     assert answers == {"startup": 200, "liveness": 200, "readiness": 503}

@@ -20,7 +20,7 @@ from django_outbox.state import purging
 from django_outbox.worker import faults
 from django_outbox.worker.heartbeat import Heartbeat
 from django_outbox.worker.loop import Stop
-from django_outbox.worker.state import Pulse
+from django_outbox.worker.state import WorkerState
 from tests.support.clock import Clock
 from tests.support.outbox import Pipeline, Status, make_message, row, statuses
 from tests.support.overrides import outbox_settings
@@ -32,7 +32,7 @@ STEP = 0.004
 
 
 class Scene:
-    """A relay's pulse with a row, and its background purge."""
+    """A relay's worker_state with a row, and its background purge."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.clock = Clock(1000.0)
@@ -40,11 +40,11 @@ class Scene:
         self.took = STEP
         self.handlers = Registry()
         self.handlers.load = lambda: None  # type: ignore[method-assign]
-        self.pulse = Pulse("relay", self.clock)
-        self.heartbeat = Heartbeat(self.pulse, using="default", clock=self.clock)
-        self.pulse.step()
+        self.worker_state = WorkerState("relay", self.clock)
+        self.heartbeat = Heartbeat(self.worker_state, using="default", clock=self.clock)
+        self.worker_state.record_round()
         self.heartbeat.beat()
-        self.purge = BackgroundPurge(self.pulse, using="default", handlers=self.handlers, clock=self.clock)
+        self.purge = BackgroundPurge(self.worker_state, using="default", handlers=self.handlers, clock=self.clock)
         delete_batch = purging.delete_batch
 
         def counted(*arguments: Any, **options: Any) -> list[str]:
@@ -208,7 +208,7 @@ def test_consumers_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_relay_without_a_heartbeat_does_not_purge(monkeypatch: pytest.MonkeyPatch) -> None:
     scene = Scene(monkeypatch)
-    scene.pulse.row = None
+    scene.worker_state.row_id = None
     make_old(1)
     assert scene.turn(after=1) == 0
 

@@ -34,7 +34,7 @@ from django_outbox.state import outbox as state
 from django_outbox.state.unhandled import longest_awaited
 from django_outbox.worker.heartbeat import Heartbeat
 from django_outbox.worker.loop import Stop
-from django_outbox.worker.state import Pulse
+from django_outbox.worker.state import WorkerState
 from tests.support.clock import Clock
 from tests.support.outbox import Pipeline, Status, make_message, memory_broker, row
 
@@ -280,11 +280,11 @@ def test_a_relay_deletes_what_has_expired_whatever_relays_other_services_run() -
     foreign = make_message(Status.CONSUMED, source=FOREIGN)
     OutboxMessage.objects.update(created_at=old, updated_at=old)
     with service(FOREIGN):
-        Heartbeat(Pulse("relay", Clock()), using="default").beat()
-    pulse, clock = Pulse("relay", Clock()), Clock()
-    Heartbeat(pulse, using="default").beat()
+        Heartbeat(WorkerState("relay", Clock()), using="default").beat()
+    worker_state, clock = WorkerState("relay", Clock()), Clock()
+    Heartbeat(worker_state, using="default").beat()
 
-    BackgroundPurge(pulse, using="default", handlers=registry, clock=clock).turn(False, False)
+    BackgroundPurge(worker_state, using="default", handlers=registry, clock=clock).turn(False, False)
 
     assert list(OutboxMessage.objects.values_list("id", flat=True)) == [foreign.id]
     assert own.id != foreign.id
@@ -292,7 +292,7 @@ def test_a_relay_deletes_what_has_expired_whatever_relays_other_services_run() -
 
 def test_each_service_sees_its_own_workers() -> None:
     with service(FOREIGN):
-        Heartbeat(Pulse("relay", Clock()), using="default").beat()
+        Heartbeat(WorkerState("relay", Clock()), using="default").beat()
     (finding,) = workers.relays(Subject("default"))
     assert finding.summary == "No relay is running."
     with service(FOREIGN):

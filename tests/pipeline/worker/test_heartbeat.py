@@ -14,15 +14,15 @@ from django_outbox.models.fields import DatabaseNow
 from django_outbox.models.lengths import TOPICS_LENGTH
 from django_outbox.worker import heartbeat
 from django_outbox.worker.heartbeat import Heartbeat, beating, period_of, record_activity
-from django_outbox.worker.state import Done, Pulse
+from django_outbox.worker.state import MessageCounts, WorkerState
 from tests.support.clock import Clock
 from tests.support.outbox import make_message
 from tests.support.processes import wait_until
 
 
 @pytest.fixture
-def beats(pulse: Pulse, clock: Clock) -> Heartbeat:
-    return Heartbeat(pulse, using="default", clock=clock)
+def beats(worker_state: WorkerState, clock: Clock) -> Heartbeat:
+    return Heartbeat(worker_state, using="default", clock=clock)
 
 
 def worker() -> Worker:
@@ -33,12 +33,12 @@ def worker() -> Worker:
 
 
 @pytest.mark.django_db
-def test_row_says_who_runs_and_how_fast(pulse: Pulse, beats: Heartbeat, clock: Clock) -> None:
+def test_row_says_who_runs_and_how_fast(worker_state: WorkerState, beats: Heartbeat, clock: Clock) -> None:
     beats.beat()
     assert (worker().kind, worker().state, worker().rate) == ("relay", "starting", 0.0)
     assert worker().pid
     assert worker().host
-    pulse.step(published=50)
+    worker_state.record_round(published=50)
     clock.now += 10
     beats.beat()
     assert (worker().state, worker().rate) == ("working", 5.0)
@@ -46,13 +46,13 @@ def test_row_says_who_runs_and_how_fast(pulse: Pulse, beats: Heartbeat, clock: C
 
 @pytest.mark.django_db
 def test_row_of_a_consumer_says_its_group_and_topics() -> None:
-    Heartbeat(Pulse("consumer", group="reports", topics={"orders", "billing"}), using="default").beat()
+    Heartbeat(WorkerState("consumer", group="reports", topics={"orders", "billing"}), using="default").beat()
     assert (worker().group, worker().topics) == ("reports", "billing, orders")
 
 
 @pytest.mark.django_db
 def test_very_many_topics_are_cut() -> None:
-    Heartbeat(Pulse("consumer", topics={f"topic-{n:04}" for n in range(200)}), using="default").beat()
+    Heartbeat(WorkerState("consumer", topics={f"topic-{n:04}" for n in range(200)}), using="default").beat()
     assert len(worker().topics) == TOPICS_LENGTH
     assert worker().topics.endswith("…")
 
@@ -95,12 +95,12 @@ def test_rows_of_the_long_lost_are_cleaned_away(beats: Heartbeat) -> None:
 
 @pytest.mark.django_db
 def test_a_heartbeat_that_cannot_be_written_is_forgotten(
-    pulse: Pulse, beats: Heartbeat, monkeypatch: pytest.MonkeyPatch
+    worker_state: WorkerState, beats: Heartbeat, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fails(*arguments: Any, **options: Any) -> None:
         raise DatabaseError("away")
 
-    pulse.step(published=3)
+    worker_state.record_round(published=3)
     with monkeypatch.context() as patch:
         patch.setattr(heartbeat, "record_activity", fails)
         beats.beat()
@@ -121,10 +121,10 @@ def test_a_heartbeat_needs_no_database(beats: Heartbeat) -> None:
 def test_activity_adds_up_in_its_period() -> None:
     now = datetime(2026, 5, 1, 3, 17, 5, tzinfo=UTC)
     make_message(id=41)
-    record_activity(Done(3, 0), now, using="default")
+    record_activity(MessageCounts(3, 0), now, using="default")
     make_message(id=57)
-    record_activity(Done(4, 2), now + timedelta(minutes=2), using="default")
-    record_activity(Done(0, 1), now + timedelta(minutes=3), using="default")
+    record_activity(MessageCounts(4, 2), now + timedelta(minutes=2), using="default")
+    record_activity(MessageCounts(0, 1), now + timedelta(minutes=3), using="default")
     found = list(Activity.objects.order_by("period").values_list("period", "published", "consumed", "last_id"))
     assert found == [
         (datetime(2026, 5, 1, 3, 10, tzinfo=UTC), 7, 2, 57),
@@ -134,15 +134,15 @@ def test_activity_adds_up_in_its_period() -> None:
 
 @pytest.mark.django_db
 def test_activity_of_the_inbox_is_counted_apart() -> None:
-    pulse = Pulse("consumer")
-    pulse.step(consumed=3, inbox_received=5, inbox_consumed=4)
-    pulse.step(consumed=1, inbox_received=1)
-    done = pulse.take()
-    assert done.moved == 8
+    worker_state = WorkerState("consumer")
+    worker_state.record_round(consumed=3, inbox_received=5, inbox_consumed=4)
+    worker_state.record_round(consumed=1, inbox_received=1)
+    done = worker_state.take_counts()
+    assert done.total == 8
     record_activity(done, timezone.now(), using="default")
     activity = Activity.objects.get()
     assert (activity.consumed, activity.inbox_received, activity.inbox_consumed) == (4, 6, 4)
-    assert pulse.take() == Done()
+    assert worker_state.take_counts() == MessageCounts()
 
 
 def test_periods_are_ten_minutes() -> None:
@@ -152,9 +152,9 @@ def test_periods_are_ten_minutes() -> None:
 
 @pytest.mark.django_db
 def test_a_drain_writes_down_what_it_did_and_is_no_worker() -> None:
-    pulse = Pulse("relay")
-    with beating(pulse, using="default", stays=False):
-        pulse.step(published=5)
+    worker_state = WorkerState("relay")
+    with beating(worker_state, using="default", has_row=False):
+        worker_state.record_round(published=5)
         assert not Worker.objects.exists()
     assert Activity.objects.get().published == 5
 
@@ -164,16 +164,16 @@ def test_a_drain_writes_down_what_it_did_and_is_no_worker() -> None:
 
 @pytest.mark.django_db(transaction=True)
 def test_a_worker_that_stays_has_a_row_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heartbeat, "LEAST_SECONDS", 0.01)
-    monkeypatch.setattr(heartbeat, "FAREWELL_SECONDS", 60)
-    pulse = Pulse("consumer")
-    with beating(pulse, using="default", stays=True):
+    monkeypatch.setattr(heartbeat, "MIN_INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr(heartbeat, "JOIN_SECONDS", 60)
+    worker_state = WorkerState("consumer")
+    with beating(worker_state, using="default", has_row=True):
         wait_until(lambda: Worker.objects.filter(state="starting").exists())
-        pulse.step(consumed=2)
+        worker_state.record_round(consumed=2)
         wait_until(lambda: Worker.objects.filter(state="working").exists())
-        pulse.trouble("The database: away")
+        worker_state.record_fault("The database: away")
         wait_until(lambda: Worker.objects.filter(state="trouble", trouble="The database: away").exists())
-        pulse.step(consumed=1)
+        worker_state.record_round(consumed=1)
     assert not Worker.objects.exists()
     assert sum(Activity.objects.values_list("consumed", flat=True)) == 3  # ten minutes may have ended meanwhile
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from django_outbox.observability.systemd import told_to_systemd, watchdog_seconds
-from django_outbox.worker.state import Pulse
+from django_outbox.worker.state import WorkerState
 
 
 @pytest.fixture
@@ -35,36 +35,36 @@ def told(systemd: socket.socket) -> list[str]:
 
 def test_it_is_told_of_start_turns_and_end(systemd: socket.socket) -> None:
     now = [100.0]
-    pulse = Pulse("relay")
-    with told_to_systemd(pulse, lambda: now[0]):
+    worker_state = WorkerState("relay")
+    with told_to_systemd(worker_state, lambda: now[0]):
         assert told(systemd) == ["READY=1"]
-        pulse.turn()
-        pulse.turn()
+        worker_state.record_progress()
+        worker_state.record_progress()
         assert told(systemd) == ["WATCHDOG=1"], "once a second at most"
         now[0] += 1
-        pulse.trouble("The broker: away", is_broker=True)
+        worker_state.record_fault("The broker: away", is_broker=True)
         assert told(systemd) == ["WATCHDOG=1"], "an outage is no standstill"
     assert told(systemd) == ["STOPPING=1"]
 
 
 def test_nothing_is_told_where_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
-    pulse = Pulse("relay")
-    with told_to_systemd(pulse):
-        assert not pulse._on_turn
+    worker_state = WorkerState("relay")
+    with told_to_systemd(worker_state):
+        assert not worker_state._callbacks
 
 
 def test_a_socket_that_is_gone_or_full_stops_nothing(systemd: socket.socket) -> None:
     now = [100.0]
-    pulse = Pulse("relay")
-    with told_to_systemd(pulse, lambda: now[0]):
+    worker_state = WorkerState("relay")
+    with told_to_systemd(worker_state, lambda: now[0]):
         for _ in range(5000):
             now[0] += 2
-            pulse.turn()
+            worker_state.record_progress()
         assert told(systemd)
         Path(systemd.getsockname()).unlink()
         now[0] += 2
-        pulse.turn()
+        worker_state.record_progress()
 
 
 @pytest.mark.parametrize(

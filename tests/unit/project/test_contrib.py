@@ -24,7 +24,7 @@ from django_outbox.observability.backlog import MOST_COUNTED, Backlog, Unfinishe
 from django_outbox.observability.health import default_limit, outage_limit
 from django_outbox.observability.metrics import Metrics
 from django_outbox.observability.prometheus import exposition, registry_of
-from django_outbox.worker.state import Pulse
+from django_outbox.worker.state import WorkerState
 
 CONTRIB = Path(__file__).parents[3] / "contrib"
 ALERTS = yaml.safe_load((CONTRIB / "prometheus/alerts.yml").read_text())
@@ -52,7 +52,7 @@ def exported() -> dict[str, set[str]]:
     consumer.handled(Handler("order.created", print, None, None), 1.0)
     labels: dict[str, set[str]] = {}
     for metrics, kind in ((relay, "relay"), (consumer, "consumer")):
-        _, body = exposition(registry_of(metrics, backlog, Pulse(kind)))("")
+        _, body = exposition(registry_of(metrics, backlog, WorkerState(kind)))("")
         for family in text_string_to_metric_families(body.decode()):
             for sample in family.samples:
                 labels.setdefault(sample.name, set()).update(sample.labels)

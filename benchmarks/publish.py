@@ -1,57 +1,38 @@
-"""Puts results where readers look: a short table in the README, and all of it, plot and data under ``docs/``."""
+"""Puts results where readers look: the table of docs/speed.rst, the plot and its data."""
 
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from benchmarks import plot
 from benchmarks.report import number
 from tests.support.processes import ROOT
 
-README = ROOT / "README.rst"
 PAGE = ROOT / "docs" / "speed.rst"
 PLOT = ROOT / "docs" / "throughput.svg"
 DATA = ROOT / "docs" / "benchmarks.json"
 BEGIN, END = ".. The benchmarks write from here", ".. to here."
-IN_BRIEF = re.compile(
-    r"publish(_many)?, .*"
-    r"|(relay|consume), [\w-]+"
-    r"|consume, [\w-]+, prepared statements"
-    r"|relay, .* rows behind, .*"
-    r"|latency, .*, commit to handler, NOTIFY, p\d+"
-)
-"""What of it is in the README."""
 
 
 def publish(results: Mapping[str, Any]) -> None:
-    """Renew the plot, its data and the tables.
+    """Renew the plot, its data and the table.
 
     Raises:
-        ValueError: if a part that is shown is not in these results.
+        ValueError: a part that is shown is not in these results.
     """
     svg = plot.throughput(results)
     lines = [line for line in results["measurements"] if line["headline"] and line["figure"] is not None]
-    pages = {PAGE: _renewed(PAGE, results, lines)}
-    pages[README] = _renewed(README, results, [line for line in lines if IN_BRIEF.fullmatch(line["measurement"])])
-    PLOT.write_text(svg)
-    DATA.write_text(json.dumps({name: value for name, value in results.items() if name != "jobs"}, indent=1) + "\n")
-    for page, text in pages.items():
-        page.write_text(text)
-
-
-def _renewed(page: Path, results: Mapping[str, Any], lines: list[Mapping[str, Any]]) -> str:
-    """The text of a page with these lines in its table."""
     if not lines:
         raise ValueError("these results have nothing for the table")
-    before, begin, rest = page.read_text().partition(BEGIN)
+    before, begin, rest = PAGE.read_text().partition(BEGIN)
     _, end, after = rest.partition(END)
     if not begin or not end:
-        raise ValueError(f"{page.name} has lost the comments '{BEGIN}' and '{END}'")
-    return f"{before}{begin}\n\n{_table(results, lines)}\n\n{end}{after}"
+        raise ValueError(f"{PAGE.name} has lost the comments '{BEGIN}' and '{END}'")
+    PLOT.write_text(svg)
+    DATA.write_text(json.dumps({name: value for name, value in results.items() if name != "jobs"}, indent=1) + "\n")
+    PAGE.write_text(f"{before}{begin}\n\n{_table(results, lines)}\n\n{end}{after}")
 
 
 def _table(results: Mapping[str, Any], lines: list[Mapping[str, Any]]) -> str:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from django.core.management import BaseCommand, load_command_class
+from django.utils.module_loading import import_string
 from docutils import nodes
 from docutils.core import publish_doctree
 
@@ -31,11 +32,8 @@ PAGES = [
     *(ROOT / name for name in ("CONTRIBUTING.rst", "CHANGELOG.rst", "SECURITY.md")),
     *(ROOT / folder / "README.rst" for folder in ("benchmarks", "contrib", "example_project")),
 ]
-COMMANDS = sorted(
-    path.stem
-    for path in (Path(django_outbox.__file__).parent / "management" / "commands").glob("*.py")
-    if path.stem != "__init__"
-)
+PACKAGE = Path(django_outbox.__file__).parent
+COMMANDS = sorted(path.stem for path in (PACKAGE / "management" / "commands").glob("outbox_*.py"))
 OPTION = re.compile(r"--[a-z][a-z-]+")
 MEASURED = re.compile(r"^\.\. The benchmarks write from here$.*?^\.\. to here\.$", re.MULTILINE | re.DOTALL)
 LEAST_WORDS = 7
@@ -108,6 +106,20 @@ def test_a_page_that_is_named_without_a_link_is_there(page: Path) -> None:
     for literal in tree_of(page).findall(nodes.literal):
         if re.fullmatch(r"[\w/-]+\.(rst|md)", literal.astext()):
             assert (ROOT / literal.astext()).is_file(), f"{name_of(page)} names {literal.astext()}"
+
+
+@pytest.mark.parametrize("page", [DOCS / "architecture.rst", ROOT / "CONTRIBUTING.rst"], ids=name_of)
+def test_files_and_folders_of_the_sources_that_a_page_names_exist(page: Path) -> None:
+    for literal in tree_of(page).findall(nodes.literal):
+        name = literal.astext()
+        if re.fullmatch(r"[\w.-]+/[\w./-]*|[a-z]+\.py", name) and name != "conftest.py":
+            assert (ROOT / name).exists() or (PACKAGE / name).exists(), name
+
+
+@pytest.mark.parametrize("page", HANDBOOK, ids=name_of)
+def test_classes_that_a_page_names_can_be_imported(page: Path) -> None:
+    for name in re.findall(r"\bdjango_outbox(?:\.[a-z]\w*)+\.[A-Z][A-Za-z]+\b", page.read_text()):
+        import_string(name)
 
 
 def test_the_table_of_contents_names_every_page() -> None:

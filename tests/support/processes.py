@@ -153,10 +153,10 @@ class Command:
         self.send_signal(number)
         return self.wait(timeout)
 
-    def stop_in_time(self) -> None:
-        """Send SIGTERM, and insist that it ends well, and as soon as workers promise."""
+    def stop_in_time(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """Send a signal, and insist that it ends well, and as soon as workers promise."""
         with stopwatch() as seconds:
-            assert self.stop() == 0
+            assert self.stop(number) == 0
             assert seconds() < STOP_SECONDS
 
     def kill(self) -> None:

@@ -1,37 +1,7 @@
-"""What is examined."""
+"""What the doctor examines."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from tests.support.doctor import forget_brokers, other_session, subject
 
-import pytest
-
-
-@pytest.fixture
-def subject() -> Any:
-    """The installation of these tests, in the test's own thread."""
-    from django_outbox.operations.doctor.subject import Subject
-
-    return Subject("default")
-
-
-@pytest.fixture(autouse=True)
-def forget_brokers() -> Iterator[None]:
-    from django_outbox.brokers.memory import MemoryBroker
-
-    MemoryBroker.clear()
-    yield
-    MemoryBroker.clear()
-
-
-@pytest.fixture
-def other_session() -> Iterator[Any]:
-    """A second session with the database."""
-    from django.db import connection
-
-    other = connection.copy()
-    try:
-        yield other
-    finally:
-        other.close()
+__all__ = ["forget_brokers", "other_session", "subject"]

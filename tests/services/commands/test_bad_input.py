@@ -212,7 +212,7 @@ def test_handlers_that_cannot_be_imported(manage: Manage) -> None:
     consumer, relay = (manage(*command, "--verbosity", 0, env=env) for command in reversed(WORKERS))
     assert_one_sentence(
         consumer,
-        r"tests\.broken\.handlers cannot be imported \(ModuleNotFoundError: No module named 'no_such_package'\)\. "
+        r"tests\.support\.broken\.handlers cannot be imported \(ModuleNotFoundError: No module named 'no_such_package'\)\. "
         r"No message is consumed until it can: mend the module, then start again\.",
     )
     assert relay.wait() == 0  # it needs no handlers

@@ -481,7 +481,7 @@ def storage() -> tuple[set[str], set[str]]:
     """The table's own settings and the names of its indexes."""
     with connection.cursor() as cursor:
         cursor.execute("SELECT reloptions FROM pg_class WHERE relname = 'django_outbox_outboxmessage'")
-        (options,) = cursor.fetchone()
+        (options,) = cursor.fetchone() or (None,)
         cursor.execute("SELECT indexname FROM pg_indexes WHERE tablename = 'django_outbox_outboxmessage'")
         return set(options or ()), {name for (name,) in cursor.fetchall()}
 
@@ -491,9 +491,8 @@ def test_storage_settings_come_and_go_with_their_migration() -> None:
     assert "autovacuum_vacuum_threshold=10000" in storage()[0]
     assert "django_outbox_pending" in storage()[1]
     try:
-        call_command("migrate", "django_outbox", "0001", verbosity=0)
-        assert storage()[0] == set()
-        assert "django_outbox_pending" not in storage()[1]
+        call_command("migrate", "django_outbox", "zero", verbosity=0)
+        assert storage() == (set(), set())
     finally:
         call_command("migrate", "django_outbox", verbosity=0)
     assert "autovacuum_vacuum_threshold=10000" in storage()[0]

@@ -17,7 +17,6 @@ from prometheus_client.parser import text_string_to_metric_families
 from django_outbox.models import OutboxMessage
 from tests.support.brokers.proxy import Proxy
 from tests.support.processes import Command, wait_until
-from tests.support.servers.process import free_port
 
 Start = Callable[..., Command]
 
@@ -58,26 +57,6 @@ def test_workers_count_what_they_do(send: Any, relay: Start, consumer: Start, co
     assert samples(of_consumer)["django_outbox_end_to_end_latency_seconds_count"] == 20
     assert samples(of_relay)["django_outbox_broker_up"] == samples(of_consumer)["django_outbox_broker_up"] == 1
     assert get(f"{of_relay}/readyz")[0] == get(f"{of_consumer}/readyz")[0] == 200
-
-
-@pytest.mark.parametrize("name", ["outbox_relay", "outbox_consume"])
-def test_a_worker_whose_broker_is_away_is_alive_and_not_ready_and_ends_in_time(
-    name: str, manage: Start, send: Any, tmp_path: Path
-) -> None:
-    send("test.effect")
-    alive = tmp_path / "alive"
-    command = manage(name, *PORT, "--heartbeat-file", alive, env={"KAFKA_URL": f"kafka://127.0.0.1:{free_port()}"})
-    address = address_of(command)
-    command.wait_for_line("The broker: ")
-
-    assert get(f"{address}/healthz")[0] == 200
-    assert get(f"{address}/readyz")[0] == 503
-    assert samples(address)["django_outbox_broker_up"] == 0
-    wait_until(lambda: samples(address).get("django_outbox_messages") == 1, what="the database is there")
-    before = alive.stat().st_mtime
-    wait_until(lambda: alive.stat().st_mtime > before)
-    command.stop_in_time()
-    assert not alive.exists()
 
 
 def test_a_handler_that_hangs_makes_its_consumer_unhealthy(

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import signal
-import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import pytest
 
 from django_outbox.models import OutboxMessage
 from tests.support.app.models import Effect
@@ -81,19 +78,6 @@ def test_drain_does_all_that_can_be_done_now_and_ends(send: Any, relay: Start, c
 def test_drain_of_an_empty_outbox_ends_at_once(relay: Start, consumer: Start) -> None:
     assert relay("--drain").wait() == 0
     assert consumer("--drain").wait() == 0
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_idle_commands_end_at_once_on_a_signal(number: signal.Signals, relay: Start, consumer: Start) -> None:
-    commands = [relay(), consumer()]
-    for command in commands:
-        command.wait_for_line("started")
-    time_of_signal = time.monotonic()
-
-    assert [command.stop(number) for command in commands] == [0, 0]
-
-    assert time.monotonic() - time_of_signal < 10
-    assert all("ended." in command.output.splitlines()[-1] for command in commands)
 
 
 def test_a_consumer_finishes_the_message_in_hand(

@@ -113,7 +113,7 @@ def test_who_is_turned_away_says_so_once_counts_nothing_and_shows_no_secret(
     assert json.loads(status.output)["outbox"]["pending"] == 1
     assert all("Correct user and password" in worker.trouble for worker in workers)
     for command in commands:
-        command.stop_in_time()
+        assert command.stop() == 0
     shown = [command.output for command in (*commands, status)] + [page.content.decode() for page in pages]
     shown += [worker.trouble for worker in workers]
     for text in shown:

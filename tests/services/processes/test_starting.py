@@ -15,8 +15,6 @@ pytestmark = pytest.mark.databases("postgresql", "mariadb")
 
 Start = Callable[..., Command]
 
-COMMANDS = ["outbox_relay", "outbox_consume"]
-
 
 @pytest.fixture
 def proxy() -> Iterator[Proxy]:
@@ -48,11 +46,3 @@ def test_workers_wait_for_the_database_and_then_work(
     for worker in workers:
         assert worker.stop() == 0
         assert "Traceback" not in worker.output
-
-
-@pytest.mark.parametrize("name", COMMANDS)
-def test_a_worker_that_waits_ends_in_time(name: str, manage: Start, proxied: dict[str, str]) -> None:
-    worker = manage(name, env=proxied)
-    worker.wait_for_line("The database: ")
-    worker.stop_in_time()
-    assert worker.output.splitlines()[-1].endswith(" ended.")

@@ -60,7 +60,8 @@ def relay(
     from django_outbox.brokers.base import get_broker
     from django_outbox.conf import settings
     from django_outbox.relay.relay import Pass, Relay
-    from django_outbox.worker.loop import Stop, calm_collector
+    from django_outbox.worker.loop import calm_collector
+    from django_outbox.worker.stop import Stop
 
     relay = Relay(get_broker(settings.broker), using="default")
     calm_collector()  # as the command does

@@ -305,7 +305,7 @@ def worker_state(clock: Clock) -> Any:
 @pytest.fixture
 def stop() -> Iterator[Any]:
     """A request to end, for the loops of relay and consumer; made at the end of the test at the latest."""
-    from django_outbox.worker.loop import Stop
+    from django_outbox.worker.stop import Stop
 
     stop = Stop()
     yield stop

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 
 from django_outbox.brokers.base import Subscription
-from django_outbox.worker.loop import Trouble
+from django_outbox.worker.incident import Incident
 
 WARN_SECONDS = 60.0
 REJOIN_SECONDS = 330.0
@@ -26,25 +26,25 @@ class AssignmentWatch:
         self._group = group
         self._clock = clock
         self._joined_at: float | None = None
-        self._trouble = Trouble(log, f"The consumer group {group}", clock, level=logging.WARNING)
+        self._incident = Incident(log, f"The consumer group {group}", clock, level=logging.WARNING)
         self._text = ""
 
     def __str__(self) -> str:
-        return f"{self._trouble.subject}: {self._text}" if self._trouble.lasts else ""
+        return f"{self._incident.subject}: {self._text}" if self._incident.is_open else ""
 
     def is_overdue(self, subscription: Subscription) -> bool:
         """True if the member has waited for so long that a new client should join in its place."""
         now = self._clock()
         if subscription.is_assigned:
             self._joined_at = None
-            self._trouble.over()
+            self._incident.resolve()
             return False
         if self._joined_at is None:
             self._joined_at = now
         waiting = now - self._joined_at
         if waiting >= WARN_SECONDS:
             self._text = "No partitions were assigned to this consumer, as the group's rebalance does not end."
-            self._trouble.report(self._text)
+            self._incident.report(self._text)
         return waiting >= REJOIN_SECONDS
 
     def restart(self) -> None:

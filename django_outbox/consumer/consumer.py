@@ -24,10 +24,12 @@ from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotRe
 from django_outbox.handlers.registry import GroupHandlers, Registry, registry
 from django_outbox.models import OutboxMessage
 from django_outbox.observability.logging import repeats
-from django_outbox.worker.loop import RELAPSE_SECONDS, Stop, run_through_faults
+from django_outbox.worker.incident import RELAPSE_SECONDS
+from django_outbox.worker.loop import run_through_faults
 from django_outbox.worker.outage_log import OutageLog
 from django_outbox.worker.prepared_statements import PreparedStatements
 from django_outbox.worker.state import MessageCounts, WorkerState
+from django_outbox.worker.stop import Stop
 
 log = logging.getLogger("django_outbox.consumer")
 
@@ -147,8 +149,10 @@ class Consumer:
         self._clock = clock
         self.worker_state = WorkerState("consumer", clock, group=self.group, topics=self.topics)
         self._subscription: Subscription | None = None
-        self._outages = OutageLog(log, clock, quiet=RELAPSE_SECONDS)
-        self._reconciler = Reconciler(broker, group_handlers, clock, using=using, is_out=lambda: self._outages.lasts)
+        self._outages = OutageLog(log, clock, quiet_seconds=RELAPSE_SECONDS)
+        self._reconciler = Reconciler(
+            broker, group_handlers, clock, using=using, has_outage=lambda: self._outages.is_active
+        )
         self._in_hand: deque[InHand] = deque()
         self._guard = PoisonGuard()
         self._prepared = PreparedStatements(using, clock)

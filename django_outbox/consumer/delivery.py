@@ -105,7 +105,7 @@ class Source(ABC, Generic[Item]):
         """
 
     @abstractmethod
-    def name(self, item: Item) -> Hashable:
+    def identity(self, item: Item) -> Hashable:
         """The identity of a delivery, the same at each try."""
 
     @abstractmethod

@@ -12,8 +12,9 @@ from django_outbox.observability.logging import log_extra
 from django_outbox.observability.outcomes import report_dead
 from django_outbox.observability.tracing import hooks as tracing
 from django_outbox.state.failures import fingerprint
-from django_outbox.worker.faults import Outages, handling, is_outage, session_of, try_again
+from django_outbox.worker.database_errors import is_outage, session_of
 from django_outbox.worker.pooling import stop_preparing
+from django_outbox.worker.transactions import OutageCounts, handler_transaction, retry_transaction
 
 log = logging.getLogger("django_outbox.consumer")
 
@@ -41,7 +42,7 @@ class Engine:
         self._using = using
         self._group = group
         self._clock = clock
-        self._outages = Outages()
+        self._outages = OutageCounts()
         self._fits = fits
         self._one_by_one = 0  # messages still to be handled alone
 
@@ -101,18 +102,18 @@ class Engine:
                 name_handlers(error, (handler.name for handler in claim.handlers))
             return source.fail(item, claim, error)
 
-        def tell(fault: Exception) -> None:
+        def log_retry(fault: Exception) -> None:
             what, extra = source.describe(item)
             log.info("Trying %s again: %s", what, in_one_line(fault), extra={"action": "again", **extra})
 
-        outcome = try_again(
+        outcome = retry_transaction(
             work,
             using=self._using,
-            fail=fail,
-            give_up=lambda fault: source.requeue(item, fault),
-            tell=tell,
+            on_error=fail,
+            on_exhausted=lambda fault: source.requeue(item, fault),
+            on_retry=log_retry,
             outages=self._outages,
-            name=source.name(item),
+            identity=source.identity(item),
         )
         self._one_by_one = max(0, self._one_by_one - 1)
         return outcome
@@ -138,7 +139,7 @@ class Engine:
             return prepared
         has_run = False
         trace = tracing.processing(self._group, using=self._using, together=together)
-        with trace as run_handlers, handling(self._using):
+        with trace as run_handlers, handler_transaction(self._using):
             claims += source.claim(items, prepared)
             for claim in claims:
                 if claim.event is not None and claim.outcome is Outcome.CONSUMED:

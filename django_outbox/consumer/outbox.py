@@ -30,7 +30,7 @@ from django_outbox.state import outbox as state
 from django_outbox.state.dialects.base import Earlier
 from django_outbox.state.ordering import unhandled_before
 from django_outbox.state.rows import LockedMessage
-from django_outbox.worker.faults import TRIES, try_again
+from django_outbox.worker.transactions import MAX_ATTEMPTS, retry_transaction
 
 log = logging.getLogger("django_outbox.consumer")
 
@@ -203,13 +203,13 @@ class OutboxSource(Source[OwnRecord]):
             "Message %s waits %d s, because the database failed %d times: %s",
             message.id,
             REQUEUE_DELAY.total_seconds(),
-            TRIES,
+            MAX_ATTEMPTS,
             in_one_line(fault),
             extra=log_extra("put_back", message),
         )
         return Outcome.REQUEUED
 
-    def name(self, item: OwnRecord) -> Hashable:
+    def identity(self, item: OwnRecord) -> Hashable:
         return item.id
 
     def describe(self, item: OwnRecord) -> tuple[str, dict[str, object]]:
@@ -223,7 +223,7 @@ class OutboxSource(Source[OwnRecord]):
             return state.count_delivery(item.id, item.incoming.attempt, place, item.record.offset, using=self._using)
 
         # Another consumer may have the message in hand, as in a rebalance, which InnoDB calls a deadlock at times.
-        return try_again(count, using=self._using)
+        return retry_transaction(count, using=self._using)
 
     def _warn_unknown(self, item: OwnRecord) -> None:
         record = item.record

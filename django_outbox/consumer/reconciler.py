@@ -11,7 +11,7 @@ from django_outbox.conf import settings
 from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.state import outbox as state
-from django_outbox.worker.loop import Trouble
+from django_outbox.worker.incident import Incident
 
 log = logging.getLogger("django_outbox.consumer")
 
@@ -38,7 +38,7 @@ class Reconciler:
         clock: Callable[[], float],
         *,
         using: str,
-        is_out: Callable[[], bool] = lambda: False,
+        has_outage: Callable[[], bool] = lambda: False,
     ) -> None:
         """
         Args:
@@ -46,15 +46,15 @@ class Reconciler:
             handlers: those of the consumer group.
             clock: seconds, monotonic.
             using: alias of the database.
-            is_out: whether an outage of the broker is logged already.
+            has_outage: whether an outage of the broker is logged already.
         """
-        self._is_out = is_out
+        self._has_outage = has_outage
         self._broker = broker
         self._handlers = handlers
         self._using = using
         self._clock = clock
         self._next_look_at = clock() + SECONDS
-        self._trouble = Trouble(log, "Comparing with the broker", clock, level=logging.WARNING)
+        self._incident = Incident(log, "Comparing with the broker", clock, level=logging.WARNING)
 
     def look_if_due(self, subscription: Subscription) -> int:
         """Look every 30 s, while no record is in hand; returns how many messages are sent again.
@@ -71,10 +71,10 @@ class Reconciler:
         try:
             found = self._look(subscription)
         except BrokerUnavailable as error:
-            if not self._is_out():
-                self._trouble.report(str(error))
+            if not self._has_outage():
+                self._incident.report(str(error))
             return 0
-        self._trouble.over()
+        self._incident.resolve()
         return found
 
     def _look(self, subscription: Subscription) -> int:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from django_outbox.brokers.base import Broker, TopicForbidden, TopicMissing, TopicTrouble, TopicUndecodable
 from django_outbox.brokers.refusals import NOT_READABLE
 from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
-from django_outbox.worker.loop import Trouble
+from django_outbox.worker.incident import Incident
 from django_outbox.worker.outage_log import OutageLog, topic_subject
 
 LOOK_SECONDS = 30.0  # between two looks while all is well
@@ -31,13 +31,13 @@ class _InTrouble:
 
     Attributes:
         fault: what it is.
-        trouble: tells of it, and how long to wait.
+        incident: logs it, and says how long to wait.
         refused_until: when to try a topic again that showed only when it was read that it cannot be;
             None of one of which the broker tells when it is asked.
     """
 
     fault: TopicTrouble
-    trouble: Trouble
+    incident: Incident
     refused_until: float | None = None
 
     @property
@@ -108,7 +108,7 @@ class TopicWatch:
                 return
             self._next_look_at = now
             raise
-        with self._outages.gathering():
+        with self._outages.in_one_line():
             for topic in sorted(self._topics):
                 self._note(topic, faults.get(topic))
         self._leave_out()
@@ -144,26 +144,26 @@ class TopicWatch:
             left = 0.0 if known.refused_until is None else known.refused_until + PROBATION_SECONDS - self._clock()
             if left <= 0:
                 del self._in_trouble[topic]
-                known.trouble.over()
+                known.incident.resolve()
             else:
                 if isinstance(known.fault, TopicUndecodable) and left > PROBATION_SECONDS:
-                    known.trouble.report(known.text)
+                    known.incident.report(known.text)
                 self._look_again_in(left - PROBATION_SECONDS if left > PROBATION_SECONDS else left)
 
     def _report(self, topic: str, fault: TopicTrouble) -> float:
         known = self._in_trouble.get(topic)
         if known is None or type(known.fault) is not type(fault):
-            trouble = Trouble(
+            incident = Incident(
                 self._log,
                 topic_subject(topic),
                 self._clock,
                 level=logging.WARNING if isinstance(fault, TopicMissing) else logging.ERROR,
                 outages=self._outages,
-                apart=type(fault) is not TopicTrouble,
+                separate=type(fault) is not TopicTrouble,
             )
-            known = self._in_trouble[topic] = _InTrouble(fault, trouble)
+            known = self._in_trouble[topic] = _InTrouble(fault, incident)
         known.fault = fault
-        return known.trouble.report(known.text)
+        return known.incident.report(known.text)
 
     def _look_again_in(self, seconds: float) -> None:
         self._next_look_at = min(self._next_look_at, self._clock() + min(seconds, IN_TROUBLE_SECONDS))

@@ -13,7 +13,7 @@ from typing import NoReturn
 from django.db import connections
 from django.utils import autoreload
 
-from django_outbox.worker.loop import Stop
+from django_outbox.worker.stop import Stop
 
 
 class CodeWatch:

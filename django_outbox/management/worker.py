@@ -22,11 +22,12 @@ from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.management import monitored
 from django_outbox.management.reload import CodeWatch, start_anew
 from django_outbox.models import outbox_database
-from django_outbox.worker.faults import UNAVAILABLE, is_refusal, is_unavailable, says_read_only
+from django_outbox.worker.database_errors import UNAVAILABLE, is_permission_denied, is_read_only_error, is_unavailable
 from django_outbox.worker.heartbeat import beating
-from django_outbox.worker.loop import Stop, calm_collector, run_through_faults, stop_on_signals
+from django_outbox.worker.loop import calm_collector, run_through_faults
 from django_outbox.worker.pooling import prepare_nothing
 from django_outbox.worker.state import WorkerState
+from django_outbox.worker.stop import Stop, stop_on_signals
 
 LEVELS = {0: logging.ERROR, 1: logging.INFO, 2: logging.DEBUG, 3: logging.DEBUG}
 CLIENT_LOGGERS = ("confluent_kafka", "kafka")
@@ -57,7 +58,7 @@ class OutboxCommand(BaseCommand):
         except OutboxError as error:
             raise CommandError(in_one_line(error)) from error
         except Error as error:
-            if says_read_only(error):
+            if is_read_only_error(error):
                 raise CommandError(
                     f"The database {alias!r} takes no writes ({in_one_line(error)}): is "
                     f'DATABASES["{alias}"] the primary server?'
@@ -67,7 +68,7 @@ class OutboxCommand(BaseCommand):
                     f"The database {alias!r} does not answer ({in_one_line(error)}): is it there, and is "
                     f'DATABASES["{alias}"] right?'
                 ) from error
-            if not is_refusal(error):
+            if not is_permission_denied(error):
                 raise
             raise CommandError(
                 f"The database {alias!r} refuses this role ({in_one_line(error)}): GRANT it the tables of the outbox and "

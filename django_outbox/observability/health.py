@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from django_outbox.conf import settings
-from django_outbox.worker.loop import BACKOFF_SECONDS
+from django_outbox.worker.incident import BACKOFF_SECONDS
 from django_outbox.worker.state import WorkerState
 
 LEAST_SECONDS = 300.0

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from django_outbox.worker.loop import Trouble
+from django_outbox.worker.incident import Incident
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class HeartbeatFile:
         self._path = path
         self._clock = clock
         self._next_at = 0.0
-        self._trouble = Trouble(log, f"The heartbeat file {path}", clock)
+        self._incident = Incident(log, f"The heartbeat file {path}", clock)
 
     def touch(self) -> None:
         """Touch it, if that was not done just before."""
@@ -33,9 +33,9 @@ class HeartbeatFile:
         try:
             self._path.touch()
         except OSError as error:
-            self._trouble.report(error.strerror or error)
+            self._incident.report(error.strerror or error)
         else:
-            self._trouble.over()
+            self._incident.resolve()
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from django_outbox.observability.tracing.base import (
     add_headers,
 )
 from django_outbox.observability.tracing.names import Message
-from django_outbox.worker.faults import is_passing
+from django_outbox.worker.database_errors import is_transient
 
 try:
     import sentry_sdk
@@ -160,7 +160,7 @@ class _Processing(Processing[_Task]):
     def _is_to_be_told(self, error: BaseException) -> bool:
         """True for what a message failed with; not for what its handler asked for, nor for faults that pass."""
         return isinstance(error, Exception) and not (
-            isinstance(error, (Reject, Retry)) or is_passing(error, self._using)
+            isinstance(error, (Reject, Retry)) or is_transient(error, self._using)
         )
 
 

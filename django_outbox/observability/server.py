@@ -18,7 +18,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import Any, NamedTuple
 
-from django_outbox.worker.loop import Stop
+from django_outbox.worker.stop import Stop
 
 log = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from django_outbox.models import Worker
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.state.purging import Step, Walk
 from django_outbox.state.retention import expiries
-from django_outbox.worker.faults import is_outage, is_passing
+from django_outbox.worker.database_errors import is_outage, is_transient
 from django_outbox.worker.heartbeat import ALIVE
 from django_outbox.worker.pooling import stop_preparing
 from django_outbox.worker.state import WorkerState
@@ -127,7 +127,7 @@ class BackgroundPurge:
 
     def _fail(self, error: Exception) -> None:
         """Such as by a foreign key of the project's own that protects a message, or a deadlock with a stranger."""
-        if stop_preparing(error, self._using) or is_passing(error, self._using):
+        if stop_preparing(error, self._using) or is_transient(error, self._using):
             self._rest(BETWEEN_WALKS_SECONDS)
             return
         self._rest(AFTER_A_FAULT_SECONDS)

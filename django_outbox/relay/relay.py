@@ -35,12 +35,14 @@ from django_outbox.relay.topic_health import ParkedTopics
 from django_outbox.state import outbox as state
 from django_outbox.state.dialects.base import Published
 from django_outbox.state.ordering import has_order, holds_behind_dead, unsent_before
-from django_outbox.worker.faults import UNAVAILABLE
-from django_outbox.worker.loop import RELAPSE_SECONDS, Stop, Trouble, run_through_faults
+from django_outbox.worker.database_errors import UNAVAILABLE
+from django_outbox.worker.incident import RELAPSE_SECONDS, Incident
+from django_outbox.worker.loop import run_through_faults
 from django_outbox.worker.notify import ALERT_FOR_SECONDS, ALERT_SECONDS, Listener
 from django_outbox.worker.outage_log import OutageLog
 from django_outbox.worker.prepared_statements import PreparedStatements
 from django_outbox.worker.state import WorkerState
+from django_outbox.worker.stop import Stop
 
 log = logging.getLogger(__name__)
 
@@ -120,14 +122,14 @@ class Relay:
         self.background: Callable[[bool, bool], None] | None = None
         """What is done between two batches, unless with ``drain``; called with True if there was something to send."""
         self._producer: Producer | None = None
-        self._outages = OutageLog(log, clock, quiet=RELAPSE_SECONDS)
+        self._outages = OutageLog(log, clock, quiet_seconds=RELAPSE_SECONDS)
         self._parked = ParkedTopics(log, clock, self._outages)
         self._idle = False
         self._listener = Listener(using)
         self._claims = claims_of(using, clock)
         self._prepared = PreparedStatements(using, clock)
         self._listens = settings.notify and connections[using].vendor == "postgresql"
-        self._deafness = Trouble(log, "Listening for NOTIFY", clock, level=logging.WARNING)
+        self._listening_incident = Incident(log, "Listening for NOTIFY", clock, level=logging.WARNING)
         self._listen_at = 0.0
         self._alert_until = 0.0
         self._create_at = clock()
@@ -192,9 +194,11 @@ class Relay:
             # Where notifications arrive, no pooler gives each transaction another session.
             self._listens = self._prepared.wanted = self._listener.open()
         except UNAVAILABLE as error:
-            self._listen_at = self._clock() + self._deafness.report(f"Polling meanwhile. {in_one_line(error)}")
+            self._listen_at = self._clock() + self._listening_incident.report(
+                f"Polling meanwhile. {in_one_line(error)}"
+            )
         else:
-            self._deafness.over()
+            self._listening_incident.resolve()
 
     def close(self) -> None:
         """Let go of all connections. The relay may be used again: it makes others."""
@@ -344,7 +348,7 @@ class Relay:
                 if has_order(message):
                     broken.add(place)
         done.published = state.mark_published(published, using=self.using)
-        with self._outages.gathering():
+        with self._outages.in_one_line():
             for topic, trouble in troubled.items():
                 self._park(topic, trouble)
         self._parked.free(written - troubled.keys())

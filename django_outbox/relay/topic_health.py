@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from django_outbox.brokers.base import TopicForbidden, TopicMissing, TopicTrouble
-from django_outbox.worker.loop import Trouble
+from django_outbox.worker.incident import Incident
 from django_outbox.worker.outage_log import OutageLog, topic_subject
 
 _ADVICE: dict[type[TopicTrouble], str] = {
@@ -26,13 +26,13 @@ class _Parked:
     """A topic in trouble.
 
     Attributes:
-        trouble: tells of it, and how long to wait.
+        incident: logs it, and says how long to wait.
         text: what it is, and what to do about it.
         until: when to try again, on the clock.
         missing: whether it is worth a question before messages are locked for it.
     """
 
-    trouble: Trouble
+    incident: Incident
     text: str = ""
     until: float = 0.0
     missing: bool = False
@@ -65,11 +65,13 @@ class ParkedTopics:
     def park(self, topic: str, outcome: TopicTrouble) -> None:
         """Leave a topic alone for a while; each time for longer, up to half a minute."""
         kind = type(outcome)
-        self._park(topic, outcome.reason, _ADVICE[kind], missing=kind is TopicMissing, apart=kind is not TopicTrouble)
+        self._park(
+            topic, outcome.reason, _ADVICE[kind], missing=kind is TopicMissing, separate=kind is not TopicTrouble
+        )
 
     def park_uncreated(self, topic: str, reason: str) -> None:
         """The same for one that was to be created."""
-        self._park(topic, reason, _NOT_CREATED_ADVICE, missing=True, apart=True)
+        self._park(topic, reason, _NOT_CREATED_ADVICE, missing=True, separate=True)
 
     def note_missing(self, topic: str) -> None:
         """Have a topic looked at before the next batch, which may create it."""
@@ -78,7 +80,7 @@ class ParkedTopics:
     def free(self, topics: Iterable[str]) -> None:
         """Note that all is well with topics."""
         for topic in set(topics) & self._parked.keys():
-            self._parked.pop(topic).trouble.over()
+            self._parked.pop(topic).incident.resolve()
 
     def keep_only(self, topics: Iterable[str]) -> None:
         """Forget the others, for which no message waits any more: another relay has sent it, or somebody deleted it."""
@@ -104,7 +106,7 @@ class ParkedTopics:
         return [
             topic
             for topic, parked in self._parked.items()
-            if parked.until > now or (parked.trouble.lasts and others_turn)
+            if parked.until > now or (parked.incident.is_open and others_turn)
         ]
 
     def to_look_at(self) -> list[str]:
@@ -112,17 +114,17 @@ class ParkedTopics:
         left_alone = self.left_alone()
         return [topic for topic, parked in self._parked.items() if parked.missing and topic not in left_alone]
 
-    def _park(self, topic: str, reason: str, advice: str, *, missing: bool, apart: bool) -> None:
+    def _park(self, topic: str, reason: str, advice: str, *, missing: bool, separate: bool) -> None:
         parked = self._of(topic)
-        parked.trouble.apart = apart
+        parked.incident.separate = separate
         if parked.until <= self._clock():
             parked.missing = missing
             parked.text = f"{reason}. {advice}; its messages wait meanwhile."
-            parked.until = self._clock() + parked.trouble.report(parked.text)
+            parked.until = self._clock() + parked.incident.report(parked.text)
 
     def _of(self, topic: str) -> _Parked:
         known = self._parked.get(topic)
         if known is None:
-            trouble = Trouble(self._log, topic_subject(topic), self._clock, outages=self._outages)
-            known = self._parked[topic] = _Parked(trouble)
+            incident = Incident(self._log, topic_subject(topic), self._clock, outages=self._outages)
+            known = self._parked[topic] = _Parked(incident)
         return known

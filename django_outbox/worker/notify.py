@@ -19,7 +19,7 @@ from django.db import Error, connections, transaction
 
 from django_outbox.conf import settings
 from django_outbox.exceptions import in_one_line
-from django_outbox.worker.loop import Selector, Stop
+from django_outbox.worker.stop import Selector, Stop
 
 log = logging.getLogger(__name__)
 

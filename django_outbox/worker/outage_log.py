@@ -1,4 +1,4 @@
-"""Logs an outage once at its beginning, once a minute while it lasts, and once at its end, whatever it shows as."""
+"""Logs an outage when it begins, once a minute, and when it ends, however many parts are unavailable."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 REMINDER_SECONDS = 60.0
-# What fails within so long of an outage's beginning is part of it.
+# A fault this soon after the beginning of an outage is part of it.
 JOIN_SECONDS = 60.0
 
 _TOPIC = "Topic "
 
 
 def topic_subject(topic: str) -> str:
-    """What the log calls a topic."""
+    """Return the name of a topic as the subject of a log line."""
     return f"{_TOPIC}{topic}"
 
 
@@ -24,127 +24,127 @@ class _Outage:
     """One outage.
 
     Attributes:
-        began: when, on the clock.
-        level: of its log lines but the last.
-        apart: a trouble of its own, such as a topic that does not exist: nothing else is part of it.
-        down: what is unavailable, with the reason.
-        subjects: all that was unavailable.
-        logged: when the last line was logged; None before the first.
-        is_reported: whether it was reported since.
-        well_since: when the last of them came back; None while something is unavailable.
+        began_at: by the clock.
+        level: of its log lines, except the last.
+        separate: nothing else is part of it, as with a topic that does not exist.
+        down: reasons by subject, of what is unavailable now.
+        subjects: everything that was unavailable.
+        logged_at: time of the last log line; None before the first.
+        is_reported: True if it was reported since that line.
+        ok_since: when the last subject recovered; None while one is down.
     """
 
-    began: float
+    began_at: float
     level: int
-    apart: bool
+    separate: bool
     down: dict[str, str] = field(default_factory=dict)
     subjects: list[str] = field(default_factory=list)
-    logged: float | None = None
+    logged_at: float | None = None
     is_reported: bool = False
-    well_since: float | None = None
+    ok_since: float | None = None
 
 
 class OutageLog:
-    """What is unavailable to one process.
+    """Everything that is unavailable to one process.
 
-    A broker that fails shows as topics without acknowledgements, as lost connections, or as one after the other: all of
-    it is one outage. It is over when all has been well for ``quiet`` seconds, as clients need more than one try at times.
+    A failing broker shows as topics without acknowledgements and as lost connections: both are one outage. It ends
+    ``quiet_seconds`` after the last subject recovered, as clients may fail again at the next try.
     """
 
-    def __init__(self, log: logging.Logger, clock: Callable[[], float], *, quiet: float = 0.0) -> None:
+    def __init__(self, log: logging.Logger, clock: Callable[[], float], *, quiet_seconds: float = 0.0) -> None:
         self._log = log
         self._clock = clock
-        self._quiet = quiet
+        self._quiet_seconds = quiet_seconds
         self._outages: list[_Outage] = []
-        self._is_gathering = False
+        self._is_collecting = False
 
     @property
-    def lasts(self) -> bool:
-        """Whether something is unavailable, or was a moment ago."""
-        return any(not outage.apart for outage in self._outages)
+    def is_active(self) -> bool:
+        """True during an outage, except separate ones."""
+        return any(not outage.separate for outage in self._outages)
 
     def report(
-        self, subject: str, reason: str, *, level: int = logging.ERROR, apart: bool = False, is_new: bool = False
+        self, subject: str, reason: str, *, level: int = logging.ERROR, separate: bool = False, is_new: bool = False
     ) -> None:
-        """Note that something is (still) unavailable.
+        """Report that something is (still) unavailable.
 
         Args:
-            subject: as a sentence begins with it.
+            subject: what is unavailable, as the beginning of a sentence.
             reason: a sentence.
             level: of the log lines.
-            apart: whether it is never part of another outage.
-            is_new: whether the reason is another one than before, which is logged at once if it is apart.
+            separate: True if it is never part of another outage.
+            is_new: True if it was not reported before with this reason; if separate, it is logged at once.
         """
-        self.tick()
+        self.log_ended()
         known = next((outage for outage in self._outages if subject in outage.down), None)
-        if known is not None and (known.apart != apart or (apart and is_new)):
+        if known is not None and (known.separate != separate or (separate and is_new)):
             self._withdraw(subject, known)
             known = None
-        outage = known or self._joinable(apart) or self._begin(level, apart)
+        outage = known or self._current(separate) or self._begin(level, separate)
         outage.down[subject] = reason
-        outage.well_since = None
+        outage.ok_since = None
         outage.is_reported = True
         if subject not in outage.subjects:
             outage.subjects.append(subject)
-        if not self._is_gathering:
-            self._tell()
+        if not self._is_collecting:
+            self._log_reported()
 
     @contextmanager
-    def gathering(self) -> Iterator[None]:
-        """Name all that is reported within in one line."""
-        self._is_gathering = True
+    def in_one_line(self) -> Iterator[None]:
+        """Log everything that is reported within the block in one line."""
+        self._is_collecting = True
         try:
             yield
         finally:
-            self._is_gathering = False
-            self._tell()
+            self._is_collecting = False
+            self._log_reported()
 
-    def over(self, subject: str) -> None:
-        """Note that something is available."""
+    def resolve(self, subject: str) -> None:
+        """Report that something is available."""
         for outage in self._outages:
             if outage.down.pop(subject, None) is not None and not outage.down:
-                outage.well_since = self._clock()
-        self.tick()
+                outage.ok_since = self._clock()
+        self.log_ended()
 
-    def tick(self, *, ending: bool = False) -> None:
-        """Log the end of outages that are over; with ``ending`` without waiting whether they come back."""
+    def log_ended(self, *, shutdown: bool = False) -> None:
+        """Log outages that ended; at ``shutdown`` without the quiet time."""
         now = self._clock()
         for outage in list(self._outages):
-            if outage.well_since is None:
+            if outage.ok_since is None:
                 continue
-            if ending or outage.apart or now - outage.well_since >= self._quiet:
+            if shutdown or outage.separate or now - outage.ok_since >= self._quiet_seconds:
                 self._outages.remove(outage)
                 self._log.info(
                     "%s %s available again after %.0f s.",
                     _names(outage.subjects),
                     "is" if len(outage.subjects) == 1 else "are",
-                    outage.well_since - outage.began,
+                    outage.ok_since - outage.began_at,
                     extra={"action": "recovered"},
                 )
 
-    def _joinable(self, apart: bool) -> _Outage | None:
+    def _current(self, separate: bool) -> _Outage | None:
         now = self._clock()
         for outage in reversed(self._outages):
-            is_recent = now - outage.began < JOIN_SECONDS or outage.well_since is not None
-            if is_recent and not apart and not outage.apart:
+            is_recent = now - outage.began_at < JOIN_SECONDS or outage.ok_since is not None
+            if is_recent and not separate and not outage.separate:
                 return outage
         return None
 
-    def _begin(self, level: int, apart: bool) -> _Outage:
-        outage = _Outage(self._clock(), level, apart)
+    def _begin(self, level: int, separate: bool) -> _Outage:
+        outage = _Outage(self._clock(), level, separate)
         self._outages.append(outage)
         return outage
 
     def _withdraw(self, subject: str, outage: _Outage) -> None:
-        """Take back what turned out to be something else."""
+        """Remove a subject that turned out to be another outage."""
         del outage.down[subject]
         outage.subjects.remove(subject)
         if not outage.subjects:
             self._outages.remove(outage)
         elif not outage.down:
-            outage.well_since = self._clock()
+            outage.ok_since = self._clock()
 
-    def _tell(self) -> None:
+    def _log_reported(self) -> None:
         now = self._clock()
         for outage in self._outages:
             if not outage.is_reported:
@@ -152,21 +152,21 @@ class OutageLog:
             outage.is_reported = False
             reasons = " ".join(dict.fromkeys(map(_sentence, outage.down.values())))
             names, extra = _names(outage.down), {"action": "trouble"}
-            if outage.logged is None:
+            if outage.logged_at is None:
                 self._log.log(outage.level, "%s: %s Trying again until it works.", names, reasons, extra=extra)
-            elif outage.down and now - outage.logged >= REMINDER_SECONDS:
+            elif outage.down and now - outage.logged_at >= REMINDER_SECONDS:
                 verb = "is" if len(outage.down) == 1 else "are"
-                seconds = now - outage.began
+                seconds = now - outage.began_at
                 self._log.log(
                     outage.level, "%s %s still unavailable after %.0f s: %s", names, verb, seconds, reasons, extra=extra
                 )
             else:
                 continue
-            outage.logged = now
+            outage.logged_at = now
 
 
 def _names(subjects: Iterable[str]) -> str:
-    """All in one, as a sentence begins with it."""
+    """Return all subjects as the beginning of a sentence."""
     topics = [subject.removeprefix(_TOPIC) for subject in subjects if subject.startswith(_TOPIC)]
     others = [subject for subject in subjects if not subject.startswith(_TOPIC)]
     if topics:

@@ -35,7 +35,7 @@ from django_outbox.state.inbox_rows import (
     unread_row,
     unreadable,
 )
-from django_outbox.worker.faults import is_passing
+from django_outbox.worker.database_errors import is_transient
 
 log = logging.getLogger("django_outbox.consumer")
 
@@ -113,7 +113,7 @@ class ArrivalSource(Source[ReceivedRecord]):
             raise fault
         return self._store(item, pending_row(event, self._group, REQUEUE_DELAY), Outcome.REQUEUED)
 
-    def name(self, item: ReceivedRecord) -> Hashable:
+    def identity(self, item: ReceivedRecord) -> Hashable:
         return (item.topic, item.partition, item.offset)
 
     def describe(self, item: ReceivedRecord) -> tuple[str, dict[str, object]]:
@@ -143,7 +143,7 @@ class ArrivalSource(Source[ReceivedRecord]):
                     state.hold(row, row, blocker.until, using=self._using)
                     return Outcome.REQUEUED
         except DatabaseError as error:
-            if is_passing(error, self._using):
+            if is_transient(error, self._using):
                 raise
             return None  # its handlers may run, although it cannot be stored
         return int(row.id)
@@ -156,7 +156,7 @@ class ArrivalSource(Source[ReceivedRecord]):
                 if not self._add([row]) and not self._stored.count_unread(row):
                     return Outcome.SKIPPED
         except DatabaseError as error:
-            if is_passing(error, self._using):
+            if is_transient(error, self._using):
                 raise
             return None
         return int(row.id)
@@ -185,7 +185,7 @@ class ArrivalSource(Source[ReceivedRecord]):
             if not self._insert(row):
                 return Outcome.SKIPPED
         except DatabaseError as fault:
-            if is_passing(fault, self._using):
+            if is_transient(fault, self._using):
                 raise
             return self._store_poison(record, fault)
         if outcome is Outcome.DEAD:
@@ -203,7 +203,7 @@ class ArrivalSource(Source[ReceivedRecord]):
                 if not self._insert(row):
                     return Outcome.SKIPPED
             except DatabaseError as error:
-                if is_passing(error, self._using):
+                if is_transient(error, self._using):
                     raise
                 fault = error
             else:

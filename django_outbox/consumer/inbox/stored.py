@@ -28,7 +28,7 @@ from django_outbox.observability.outcomes import report_dead, report_failed
 from django_outbox.state import inbox as state
 from django_outbox.state.inbox_ordering import blocker_of
 from django_outbox.state.inbox_rows import event_of, pending_row, record_of, unreadable
-from django_outbox.worker.faults import TRIES
+from django_outbox.worker.transactions import MAX_ATTEMPTS
 
 log = logging.getLogger("django_outbox.consumer")
 
@@ -157,7 +157,7 @@ class StoredSource(Source[Stored]):
             "Inbox message %s waits %d s, because the database failed %d times: %s",
             item.id,
             REQUEUE_DELAY.total_seconds(),
-            TRIES,
+            MAX_ATTEMPTS,
             in_one_line(fault),
             extra={"action": "put_back", "message_id": item.id, "group": self._group},
         )
@@ -167,7 +167,7 @@ class StoredSource(Source[Stored]):
         """Forget that its delivery was counted: it is over."""
         self._survived.discard(item.id)
 
-    def name(self, item: Stored) -> Hashable:
+    def identity(self, item: Stored) -> Hashable:
         return item.id
 
     def describe(self, item: Stored) -> tuple[str, dict[str, object]]:

@@ -19,7 +19,7 @@ from django_outbox.management.worker import OutboxCommand, at_least
 from django_outbox.state.purging import Step, Walk
 from django_outbox.state.retention import INBOX, INBOX_DEAD, Expiry, expiries
 from django_outbox.worker.heartbeat import delete_old_heartbeats
-from django_outbox.worker.loop import Stop, stop_on_signals
+from django_outbox.worker.stop import Stop, stop_on_signals
 
 log = logging.getLogger("django_outbox.purge")
 

@@ -21,7 +21,7 @@ from django_outbox.observability import text as texts
 from django_outbox.operations.retry_outlook import newest, outlook, seconds_until_last
 from django_outbox.operations.selection import LARGEST_ID, Selection
 from django_outbox.state import outbox as state
-from django_outbox.worker.loop import stop_on_signals
+from django_outbox.worker.stop import stop_on_signals
 
 log = logging.getLogger("django_outbox.retry")
 

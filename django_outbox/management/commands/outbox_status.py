@@ -22,7 +22,7 @@ from django_outbox.management.status_check import Limits
 from django_outbox.management.status_text import status_text
 from django_outbox.management.worker import OutboxCommand, at_least, logging_to
 from django_outbox.operations.status import full_status
-from django_outbox.worker.faults import UNAVAILABLE, drop_broken_connections
+from django_outbox.worker.database_errors import UNAVAILABLE, drop_broken_connections
 
 WATCH_SECONDS = 2.0
 CLEAR = "\x1b[H\x1b[2J\x1b[3J"

@@ -12,7 +12,7 @@ from django_outbox.models import OutboxMessage
 from django_outbox.operations.doctor import database
 from django_outbox.operations.doctor.finding import Level
 from django_outbox.operations.doctor.subject import MODELS, Subject
-from django_outbox.worker.faults import UNAVAILABLE
+from django_outbox.worker.database_errors import UNAVAILABLE
 
 # By vendor: what the encoding has to be, and how to ask for it.
 _ENCODINGS = {

@@ -16,7 +16,7 @@ from django_outbox.consumer.consumer import Consumer
 from django_outbox.consumer.topic_health import LOOK_SECONDS
 from django_outbox.exceptions import MessagesLeft
 from django_outbox.models import Worker
-from django_outbox.worker.loop import Stop
+from django_outbox.worker.stop import Stop
 from tests.support.clock import Clock
 
 pytestmark = pytest.mark.django_db

@@ -23,7 +23,7 @@ from django_outbox.events.event import Event
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, Reject, Retry, TopicNotReadable
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.state import outbox as state
-from django_outbox.worker.loop import Stop
+from django_outbox.worker.stop import Stop
 from tests.support.app.models import Effect
 from tests.support.mute import Mute, MuteReject, MuteRetry
 from tests.support.outbox import (
@@ -633,7 +633,7 @@ def test_a_consumer_that_left_its_group_forgets_what_it_had_read(monkeypatch: py
 
     with monkeypatch.context() as patches:
         patches.setattr(state, "lock", lock)
-        patches.setattr("django_outbox.worker.faults.is_connected", lambda using: False)
+        patches.setattr("django_outbox.worker.database_errors.is_connected", lambda using: False)
         with pytest.raises(OperationalError):
             pipeline.consumer.run_once()
     pipeline.consumer.close()
@@ -830,7 +830,7 @@ def test_a_database_that_is_gone_leaves_the_record_in_hand(pipeline: Pipeline, m
 
     real_lock = state.lock
     monkeypatch.setattr(state, "lock", lock)
-    monkeypatch.setattr("django_outbox.worker.faults.is_connected", lambda using: False)
+    monkeypatch.setattr("django_outbox.worker.database_errors.is_connected", lambda using: False)
     with pytest.raises(OperationalError):
         pipeline.consumer.run_once()
     gone = False

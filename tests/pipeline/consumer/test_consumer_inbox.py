@@ -15,7 +15,7 @@ from django_outbox.consumer.consumer import INBOX_SECONDS
 from django_outbox.events.event import Event
 from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.models import InboxMessage
-from django_outbox.worker.loop import Stop
+from django_outbox.worker.stop import Stop
 from tests.support.app.models import Effect
 from tests.support.clock import Clock
 from tests.support.inbox import make_due, make_received, only, plain, received

@@ -16,7 +16,7 @@ from django.utils import timezone
 from django_outbox.events.event import Event
 from django_outbox.exceptions import Reject
 from django_outbox.models import OutboxMessage
-from django_outbox.worker.loop import Stop
+from django_outbox.worker.stop import Stop
 from tests.support.app.models import Effect
 from tests.support.outbox import Pipeline, Status, in_thread, make_due, make_message, row, statuses
 

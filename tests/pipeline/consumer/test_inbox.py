@@ -20,7 +20,7 @@ from django_outbox.models import InboxMessage
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.state import inbox as inbox_state
 from django_outbox.state.backoff import backoff
-from django_outbox.worker.faults import TRIES
+from django_outbox.worker.transactions import MAX_ATTEMPTS
 from tests.support.app.models import Effect
 from tests.support.inbox import Receiver, Status, make_due, make_received, only, received, statuses
 from tests.support.mute import Mute, MuteReject, MuteRetry
@@ -708,7 +708,7 @@ def test_a_database_that_goes_away_leaves_what_is_not_done(receiver: Receiver, m
             raise OperationalError("the connection is lost")
         effect(event)
 
-    monkeypatch.setattr("django_outbox.worker.faults.is_connected", lambda using: False)
+    monkeypatch.setattr("django_outbox.worker.database_errors.is_connected", lambda using: False)
     receiver.on("order.created", handle)
     records = [received(n) for n in range(5)]
 
@@ -730,11 +730,11 @@ def test_a_delivery_that_the_process_outlives_is_counted_once(
     def handle(event: Event) -> None:
         raise OperationalError("the connection is lost")
 
-    monkeypatch.setattr("django_outbox.worker.faults.is_connected", lambda using: False)
+    monkeypatch.setattr("django_outbox.worker.database_errors.is_connected", lambda using: False)
     receiver.on("order.created", handle)
     make_received()
 
-    for _ in range(TRIES):
+    for _ in range(MAX_ATTEMPTS):
         with pytest.raises(OperationalError, match="lost"):
             receiver.retry()
 

@@ -11,7 +11,7 @@ from django_outbox.brokers.base import TopicMissing, TopicTrouble
 from django_outbox.models import OutboxMessage
 from django_outbox.relay.relay import Relay
 from django_outbox.relay.topic_health import ParkedTopics
-from django_outbox.worker.loop import RELAPSE_SECONDS
+from django_outbox.worker.incident import RELAPSE_SECONDS
 from tests.support.clock import Clock
 from tests.support.outbox import ScriptedBroker, make_message
 
@@ -39,7 +39,7 @@ def test_a_topic_for_which_nothing_waits_any_more_is_forgotten(caplog: pytest.Lo
 
     assert not relay._parked
     clock.now += RELAPSE_SECONDS
-    relay._outages.tick()
+    relay._outages.log_ended()
     assert "Topic rare is available again after 60 s." in caplog.text
 
 

@@ -16,8 +16,8 @@ from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.observability.health import Health, default_limit, outage_limit
 from django_outbox.observability.heartbeat_file import HeartbeatFile, heartbeat_file
 from django_outbox.relay.relay import Relay
-from django_outbox.worker.loop import Stop
 from django_outbox.worker.state import WorkerState
+from django_outbox.worker.stop import Stop
 from tests.support.clock import Clock
 from tests.support.outbox import Pipeline, make_message, memory_broker
 from tests.support.overrides import outbox_settings

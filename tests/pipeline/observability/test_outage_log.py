@@ -13,7 +13,7 @@ from django_outbox.consumer import consumer as consumer_module
 from django_outbox.consumer.consumer import Consumer
 from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.relay.relay import Relay
-from django_outbox.worker.loop import Stop
+from django_outbox.worker.stop import Stop
 from tests.support.clock import Clock
 from tests.support.outbox import ScriptedBroker, make_message, memory_broker, statuses
 

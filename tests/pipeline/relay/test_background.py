@@ -17,10 +17,10 @@ from django_outbox.models.fields import DatabaseNow
 from django_outbox.relay import background_purge as background
 from django_outbox.relay.background_purge import BEHIND, BUSY, IDLE, BackgroundPurge, Pace
 from django_outbox.state import purging
-from django_outbox.worker import faults
+from django_outbox.worker import database_errors
 from django_outbox.worker.heartbeat import Heartbeat
-from django_outbox.worker.loop import Stop
 from django_outbox.worker.state import WorkerState
+from django_outbox.worker.stop import Stop
 from tests.support.clock import Clock
 from tests.support.outbox import Pipeline, Status, make_message, row, statuses
 from tests.support.overrides import outbox_settings
@@ -244,7 +244,7 @@ def test_a_lost_connection_is_the_relays_own_trouble(scene: Scene, monkeypatch: 
         raise OperationalError("server closed the connection")
 
     monkeypatch.setattr(purging, "delete_batch", lost)
-    monkeypatch.setattr(faults, "is_connected", lambda using: False)
+    monkeypatch.setattr(database_errors, "is_connected", lambda using: False)
     make_old(1)
     with pytest.raises(DatabaseError, match="server closed"):
         scene.turn()

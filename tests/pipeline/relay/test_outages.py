@@ -1,4 +1,4 @@
-"""Outages that a message brings about: it waits its turn like any other, and is not taken for one that kills."""
+"""OutageCounts that a message brings about: it waits its turn like any other, and is not taken for one that kills."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from django.db import Error, OperationalError, connection
 
 from django_outbox.events.event import Event
-from django_outbox.worker.faults import TRIES, Outages, try_again
+from django_outbox.worker.transactions import MAX_ATTEMPTS, OutageCounts, retry_transaction
 from tests.support import inbox
 from tests.support.app.models import Effect
 from tests.support.inbox import Receiver, make_received, received
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 @pytest.fixture
 def lost(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each error of the database that has no code is an outage."""
-    monkeypatch.setattr("django_outbox.worker.faults.is_connected", lambda using: False)
+    monkeypatch.setattr("django_outbox.worker.database_errors.is_connected", lambda using: False)
 
 
 def fails(event: Event) -> None:
@@ -64,7 +64,7 @@ def test_a_message_that_comes_with_outages_lets_its_neighbours_pass(
     suspect, neighbour = make_message(event_type="falls"), make_message()
     pipeline.relay.run_once()
 
-    assert run_through_outages(pipeline, TRIES + 3) == (TRIES + 1 if steady else TRIES)
+    assert run_through_outages(pipeline, MAX_ATTEMPTS + 3) == (MAX_ATTEMPTS + 1 if steady else MAX_ATTEMPTS)
 
     assert row(neighbour).status == Status.CONSUMED
     assert (row(suspect).status, row(suspect).retry_count) == (Status.PENDING, 0)
@@ -80,7 +80,7 @@ def test_a_stored_event_that_comes_with_outages_lets_others_pass() -> None:
     message = make_message()
     pipeline.relay.run_once()
 
-    assert run_through_outages(pipeline, TRIES + 1) == TRIES
+    assert run_through_outages(pipeline, MAX_ATTEMPTS + 1) == MAX_ATTEMPTS
 
     assert row(message).status == Status.CONSUMED
     assert (inbox.only().status, inbox.only().retry_count) == ("pending", 0)
@@ -92,7 +92,7 @@ def test_a_fresh_event_that_comes_with_outages_lets_others_pass() -> None:
     receiver.on("falls", fails)
     receiver.on("order.created")
     records, outcomes = [received(type="falls"), received()], []
-    for _ in range(TRIES + 3):
+    for _ in range(MAX_ATTEMPTS + 3):
         with suppress(OperationalError):
             outcomes += receiver.inbox.receive(records[len(outcomes) :])
         if len(outcomes) == len(records):
@@ -103,7 +103,7 @@ def test_a_fresh_event_that_comes_with_outages_lets_others_pass() -> None:
 
 def test_outages_that_a_process_outlives_are_one_delivery(lost: None) -> None:
     """So the first message after a start is not taken for one that kills its process."""
-    left = iter(range(TRIES - 1))
+    left = iter(range(MAX_ATTEMPTS - 1))
 
     def falls_for_a_while(event: Event) -> None:
         if next(left, None) is not None:
@@ -113,7 +113,7 @@ def test_outages_that_a_process_outlives_are_one_delivery(lost: None) -> None:
     pipeline.on("order.created", falls_for_a_while)
     message = make_message()
     pipeline.relay.run_once()
-    assert run_through_outages(pipeline, TRIES) == TRIES - 1
+    assert run_through_outages(pipeline, MAX_ATTEMPTS) == MAX_ATTEMPTS - 1
     assert (row(message).status, row(message).delivery_count) == (Status.CONSUMED, 1)
 
 
@@ -132,7 +132,7 @@ def test_a_message_that_takes_the_server_down_is_put_aside(steady: bool) -> None
     suspect, neighbour = make_message(event_type="falls"), make_message()
     pipeline.relay.run_once()
 
-    run_through_outages(pipeline, TRIES + 4)
+    run_through_outages(pipeline, MAX_ATTEMPTS + 4)
 
     assert row(neighbour).status == Status.CONSUMED
     assert (row(suspect).status, row(suspect).retry_count) == (Status.PENDING, 0)
@@ -140,7 +140,7 @@ def test_a_message_that_takes_the_server_down_is_put_aside(steady: bool) -> None
 
 @pytest.mark.usefixtures("lost")
 def test_outages_are_remembered_of_work_that_met_them() -> None:
-    outages = Outages()
+    outages = OutageCounts()
     calls: list[str] = []
 
     def work() -> str:
@@ -151,13 +151,13 @@ def test_outages_are_remembered_of_work_that_met_them() -> None:
         return f"gave up: {fault}"
 
     def once() -> str:
-        return try_again(work, using="default", give_up=give_up, outages=outages, name=1)
+        return retry_transaction(work, using="default", on_exhausted=give_up, outages=outages, identity=1)
 
-    for _ in range(TRIES):
+    for _ in range(MAX_ATTEMPTS):
         with pytest.raises(OperationalError):
             once()
-    assert try_again(lambda: "other", using="default", outages=outages, name=2) == "other"
+    assert retry_transaction(lambda: "other", using="default", outages=outages, identity=2) == "other"
     assert once() == "gave up: gone"
-    assert len(calls) == TRIES
+    assert len(calls) == MAX_ATTEMPTS
     with pytest.raises(OperationalError):  # and it begins anew
         once()

@@ -28,7 +28,7 @@ from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotCr
 from django_outbox.models import OutboxMessage
 from django_outbox.relay.relay import TOPICS_SECONDS, Relay
 from django_outbox.state import outbox as state
-from django_outbox.worker.loop import Stop
+from django_outbox.worker.stop import Stop
 from tests.support.clock import Clock
 from tests.support.outbox import ScriptedBroker, Status, in_thread, make_message, memory_broker, row, statuses
 from tests.support.processes import wait_until

@@ -33,8 +33,8 @@ from django_outbox.relay.relay import Relay
 from django_outbox.state import outbox as state
 from django_outbox.state.unhandled import longest_awaited
 from django_outbox.worker.heartbeat import Heartbeat
-from django_outbox.worker.loop import Stop
 from django_outbox.worker.state import WorkerState
+from django_outbox.worker.stop import Stop
 from tests.support.clock import Clock
 from tests.support.outbox import Pipeline, Status, make_message, memory_broker, row
 

@@ -24,17 +24,15 @@ from django.db import (
 from django_outbox.events.event import Event
 from django_outbox.exceptions import in_one_line, text_of
 from django_outbox.relay.relay import Relay
-from django_outbox.worker.faults import (
-    TRIES,
+from django_outbox.worker.database_errors import (
     drop_broken_connections,
-    handling,
     is_connected,
     is_outage,
-    is_passing,
+    is_transient,
     is_unavailable,
-    try_again,
 )
-from django_outbox.worker.loop import Stop
+from django_outbox.worker.stop import Stop
+from django_outbox.worker.transactions import MAX_ATTEMPTS, handler_transaction, retry_transaction
 from tests.support.app.models import Effect
 from tests.support.mute import Mute
 from tests.support.outbox import Pipeline, Status, make_message, memory_broker, row
@@ -50,25 +48,25 @@ def caused(error: DatabaseError, cause: Exception, **attributes: Any) -> Databas
 @pytest.mark.parametrize("sqlstate", ["40001", "40P01", "55P03", "57P01", "57P03", "08006", "53300"])
 def test_what_postgresql_says_of_itself_passes(sqlstate: str) -> None:
     error = caused(OperationalError("x"), Exception(), sqlstate=sqlstate)
-    assert is_passing(error, "default")
+    assert is_transient(error, "default")
 
 
 @pytest.mark.parametrize("sqlstate", ["57014", "22001", "23505", "42P01", "25P02"])
 def test_what_postgresql_says_of_the_statement_does_not_pass(sqlstate: str) -> None:
     error = caused(OperationalError("x"), Exception(), sqlstate=sqlstate)
-    assert not is_passing(error, "default")
+    assert not is_transient(error, "default")
 
 
 @pytest.mark.parametrize("code", [1205, 1213, 2006, 2013, 2003])
 def test_what_mysql_says_of_itself_passes(code: int) -> None:
     error = caused(OperationalError("x"), Exception(code, "text"))
-    assert is_passing(error, "default")
+    assert is_transient(error, "default")
 
 
 @pytest.mark.parametrize("code", [1048, 1062, 1146, 1406])
 def test_what_mysql_says_of_the_statement_does_not_pass(code: int) -> None:
     error = caused(OperationalError("x"), Exception(code, "text"))
-    assert not is_passing(error, "default")
+    assert not is_transient(error, "default")
 
 
 @pytest.fixture
@@ -103,10 +101,10 @@ def test_a_server_that_takes_no_writes_passes(
     """Unless this database does take them: a handler may have written to another one, or in a transaction made so."""
     error = caused(kind("x"), Exception(*args), **attributes)
     assert is_unavailable(error)
-    assert not is_passing(error, "default")
+    assert not is_transient(error, "default")
     assert not is_outage(error, "default")
     request.getfixturevalue("read_only")
-    assert is_passing(error, "default")
+    assert is_transient(error, "default")
     assert is_outage(error, "default")
 
 
@@ -159,15 +157,15 @@ def test_a_handler_that_makes_its_own_transaction_read_only_fails_by_itself() ->
 
 @pytest.mark.django_db
 def test_a_locked_sqlite_passes_and_a_missing_table_does_not() -> None:
-    assert is_passing(OperationalError("database is locked"), "default")
-    assert not is_passing(OperationalError("no such table: x"), "default")
+    assert is_transient(OperationalError("database is locked"), "default")
+    assert not is_transient(OperationalError("no such table: x"), "default")
 
 
 @pytest.mark.parametrize(
     "error", [IntegrityError("x"), DataError("x"), ProgrammingError("x"), ValueError("x"), KeyError(1)]
 )
 def test_other_errors_are_the_messages_own(error: Exception) -> None:
-    assert not is_passing(error, "default")
+    assert not is_transient(error, "default")
 
 
 @pytest.mark.django_db(transaction=True)
@@ -175,7 +173,7 @@ def test_other_errors_are_the_messages_own(error: Exception) -> None:
 def test_without_a_connection_what_the_driver_cannot_do_passes(kind: type[DatabaseError]) -> None:
     connection.close()
     assert not is_connected("default")
-    assert is_passing(kind("the connection is closed"), "default")
+    assert is_transient(kind("the connection is closed"), "default")
 
 
 @pytest.mark.django_db
@@ -246,12 +244,12 @@ def test_what_raises_on_commit_is_logged_by_name_and_keeps_nothing_else_back(
 ) -> None:
     committed: list[int] = []
 
-    with handling("default"):
+    with handler_transaction("default"):
         transaction.on_commit(hook)
         transaction.on_commit(partial(committed.append, 1))
 
     assert committed == [1]
-    assert f"What a handler does on commit raised: tests.pipeline.worker.test_faults.{name}." in caplog.text
+    assert f"An on_commit function of a handler raised: tests.pipeline.worker.test_faults.{name}." in caplog.text
 
 
 @pytest.mark.django_db(transaction=True)
@@ -259,7 +257,7 @@ def test_what_others_do_on_commit_raises_as_ever() -> None:
     def work() -> None:
         with transaction.atomic():
             transaction.on_commit(fail_on_commit)
-            with handling("default"):
+            with handler_transaction("default"):
                 pass
 
     with pytest.raises(ConnectionError):
@@ -281,12 +279,12 @@ def test_a_transaction_that_met_a_deadlock_is_made_anew() -> None:
             raise DEADLOCK
         return "done"
 
-    assert try_again(statement, using="default") == "done"
+    assert retry_transaction(statement, using="default") == "done"
     assert len(tries) == 3
 
 
 @pytest.mark.django_db
-@pytest.mark.parametrize(("error", "tries"), [(DEADLOCK, TRIES), (IntegrityError("unique"), 1)])
+@pytest.mark.parametrize(("error", "tries"), [(DEADLOCK, MAX_ATTEMPTS), (IntegrityError("unique"), 1)])
 def test_what_does_not_pass_is_raised(error: DatabaseError, tries: int) -> None:
     made: list[int] = []
 
@@ -295,5 +293,5 @@ def test_what_does_not_pass_is_raised(error: DatabaseError, tries: int) -> None:
         raise error
 
     with pytest.raises(type(error)):
-        try_again(statement, using="default")
+        retry_transaction(statement, using="default")
     assert len(made) == tries

@@ -16,7 +16,7 @@ from django_outbox.consumer.consumer import Consumer
 from django_outbox.exceptions import MessagesLeft, RecordsUndecodable
 from django_outbox.handlers.registry import Registry
 from django_outbox.models import InboxMessage
-from django_outbox.worker.loop import Stop
+from django_outbox.worker.stop import Stop
 from tests.support.app.models import Effect
 from tests.support.brokers.backends import Backend, kafka_broker
 from tests.support.brokers.proxy import Proxy

@@ -15,7 +15,7 @@ from django.utils import timezone
 from django_outbox.models import OutboxMessage
 from django_outbox.relay.claims import IN_HAND_SECONDS, LOOK_BACK_SECONDS
 from django_outbox.relay.relay import Pass, Relay
-from django_outbox.worker.loop import Stop
+from django_outbox.worker.stop import Stop
 from tests.support.outbox import ScriptedBroker, Status, in_thread, make_message, memory_broker, row, statuses
 
 pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.django_db]

@@ -17,8 +17,8 @@ from django_outbox import Event, publish, publish_many
 from django_outbox.relay.relay import Pass, Relay
 from django_outbox.signals import message_published
 from django_outbox.worker import notify
-from django_outbox.worker.loop import Stop
 from django_outbox.worker.notify import Listener
+from django_outbox.worker.stop import Stop
 from tests.support.clock import Clock
 from tests.support.outbox import Status, in_thread, memory_broker, row
 from tests.support.processes import wait_until

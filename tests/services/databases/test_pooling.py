@@ -20,7 +20,7 @@ from django_outbox.operations.doctor.finding import Level
 from django_outbox.operations.doctor.subject import Subject
 from django_outbox.relay.relay import Relay
 from django_outbox.worker import pooling
-from django_outbox.worker.loop import Stop
+from django_outbox.worker.stop import Stop
 from tests.support.inbox import Receiver, received
 from tests.support.outbox import Pipeline, make_message, memory_broker, row, statuses
 from tests.support.processes import Command, wait_until

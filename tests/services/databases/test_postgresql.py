@@ -23,8 +23,8 @@ from django_outbox.state import outbox as state
 from django_outbox.state.dialects import postgresql
 from django_outbox.state.dialects.base import Published
 from django_outbox.state.dialects.postgresql import START, PostgreSQL
-from django_outbox.worker.loop import Stop
 from django_outbox.worker.prepared_statements import PLANS_SECONDS, PreparedStatements
+from django_outbox.worker.stop import Stop
 from tests.support.clock import Clock
 from tests.support.outbox import Status, in_thread, make_due, make_message, memory_broker, row
 

@@ -14,7 +14,9 @@ import pytest
 from django.db import OperationalError
 
 from django_outbox.exceptions import BrokerUnavailable
-from django_outbox.worker.loop import RELAPSE_SECONDS, Backoff, Stop, Trouble, run_through_faults, stop_on_signals
+from django_outbox.worker.incident import RELAPSE_SECONDS, Backoff, Incident
+from django_outbox.worker.loop import run_through_faults
+from django_outbox.worker.stop import Stop, stop_on_signals
 from tests.support.clock import Clock
 from tests.support.processes import no_more_descriptors
 
@@ -133,14 +135,14 @@ def test_delays_differ_between_processes() -> None:
 def test_trouble_is_told_when_it_starts_once_a_minute_and_when_it_ends(
     clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    trouble = Trouble(log, "The broker", clock)
+    incident = Incident(log, "The broker", clock)
     for _ in range(130):
-        trouble.report("it is gone.")
+        incident.report("it is gone.")
         clock.now += 1
-    assert trouble.lasts
-    assert trouble.seconds == 130
-    trouble.over()
-    trouble.over()
+    assert incident.is_open
+    assert incident.seconds == 130
+    incident.resolve()
+    incident.resolve()
 
     assert [record.getMessage() for record in caplog.records] == [
         "The broker: it is gone. Trying again until it works.",
@@ -148,36 +150,36 @@ def test_trouble_is_told_when_it_starts_once_a_minute_and_when_it_ends(
         "The broker is still unavailable after 120 s: it is gone.",
         "The broker is available again after 130 s.",
     ]
-    assert not trouble.lasts
+    assert not incident.is_open
 
 
 def test_trouble_that_is_back_at_once_was_never_over(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     """It goes on with its backoff; and is over when it has stayed away for as long as it may take to come back."""
-    trouble = Trouble(log, "The broker", clock)
-    trouble._backoff = Backoff(jitter=lambda: 0.0)
+    incident = Incident(log, "The broker", clock)
+    incident._backoff = Backoff(jitter=lambda: 0.0)
     delays = []
     for _ in range(8):
-        delays.append(trouble.report("it is gone."))
+        delays.append(incident.report("it is gone."))
         clock.now += delays[-1]
-        trouble.over()
+        incident.resolve()
         clock.now += 1
     assert delays[-1] > 20
-    assert trouble.seconds == clock.now
+    assert incident.seconds == clock.now
     first, over, again, *reminders = caplog.messages
     assert first == again == "The broker: it is gone. Trying again until it works."
     assert over.startswith("The broker is available again after ")
     assert [message[:26] for message in reminders] == ["The broker is still unavai"]
 
-    trouble.over()
+    incident.resolve()
     clock.now += RELAPSE_SECONDS
-    trouble.over()
+    incident.resolve()
     assert caplog.messages[-1].startswith("The broker is available again after ")
     clock.now += RELAPSE_SECONDS
-    assert trouble.report("it is gone.") <= 0.5
+    assert incident.report("it is gone.") <= 0.5
 
 
 def test_a_reason_without_a_full_stop_gets_one(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
-    Trouble(log, "The database", clock).report(OperationalError("refused"))
+    Incident(log, "The database", clock).report(OperationalError("refused"))
 
     assert caplog.messages == ["The database: refused. Trying again until it works."]
 

@@ -20,15 +20,13 @@ from django_outbox.events.event import Event
 from django_outbox.events.reader import CONTENT_TYPE, RESERVED_PREFIX
 from django_outbox.exceptions import LONGEST_DELAY, InvalidMessage, TransactionRequired
 from django_outbox.models import OutboxMessage, outbox_database
-from django_outbox.models.fields import DatabaseNow, json_of
-from django_outbox.models.lengths import KEY_LENGTH, TOPIC_LENGTH
+from django_outbox.models.fields import DatabaseNow, json_value
+from django_outbox.models.lengths import KEY_LENGTH, TOPIC_LENGTH, TYPE_LENGTH, VERSION_LENGTH
 from django_outbox.models.validation import json_payload, require_text
 from django_outbox.observability.tracing import hooks as tracing
 from django_outbox.worker.notify import notify_after_commit
 
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]+\Z")
-_TYPE_LENGTH = 255
-_VERSION_LENGTH = 32
 _BULK_SIZE = 1000
 
 
@@ -49,14 +47,14 @@ def publish(
 
     Args:
         event_type: name of what happened, such as ``"order.created"``; at most 255 characters.
-        payload: anything that JSON can carry; at most ``MAX_PAYLOAD_BYTES`` as JSON.
-        key: events of one topic and key keep their order; at most 255 characters, ``""`` for none. An int or a UUID
-            is taken as its text.
+        payload: any value that JSON can represent; at most ``MAX_PAYLOAD_BYTES`` as JSON.
+        key: events with the same topic and key keep their order; at most 255 characters, ``""`` for none. An int or
+            a UUID is converted to text.
         topic: Kafka topic; None takes the first match in ``ROUTES``, else ``TOPIC``.
-        headers: text by name, carried as Kafka headers.
+        headers: text by name, sent as Kafka headers.
         version: version of the payload's schema; at most 32 characters.
-        delay: seconds or a timedelta before which the event is not sent; what is behind it in its key waits as long.
-        max_retry: failures after which it is dead; 0, like 1, allows no retry. None takes ``MAX_RETRY``.
+        delay: seconds or a timedelta to wait before the event is sent; later events with the same key wait as long.
+        max_retry: number of failures after which it is dead; 0 and 1 allow no retry. None takes ``MAX_RETRY``.
         event_id: identity of the event; None makes a new UUIDv7.
         using: alias of the database; None asks the database router.
 
@@ -64,17 +62,15 @@ def publish(
         The stored message.
 
     Raises:
-        TransactionRequired: outside of ``transaction.atomic()``, unless ``REQUIRE_TRANSACTION``
-            is False.
-        InvalidMessage: naming the argument that cannot be carried; nothing has been written, and
-            the transaction may go on.
+        TransactionRequired: outside ``transaction.atomic()``, unless ``REQUIRE_TRANSACTION`` is False.
+        InvalidMessage: an argument is invalid; the error names it. Nothing was written and the transaction can go on.
     """
     using = _database(using)
     message = _message(
         Event(
             type=event_type,
             payload=payload,
-            key=key,  # type: ignore[arg-type]  # its text, once it is checked
+            key=key,  # type: ignore[arg-type]  # converted by _key
             topic=topic,
             headers={} if headers is None else headers,
             version=version,
@@ -98,8 +94,8 @@ def publish_many(events: Iterable[Event], using: str | None = None) -> list[Outb
     """Write many events with one bulk insert; they keep their order.
 
     Args:
-        events: of each, ``type``, ``payload``, ``key``, ``topic``, ``headers``, ``version`` and
-            ``id`` count, with the values that ``publish`` takes.
+        events: their ``type``, ``payload``, ``key``, ``topic``, ``headers``, ``version`` and ``id`` are used; see
+            ``publish``.
         using: alias of the database; None asks the database router.
 
     Raises:
@@ -129,14 +125,14 @@ def _database(using: str | None) -> str:
                 "it with `await sync_to_async(function)()`."
             )
         raise TransactionRequired(
-            "publish() was called outside of a transaction, so the event and the business data "
+            "publish() was called outside a transaction, so the event and the business data "
             f"would not be saved together. Put both into one `with transaction.atomic():` block{where}."
         )
     return using
 
 
 def _is_in_async_code() -> bool:
-    """True where Django refuses to open a transaction."""
+    """True if Django refuses to open a transaction because an event loop is running."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -146,7 +142,7 @@ def _is_in_async_code() -> bool:
 
 def _numbered_message(number: int, event: Any, using: str, limit: int | None) -> OutboxMessage:
     if not isinstance(event, Event):
-        raise InvalidMessage("events", f"number {number} is no Event(type=..., payload=...), but {_kind(event)}")
+        raise InvalidMessage("events", f"number {number} must be an Event(type=..., payload=...), not {_kind(event)}")
     try:
         message = _message(event, using, limit)
         if event.id is not None:
@@ -157,7 +153,7 @@ def _numbered_message(number: int, event: Any, using: str, limit: int | None) ->
 
 
 def _set_ids(messages: list[OutboxMessage], using: str) -> None:
-    """Ask for the ids where, as on MySQL, an INSERT of several rows does not tell them."""
+    """Read the ids if the database, such as MySQL, does not return them from a bulk INSERT."""
     stored = OutboxMessage.objects.using(using).filter(event_id__in=[message.event_id for message in messages])
     ids = dict(stored.values_list("event_id", "id"))
     for message in messages:
@@ -165,21 +161,21 @@ def _set_ids(messages: list[OutboxMessage], using: str) -> None:
 
 
 def _message(event: Event, using: str, limit: int | None) -> OutboxMessage:
-    event_type = _text("event_type", event.type, _TYPE_LENGTH)
+    event_type = _text("event_type", event.type, TYPE_LENGTH)
     if not event_type:
         raise InvalidMessage("event_type", "it is empty; name what happened, as in order.created")
     return OutboxMessage(
         event_type=event_type,
-        event_version=_text("version", event.version, _VERSION_LENGTH),
+        event_version=_text("version", event.version, VERSION_LENGTH),
         topic=_topic(event_type, event.topic),
         message_key=_key(event.key),
-        payload=storable_payload(event.payload, using, limit),
+        payload=json_value(json_payload(event.payload, using=using, limit=limit)),
         headers=_headers(event.headers),
     )
 
 
 def _stored(message: OutboxMessage) -> OutboxMessage:
-    """Drop expressions that the database has evaluated: they are read when they are asked for."""
+    """Drop expressions that the database evaluated; Django reads such columns on first access."""
     if isinstance(message.payload, Value):
         message.payload = None
     for name, value in list(message.__dict__.items()):
@@ -189,7 +185,7 @@ def _stored(message: OutboxMessage) -> OutboxMessage:
 
 
 def is_topic(name: str) -> bool:
-    """True if Kafka allows this name for a topic."""
+    """True if Kafka accepts this topic name."""
     return bool(_TOPIC.match(name)) and len(name) <= TOPIC_LENGTH and name not in (".", "..")
 
 
@@ -203,7 +199,9 @@ def _topic(event_type: str, topic: Any) -> str:
             topic = settings.topic
     name = _text("topic", topic, TOPIC_LENGTH)
     if not is_topic(name):
-        raise InvalidMessage("topic", f"{name!r} is no Kafka topic; those are of letters, digits, '.', '_' and '-'")
+        raise InvalidMessage(
+            "topic", f"{name!r} is not a valid Kafka topic name; use letters, digits, '.', '_' and '-'"
+        )
     return name
 
 
@@ -211,8 +209,8 @@ def _key(key: Any) -> str:
     if isinstance(key, (int, uuid.UUID)) and not isinstance(key, bool):
         try:
             key = str(int(key) if isinstance(key, int) else key)
-        except ValueError:  # Python does not write an int of thousands of digits
-            raise InvalidMessage("key", f"it has thousands of digits; {KEY_LENGTH} are allowed") from None
+        except ValueError:  # Python refuses to convert an int with thousands of digits
+            raise InvalidMessage("key", f"it has thousands of digits; at most {KEY_LENGTH} are allowed") from None
     if not isinstance(key, str):
         raise InvalidMessage("key", f"it must be text, an int or a UUID, not {_kind(key)}; pass str(...)")
     return _text("key", key, KEY_LENGTH)
@@ -222,7 +220,7 @@ def _text(field: str, value: Any, length: int) -> str:
     if not isinstance(value, str):
         raise InvalidMessage(field, f"it must be text, not {_kind(value)}")
     if len(value) > length:
-        raise InvalidMessage(field, f"it has {len(value)} characters; {length} are allowed")
+        raise InvalidMessage(field, f"it has {len(value)} characters; at most {length} are allowed")
     require_text(field, value)
     return value
 
@@ -232,29 +230,20 @@ def _kind(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    """A value as an error shows it. Not every value can be: Python refuses to write huge integers."""
+    """A value for an error message; some cannot be converted, such as huge integers."""
     try:
         text = repr(value)
-    except Exception:  # whatever a class of the caller's raises
+    except Exception:  # __repr__ of the caller may raise anything
         return f"this {_kind(value)}"
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
-def storable_payload(payload: Any, using: str, limit: int | None = None) -> Any:
-    """The payload as it will be read: lists for tuples, text for keys that are numbers.
-
-    Raises:
-        InvalidMessage: if JSON or the database cannot hold it, or it has more than ``limit`` bytes.
-    """
-    return json_of(json_payload(payload, using=using, limit=limit))
-
-
 def _headers(headers: Any) -> dict[str, str]:
     if not isinstance(headers, Mapping):
-        raise InvalidMessage("headers", f"they must be a dict, not {type(headers).__name__}")
+        raise InvalidMessage("headers", f"they must be a dict, not {_kind(headers)}")
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str) or not name:
-            raise InvalidMessage("headers", f"name and value of {_shown(name)} must be text")
+            raise InvalidMessage("headers", f"the name and value of {_shown(name)} must be text")
         if name.lower().startswith(RESERVED_PREFIX) or name.lower() == CONTENT_TYPE:
             raise InvalidMessage("headers", f"{_shown(name)} is set by the outbox itself")
         require_text("headers", name)
@@ -277,13 +266,13 @@ def _delay(delay: Any) -> timedelta:
     except (TypeError, ValueError, OverflowError):
         wait = None
     if wait is None or isinstance(delay, bool):
-        raise InvalidMessage("delay", f"{_shown(delay)} is no timedelta or number of seconds")
+        raise InvalidMessage("delay", f"{_shown(delay)} is not a timedelta or a number of seconds")
     if not timedelta(0) <= wait <= LONGEST_DELAY:
-        raise InvalidMessage("delay", f"{wait} is not between nothing and {LONGEST_DELAY.days} days")
+        raise InvalidMessage("delay", f"{wait} is not between 0 and {LONGEST_DELAY.days} days")
     return wait
 
 
 def _max_retry(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_COUNT:
-        raise InvalidMessage("max_retry", f"{_shown(value)} is no whole number from 0 to {LARGEST_COUNT}")
+        raise InvalidMessage("max_retry", f"{_shown(value)} is not an integer from 0 to {LARGEST_COUNT}")
     return value

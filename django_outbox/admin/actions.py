@@ -20,10 +20,11 @@ from django.utils.translation import gettext_lazy as _
 from django_outbox.admin import audit
 from django_outbox.admin.redaction import redaction_for
 from django_outbox.admin.tables import Table
+from django_outbox.models.fields import json_value
+from django_outbox.models.validation import json_payload
 from django_outbox.observability import text as texts
 from django_outbox.operations.retry_outlook import Outlook, newest, outlook, seconds_until_last
 from django_outbox.operations.selection import Selection, SelectionError, id_of
-from django_outbox.publishing import storable_payload
 from django_outbox.state import outbox as state
 from django_outbox.state.deletion import delete
 
@@ -78,7 +79,7 @@ class EditForm(ReasonForm):
     def clean_payload(self) -> str:
         try:
             payload = json.loads(self.cleaned_data["payload"])
-            self.stored = storable_payload(payload, self._using)
+            self.stored = json_value(json_payload(payload, using=self._using))
         except (ValueError, RecursionError) as error:
             raise forms.ValidationError(_("No valid payload: %(error)s"), params={"error": error}) from error
         return str(self.cleaned_data["payload"])

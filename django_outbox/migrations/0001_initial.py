@@ -1,10 +1,9 @@
 """All tables. Existing databases never had another first migration: nothing was released before it."""
 
-import django.db.models.deletion
 from django.db import migrations, models
 
-import django_outbox.models.fields
-import django_outbox.models.outbox
+from django_outbox.models import fields
+from django_outbox.models.message import default_max_retry
 from django_outbox.models.storage import apply_storage, remove_storage
 
 
@@ -18,24 +17,14 @@ class Migration(migrations.Migration):
             name="Activity",
             fields=[
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
-                ("period", models.DateTimeField(unique=True, verbose_name="period")),
-                ("last_id", models.BigIntegerField(default=0, verbose_name="largest id of a message")),
-                ("published", models.PositiveBigIntegerField(default=0, verbose_name="published")),
-                ("consumed", models.PositiveBigIntegerField(default=0, verbose_name="consumed")),
-                (
-                    "inbox_received",
-                    models.PositiveBigIntegerField(db_default=0, default=0, verbose_name="received by the inbox"),
-                ),
-                (
-                    "inbox_consumed",
-                    models.PositiveBigIntegerField(db_default=0, default=0, verbose_name="consumed of the inbox"),
-                ),
+                ("period", models.DateTimeField("period", unique=True)),
+                ("last_id", models.BigIntegerField("largest id of a message", default=0)),
+                ("published", models.PositiveBigIntegerField("published", default=0)),
+                ("consumed", models.PositiveBigIntegerField("consumed", default=0)),
+                ("inbox_received", models.PositiveBigIntegerField("received by the inbox", db_default=0, default=0)),
+                ("inbox_consumed", models.PositiveBigIntegerField("consumed of the inbox", db_default=0, default=0)),
             ],
-            options={
-                "verbose_name": "activity",
-                "verbose_name_plural": "activities",
-                "default_permissions": (),
-            },
+            options={"verbose_name": "activity", "verbose_name_plural": "activities", "default_permissions": ()},
         ),
         migrations.CreateModel(
             name="Worker",
@@ -43,48 +32,31 @@ class Migration(migrations.Migration):
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
                 (
                     "kind",
-                    django_outbox.models.fields.ExactCharField(
-                        choices=[("relay", "relay"), ("consumer", "consumer")], max_length=16, verbose_name="kind"
+                    fields.ExactCharField(
+                        "kind", choices=[("relay", "relay"), ("consumer", "consumer")], max_length=16
                     ),
                 ),
-                ("host", models.CharField(max_length=255, verbose_name="host")),
-                ("pid", models.PositiveBigIntegerField(verbose_name="process id")),
+                ("host", models.CharField("host", max_length=255)),
+                ("pid", models.PositiveBigIntegerField("process id")),
                 (
                     "group",
-                    django_outbox.models.fields.ExactCharField(
-                        blank=True, db_default="", default="", max_length=249, verbose_name="consumer group"
-                    ),
+                    fields.ExactCharField("consumer group", blank=True, db_default="", default="", max_length=249),
                 ),
                 (
                     "source",
-                    django_outbox.models.fields.ExactCharField(
-                        db_default=django_outbox.models.fields.CurrentSource(),
-                        default=django_outbox.models.fields.current_source,
-                        max_length=255,
-                        verbose_name="source",
+                    fields.ExactCharField(
+                        "source", db_default=fields.CurrentSource(), default=fields.current_source, max_length=255
                     ),
                 ),
-                (
-                    "topics",
-                    models.CharField(blank=True, db_default="", default="", max_length=1000, verbose_name="topics"),
-                ),
-                ("version", models.CharField(max_length=32, verbose_name="version")),
-                (
-                    "started_at",
-                    models.DateTimeField(
-                        db_default=django_outbox.models.fields.DatabaseNow(), verbose_name="started at"
-                    ),
-                ),
-                (
-                    "last_seen_at",
-                    models.DateTimeField(
-                        db_default=django_outbox.models.fields.DatabaseNow(), verbose_name="last seen at"
-                    ),
-                ),
-                ("rate", models.FloatField(default=0.0, verbose_name="messages a second")),
+                ("topics", models.CharField("topics", blank=True, db_default="", default="", max_length=1000)),
+                ("version", models.CharField("version", max_length=32)),
+                ("started_at", models.DateTimeField("started at", db_default=fields.DatabaseNow())),
+                ("last_seen_at", models.DateTimeField("last seen at", db_default=fields.DatabaseNow())),
+                ("rate", models.FloatField("messages a second", default=0.0)),
                 (
                     "state",
-                    django_outbox.models.fields.ExactCharField(
+                    fields.ExactCharField(
+                        "state",
                         choices=[
                             ("starting", "starting"),
                             ("working", "working"),
@@ -93,92 +65,54 @@ class Migration(migrations.Migration):
                         ],
                         default="starting",
                         max_length=16,
-                        verbose_name="state",
                     ),
                 ),
-                ("trouble", models.CharField(blank=True, default="", max_length=1000, verbose_name="trouble")),
+                ("trouble", models.CharField("trouble", blank=True, default="", max_length=1000)),
             ],
-            options={
-                "verbose_name": "worker",
-                "verbose_name_plural": "workers",
-                "default_permissions": (),
-            },
+            options={"verbose_name": "worker", "verbose_name_plural": "workers", "default_permissions": ()},
         ),
         migrations.CreateModel(
             name="InboxMessage",
             fields=[
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
-                ("group", django_outbox.models.fields.ExactCharField(max_length=249, verbose_name="consumer group")),
-                (
-                    "source",
-                    django_outbox.models.fields.ExactCharField(blank=True, max_length=255, verbose_name="source"),
-                ),
-                ("event_id", django_outbox.models.fields.ExactCharField(max_length=255, verbose_name="event id")),
-                (
-                    "event_type",
-                    django_outbox.models.fields.ExactCharField(blank=True, max_length=255, verbose_name="event type"),
-                ),
-                ("event_version", models.CharField(default="v1", max_length=32, verbose_name="event version")),
-                ("event_time", models.DateTimeField(blank=True, null=True, verbose_name="event time")),
-                ("topic", django_outbox.models.fields.ExactCharField(max_length=249, verbose_name="topic")),
-                ("partition", models.IntegerField(verbose_name="partition")),
-                ("offset", models.BigIntegerField(verbose_name="offset")),
-                (
-                    "message_key",
-                    django_outbox.models.fields.ExactCharField(
-                        blank=True, default="", max_length=255, verbose_name="key"
-                    ),
-                ),
-                ("payload", models.JSONField(blank=True, null=True, verbose_name="payload")),
-                ("headers", models.JSONField(blank=True, default=dict, verbose_name="headers")),
-                ("raw_key", models.BinaryField(blank=True, null=True, verbose_name="key as received")),
-                ("raw_value", models.BinaryField(blank=True, null=True, verbose_name="value as received")),
+                ("group", fields.ExactCharField("consumer group", max_length=249)),
+                ("source", fields.ExactCharField("source", blank=True, max_length=255)),
+                ("event_id", fields.ExactCharField("event id", max_length=255)),
+                ("event_type", fields.ExactCharField("event type", blank=True, max_length=255)),
+                ("event_version", models.CharField("event version", default="v1", max_length=32)),
+                ("event_time", models.DateTimeField("event time", blank=True, null=True)),
+                ("topic", fields.ExactCharField("topic", max_length=249)),
+                ("partition", models.IntegerField("partition")),
+                ("offset", models.BigIntegerField("offset")),
+                ("message_key", fields.ExactCharField("key", blank=True, default="", max_length=255)),
+                ("payload", models.JSONField("payload", blank=True, null=True)),
+                ("headers", models.JSONField("headers", blank=True, default=dict)),
+                ("raw_key", models.BinaryField("key as received", blank=True, null=True)),
+                ("raw_value", models.BinaryField("value as received", blank=True, null=True)),
                 (
                     "status",
-                    django_outbox.models.fields.ExactCharField(
+                    fields.ExactCharField(
+                        "status",
                         choices=[("pending", "pending"), ("consumed", "consumed"), ("dead", "dead")],
                         default="pending",
                         max_length=8,
-                        verbose_name="status",
                     ),
                 ),
-                ("delivery_count", models.PositiveIntegerField(default=0, verbose_name="deliveries")),
-                ("retry_count", models.PositiveIntegerField(default=0, verbose_name="failures")),
-                (
-                    "max_retry",
-                    models.PositiveIntegerField(
-                        default=django_outbox.models.outbox.default_max_retry, verbose_name="failures allowed"
-                    ),
-                ),
+                ("delivery_count", models.PositiveIntegerField("deliveries", default=0)),
+                ("retry_count", models.PositiveIntegerField("failures", default=0)),
+                ("max_retry", models.PositiveIntegerField("failures allowed", default=default_max_retry)),
                 (
                     "next_retry_at",
-                    models.DateTimeField(
-                        blank=True,
-                        db_default=django_outbox.models.fields.DatabaseNow(),
-                        null=True,
-                        verbose_name="due at",
-                    ),
+                    models.DateTimeField("due at", blank=True, db_default=fields.DatabaseNow(), null=True),
                 ),
-                ("last_error", models.TextField(blank=True, default="", verbose_name="last error")),
+                ("last_error", models.TextField("last error", blank=True, default="")),
                 (
                     "fingerprint",
-                    django_outbox.models.fields.ExactCharField(
-                        blank=True, db_default="", default="", max_length=200, verbose_name="fingerprint"
-                    ),
+                    fields.ExactCharField("fingerprint", blank=True, db_default="", default="", max_length=200),
                 ),
-                (
-                    "created_at",
-                    models.DateTimeField(
-                        db_default=django_outbox.models.fields.DatabaseNow(), verbose_name="created at"
-                    ),
-                ),
-                (
-                    "updated_at",
-                    models.DateTimeField(
-                        db_default=django_outbox.models.fields.DatabaseNow(), verbose_name="updated at"
-                    ),
-                ),
-                ("consumed_at", models.DateTimeField(blank=True, null=True, verbose_name="consumed at")),
+                ("created_at", models.DateTimeField("created at", db_default=fields.DatabaseNow())),
+                ("updated_at", models.DateTimeField("updated at", db_default=fields.DatabaseNow())),
+                ("consumed_at", models.DateTimeField("consumed at", blank=True, null=True)),
             ],
             options={
                 "verbose_name": "inbox message",
@@ -191,17 +125,17 @@ class Migration(migrations.Migration):
                 ],
                 "default_permissions": ("view",),
                 "indexes": [
-                    django_outbox.models.fields.PartialIndex(
+                    fields.PartialIndex(
                         fields=["group", "next_retry_at", "id"],
                         name="django_outbox_inbox_due",
                         where=models.Q(("status", "pending")),
                     ),
-                    django_outbox.models.fields.PartialIndex(
+                    fields.PartialIndex(
                         fields=["group", "topic", "message_key", "status", "id"],
                         name="django_outbox_inbox_key",
                         where=models.Q(("status__in", ["pending", "dead"])),
                     ),
-                    django_outbox.models.fields.PartialIndex(
+                    fields.PartialIndex(
                         fields=["status", "id"],
                         name="django_outbox_inbox_unfinished",
                         where=models.Q(("id__gt", 0), ("status__in", ["pending", "dead"])),
@@ -253,31 +187,21 @@ class Migration(migrations.Migration):
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
                 (
                     "source",
-                    django_outbox.models.fields.ExactCharField(
-                        db_default=django_outbox.models.fields.CurrentSource(),
-                        default=django_outbox.models.fields.current_source,
-                        max_length=255,
-                        verbose_name="source",
+                    fields.ExactCharField(
+                        "source", db_default=fields.CurrentSource(), default=fields.current_source, max_length=255
                     ),
                 ),
-                (
-                    "event_id",
-                    models.UUIDField(default=django_outbox.models.fields.uuid7, unique=True, verbose_name="event id"),
-                ),
-                ("event_type", django_outbox.models.fields.ExactCharField(max_length=255, verbose_name="event type")),
-                ("event_version", models.CharField(default="v1", max_length=32, verbose_name="event version")),
-                ("topic", django_outbox.models.fields.ExactCharField(max_length=249, verbose_name="topic")),
-                (
-                    "message_key",
-                    django_outbox.models.fields.ExactCharField(
-                        blank=True, default="", max_length=255, verbose_name="key"
-                    ),
-                ),
-                ("payload", models.JSONField(verbose_name="payload")),
-                ("headers", models.JSONField(blank=True, default=dict, verbose_name="headers")),
+                ("event_id", models.UUIDField("event id", default=fields.uuid7, unique=True)),
+                ("event_type", fields.ExactCharField("event type", max_length=255)),
+                ("event_version", models.CharField("event version", default="v1", max_length=32)),
+                ("topic", fields.ExactCharField("topic", max_length=249)),
+                ("message_key", fields.ExactCharField("key", blank=True, default="", max_length=255)),
+                ("payload", models.JSONField("payload")),
+                ("headers", models.JSONField("headers", blank=True, default=dict)),
                 (
                     "status",
-                    django_outbox.models.fields.ExactCharField(
+                    fields.ExactCharField(
+                        "status",
                         choices=[
                             ("pending", "pending"),
                             ("published", "published"),
@@ -286,50 +210,27 @@ class Migration(migrations.Migration):
                         ],
                         default="pending",
                         max_length=9,
-                        verbose_name="status",
                     ),
                 ),
-                ("publish_count", models.PositiveIntegerField(default=0, verbose_name="times published")),
-                ("delivery_count", models.PositiveIntegerField(default=0, verbose_name="deliveries")),
-                ("retry_count", models.PositiveIntegerField(default=0, verbose_name="failures")),
-                (
-                    "max_retry",
-                    models.PositiveIntegerField(
-                        default=django_outbox.models.outbox.default_max_retry, verbose_name="failures allowed"
-                    ),
-                ),
+                ("publish_count", models.PositiveIntegerField("times published", default=0)),
+                ("delivery_count", models.PositiveIntegerField("deliveries", default=0)),
+                ("retry_count", models.PositiveIntegerField("failures", default=0)),
+                ("max_retry", models.PositiveIntegerField("failures allowed", default=default_max_retry)),
                 (
                     "next_retry_at",
-                    models.DateTimeField(
-                        blank=True,
-                        db_default=django_outbox.models.fields.DatabaseNow(),
-                        null=True,
-                        verbose_name="due at",
-                    ),
+                    models.DateTimeField("due at", blank=True, db_default=fields.DatabaseNow(), null=True),
                 ),
-                ("last_error", models.TextField(blank=True, default="", verbose_name="last error")),
+                ("last_error", models.TextField("last error", blank=True, default="")),
                 (
                     "fingerprint",
-                    django_outbox.models.fields.ExactCharField(
-                        blank=True, db_default="", default="", max_length=200, verbose_name="fingerprint"
-                    ),
+                    fields.ExactCharField("fingerprint", blank=True, db_default="", default="", max_length=200),
                 ),
-                ("partition", models.IntegerField(blank=True, null=True, verbose_name="partition")),
-                ("offset", models.BigIntegerField(blank=True, null=True, verbose_name="offset")),
-                (
-                    "created_at",
-                    models.DateTimeField(
-                        db_default=django_outbox.models.fields.DatabaseNow(), verbose_name="created at"
-                    ),
-                ),
-                (
-                    "updated_at",
-                    models.DateTimeField(
-                        db_default=django_outbox.models.fields.DatabaseNow(), verbose_name="updated at"
-                    ),
-                ),
-                ("published_at", models.DateTimeField(blank=True, null=True, verbose_name="published at")),
-                ("consumed_at", models.DateTimeField(blank=True, null=True, verbose_name="consumed at")),
+                ("partition", models.IntegerField("partition", blank=True, null=True)),
+                ("offset", models.BigIntegerField("offset", blank=True, null=True)),
+                ("created_at", models.DateTimeField("created at", db_default=fields.DatabaseNow())),
+                ("updated_at", models.DateTimeField("updated at", db_default=fields.DatabaseNow())),
+                ("published_at", models.DateTimeField("published at", blank=True, null=True)),
+                ("consumed_at", models.DateTimeField("consumed at", blank=True, null=True)),
             ],
             options={
                 "verbose_name": "outbox message",
@@ -342,29 +243,29 @@ class Migration(migrations.Migration):
                 ],
                 "default_permissions": ("view",),
                 "indexes": [
-                    django_outbox.models.fields.PartialIndex(
+                    fields.PartialIndex(
                         fields=["source", "next_retry_at", "id"],
                         name="django_outbox_due",
                         where=models.Q(("next_retry_at__isnull", False), ("status", "pending")),
                     ),
-                    django_outbox.models.fields.PartialIndex(
+                    fields.PartialIndex(
                         fields=["topic", "message_key", "source", "status", "id"],
                         name="django_outbox_key",
                         where=models.Q(("status__in", ["pending", "dead"])),
                         without_on_mysql=["source"],
                     ),
-                    django_outbox.models.fields.PartialIndex(
+                    fields.PartialIndex(
                         fields=["topic", "message_key", "source", "event_type", "id"],
                         name="django_outbox_key_sent",
                         where=models.Q(("status", "published")),
                         without_on_mysql=["source"],
                     ),
-                    django_outbox.models.fields.PartialIndex(
+                    fields.PartialIndex(
                         fields=["source", "event_type", "topic", "partition", "offset"],
                         name="django_outbox_place",
                         where=models.Q(("publish_count__gt", 0), ("status", "published")),
                     ),
-                    django_outbox.models.fields.PartialIndex(
+                    fields.PartialIndex(
                         fields=["status", "id", "source"],
                         name="django_outbox_unfinished",
                         where=models.Q(("id__gt", 0), ("status__in", ["pending", "published", "dead"])),
@@ -424,31 +325,24 @@ class Migration(migrations.Migration):
             name="MessageFailure",
             fields=[
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),
-                (
-                    "occurred_at",
-                    models.DateTimeField(
-                        db_default=django_outbox.models.fields.DatabaseNow(), verbose_name="occurred at"
-                    ),
-                ),
-                ("worker", models.CharField(max_length=255, verbose_name="worker")),
+                ("occurred_at", models.DateTimeField("occurred at", db_default=fields.DatabaseNow())),
+                ("worker", models.CharField("worker", max_length=255)),
                 (
                     "stage",
-                    django_outbox.models.fields.ExactCharField(
-                        choices=[("send", "sending"), ("handle", "handling")], max_length=6, verbose_name="stage"
-                    ),
+                    fields.ExactCharField("stage", choices=[("send", "sending"), ("handle", "handling")], max_length=6),
                 ),
-                ("attempt", models.PositiveIntegerField(verbose_name="attempt")),
-                ("published_at", models.DateTimeField(null=True, verbose_name="published at")),
-                ("partition", models.IntegerField(null=True, verbose_name="partition")),
-                ("offset", models.BigIntegerField(null=True, verbose_name="offset")),
-                ("final", models.BooleanField(verbose_name="message was given up")),
-                ("error", models.TextField(verbose_name="error")),
-                ("fingerprint", django_outbox.models.fields.ExactCharField(max_length=200, verbose_name="fingerprint")),
+                ("attempt", models.PositiveIntegerField("attempt")),
+                ("published_at", models.DateTimeField("published at", null=True)),
+                ("partition", models.IntegerField("partition", null=True)),
+                ("offset", models.BigIntegerField("offset", null=True)),
+                ("final", models.BooleanField("message was given up")),
+                ("error", models.TextField("error")),
+                ("fingerprint", fields.ExactCharField("fingerprint", max_length=200)),
                 (
                     "inbox_message",
                     models.ForeignKey(
                         null=True,
-                        on_delete=django.db.models.deletion.CASCADE,
+                        on_delete=models.CASCADE,
                         related_name="failures",
                         to="django_outbox.inboxmessage",
                         verbose_name="inbox message",
@@ -458,7 +352,7 @@ class Migration(migrations.Migration):
                     "message",
                     models.ForeignKey(
                         null=True,
-                        on_delete=django.db.models.deletion.CASCADE,
+                        on_delete=models.CASCADE,
                         related_name="failures",
                         to="django_outbox.outboxmessage",
                         verbose_name="message",
@@ -470,7 +364,7 @@ class Migration(migrations.Migration):
                 "verbose_name_plural": "failures",
                 "default_permissions": (),
                 "indexes": [
-                    django_outbox.models.fields.PartialIndex(
+                    fields.PartialIndex(
                         fields=["occurred_at"], name="django_outbox_given_up", where=models.Q(("final", True))
                     )
                 ],

@@ -1,13 +1,13 @@
-"""The tables."""
+"""The models of outbox, inbox and operations."""
 
 from django_outbox.models.inbox import InboxDeadLetter, InboxMessage, InboxQuerySet
+from django_outbox.models.message import default_max_retry
 from django_outbox.models.operations import Activity, MessageFailure, Worker
 from django_outbox.models.outbox import (
     DeadLetter,
     OutboxMessage,
     OutboxQuerySet,
     Overview,
-    default_max_retry,
     oldest_first,
     outbox_database,
 )

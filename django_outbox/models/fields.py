@@ -1,4 +1,4 @@
-"""Column types and expressions that behave the same on every supported database."""
+"""Column types, indexes and expressions that behave the same on every supported database."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 
 class DatabaseNow(Now):
-    """The database's clock, so that due times do not depend on any application server's clock.
+    """The database's clock in UTC. Application servers' clocks may differ.
 
-    Django's ``Now`` reads MySQL's session time zone, while Django stores UTC there; this does not.
+    On MySQL, Django's own ``Now`` returns the session's time zone, although Django stores UTC.
     """
 
     def as_mysql(
@@ -34,20 +34,20 @@ class DatabaseNow(Now):
 
 
 def database_now(rows: models.QuerySet[Any]) -> datetime:
-    """What the database's clock says, read with a row of a table; if that has none, this machine's."""
+    """The time by the database's clock, or by this machine's if ``rows`` is empty."""
     now: datetime | None = rows.order_by().values_list(DatabaseNow(), flat=True).first()
     return now or timezone.now()
 
 
 def current_source() -> str:
-    """The name of this service."""
+    """The setting ``SOURCE``: the name of this service."""
     return settings.source
 
 
 class CurrentSource(models.Value):
     """``SOURCE`` as a column's default in the database.
 
-    A migration names the class and not the setting's value, so that it is the same in every project.
+    Migrations name the class, not the value, so they are the same in every project.
     """
 
     def __init__(self) -> None:
@@ -58,10 +58,9 @@ class CurrentSource(models.Value):
 
 
 class ExactCharField(models.CharField):  # type: ignore[type-arg]
-    """A CharField that compares character by character.
+    """A CharField whose comparisons are exact.
 
-    MySQL's and MariaDB's default collations ignore case and trailing spaces, which would
-    merge keys that Kafka keeps apart.
+    The default collations of MySQL and MariaDB ignore case and trailing spaces; Kafka's keys do not.
     """
 
     def db_parameters(self, connection: BaseDatabaseWrapper) -> Any:
@@ -73,13 +72,13 @@ class ExactCharField(models.CharField):  # type: ignore[type-arg]
 
 
 class PartialIndex(models.Index):
-    """An index on some rows, and on all of them where the database has no partial indexes.
+    """An index on some rows, or on all rows if the database has no partial indexes.
 
-    Django's own does the same, but warns on MySQL and MariaDB before each command.
+    Django's own index with a ``condition`` does the same, but its system check warns on MySQL and MariaDB.
 
     Args:
-        where: which rows; Django's ``condition`` by another name, which its check does not know.
-        without_on_mysql: fields to omit on MySQL and MariaDB, which allow 3072 bytes, 4 a character.
+        where: the rows.
+        without_on_mysql: fields to omit on MySQL and MariaDB, which allow 3072 bytes, 4 per character.
     """
 
     def __init__(self, *, where: models.Q, without_on_mysql: Sequence[str] = (), **options: Any) -> None:
@@ -103,8 +102,8 @@ class PartialIndex(models.Index):
         return path, arguments, {**options, "where": self.where}
 
 
-def json_of(value: Any) -> Any:
-    """A value for a JSON column: Django would store None as SQL's NULL, not as JSON's null."""
+def json_value(value: Any) -> Any:
+    """A value for a JSON column, with None as JSON's null; Django would store NULL."""
     return models.Value(None, models.JSONField()) if value is None else value
 
 

@@ -1,4 +1,4 @@
-"""The longest text that each column takes, in characters."""
+"""Maximum lengths of columns, in characters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What operators look at beside the messages: failures, workers, and what was done when."""
+"""What operators look at besides messages: failures, workers and activity."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from django_outbox.models.lengths import FINGERPRINT_LENGTH, GROUP_LENGTH, TOPIC
 
 
 class MessageFailure(models.Model):
-    """One failure of one message of outbox or inbox. Kept as long as the message, and deleted with it."""
+    """One failure of one message of outbox or inbox. Deleted with the message."""
 
     class Stage(models.TextChoices):
         SEND = "send", _("sending")
-        """The relay could not send it."""
+        """The relay could not send the message."""
         HANDLE = "handle", _("handling")
-        """Its handler raised, or must not run."""
+        """The handler raised, or must not run."""
 
     id = models.BigAutoField(primary_key=True)
-    # One of the two is null.
+    # Exactly one of the two is set.
     message = models.ForeignKey(
         "django_outbox.OutboxMessage", models.CASCADE, related_name="failures", null=True, verbose_name=_("message")
     )
@@ -38,10 +38,7 @@ class MessageFailure(models.Model):
     worker = models.CharField(_("worker"), max_length=WORKER_LENGTH)
     stage = ExactCharField(_("stage"), max_length=6, choices=Stage.choices)
     attempt = models.PositiveIntegerField(_("attempt"))
-    """Which publication of the message it was about, from 1; with the next three, where that one was.
-
-    Of the inbox: which try, and the next three are null.
-    """
+    """Outbox: the number of the publication; the next three columns say where it is. Inbox: the number of the try."""
     published_at = models.DateTimeField(_("published at"), null=True)
     partition = models.IntegerField(_("partition"), null=True)
     offset = models.BigIntegerField(_("offset"), null=True)
@@ -62,10 +59,9 @@ class MessageFailure(models.Model):
 
 
 class Worker(models.Model):
-    """A relay or consumer that runs. It writes its row itself, about every ten seconds.
+    """A running relay or consumer. It updates its row about every ten seconds and deletes it when it stops.
 
-    It takes the row away when it ends. One that is killed leaves it behind: its ``last_seen_at`` shows that,
-    and other workers delete it after a day.
+    A killed worker leaves its row behind with an old ``last_seen_at``; other workers delete it after a day.
     """
 
     class Kind(models.TextChoices):
@@ -83,11 +79,11 @@ class Worker(models.Model):
     host = models.CharField(_("host"), max_length=WORKER_LENGTH)
     pid = models.PositiveBigIntegerField(_("process id"))
     group = ExactCharField(_("consumer group"), max_length=GROUP_LENGTH, blank=True, default="", db_default="")
-    """Empty for a relay, which carries all that is due."""
+    """Empty for a relay."""
     source = ExactCharField(_("source"), max_length=SOURCE_LENGTH, default=current_source, db_default=CurrentSource())
-    """The service that the worker is of."""
+    """The ``SOURCE`` of the worker's service."""
     topics = models.CharField(_("topics"), max_length=TOPICS_LENGTH, blank=True, default="", db_default="")
-    """What a consumer reads, by comma."""
+    """The topics that a consumer reads, separated by commas."""
     version = models.CharField(_("version"), max_length=32)
     started_at = models.DateTimeField(_("started at"), db_default=DatabaseNow())
     last_seen_at = models.DateTimeField(_("last seen at"), db_default=DatabaseNow())
@@ -105,17 +101,14 @@ class Worker(models.Model):
 
 
 class Activity(models.Model):
-    """What the workers together did in one period of ten minutes, so that nobody has to count messages.
-
-    Outbox and inbox are counted apart: a message of the one is written here, one of the other elsewhere.
-    """
+    """Messages that all workers together processed in ten minutes. Reports read this instead of counting rows."""
 
     SECONDS = 600
 
     id = models.BigAutoField(primary_key=True)
     period = models.DateTimeField(_("period"), unique=True)
     last_id = models.BigIntegerField(_("largest id of a message"), default=0)
-    """As of the last word of a worker in this period. What was written since another is the difference."""
+    """The largest outbox id when a worker last reported. The difference of two periods is what was written."""
     published = models.PositiveBigIntegerField(_("published"), default=0)
     consumed = models.PositiveBigIntegerField(_("consumed"), default=0)
     inbox_received = models.PositiveBigIntegerField(_("received by the inbox"), default=0, db_default=0)

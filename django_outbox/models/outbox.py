@@ -1,22 +1,18 @@
-"""The outbox: one row per event, from its writing to its end."""
+"""The outbox: one row per event that this service publishes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from django.db import DEFAULT_DB_ALIAS, connections, models, router
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from django_outbox.conf import SOURCE_LENGTH, settings
-from django_outbox.models.fields import CurrentSource, DatabaseNow, ExactCharField, PartialIndex, current_source, uuid7
-from django_outbox.models.lengths import FINGERPRINT_LENGTH, KEY_LENGTH, TOPIC_LENGTH
-
-
-def default_max_retry() -> int:
-    """How many failures a new message may have before it is dead."""
-    return settings.max_retry
+from django_outbox.models.fields import CurrentSource, ExactCharField, PartialIndex, current_source, uuid7
+from django_outbox.models.lengths import TYPE_LENGTH
+from django_outbox.models.message import DeadLetterManager, Message, MessageQuerySet, status_constraints
 
 
 def outbox_database() -> str:
@@ -36,69 +32,48 @@ def oldest_first(messages: models.QuerySet[Any], status: str) -> models.QuerySet
     return messages.filter(in_index, status__range=(status, status)).order_by("status", "id")
 
 
-class OutboxQuerySet(models.QuerySet["OutboxMessage"]):
-    """Reading the outbox. Writing a status is the business of ``django_outbox.state.outbox``."""
+class OutboxQuerySet(MessageQuerySet["OutboxMessage"]):
+    """Queries of the outbox."""
 
-    def own(self) -> OutboxQuerySet:
+    def own(self) -> Self:
         """Messages of this service: other services may keep theirs in the same table."""
         return self.filter(source=settings.source)
 
-    def pending(self) -> OutboxQuerySet:
-        return self.filter(status=OutboxMessage.Status.PENDING)
+    def published(self) -> Self:
+        return self.filter(status="published")
 
-    def published(self) -> OutboxQuerySet:
-        return self.filter(status=OutboxMessage.Status.PUBLISHED)
+    def due(self) -> Self:
+        """Due messages of this service."""
+        return super().due().own()
 
-    def dead(self) -> OutboxQuerySet:
-        return self.filter(status=OutboxMessage.Status.DEAD)
-
-    def due(self) -> OutboxQuerySet:
-        """Pending messages of this service whose time has come by the database's clock, the longest due first."""
-        return self.own().pending().filter(next_retry_at__lte=DatabaseNow()).order_by("next_retry_at", "id")
-
-    def except_topics(self, topics: Iterable[str]) -> OutboxQuerySet:
+    def except_topics(self, topics: Iterable[str]) -> Self:
         topics = list(topics)
         return self.exclude(topic__in=topics) if topics else self.all()
 
 
-class OutboxMessage(models.Model):
-    """An event on its way to Kafka and to its handler, or at its end."""
+class OutboxMessage(Message):
+    """An event that the relay sends to Kafka, where the consumer reads it."""
 
     class Status(models.TextChoices):
         PENDING = "pending", _("pending")
-        """To be sent to Kafka when ``next_retry_at`` comes."""
+        """The relay sends it when ``next_retry_at`` comes."""
         PUBLISHED = "published", _("published")
         """Acknowledged by Kafka, not yet handled."""
         CONSUMED = "consumed", _("consumed")
         """Handled: the handler's effects and this status were committed together. Final."""
         DEAD = "dead", _("dead")
-        """Given up, with the reason in ``last_error``. Final until an operator retries it."""
+        """Failed for good, with the reason in ``last_error``. Final until an operator retries it."""
 
-    id = models.BigAutoField(primary_key=True)
     source = ExactCharField(_("source"), max_length=SOURCE_LENGTH, default=current_source, db_default=CurrentSource())
     """The ``SOURCE`` of the service that wrote the message. Only its relays and consumers touch the row."""
     event_id = models.UUIDField(_("event id"), default=uuid7, unique=True)
-    event_type = ExactCharField(_("event type"), max_length=255)
-    event_version = models.CharField(_("event version"), max_length=32, default="v1")
-    topic = ExactCharField(_("topic"), max_length=TOPIC_LENGTH)
-    message_key = ExactCharField(_("key"), max_length=KEY_LENGTH, blank=True, default="")
+    event_type = ExactCharField(_("event type"), max_length=TYPE_LENGTH)
     payload = models.JSONField(_("payload"))
-    headers = models.JSONField(_("headers"), default=dict, blank=True)
     status = ExactCharField(_("status"), max_length=9, choices=Status.choices, default=Status.PENDING)
     publish_count = models.PositiveIntegerField(_("times published"), default=0)
-    delivery_count = models.PositiveIntegerField(_("deliveries"), default=0)
-    retry_count = models.PositiveIntegerField(_("failures"), default=0)
-    max_retry = models.PositiveIntegerField(_("failures allowed"), default=default_max_retry)
-    next_retry_at = models.DateTimeField(_("due at"), null=True, blank=True, db_default=DatabaseNow())
-    last_error = models.TextField(_("last error"), blank=True, default="")
-    fingerprint = ExactCharField(_("fingerprint"), max_length=FINGERPRINT_LENGTH, blank=True, default="", db_default="")
-    """Of the last failure: what it has in common with others of the same cause."""
+    published_at = models.DateTimeField(_("published at"), null=True, blank=True)
     partition = models.IntegerField(_("partition"), null=True, blank=True)
     offset = models.BigIntegerField(_("offset"), null=True, blank=True)
-    created_at = models.DateTimeField(_("created at"), db_default=DatabaseNow())
-    updated_at = models.DateTimeField(_("updated at"), db_default=DatabaseNow())
-    published_at = models.DateTimeField(_("published at"), null=True, blank=True)
-    consumed_at = models.DateTimeField(_("consumed at"), null=True, blank=True)
 
     objects = OutboxQuerySet.as_manager()
 
@@ -112,56 +87,40 @@ class OutboxMessage(models.Model):
             ("delete_outboxmessage", _("Can delete dead letters")),
             ("see_payload_outboxmessage", _("Can see secret values in payloads")),
         ]
-        constraints: ClassVar[list[models.BaseConstraint]] = [
-            models.CheckConstraint(
-                name="django_outbox_status_known",
-                condition=Q(status__in=["pending", "published", "consumed", "dead"]),
-            ),
-            models.CheckConstraint(
-                name="django_outbox_due_when_pending",
-                condition=Q(status="pending", next_retry_at__isnull=False)
-                | (~Q(status="pending") & Q(next_retry_at__isnull=True)),
-            ),
-            models.CheckConstraint(
-                name="django_outbox_consumed_at",
-                condition=Q(status="consumed", consumed_at__isnull=False)
-                | (~Q(status="consumed") & Q(consumed_at__isnull=True)),
-            ),
-        ]
+        constraints: ClassVar[list[models.BaseConstraint]] = status_constraints(
+            "django_outbox", ["pending", "published", "consumed", "dead"]
+        )
         indexes: ClassVar[list[models.Index]] = [
-            # What the relay polls. MySQL and MariaDB have no partial indexes; the column is NULL for
-            # all but pending rows, so the index is as useful there. That it is not NULL, true of all pending
-            # rows, keeps PostgreSQL from using this index for statements that do not ask for a due time.
+            # For the relay's claims. "IS NOT NULL" is true of every pending row; it keeps PostgreSQL from using this
+            # index for other statements. Databases without partial indexes leave NULLs out as usefully.
             PartialIndex(
                 name="django_outbox_due",
                 fields=["source", "next_retry_at", "id"],
                 where=Q(status="pending", next_retry_at__isnull=False),
             ),
-            # Whether an earlier message of a key is unsent, or dead and holds it.
+            # For the order of keys: earlier messages that are pending, or dead and hold their key.
             PartialIndex(
                 name="django_outbox_key",
                 fields=["topic", "message_key", "source", "status", "id"],
                 where=Q(status__in=["pending", "dead"]),
                 without_on_mysql=["source"],
             ),
-            # Whether an earlier message of a key is on its way. By type, as what no handler here wants stays
-            # published for days, and is not walked.
+            # For the order of keys: earlier messages that are published. By event type, because events without a
+            # handler stay published for days.
             PartialIndex(
                 name="django_outbox_key_sent",
                 fields=["topic", "message_key", "source", "event_type", "id"],
                 where=Q(status="published"),
                 without_on_mysql=["source"],
             ),
-            # What a partition should hold of the events that are handled here, to be compared with what has
-            # been read of it. The count, true of all of them, keeps PostgreSQL from using this where it has
-            # to use the one above, as it does when its statistics are old.
+            # For the reconciler: published messages by partition and offset. The count is true of every published
+            # row; it keeps PostgreSQL from using this index in place of the one above when statistics are stale.
             PartialIndex(
                 name="django_outbox_place",
                 fields=["source", "event_type", "topic", "partition", "offset"],
                 where=Q(status="published", publish_count__gt=0),
             ),
-            # How many are unfinished, which are the oldest, which the newest. For the admin alone: what says
-            # nothing of id > 0, true of all of them, cannot take it where it has to use one of those above.
+            # For the admin and reports. "id > 0" is true of every row; only queries that name it use this index.
             PartialIndex(
                 name="django_outbox_unfinished",
                 fields=["status", "id", "source"],
@@ -174,13 +133,9 @@ class OutboxMessage(models.Model):
 
 
 class DeadLetter(OutboxMessage):
-    """The dead messages alone, as an entry of their own in the admin."""
+    """Dead messages, listed separately in the admin."""
 
-    class _Manager(models.Manager["DeadLetter"]):
-        def get_queryset(self) -> models.QuerySet[DeadLetter]:
-            return super().get_queryset().filter(status=OutboxMessage.Status.DEAD)
-
-    objects = _Manager()  # type: ignore[assignment,misc]
+    objects = DeadLetterManager()  # type: ignore[assignment,misc]
 
     class Meta:
         proxy = True
@@ -190,7 +145,7 @@ class DeadLetter(OutboxMessage):
 
 
 class Overview(OutboxMessage):
-    """No message at all: the entry of the operators' overview among the admin's lists."""
+    """Not a message: gives the operators' overview its entry in the admin."""
 
     class Meta:
         proxy = True

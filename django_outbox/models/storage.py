@@ -1,4 +1,4 @@
-"""How PostgreSQL stores the outbox, beyond what Django's models say."""
+"""PostgreSQL's storage of the outbox that Django's models cannot express."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ PENDING_INDEX = "django_outbox_pending"
 # Only the statement for which it was made may use this index; see state/dialects/postgresql.py.
 PENDING_INDEX_DEFINITION = "(source, id) WHERE status || '' = 'pending' AND id - id = 0 AND id * 0 = 0"
 
-# Vacuum, and renew the statistics, after so many changed rows, not after a fifth of a table that is mostly history.
-# Finish in seconds, and do not skip the indexes, as PostgreSQL does when only few pages have changed: each claim walks
-# along what is no longer due.
+# Vacuum and analyze after a number of changed rows, not a fifth of a table that is mostly history. Never skip the
+# indexes: each claim walks past dead entries.
 STORAGE_PARAMETERS: dict[str, Any] = {
     "autovacuum_vacuum_scale_factor": 0.002,
     "autovacuum_vacuum_threshold": 10000,
@@ -23,7 +22,7 @@ STORAGE_PARAMETERS: dict[str, Any] = {
 
 
 def apply_storage(apps: Any, schema_editor: Any) -> None:
-    """Create the index and set the parameters; in a migration."""
+    """Create the index and set the parameters, in a migration."""
     if schema_editor.connection.vendor != "postgresql":
         return
     table = _table(apps, schema_editor)

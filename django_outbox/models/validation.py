@@ -1,4 +1,4 @@
-"""What every supported database can store: text without NUL, JSON that is not too deep."""
+"""Validation of text and JSON: every supported database must be able to store them."""
 
 from __future__ import annotations
 
@@ -10,15 +10,14 @@ from django.db import connections
 
 from django_outbox.exceptions import InvalidMessage, text_of
 
-# Lists and dicts within one another. MySQL and MariaDB store no more; and what is near to Python's
-# own limit can be encoded here, and then not deeper in the stack, where Django does it again.
+# Nested lists and dicts. MySQL stores no more, and Python's own limit depends on the depth of the call stack.
 _MAX_DEPTH = 99
 _MAX_DEPTH_ON_MARIADB = 31
 _MAX_BYTES_PER_CHARACTER = 12
 
 
 def require_text(field: str, text: str) -> None:
-    """Refuse text that no supported database can hold, before it breaks the transaction.
+    """Refuse text that some supported database cannot store, before it breaks the transaction.
 
     Raises:
         InvalidMessage: naming ``field``.
@@ -28,42 +27,42 @@ def require_text(field: str, text: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise InvalidMessage(field, "it contains half of a surrogate pair, which is not valid Unicode") from None
+        raise InvalidMessage(field, "it contains a lone surrogate, which is not valid Unicode") from None
 
 
 def as_text(data: bytes) -> str:
-    """Bytes as text that every database can store; what is no UTF-8 is replaced."""
+    """Bytes as text that every database can store; invalid UTF-8 is replaced."""
     return data.decode(errors="replace").replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def storable_text(text: str) -> str:
-    """Text that every database can store: what cannot be, NUL and lone surrogates, is replaced."""
+def clean_text(text: str) -> str:
+    """Text that every database can store: NUL and lone surrogates are replaced."""
     return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
 
 
 def headers_as_text(headers: Mapping[str, bytes | None]) -> dict[str, str]:
-    """Headers as every database can store them."""
+    """Kafka headers as text by name; headers without a value are dropped."""
     return {
         as_text(name.encode(errors="replace")): as_text(value) for name, value in headers.items() if value is not None
     }
 
 
 def json_payload(payload: Any, *, using: str, limit: int | None = None) -> Any:
-    """The payload as it will be read: lists for tuples, text for keys that are numbers.
+    """The payload as JSON returns it: lists in place of tuples, text in place of numeric keys.
 
     Args:
-        payload: as it was given.
+        payload: any value.
         using: alias of the database.
-        limit: the most bytes that it may have on its way to the broker; None for no limit.
+        limit: maximum size in bytes as sent to the broker; None for no limit.
 
     Raises:
-        InvalidMessage: if JSON cannot carry it, the database cannot store it, or it is too large.
+        InvalidMessage: JSON cannot represent the payload, the database cannot store it, or it is too large.
     """
     try:
         text = json.dumps(payload, ensure_ascii=False, allow_nan=False)
         payload = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidMessage("payload", f"JSON cannot carry it: {text_of(error)}") from error
+        raise InvalidMessage("payload", f"JSON cannot represent it: {text_of(error)}") from error
     require_depth(payload, text, using=using)
     require_json(payload, text)
     if limit is not None and len(text) * _MAX_BYTES_PER_CHARACTER > limit:
@@ -72,7 +71,7 @@ def json_payload(payload: Any, *, using: str, limit: int | None = None) -> Any:
 
 
 def require_size(payload: Any, text: str, limit: int, *, using: str) -> None:
-    """Refuse a payload, whose JSON is ``text``, that is too large to send.
+    """Refuse a payload that is too large to send; ``text`` is its JSON, not escaped.
 
     Raises:
         InvalidMessage: naming the payload.
@@ -88,13 +87,13 @@ def require_size(payload: Any, text: str, limit: int, *, using: str) -> None:
 
 
 def _keeps_escapes(using: str) -> bool:
-    """True if the database keeps JSON as the text that Django writes, where a character may be twelve bytes long."""
+    """True if the database stores the text that Django writes, with up to twelve bytes per character."""
     connection = connections[using]
     return connection.vendor == "sqlite" or bool(getattr(connection, "mysql_is_mariadb", False))
 
 
 def require_depth(payload: Any, text: str, *, using: str) -> None:
-    """Refuse a payload, whose JSON is ``text``, that is nested too deep.
+    """Refuse a payload that is nested too deeply; ``text`` is its JSON.
 
     Raises:
         InvalidMessage: naming the payload.
@@ -103,23 +102,25 @@ def require_depth(payload: Any, text: str, *, using: str) -> None:
     limit = _MAX_DEPTH_ON_MARIADB if on_mariadb else _MAX_DEPTH
     if text.count("[") + text.count("{") > limit and _depth(payload) > limit:
         where = " on MariaDB" if on_mariadb else ""
-        raise InvalidMessage("payload", f"it is nested more than {limit} levels deep, the most that is stored{where}")
+        raise InvalidMessage(
+            "payload", f"it is nested more than {limit} levels deep; the database allows no more{where}"
+        )
 
 
 def require_json(payload: Any, text: str) -> None:
-    """Refuse a payload with text in it that cannot be stored; ``text`` is its JSON, not escaped.
+    """Refuse a payload that contains text that cannot be stored; ``text`` is its JSON, not escaped.
 
     Raises:
         InvalidMessage: naming the payload.
     """
     if "\\u0000" in text:
-        # Perhaps only the text of a backslash and "u0000": look at the strings themselves.
+        # This may also be an escaped backslash followed by "u0000".
         _no_nul(payload)
     require_text("payload", text)
 
 
 def _depth(payload: Any) -> int:
-    """How many lists and dicts are within one another."""
+    """The depth of nested lists and dicts."""
     depth = 0
     level = [payload]
     while level := [value for value in level if isinstance(value, (list, dict))]:

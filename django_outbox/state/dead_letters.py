@@ -10,9 +10,9 @@ from django_outbox.conf import settings
 from django_outbox.events.reader import CONTENT_TYPE, RESERVED_PREFIX
 from django_outbox.exceptions import text_of
 from django_outbox.models import InboxMessage, OutboxMessage
-from django_outbox.models.fields import json_of
+from django_outbox.models.fields import json_value
 from django_outbox.models.lengths import ERROR_LENGTH
-from django_outbox.models.validation import storable_text
+from django_outbox.models.validation import clean_text
 
 UNREADABLE = "unreadable"
 """The event type of a copy of a record that has none."""
@@ -62,13 +62,13 @@ def announce(
     kept = {
         name: value for name, value in given.items() if not name.startswith(RESERVED_PREFIX) and name != CONTENT_TYPE
     }
-    headers = {name: storable_text(str(value)) for name, value in {**kept, **found}.items() if value is not None}
+    headers = {name: clean_text(str(value)) for name, value in {**kept, **found}.items() if value is not None}
     OutboxMessage.objects.using(using).create(
         event_type=message.event_type or UNREADABLE,
         event_version=message.event_version,
         topic=topic,
         message_key=message.message_key,
-        payload=json_of(_content(message)),
+        payload=json_value(_content(message)),
         headers=headers,
     )
 

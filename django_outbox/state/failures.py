@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from django_outbox.exceptions import Reject, Retry, handlers_of, text_of
 from django_outbox.models.lengths import ERROR_LENGTH, FINGERPRINT_LENGTH, WORKER_LENGTH
 from django_outbox.models.operations import MessageFailure
-from django_outbox.models.validation import storable_text
+from django_outbox.models.validation import clean_text
 
 Stage = MessageFailure.Stage
 
@@ -85,7 +85,7 @@ def error_text(error: BaseException | str, length: int = ERROR_LENGTH) -> str:
     """What is kept of an error: at most 2000 characters that every database can store."""
     # A handler's own words need no place in the code.
     text = text_of(error) if isinstance(error, (str, Reject, Retry)) else _describe(error, length)
-    return storable_text(text)[:length]
+    return clean_text(text)[:length]
 
 
 def place_of(error: BaseException | str) -> str:

@@ -20,7 +20,7 @@ from django_outbox.events.event import Event
 from django_outbox.events.reader import decode
 from django_outbox.events.writer import Outgoing, encode
 from django_outbox.exceptions import InvalidMessage, UnreadableRecord
-from django_outbox.models import validation as storable
+from django_outbox.models import validation
 from django_outbox.state.inbox_rows import event_of, pending_row, poison_row, record_of
 from tests.support.overrides import outbox_settings
 from tests.support.properties import any_text, any_values, examples, json_values, text
@@ -93,12 +93,12 @@ def assert_storable(event: Event) -> None:
     """Whatever is read fits into the tables of every database."""
     for value in (event.type, event.id, event.source, event.version, event.key):
         assert isinstance(value, str)
-        storable.require_text("text", value)
+        validation.require_text("text", value)
     assert event.type and event.id and event.source and event.version  # noqa: PT018
     assert event.time is None or event.time.tzinfo is UTC
     for name, value in event.headers.items():
-        storable.require_text("headers", name + value)
-    assert storable.json_payload(event.payload, using="default") == event.payload
+        validation.require_text("headers", name + value)
+    assert validation.json_payload(event.payload, using="default") == event.payload
 
 
 @examples(150)
@@ -181,7 +181,7 @@ def test_whatever_a_mapper_makes_is_an_event_that_can_be_stored_or_unreadable(ma
 @given(payload=any_values)
 def test_any_payload_is_carried_as_json_says_or_refused(payload: Any) -> None:
     try:
-        carried = storable.json_payload(payload, using="default")
+        carried = validation.json_payload(payload, using="default")
     except InvalidMessage as error:
         assert error.field == "payload"
         assert len(str(error)) < 500
@@ -192,7 +192,7 @@ def test_any_payload_is_carried_as_json_says_or_refused(payload: Any) -> None:
 @pytest.mark.parametrize("payload", [10**5000, {"a": [10**5000]}, {10**5000: 1}], ids=["alone", "within", "as a name"])
 def test_a_number_of_more_digits_than_python_writes_is_refused(payload: Any) -> None:
     with pytest.raises(InvalidMessage):
-        storable.json_payload(payload, using="default")
+        validation.json_payload(payload, using="default")
 
 
 @examples(40)
@@ -204,16 +204,16 @@ def test_a_payload_is_as_deep_as_all_databases_take_or_refused(depth: int, inner
         payload = {"a": payload} if as_dict else [payload]
     if depth > 99:
         with pytest.raises(InvalidMessage):
-            storable.json_payload(payload, using="default")
+            validation.json_payload(payload, using="default")
     elif depth <= 20:
-        assert storable.json_payload(payload, using="default") == payload
+        assert validation.json_payload(payload, using="default") == payload
 
 
 @examples(200)
 @given(headers=st.dictionaries(any_text, st.none() | st.binary(max_size=20), max_size=5))
 def test_any_headers_become_text_that_can_be_stored(headers: Any) -> None:
-    for name, value in storable.headers_as_text(headers).items():
-        storable.require_text("headers", name + value)
+    for name, value in validation.headers_as_text(headers).items():
+        validation.require_text("headers", name + value)
 
 
 @pytest.mark.django_db

@@ -530,7 +530,7 @@ def test_one_invalid_event_keeps_all_of_publish_many_from_being_written(field: s
 
 @pytest.mark.parametrize("event", [{"type": "order.created"}, "order.created", None])
 def test_publish_many_takes_events_only(event: Any) -> None:
-    with pytest.raises(InvalidMessage, match=r"^events: number 1 is no Event\(type=") as error:
+    with pytest.raises(InvalidMessage, match=r"^events: number 1 must be an Event\(type=") as error:
         publish_many([event])
     assert error.value.field == "events"
 

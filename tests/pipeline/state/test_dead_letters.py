@@ -14,7 +14,7 @@ from django_outbox.events.event import Event
 from django_outbox.events.reader import decode
 from django_outbox.exceptions import Reject
 from django_outbox.models import InboxMessage, OutboxMessage
-from django_outbox.models.fields import json_of
+from django_outbox.models.fields import json_value
 from django_outbox.relay.relay import Relay
 from django_outbox.state import dead_letters
 from django_outbox.state import outbox as state
@@ -169,7 +169,7 @@ def test_a_message_that_carries_null_and_is_refused_does_not_end_the_relay() -> 
 @pytest.mark.parametrize("headers", [["no", "dict"], "text", None, {"tenant": 7}])
 def test_headers_that_were_changed_by_hand_do_not_end_the_relay(headers: Any) -> None:
     message = make_message()
-    OutboxMessage.objects.filter(id=message.id).update(headers=json_of(headers))
+    OutboxMessage.objects.filter(id=message.id).update(headers=json_value(headers))
     relay = Pipeline().relay
 
     for _ in range(2):

@@ -255,5 +255,5 @@ def test_broker_that_is_not_there(manage: Manage) -> None:
     ],
 )
 def test_bytes_that_are_no_text(command: str, option: str) -> None:
-    with pytest.raises(CommandError, match=rf"argument {option}: '\\udcff' cannot be: it contains half of a surrogate"):
+    with pytest.raises(CommandError, match=rf"argument {option}: '\\udcff' cannot be: it contains a lone surrogate"):
         call_command(command, option, os.fsdecode(b"\xff"))

@@ -244,8 +244,8 @@ def test_no_mapper_leaves_records_of_a_topic_alone() -> None:
         (Event(type="t", key="k" * 256), "key: it has 256 characters; 255 are allowed"),
         (Event(type="t", headers=[1]), "headers: they must be a dict, not list"),  # type: ignore[arg-type]
         (Event(type="t", headers={"a": 1}), "headers: names and values must be text"),  # type: ignore[dict-item]
-        (Event(type="t", payload={1, 2}), "payload: JSON cannot carry it"),
-        (Event(type="t", payload=float("nan")), "payload: JSON cannot carry it"),
+        (Event(type="t", payload={1, 2}), "payload: JSON cannot represent it"),
+        (Event(type="t", payload=float("nan")), "payload: JSON cannot represent it"),
         (Event(type="t", payload="\0"), "payload: it contains a NUL character"),
         (Event(type="t", time="now"), "its time cannot be stored: 'now'"),  # type: ignore[arg-type]
     ],
@@ -303,7 +303,7 @@ BAD = {
     "truncated JSON": (received(value=b'{"a": '), "its value is not JSON that can be read: Expecting value"),
     "no UTF-8": (received(value=b'"\xff"'), "its value is not UTF-8 text"),
     "UTF-8 of half a pair": (received(value=b'"\xed\xa0\x80"'), "its value is not UTF-8 text"),
-    "half a pair": (received(value=rb'{"a": "\ud800"}'), "payload: it contains half of a surrogate pair"),
+    "half a pair": (received(value=rb'{"a": "\ud800"}'), "payload: it contains a lone surrogate"),
     "NUL": (received(value=rb'["\u0000"]'), "payload: it contains a NUL character"),
     "NUL in a name": (received(value=rb'{"\u0000": 1}'), "payload: it contains a NUL character"),
     "NaN": (received(value=b'{"a": NaN}'), "NaN is not a number in JSON"),
@@ -334,7 +334,7 @@ BAD = {
     "structured, empty": (plain(None, headers=[STRUCTURED]), "its value is not JSON that can be read"),
     "structured, no id": (structured(id=None), "the attribute 'id' of the CloudEvent is missing or empty"),
     "structured, id": (structured(id={"a": 1}), "the attribute 'id' of the CloudEvent is not text"),
-    "structured, pair": (structured(id="\ud800"), "id: it contains half of a surrogate pair"),
+    "structured, pair": (structured(id="\ud800"), "id: it contains a lone surrogate"),
     "structured, data": (structured(data="\0"), "payload: it contains a NUL character"),
     "structured, base64": (structured(data_base64="?"), "its data_base64 is not base64"),
     "structured, base64 of no text": (structured(data_base64=7), "its data_base64 is not base64"),

@@ -31,7 +31,7 @@ with atheris.instrument_imports(include=["django_outbox", "json", "urllib"]):
     from django_outbox.consumer.inbox.reader import Reader
     from django_outbox.events.reader import decode
     from django_outbox.exceptions import UnreadableRecord
-    from django_outbox.models import validation as storable
+    from django_outbox.models import validation
 
 SECRET = "s3cret-and-no-word"
 NAMES = [
@@ -63,7 +63,7 @@ def record(data: Any) -> None:
                 raise RuntimeError("a reason that is no sentence") from error
         else:
             if (payload := getattr(found, "payload", None)) is not None:
-                storable.json_payload(payload, using="default")
+                validation.json_payload(payload, using="default")
 
 
 def url(data: Any) -> None:

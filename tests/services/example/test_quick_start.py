@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.databases("sqlite"), pytest.mark.brokers("tansu")]
 
 FILES = ["orders/models.py", "orders/services.py", "orders/handlers.py"]
 """Where the README puts its Python, but for the settings, which come first."""
-TYPED = "5. Let a type look at the payload"
+TYPED = "5. Give the payload a type"
 
 
 def examples_of(page: str, section: str) -> tuple[list[str], list[str]]:

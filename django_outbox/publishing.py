@@ -17,7 +17,7 @@ from django.db.models import Value
 from django_outbox.brokers.limits import largest_payload
 from django_outbox.conf import LARGEST_COUNT, settings
 from django_outbox.events.event import Event
-from django_outbox.events.reader import CONTENT_TYPE, RESERVED_PREFIX
+from django_outbox.events.parsing import CONTENT_TYPE, RESERVED_PREFIX
 from django_outbox.exceptions import LONGEST_DELAY, InvalidMessage, TransactionRequired
 from django_outbox.models import OutboxMessage, outbox_database
 from django_outbox.models.fields import DatabaseNow, json_value

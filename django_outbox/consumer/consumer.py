@@ -19,7 +19,7 @@ from django_outbox.consumer.outbox import OutboxSource, OwnRecord
 from django_outbox.consumer.poison_guard import PoisonGuard
 from django_outbox.consumer.reconciler import Reconciler
 from django_outbox.consumer.topic_health import TopicWatch
-from django_outbox.events.reader import decode
+from django_outbox.events.identity import identify
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotReadable, UnreadableRecord
 from django_outbox.handlers.registry import GroupHandlers, Registry, registry
 from django_outbox.models import OutboxMessage
@@ -401,14 +401,14 @@ class Consumer:
         self, record: ReceivedRecord, ours: Collection[str | None], ignores_unknown: bool
     ) -> OwnRecord | ReceivedRecord | None:
         try:
-            incoming = decode(record)
+            identity = identify(record)
         except UnreadableRecord:
             return record
-        if incoming.outbox_id is None or incoming.source not in ours:
+        if identity.outbox_id is None or identity.source not in ours:
             return record
-        if ignores_unknown and incoming.event_type not in self.handlers.types_of(record.topic):
+        if ignores_unknown and identity.event_type not in self.handlers.types_of(record.topic):
             return None
-        return OwnRecord(record, incoming, incoming.outbox_id)
+        return OwnRecord(record, identity, identity.outbox_id)
 
 
 def _records(in_hand: Sequence[InHand], items: int) -> int:

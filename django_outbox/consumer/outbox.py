@@ -21,7 +21,7 @@ from django_outbox.consumer.delivery import (
     unwanted_reason,
 )
 from django_outbox.events.event import Event
-from django_outbox.events.reader import Incoming
+from django_outbox.events.identity import RecordIdentity
 from django_outbox.exceptions import MessageNotFound, Reject, Retry, in_one_line
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.observability.logging import log_extra
@@ -44,7 +44,7 @@ class OwnRecord:
     """A record of this service's outbox, and what it says of itself."""
 
     record: ReceivedRecord
-    incoming: Incoming
+    identity: RecordIdentity
     id: int
 
     def names(self, message: LockedMessage) -> bool:
@@ -52,12 +52,12 @@ class OwnRecord:
 
         The attempt is not enough: a relay that was killed after sending, and the next relay, use the same number.
         """
-        record, incoming = self.record, self.incoming
+        record, identity = self.record, self.identity
         if message.source != settings.source or message.status != state.Status.PUBLISHED:
             return False
-        if message.event_id != incoming.event_id or message.topic != record.topic:
+        if message.event_id != identity.event_id or message.topic != record.topic:
             return False
-        if incoming.attempt not in (None, message.publish_count):
+        if identity.attempt not in (None, message.publish_count):
             return False
         return message.offset is None or (message.partition, message.offset) == (record.partition, record.offset)
 
@@ -83,9 +83,9 @@ class OwnRecord:
         """What a log record says of the message beside its text, as the record tells it."""
         return {
             "message_id": self.id,
-            "event_id": self.incoming.event_id,
+            "event_id": self.identity.event_id,
             "topic": self.record.topic,
-            "attempt": self.incoming.attempt,
+            "attempt": self.identity.attempt,
         }
 
 
@@ -220,7 +220,7 @@ class OutboxSource(Source[OwnRecord]):
         place = TopicPartition(item.record.topic, item.record.partition)
 
         def count() -> bool:
-            return state.count_delivery(item.id, item.incoming.attempt, place, item.record.offset, using=self._using)
+            return state.count_delivery(item.id, item.identity.attempt, place, item.record.offset, using=self._using)
 
         # Another consumer may have the message in hand, as in a rebalance, which InnoDB calls a deadlock at times.
         return retry_transaction(count, using=self._using)

@@ -1,4 +1,4 @@
-"""The event as applications see it: what is published and what a handler receives."""
+"""The event as applications see it, when they publish it and in a handler."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from typing import Any
 class Event:
     """One event.
 
-    To publish, ``type`` and ``payload`` suffice, as they do for what ``INBOX`` makes of a record: there
-    ``id`` None stands for the record's place and ``source`` None for its topic. What a handler
-    receives is complete:
+    To publish, or in a mapper of ``INBOX``, only ``type`` and ``payload`` are required. The event of a mapper takes
+    its ``id`` from the record's position and its ``source`` from the topic if they are None. A handler receives all
+    attributes:
 
     Attributes:
         type: name of what happened, such as ``"order.created"``.
-        payload: anything that JSON can carry.
-        key: events of one topic and key are handled in the order in which they were written;
+        payload: any JSON value.
+        key: events of one topic and key are handled in the order in which they were published;
             ``""`` means no key and no order.
-        headers: text by name, carried as Kafka headers.
-        topic: the Kafka topic; None, when publishing, lets the settings choose.
+        headers: text by name, sent as Kafka headers.
+        topic: the Kafka topic; None, when publishing, takes it from the settings.
         version: version of the payload's schema.
-        id: identity of the event, the same at each redelivery; the key for idempotent side effects.
-        source: the service that wrote it (for this one's own, the setting ``SOURCE``).
-        time: when it was written.
+        id: identity of the event, the same at each redelivery. Use it to make side effects idempotent.
+        source: the service that published it, by its setting ``SOURCE``.
+        time: when it was published.
         attempt: how many times it has been sent or, through the inbox, tried; counted from 1.
-        partition: Kafka partition of the record in hand.
-        offset: Kafka offset of the record in hand.
+        partition: Kafka partition of the record.
+        offset: Kafka offset of the record.
     """
 
     type: str

@@ -1,7 +1,6 @@
-"""Writes the wire format: a row of the outbox as a Kafka record.
+"""Writes the wire format: encodes a row of the outbox as a Kafka record.
 
-CloudEvents 1.0 in the binary mode of its Kafka protocol binding (attributes in ``ce_`` headers, the payload as value), or
-the JSON envelope of the system this package began as.
+CloudEvents 1.0 in binary mode (attributes in ``ce_`` headers, the payload as value), or a JSON envelope.
 """
 
 from __future__ import annotations
@@ -14,14 +13,14 @@ from functools import lru_cache
 from typing import Literal
 
 from django_outbox.brokers.base import Headers, Record
-from django_outbox.events.reader import CONTENT_TYPE
+from django_outbox.events.parsing import CONTENT_TYPE
 
 
 @dataclass(slots=True)
 class Outgoing:
-    """What the relay reads of a row: its identity, its content and its counts.
+    """The columns of a row that the relay reads.
 
-    ``created_at`` may also be the text that CloudEvents want: RFC 3339, in UTC.
+    ``created_at`` may be text, if it is RFC 3339 in UTC.
     """
 
     id: int
@@ -51,38 +50,38 @@ class Outgoing:
 
     @property
     def attempt(self) -> int:
-        """The number of the publication that is about to be made, counted from 1."""
+        """The number of the next publication, counted from 1."""
         return self.publish_count + 1
 
 
 def encode(message: Outgoing, *, wire_format: Literal["cloudevents", "envelope"]) -> Record:
-    """The record that carries a message.
+    """Return the record of a message.
 
     Raises:
-        ValueError: if the row cannot be put into a record, as after a change by hand.
+        ValueError, TypeError, AttributeError: the row cannot be encoded, as after a manual change.
     """
     key = message.message_key.encode()
     if wire_format == "envelope":
         value = _envelope(message)
-        headers = [*_constant_of_envelopes(message.source), *_own(message)]
+        headers = [*_envelope_headers(message.source), *_outbox_headers(message)]
     else:
         value = message.payload_json.encode()
         headers = [
-            *_constant_of_cloudevents(message.source, message.event_type, message.event_version),
-            *_own(message),
+            *_cloudevent_headers(message.source, message.event_type, message.event_version),
+            *_outbox_headers(message),
             ("ce_id", str(message.event_id).encode()),
             ("ce_time", _time(message.created_at)),
         ]
         if key:
             headers.append(("ce_subject", key))
     if message.headers:
-        headers += _users(message.headers)
+        headers += _application_headers(message.headers)
     return Record(message.topic, key or None, value, tuple(headers))
 
 
 @lru_cache(maxsize=1000)
-def _constant_of_cloudevents(source: str, event_type: str, event_version: str) -> Headers:
-    """The headers that all messages of a type and version share."""
+def _cloudevent_headers(source: str, event_type: str, event_version: str) -> Headers:
+    """Return the headers that all messages of a type and version share."""
     return (
         ("ce_specversion", b"1.0"),
         ("ce_source", source.encode()),
@@ -93,16 +92,16 @@ def _constant_of_cloudevents(source: str, event_type: str, event_version: str) -
 
 
 @lru_cache(maxsize=10)
-def _constant_of_envelopes(source: str) -> Headers:
+def _envelope_headers(source: str) -> Headers:
     return (("ce_source", source.encode()), (CONTENT_TYPE, b"application/json"))
 
 
-def _own(message: Outgoing) -> Headers:
-    """The headers by which the consumer knows its own records and their stale duplicates, beside the source."""
+def _outbox_headers(message: Outgoing) -> Headers:
+    """Return the headers that identify the row and the attempt."""
     return (("ce_outboxid", b"%d" % message.id), ("ce_outboxattempt", b"%d" % message.attempt))
 
 
-def _users(headers: dict[str, str]) -> list[tuple[str, bytes]]:
+def _application_headers(headers: dict[str, str]) -> list[tuple[str, bytes]]:
     for name, text in headers.items():
         if not isinstance(text, str):
             raise ValueError(f"header {name!r} is not text")
@@ -125,5 +124,5 @@ def _envelope(message: Outgoing) -> bytes:
             "aggregate_id": message.message_key,
         }
     )
-    # The payload goes in as the text that the database has, never decoded.
+    # The payload is inserted as the text from the database, without decoding it.
     return f'{head[:-1]}, "payload": {message.payload_json}}}'.encode()

@@ -7,7 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 from django_outbox.conf import settings
-from django_outbox.events.reader import CONTENT_TYPE, RESERVED_PREFIX
+from django_outbox.events.parsing import CONTENT_TYPE, RESERVED_PREFIX
 from django_outbox.exceptions import text_of
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.models.fields import json_value

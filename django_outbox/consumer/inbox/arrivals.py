@@ -18,7 +18,7 @@ from django_outbox.conf import settings
 from django_outbox.consumer.delivery import REQUEUE_DELAY, SKIP, Claim, Outcome, Source, unwanted_reason
 from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.consumer.inbox.stored import UNREAD, StoredSource
-from django_outbox.events.reader import record_reference
+from django_outbox.events.identity import record_reference
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord, text_of
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import InboxMessage

@@ -10,16 +10,9 @@ from typing import Any
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
 from django_outbox.events.event import Event
-from django_outbox.events.reader import (
-    STRUCTURED,
-    EventReader,
-    content_type_of,
-    headers_of,
-    in_utc,
-    placed,
-    record_reference,
-    storable,
-)
+from django_outbox.events.identity import record_reference
+from django_outbox.events.parsing import content_type_of, headers_of, in_utc
+from django_outbox.events.reader import STRUCTURED, EventReader, require_storable, with_position
 from django_outbox.exceptions import InvalidMessage, UnreadableRecord
 from django_outbox.handlers.timeout import call_within
 from django_outbox.models.validation import json_payload
@@ -82,11 +75,11 @@ class Reader:
             source=record.topic if event.source is None else event.source,
             time=None if event.time is None else in_utc(event.time),
         )
-        event = storable(event)
+        require_storable(event)
         if not self._wants(event.type, record.topic):
             return None
         event = replace(event, headers={**tracing.carried(record.headers), **event.headers})
-        return placed(event, record, json_payload(event.payload, using=self._using))
+        return with_position(event, record, json_payload(event.payload, using=self._using))
 
 
 def _call(mapper: Mapper, record: ReceivedRecord) -> Any:

@@ -119,7 +119,7 @@ def test_a_record_that_only_says_that_it_is_of_this_service_is_dead(
     send(pipeline.broker, received(1, source="tests", **attributes))
 
     assert pipeline.consumer.run_once().dead == 1
-    assert "from this very service ('tests'), but names no message of its outbox" in (
+    assert "this very service ('tests'), but it does not name a message of its outbox" in (
         InboxMessage.objects.get().last_error
     )
 

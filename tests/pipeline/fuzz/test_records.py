@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.events.event import Event
-from django_outbox.events.reader import decode
+from django_outbox.events.identity import identify
 from django_outbox.events.writer import Outgoing, encode
 from django_outbox.exceptions import InvalidMessage, UnreadableRecord
 from django_outbox.models import validation
@@ -146,7 +146,7 @@ def test_any_record_is_an_event_that_can_be_stored_or_unreadable(record: Receive
     if event is not None:
         assert_storable(event)
     try:
-        decode(record)
+        identify(record)
     except UnreadableRecord as error:
         assert len(str(error)) < 300
 

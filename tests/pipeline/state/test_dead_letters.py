@@ -11,7 +11,7 @@ from django.db import transaction
 from django_outbox import publish
 from django_outbox.brokers.base import Outcome, Refused
 from django_outbox.events.event import Event
-from django_outbox.events.reader import decode
+from django_outbox.events.identity import identify
 from django_outbox.exceptions import Reject
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.models.fields import json_value
@@ -90,7 +90,7 @@ def test_the_copy_reaches_kafka_and_is_handled_by_nobody_here() -> None:
     pipeline.run()
 
     (record,) = pipeline.broker.records("outbox.dead")
-    assert decode(record).event_type == "order.created"
+    assert identify(record).event_type == "order.created"
     assert dict(record.headers)["kafka_dlt-exception-message"] == b"it does not add up"
     assert [copy.status for copy in copies()] == [Status.PUBLISHED]
 

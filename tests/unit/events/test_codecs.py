@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from django_outbox.brokers.base import ReceivedRecord, Record
-from django_outbox.events.reader import Incoming, decode
+from django_outbox.events.identity import RecordIdentity, identify
 from django_outbox.events.writer import Outgoing, encode
 from django_outbox.exceptions import UnreadableRecord
 from tests.support.properties import any_text, examples, json_values, text
@@ -125,7 +125,7 @@ def test_envelope_has_the_headers_by_which_its_sender_knows_it_and_the_message_s
 
 @pytest.mark.parametrize("wire_format", FORMATS)
 def test_what_is_read_is_what_was_written(wire_format: Any) -> None:
-    assert decode(received(record_of(MESSAGE, wire_format))) == Incoming(
+    assert identify(received(record_of(MESSAGE, wire_format))) == RecordIdentity(
         source="shop", event_id=str(EVENT_ID), event_type="order.created", outbox_id=17, attempt=3
     )
 
@@ -159,27 +159,27 @@ def test_any_message_is_read_as_it_was_written(
     record = record_of(message, wire_format)
     value = json.loads(record.value)
     assert (value["payload"] if wire_format == "envelope" else value) == payload
-    assert decode(received(record)) == Incoming("shop", str(event_id), event_type, id, publish_count + 1)
+    assert identify(received(record)) == RecordIdentity("shop", str(event_id), event_type, id, publish_count + 1)
 
 
 def test_envelope_of_the_original_system_is_read() -> None:
-    assert decode(with_envelope()) == Incoming(None, str(EVENT_ID), "order.created", 17, None)
+    assert identify(with_envelope()) == RecordIdentity(None, str(EVENT_ID), "order.created", 17, None)
 
 
 def test_cloudevent_of_another_service_is_read() -> None:
     record = with_headers(ce_outboxid=None, ce_outboxattempt=None, ce_source=b"//billing", ce_id=b"any text")
-    assert decode(record) == Incoming("//billing", "any text", "order.created", None, None)
+    assert identify(record) == RecordIdentity("//billing", "any text", "order.created", None, None)
 
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 def test_all_versions_1_of_cloudevents_are_read(version: bytes) -> None:
-    assert decode(with_headers(ce_specversion=version)).outbox_id == 17
+    assert identify(with_headers(ce_specversion=version)).outbox_id == 17
 
 
 def test_first_of_several_headers_of_one_name_counts() -> None:
     record = with_headers()
-    assert decode(replace(record, headers=(*record.headers, ("ce_outboxid", b"99")))).outbox_id == 17
-    assert decode(replace(record, headers=(("ce_outboxid", b"99"), *record.headers))).outbox_id == 99
+    assert identify(replace(record, headers=(*record.headers, ("ce_outboxid", b"99")))).outbox_id == 17
+    assert identify(replace(record, headers=(("ce_outboxid", b"99"), *record.headers))).outbox_id == 99
 
 
 @pytest.mark.parametrize("headers", [{"a": 1}, {"a": None}, {"a": ["b"]}])
@@ -215,13 +215,13 @@ NUMBERS = [
 @pytest.mark.parametrize("number", NUMBERS)
 def test_broken_number_is_unreadable(name: str, number: bytes) -> None:
     with pytest.raises(UnreadableRecord, match=name):
-        decode(with_headers(**{name: number}))
+        identify(with_headers(**{name: number}))
 
 
 @pytest.mark.parametrize("name", ["ce_source", "ce_id", "ce_type"])
 def test_missing_attribute_is_unreadable(name: str) -> None:
     with pytest.raises(UnreadableRecord, match=f"{name} is missing"):
-        decode(with_headers(**{name: None}))
+        identify(with_headers(**{name: None}))
 
 
 @pytest.mark.parametrize("name", ["ce_specversion", "ce_source", "ce_id", "ce_type", "ce_outboxid"])
@@ -230,13 +230,13 @@ def test_header_that_is_no_text_is_unreadable(name: str, value: bytes | None) ->
     record = with_headers()
     headers: Any = ((name, value), *record.headers)
     with pytest.raises(UnreadableRecord, match=name):
-        decode(replace(record, headers=headers))
+        identify(replace(record, headers=headers))
 
 
 @pytest.mark.parametrize("version", [b"", b"0.3", b"2.0", b"10.0", b"v1.0"])
 def test_unknown_version_of_cloudevents_is_unreadable(version: bytes) -> None:
     with pytest.raises(UnreadableRecord, match="version"):
-        decode(with_headers(ce_specversion=version))
+        identify(with_headers(ce_specversion=version))
 
 
 @pytest.mark.parametrize(
@@ -261,13 +261,13 @@ def test_unknown_version_of_cloudevents_is_unreadable(version: bytes) -> None:
 )
 def test_value_that_is_no_envelope_is_unreadable(value: bytes | None) -> None:
     with pytest.raises(UnreadableRecord):
-        decode(ReceivedRecord("orders", 0, 0, None, value))
+        identify(ReceivedRecord("orders", 0, 0, None, value))
 
 
 @pytest.mark.parametrize("wire_format", FORMATS)
 def test_a_record_that_was_not_read_in_full_is_unreadable(wire_format: Any) -> None:
     with pytest.raises(UnreadableRecord, match="a header is no text"):
-        decode(received(record_of(MESSAGE, wire_format), fault="a header is no text"))
+        identify(received(record_of(MESSAGE, wire_format), fault="a header is no text"))
 
 
 @pytest.mark.parametrize(
@@ -288,24 +288,24 @@ def test_a_record_that_was_not_read_in_full_is_unreadable(wire_format: Any) -> N
 )
 def test_envelope_with_a_wrong_value_is_unreadable(changes: dict[str, Any]) -> None:
     with pytest.raises(UnreadableRecord):
-        decode(with_envelope(**changes))
+        identify(with_envelope(**changes))
 
 
 def test_error_is_short_however_large_the_junk_is() -> None:
     for record in (with_headers(ce_outboxid=b"9" * 100_000), with_headers(ce_specversion=b"x" * 100_000)):
         with pytest.raises(UnreadableRecord) as error:
-            decode(record)
+            identify(record)
         assert len(str(error.value)) < 200
 
 
-def decoded(record: ReceivedRecord) -> Incoming | None:
+def decoded(record: ReceivedRecord) -> RecordIdentity | None:
     try:
-        return decode(record)
+        return identify(record)
     except UnreadableRecord:
         return None
 
 
-def is_sound(incoming: Incoming | None) -> bool:
+def is_sound(incoming: RecordIdentity | None) -> bool:
     """True if whoever reads on can rely on the types and ranges."""
     if incoming is None:
         return True

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.events.event import Event
-from django_outbox.events.reader import record_reference
+from django_outbox.events.identity import record_reference
 from django_outbox.exceptions import UnreadableRecord
 from django_outbox.handlers import timeout as deadline
 from tests.support.inbox import plain, received
@@ -158,7 +158,7 @@ def test_an_envelope_is_read_whole() -> None:
 def test_an_envelope_without_source_is_of_this_service() -> None:
     record = plain(b'{"outbox_id": 7, "event_id": "e1", "event_type": "t"}')
     assert event(record, takes_own=True).source == "tests"
-    assert "from this very service ('tests')" in why_not(record)
+    assert "this very service ('tests')" in why_not(record)
 
 
 # This service's own
@@ -167,8 +167,8 @@ def test_an_envelope_without_source_is_of_this_service() -> None:
 def test_own_events_are_read_only_by_groups_that_take_them() -> None:
     own = received(1, source="tests", outboxid="7")
     assert event(own, takes_own=True).source == "tests"
-    assert "from this very service ('tests'), but names no message of its outbox" in why_not(own)
-    assert "names no message of its outbox" in why_not(received(1, source="tests"), takes_own=True)
+    assert "this very service ('tests'), but it does not name a message of its outbox" in why_not(own)
+    assert "does not name a message of its outbox" in why_not(received(1, source="tests"), takes_own=True)
 
 
 # What is not wanted
@@ -313,7 +313,7 @@ BAD = {
     "too deep": (received(value=NESTED), "payload: it is nested more than"),
     "far too deep": (received(value=b"[" * 500_000), "its value is not JSON that can be read"),
     "not JSON": (received(headers=[], value=b"x"), "its value is not JSON that can be read"),
-    "spec version": (received(specversion="2.0"), "CloudEvents version '2.0' is not known"),
+    "spec version": (received(specversion="2.0"), "CloudEvents version '2.0' is not supported"),
     "no id": (received(id=None), "the attribute 'id' of the CloudEvent is missing or empty"),
     "empty id": (received(id=""), "the attribute 'id' of the CloudEvent is missing or empty"),
     "no type": (received(type=None), "the attribute 'type' of the CloudEvent is missing or empty"),
@@ -341,7 +341,10 @@ BAD = {
     "plain": (plain(b'{"a": 1}'), "it is neither a CloudEvent nor an envelope, and no mapper is set for its topic"),
     "plain bytes": (plain(b"\xff"), "it is not a CloudEvent, and its value is not UTF-8 text; no mapper is set"),
     "nothing": (plain(None), "it is not a CloudEvent, and its value is not JSON that can be read"),
-    "envelope, type": (plain(b'{"outbox_id": 1, "event_id": "e", "event_type": 7}'), "'event_type' of the envelope is"),
+    "envelope, type": (
+        plain(b'{"outbox_id": 1, "event_id": "e", "event_type": 7}'),
+        "'event_type' of the envelope must be text",
+    ),
 }
 
 

@@ -29,7 +29,7 @@ with atheris.instrument_imports(include=["django_outbox", "json", "urllib"]):
     from django_outbox.brokers.base import ReceivedRecord
     from django_outbox.brokers.url import parse_url
     from django_outbox.consumer.inbox.reader import Reader
-    from django_outbox.events.reader import decode
+    from django_outbox.events.identity import identify
     from django_outbox.exceptions import UnreadableRecord
     from django_outbox.models import validation
 
@@ -55,7 +55,7 @@ def record(data: Any) -> None:
         headers.append((name, data.ConsumeBytes(data.ConsumeIntInRange(0, 30))))
     key = data.ConsumeBytes(8) or None
     received = ReceivedRecord("orders", 0, 0, key, data.ConsumeBytes(data.remaining_bytes()), tuple(headers))
-    for read in (decode, Reader(using="default", wants=lambda *arguments: True, takes_own=True).read):
+    for read in (identify, Reader(using="default", wants=lambda *arguments: True, takes_own=True).read):
         try:
             found = read(received)
         except UnreadableRecord as error:

@@ -15,11 +15,12 @@ TOX = if command -v pyenv >/dev/null 2>&1; then \
 	    export PYENV_VERSION; \
 	fi; $(BIN)/tox
 
-.PHONY: help demo test test-browser test-full lint bench clean
+.PHONY: help demo quick test test-browser test-full lint bench clean
 
 help:
 	@echo 'make demo       the example shop: orders travel from the database through a broker to their handlers'
-	@echo 'make test       the tests, on SQLite and on PostgreSQL, with a broker; coverage'
+	@echo 'make quick      tests without services: SQLite, memory broker (a minute)'
+	@echo 'make test       make quick, then PostgreSQL, and real processes with a broker (three minutes)'
 	@echo 'make test-browser  the admin in a real browser (needs Chromium and its driver)'
 	@echo 'make test-full  all supported Pythons and Djangos, MariaDB, Apache Kafka, browser, style, types, package'
 	@echo '                (needs Python 3.11, 3.12 and 3.13, MariaDB, Java 17, Maven and Chromium)'
@@ -32,34 +33,25 @@ help:
 demo: $(VENV)/demo.installed
 	@$(BIN)/python example_project/demo.py
 
-# Each part starts its own servers; what uses no database runs once, with SQLite, and what takes real processes with
-# PostgreSQL (with SQLite, too, in test-full), in two parts, as it waits the longest. Whatever is missing, be it a
-# server or a test, fails; the report counts all parts together.
-APART = tests/integration tests/brokers tests/example
-FAULTS = tests/services/processes/test_kills.py tests/services/processes/test_stopping.py
-COVERED = $(BIN)/coverage run -m pytest -o cache_dir=.pytest_cache
+# Processes that each run a share of the tests: those of services wait more than they compute.
+PYTEST = $(BIN)/python -m pytest -o cache_dir=.pytest_cache/$@ --dist loadgroup
+CORE = tests/services/databases tests/services/processes/test_pipeline.py tests/services/processes/test_kills.py
 
-test: $(VENV)/test.installed
-	@$(BIN)/coverage erase
-	@$(BIN)/python .ci/side_by_side.py \
-	    'SQLite: $(COVERED)/sqlite --database sqlite $(APART:%=--ignore %)' \
-	    'PostgreSQL: $(COVERED)/postgresql --database postgresql --database-tests-only $(APART:%=--ignore %)' \
-	    'faults: $(COVERED)/faults --database postgresql $(FAULTS)' \
-	    'integration: $(COVERED)/integration --database postgresql tests/integration $(FAULTS:%=--ignore %)' \
-	    'brokers and example: $(COVERED)/brokers tests/brokers tests/example'
-	@$(BIN)/coverage combine --quiet
-	@$(BIN)/coverage report
+quick: $(VENV)/test.installed
+	@$(PYTEST) -n auto tests/unit tests/pipeline
+
+test: quick
+	@$(PYTEST) -n 6 --database postgresql $(CORE)
 
 # SCREENSHOTS=docs/screenshots keeps the pictures of the documentation, AXE=axe.min.js checks with another axe-core.
 test-browser: $(VENV)/browser.installed
-	@$(BIN)/python -m pytest -o cache_dir=.pytest_cache/browser $(SCREENSHOTS:%=--screenshots %) $(AXE:%=--axe %) tests/browser
+	@$(PYTEST) $(SCREENSHOTS:%=--screenshots %) $(AXE:%=--axe %) tests/services/browser
 
-# Tests wait more than they compute: six environments at a time keep two cores busy. The clients on Apache Kafka come
-# last and alone: they are the most sensitive to time, and their result is the last line.
+# What starts processes and brokers comes last, with nothing beside it; its result is the last line.
 test-full: $(VENV)/tox.installed
-	@$(TOX) run-parallel --parallel 6 --skip-env 'kafka$$'
-	@$(TOX) run --notest -e kafka
-	@$(TOX) -qq run --skip-pkg-install -e kafka
+	@$(TOX) run-parallel --parallel 3 --skip-env services
+	@$(TOX) run --notest -e services
+	@$(TOX) -qq run --skip-pkg-install -e services
 
 lint: $(VENV)/tox.installed
 	@$(TOX) run -e lint,types,imports

@@ -18,7 +18,7 @@ from django_outbox.consumer.inbox.inbox import Inbox
 from django_outbox.consumer.outbox import OutboxSource, OwnRecord
 from django_outbox.consumer.poison_guard import PoisonGuard
 from django_outbox.consumer.reconciler import Reconciler
-from django_outbox.consumer.topic_health import TopicWatch
+from django_outbox.consumer.topics import ReadableTopics
 from django_outbox.events.identity import identify
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotReadable, UnreadableRecord
 from django_outbox.handlers.registry import GroupHandlers, Registry, registry
@@ -156,7 +156,7 @@ class Consumer:
         self._in_hand: deque[InHand] = deque()
         self._guard = PoisonGuard()
         self._prepared = PreparedStatements(using, clock)
-        self._watch = TopicWatch(broker, self.topics, log, clock, self._outages)
+        self._readable = ReadableTopics(broker, self.topics, log, clock, self._outages)
         self._assignment = AssignmentWatch(self.group, log, clock)
         self._joined: frozenset[str] = frozenset()
         self._was_idle = False
@@ -177,7 +177,7 @@ class Consumer:
         def step() -> float | None:
             self._prepared.plan_anew()
             batch = self.run_once(POLL_SECONDS)
-            trouble = " ".join(filter(None, (str(self._watch), str(self._assignment))))
+            trouble = " ".join(filter(None, (str(self._readable), str(self._assignment))))
             self.worker_state.record_round(**batch.progress, trouble=trouble)
             repeats.sum_up()
             if batch.received or batch.retried:
@@ -198,7 +198,7 @@ class Consumer:
                 outages=self._outages,
                 clock=self._clock,
             )
-            if drain and (unread := self._watch.unread):
+            if drain and (unread := self._readable.unread):
                 raise MessagesLeft(f"Messages are left, as their topics cannot be read. {unread}")
         finally:
             self._stop = None
@@ -253,7 +253,7 @@ class Consumer:
             self._handle_records(subscription, batch)
         except TopicNotReadable as error:
             self.close()  # what was read with it is not committed, and comes again
-            self._watch.blame(error)
+            self._readable.refuse(error)
         except BrokerUnavailable:
             self.close()
             raise
@@ -335,11 +335,11 @@ class Consumer:
     def _ready_subscription(self) -> Subscription | None:
         """The membership in the group, for the topics that can be read; None if there is none yet."""
         if not self._in_hand:
-            self._watch.look_if_due(is_reading=self._subscription is not None)
-            if self._joined != self._watch.readable:
+            self._readable.check_if_due(is_reading=self._subscription is not None)
+            if self._joined != self._readable.readable:
                 self.close()
-        if self._subscription is None and self._watch.readable:
-            self._joined = self._watch.readable
+        if self._subscription is None and self._readable.readable:
+            self._joined = self._readable.readable
             self._subscription = self.broker.subscribe(sorted(self._joined), self.group)
         return self._subscription
 
@@ -350,7 +350,7 @@ class Consumer:
         """
         is_idle = subscription.is_idle
         if is_idle and not self._was_idle:
-            self._watch.look_soon()
+            self._readable.check_soon()
         self._was_idle = is_idle
 
     def _drained(self) -> bool:
@@ -359,7 +359,7 @@ class Consumer:
         The broker's word alone would not do: not every broker tells where its log ends.
         """
         if self._subscription is None:
-            return not self._watch.readable
+            return not self._readable.readable
         if trouble := str(self._assignment):
             raise MessagesLeft(f"Messages may be left. {trouble}")
         if not self._subscription.caught_up():
@@ -373,7 +373,7 @@ class Consumer:
             OutboxMessage.objects.using(self.using)
             .own()
             .published()
-            .filter(topic__in=self._watch.readable, event_type__in=self.handlers.types)
+            .filter(topic__in=self._readable.readable, event_type__in=self.handlers.types)
         )
         if not left.exists():
             return True

@@ -22,7 +22,7 @@ from django_outbox.worker.heartbeat import ALIVE
 from django_outbox.worker.pooling import stop_preparing
 from django_outbox.worker.state import WorkerState
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("django_outbox.relay")
 
 
 class Pace(NamedTuple):

@@ -90,7 +90,7 @@ class OutageLog:
             self._log_reported()
 
     @contextmanager
-    def in_one_line(self) -> Iterator[None]:
+    def combined(self) -> Iterator[None]:
         """Log everything that is reported within the block in one line."""
         self._is_collecting = True
         try:

@@ -156,7 +156,7 @@ def test_a_whole_life_costs_at_most_eight_queries(pipeline: Pipeline, size: int)
     with CaptureQueriesContext(connection) as queries:
         with transaction.atomic():
             publish("order.created", {"order": 1}, key="k")
-        pipeline.relay._idle = False
+        pipeline.relay.is_idle = False
         pipeline.turn()
 
     assert statuses() == ["consumed"]
@@ -1002,7 +1002,7 @@ def test_a_topic_that_is_refused_when_it_is_read_or_committed_is_left_out_and_no
     pipeline.consumer.run_once()
     assert pipeline.consumer.run_once().consumed == 1
     assert (row(bad).status, row(good).status) == (Status.PUBLISHED, Status.CONSUMED)
-    assert "bad: this client may not read it." in str(pipeline.consumer._watch)
+    assert "bad: this client may not read it." in str(pipeline.consumer._readable)
 
     refusing[:] = ["commit"]
     now[0] += 60
@@ -1016,7 +1016,7 @@ def test_a_topic_that_is_refused_when_it_is_read_or_committed_is_left_out_and_no
     assert effects() == ["order.created"] * 2
     now[0] += 60
     pipeline.consumer.run_once()
-    assert str(pipeline.consumer._watch) == ""
+    assert str(pipeline.consumer._readable) == ""
 
 
 def test_what_was_read_together_with_a_refusal_comes_again_however_soon_the_topic_is_tried_again(

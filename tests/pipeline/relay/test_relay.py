@@ -26,7 +26,8 @@ from django_outbox.brokers.base import (
 )
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotCreated
 from django_outbox.models import OutboxMessage
-from django_outbox.relay.relay import TOPICS_SECONDS, Relay
+from django_outbox.relay.relay import Relay
+from django_outbox.relay.topics import CHECK_SECONDS
 from django_outbox.state import outbox as state
 from django_outbox.worker.stop import Stop
 from tests.support.clock import Clock
@@ -342,7 +343,7 @@ def test_topics_of_the_settings_are_created_again_when_a_broker_lost_them() -> N
     broker.cluster.partitions.clear()
     broker.cluster.logs.clear()
 
-    clock.now += TOPICS_SECONDS
+    clock.now += CHECK_SECONDS
     relay.run_once()
 
     assert not broker.missing_topics(["outbox"])
@@ -361,7 +362,7 @@ def test_a_relay_without_work_does_not_mind_a_broker_that_is_away() -> None:
     relay = relay_to(broker, create_topics=create, clock=clock)
     relay.run_once()
     broker.missing_topics = away  # type: ignore[method-assign]
-    clock.now += TOPICS_SECONDS
+    clock.now += CHECK_SECONDS
 
     assert not relay.run_once().moved
 
@@ -502,7 +503,7 @@ def test_a_topic_of_which_only_a_part_can_be_written_to_stays_parked() -> None:
             TopicForbidden("not allowed"),
             "not allowed. Let this client write to it, by an ACL for the operation Write; its",
         ),
-        (TopicTrouble("no leader"), "no leader. See to its partitions and their replicas; its"),
+        (TopicTrouble("no leader"), "no leader. Check its partitions and their replicas; its"),
     ],
 )
 def test_each_trouble_of_a_topic_has_its_own_advice(

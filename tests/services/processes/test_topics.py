@@ -205,7 +205,7 @@ def test_a_topic_without_a_leader_stops_no_other_and_is_read_once_it_has_one(
     second.stop()
     wait_until(lambda: leader_of(topics.broker, topics.bad) is None, what="no leader")
     topics.flows()
-    consumer.wait_for_line(f"Topic {topics.bad}: no leader of partition 0. See to its partitions", 60)
+    consumer.wait_for_line(f"Topic {topics.bad}: no leader of partition 0. Check its partitions", 60)
     topics.flows()
 
     second.start()

@@ -21,7 +21,7 @@ def outages(clock: Clock, caplog: pytest.LogCaptureFixture) -> OutageLog:
 def test_what_fails_together_is_one_outage_until_all_is_well(
     outages: OutageLog, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with outages.in_one_line():
+    with outages.combined():
         outages.report("Topic bars", "no acknowledgement within 15 s")
         outages.report("Topic foos", "no acknowledgement within 15 s")
     clock.now += 1

@@ -10,12 +10,12 @@ import pytest
 from django_outbox.brokers.base import TopicForbidden, TopicMissing, TopicTrouble
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.conf import BrokerSettings
-from django_outbox.consumer.topic_health import (
-    IN_TROUBLE_SECONDS,
-    LOOK_SECONDS,
+from django_outbox.consumer.topics import (
+    CHECK_SECONDS,
+    FAULT_CHECK_SECONDS,
     PROBATION_SECONDS,
     UNDECODABLE_SECONDS,
-    TopicWatch,
+    ReadableTopics,
 )
 from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
 from django_outbox.worker.outage_log import REMINDER_SECONDS
@@ -46,45 +46,45 @@ def broker() -> Broker:
 
 
 @pytest.fixture
-def watch(broker: Broker, clock: Clock, caplog: pytest.LogCaptureFixture) -> TopicWatch:
+def topics(broker: Broker, clock: Clock, caplog: pytest.LogCaptureFixture) -> ReadableTopics:
     caplog.set_level(logging.INFO, log.name)
-    return TopicWatch(broker, ["a", "b", "c"], log, clock)
+    return ReadableTopics(broker, ["a", "b", "c"], log, clock)
 
 
-def look(watch: TopicWatch, clock: Clock, seconds: float = IN_TROUBLE_SECONDS) -> frozenset[str]:
+def look(topics: ReadableTopics, clock: Clock, seconds: float = FAULT_CHECK_SECONDS) -> frozenset[str]:
     clock.now += seconds
-    watch.look_if_due(is_reading=True)
-    return watch.readable
+    topics.check_if_due(is_reading=True)
+    return topics.readable
 
 
 def test_what_is_missing_or_forbidden_is_left_out_and_what_lacks_a_leader_is_not(
-    watch: TopicWatch, broker: Broker, clock: Clock, caplog: pytest.LogCaptureFixture
+    topics: ReadableTopics, broker: Broker, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker.faults = {"a": TopicMissing(), "b": TopicForbidden("may not"), "c": TopicTrouble("no leader")}
-    assert look(watch, clock) == {"c"}
+    assert look(topics, clock) == {"c"}
     assert caplog.messages == [
         "Topic a: it does not exist. Create the topic, or start outbox_relay with --create-topics; "
         "other topics are read meanwhile. Trying again until it works.",
         "Topic b: may not. Let this client read it, by an ACL for the operation Read; "
         "other topics are read meanwhile. Trying again until it works.",
-        "Topic c: no leader. See to its partitions and their replicas; "
+        "Topic c: no leader. Check its partitions and their replicas; "
         "other topics are read meanwhile. Trying again until it works.",
     ]
     assert [record.levelname for record in caplog.records] == ["WARNING", "ERROR", "ERROR"]
-    assert all(f"{topic}: " in str(watch) for topic in "abc")
-    assert "a: " not in watch.unread
-    assert all(f"{topic}: " in watch.unread for topic in "bc")
+    assert all(f"{topic}: " in str(topics) for topic in "abc")
+    assert "a: " not in topics.unread
+    assert all(f"{topic}: " in topics.unread for topic in "bc")
 
 
 def test_trouble_is_told_once_then_each_minute_and_at_its_end(
-    watch: TopicWatch, broker: Broker, clock: Clock, caplog: pytest.LogCaptureFixture
+    topics: ReadableTopics, broker: Broker, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker.faults = {"a": TopicForbidden("may not")}
     for _ in range(20):
-        assert look(watch, clock) == {"b", "c"}
+        assert look(topics, clock) == {"b", "c"}
     broker.faults = {}
-    assert look(watch, clock) == {"a", "b", "c"}
-    assert str(watch) == watch.unread == ""
+    assert look(topics, clock) == {"a", "b", "c"}
+    assert str(topics) == topics.unread == ""
     first, reminder, end = caplog.messages
     assert first.startswith("Topic a: may not. ")
     assert reminder.startswith(f"Topic a is still unavailable after {REMINDER_SECONDS:.0f} s: may not. ")
@@ -92,69 +92,69 @@ def test_trouble_is_told_once_then_each_minute_and_at_its_end(
 
 
 def test_another_trouble_of_a_topic_is_told_at_once(
-    watch: TopicWatch, broker: Broker, clock: Clock, caplog: pytest.LogCaptureFixture
+    topics: ReadableTopics, broker: Broker, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     broker.faults = {"a": TopicMissing()}
-    look(watch, clock)
+    look(topics, clock)
     broker.faults = {"a": TopicForbidden("may not")}
-    look(watch, clock)
+    look(topics, clock)
     assert ["exist" in message for message in caplog.messages] == [True, False]
 
 
 def test_it_looks_seldom_while_all_is_well_and_more_often_in_trouble(
-    watch: TopicWatch, broker: Broker, clock: Clock
+    topics: ReadableTopics, broker: Broker, clock: Clock
 ) -> None:
-    look(watch, clock)
+    look(topics, clock)
     assert broker.asked == 1
-    look(watch, clock, LOOK_SECONDS - 1)
+    look(topics, clock, CHECK_SECONDS - 1)
     assert broker.asked == 1
     broker.faults = {"a": TopicMissing()}
-    assert look(watch, clock, 1) == {"b", "c"}
+    assert look(topics, clock, 1) == {"b", "c"}
     for asked in range(3, 8):
-        look(watch, clock)
+        look(topics, clock)
         assert broker.asked == asked
-        look(watch, clock, 0.1)
+        look(topics, clock, 0.1)
         assert broker.asked == asked
 
 
 def test_a_broker_that_does_not_answer_is_for_who_is_not_reading_yet(
-    watch: TopicWatch, broker: Broker, clock: Clock
+    topics: ReadableTopics, broker: Broker, clock: Clock
 ) -> None:
     broker.is_away = True
     for _ in range(2):
         with pytest.raises(BrokerUnavailable):
-            watch.look_if_due(is_reading=False)
+            topics.check_if_due(is_reading=False)
     broker.is_away = False
-    watch.look_if_due(is_reading=False)
+    topics.check_if_due(is_reading=False)
     broker.is_away = True
-    assert look(watch, clock, LOOK_SECONDS) == {"a", "b", "c"}
+    assert look(topics, clock, CHECK_SECONDS) == {"a", "b", "c"}
     assert broker.asked == 4
 
 
-def test_who_starts_to_read_looks_first(watch: TopicWatch, broker: Broker) -> None:
+def test_who_starts_to_read_looks_first(topics: ReadableTopics, broker: Broker) -> None:
     for asked in (1, 2):
-        watch.look_if_due(is_reading=False)
+        topics.check_if_due(is_reading=False)
         assert broker.asked == asked
     broker.faults = dict.fromkeys("abc", TopicMissing())
-    watch.look_if_due(is_reading=False)
-    watch.look_if_due(is_reading=False)  # waits, as there is nothing to read
+    topics.check_if_due(is_reading=False)
+    topics.check_if_due(is_reading=False)  # waits, as there is nothing to read
     assert broker.asked == 3
-    assert watch.readable == frozenset()
+    assert topics.readable == frozenset()
 
 
 def test_a_client_that_was_refused_tries_again_each_time_later_and_nothing_is_over_before_it_has_read(
-    watch: TopicWatch, broker: Broker, clock: Clock, caplog: pytest.LogCaptureFixture
+    topics: ReadableTopics, broker: Broker, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     """On a broker that does not tell what a client may do."""
-    look(watch, clock)
+    look(topics, clock)
     pauses = []
     for _ in range(8):
-        watch.blame(TopicNotReadable({"b", "another's"}, "refused"))
-        assert watch.readable == {"a", "c"}
+        topics.refuse(TopicNotReadable({"b", "another's"}, "refused"))
+        assert topics.readable == {"a", "c"}
         refused_at = clock.now
-        while look(watch, clock, 0.1) == {"a", "c"}:
+        while look(topics, clock, 0.1) == {"a", "c"}:
             assert clock.now < refused_at + 40
-        assert watch.readable == {"a", "b", "c"}
+        assert topics.readable == {"a", "b", "c"}
         pauses.append(clock.now - refused_at)
     assert pauses[0] < 1
     assert 20 < pauses[-1] < 40
@@ -162,34 +162,36 @@ def test_a_client_that_was_refused_tries_again_each_time_later_and_nothing_is_ov
     assert len(caplog.messages) < 4  # the beginning, and reminders
 
     back_at = clock.now
-    while watch.unread:
-        look(watch, clock, 0.5)
+    while topics.unread:
+        look(topics, clock, 0.5)
     assert PROBATION_SECONDS - 1 < clock.now - back_at < PROBATION_SECONDS + 1
     assert caplog.messages[-1].startswith("Topic b is available again after")
-    assert watch.readable == {"a", "b", "c"}
+    assert topics.readable == {"a", "b", "c"}
 
 
 def test_what_cannot_be_taken_apart_is_told_with_what_helps(
-    watch: TopicWatch, clock: Clock, caplog: pytest.LogCaptureFixture
+    topics: ReadableTopics, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
-    look(watch, clock)
-    watch.blame(RecordsUndecodable({"b"}, "compressed with something", "Install a package"))
-    assert watch.readable == {"a", "c"}
-    assert watch.unread == "b: compressed with something. Install a package; other topics are read meanwhile."
+    look(topics, clock)
+    topics.refuse(RecordsUndecodable({"b"}, "compressed with something", "Install a package"))
+    assert topics.readable == {"a", "c"}
+    assert topics.unread == "b: compressed with something. Install a package; other topics are read meanwhile."
     assert [record.levelname for record in caplog.records] == ["ERROR"]
 
     blamed_at = clock.now
-    while look(watch, clock) == {"a", "c"}:
+    while look(topics, clock) == {"a", "c"}:
         assert clock.now <= blamed_at + UNDECODABLE_SECONDS
-    assert clock.now > blamed_at + UNDECODABLE_SECONDS - 2 * IN_TROUBLE_SECONDS
+    assert clock.now > blamed_at + UNDECODABLE_SECONDS - 2 * FAULT_CHECK_SECONDS
     assert len(caplog.messages) == UNDECODABLE_SECONDS // REMINDER_SECONDS
 
 
-def test_the_brokers_own_word_ends_what_a_client_was_refused(watch: TopicWatch, broker: Broker, clock: Clock) -> None:
-    look(watch, clock)
-    watch.blame(TopicNotReadable({"b"}, "refused"))
+def test_the_brokers_own_word_ends_what_a_client_was_refused(
+    topics: ReadableTopics, broker: Broker, clock: Clock
+) -> None:
+    look(topics, clock)
+    topics.refuse(TopicNotReadable({"b"}, "refused"))
     broker.faults = {"b": TopicForbidden("may not")}
-    assert look(watch, clock, 0.0) == {"a", "c"}
+    assert look(topics, clock, 0.0) == {"a", "c"}
     broker.faults = {}
-    assert look(watch, clock) == {"a", "b", "c"}
-    assert not watch.unread
+    assert look(topics, clock) == {"a", "b", "c"}
+    assert not topics.unread

@@ -1,0 +1,127 @@
+"""A batch of the relay: encodes its messages, sends them, and stores the outcome of each."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from functools import partial
+
+from django_outbox.brokers.base import Acknowledged, Failed, Outcome, Producer, Record, Refused, TopicTrouble
+from django_outbox.conf import settings
+from django_outbox.events.writer import Outgoing, encode
+from django_outbox.observability import instrumentation
+from django_outbox.observability.logging import repeats
+from django_outbox.observability.tracing import hooks as tracing
+from django_outbox.state import outbox as state
+from django_outbox.state.dialects.base import Published
+from django_outbox.state.ordering import has_order, holds_behind_dead
+
+log = logging.getLogger("django_outbox.relay")
+
+_PENDING = Failed("no answer")  # placeholder until the broker's outcome is known
+
+
+class Batch:
+    """Locked messages, in the order in which they are sent.
+
+    Attributes:
+        messages: those to send. Where a dead message holds its key, those after one that cannot be encoded are left out.
+        acknowledged: messages that the broker has, with their position.
+        published, failed, dead: how many were published, could not be sent, and can never be sent.
+        written: topics of acknowledged messages.
+        faults: topics that could not be written to.
+        after_commit: functions to call after the commit, for logs and signals.
+    """
+
+    def __init__(self, messages: Iterable[Outgoing], *, using: str) -> None:
+        self._using = using
+        self.messages: list[Outgoing] = []
+        self._records: list[Record] = []
+        self._outcomes: list[Outcome] = []
+        self.acknowledged: list[Published] = []
+        self.published = self.failed = self.dead = 0
+        self.written: set[str] = set()
+        self.faults: dict[str, TopicTrouble] = {}
+        self.after_commit: list[Callable[[], None]] = []
+        self._encode(messages)
+
+    def _encode(self, messages: Iterable[Outgoing]) -> None:
+        held: set[tuple[str, str]] = set()
+        wire_format = settings.wire_format
+        for message in messages:
+            if held and (message.topic, message.message_key) in held:
+                continue
+            self.messages.append(message)
+            try:
+                self._records.append(encode(message, wire_format=wire_format))
+            except (ValueError, TypeError, AttributeError) as error:
+                self._outcomes.append(Refused(f"It cannot be encoded: {error}"))
+                if holds_behind_dead() and has_order(message):
+                    held.add((message.topic, message.message_key))
+            else:
+                self._outcomes.append(_PENDING)
+
+    def send(self, producer: Producer) -> None:
+        """Send all records, and wait for all outcomes.
+
+        Raises:
+            BrokerUnavailable: no outcome is known.
+        """
+        if not self._records:
+            return
+        with tracing.sending(self.messages) as trace:
+            answers = iter(producer.send(self._records, settings.publish_timeout))
+            self._outcomes = [next(answers) if outcome is _PENDING else outcome for outcome in self._outcomes]
+            trace(self._outcomes)
+
+    def store(self) -> None:
+        """Store the outcomes in the transaction that locked the messages.
+
+        Of each key, only the messages before the first one that was not sent count as published. One after it may be
+        in the log already. It is sent again after the failed one, the row then names that record, and the consumer
+        skips the earlier record.
+        """
+        broken: set[tuple[str, str]] = set()
+        for message, outcome in zip(self.messages, self._outcomes, strict=True):
+            key = (message.topic, message.message_key)
+            if key in broken:
+                continue
+            if isinstance(outcome, Acknowledged):
+                self.written.add(message.topic)
+                self.acknowledged.append(Published(message.id, message.attempt, outcome.partition, outcome.offset))
+                continue
+            if isinstance(outcome, Refused):
+                self._store_refused(message, outcome.reason)
+                is_broken = holds_behind_dead()
+            elif isinstance(outcome, Failed):
+                self._store_failed(message, outcome.reason)
+                is_broken = True
+            else:
+                self.faults.setdefault(message.topic, outcome)
+                is_broken = True
+            if is_broken and has_order(message):
+                broken.add(key)
+        self.published = state.mark_published(self.acknowledged, using=self._using)
+
+    def _store_refused(self, message: Outgoing, reason: str) -> None:
+        self.dead += state.mark_refused(message.id, reason, using=self._using)
+        self.after_commit.append(partial(_report_refused, message, reason, self._using))
+
+    def _store_failed(self, message: Outgoing, reason: str) -> None:
+        status = state.mark_unsent(message.id, message.attempt, reason, using=self._using)
+        self.failed += 1
+        self.after_commit.append(partial(_report_failed, message, reason, status, self._using))
+
+
+def _report_refused(message: Outgoing, reason: str, using: str) -> None:
+    text = "Message %s (%s) is dead, as it can never be sent: %s"
+    repeats.tell(log, logging.ERROR, "dead", message, reason, text, message.id, message.event_type, reason)
+    instrumentation.dead(message, reason, using=using)
+
+
+def _report_failed(message: Outgoing, reason: str, status: str, using: str) -> None:
+    final = status == state.Status.DEAD
+    level = logging.ERROR if final else logging.WARNING
+    text = "Message %s (%s) could not be sent and is %s: %s"
+    repeats.tell(log, level, "failed", message, reason, text, message.id, message.event_type, status, reason)
+    instrumentation.failed(message, reason, final=final, using=using)

@@ -1,0 +1,148 @@
+"""Topics of the relay: creates missing ones, and skips those that cannot be written to, so that the others continue."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+
+from django_outbox.brokers.base import Broker, TopicForbidden, TopicMissing, TopicTrouble
+from django_outbox.conf import settings
+from django_outbox.exceptions import BrokerUnavailable, TopicNotCreated, in_one_line
+from django_outbox.worker.outage_log import OutageLog
+from django_outbox.worker.topic_health import TopicHealth
+
+CreateTopics = Callable[[Iterable[str]], None]
+
+CHECK_SECONDS = 10.0
+"""Between two checks for missing topics while nothing is due: a broker may restart without them."""
+UNUSED_TURN_SECONDS = 1.0
+"""The turn of the other topics ends early if none of their messages was due for this long."""
+
+_ADVICE: dict[type[TopicTrouble], str] = {
+    TopicMissing: "Create the topic, or start the relay with --create-topics",
+    TopicForbidden: "Let this client write to it, by an ACL for the operation Write",
+    TopicTrouble: "Check its partitions and their replicas",
+}
+_NOT_CREATED_ADVICE = "Create it manually, or start the relay with other options"
+
+
+class WritableTopics:
+    """Decides which topics the relay writes to now. Messages of the others stay due, and no retry is counted."""
+
+    def __init__(
+        self,
+        broker: Broker,
+        create_topics: CreateTopics | None,
+        log: logging.Logger,
+        clock: Callable[[], float],
+        outages: OutageLog | None = None,
+    ) -> None:
+        """
+        Args:
+            broker: knows which topics exist.
+            create_topics: called with topics that do not exist; None reports them.
+            log: receives the log lines.
+            clock: seconds, monotonic.
+            outages: combines log lines with other parts of an outage.
+        """
+        self._broker = broker
+        self._create_topics = create_topics
+        self._clock = clock
+        self._health = TopicHealth(log, clock, _ADVICE, consequence="its messages wait meanwhile", outages=outages)
+        self._to_create: set[str] = set()
+        self._next_check_at = clock()
+        self._turn_ends_at = 0.0
+        self._used_at = 0.0
+
+    def __bool__(self) -> bool:
+        """True if some topic cannot be written to."""
+        return bool(self._health)
+
+    def __str__(self) -> str:
+        return str(self._health)
+
+    def excluded(self) -> list[str]:
+        """Topics that the next batch must skip."""
+        now = self._clock()
+        is_turn_of_others = now < min(self._turn_ends_at, self._used_at + UNUSED_TURN_SECONDS)
+        return [topic for topic, fault in self._health.faults.items() if fault.retry_at > now or is_turn_of_others]
+
+    def record_due(self) -> None:
+        """Record that messages were due, so that the turn of the other topics continues."""
+        self._used_at = self._clock()
+
+    def record_batch(self, written: Iterable[str], faults: Mapping[str, TopicTrouble], seconds: float) -> None:
+        """Record which topics of a batch were written to, and which were not.
+
+        After a fault, the other topics have a turn as long as the batch took. So they get half of the time, however
+        many topics fail and however long each try takes.
+        """
+        for topic, fault in faults.items():
+            if isinstance(fault, TopicMissing) and self._create_topics is not None:
+                self._to_create.add(topic)  # before the next batch, outside of the transaction
+            else:
+                self._health.report(topic, fault)
+        self._health.resolve(set(written) - faults.keys())
+        if faults:
+            self._used_at = self._clock()
+            self._turn_ends_at = self._used_at + seconds
+
+    def forget_others(self, topics: Iterable[str]) -> None:
+        """Drop the faults of all other topics: none of their messages is due."""
+        self._health.resolve(self._health.faults.keys() - set(topics))
+        self._to_create.intersection_update(topics)
+
+    def check_missing(self) -> None:
+        """Check topics that were missing, and create them if they still are.
+
+        Raises:
+            BrokerUnavailable: the broker does not answer.
+        """
+        excluded = self.excluded()
+        faults = self._health.faults.items()
+        topics = {name for name, each in faults if isinstance(each.fault, TopicMissing) and name not in excluded}
+        topics |= self._to_create
+        if not topics:
+            return
+        missing = self._broker.missing_topics(topics)
+        self._resolve(topics - missing)
+        for topic in missing:
+            if self._create_topics is None:
+                self._health.report(topic, TopicMissing())
+            else:
+                self._create(topic, self._create_topics)
+
+    def create_configured(self) -> None:
+        """Create topics of the settings that do not exist. Called when the relay connects.
+
+        Raises:
+            BrokerUnavailable: the broker does not answer.
+        """
+        self._next_check_at = self._clock() + CHECK_SECONDS
+        if self._create_topics is not None:
+            for topic in self._broker.missing_topics(settings.written_topics):
+                self._create(topic, self._create_topics)
+
+    def create_configured_if_due(self) -> None:
+        """The same while the relay is idle. Errors are reported once a message is due."""
+        if self._create_topics is None or self._clock() < self._next_check_at:
+            return
+        self._next_check_at = self._clock() + CHECK_SECONDS
+        with suppress(BrokerUnavailable, TopicNotCreated):
+            if missing := self._broker.missing_topics(settings.written_topics):
+                self._create_topics(sorted(missing))
+
+    def _create(self, topic: str, create_topics: CreateTopics) -> None:
+        try:
+            create_topics([topic])
+        except TopicNotCreated as error:
+            fault = TopicMissing(in_one_line(error).rstrip("."))
+            self._to_create.discard(topic)
+            self._health.report(topic, fault, advice=_NOT_CREATED_ADVICE)
+        else:
+            self._resolve([topic])
+
+    def _resolve(self, topics: Iterable[str]) -> None:
+        self._to_create.difference_update(topics)
+        self._health.resolve(topics)

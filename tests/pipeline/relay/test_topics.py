@@ -1,0 +1,59 @@
+"""Topics that the relay cannot write to, as its heartbeat shows them."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import closing
+
+import pytest
+from django.utils import timezone
+
+from django_outbox.brokers.base import TopicMissing, TopicTrouble
+from django_outbox.models import OutboxMessage
+from django_outbox.relay.relay import Relay
+from django_outbox.relay.topics import WritableTopics
+from django_outbox.worker.stop import Stop
+from tests.support.clock import Clock
+from tests.support.outbox import ScriptedBroker, make_message, memory_broker
+
+pytestmark = pytest.mark.django_db
+
+
+def run_one_round(relay: Relay) -> tuple[str, str]:
+    """Run a relay for one round; returns its state and what is wrong, as the heartbeat stores them."""
+    with closing(Stop()) as stop:
+        relay.background = lambda moved, full: stop.request()
+        relay.run(stop)
+    return relay.worker_state.snapshot()
+
+
+def test_a_topic_for_which_nothing_waits_any_more_is_forgotten(caplog: pytest.LogCaptureFixture) -> None:
+    """As after another relay sent its messages: this one would never notice that the topic is available."""
+    caplog.set_level("INFO")
+    clock = Clock(1000.0)
+    broker = ScriptedBroker(lambda records, outcomes: [TopicTrouble("no leader of partition 0") for _ in records])
+    message = make_message(topic="rare")
+    relay = Relay(broker, using="default", clock=clock)
+    state, trouble = run_one_round(relay)
+    assert state == "trouble"
+    assert trouble.startswith("rare: no leader of partition 0.")
+    OutboxMessage.objects.filter(id=message.id).update(
+        status="consumed", consumed_at=timezone.now(), next_retry_at=None
+    )
+
+    assert run_one_round(relay)[0] == "trouble", "it is too early to try again"
+    clock.now += 60
+    run_one_round(relay)
+
+    assert run_one_round(relay) == ("working", "")
+    assert "Topic rare is available again after 60 s." in caplog.text
+
+
+def test_a_topic_that_the_relay_is_about_to_create_is_not_in_trouble() -> None:
+    log, clock = logging.getLogger(__name__), Clock()
+    creating = WritableTopics(memory_broker(), lambda topics: None, log, clock)
+    creating.record_batch([], {"new": TopicMissing()}, 0.0)
+    assert str(creating) == ""
+    topics = WritableTopics(memory_broker(), None, log, clock)
+    topics.record_batch([], {"lost": TopicMissing()}, 0.0)
+    assert str(topics).startswith("lost: it does not exist. Create the topic")

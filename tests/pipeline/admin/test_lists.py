@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import html
 import re
-import subprocess
-import sys
 import uuid
 from datetime import timedelta
 from typing import Any
@@ -36,7 +34,6 @@ from tests.support.pages import (
     told,
     url,
 )
-from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.django_db
 
@@ -467,20 +464,3 @@ def test_list_says_when_a_message_is_due(admin_client: Client) -> None:
     make_message(Status.CONSUMED)
     shown = content(admin_client, url(MESSAGES))
     assert [cell.split("<")[0] for cell in shown.split('class="field-due">')[1:]] == ["-", "now", "in 5\xa0minutes"]
-
-
-def test_a_project_without_the_admin_renders_its_templates() -> None:
-    code = """
-import django
-from django.conf import settings
-settings.configure(
-    INSTALLED_APPS=["django.contrib.contenttypes", "django_outbox"],
-    TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
-    OUTBOX={"SOURCE": "tests"},
-)
-django.setup()
-from django.template import engines
-print(engines["django"].from_string("it {{ word }}").render({"word": "works"}))
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
-    assert done.stdout == "it works\n"

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -313,13 +310,3 @@ def test_openmetrics_is_spoken_to_those_who_ask_for_it(worker_state: WorkerState
     content_type, body = exposition(registry)("application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text")
     assert body.endswith(b"# EOF\n")
-
-
-def test_nothing_of_prometheus_is_imported_by_those_who_do_not_ask_for_it() -> None:
-    code = (
-        "import sys, django; django.setup()\n"
-        "import django_outbox.management.commands.outbox_relay, django_outbox.management.commands.outbox_consume\n"
-        "assert not [name for name in sys.modules if name.startswith('prometheus_client')]\n"
-    )
-    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.support.settings"}
-    subprocess.run([sys.executable, "-c", code], check=True, env=environment)

@@ -434,7 +434,7 @@ def test_topics_that_take_long_to_show_their_trouble_leave_the_others_half_of_th
     def answer(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
         nonlocal lost
         troubled = [record.topic in bad for record in records]
-        clock.now += 10 if any(troubled) else 0.1
+        clock.now += 10 if any(troubled) else 0.5
         lost += 10 if any(troubled) else 0
         return [TopicTrouble("no answer") if is_bad else o for is_bad, o in zip(troubled, outcomes, strict=True)]
 

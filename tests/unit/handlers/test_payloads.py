@@ -26,6 +26,7 @@ from typing_extensions import TypeAliasType
 
 from django_outbox.exceptions import MissingDependency, PayloadMismatch
 from django_outbox.handlers.payloads import converter, name_of
+from tests.support.properties import examples
 
 SECRET = "s3cr3t"
 AN_ID = "018f4d9e-7c1b-7000-8000-0123456789ab"
@@ -301,6 +302,7 @@ def test_what_does_not_fit_is_told_by_place_and_type(annotation: Any, value: Any
     assert misfit(annotation, value) == reason
 
 
+@examples(100)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

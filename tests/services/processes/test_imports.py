@@ -1,4 +1,4 @@
-"""What is imported for traces: nothing, unless the project uses it."""
+"""In a fresh process: optional libraries are imported only by projects that use them."""
 
 from __future__ import annotations
 
@@ -47,3 +47,30 @@ def test_libraries_that_the_project_does_not_use_are_not_imported(blocked: list[
     )
 
     assert done.stdout.splitlines()[-1:] == ["[]"], done.stderr
+
+
+def test_nothing_of_prometheus_is_imported_by_those_who_do_not_ask_for_it() -> None:
+    code = (
+        "import sys, django; django.setup()\n"
+        "import django_outbox.management.commands.outbox_relay, django_outbox.management.commands.outbox_consume\n"
+        "assert not [name for name in sys.modules if name.startswith('prometheus_client')]\n"
+    )
+    environment = {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.support.settings"}
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
+
+
+def test_a_project_without_the_admin_renders_its_templates() -> None:
+    code = """
+import django
+from django.conf import settings
+settings.configure(
+    INSTALLED_APPS=["django.contrib.contenttypes", "django_outbox"],
+    TEMPLATES=[{"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True}],
+    OUTBOX={"SOURCE": "tests"},
+)
+django.setup()
+from django.template import engines
+print(engines["django"].from_string("it {{ word }}").render({"word": "works"}))
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True)
+    assert done.stdout == "it works\n"

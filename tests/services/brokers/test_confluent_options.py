@@ -1,7 +1,8 @@
-"""The settings of confluent-kafka's broker: options, passwords, and the library that may be missing."""
+"""Deadlines, passwords and logs of confluent-kafka's broker, as the library itself treats them."""
 
 from __future__ import annotations
 
+import logging
 import traceback
 from collections.abc import Callable
 
@@ -10,9 +11,19 @@ import pytest
 from django_outbox.brokers.base import Broker
 from django_outbox.exceptions import BrokerUnavailable
 from tests.support.brokers.backends import confluent_broker, connecting
+from tests.support.brokers.records import SECONDS
 from tests.support.brokers.servers import PASSWORD, USER
+from tests.support.servers.process import free_port
 
-# Passwords
+
+@pytest.mark.parametrize("timeout", [0.001, 0.5, 86_400])
+def test_any_deadline_of_a_batch_is_one_that_librdkafka_takes(timeout: float) -> None:
+    broker = confluent_broker(f"kafka://127.0.0.1:{free_port()}")
+    with pytest.raises(BrokerUnavailable):
+        broker.producer(timeout)
+
+
+# Passwords and logs
 
 
 @pytest.fixture
@@ -40,4 +51,8 @@ def test_a_password_is_not_shown_when_a_server_asks_for_none(
     assert PASSWORD not in everything_logged.text
 
 
-# The library
+def test_the_library_logs_to_a_logger_of_its_name(everything_logged: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(BrokerUnavailable):
+        confluent_broker(f"kafka://127.0.0.1:{free_port()}").producer(SECONDS)
+    assert {record.name for record in everything_logged.records} == {"confluent_kafka"}
+    assert any(record.levelno == logging.ERROR for record in everything_logged.records)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sys
 import traceback
 from collections.abc import Callable
@@ -15,10 +14,9 @@ from django_outbox.brokers.base import Broker, get_broker
 from django_outbox.brokers.confluent import ConfluentBroker
 from django_outbox.brokers.confluent import broker as confluent
 from django_outbox.conf import BrokerSettings
-from django_outbox.exceptions import BrokerUnavailable, MissingDependency
+from django_outbox.exceptions import MissingDependency
 from django_outbox.operations.checks.settings import check_settings
 from tests.support.brokers.backends import confluent_broker, connecting
-from tests.support.brokers.records import SECONDS
 from tests.support.brokers.servers import PASSWORD, USER
 from tests.support.overrides import outbox_settings
 from tests.support.servers.process import free_port
@@ -199,13 +197,6 @@ def test_the_guarantees_do_not_hang_on_options(options_of: Callable[..., dict[st
     assert sending["allow.auto.create.topics"] is reading["allow.auto.create.topics"] is False
 
 
-@pytest.mark.parametrize("timeout", [0.001, 0.5, 86_400])
-def test_any_deadline_of_a_batch_is_one_that_librdkafka_takes(timeout: float) -> None:
-    broker = confluent_broker(f"kafka://127.0.0.1:{free_port()}")
-    with pytest.raises(BrokerUnavailable):
-        broker.producer(timeout)
-
-
 @pytest.mark.parametrize(
     ("query", "option", "value"),
     [
@@ -273,24 +264,6 @@ def test_options_that_only_together_make_no_sense_are_named_at_their_use(
     assert reason in text
     assert 'OUTBOX["BROKER"]["OPTIONS"] (' + next(iter(options)) in text
     assert SECRET not in "".join(traceback.format_exception(raised.value)).split("Error: ")[-1]
-
-
-# Passwords
-
-
-@pytest.fixture
-def everything_logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
-    """All that the client and the outbox log, at the lowest level."""
-    for name in ("confluent_kafka", "django_outbox"):
-        caplog.set_level(1, name)
-    return caplog
-
-
-def test_the_library_logs_to_a_logger_of_its_name(everything_logged: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(BrokerUnavailable):
-        confluent_broker(f"kafka://127.0.0.1:{free_port()}").producer(SECONDS)
-    assert {record.name for record in everything_logged.records} == {"confluent_kafka"}
-    assert any(record.levelno == logging.ERROR for record in everything_logged.records)
 
 
 # The library

@@ -25,8 +25,8 @@ from django_outbox.models.validation import json_payload
 from django_outbox.observability import text as texts
 from django_outbox.operations.retry_outlook import Outlook, newest, outlook, seconds_until_last
 from django_outbox.operations.selection import Selection, SelectionError, id_of
-from django_outbox.state import outbox as state
 from django_outbox.state.deletion import delete
+from django_outbox.state.retry import retry, retry_with_payload
 
 USUAL_RATE = 50
 
@@ -163,7 +163,7 @@ class _ConfirmedAction:
         object_id = self.selection.only_id
         entry = audit.begin(self.request.user, self.table.model, self.action, subject, reason, object_id=object_id)
         if self.action == "retry":
-            count = state.retry(self.dead, using=self.table.database, rate=rate)
+            count = retry(self.dead, using=self.table.database, rate=rate)
             audit.finish(entry, count, rate=rate)
             told = _retried(count, rate)
         else:
@@ -222,7 +222,7 @@ def _replace(request: HttpRequest, table: Table, message: Any, form: EditForm) -
         entry = audit.begin(
             request.user, table.model, "edit", str(message), form.cleaned_data["reason"], object_id=message.id
         )
-        if state.retry_with(message, form.stored, using=table.database):
+        if retry_with_payload(message, form.stored, using=table.database):
             audit.finish(entry, 1, payload_before=message.payload)
             return True
         entry.delete()

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.db import transaction
+from django.db.models import QuerySet
 
 from django_outbox.brokers.base import ReceivedRecord, TopicPartition
 from django_outbox.conf import settings
@@ -22,13 +23,14 @@ from django_outbox.consumer.delivery import (
 )
 from django_outbox.events.event import Event
 from django_outbox.events.identity import RecordIdentity
-from django_outbox.exceptions import MessageNotFound, Reject, Retry, in_one_line
+from django_outbox.exceptions import Reject, Retry, in_one_line
 from django_outbox.handlers.registry import GroupHandlers
+from django_outbox.models import OutboxMessage
 from django_outbox.observability.logging import log_extra
 from django_outbox.observability.outcomes import report_dead, report_failed
 from django_outbox.state import outbox as state
-from django_outbox.state.dialects.base import Earlier
-from django_outbox.state.ordering import unhandled_before
+from django_outbox.state import transitions
+from django_outbox.state.ordering import Blocker, unhandled_before
 from django_outbox.state.rows import LockedMessage
 from django_outbox.worker.transactions import MAX_ATTEMPTS, retry_transaction
 
@@ -108,17 +110,17 @@ class OutboxSource(Source[OwnRecord]):
             message = messages.get(item.id)
             if message is not None and item.id not in current and item.names(message):
                 current[item.id] = message
-        earlier = unhandled_before(list(current.values()), self._handlers.types_of, using=self._using)
+        blockers = unhandled_before(list(current.values()), self._handlers.types_of, using=self._using)
         overtaking = _overtaking(list(current.values()))
         held: dict[Key, Hold] = {}
-        return [self._claim(item, messages, current.pop(item.id, None), earlier, overtaking, held) for item in items]
+        return [self._claim(item, messages, current.pop(item.id, None), blockers, overtaking, held) for item in items]
 
     def _claim(
         self,
         item: OwnRecord,
         messages: dict[int, LockedMessage],
         message: LockedMessage | None,
-        earlier: dict[int, Earlier],
+        blockers: dict[int, Blocker],
         overtaking: set[int],
         held: dict[Key, Hold],
     ) -> Claim:
@@ -128,7 +130,7 @@ class OutboxSource(Source[OwnRecord]):
             item: the record.
             messages: all rows of the batch, by id.
             message: its row; None if the row is not to be handled by this record.
-            earlier: what has to be handled before a message, by its id.
+            blockers: what must be handled before a message, by its id.
             overtaking: messages that others of the batch come before.
             held: what later messages of a key wait for, by topic and key; added to here.
         """
@@ -147,8 +149,8 @@ class OutboxSource(Source[OwnRecord]):
             return Claim(Outcome.DEAD, message, reason=reason)
         until: datetime | timedelta | None = None
         holder, held_until = held.get(key, (message.id, None))
-        if message.id in earlier:
-            until = _until(earlier[message.id])
+        if message.id in blockers:
+            until = blockers[message.id].until
         elif holder < message.id:
             until = held_until
         elif message.id in overtaking:
@@ -168,29 +170,30 @@ class OutboxSource(Source[OwnRecord]):
             if claim.outcome is Outcome.CONSUMED:
                 consumed.append(message)
             elif claim.outcome is Outcome.REQUEUED:
-                state.put_back(message, claim.until, using=self._using)
+                transitions.requeue(self._in_hand(message), claim.until)
             else:
-                state.mark_rejected(message.id, message.publish_count, claim.reason, using=self._using)
+                transitions.mark_dead(self._in_hand(message), claim.reason)
         state.mark_consumed(consumed, using=self._using)
 
     def fail(self, item: OwnRecord, claim: Claim | None, error: Exception) -> Outcome:
         message = None if claim is None else claim.message
         if not isinstance(message, LockedMessage):
             raise error
-        try:
-            if isinstance(error, Reject):
-                if state.mark_rejected(message.id, message.publish_count, error, using=self._using):
-                    report_dead(log, message, error, using=self._using)
-                return Outcome.DEAD
-            delay = error.delay if isinstance(error, Retry) else None
-            status = state.mark_failed(message.id, message.publish_count, error, using=self._using, delay=delay)
-        except MessageNotFound:
-            log.warning("Message %s was removed while it was handled.", message.id, extra=log_extra("skipped", message))
+        rows = self._in_hand(message)
+        if isinstance(error, Reject):
+            if transitions.mark_dead(rows, error):
+                report_dead(log, message, error, using=self._using)
+            return Outcome.DEAD
+        failed = transitions.mark_failed(rows, error, delay=error.delay if isinstance(error, Retry) else None)
+        if failed is None:
+            log.warning(
+                "Message %s was changed or removed while it was handled.",
+                message.id,
+                extra=log_extra("skipped", message),
+            )
             return Outcome.SKIPPED
-        message.retry_count += 1
-        final = message.retry_count >= message.max_retry
-        if status == (state.Status.DEAD if final else state.Status.PENDING):  # or another consumer was faster
-            report_failed(log, message, error, final=final, using=self._using)
+        message.retry_count = failed.retry_count
+        report_failed(log, message, error, final=failed.status == state.Status.DEAD, using=self._using)
         return Outcome.FAILED
 
     def requeue(self, item: OwnRecord, fault: Exception) -> Outcome:
@@ -198,7 +201,7 @@ class OutboxSource(Source[OwnRecord]):
             message = state.lock([item.id], using=self._using).get(item.id)
             if message is None or not item.names(message):
                 return Outcome.SKIPPED
-            state.put_back(message, REQUEUE_DELAY, using=self._using)
+            transitions.requeue(self._in_hand(message), REQUEUE_DELAY)
         log.warning(
             "Message %s waits %d s, because the database failed %d times: %s",
             message.id,
@@ -208,6 +211,9 @@ class OutboxSource(Source[OwnRecord]):
             extra=log_extra("put_back", message),
         )
         return Outcome.REQUEUED
+
+    def _in_hand(self, message: LockedMessage) -> QuerySet[OutboxMessage]:
+        return state.in_hand(message.id, message.publish_count, using=self._using)
 
     def identity(self, item: OwnRecord) -> Hashable:
         return item.id
@@ -235,14 +241,6 @@ class OutboxSource(Source[OwnRecord]):
             item.id,
             extra={"action": "skipped", **item.extra},
         )
-
-
-def _until(earlier: Earlier) -> datetime | timedelta:
-    """When a message behind this one is due again."""
-    if earlier.status == state.Status.PENDING:
-        return earlier.due_at or timedelta(0)
-    # Behind a dead one until an operator decides. A published one whose record was read already waits for the reconciler.
-    return timedelta(0) if earlier.is_coming else REQUEUE_DELAY
 
 
 def _overtaking(messages: Sequence[LockedMessage]) -> set[int]:

@@ -91,7 +91,7 @@ class Reconciler:
             # Both, as what was committed may be of a topic that has been made anew since.
             read = min(progress.committed or 0, progress.position or 0)
             lost += self._told(
-                state.put_back_lost(
+                state.requeue_lost(
                     place, max(read, progress.low), progress.high, age=age(), event_types=types, using=using
                 ),
                 f"{place.topic}[{place.partition}]",
@@ -104,7 +104,7 @@ class Reconciler:
                     continue
                 if partitions:  # none: a broker that has just started, and does not know all yet
                     lost += self._told(
-                        state.put_back_without_partition(
+                        state.requeue_without_partition(
                             place.topic, partitions, age=age(), event_types=types, using=using
                         ),
                         f"{place.topic}, of partitions that it does not have",

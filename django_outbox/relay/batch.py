@@ -6,13 +6,17 @@ import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 
+from django.db.models import QuerySet
+
 from django_outbox.brokers.base import Acknowledged, Failed, Outcome, Producer, Record, Refused, TopicTrouble
 from django_outbox.conf import settings
 from django_outbox.events.writer import Outgoing, encode
+from django_outbox.models import OutboxMessage
 from django_outbox.observability import instrumentation
 from django_outbox.observability.logging import repeats
 from django_outbox.observability.tracing import hooks as tracing
 from django_outbox.state import outbox as state
+from django_outbox.state import transitions
 from django_outbox.state.dialects.base import Published
 from django_outbox.state.ordering import has_order, holds_behind_dead
 
@@ -104,13 +108,17 @@ class Batch:
         self.published = state.mark_published(self.acknowledged, using=self._using)
 
     def _store_refused(self, message: Outgoing, reason: str) -> None:
-        self.dead += state.mark_refused(message.id, reason, using=self._using)
-        self.after_commit.append(partial(_report_refused, message, reason, self._using))
+        if transitions.mark_dead(self._to_send(message), reason):
+            self.dead += 1
+            self.after_commit.append(partial(_report_refused, message, reason, self._using))
 
     def _store_failed(self, message: Outgoing, reason: str) -> None:
-        status = state.mark_unsent(message.id, message.attempt, reason, using=self._using)
-        self.failed += 1
-        self.after_commit.append(partial(_report_failed, message, reason, status, self._using))
+        if failed := transitions.mark_failed(self._to_send(message), reason):
+            self.failed += 1
+            self.after_commit.append(partial(_report_failed, message, reason, failed.status, self._using))
+
+    def _to_send(self, message: Outgoing) -> QuerySet[OutboxMessage]:
+        return state.to_send(message.id, message.attempt, using=self._using)
 
 
 def _report_refused(message: Outgoing, reason: str, using: str) -> None:

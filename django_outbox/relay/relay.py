@@ -243,10 +243,10 @@ class Relay:
         blocked_by: Counter[int] = Counter()
         for message in messages:
             blocker = blockers.get((message.topic, message.message_key))
-            if blocker is None or blocker.id > message.id:
+            if blocker is None or blocker > message.id:
                 sendable.append(message)
             else:
-                blocked_by[blocker.id] += 1
+                blocked_by[blocker] += 1
         if blocked_by:
             done.postponed = state.postpone(blocked_by, first_due=claimed.messages[0].id, using=self.using)
             most_are_blocked = len(messages) == self.batch_size and 2 * len(sendable) < len(messages)

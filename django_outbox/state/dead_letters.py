@@ -1,4 +1,4 @@
-"""Dead letters for others to see: a copy of each message that dies goes to DEAD_LETTER_TOPIC, through the outbox itself."""
+"""Copies of dead messages for ``DEAD_LETTER_TOPIC``, sent through the outbox."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.models.fields import json_value
 from django_outbox.models.lengths import ERROR_LENGTH
 from django_outbox.models.validation import clean_text
+from django_outbox.state.failures import Stage
 
 UNREADABLE = "unreadable"
-"""The event type of a copy of a record that has none."""
+"""The event type of a copy whose record could not be read."""
 LARGEST_RAW_BYTES = 256 * 1024
 
 
 def unread_topic(named: Collection[str | None] = ()) -> str | None:
-    """The topic of the copies, unless this project reads it as well: then a handler may wait for them.
+    """``DEAD_LETTER_TOPIC`` if this project does not read it; None otherwise.
 
     Args:
-        named: topics that handlers name, which are read for that.
+        named: topics that handlers name, and that are read for that reason.
     """
     topic = settings.dead_letter_topic
     if topic is None or topic in settings.topics or topic in named or settings.inbox.get(topic) is not None:
@@ -31,10 +32,10 @@ def unread_topic(named: Collection[str | None] = ()) -> str | None:
     return topic
 
 
-def announce(
-    message: OutboxMessage | InboxMessage, error: BaseException | str, text: str, *, group: str, using: str
+def publish_copy(
+    message: OutboxMessage | InboxMessage, error: BaseException | str, *, stage: str = Stage.HANDLE, using: str
 ) -> None:
-    """Write a copy of a message that is dead now, in the transaction that makes it so.
+    """Write a copy of a dead message to the outbox, in the transaction that makes the message dead.
 
     The headers are those of Spring's ``DeadLetterPublishingRecoverer``, as text
     (``org.springframework.kafka.support.KafkaHeaders``, names that begin with ``DLT_``).
@@ -42,23 +43,26 @@ def announce(
     Args:
         message: as it is stored.
         error: why it is dead.
-        text: what is kept of the error.
-        group: the consumer group that gave it up; empty for the relay.
+        stage: where it failed.
         using: alias of the database.
     """
     topic = settings.dead_letter_topic
-    if topic is None or message.topic == topic:  # a copy that cannot be sent has no copy of its own
+    if topic is None or message.topic == topic:  # a copy that cannot be sent is not copied again
         return
+    if isinstance(message, InboxMessage):
+        group: str | None = message.group
+    else:
+        group = settings.consumer_group if stage == Stage.HANDLE else None
     found = {
         "kafka_dlt-original-topic": message.topic,
         "kafka_dlt-original-partition": message.partition,
         "kafka_dlt-original-offset": message.offset,
-        "kafka_dlt-original-consumer-group": group or None,
+        "kafka_dlt-original-consumer-group": group,
         "kafka_dlt-exception-fqcn": None if isinstance(error, str) else _name(error),
         "kafka_dlt-exception-message": text_of(error)[:ERROR_LENGTH],
-        "kafka_dlt-exception-stacktrace": text,
+        "kafka_dlt-exception-stacktrace": message.last_error,
     }
-    given = message.headers if isinstance(message.headers, dict) else {}  # or what somebody wrote into the row by hand
+    given = message.headers if isinstance(message.headers, dict) else {}  # a row may have been edited by hand
     kept = {
         name: value for name, value in given.items() if not name.startswith(RESERVED_PREFIX) and name != CONTENT_TYPE
     }
@@ -74,7 +78,7 @@ def announce(
 
 
 def _content(message: OutboxMessage | InboxMessage) -> Any:
-    """The payload; of a record that could not be read, its bytes."""
+    """The payload, or the bytes of a record that could not be read."""
     raw_key, raw_value = (getattr(message, name, None) for name in ("raw_key", "raw_value"))
     if raw_key is None and raw_value is None:
         return message.payload
@@ -82,7 +86,7 @@ def _content(message: OutboxMessage | InboxMessage) -> Any:
 
 
 def has_bytes(payload: Any) -> bool:
-    """True if this is what the copy of a record that could not be read carries."""
+    """True for the payload of a copy whose record could not be read."""
     return isinstance(payload, dict) and payload.keys() == {"key_base64", "value_base64"}
 
 

@@ -1,4 +1,4 @@
-"""What is kept of a failure: a row with its text, its place in the code and who met it."""
+"""Failures: their text, their fingerprint and their rows."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
 from django_outbox.exceptions import Reject, Retry, handlers_of, text_of
+from django_outbox.models import InboxMessage, MessageFailure, OutboxMessage
 from django_outbox.models.lengths import ERROR_LENGTH, FINGERPRINT_LENGTH, WORKER_LENGTH
-from django_outbox.models.operations import MessageFailure
 from django_outbox.models.validation import clean_text
 
 Stage = MessageFailure.Stage
@@ -33,7 +33,7 @@ _STANDARD_LIBRARY = tuple(
 )
 _INSTALLED = ("site-packages", "dist-packages")
 
-# Top-level packages whose frames say how a handler was called, or what it called; not what is wrong.
+# Top-level packages that say how code was called, not what is wrong with it.
 _FOREIGN = frozenset({"django", "asgiref", *sys.stdlib_module_names})
 _VALUES = re.compile(r"'[^']*'|\"[^\"]*\"|\d+")
 
@@ -45,12 +45,12 @@ def host() -> str:
 
 
 def worker_name() -> str:
-    """This process, as operators know it."""
+    """The host and process id that operators see for this process."""
     return f"{host()}:{os.getpid()}"
 
 
 class Call(NamedTuple):
-    """A function in a traceback, and the line that it had reached. ``file`` is that of its module."""
+    """A function in a traceback and its current line; ``file`` is the file of its module."""
 
     module: str
     code: CodeType
@@ -59,7 +59,7 @@ class Call(NamedTuple):
 
     @property
     def is_of_the_project(self) -> bool:
-        """True unless the file belongs to the outbox, to an installed package or to Python itself."""
+        """True unless the file belongs to the outbox, an installed package or Python."""
         if self.file.startswith(("<", _PACKAGE, *_STANDARD_LIBRARY)):
             return False
         return not any(name in PurePath(self.file).parts for name in _INSTALLED)
@@ -70,7 +70,7 @@ class Call(NamedTuple):
 
     @property
     def place(self) -> str:
-        """The file as its module is imported, without the directories of this machine, the line and the function."""
+        """The file relative to its top-level package, the line and the function."""
         path = PurePath(self.code.co_filename)
         parts = self.module.count(".") + 1 + path.name.startswith("__init__.")
         file = "/".join(path.parts[-parts:])
@@ -82,14 +82,14 @@ class Call(NamedTuple):
 
 
 def error_text(error: BaseException | str, length: int = ERROR_LENGTH) -> str:
-    """What is kept of an error: at most 2000 characters that every database can store."""
-    # A handler's own words need no place in the code.
+    """The text of an error for ``last_error``; at most 2000 characters that every database can store."""
+    # A handler's own reason needs no traceback.
     text = text_of(error) if isinstance(error, (str, Reject, Retry)) else _describe(error, length)
     return clean_text(text)[:length]
 
 
 def place_of(error: BaseException | str) -> str:
-    """Where in the project's code an error arose, for a log line; empty if it did not, or is a handler's own words."""
+    """The place in the project's code where an error was raised, for a log line; empty if there is none."""
     if isinstance(error, (str, Reject, Retry)):
         return ""
     own = _own(_calls(error))
@@ -97,7 +97,7 @@ def place_of(error: BaseException | str) -> str:
 
 
 def _describe(error: BaseException, length: int) -> str:
-    """The error's class and text, then the innermost calls and the project's innermost one, which are never cut off."""
+    """The class and text of an error, then the innermost calls and the project's innermost call, never cut off."""
     head = "".join(traceback.format_exception_only(error)).rstrip()
     calls = _calls(error)
     own, shown = _own(calls), calls[-INNERMOST_CALLS:]
@@ -111,7 +111,7 @@ def _describe(error: BaseException, length: int) -> str:
 
 
 def _calls(error: BaseException) -> list[Call]:
-    """The traceback, outermost first, without the outbox's own functions."""
+    """The calls of the traceback, outermost first, without this package's own."""
     return [
         Call(str(frame.f_globals.get("__name__", "")), frame.f_code, line, _file_of(frame))
         for frame, line in traceback.walk_tb(error.__traceback__)
@@ -120,22 +120,21 @@ def _calls(error: BaseException) -> list[Call]:
 
 
 def _file_of(frame: FrameType) -> str:
-    """The file of the module. That of the code is relative in compiled extensions, wherever these are installed."""
+    """The file of the module. The code of compiled extensions has relative file names."""
     file = frame.f_code.co_filename
     return file if file.startswith("<") or Path(file).is_absolute() else str(frame.f_globals.get("__file__") or file)
 
 
 def _own(calls: list[Call]) -> Call | None:
-    """The innermost function of the project."""
+    """The project's innermost call."""
     return next((call for call in reversed(calls) if call.is_of_the_project), None)
 
 
 def fingerprint(error: BaseException | str) -> str:
-    """What failures of one cause have in common: the exception's class and its place in the code.
+    """The same text for failures with the same cause: the exception's class and the function that raised it.
 
-    The place is a function, without line or file, so that it stays the same from one release or
-    machine to the next. Of a mere text it is the first line, without what differs each time:
-    numbers and quoted values. The same of a rejection or retry that no handler asked for.
+    Without line and file, it stays the same across releases and machines. For a text, or a ``Reject`` or ``Retry``
+    that no handler raised, it is the first line with numbers and quoted values masked.
     """
     place = "" if isinstance(error, str) else _place(error)
     if isinstance(error, str) or (isinstance(error, (Reject, Retry)) and not place):
@@ -149,7 +148,7 @@ def fingerprint(error: BaseException | str) -> str:
 
 
 def _place(error: BaseException) -> str:
-    """The project's innermost function; without one, the handler, or the innermost function of an installed package."""
+    """The project's innermost function, or the handlers, or the innermost function of an installed package."""
     calls = _calls(error)
     own = _own(calls)
     if own is not None:
@@ -158,7 +157,7 @@ def _place(error: BaseException) -> str:
 
 
 def _foreign_place(calls: list[Call]) -> str:
-    """The innermost function of the first package that is not Django or Python itself, else of any."""
+    """The innermost function of the first package other than Django and Python, else of any package."""
     roots = [call.module.partition(".")[0] for call in calls]
     first = next((root for root in roots if root not in _FOREIGN), None)
     for call, root in reversed(list(zip(calls, roots, strict=True))):
@@ -167,51 +166,56 @@ def _foreign_place(calls: list[Call]) -> str:
     return ""
 
 
-def record(
-    message: Any, stage: str, error: BaseException | str, text: str, *, final: bool, using: str
-) -> MessageFailure:
-    """Write the row of a failure; in the transaction that counts it.
+def columns(error: BaseException | str) -> dict[str, str]:
+    """Values for the columns that a message and its failure share."""
+    return {"last_error": error_text(error), "fingerprint": fingerprint(error)}
+
+
+def stage_of(message: OutboxMessage | InboxMessage) -> str:
+    """Where a message in this state fails: the relay cannot send it, or its handler raises."""
+    is_to_be_sent = isinstance(message, OutboxMessage) and message.status == OutboxMessage.Status.PENDING
+    return Stage.SEND if is_to_be_sent else Stage.HANDLE
+
+
+def attempt_of(message: OutboxMessage | InboxMessage) -> int:
+    """The number of the publication (outbox) or try (inbox) that fails for a message in this state."""
+    if isinstance(message, InboxMessage):
+        return message.retry_count + 1
+    return message.publish_count + (stage_of(message) == Stage.SEND)
+
+
+def record(messages: Iterable[OutboxMessage | InboxMessage], *, stage: str, attempt: int, using: str) -> None:
+    """Write a failure for each message, in the transaction that writes the messages.
 
     Args:
-        message: of the outbox, as it was before.
-        stage: where it failed; what could not be sent has not been published yet.
-        error: for its fingerprint.
-        text: what is kept of the error itself.
-        final: True if the message is dead by it.
-        using: alias of the database.
-    """
-    sent = stage == Stage.HANDLE
-    return MessageFailure.objects.using(using).create(
-        message_id=message.id,
-        worker=worker_name(),
-        stage=stage,
-        attempt=message.publish_count + (not sent),
-        published_at=message.published_at if sent else None,
-        partition=message.partition if sent else None,
-        offset=message.offset if sent else None,
-        final=final,
-        error=text,
-        fingerprint=fingerprint(error),
-    )
-
-
-def record_received(received: Iterable[Any], attempt: int, *, using: str) -> None:
-    """Write the rows of failures of the inbox; in the transaction that writes its messages.
-
-    Args:
-        received: messages as they are after the failure.
-        attempt: which try of theirs it was, from 1.
+        messages: as they are after the failure.
+        stage, attempt: see ``stage_of`` and ``attempt_of``; of the messages before the failure.
         using: alias of the database.
     """
     MessageFailure.objects.using(using).bulk_create(
-        MessageFailure(
-            inbox_message_id=message.id,
-            worker=worker_name(),
-            stage=Stage.HANDLE,
-            attempt=attempt,
-            final=message.status == "dead",
-            error=message.last_error,
-            fingerprint=message.fingerprint,
-        )
-        for message in received
+        [
+            MessageFailure(
+                **_reference(message, stage),
+                worker=worker_name(),
+                stage=stage,
+                attempt=attempt,
+                final=message.status == OutboxMessage.Status.DEAD,
+                error=message.last_error,
+                fingerprint=message.fingerprint,
+            )
+            for message in messages
+        ]
     )
+
+
+def _reference(message: OutboxMessage | InboxMessage, stage: str) -> dict[str, Any]:
+    if isinstance(message, InboxMessage):
+        return {"inbox_message_id": message.id}
+    if stage == Stage.SEND:
+        return {"message_id": message.id}
+    return {
+        "message_id": message.id,
+        "published_at": message.published_at,
+        "partition": message.partition,
+        "offset": message.offset,
+    }

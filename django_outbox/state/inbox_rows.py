@@ -1,4 +1,4 @@
-"""Events and unreadable records as rows of the inbox, and back."""
+"""Converts events and unreadable records to rows of the inbox, and back."""
 
 from __future__ import annotations
 
@@ -16,39 +16,34 @@ from django_outbox.models import InboxMessage
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.models.lengths import ERROR_LENGTH, KEY_LENGTH, TYPE_LENGTH
 from django_outbox.models.validation import as_text, headers_as_text
-from django_outbox.state.failures import error_text, fingerprint
+from django_outbox.state.failures import columns, error_text
 
 Status = InboxMessage.Status
 
 
 def consumed_row(event: Event, group: str) -> InboxMessage:
-    """The row of an event that is being handled in this transaction: what deduplication needs."""
+    """The row of an event that is handled in this transaction; only what deduplication needs."""
     return _row(event, group, status=Status.CONSUMED, next_retry_at=None, consumed_at=DatabaseNow())
 
 
 def pending_row(event: Event, group: str, wait: timedelta, **counts: Any) -> InboxMessage:
-    """The row of an event that is to be handled later."""
+    """The row of an event that is handled later."""
     return _with_content(_row(event, group, next_retry_at=DatabaseNow() + wait, **counts), event)
 
 
 def dead_row(event: Event, group: str, error: BaseException | str, **counts: Any) -> InboxMessage:
-    """The row of an event that is given up."""
-    return _with_content(_row(event, group, status=Status.DEAD, next_retry_at=None, **failed(error), **counts), event)
-
-
-def failed(error: BaseException | str) -> dict[str, str]:
-    """What a row keeps of its last failure."""
-    return {"last_error": error_text(error), "fingerprint": fingerprint(error)}
+    """The row of an event that can never be handled."""
+    return _with_content(_row(event, group, status=Status.DEAD, next_retry_at=None, **columns(error), **counts), event)
 
 
 def poison_row(record: ReceivedRecord, group: str, reason: str, *, raw: bool = True) -> InboxMessage:
-    """The row of a record that is no event: dead, with its bytes, and with its place as identity.
+    """The row of a record that is not a valid event: dead, with its bytes, and identified by its position.
 
     Args:
         record: as it was received.
-        group: that received it.
+        group: the consumer group.
         reason: what is wrong with it.
-        raw: whether to keep the bytes.
+        raw: whether to store its bytes and headers.
     """
     headers = headers_as_text(dict(reversed(record.headers)))
     event_type = headers.get("ce_type", "")
@@ -60,22 +55,22 @@ def poison_row(record: ReceivedRecord, group: str, reason: str, *, raw: bool = T
         topic=record.topic,
         partition=record.partition,
         offset=record.offset,
-        message_key=shown_key(record.key),
+        message_key=key_as_text(record.key),
         headers=headers if raw else {},
         raw_key=record.key if raw else None,
         raw_value=record.value if raw else None,
         status=Status.DEAD,
         next_retry_at=None,
-        **failed(reason),
+        **columns(reason),
         created_at=DatabaseNow(),
         updated_at=DatabaseNow(),
     )
 
 
 def unread_row(record: ReceivedRecord, group: str, wait: timedelta) -> InboxMessage:
-    """The row of a record whose first reading is counted, as that may take the process down.
+    """The row of a record that is not read yet; reading it is counted, because it may kill the process.
 
-    Without a key, as only the event will tell it, so that nothing waits behind it.
+    The event's key is unknown, so nothing waits behind this row.
     """
     row = poison_row(record, group, "")
     row.status, row.next_retry_at, row.delivery_count = Status.PENDING, DatabaseNow() + wait, 1
@@ -84,7 +79,7 @@ def unread_row(record: ReceivedRecord, group: str, wait: timedelta) -> InboxMess
 
 
 def event_of(row: InboxMessage) -> Event:
-    """The event of a row, as its handlers get it."""
+    """The event of a row, for its handlers."""
     time = row.event_time
     return Event(
         type=row.event_type,
@@ -103,7 +98,7 @@ def event_of(row: InboxMessage) -> Event:
 
 
 def record_of(row: InboxMessage) -> ReceivedRecord:
-    """The record of a row that could not be read, as far as it was kept."""
+    """The record of a row that could not be read, as far as it was stored."""
     return ReceivedRecord(
         topic=row.topic,
         partition=row.partition,
@@ -114,8 +109,8 @@ def record_of(row: InboxMessage) -> ReceivedRecord:
     )
 
 
-def shown_key(raw_key: bytes | memoryview | None) -> str:
-    """The key of what could not be read, as text, if it fits."""
+def key_as_text(raw_key: bytes | memoryview | None) -> str:
+    """The key of a record that could not be read, as text; empty if it is too long."""
     key = as_text(bytes(raw_key or b""))
     return key if len(key) <= KEY_LENGTH else ""
 
@@ -145,7 +140,7 @@ def _with_content(row: InboxMessage, event: Event) -> InboxMessage:
 
 
 def unreadable(error: UnreadableRecord) -> str:
-    """Why a record is dead on arrival, with what a mapper of the project raised."""
+    """Why a record is dead on arrival, with the error of the project's mapper."""
     text = f"It cannot be read: {error}."
     if error.__cause__ is None:
         return text

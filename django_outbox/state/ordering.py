@@ -1,27 +1,49 @@
-"""Order by key: what has to come before a message, on the way to the broker and at the handler.
+"""The order of keys: which earlier message must be sent or handled before a message.
 
-Messages of one topic and key reach their handler in the order of their ids. The relay sends none
-before those ahead of it; the consumer sends back what overtook one that failed. Messages without a
-key have no order, and ``ORDERING = "none"`` turns all of this off.
+Messages with the same topic and key reach their handler in the order of their ids. The relay sends no message before
+an earlier one of its key; the consumer requeues messages that overtook one that failed. Messages without a key have no
+order, and ``ORDERING = "none"`` disables all of this.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from django.db.models import Min, QuerySet
 
 from django_outbox.conf import settings
 from django_outbox.events.writer import Outgoing
 from django_outbox.models import InboxMessage, OutboxMessage
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.state.backoff import MAX_BACKOFF_SECONDS
 from django_outbox.state.dialects import dialect_of
 from django_outbox.state.dialects.base import Earlier, Key, Unsent
-from django_outbox.state.dialects.postgresql import PostgreSQL
 from django_outbox.state.rows import LockedMessage
 
 Status = OutboxMessage.Status
 
+LONGEST_WAIT = timedelta(seconds=MAX_BACKOFF_SECONDS)
+"""How long a message waits if it is unknown when its turn comes."""
+CLAIM_SECONDS = 1.0
+"""How long a claimed inbox message is not due, so that no other consumer counts the same delivery."""
+
+
+class Blocker(NamedTuple):
+    """An earlier message of a key, for which later ones must wait.
+
+    Attributes:
+        id: its id.
+        until: when the later ones are due again, or how long from now.
+    """
+
+    id: int
+    until: datetime | timedelta
+
 
 def has_order(message: Outgoing | InboxMessage) -> bool:
-    """True if others of its key have to wait for this message."""
+    """True if later messages of its key must wait for this message."""
     return bool(message.message_key) and settings.ordering == "key"
 
 
@@ -30,38 +52,37 @@ def holds_behind_dead() -> bool:
     return settings.ordering == "key" and settings.on_dead == "hold"
 
 
-def blocking_statuses() -> list[str]:
-    """The states in which a message, of outbox or inbox, holds those behind it wherever its record is."""
+def _blocking_statuses() -> list[str]:
+    """The statuses in which a message always holds later ones."""
     return [Status.PENDING.value, Status.DEAD.value] if settings.on_dead == "hold" else [Status.PENDING.value]
 
 
-def unsent_before(
-    batch: Sequence[Outgoing], pending: Sequence[Unsent] | None = None, *, using: str
-) -> dict[Key, Earlier]:
-    """By topic and key, the first message that is unsent and not in the batch.
+# Outbox
+
+
+def unsent_before(batch: Sequence[Outgoing], pending: Sequence[Unsent] | None = None, *, using: str) -> dict[Key, int]:
+    """By topic and key, the id of the first unsent message that is not in the batch.
 
     Args:
-        batch: messages to be sent, by ascending id.
-        pending: what was seen with the claim, if anything was.
+        batch: messages to send, by ascending id.
+        pending: earlier pending messages that the claim found; None if it did not look.
         using: alias of the database.
     """
     keyed = [message for message in batch if message.message_key]
     if not keyed or settings.ordering != "key":
         return {}
-    dialect, ids, dead = dialect_of(using), [message.id for message in batch], holds_behind_dead()
-    if isinstance(dialect, PostgreSQL):
-        return dialect.unsent_before(keyed, ids, dead=dead, pending=pending)
-    return dialect.unsent_before(keyed, ids, dead=dead)
+    ids = [message.id for message in batch]
+    return dialect_of(using).unsent_before(keyed, ids, dead=holds_behind_dead(), pending=pending)
 
 
 def unhandled_before(
     messages: Sequence[LockedMessage], types_of: Callable[[str], Collection[str]], *, using: str
-) -> dict[int, Earlier]:
-    """By id, what has to be handled before a message and is not one of these.
+) -> dict[int, Blocker]:
+    """By id, the message that must be handled before a message and is not one of these.
 
     Args:
-        messages: published, and locked.
-        types_of: the event types of a topic that have a handler; what has none is nobody's turn.
+        messages: published and locked.
+        types_of: the event types of a topic that have a handler; others hold nothing.
         using: alias of the database.
     """
     by_topic: dict[str, list[LockedMessage]] = {}
@@ -69,8 +90,91 @@ def unhandled_before(
         for message in messages:
             if message.message_key:
                 by_topic.setdefault(message.topic, []).append(message)
-    dialect, dead = dialect_of(using), holds_behind_dead()
-    earlier: dict[int, Earlier] = {}
+    blockers: dict[int, Blocker] = {}
     for topic, keyed in by_topic.items():
-        earlier |= dialect.unhandled_before(keyed, types_of(topic), dead=dead)
-    return earlier
+        earlier = dialect_of(using).unhandled_before(keyed, types_of(topic), dead=holds_behind_dead())
+        blockers |= {id: Blocker(found.id, _until_sent(found)) for id, found in earlier.items()}
+    return blockers
+
+
+def _until_sent(earlier: Earlier) -> datetime | timedelta:
+    if earlier.status == Status.PENDING:
+        return earlier.due_at or timedelta(0)
+    # A dead message waits for an operator, a published one whose record was already read waits for the reconciler.
+    return timedelta(0) if earlier.is_coming else LONGEST_WAIT
+
+
+# Inbox
+
+
+def blocker_of(row: InboxMessage, *, using: str) -> Blocker | None:
+    """The message that must be handled before this one, if any."""
+    if not has_order(row):
+        return None
+    earlier = (
+        same_key(row, using=using)
+        .filter(status__in=_blocking_statuses(), id__lt=row.id)
+        .order_by("status", "id")  # by id alone, PostgreSQL would walk the primary key past all consumed rows
+        .values_list("id", "next_retry_at", DatabaseNow())
+        .first()
+    )
+    return None if earlier is None else _blocker(*earlier)
+
+
+def blockers_of(rows: Sequence[InboxMessage], *, using: str) -> dict[Key, Blocker]:
+    """By topic and key, the first message that must be handled before others of its key."""
+    keyed = [row for row in rows if has_order(row)]
+    if not keyed:
+        return {}
+    messages = InboxMessage.objects.using(using).order_by()
+    firsts = (
+        messages.filter(
+            status__in=_blocking_statuses(),
+            group=keyed[0].group,
+            topic__in={row.topic for row in keyed},
+            message_key__in={row.message_key for row in keyed},
+        )
+        .values("topic", "message_key")
+        .annotate(first=Min("id"))
+    )
+    ids = [row["first"] for row in firsts]
+    if not ids:
+        return {}
+    columns = ("topic", "message_key", "id", "next_retry_at", DatabaseNow())
+    found = messages.filter(id__in=ids).values_list(*columns)
+    return {(topic, key): _blocker(*earlier) for topic, key, *earlier in found}
+
+
+def _blocker(id: int, due_at: datetime | None, now: datetime) -> Blocker:
+    if due_at is None:  # dead
+        return Blocker(id, LONGEST_WAIT)
+    if due_at > now:
+        return Blocker(id, due_at)
+    # It is being handled, or overdue; its end releases the next message. The longer it takes, the longer the later
+    # ones wait, because each postponement writes all of them.
+    return Blocker(id, max(timedelta(seconds=CLAIM_SECONDS), min(now - due_at, LONGEST_WAIT)))
+
+
+def is_blocking(blocker: Blocker, *, using: str) -> bool:
+    """True if the message still holds later ones."""
+    rows = InboxMessage.objects.using(using).filter(id=blocker.id, status__in=_blocking_statuses())
+    return rows.exists()
+
+
+def release_next(row: InboxMessage, *, using: str) -> None:
+    """Make the next message of a key due at once if it only waited for this one, which is consumed or dead."""
+    if not has_order(row) or row.status in _blocking_statuses():
+        return
+    later = same_key(row, using=using).filter(status=Status.PENDING, id__gt=row.id).order_by("id")
+    # The lock waits for a consumer that is about to postpone it.
+    next_id = later.select_for_update().values_list("id", flat=True).first()
+    if next_id is not None:
+        InboxMessage.objects.using(using).filter(
+            id=next_id, status=Status.PENDING, retry_count=0, next_retry_at__gt=DatabaseNow()
+        ).update(next_retry_at=DatabaseNow())
+
+
+def same_key(row: InboxMessage, *, using: str) -> QuerySet[InboxMessage]:
+    """All messages with the group, topic and key of this one."""
+    messages = InboxMessage.objects.using(using).order_by()
+    return messages.filter(group=row.group, topic=row.topic, message_key=row.message_key)

@@ -21,6 +21,7 @@ from django_outbox.models.fields import DatabaseNow
 from django_outbox.relay.relay import Relay
 from django_outbox.state import outbox as state
 from django_outbox.state.dialects.base import Published
+from django_outbox.state.transitions import mark_failed
 
 Status = OutboxMessage.Status
 
@@ -210,7 +211,8 @@ def fail(message: OutboxMessage, times: int = 1) -> str:
     status = str(message.status)
     for _ in range(times):
         current = row(message)
-        status = state.mark_failed(current.id, current.publish_count, "boom", using="default")
+        failed = mark_failed(state.in_hand(current.id, current.publish_count, using="default"), "boom")
+        status = status if failed is None else failed.status
         if status == Status.PENDING and times > 1:
             publish_again(message)
     return status

@@ -23,18 +23,18 @@ from django_outbox.exceptions import Reject, Retry, UnreadableRecord, text_of
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import InboxMessage
 from django_outbox.observability.outcomes import report_dead, report_failed
-from django_outbox.state import inbox as state
+from django_outbox.state import inbox_insert
 from django_outbox.state.backoff import backoff
-from django_outbox.state.inbox_ordering import CLAIM_SECONDS, blocker_of, blockers_of
+from django_outbox.state.failures import columns
 from django_outbox.state.inbox_rows import (
     consumed_row,
     dead_row,
-    failed,
     pending_row,
     poison_row,
     unread_row,
     unreadable,
 )
+from django_outbox.state.ordering import CLAIM_SECONDS, blocker_of, blockers_of
 from django_outbox.worker.database_errors import is_transient
 
 log = logging.getLogger("django_outbox.consumer")
@@ -87,11 +87,13 @@ class ArrivalSource(Source[ReceivedRecord]):
             if claim.outcome is Outcome.CONSUMED:
                 consumed.append(row.id)
             elif claim.outcome is Outcome.DEAD:
-                state.announce(row, using=self._using)
+                inbox_insert.publish_copy(row, using=self._using)
             elif claim.event is not None:
-                state.hold(row, pending_row(claim.event, self._group, timedelta(0)), claim.until, using=self._using)
-        state.confirm(consumed, using=self._using)
-        state.take_back([claim.message.id for claim in left if claim.message is not None], using=self._using)
+                inbox_insert.hold(
+                    row, pending_row(claim.event, self._group, timedelta(0)), claim.until, using=self._using
+                )
+        inbox_insert.confirm(consumed, using=self._using)
+        inbox_insert.remove([claim.message.id for claim in left if claim.message is not None], using=self._using)
 
     def fail(self, item: ReceivedRecord, claim: Claim | None, error: Exception) -> Outcome:
         arrival = self._arrival(item)  # read again: the handlers may have changed the payload
@@ -104,7 +106,7 @@ class ArrivalSource(Source[ReceivedRecord]):
             return self._store(item, dead_row(event, self._group, error, retry_count=1), Outcome.FAILED, error)
         delay = error.delay if isinstance(error, Retry) else None
         wait = backoff(1) if delay is None else delay
-        row = pending_row(event, self._group, wait, retry_count=1, **failed(error))
+        row = pending_row(event, self._group, wait, retry_count=1, **columns(error))
         return self._store(item, row, Outcome.FAILED, error)
 
     def requeue(self, item: ReceivedRecord, fault: Exception) -> Outcome:
@@ -140,7 +142,7 @@ class ArrivalSource(Source[ReceivedRecord]):
                     return Outcome.SKIPPED
                 blocker = blocker_of(row, using=self._using)
                 if blocker is not None:
-                    state.hold(row, row, blocker.until, using=self._using)
+                    inbox_insert.hold(row, row, blocker.until, using=self._using)
                     return Outcome.REQUEUED
         except DatabaseError as error:
             if is_transient(error, self._using):
@@ -216,7 +218,7 @@ class ArrivalSource(Source[ReceivedRecord]):
         with transaction.atomic(using=self._using):
             if not self._add([row]):
                 return False
-            state.announce(row, using=self._using)
+            inbox_insert.publish_copy(row, using=self._using)
         return True
 
     def _add(self, rows: Sequence[InboxMessage]) -> int:
@@ -226,8 +228,8 @@ class ArrivalSource(Source[ReceivedRecord]):
             DatabaseError: one of them is not there and was not accepted either. MySQL and MariaDB skip rows that they
                 refuse, as they skip duplicates.
         """
-        new = state.add(rows, using=self._using)
+        new = inbox_insert.add(rows, using=self._using)
         others = [row for row in rows if row.id is None]
-        if not state.are_known(others, using=self._using):
+        if not inbox_insert.are_known(others, using=self._using):
             raise DatabaseError("the database does not take what is in it")
         return new

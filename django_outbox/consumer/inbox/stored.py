@@ -26,8 +26,9 @@ from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import InboxMessage
 from django_outbox.observability.outcomes import report_dead, report_failed
 from django_outbox.state import inbox as state
-from django_outbox.state.inbox_ordering import blocker_of
+from django_outbox.state import transitions
 from django_outbox.state.inbox_rows import event_of, pending_row, record_of, unreadable
+from django_outbox.state.ordering import blocker_of
 from django_outbox.worker.transactions import MAX_ATTEMPTS
 
 log = logging.getLogger("django_outbox.consumer")
@@ -138,21 +139,21 @@ class StoredSource(Source[Stored]):
                 state.mark_consumed(claim.message, using=self._using)
 
     def fail(self, item: Stored, claim: Claim | None, error: Exception) -> Outcome:
+        rows = state.in_hand(item.id, using=self._using)
         if isinstance(error, Reject):
-            row = state.mark_dead(item.id, error, using=self._using)
+            row = transitions.mark_dead(rows, error)
             if row is None:
                 return Outcome.SKIPPED
             report_dead(log, row, error, using=self._using)
             return Outcome.DEAD
-        delay = error.delay if isinstance(error, Retry) else None
-        row = state.mark_failed(item.id, error, using=self._using, delay=delay)
+        row = transitions.mark_failed(rows, error, delay=error.delay if isinstance(error, Retry) else None)
         if row is None:
             return Outcome.SKIPPED
         report_failed(log, row, error, final=row.status == InboxMessage.Status.DEAD, using=self._using)
         return Outcome.FAILED
 
     def requeue(self, item: Stored, fault: Exception) -> Outcome:
-        state.put_back(item.id, REQUEUE_DELAY, using=self._using)
+        transitions.requeue(state.in_hand(item.id, using=self._using), REQUEUE_DELAY)
         log.warning(
             "Inbox message %s waits %d s, because the database failed %d times: %s",
             item.id,

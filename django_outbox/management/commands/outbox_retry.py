@@ -20,7 +20,7 @@ from django_outbox.models.fields import database_now
 from django_outbox.observability import text as texts
 from django_outbox.operations.retry_outlook import newest, outlook, seconds_until_last
 from django_outbox.operations.selection import LARGEST_ID, Selection
-from django_outbox.state import outbox as state
+from django_outbox.state.retry import retry_in_batches
 from django_outbox.worker.stop import stop_on_signals
 
 log = logging.getLogger("django_outbox.retry")
@@ -120,7 +120,7 @@ class Command(OutboxCommand):
         done = 0
         note("retry", f"retries dead messages ({about}), {'all at once' if rate is None else f'{rate} a second'}")
         with stop_on_signals(log) as stop, Progress(self.stderr) as progress:
-            for revived in state.retry_in_batches(dead, using=using, rate=rate):
+            for revived in retry_in_batches(dead, using=using, rate=rate):
                 done += revived
                 progress.show(done / max(count, 1), f"{done:,} of {count:,} messages pending again")
                 if stop.requested:

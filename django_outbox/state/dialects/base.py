@@ -1,4 +1,4 @@
-"""The statements of relay and consumer on the outbox, as Django's ORM writes them for any database."""
+"""The statements of relay and consumer, written with Django's ORM for any database."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Key = tuple[str, str]
 
 
 class Published(NamedTuple):
-    """A publication that the broker acknowledged: the ``attempt``-th of a message."""
+    """An acknowledged publication; ``attempt`` is its number."""
 
     id: int
     attempt: int
@@ -30,13 +30,13 @@ class Published(NamedTuple):
 
 
 class Earlier(NamedTuple):
-    """A message that comes before others of its key.
+    """A message that must be handled before another one of its key.
 
     Attributes:
         id: its id.
-        status: its state.
+        status: pending, published or dead.
         due_at: None unless it is pending.
-        is_coming: it is published, and its record will be read after that of the other, as it was written later.
+        is_coming: it is published after the other one, so its record will be read later.
     """
 
     id: int
@@ -46,20 +46,18 @@ class Earlier(NamedTuple):
 
 
 class Unsent(NamedTuple):
-    """A message that is to be sent, or is dead; due_at is None unless it is pending."""
+    """A message that is pending or dead."""
 
     topic: str
     message_key: str
     id: int
     status: str
-    due_at: datetime | None
 
 
 class Dialect:
-    """Statements on the outbox of one database.
+    """Statements on the outbox of one database, called by ``state.outbox`` and ``state.ordering``.
 
-    Every write names in its WHERE clause the state that it leaves. The rules are those of ``state.outbox``, which calls
-    these. Messages of other services are never locked or changed.
+    Every write names in its WHERE clause the status that it leaves. Messages of other services are never locked.
     """
 
     def __init__(self, using: str) -> None:
@@ -68,7 +66,7 @@ class Dialect:
     # Relay
 
     def claim(self, limit: int, without_topics: Sequence[str]) -> list[Outgoing]:
-        """Lock and read due messages by due time, skipping those that another relay has locked."""
+        """Lock and read due messages by due time, skipping those locked by other relays."""
         rows = (
             self._due(without_topics)
             .select_for_update(skip_locked=True)
@@ -77,16 +75,19 @@ class Dialect:
         return [Outgoing(*row) for row in rows]
 
     def is_due(self, without_topics: Sequence[str]) -> bool:
-        """True if a message is due, even if another relay has locked it."""
+        """True if a message is due, even one locked by another relay."""
         return self._due(without_topics).exists()
 
-    def unsent_before(self, keyed: Sequence[Outgoing], ids: Sequence[int], *, dead: bool) -> dict[Key, Earlier]:
-        """By topic and key, the first message that is unsent and not in a batch.
+    def unsent_before(
+        self, keyed: Sequence[Outgoing], ids: Sequence[int], *, dead: bool, pending: Sequence[Unsent] | None = None
+    ) -> dict[Key, int]:
+        """By topic and key, the id of the first unsent message that is not in a batch.
 
         Args:
             keyed: the messages of the batch that have a key, by ascending id.
-            ids: all of the batch.
-            dead: whether a dead message comes before others, too.
+            ids: of all messages of the batch.
+            dead: whether a dead message holds its key.
+            pending: earlier pending messages that the claim found, on PostgreSQL.
         """
         firsts = (
             self._messages()
@@ -101,15 +102,10 @@ class Dialect:
             .values("topic", "message_key")
             .annotate(first=Min("id"))
         )
-        first_ids = [row["first"] for row in firsts]
-        if not first_ids:
-            return {}
-        columns = ("topic", "message_key", "id", "status", "next_retry_at")
-        rows = self._messages().filter(id__in=first_ids).values_list(*columns)
-        return {(topic, key): Earlier(id, status, due_at) for topic, key, id, status, due_at in rows}
+        return {(row["topic"], row["message_key"]): row["first"] for row in firsts}
 
     def mark_published(self, published: Sequence[Published]) -> int:
-        """Pending to published; returns how many messages that changed."""
+        """Pending to published; returns how many changed."""
         by_attempt: dict[int, list[Published]] = {}
         for message in published:
             by_attempt.setdefault(message.attempt, []).append(message)
@@ -130,14 +126,14 @@ class Dialect:
         )
 
     def postpone(self, earlier_ids: Collection[int], first_due: int | None) -> int:
-        """Move the due time of what is behind some messages; returns how many messages wait longer than before."""
+        """Move the due time of later messages of the same keys; returns how many wait longer than before."""
         earlier = self._messages().filter(id__in=earlier_ids, status__in=[Status.PENDING, Status.DEAD])
-        if first_due is not None:  # what is due no later than that has nothing to look for
+        if first_due is not None:  # see LATER in postgresql.py
             earlier = earlier.exclude(next_retry_at__lte=self._messages().filter(id=first_due).values("next_retry_at"))
         return sum(map(self._postpone, earlier))
 
     def _postpone(self, earlier: OutboxMessage) -> int:
-        # Behind a dead one only what is due: the rest waits already.
+        # Behind a dead message only due messages: the others wait already.
         due_before = earlier.next_retry_at or DatabaseNow()
         until = earlier.next_retry_at or DatabaseNow() + timedelta(seconds=MAX_BACKOFF_SECONDS)
         behind = self._messages().filter(
@@ -153,7 +149,7 @@ class Dialect:
     # Consumer
 
     def lock(self, ids: Collection[int]) -> list[LockedMessage]:
-        """Lock and read messages in the order of their ids, whatever their state."""
+        """Lock and read messages by id, with any status."""
         rows = (
             self._messages()
             .select_for_update()
@@ -167,7 +163,7 @@ class Dialect:
         return messages
 
     def mark_consumed(self, messages: Sequence[LockedMessage]) -> int:
-        """Published to consumed; returns how many messages that changed."""
+        """Published to consumed; returns how many changed."""
         by_attempt: dict[int, list[int]] = {}
         for message in messages:
             by_attempt.setdefault(message.publish_count, []).append(message.id)
@@ -181,12 +177,12 @@ class Dialect:
     def unhandled_before(
         self, messages: Sequence[LockedMessage], known_types: Collection[str], *, dead: bool
     ) -> dict[int, Earlier]:
-        """By id, what has to be handled before a published message and is not one of these.
+        """By id, the message that must be handled before a published message and is not one of these.
 
         Args:
             messages: locked, of one topic, with keys.
             known_types: event types that have a handler.
-            dead: whether a dead message comes before others, too.
+            dead: whether a dead message holds its key.
         """
         ids = [message.id for message in messages]
         unhandled = self._unhandled(known_types, dead)
@@ -207,7 +203,7 @@ class Dialect:
     def _first_unhandled(
         self, unhandled: QuerySet[OutboxMessage], messages: Sequence[LockedMessage], ids: Collection[int]
     ) -> dict[Key, int]:
-        """By topic and key, the first message that may have to be handled before some of these."""
+        """By topic and key, the id of the first unhandled message."""
         firsts = (
             unhandled.filter(
                 topic__in={message.topic for message in messages},
@@ -223,7 +219,7 @@ class Dialect:
     def _first_before(
         self, unhandled: QuerySet[OutboxMessage], message: LockedMessage, ids: Collection[int]
     ) -> Earlier | None:
-        # A log that gives a later record a lower offset has lost what it had.
+        # A later record with a lower offset: the topic has lost its records.
         in_the_log_before = OutboxMessage.objects.filter(
             id=message.id,
             partition=OuterRef("partition"),
@@ -247,8 +243,8 @@ class Dialect:
 
 
 def _by_id(numbers: Mapping[int, int | None]) -> RawSQL:
-    """A number for each id. Written as text: Django takes a hundred times as long for its ``Case``."""
+    """A number for each id. As text: Django takes a hundred times as long for ``Case``."""
     cases = " ".join(
         f"WHEN {int(id)} THEN {'NULL' if number is None else int(number)}" for id, number in numbers.items()
     )
-    return RawSQL(f"CASE id {cases} END", [])  # noqa: S611  # nothing but numbers
+    return RawSQL(f"CASE id {cases} END", [])  # noqa: S611  # only numbers

@@ -14,7 +14,7 @@ from django.urls import reverse
 from django_outbox.admin import actions
 from django_outbox.models import MessageFailure, OutboxMessage
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.state import outbox as state
+from django_outbox.state.retry import retry
 from tests.support.outbox import Status, make_message, row, statuses
 from tests.support.pages import (
     DEAD_LETTERS,
@@ -195,7 +195,7 @@ def test_retry_of_what_another_has_retried_is_a_warning(login: Login) -> None:
     message = make_dead()
     page = action_url("retry", ids=str(message.id))
     seen = client.get(page).context["form"]["seen"].value()
-    state.retry(OutboxMessage.objects.all(), using="default")
+    retry(OutboxMessage.objects.all(), using="default")
     assert told(client.post(page, {"reason": "x", "seen": seen})) == ["0 dead letters are pending again, due at once."]
 
 
@@ -310,7 +310,7 @@ def test_edit_loses_no_change_of_another(login: Login) -> None:
 def test_edit_that_comes_second_leaves_no_entry(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
     client = login("edit", "see_payload")
     message = make_dead()
-    monkeypatch.setattr(state, "retry_with", lambda *arguments, **options: False)
+    monkeypatch.setattr(actions, "retry_with_payload", lambda *arguments, **options: False)
     act(client, "edit", message, payload="1")
     assert not LogEntry.objects.exists()
 

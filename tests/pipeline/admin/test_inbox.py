@@ -184,7 +184,7 @@ def test_a_copy_of_hidden_bytes_hides_them_too(login: Login) -> None:
     error = "It cannot be read: the mapper failed.\n\nValueError: no password: hunter2"
     with outbox_settings(DEAD_LETTER_TOPIC="outbox.dead"):
         record = make_dead(source="", payload=None, raw_value=b"hunter2", last_error=error)
-        dead_letters.announce(record, error, error, group="tests", using="default")
+        dead_letters.publish_copy(record, error, using="default")
     copy = OutboxMessage.objects.get()
     client = login()
     page = content(client, page_of(copy))

@@ -17,6 +17,7 @@ from django_outbox import publish
 from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.state import outbox as state
+from django_outbox.state.transitions import mark_failed
 from tests.support.inbox import make_received
 from tests.support.outbox import Pipeline, Status, make_due, make_message, row
 from tests.support.overrides import outbox_settings
@@ -148,7 +149,7 @@ def test_timeline_tells_the_whole_life(login: Login) -> None:
 
 def test_timeline_tells_of_failures_to_send(admin_client: Client) -> None:
     message = make_message()
-    state.mark_unsent(message.id, 1, "too busy", using="default")
+    mark_failed(state.to_send(message.id, 1, using="default"), "too busy")
     assert timeline(admin_client, message)[1][1].startswith("Could not be sent, publication 1, worker ")
 
 

@@ -12,6 +12,7 @@ from django_outbox.conf import settings
 from django_outbox.models import OutboxMessage
 from django_outbox.models.lengths import ERROR_LENGTH
 from django_outbox.state import outbox as state
+from django_outbox.state.transitions import mark_dead
 from tests.support.outbox import Status, make_message
 from tests.support.overrides import outbox_settings
 from tests.support.pages import DEAD_LETTERS, Login, action_url, content, make_dead, make_failure, page_of, url
@@ -115,7 +116,7 @@ def test_no_page_shows_a_secret_to_who_may_not_see_it(login: Login, message: Any
 def test_a_copy_of_a_dead_letter_shows_no_secret_in_the_error_among_its_headers(login: Login) -> None:
     with outbox_settings(DEAD_LETTER_TOPIC="outbox.dead"):
         message = make_message(Status.PUBLISHED, payload={"password": SECRET})
-        state.mark_rejected(message.id, 1, ValueError(f"{SECRET} is wrong"), using="default")
+        mark_dead(state.in_hand(message.id, 1, using="default"), ValueError(f"{SECRET} is wrong"))
     copy = OutboxMessage.objects.get(topic="outbox.dead")
     shown = content(login(), page_of(copy))
     assert SECRET not in shown

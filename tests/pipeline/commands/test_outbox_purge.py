@@ -19,8 +19,8 @@ from django.utils import timezone
 from django_outbox.management.commands import outbox_purge
 from django_outbox.models import Activity, MessageFailure, OutboxMessage, Worker
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.state import outbox as state
 from django_outbox.state.deletion import delete_batch
+from django_outbox.state.retry import retry
 from tests.support.inbox import make_received
 from tests.support.outbox import Status, in_thread, make_message, statuses
 from tests.support.overrides import outbox_settings
@@ -119,7 +119,7 @@ def test_message_that_is_retried_meanwhile_survives() -> None:
     wanted = make_old(Status.DEAD, 8 * DAY)
     make_old(Status.DEAD, 8 * DAY)
     with transaction.atomic():
-        state.retry(OutboxMessage.objects.filter(id=wanted.id), using="default")
+        retry(OutboxMessage.objects.filter(id=wanted.id), using="default")
         with in_thread(purge_dead):
             pass
     assert list(OutboxMessage.objects.all()) == [wanted]

@@ -17,7 +17,7 @@ from django.core.management import CommandError, call_command
 from django_outbox.management.commands import outbox_retry
 from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.state import outbox as state
+from django_outbox.state import retry as retrying
 from tests.support.inbox import make_received
 from tests.support.outbox import Status, make_message, row, statuses
 
@@ -157,21 +157,21 @@ def test_at_a_rate_the_last_is_due_later_than_the_first_and_the_command_does_not
 
 
 def test_ended_by_a_signal_it_leaves_the_rest_dead_and_says_so(retry: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "UPDATE_SIZE", 2)
+    monkeypatch.setattr(retrying, "BATCH_SIZE", 2)
     for _ in range(5):
         make_dead()
-    revive = state._revive
+    revive = retrying._retry
 
     def interrupted(*arguments: Any) -> int:
         os.kill(os.getpid(), signal.SIGINT)
         return revive(*arguments)
 
-    monkeypatch.setattr(state, "_revive", interrupted)
+    monkeypatch.setattr(retrying, "_retry", interrupted)
     with pytest.raises(CommandError, match=r"^Ended early: 3 are still dead\. Run the same command again") as ended:
         retry("--all")
     assert ended.value.returncode == 130
     assert statuses() == ["pending", "pending", "dead", "dead", "dead"]
-    monkeypatch.setattr(state, "_revive", revive)
+    monkeypatch.setattr(retrying, "_retry", revive)
     assert retry("--all")[0].endswith("\n3 dead messages pending again.\n")
 
 

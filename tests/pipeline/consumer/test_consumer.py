@@ -23,6 +23,8 @@ from django_outbox.events.event import Event
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, Reject, Retry, TopicNotReadable
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.state import outbox as state
+from django_outbox.state import transitions
+from django_outbox.state.retry import retry
 from django_outbox.worker.stop import Stop
 from tests.support.app.models import Effect
 from tests.support.mute import Mute, MuteReject, MuteRetry
@@ -267,7 +269,7 @@ def test_the_last_failure_ends_dead_with_its_reason_and_a_retry_revives(pipeline
     assert row(message).last_error.startswith("LookupError: no price for 'tent'")
 
     broken.clear()
-    state.retry(OutboxMessage.objects.dead(), using="default")
+    retry(OutboxMessage.objects.dead(), using="default")
     pipeline.run()
 
     assert row(message).status == Status.CONSUMED
@@ -803,14 +805,14 @@ def test_a_message_that_is_removed_while_it_fails_is_skipped(pipeline: Pipeline)
     pipeline.on("order.created", handle)
     message = make_message()
     pipeline.relay.run_once()
-    real_mark = state.mark_failed
+    real_mark = transitions.mark_failed
 
-    def mark_failed(*args: Any, **kwargs: Any) -> str:
+    def mark_failed(*args: Any, **kwargs: Any) -> Any:
         removed.append(OutboxMessage.objects.all().delete())
         return real_mark(*args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(state, "mark_failed", mark_failed)
+        patch.setattr(transitions, "mark_failed", mark_failed)
         batch = pipeline.consumer.run_once()
 
     assert (batch.received, batch.skipped, batch.failed) == (1, 1, 0)

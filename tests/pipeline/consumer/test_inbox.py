@@ -19,7 +19,9 @@ from django_outbox.exceptions import Reject, Retry
 from django_outbox.models import InboxMessage
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.state import inbox as inbox_state
+from django_outbox.state import transitions
 from django_outbox.state.backoff import backoff
+from django_outbox.state.retry import retry
 from django_outbox.worker.transactions import MAX_ATTEMPTS
 from tests.support.app.models import Effect
 from tests.support.inbox import Receiver, Status, make_due, make_received, only, received, statuses
@@ -361,7 +363,7 @@ def test_the_last_failure_ends_dead_with_its_reason_and_a_retry_revives(receiver
     assert row.last_error.startswith("LookupError: no price")
 
     broken.clear()
-    assert inbox_state.retry(InboxMessage.objects.dead(), using="default") == 1
+    assert retry(InboxMessage.objects.dead(), using="default") == 1
     assert (only().status, only().retry_count) == ("pending", 0)
 
     assert receiver.inbox.run_due(10) == ["consumed"]
@@ -426,7 +428,7 @@ def test_what_no_handler_wants(
 def test_a_stored_event_whose_handler_is_gone_is_tried_again_and_dead_in_the_end(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inbox_state, "backoff", lambda failures: A_MINUTE)
+    monkeypatch.setattr(transitions, "backoff", lambda failures: A_MINUTE)
     make_received(event_type="order.forgotten", max_retry=2)
 
     assert receiver.retry() == ["failed"]
@@ -518,7 +520,7 @@ def test_dead_events_let_others_pass_or_hold_them(receiver: Receiver) -> None:
     with outbox_settings(ON_DEAD="hold"):
         assert receiver.receive(received(2, key="a")) == ["requeued"]
         assert receiver.retry() == ["requeued"]
-        inbox_state.retry(InboxMessage.objects.filter(id=dead.id), using="default")
+        retry(InboxMessage.objects.filter(id=dead.id), using="default")
         assert receiver.inbox.run_due(10) == ["consumed", "consumed"]
 
     assert effects() == ["1", "dead", "2"]

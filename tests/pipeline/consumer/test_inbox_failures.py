@@ -13,6 +13,7 @@ from django_outbox.exceptions import Retry
 from django_outbox.models import MessageFailure
 from django_outbox.state import failures
 from django_outbox.state import inbox as inbox_state
+from django_outbox.state.transitions import mark_dead, mark_failed
 from tests.support.inbox import Receiver, Status, make_received, only, plain, received
 from tests.support.overrides import outbox_settings
 
@@ -154,18 +155,18 @@ def test_what_is_left_for_later_has_not_failed_yet() -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("write", ["mark_failed", "mark_dead"])
-def test_failure_and_state_are_one_transaction(write: str) -> None:
+@pytest.mark.parametrize("write", [mark_failed, mark_dead])
+def test_failure_and_state_are_one_transaction(write: Any) -> None:
     message = make_received(delivery_count=1)
     with transaction.atomic():
-        assert getattr(inbox_state, write)(message.id, "boom", using="default")
+        assert write(inbox_state.in_hand(message.id, using="default"), "boom")
         assert len(kept()) == 1
         transaction.set_rollback(True)
     assert (only().status, only().retry_count, kept()) == (Status.PENDING, 0, [])
 
 
-@pytest.mark.parametrize("write", ["mark_failed", "mark_dead"])
-def test_no_failure_is_kept_of_a_delivery_that_is_over(write: str) -> None:
+@pytest.mark.parametrize("write", [mark_failed, mark_dead])
+def test_no_failure_is_kept_of_a_delivery_that_is_over(write: Any) -> None:
     message = make_received(Status.CONSUMED)
-    assert getattr(inbox_state, write)(message.id, "late", using="default") is None
+    assert write(inbox_state.in_hand(message.id, using="default"), "late") is None
     assert kept() == []

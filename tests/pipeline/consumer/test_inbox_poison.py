@@ -15,9 +15,9 @@ from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.events.event import Event
 from django_outbox.models import InboxMessage
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.state import inbox as inbox_state
 from django_outbox.state import inbox_rows
 from django_outbox.state.inbox_rows import record_of
+from django_outbox.state.retry import retry
 from tests.support.app.models import Effect
 from tests.support.inbox import Receiver, Status, make_received, only, plain, received, statuses
 from tests.support.overrides import outbox_settings
@@ -38,7 +38,7 @@ def receiver() -> Receiver:
 
 
 def revive() -> None:
-    inbox_state.retry(InboxMessage.objects.all(), using="default")
+    retry(InboxMessage.objects.all(), using="default")
 
 
 @pytest.mark.parametrize("careful", [True, False])
@@ -340,7 +340,7 @@ def test_what_is_too_large_for_the_database_is_handled_or_dead(receiver: Receive
     assert done == ["dead" if fails else "consumed", "dead", "consumed"]
     for row in InboxMessage.objects.dead():
         assert (row.event_id, row.raw_value) == (f"elsewhere/0/{row.offset}", None)
-        assert "and the database's max_allowed_packet is 16777216" in row.last_error
+        assert "the database's max_allowed_packet is 16777216" in row.last_error
 
 
 @pytest.mark.databases("mariadb")

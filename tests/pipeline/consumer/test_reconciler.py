@@ -285,13 +285,11 @@ def test_it_walks_neither_what_is_in_flight_nor_what_is_for_others() -> None:
 
     with CaptureQueriesContext(connection) as queries:
         assert (
-            state.put_back_lost(OUTBOX, 20001, 40001, age=LOST_AFTER, event_types=["order.created"], using="default")
+            state.requeue_lost(OUTBOX, 20001, 40001, age=LOST_AFTER, event_types=["order.created"], using="default")
             == 0
         )
         assert (
-            state.put_back_without_partition(
-                "outbox", 1, age=LOST_AFTER, event_types=["order.created"], using="default"
-            )
+            state.requeue_without_partition("outbox", 1, age=LOST_AFTER, event_types=["order.created"], using="default")
             == 0
         )
 

@@ -9,7 +9,7 @@ from django.db import DataError, IntegrityError, connection, transaction
 
 from django_outbox.models import InboxMessage
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.state.inbox_ordering import blocker_of
+from django_outbox.state.ordering import blocker_of
 from tests.support.inbox import Status, make_received
 
 pytestmark = pytest.mark.django_db

@@ -19,6 +19,7 @@ from django_outbox.observability import instrumentation
 from django_outbox.observability.instrumentation import Observer
 from django_outbox.relay.relay import Relay
 from django_outbox.state import outbox as state
+from django_outbox.state import transitions
 from tests.support.inbox import Receiver, make_received, only, plain, received
 from tests.support.outbox import Pipeline, ScriptedBroker, Status, make_message, row, statuses
 from tests.support.overrides import outbox_settings
@@ -225,13 +226,13 @@ def test_nothing_is_told_of_a_copy(pipeline: Pipeline, listener: Listener) -> No
 def test_a_failure_that_was_not_counted_is_not_told(
     pipeline: Pipeline, listener: Listener, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    count = state.mark_failed
+    count = transitions.mark_failed
 
-    def too_late(*args: Any, **options: Any) -> str:
-        state.mark_rejected(message.id, 1, "another consumer was faster", using="default")
+    def too_late(*args: Any, **options: Any) -> Any:
+        transitions.mark_dead(state.in_hand(message.id, 1, using="default"), "another consumer was faster")
         return count(*args, **options)
 
-    monkeypatch.setattr(state, "mark_failed", too_late)
+    monkeypatch.setattr(transitions, "mark_failed", too_late)
     pipeline.on("order.created", boom)
     message = make_message()
     pipeline.turn()

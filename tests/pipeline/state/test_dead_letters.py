@@ -18,6 +18,7 @@ from django_outbox.models.fields import json_value
 from django_outbox.relay.relay import Relay
 from django_outbox.state import dead_letters
 from django_outbox.state import outbox as state
+from django_outbox.state.transitions import mark_dead, mark_failed
 from tests.support.inbox import Receiver, plain
 from tests.support.outbox import Pipeline, ScriptedBroker, Status, make_message, row
 
@@ -109,7 +110,7 @@ def test_without_the_setting_there_is_no_copy(settings: Any) -> None:
     settings.OUTBOX = {**settings.OUTBOX, "DEAD_LETTER_TOPIC": None}
     message = make_message(Status.PUBLISHED)
 
-    state.mark_rejected(message.id, 1, "no", using="default")
+    mark_dead(state.in_hand(message.id, 1, using="default"), "no")
 
     assert OutboxMessage.objects.count() == 1
 
@@ -203,11 +204,11 @@ def test_copy_and_death_are_one_transaction(monkeypatch: pytest.MonkeyPatch) -> 
         raise SystemExit("killed")
 
     first, last = make_message(Status.PUBLISHED), make_message(Status.PUBLISHED, max_retry=1)
-    monkeypatch.setattr(dead_letters, "announce", killed)
+    monkeypatch.setattr(dead_letters, "publish_copy", killed)
 
     for die in (
-        lambda: state.mark_rejected(first.id, 1, "no", using="default"),
-        lambda: state.mark_failed(last.id, 1, "no", using="default"),
+        lambda: mark_dead(state.in_hand(first.id, 1, using="default"), "no"),
+        lambda: mark_failed(state.in_hand(last.id, 1, using="default"), "no"),
     ):
         with pytest.raises(SystemExit), transaction.atomic():
             die()

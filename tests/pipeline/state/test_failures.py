@@ -17,6 +17,7 @@ from django_outbox.models import MessageFailure
 from django_outbox.state import failures
 from django_outbox.state import outbox as state
 from django_outbox.state.backoff import backoff
+from django_outbox.state.transitions import mark_dead, mark_failed
 from tests.support.app.models import Effect
 from tests.support.outbox import Pipeline, Status, make_due, make_message, row
 from tests.support.overrides import outbox_settings
@@ -50,7 +51,7 @@ def only_failure() -> MessageFailure:
 
 def test_failure_of_a_handler_is_kept_with_its_publication() -> None:
     message = make_message(Status.PUBLISHED, publish_count=3, partition=2, offset=7)
-    state.mark_failed(message.id, 3, ValueError("boom"), using="default")
+    mark_failed(state.in_hand(message.id, 3, using="default"), ValueError("boom"))
     failure = only_failure()
     assert failure.message_id == message.id
     assert (failure.stage, failure.attempt, failure.partition, failure.offset) == ("handle", 3, 2, 7)
@@ -61,14 +62,14 @@ def test_failure_of_a_handler_is_kept_with_its_publication() -> None:
 
 def test_failure_to_send_is_that_of_the_next_publication() -> None:
     message = make_message(publish_count=1, partition=2, offset=7)
-    state.mark_unsent(message.id, 2, "too busy", using="default")
+    mark_failed(state.to_send(message.id, 2, using="default"), "too busy")
     failure = only_failure()
     assert (failure.stage, failure.attempt, failure.partition, failure.offset) == ("send", 2, None, None)
 
 
 def test_last_failure_is_final() -> None:
     message = make_message(Status.PUBLISHED, retry_count=19, max_retry=20)
-    state.mark_failed(message.id, 1, "boom", using="default")
+    mark_failed(state.in_hand(message.id, 1, using="default"), "boom")
     assert only_failure().final
 
 
@@ -87,20 +88,20 @@ def test_without_retries_the_first_failure_is_final(
 
 
 @pytest.mark.parametrize(
-    ("status", "give_up", "stage"), [("pending", "mark_refused", "send"), ("published", "mark_rejected", "handle")]
+    ("status", "rows", "attempt", "stage"),
+    [("pending", state.to_send, 2, "send"), ("published", state.in_hand, 1, "handle")],
 )
-def test_giving_up_is_a_final_failure(status: str, give_up: str, stage: str) -> None:
+def test_giving_up_is_a_final_failure(status: str, rows: Any, attempt: int, stage: str) -> None:
     message = make_message(status, publish_count=1)
-    arguments = [message.id] if give_up == "mark_refused" else [message.id, 1]
-    assert getattr(state, give_up)(*arguments, "never", using="default")
+    assert mark_dead(rows(message.id, attempt, using="default"), "never")
     assert (only_failure().final, only_failure().stage, row(message).fingerprint) == (True, stage, "never")
 
 
 def test_no_failure_is_kept_of_what_was_not_counted() -> None:
     message = make_message(Status.PUBLISHED, publish_count=2)
-    state.mark_failed(message.id, 1, "late", using="default")
-    state.mark_rejected(message.id, 1, "late", using="default")
-    state.mark_refused(message.id, "late", using="default")
+    mark_failed(state.in_hand(message.id, 1, using="default"), "late")
+    mark_dead(state.in_hand(message.id, 1, using="default"), "late")
+    mark_dead(state.to_send(message.id, 1, using="default"), "late")
     assert not MessageFailure.objects.exists()
 
 
@@ -108,7 +109,7 @@ def test_no_failure_is_kept_of_what_was_not_counted() -> None:
 def test_failure_and_its_count_are_one_transaction() -> None:
     message = make_message(Status.PUBLISHED)
     with transaction.atomic():
-        state.mark_failed(message.id, 1, "boom", using="default")
+        mark_failed(state.in_hand(message.id, 1, using="default"), "boom")
         transaction.set_rollback(True)
     assert row(message).retry_count == 0
     assert not MessageFailure.objects.exists()
@@ -116,7 +117,7 @@ def test_failure_and_its_count_are_one_transaction() -> None:
 
 def test_message_has_the_fingerprint_of_its_last_failure() -> None:
     message = make_message(Status.PUBLISHED)
-    state.mark_failed(message.id, 1, ValueError("boom"), using="default")
+    mark_failed(state.in_hand(message.id, 1, using="default"), ValueError("boom"))
     assert row(message).fingerprint == only_failure().fingerprint == "ValueError"
 
 

@@ -17,7 +17,7 @@ from django_outbox.events.event import Event
 from django_outbox.models import OutboxMessage
 from django_outbox.relay.claims import PostgresqlClaims
 from django_outbox.relay.relay import Relay
-from django_outbox.state import outbox as state
+from django_outbox.state.retry import retry
 from tests.support.outbox import Pipeline, ScriptedBroker, Status, make_due, make_message, memory_broker, row, statuses
 
 pytestmark = pytest.mark.django_db
@@ -240,7 +240,7 @@ def test_on_dead_hold_parks_a_key_until_an_operator_retries(settings: Any) -> No
     assert handled_payloads(pipeline) == []
     assert (row(later).status, row(later).retry_count) == (Status.PENDING, 0)
 
-    state.retry(OutboxMessage.objects.filter(id=dead.id), using="default")
+    retry(OutboxMessage.objects.filter(id=dead.id), using="default")
     make_due(later)
     pipeline.run()
     assert handled_payloads(pipeline) == ["first", "later"]
@@ -346,7 +346,7 @@ def test_what_the_broker_refuses_holds_its_key_until_an_operator_retries(
     pipeline.run()
     assert handled_payloads(pipeline) == []
 
-    state.retry(OutboxMessage.objects.filter(id=too_large.id), using="default")
+    retry(OutboxMessage.objects.filter(id=too_large.id), using="default")
     make_due(later)
     pipeline.run()
     assert handled_payloads(pipeline) == ["x" * 200, "later"]

@@ -17,11 +17,11 @@ from django_outbox.brokers.base import ReceivedRecord, Record
 from django_outbox.handlers.registry import Registry
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.state import outbox as state
 from django_outbox.state import purging
 from django_outbox.state.deletion import delete_batch
 from django_outbox.state.purging import Walk
 from django_outbox.state.retention import expiries
+from django_outbox.state.retry import retry
 from tests.support.inbox import Receiver, received
 from tests.support.outbox import Pipeline, Status, in_thread, make_message, row, statuses
 from tests.support.overrides import outbox_settings
@@ -180,7 +180,7 @@ def test_what_no_longer_fits_when_it_is_to_be_deleted_stays() -> None:
     message = make_old(Status.DEAD)
     expired = OutboxMessage.objects.filter(expiries({**AGES, "dead": WEEK}, Registry())[0].expired)
     assert list(expired) == [message]
-    state.retry(OutboxMessage.objects.all(), using="default")
+    retry(OutboxMessage.objects.all(), using="default")
     assert delete_batch(expired, [message.id], using="default") == []
     assert statuses() == ["pending"]
 

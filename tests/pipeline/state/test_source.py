@@ -30,7 +30,7 @@ from django_outbox.operations.doctor.subject import Subject
 from django_outbox.operations.status import outbox_status
 from django_outbox.relay.background_purge import BackgroundPurge
 from django_outbox.relay.relay import Relay
-from django_outbox.state import outbox as state
+from django_outbox.state.retry import retry
 from django_outbox.state.unhandled import longest_awaited
 from django_outbox.worker.heartbeat import Heartbeat
 from django_outbox.worker.state import WorkerState
@@ -313,7 +313,7 @@ def test_each_service_retries_its_own_dead_letters() -> None:
 def test_a_retry_leaves_a_message_with_its_service() -> None:
     """Also one by the admin, which shows the messages of all services."""
     foreign = make_message(Status.DEAD, source=FOREIGN)
-    state.retry(OutboxMessage.objects.all(), using="default")
+    retry(OutboxMessage.objects.all(), using="default")
     assert (row(foreign).status, row(foreign).source) == (Status.PENDING, FOREIGN)
     assert Relay(memory_broker(), using="default").run_once().claimed == 0
 

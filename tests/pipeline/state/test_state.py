@@ -16,8 +16,11 @@ from django_outbox.exceptions import MessageNotFound
 from django_outbox.models import OutboxMessage
 from django_outbox.state import failures
 from django_outbox.state import outbox as state
+from django_outbox.state import retry as retrying
 from django_outbox.state.dialects.base import Published
+from django_outbox.state.retry import retry, retry_in_batches, retry_with_payload
 from django_outbox.state.rows import LockedMessage
+from django_outbox.state.transitions import mark_dead, mark_failed, requeue
 from tests.support.outbox import (
     Status,
     fail,
@@ -42,6 +45,10 @@ def published(message: OutboxMessage, attempt: int | None = None) -> int:
     return state.mark_published([Published(message.id, attempt, 2, 7)], using="default")
 
 
+def status_of(message: OutboxMessage | None) -> str | None:
+    return None if message is None else message.status
+
+
 def consume(*messages: OutboxMessage, handle: Callable[[], Any] = bool) -> None:
     with transaction.atomic():
         locked = state.lock([message.id for message in messages], using="default")
@@ -61,20 +68,20 @@ def something_before(message: OutboxMessage) -> OutboxMessage:
 
 TRANSITIONS: dict[str, tuple[str, str, Callable[[OutboxMessage], Any]]] = {
     "mark_published": (Status.PENDING, Status.PUBLISHED, published),
-    "mark_unsent": (
+    "mark_failed to send": (
         Status.PENDING,
         Status.PENDING,
-        lambda m: state.mark_unsent(m.id, m.publish_count + 1, "boom", using="default"),
+        lambda m: mark_failed(state.to_send(m.id, m.publish_count + 1, using="default"), "boom"),
     ),
     "postpone": (
         Status.PENDING,
         Status.PENDING,
         lambda m: state.postpone([something_before(m).id], using="default"),
     ),
-    "mark_refused": (
+    "mark_dead to send": (
         Status.PENDING,
         Status.DEAD,
-        lambda m: state.mark_refused(m.id, "too large", using="default"),
+        lambda m: mark_dead(state.to_send(m.id, 1, using="default"), "too large"),
     ),
     "consume": (
         Status.PUBLISHED,
@@ -89,22 +96,22 @@ TRANSITIONS: dict[str, tuple[str, str, Callable[[OutboxMessage], Any]]] = {
     "mark_failed": (
         Status.PUBLISHED,
         Status.PENDING,
-        lambda m: state.mark_failed(m.id, m.publish_count, "boom", using="default"),
+        lambda m: mark_failed(state.in_hand(m.id, m.publish_count, using="default"), "boom"),
     ),
-    "put_back": (
+    "requeue": (
         Status.PUBLISHED,
         Status.PENDING,
-        lambda m: state.put_back(m, timedelta(0), using="default"),
+        lambda m: requeue(state.in_hand(m.id, m.publish_count, using="default"), timedelta(0)),
     ),
-    "mark_rejected": (
+    "mark_dead": (
         Status.PUBLISHED,
         Status.DEAD,
-        lambda m: state.mark_rejected(m.id, m.publish_count, "no", using="default"),
+        lambda m: mark_dead(state.in_hand(m.id, m.publish_count, using="default"), "no"),
     ),
     "retry": (
         Status.DEAD,
         Status.PENDING,
-        lambda m: state.retry(OutboxMessage.objects.filter(id=m.id), using="default"),
+        lambda m: retry(OutboxMessage.objects.filter(id=m.id), using="default"),
     ),
 }
 
@@ -177,10 +184,10 @@ def test_regression_a_late_published_does_not_strand_a_message_that_failed_meanw
 def test_regression_dead_does_not_overwrite_consumed() -> None:
     message = make_message(Status.CONSUMED)
 
-    assert state.mark_refused(message.id, "late", using="default") is False
-    assert state.mark_rejected(message.id, 1, "late", using="default") is False
-    assert state.mark_failed(message.id, 1, "late", using="default") == Status.CONSUMED
-    assert state.mark_unsent(message.id, 2, "late", using="default") == Status.CONSUMED
+    assert mark_dead(state.to_send(message.id, 1, using="default"), "late") is None
+    assert mark_dead(state.in_hand(message.id, 1, using="default"), "late") is None
+    assert mark_failed(state.in_hand(message.id, 1, using="default"), "late") is None
+    assert mark_failed(state.to_send(message.id, 2, using="default"), "late") is None
 
     assert (row(message).status, row(message).last_error) == (Status.CONSUMED, "")
 
@@ -197,7 +204,7 @@ def test_regression_consumed_does_not_overwrite_dead() -> None:
 def test_regression_error_text_is_never_cut_inside_a_character() -> None:
     message = make_message(Status.PUBLISHED)
 
-    state.mark_failed(message.id, 1, "\N{SNOWMAN}" * 3000, using="default")
+    mark_failed(state.in_hand(message.id, 1, using="default"), "\N{SNOWMAN}" * 3000)
 
     assert row(message).last_error == "\N{SNOWMAN}" * 2000
 
@@ -205,24 +212,23 @@ def test_regression_error_text_is_never_cut_inside_a_character() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda: state.mark_failed(404, 1, "boom", using="default"),
-        lambda: state.mark_unsent(404, 1, "boom", using="default"),
+        lambda: mark_failed(state.in_hand(404, 1, using="default"), "boom"),
+        lambda: mark_failed(state.to_send(404, 1, using="default"), "boom"),
     ],
-    ids=["mark_failed", "mark_unsent"],
+    ids=["in hand", "to send"],
 )
 def test_regression_a_missing_row_is_not_a_success(change: Callable[[], Any]) -> None:
-    with pytest.raises(MessageNotFound, match="no outbox message 404"):
-        change()
+    assert change() is None
 
 
 def test_regression_a_missing_row_is_not_counted() -> None:
     gone = OutboxMessage(id=404, publish_count=1)
 
     assert published(gone) == 0
-    assert state.mark_refused(404, "boom", using="default") is False
-    assert state.mark_rejected(404, 1, "boom", using="default") is False
+    assert mark_dead(state.to_send(404, 1, using="default"), "boom") is None
+    assert mark_dead(state.in_hand(404, 1, using="default"), "boom") is None
     assert state.count_delivery(404, None, PLACE, 0, using="default") is False
-    assert state.put_back(gone, timedelta(0), using="default") is False
+    assert requeue(state.in_hand(gone.id, gone.publish_count, using="default"), timedelta(0)) is False
     assert state.lock([404], using="default") == {}
 
 
@@ -232,7 +238,7 @@ def test_regression_a_missing_row_is_not_counted() -> None:
 def test_a_failure_is_counted_and_waits() -> None:
     message = make_message(Status.PUBLISHED, retry_count=2, delivery_count=3)
 
-    assert state.mark_failed(message.id, 1, "boom", using="default") == Status.PENDING
+    assert status_of(mark_failed(state.in_hand(message.id, 1, using="default"), "boom")) == Status.PENDING
 
     now = row(message)
     assert (now.retry_count, now.last_error, now.delivery_count) == (3, "boom", 0)
@@ -262,8 +268,8 @@ def test_a_message_without_retries_dies_of_its_first_failure(max_retry: int) -> 
 def test_a_failure_of_an_older_publication_changes_nothing() -> None:
     message = make_message(Status.PUBLISHED, publish_count=2)
 
-    assert state.mark_failed(message.id, 1, "late", using="default") == Status.PUBLISHED
-    assert state.mark_rejected(message.id, 1, "late", using="default") is False
+    assert mark_failed(state.in_hand(message.id, 1, using="default"), "late") is None
+    assert mark_dead(state.in_hand(message.id, 1, using="default"), "late") is None
 
     assert (row(message).status, row(message).retry_count) == (Status.PUBLISHED, 0)
 
@@ -271,14 +277,14 @@ def test_a_failure_of_an_older_publication_changes_nothing() -> None:
 def test_a_failure_to_send_is_counted_and_ends_dead() -> None:
     message = make_message(max_retry=2)
 
-    assert state.mark_unsent(message.id, 1, "boom", using="default") == Status.PENDING
-    assert state.mark_unsent(message.id, 1, "boom", using="default") == Status.DEAD
+    assert status_of(mark_failed(state.to_send(message.id, 1, using="default"), "boom")) == Status.PENDING
+    assert status_of(mark_failed(state.to_send(message.id, 1, using="default"), "boom")) == Status.DEAD
 
 
 def test_a_failure_may_bring_its_own_delay() -> None:
     message = make_message(Status.PUBLISHED)
 
-    state.mark_failed(message.id, 1, "later", using="default", delay=timedelta(hours=1))
+    mark_failed(state.in_hand(message.id, 1, using="default"), "later", delay=timedelta(hours=1))
 
     now = row(message)
     assert now.next_retry_at is not None
@@ -288,7 +294,7 @@ def test_a_failure_may_bring_its_own_delay() -> None:
 def test_error_text_is_what_every_database_can_store() -> None:
     message = make_message(Status.PUBLISHED)
 
-    state.mark_failed(message.id, 1, "a\0b\ud800c", using="default")
+    mark_failed(state.in_hand(message.id, 1, using="default"), "a\0b\ud800c")
 
     assert row(message).last_error == "a\N{REPLACEMENT CHARACTER}b?c"
     assert failures.error_text(ValueError()) == "ValueError"
@@ -344,7 +350,7 @@ def test_a_handler_that_removes_or_changes_its_own_row_is_an_error(change: str) 
 def test_what_is_put_back_is_not_counted() -> None:
     message = make_message(Status.PUBLISHED, retry_count=2, delivery_count=1)
 
-    assert state.put_back(message, timedelta(seconds=5), using="default")
+    assert requeue(state.in_hand(message.id, message.publish_count, using="default"), timedelta(seconds=5))
 
     now = row(message)
     assert (now.status, now.retry_count, now.delivery_count) == (Status.PENDING, 2, 0)
@@ -354,10 +360,10 @@ def test_what_is_put_back_is_not_counted() -> None:
 
 def test_a_later_publication_is_not_put_back_for_an_earlier_one() -> None:
     message = make_message(Status.PUBLISHED)
-    state.put_back(message, timedelta(0), using="default")
+    requeue(state.in_hand(message.id, message.publish_count, using="default"), timedelta(0))
     publish_again(message)
 
-    assert not state.put_back(message, timedelta(0), using="default")
+    assert not requeue(state.in_hand(message.id, message.publish_count, using="default"), timedelta(0))
 
     assert (row(message).status, row(message).publish_count) == (Status.PUBLISHED, 2)
 
@@ -366,7 +372,7 @@ def test_put_back_until_a_time() -> None:
     message = make_message(Status.PUBLISHED)
     then = timezone.now().replace(microsecond=0) + A_DAY
 
-    state.put_back(message, then, using="default")
+    requeue(state.in_hand(message.id, message.publish_count, using="default"), then)
 
     assert row(message).next_retry_at == then
 
@@ -409,7 +415,7 @@ def test_nothing_waits_behind_a_message_that_went_out_meanwhile(status: str) -> 
 def test_retrying_starts_the_counts_anew_and_keeps_the_error() -> None:
     message = make_message(Status.DEAD, retry_count=20, delivery_count=6, last_error="why")
 
-    assert state.retry(OutboxMessage.objects.dead(), using="default") == 1
+    assert retry(OutboxMessage.objects.dead(), using="default") == 1
 
     now = row(message)
     assert (now.status, now.retry_count, now.delivery_count) == (Status.PENDING, 0, 0)
@@ -422,7 +428,7 @@ def test_retrying_touches_only_what_was_chosen_and_is_dead() -> None:
         make_message(status)
     other = make_message(Status.DEAD, topic="other")
 
-    assert state.retry(OutboxMessage.objects.exclude(id=other.id), using="default") == 1
+    assert retry(OutboxMessage.objects.exclude(id=other.id), using="default") == 1
 
     assert statuses() == ["pending", "published", "consumed", "pending", "dead"]
 
@@ -448,10 +454,10 @@ def test_due_messages_come_by_time_then_id() -> None:
 @pytest.mark.django_db(transaction=True)
 def test_who_fails_and_who_consumes_wait_for_each_other() -> None:
     message = make_message(Status.PUBLISHED)
-    results: list[str] = []
+    results: list[OutboxMessage | None] = []
 
     def fail_it() -> None:
-        results.append(state.mark_failed(message.id, 1, "boom", using="default"))
+        results.append(mark_failed(state.in_hand(message.id, 1, using="default"), "boom"))
 
     with ExitStack() as beside, transaction.atomic():
         held = state.lock([message.id], using="default")[message.id]
@@ -459,7 +465,7 @@ def test_who_fails_and_who_consumes_wait_for_each_other() -> None:
         wait_until(is_waiting_for_a_lock)
         state.mark_consumed([held], using="default")
 
-    assert results == [Status.CONSUMED]
+    assert results == [None]
     assert row(message).status == Status.CONSUMED
 
 
@@ -479,7 +485,7 @@ def test_publishing_again_counts_up() -> None:
 def test_retry_at_a_rate_spreads_the_due_times_in_the_order_of_the_ids() -> None:
     messages = [make_message(Status.DEAD, message_key=str(number % 2)) for number in range(7)]
     alive = make_message(Status.CONSUMED)
-    assert state.retry(OutboxMessage.objects.all(), using="default", rate=3) == 7
+    assert retry(OutboxMessage.objects.all(), using="default", rate=3) == 7
     due = [row(message).next_retry_at for message in messages]
     assert all(due)
     assert due == sorted(due)  # type: ignore[type-var]
@@ -488,10 +494,10 @@ def test_retry_at_a_rate_spreads_the_due_times_in_the_order_of_the_ids() -> None
 
 
 def test_retry_at_a_rate_goes_on_from_batch_to_batch(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "UPDATE_SIZE", 2)
+    monkeypatch.setattr(retrying, "BATCH_SIZE", 2)
     messages = [make_message(Status.DEAD, retry_count=20) for _ in range(5)]
     before = timezone.now()
-    assert state.retry(OutboxMessage.objects.all(), using="default", rate=1) == 5
+    assert retry(OutboxMessage.objects.all(), using="default", rate=1) == 5
     after = timezone.now()
     for number, message in enumerate(messages):
         due = row(message).next_retry_at
@@ -503,16 +509,16 @@ def test_retry_at_a_rate_goes_on_from_batch_to_batch(monkeypatch: pytest.MonkeyP
 @pytest.mark.databases("postgresql")
 @pytest.mark.django_db(transaction=True)
 def test_two_retries_at_once_give_each_message_one_new_life(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "UPDATE_SIZE", 2)
+    monkeypatch.setattr(retrying, "BATCH_SIZE", 2)
     messages = [make_message(Status.DEAD, message_key="k") for _ in range(4)]
     dead = OutboxMessage.objects.all()
     second: list[int] = []
 
     with ExitStack() as beside, transaction.atomic():
-        first = state.retry_in_batches(dead, using="default", rate=1)
+        first = retry_in_batches(dead, using="default", rate=1)
         retried = next(first)
         # Sees the same messages dead, and waits for the rows.
-        beside.enter_context(in_thread(lambda: second.extend(state.retry_in_batches(dead, using="default", rate=1))))
+        beside.enter_context(in_thread(lambda: second.extend(retry_in_batches(dead, using="default", rate=1))))
         wait_until(is_waiting_for_a_lock)
 
     assert (retried, second, list(first)) == (2, [0, 2], [])
@@ -521,7 +527,7 @@ def test_two_retries_at_once_give_each_message_one_new_life(monkeypatch: pytest.
 
 def test_retry_with_another_payload_replaces_it() -> None:
     message = make_message(Status.DEAD, retry_count=20, payload={"n": 1})
-    assert state.retry_with(message, {"n": 2}, using="default")
+    assert retry_with_payload(message, {"n": 2}, using="default")
     after = row(message)
     assert (after.status, after.payload, after.retry_count) == ("pending", {"n": 2}, 0)
 
@@ -529,5 +535,5 @@ def test_retry_with_another_payload_replaces_it() -> None:
 def test_retry_with_another_payload_changes_nothing_that_another_changed_since() -> None:
     message = make_message(Status.DEAD, payload={"n": 1})
     OutboxMessage.objects.filter(id=message.id).update(updated_at=timezone.now() + A_DAY)
-    assert not state.retry_with(message, {"n": 2}, using="default")
+    assert not retry_with_payload(message, {"n": 2}, using="default")
     assert (row(message).status, row(message).payload) == ("dead", {"n": 1})

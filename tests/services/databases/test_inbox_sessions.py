@@ -18,8 +18,10 @@ from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.events.event import Event
 from django_outbox.models import InboxMessage
 from django_outbox.state import inbox as inbox_state
-from django_outbox.state.inbox_ordering import Blocker
+from django_outbox.state import inbox_insert
 from django_outbox.state.inbox_rows import pending_row
+from django_outbox.state.ordering import Blocker
+from django_outbox.state.retry import retry
 from tests.support.app.models import Effect
 from tests.support.inbox import Receiver, Status, make_due, make_received, plain, received, statuses
 from tests.support.outbox import in_thread, is_waiting_for_a_lock
@@ -129,7 +131,7 @@ def test_what_is_behind_one_that_another_consumer_stores_meanwhile_waits_for_it(
     done: list[str] = []
 
     with ExitStack() as beside, transaction.atomic():
-        inbox_state.add([stored(first)], using="default")
+        inbox_insert.add([stored(first)], using="default")
         beside.enter_context(in_thread(lambda: done.extend(receiver_with(effect).receive(first, second))))
         wait_until(is_waiting_for_a_lock)
 
@@ -253,7 +255,7 @@ def test_an_operators_retry_while_a_message_is_handled_does_not_run_it_twice() -
 
     with in_thread(lambda: receiver_with(gate).inbox.run_due(1)):
         assert gate.running.wait(30)
-        assert inbox_state.retry(InboxMessage.objects.all(), using="default") == 0
+        assert retry(InboxMessage.objects.all(), using="default") == 0
         gate.go_on.set()
 
     assert effects() == ["1"]

@@ -23,6 +23,8 @@ from django_outbox.state import outbox as state
 from django_outbox.state.dialects import postgresql
 from django_outbox.state.dialects.base import Published
 from django_outbox.state.dialects.postgresql import START, PostgreSQL
+from django_outbox.state.dialects.statements import PLAN_FOR_MUCH
+from django_outbox.state.retry import retry
 from django_outbox.worker.prepared_statements import PLANS_SECONDS, PreparedStatements
 from django_outbox.worker.stop import Stop
 from tests.support.clock import Clock
@@ -100,7 +102,7 @@ def test_a_pass_reads_no_more_rows_than_its_batch_whatever_the_statistics_say(
     statements += [query["sql"] for query in queries if "UPDATE django_outbox_outboxmessage" in query["sql"]]
     assert len(statements) == 4
     with connection.cursor() as cursor:
-        cursor.execute(postgresql.PLAN_FOR_MUCH)
+        cursor.execute(PLAN_FOR_MUCH)
         for sql in statements:
             plan = plan_of(sql)
             assert rows_read(plan) <= 100, json.dumps(plan, indent=1)
@@ -188,7 +190,7 @@ def test_little_is_found_by_few_steps_whatever_the_statistics_say(known: str | N
 
     assert [message.id for message in batch] == [message.id for message in due]
     waits = Status.PENDING in (known, others)
-    assert len(earlier) == (postgresql._MOST_PENDING_BEFORE if waits else 0)
+    assert len(earlier) == (postgresql.MOST_PENDING_BEFORE if waits else 0)
     (sql,) = (query["sql"] for query in queries if "WITH batch" in query["sql"])
     plan = plan_of(sql)
     assert rows_read(plan) <= len(earlier) + 10, json.dumps(plan, indent=1)
@@ -225,7 +227,7 @@ def test_marking_a_batch_compares_each_of_its_messages_once_where_statistics_kno
         transaction.set_rollback(True)
     (sql,) = (query["sql"] for query in queries if "UPDATE" in query["sql"])
     with connection.cursor() as cursor:
-        cursor.execute(postgresql.PLAN_FOR_MUCH)
+        cursor.execute(PLAN_FOR_MUCH)
         # As with a table of many millions, where ways to join are as good as the same beside the cost of reading.
         cursor.execute("SET LOCAL random_page_cost = 100; SET LOCAL enable_seqscan = off")
         cursor.execute(f"EXPLAIN {sql}")
@@ -407,7 +409,7 @@ def expected(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 def test_more_earlier_messages_than_one_look_shows_still_hold_those_behind_them(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(postgresql, "_MOST_PENDING_BEFORE", 3)
+    monkeypatch.setattr(postgresql, "MOST_PENDING_BEFORE", 3)
     later = timezone.now() + AN_HOUR
     for key in ("b", "c", "d", "a"):
         make_message(message_key=key, next_retry_at=later)
@@ -434,14 +436,14 @@ def test_a_retry_at_no_moment_of_a_pass_lets_a_later_message_go_first(settings: 
 
     def retry_before_one(execute: Any, sql: str, *others: Any) -> Any:
         if next(statements) == moment:
-            with in_thread(lambda: state.retry(OutboxMessage.objects.filter(id=dead.id), using="default")):
+            with in_thread(lambda: retry(OutboxMessage.objects.filter(id=dead.id), using="default")):
                 pass
         return execute(sql, *others)
 
     with connection.execute_wrapper(retry_before_one):
         relay.run_once()
     assert next(statements) >= 3  # so that the moments that matter are among these
-    state.retry(OutboxMessage.objects.filter(id=dead.id, status="dead"), using="default")
+    retry(OutboxMessage.objects.filter(id=dead.id, status="dead"), using="default")
     make_due(*OutboxMessage.objects.pending())
     relay.run_once()
 

@@ -1,0 +1,195 @@
+"""PostgreSQL's own statements. Each must be fast whatever the statistics say: they are often of an idle moment."""
+
+from __future__ import annotations
+
+# Until the transaction ends, read in index order: with stale statistics, PostgreSQL would read and sort everything
+# pending at each pass. And plan for the actual arrays: a prepared statement may keep a plan made for a few ids.
+PLAN_FOR_MUCH = """
+    SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true),
+           set_config('plan_cache_mode', 'force_custom_plan', true)
+"""
+
+# Lock due messages, skipping those locked by other relays. The time is JSON: RFC 3339 whatever the session's settings.
+CLAIM_DUE = """
+    SELECT id, source, event_id::text, event_type, event_version, topic, message_key, headers::text,
+           to_json(created_at AT TIME ZONE 'UTC')::text AS created_at, publish_count, payload::text
+    FROM django_outbox_outboxmessage
+    WHERE status = 'pending' AND source = %s AND next_retry_at <= statement_timestamp() AND topic <> ALL(%s)
+      AND (next_retry_at, id) >= (%s::timestamptz, %s)
+    ORDER BY next_retry_at, id
+    LIMIT %s
+    FOR UPDATE SKIP LOCKED
+"""
+
+# Whether a message is due. In the order of claims, so that the same index is used.
+IS_DUE = """
+    SELECT 1
+    FROM django_outbox_outboxmessage
+    WHERE status = 'pending' AND source = %s AND next_retry_at <= statement_timestamp() AND topic <> ALL(%s)
+    ORDER BY next_retry_at, id
+    LIMIT 1
+"""
+
+# The place of a message in the order of claims.
+PLACE = "SELECT next_retry_at::text, id FROM django_outbox_outboxmessage WHERE id = %s"
+
+# Pending messages before the last message of a batch and not in it, whatever their keys. Usually there are none, and one
+# walk along the index on ids of pending messages shows that; looking key by key takes four times as long. See
+# models/storage.py for the condition.
+_PENDING = "status || '' = 'pending' AND id - id = 0 AND id * 0 = 0"
+PENDING_BEFORE = f"""
+    SELECT topic, message_key, id, status
+    FROM django_outbox_outboxmessage
+    WHERE {_PENDING} AND source = %s AND id < %s AND id <> ALL(%s::bigint[])
+    ORDER BY id
+    LIMIT %s
+"""  # noqa: S608  # of a constant
+
+# Both in one round trip, for small batches. One snapshot sees either both an earlier and a later message, or neither.
+CLAIM_DUE_AND_PENDING_BEFORE = f"""
+    WITH batch AS ({CLAIM_DUE})
+    SELECT batch.* FROM batch
+    UNION ALL (
+        SELECT id, source, NULL, NULL, NULL, topic, message_key, NULL, NULL, NULL, NULL
+        FROM django_outbox_outboxmessage
+        WHERE {_PENDING} AND source = %s AND id < (SELECT max(id) FROM batch WHERE message_key <> '')
+          AND id NOT IN (SELECT id FROM batch)
+        ORDER BY id
+        LIMIT %s
+    )
+"""  # noqa: S608  # of constants
+
+# For the last message of each key in a batch, and for each status, the first message before it that is not in the
+# batch. Ordered by id alone, PostgreSQL would walk the primary key past all finished rows.
+UNSENT_BEFORE = """
+    SELECT last.topic, last.message_key, earlier.id, earlier.status
+    FROM django_outbox_outboxmessage AS last
+    CROSS JOIN unnest(%s::text[]) AS wanted(status)
+    CROSS JOIN LATERAL (
+        SELECT id, status
+        FROM django_outbox_outboxmessage AS message
+        WHERE message.topic = last.topic
+          AND message.message_key = last.message_key
+          AND message.source = last.source
+          AND message.status = ANY(ARRAY[wanted.status])
+          AND message.status IN ('pending', 'dead')
+          AND message.id < last.id
+          AND message.id <> ALL(%s::bigint[])
+        ORDER BY message.status, message.id
+        LIMIT 1
+    ) AS earlier
+    WHERE last.id = ANY(%s::bigint[])
+"""
+
+# Pending messages whatever their keys, and dead ones key by key. In one statement: two would both miss a message that an
+# operator retries between them.
+PENDING_AND_DEAD_BEFORE = f"({PENDING_BEFORE}) UNION ALL ({UNSENT_BEFORE})"
+
+# Lock later messages of the keys of some messages that are due before them, skipping those locked by other relays.
+# Behind a dead message only due ones: the others wait already. Nothing in a batch is due before its first message, so an
+# earlier message that is due no later postpones nothing; usually another relay is sending it.
+LATER = """
+    SELECT later.id, due.until::text
+    FROM django_outbox_outboxmessage AS earlier
+    CROSS JOIN LATERAL (
+        SELECT coalesce(earlier.next_retry_at, statement_timestamp() + make_interval(secs => %s)) AS until
+    ) AS due
+    JOIN django_outbox_outboxmessage AS later
+      ON later.topic = earlier.topic
+     AND later.message_key = earlier.message_key
+     AND later.source = earlier.source
+     AND later.id > earlier.id
+    WHERE earlier.id = ANY(%s::bigint[])
+      AND earlier.status IN ('pending', 'dead')
+      AND coalesce(earlier.next_retry_at, 'infinity') > coalesce(
+          (SELECT next_retry_at FROM django_outbox_outboxmessage WHERE id = %s), '-infinity'
+      )
+      AND later.status = 'pending'
+      AND later.next_retry_at < coalesce(earlier.next_retry_at, statement_timestamp())
+    FOR UPDATE OF later SKIP LOCKED
+"""
+
+# Postpone the messages that LATER locked. In one statement, PostgreSQL with stale statistics joined a hundred thousand
+# rows with all rows one by one.
+POSTPONE = """
+    UPDATE django_outbox_outboxmessage
+    SET next_retry_at = %s::timestamptz, updated_at = statement_timestamp()
+    WHERE id = ANY(%s::bigint[]) AND status LIKE 'pending'
+"""
+
+# Pending to published. The repeated ids and CASE keep PostgreSQL with stale statistics from reading all rows, or from
+# comparing each row with each id.
+MARK_PUBLISHED = """
+    UPDATE django_outbox_outboxmessage AS message
+    SET status = 'published',
+        publish_count = acknowledged.attempt,
+        "partition" = acknowledged."partition",
+        "offset" = acknowledged."offset",
+        published_at = statement_timestamp(),
+        updated_at = statement_timestamp(),
+        next_retry_at = NULL,
+        last_error = ''
+    FROM unnest(%s::bigint[], %s::int[], %s::int[], %s::bigint[])
+         AS acknowledged(id, attempt, "partition", "offset")
+    WHERE message.id = acknowledged.id
+      AND message.id = ANY(%s::bigint[])
+      AND CASE message.status WHEN 'pending' THEN true ELSE false END
+      AND message.publish_count = acknowledged.attempt - 1
+"""
+
+# Lock messages by id, so that two sessions cannot deadlock.
+LOCK = """
+    SELECT id, source, event_id::text, event_type, event_version, topic, message_key, created_at, status, publish_count,
+           delivery_count, retry_count, max_retry, "partition", "offset", headers::text, payload::text
+    FROM django_outbox_outboxmessage
+    WHERE id = ANY(%s::bigint[])
+    ORDER BY id
+    FOR UPDATE
+"""
+
+# For each published message, those that must be handled before it and are not in the batch: dead and holding the key,
+# pending, or published. Each is one step into an index. The last column is true if the earlier one's record comes later;
+# a later record with a lower offset means that the topic has lost its records.
+UNHANDLED_BEFORE = """
+    SELECT mine.id, earlier.id, earlier.status, earlier.next_retry_at,
+           earlier."partition" = mine."partition" AND earlier."offset" > mine."offset"
+           AND earlier.published_at >= mine.published_at
+    FROM django_outbox_outboxmessage AS mine
+    CROSS JOIN LATERAL (
+        (
+            SELECT id, status, next_retry_at, "partition", "offset", published_at
+            FROM django_outbox_outboxmessage AS message
+            WHERE message.topic = mine.topic AND message.message_key = mine.message_key
+              AND message.source = mine.source
+              AND message.status = 'dead' AND message.id < mine.id AND %(dead)s
+            ORDER BY message.id LIMIT 1
+        ) UNION ALL (
+            SELECT id, status, next_retry_at, "partition", "offset", published_at
+            FROM django_outbox_outboxmessage AS message
+            WHERE message.topic = mine.topic AND message.message_key = mine.message_key
+              AND message.source = mine.source
+              AND message.status = 'pending' AND message.id < mine.id
+            ORDER BY message.id LIMIT 1
+        ) UNION ALL (
+            SELECT id, status, next_retry_at, "partition", "offset", published_at
+            FROM django_outbox_outboxmessage AS message
+            WHERE message.topic = mine.topic AND message.message_key = mine.message_key
+              AND message.source = mine.source
+              AND message.status = 'published' AND message.event_type = ANY(%(known_types)s)
+              AND message.id < mine.id AND message.id <> ALL(%(ids)s::bigint[])
+            LIMIT 1
+        )
+    ) AS earlier
+    WHERE mine.id = ANY(%(ids)s::bigint[]) AND mine.message_key <> ''
+"""
+
+# Published to consumed.
+MARK_CONSUMED = """
+    UPDATE django_outbox_outboxmessage AS message
+    SET status = 'consumed', consumed_at = statement_timestamp(), updated_at = statement_timestamp(), last_error = ''
+    FROM unnest(%s::bigint[], %s::int[]) AS handled(id, attempt)
+    WHERE message.id = handled.id
+      AND message.id = ANY(%s::bigint[])
+      AND message.status = 'published'
+      AND message.publish_count = handled.attempt
+"""

@@ -1,4 +1,4 @@
-"""Whether a consumer gets its partitions: a group whose rebalance never ends would leave it idle without an error."""
+"""Detects a consumer that gets no assignment: if the group's rebalance never ends, it is idle without an error."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from django_outbox.worker.incident import Incident
 
 WARN_SECONDS = 60.0
 REJOIN_SECONDS = 330.0
-"""More than Kafka's default max.poll.interval.ms, for which another member may keep a rebalance waiting."""
+"""More than Kafka's default max.poll.interval.ms, for which another member may delay a rebalance."""
 
 
-class AssignmentWatch:
-    """Reports a member that waits for its assignment for too long. One that has an empty assignment is fine."""
+class AssignmentTimeout:
+    """Reports a member that waits too long for its assignment. An empty assignment is fine."""
 
     def __init__(self, group: str, log: logging.Logger, clock: Callable[[], float]) -> None:
         """
@@ -33,7 +33,7 @@ class AssignmentWatch:
         return f"{self._incident.subject}: {self._text}" if self._incident.is_open else ""
 
     def is_overdue(self, subscription: Subscription) -> bool:
-        """True if the member has waited for so long that a new client should join in its place."""
+        """True if the member has waited so long that a new client should replace it."""
         now = self._clock()
         if subscription.is_assigned:
             self._joined_at = None
@@ -47,6 +47,6 @@ class AssignmentWatch:
             self._incident.report(self._text)
         return waiting >= REJOIN_SECONDS
 
-    def restart(self) -> None:
-        """Note that the member left, so that the next one waits for its own assignment."""
+    def reset(self) -> None:
+        """Start again, as the member left the group."""
         self._joined_at = None

@@ -31,19 +31,19 @@ class Engine:
     An engine serves one thread. Nothing in it is about a particular message beyond a call.
     """
 
-    def __init__(self, using: str, group: str, clock: Callable[[], float], *, fits: int = 2) -> None:
+    def __init__(self, using: str, group: str, clock: Callable[[], float]) -> None:
         """
         Args:
             using: alias of the database.
             group: the consumer group.
             clock: seconds, monotonic.
-            fits: how many messages to begin with in one transaction; it learns how many fit into its time.
         """
         self._using = using
         self._group = group
         self._clock = clock
         self._outages = OutageCounts()
-        self._fits = fits
+        self.transaction_size = 2
+        """Messages per transaction; adapted so that they take about ``TIME_BUDGET_SECONDS``."""
         self._one_by_one = 0  # messages still to be handled alone
 
     def handle(
@@ -59,7 +59,7 @@ class Engine:
         Raises:
             OperationalError, InterfaceError: the connection is lost; nothing was changed.
         """
-        batch = items[: self._fits]
+        batch = items[: self.transaction_size]
         if len(batch) < 2 or self._one_by_one:
             return [self.handle_alone(source, items[0])]
         started = self._clock()
@@ -77,10 +77,10 @@ class Engine:
             log.debug("Handling one by one after %s", fingerprint(error), extra={"action": "one_by_one"})
         else:
             is_slow = self._clock() - started >= TIME_BUDGET_SECONDS
-            self._fits = max(2, len(done)) if is_slow else max(self._fits, 2 * len(batch))
+            self.transaction_size = max(2, len(done)) if is_slow else max(self.transaction_size, 2 * len(batch))
             return [claim.outcome for claim in done]
         # Not in the handler above, where this error would be the context of the next ones.
-        self._fits = max(2, len(batch) // 2)
+        self.transaction_size = max(2, len(batch) // 2)
         return [self.handle_alone(source, items[0])]
 
     def handle_alone(self, source: Source[Item], item: Item) -> Outcome:

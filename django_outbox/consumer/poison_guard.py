@@ -20,7 +20,8 @@ class PoisonGuard:
     def begin(self, places: Iterable[TopicPartition], records: int) -> None:
         """Guard so many records of each of these partitions, which have just been assigned."""
         for place in places:
-            self._left[place] = records
+            if records:
+                self._left[place] = records
 
     def covers(self, record: ReceivedRecord) -> bool:
         """True if this is one of the first of its partition."""

@@ -61,7 +61,7 @@ class ReadableTopics:
         )
         self._refused: set[str] = set()  # reading them failed, although the broker reported no fault
         self._next_check_at = clock()
-        self.readable = self._topics
+        self.current = self._topics
         """The topics to read now."""
 
     def __str__(self) -> str:
@@ -144,7 +144,7 @@ class ReadableTopics:
 
     def _update(self) -> None:
         skipped = {topic for topic, each in self._health.faults.items() if self._is_skipped(topic, each)}
-        self.readable = self._topics - skipped
+        self.current = self._topics - skipped
 
     def _is_skipped(self, topic: str, known: TopicFault) -> bool:
         if topic in self._refused:

@@ -80,7 +80,8 @@ class Receiver:
     def inbox(self) -> Inbox:
         """Made at its first use, when the handlers are there."""
         if self._inbox is None:
-            engine = Engine("default", self.group, self._clock, fits=100)
+            engine = Engine("default", self.group, self._clock)
+            engine.transaction_size = 100
             handlers = GroupHandlers(self.handlers, self.group)
             self._inbox = Inbox(engine, using="default", handlers=handlers, clock=self._clock)
         return self._inbox

@@ -13,7 +13,8 @@ from django.db import connection, connections
 from django_outbox.brokers.base import Outcome, Producer, ReceivedRecord, Record
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.conf import BrokerSettings
-from django_outbox.consumer.consumer import Batch, Consumer
+from django_outbox.consumer.consumer import Consumer
+from django_outbox.consumer.counts import RoundCounts
 from django_outbox.events.event import Event
 from django_outbox.handlers.registry import Registry
 from django_outbox.models import OutboxMessage
@@ -99,12 +100,6 @@ class ScriptedProducer(Producer):
         self.closed = True
 
 
-class _Nothing(dict[Any, Any]):
-    """Keeps nothing."""
-
-    def __setitem__(self, key: Any, value: Any) -> None: ...
-
-
 class Pipeline:
     """A relay and a consumer around one broker, with handlers of the test's own.
 
@@ -132,7 +127,7 @@ class Pipeline:
         if self._consumer is None:
             self._consumer = Consumer(self.broker, using="default", handlers=self.handlers, **self._consumer_options)
             if self._steady:
-                self._consumer._guard._left = _Nothing()
+                self._consumer.guarded_records = 0
         return self._consumer
 
     def restart_consumer(self) -> None:
@@ -141,7 +136,7 @@ class Pipeline:
             self._consumer.close()
         self._consumer = None
 
-    def turn(self) -> Batch:
+    def turn(self) -> RoundCounts:
         """One pass of the relay, then one batch of the consumer."""
         self.relay.run_once()
         return self.consumer.run_once()

@@ -404,9 +404,10 @@ def test_a_record_that_comes_twice_is_handled_once(pipeline: Pipeline) -> None:
 def test_a_record_that_is_read_again_after_a_kill_is_skipped(pipeline: Pipeline) -> None:
     """Killed between the database's commit and that of the offset."""
     pipeline.on("order.created", effect)
+    pipeline.consumer.run_once()
     make_message()
     pipeline.relay.run_once()
-    subscription = pipeline.consumer._ready_subscription()
+    subscription = pipeline.consumer.subscription
     assert subscription is not None
     subscription.commit = lambda offsets: None  # type: ignore[method-assign]
     assert pipeline.consumer.run_once().consumed == 1
@@ -978,7 +979,7 @@ def test_a_topic_that_is_refused_when_it_is_read_or_committed_is_left_out_and_no
     pipeline = Pipeline(topics=["bad", "outbox"], clock=lambda: now[0])
     pipeline.on("order.created", effect)
     pipeline.consumer.run_once()
-    subscription: Any = type(pipeline.consumer._subscription)
+    subscription: Any = type(pipeline.consumer.subscription)
     poll, commit = subscription.poll, subscription.commit
     refusing = ["poll"]
 
@@ -1004,7 +1005,7 @@ def test_a_topic_that_is_refused_when_it_is_read_or_committed_is_left_out_and_no
     pipeline.consumer.run_once()
     assert pipeline.consumer.run_once().consumed == 1
     assert (row(bad).status, row(good).status) == (Status.PUBLISHED, Status.CONSUMED)
-    assert "bad: this client may not read it." in str(pipeline.consumer._readable)
+    assert "bad: this client may not read it." in str(pipeline.consumer.readable_topics)
 
     refusing[:] = ["commit"]
     now[0] += 60
@@ -1018,7 +1019,7 @@ def test_a_topic_that_is_refused_when_it_is_read_or_committed_is_left_out_and_no
     assert effects() == ["order.created"] * 2
     now[0] += 60
     pipeline.consumer.run_once()
-    assert str(pipeline.consumer._readable) == ""
+    assert str(pipeline.consumer.readable_topics) == ""
 
 
 def test_what_was_read_together_with_a_refusal_comes_again_however_soon_the_topic_is_tried_again(
@@ -1028,7 +1029,7 @@ def test_what_was_read_together_with_a_refusal_comes_again_however_soon_the_topi
     pipeline = Pipeline(topics=["bad", "outbox"], clock=lambda: now[0])
     pipeline.on("order.created", effect)
     pipeline.consumer.run_once()
-    subscription: Any = type(pipeline.consumer._subscription)
+    subscription: Any = type(pipeline.consumer.subscription)
     poll = subscription.poll
     refusals = [TopicNotReadable({"bad"}, "memory refuses this client")]
 
@@ -1103,7 +1104,7 @@ def test_drain_does_not_wait_for_ever_for_a_record_that_was_lost(
 
     pipeline.consumer.run(stop, drain=True)
 
-    assert "1 published messages did not come out of the broker" in caplog.text
+    assert "1 published messages were not received" in caplog.text
 
 
 def test_a_stopped_consumer_finishes_the_message_in_hand_and_commits(pipeline: Pipeline, stop: Stop) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,6 +11,7 @@ from django.test.utils import CaptureQueriesContext
 from django_outbox.brokers.base import ReceivedRecord, Record
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.consumer.consumer import INBOX_SECONDS
+from django_outbox.consumer.inbox.inbox import Inbox
 from django_outbox.events.event import Event
 from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.models import InboxMessage
@@ -50,8 +50,8 @@ def pipeline(clock: Clock) -> Pipeline:
 
 def past_care(pipeline: Pipeline) -> Pipeline:
     """A consumer whose first, careful records are behind it."""
+    pipeline.consumer.guarded_records = 0
     pipeline.consumer.run_once()
-    pipeline.consumer._guard._left.clear()
     return pipeline
 
 
@@ -215,8 +215,9 @@ def test_a_failed_foreign_event_is_retried_from_its_row(pipeline: Pipeline, cloc
 def test_a_record_that_is_read_again_after_a_kill_is_skipped(pipeline: Pipeline) -> None:
     """Killed between the database's commit and that of the offset."""
     pipeline.on("order.created", effect)
+    pipeline.consumer.run_once()
     send(pipeline.broker, received(1))
-    subscription = pipeline.consumer._ready_subscription()
+    subscription = pipeline.consumer.subscription
     assert subscription is not None
     subscription.commit = lambda offsets: None  # type: ignore[method-assign]
     assert pipeline.consumer.run_once().consumed == 1
@@ -233,15 +234,14 @@ def test_a_database_that_is_gone_leaves_the_records_in_hand(
     pipeline.on("order.created", effect)
     past_care(pipeline)
     send(pipeline.broker, *(received(n) for n in range(3)))
-    real: Callable[..., list[str]] = pipeline.consumer._inbox.receive
 
     def gone(*arguments: Any, **options: Any) -> list[str]:
         raise OperationalError("connection refused")
 
-    monkeypatch.setattr(pipeline.consumer._inbox, "receive", gone)
-    with pytest.raises(OperationalError):
-        pipeline.consumer.run_once()
-    monkeypatch.setattr(pipeline.consumer._inbox, "receive", real)
+    with monkeypatch.context() as patches:
+        patches.setattr(Inbox, "receive", gone)
+        with pytest.raises(OperationalError):
+            pipeline.consumer.run_once()
 
     assert pipeline.consumer.run_once().consumed == 3
 

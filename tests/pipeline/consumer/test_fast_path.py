@@ -41,7 +41,7 @@ class WarmPipeline(Pipeline):
         self.handle: Callable[[Event], Any] = effect
         self.on("order.created", effect)
         self.on("order.paid", lambda event: self.handle(event))
-        self.consumer._engine._fits = 100  # it has learned how many fit into a second
+        self.consumer.engine.transaction_size = 100  # it has learned how many fit into a second
 
 
 @pytest.fixture

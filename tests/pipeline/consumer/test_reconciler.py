@@ -51,7 +51,7 @@ def look(pipeline: Pipeline, clock: Clock) -> None:
 def lose_the_log(pipeline: Pipeline) -> None:
     """As a broker that comes back empty, or a topic that is made anew: members begin again."""
     pipeline.broker.cluster.logs[OUTBOX].clear()
-    pipeline.consumer._subscription.assign({OUTBOX}, {})  # type: ignore[union-attr]
+    pipeline.consumer.subscription.assign({OUTBOX}, {})  # type: ignore[union-attr]
 
 
 def test_a_message_whose_record_was_passed_is_sent_again_uncounted(pipeline: Pipeline, clock: Clock) -> None:
@@ -82,11 +82,11 @@ def test_what_was_published_to_a_topic_that_was_made_anew_is_read_and_not_sent_a
 ) -> None:
     """What the group committed is of the former topic, and larger than the new topic's offsets."""
     lose_the_log(pipeline)
-    assert pipeline.consumer._subscription is not None
+    assert pipeline.consumer.subscription is not None
     make_message()
     pipeline.relay.run_once()
     OutboxMessage.objects.update(published_at=timezone.now() - AN_HOUR)
-    pipeline.consumer._subscription.commit({OUTBOX: 99})
+    pipeline.consumer.subscription.commit({OUTBOX: 99})
 
     look(pipeline, clock)
 
@@ -139,7 +139,7 @@ def test_nothing_else_is_sent_again(pipeline: Pipeline, clock: Clock, fields: di
     pipeline.broker.cluster.logs[OUTBOX].append(pipeline.broker.records("outbox")[0])  # to be read as the third
 
     clock.now += 30
-    pipeline.consumer._reconciler.look_if_due(pipeline.consumer._subscription)  # type: ignore[arg-type]
+    pipeline.consumer.reconciler.look_if_due(pipeline.consumer.subscription)  # type: ignore[arg-type]
 
     assert row(message).status == Status.PUBLISHED
 
@@ -188,7 +188,7 @@ def test_what_is_sent_while_a_look_takes_long_is_not_taken_for_lost(
 
     monkeypatch.setattr(pipeline.broker, "progress", slowly)
     clock.now += 30
-    pipeline.consumer._reconciler.look_if_due(pipeline.consumer._subscription)  # type: ignore[arg-type]
+    pipeline.consumer.reconciler.look_if_due(pipeline.consumer.subscription)  # type: ignore[arg-type]
 
     assert statuses() == ["consumed", "consumed", "published"]
 
@@ -223,7 +223,7 @@ def test_a_broker_that_does_not_tell_stops_nothing(
     def refuse(self: Subscription) -> Any:
         raise BrokerUnavailable("not authorized to ask")
 
-    monkeypatch.setattr(type(pipeline.consumer._subscription), "progress", refuse)
+    monkeypatch.setattr(type(pipeline.consumer.subscription), "progress", refuse)
     make_message()
     pipeline.relay.run_once()
 

@@ -35,7 +35,7 @@ def run_through_outages(pipeline: Pipeline, turns: int) -> int:
     outages = 0
     for _ in range(turns):
         inbox.make_due()
-        pipeline.consumer._look_at_inbox_at = 0.0
+        pipeline.consumer.inbox_due_at = 0.0
         try:
             pipeline.consumer.run_once()
         except Error:

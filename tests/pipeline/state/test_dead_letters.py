@@ -284,7 +284,7 @@ def test_an_event_of_another_service_that_dies_has_a_copy() -> None:
     InboxMessage.objects.update(max_retry=1)
     pipeline.consumer.run_once()
     InboxMessage.objects.update(max_retry=2, next_retry_at=state.DatabaseNow())
-    pipeline.consumer._look_at_inbox_at = 0.0
+    pipeline.consumer.inbox_due_at = 0.0
 
     pipeline.consumer.run_once()
 

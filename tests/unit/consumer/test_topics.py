@@ -54,7 +54,7 @@ def topics(broker: Broker, clock: Clock, caplog: pytest.LogCaptureFixture) -> Re
 def look(topics: ReadableTopics, clock: Clock, seconds: float = FAULT_CHECK_SECONDS) -> frozenset[str]:
     clock.now += seconds
     topics.check_if_due(is_reading=True)
-    return topics.readable
+    return topics.current
 
 
 def test_what_is_missing_or_forbidden_is_left_out_and_what_lacks_a_leader_is_not(
@@ -139,7 +139,7 @@ def test_who_starts_to_read_looks_first(topics: ReadableTopics, broker: Broker) 
     topics.check_if_due(is_reading=False)
     topics.check_if_due(is_reading=False)  # waits, as there is nothing to read
     assert broker.asked == 3
-    assert topics.readable == frozenset()
+    assert topics.current == frozenset()
 
 
 def test_a_client_that_was_refused_tries_again_each_time_later_and_nothing_is_over_before_it_has_read(
@@ -150,11 +150,11 @@ def test_a_client_that_was_refused_tries_again_each_time_later_and_nothing_is_ov
     pauses = []
     for _ in range(8):
         topics.refuse(TopicNotReadable({"b", "another's"}, "refused"))
-        assert topics.readable == {"a", "c"}
+        assert topics.current == {"a", "c"}
         refused_at = clock.now
         while look(topics, clock, 0.1) == {"a", "c"}:
             assert clock.now < refused_at + 40
-        assert topics.readable == {"a", "b", "c"}
+        assert topics.current == {"a", "b", "c"}
         pauses.append(clock.now - refused_at)
     assert pauses[0] < 1
     assert 20 < pauses[-1] < 40
@@ -166,7 +166,7 @@ def test_a_client_that_was_refused_tries_again_each_time_later_and_nothing_is_ov
         look(topics, clock, 0.5)
     assert PROBATION_SECONDS - 1 < clock.now - back_at < PROBATION_SECONDS + 1
     assert caplog.messages[-1].startswith("Topic b is available again after")
-    assert topics.readable == {"a", "b", "c"}
+    assert topics.current == {"a", "b", "c"}
 
 
 def test_what_cannot_be_taken_apart_is_told_with_what_helps(
@@ -174,7 +174,7 @@ def test_what_cannot_be_taken_apart_is_told_with_what_helps(
 ) -> None:
     look(topics, clock)
     topics.refuse(RecordsUndecodable({"b"}, "compressed with something", "Install a package"))
-    assert topics.readable == {"a", "c"}
+    assert topics.current == {"a", "c"}
     assert topics.unread == "b: compressed with something. Install a package; other topics are read meanwhile."
     assert [record.levelname for record in caplog.records] == ["ERROR"]
 

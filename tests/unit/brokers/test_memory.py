@@ -13,7 +13,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django_outbox.brokers.base import Acknowledged, Record, TopicPartition
 from django_outbox.brokers.memory import MAX_RECORD_BYTES, MemoryBroker
 from django_outbox.conf import BrokerSettings
-from tests.support.brokers.records import SECONDS, SLACK_SECONDS, make_topic, numbered, read, send
+from tests.support.brokers.records import SECONDS, make_topic, numbered, read, send
+
+A_DAY = 86_400.0
 
 
 @pytest.fixture(autouse=True)
@@ -103,12 +105,10 @@ def test_what_waits_for_records_is_woken_by_them() -> None:
     member = broker.subscribe(["topic"], "group")
     broker.missing_topics(["topic"])
     with ThreadPoolExecutor(1) as pool:
-        polled = pool.submit(member.poll, SECONDS, 10)
+        polled = pool.submit(member.poll, A_DAY, 10)
         send(broker.producer(SECONDS), *numbered("elsewhere", 1))
         send(broker.producer(SECONDS), *numbered("topic", 1))
-        started = time.monotonic()
         assert [record.value for record in polled.result()] == [b"0"]
-    assert time.monotonic() - started < SLACK_SECONDS
 
 
 def test_what_waits_for_records_is_woken_by_partitions_that_are_handed_over() -> None:
@@ -116,11 +116,9 @@ def test_what_waits_for_records_is_woken_by_partitions_that_are_handed_over() ->
     send(broker.producer(SECONDS), *numbered("topic", 1))
     leaving, waiting = (broker.subscribe(["topic"], "group") for _ in range(2))
     with ThreadPoolExecutor(1) as pool:
-        polled = pool.submit(waiting.poll, SECONDS, 10)
-        started = time.monotonic()
+        polled = pool.submit(waiting.poll, A_DAY, 10)
         leaving.close()
         assert [record.value for record in polled.result()] == [b"0"]
-    assert time.monotonic() - started < SLACK_SECONDS
 
 
 def test_a_member_that_has_left_reads_and_commits_nothing() -> None:

@@ -108,22 +108,22 @@ def test_slow_clients_are_so_many_at_most_and_the_oldest_make_room_for_a_probe(
 
 def test_a_page_that_hangs_keeps_its_place_and_no_other_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MOST_REQUESTS", 2)
-    monkeypatch.setattr(server, "REQUEST_SECONDS", 30.0)
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 3600.0)
     begun, end = threading.Semaphore(0), threading.Event()
 
     def hanging(accept: str) -> Answer:
         begun.release()
-        end.wait(60)
+        end.wait()
         return plain(200, "late")
 
     with serving(HOST, 0, {**PAGES, "/hanging": hanging}) as port, ExitStack() as stack:
         client, _ = [stack.enter_context(socket.create_connection((HOST, port))) for _ in range(2)]
         client.sendall(b"GET /hanging HTTP/1.0\r\n\r\n")
         assert begun.acquire(timeout=30)
-        started = time.monotonic()
-        assert ask(port) == (200, "alive\n")
-        assert time.monotonic() - started < 20, "long before anybody's deadline"
-        end.set()
+        try:
+            assert ask(port) == (200, "alive\n")
+        finally:
+            end.set()
 
 
 def test_a_request_has_one_deadline_however_often_something_comes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,7 +195,7 @@ def test_it_does_not_tell_what_it_runs_on(port: int) -> None:
 
 
 def test_it_ends_at_once_although_somebody_is_connected(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(server, "REQUEST_SECONDS", 60.0)
+    monkeypatch.setattr(server, "REQUEST_SECONDS", 3600.0)
     others = set(threading.enumerate())
     with socket.socket() as client:
         with serving(HOST, 0, PAGES) as port:
@@ -203,8 +203,6 @@ def test_it_ends_at_once_although_somebody_is_connected(monkeypatch: pytest.Monk
             client.sendall(b"GET /healthz")
             # One thread accepts connections, and one has this.
             wait_until(lambda: len(set(threading.enumerate()) - others) == 2, what="the request is in hand")
-            started = time.monotonic()
-        assert time.monotonic() - started < 20
         with pytest.raises(OSError, match="refused"):
             socket.create_connection((HOST, port))
 

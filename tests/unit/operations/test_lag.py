@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -39,7 +38,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Any:
         def progress(self: Any, topics: Any, group: str) -> Any:
             asked.append((list(topics), group))
             if isinstance(answer, threading.Event):
-                answer.wait(30)
+                answer.wait()
                 return {}
             if isinstance(answer, Exception):
                 raise answer
@@ -89,14 +88,12 @@ def test_what_went_wrong_is_said(broker: Any, error: Exception) -> None:
 def test_a_broker_that_does_not_answer_is_not_waited_for(broker: Any) -> None:
     never = threading.Event()
     asked = broker(never)
-    started = time.monotonic()
     try:
         assert lag_of_group({"t"}, "g", patience=0.05) is None
         # And the next page does not ask a second time.
         assert lag_of_group({"t"}, "g", patience=0.05) is None
         wait_until(lambda: asked)
         assert len(asked) == 1
-        assert time.monotonic() - started < 20
     finally:
         never.set()
 

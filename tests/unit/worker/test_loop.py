@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import threading
-import time
 from typing import Any
 
 import pytest
@@ -60,11 +59,9 @@ def patient(clock: Clock) -> Any:
 
 def test_a_request_ends_a_wait_at_once(stop: Stop) -> None:
     threading.Timer(0.05, stop.request).start()
-    started = time.monotonic()
 
-    assert stop.wait(30) is True
+    assert stop.wait(None) is True
 
-    assert time.monotonic() - started < 20
     assert stop.requested
 
 
@@ -77,7 +74,7 @@ def test_a_process_without_a_file_descriptor_left_can_wait(stop: Stop) -> None:
     with no_more_descriptors():
         assert stop.wait(0.01) is False
         threading.Timer(0.05, stop.request).start()
-        assert stop.wait(30) is True
+        assert stop.wait(None) is True
 
 
 def test_a_request_may_be_made_again(stop: Stop) -> None:

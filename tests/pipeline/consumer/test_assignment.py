@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from django_outbox.consumer.topics import CHECK_SECONDS
 
 from django_outbox.brokers.base import Subscription, TopicMissing
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.conf import BrokerSettings
 from django_outbox.consumer.assignment import REJOIN_SECONDS, WARN_SECONDS
 from django_outbox.consumer.consumer import Consumer
+from django_outbox.consumer.topics import CHECK_SECONDS
 from django_outbox.exceptions import MessagesLeft
 from django_outbox.models import Worker
 from django_outbox.worker.stop import Stop

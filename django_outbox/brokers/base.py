@@ -1,9 +1,13 @@
-"""What the relay and the consumer need of a broker, and nothing more."""
+"""The contract of a broker backend: what relay and consumer need of a broker.
+
+A backend subclasses ``Broker``, which makes a ``Producer`` and a ``Subscription``. All times are in seconds. A backend
+raises no error of its client library: whatever is not said to be returned is a ``BrokerUnavailable``.
+"""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
@@ -12,15 +16,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from django_outbox.conf import BrokerSettings
-from django_outbox.exceptions import BrokerUnavailable
-
-LONGEST_RETENTION_MS = 36500 * 86_400_000  # a hundred years, beyond which nothing is counted
 
 Headers = tuple[tuple[str, bytes], ...]
 
 
-class Record(NamedTuple):  # made in less than half the time of a frozen dataclass, as is what answers it
-    """A record to send. ``key`` None lets the broker's client choose the partition."""
+class Record(NamedTuple):  # NamedTuples are created in half the time of frozen dataclasses
+    """A record to send. With ``key`` None, the client chooses the partition."""
 
     topic: str
     key: bytes | None
@@ -33,9 +34,9 @@ class ReceivedRecord:
     """A record as it was read.
 
     Attributes:
-        offset: counts within the partition, from 0.
-        fault: why the client library could not read it in full; empty of a sound one. Nobody takes
-            what is left of such a record for an event.
+        offset: position in the partition, from 0.
+        fault: why the client library could not decode the record in full; empty if it could. A record with a fault is
+            never taken for an event.
     """
 
     topic: str
@@ -56,16 +57,14 @@ class TopicPartition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a group is with one partition, in offsets.
+    """A consumer group's progress in one partition, in offsets.
 
     Attributes:
-        low: the first that the log still holds.
-        high: the one behind the last. Not every broker tells the true one: Tansu, for development,
-            tells the one behind the first record of its last batch, which is too low until a member
-            has been given more.
-        committed: what the group has told the broker to go on with; None if nothing yet.
-        position: what this member reads next, behind what ``poll()`` has returned; None for who is
-            no member, and until a member has found its place.
+        low: the first offset that the log still holds.
+        high: the offset after the last record. Tansu reports the one after the first record of its last batch, which is
+            too low until a member has received the rest.
+        committed: where the group goes on; None if it has committed nothing.
+        position: the next offset that this member reads; None for anyone else, and until a member has its position.
     """
 
     low: int
@@ -75,50 +74,21 @@ class Progress:
 
     @property
     def is_at_end(self) -> bool:
-        """True if nothing is left to read: for the member or, where there is none, for the group."""
+        """True if nothing is left to read for the member or, without one, for the group."""
         behind = self.committed if self.position is None else self.position
         return max(behind or 0, self.low) >= self.high
 
 
-def are_at_end(places: Collection[TopicPartition], found: Mapping[TopicPartition, Progress], location: str) -> bool:
-    """True if nothing is left to read of any of these partitions.
-
-    Raises:
-        BrokerUnavailable: the broker has told nothing of one of them.
-    """
-    for place in places:
-        if place not in found:
-            raise BrokerUnavailable(f"{location} tells nothing of {place.topic}[{place.partition}].")
-    return all(found[place].is_at_end for place in places)
-
-
 @dataclass(frozen=True, slots=True)
 class TopicSettings:
-    """What a topic does with its records.
-
-    Attributes:
-        retention: how long it keeps them; None: for ever.
-        compacted: it keeps the last record of each key only.
-    """
+    """How long a topic keeps its records; None means for ever. A compacted topic keeps the last record of each key."""
 
     retention: timedelta | None
     compacted: bool
 
-    @classmethod
-    def of(cls, values: Mapping[str, str | None]) -> TopicSettings | None:
-        """Of the topic's configuration, in Kafka's names; None where that does not tell."""
-        try:
-            milliseconds = int(values.get("retention.ms") or "")
-        except ValueError:
-            return None
-        policy = (values.get("cleanup.policy") or "delete").split(",")
-        # What is compacted only is never too old.
-        endless = milliseconds < 0 or "delete" not in policy or milliseconds > LONGEST_RETENTION_MS
-        return cls(None if endless else timedelta(milliseconds=milliseconds), "compact" in policy)
-
 
 class Acknowledged(NamedTuple):
-    """The record is in the log. ``offset`` None: in the log, but the broker did not say where."""
+    """The record is in the log. ``offset`` is None if the broker does not say where."""
 
     partition: int
     offset: int | None
@@ -126,7 +96,7 @@ class Acknowledged(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """This record can never be sent, whatever happens."""
+    """This record can never be sent."""
 
     reason: str
 
@@ -140,91 +110,86 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class TopicTrouble:
-    """The topic cannot be written to, or not be read in full, now; no record is at fault."""
+    """The topic cannot be written to, or not be read in full, now. No record is at fault."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class TopicMissing(TopicTrouble):
-    """There is no such topic."""
+    """The topic does not exist."""
 
     reason: str = "it does not exist"
 
 
 @dataclass(frozen=True, slots=True)
 class TopicForbidden(TopicTrouble):
-    """The broker knows this client, but does not let it write to the topic, or not read it."""
-
-
-@dataclass(frozen=True, slots=True)
-class TopicUndecodable(TopicTrouble):
-    """It has records that this client's library cannot take apart. ``advice`` says what helps."""
-
-    advice: str
+    """The broker does not allow this client to write to the topic, or to read it."""
 
 
 Outcome = Acknowledged | Refused | Failed | TopicTrouble
 
 
 class Producer(ABC):
-    """Sends batches. Used by one thread; thrown away after a ``BrokerUnavailable``."""
+    """Sends batches. Used by one thread, and closed after a ``BrokerUnavailable``."""
 
     @abstractmethod
     def send(self, records: Sequence[Record], timeout: float) -> list[Outcome]:
-        """Send all records and wait for all acknowledgements against one deadline.
+        """Send all records and wait until each is acknowledged or has failed.
+
+        Records with the same topic and key get into the log in the given order. Records without an answer must never be
+        sent after this returns or raises.
 
         Args:
-            records: those of one key in the order in which they are to be read.
-            timeout: seconds for the whole batch.
+            timeout: for the whole batch.
 
         Returns:
-            One outcome a record, in the same order.
+            One outcome per record, in the same order.
 
         Raises:
-            BrokerUnavailable: no record is known to be in the log, and it is no topic's fault: the
-                broker does not answer at all, or refuses this client.
+            BrokerUnavailable: no record is known to be in the log and no topic is at fault: the broker does not answer
+                or refuses this client.
         """
 
     @property
     def usable(self) -> bool:
-        """False once a deadline was missed: close this producer and make another."""
+        """False after a missed deadline: close this producer and make another."""
         return True
 
     @abstractmethod
     def close(self) -> None:
-        """Give up what has not been sent and free all resources. Never raises, never waits long."""
+        """Abandon unsent records and free all resources, within about a second. Never raises; may be called twice."""
 
 
 class Subscription(ABC):
-    """Reads topics as a member of a consumer group. Used by one thread."""
+    """Reads topics as a member of a consumer group. Used by one thread, and closed after a ``BrokerUnavailable``.
+
+    Partitions are assigned and taken away during ``poll()``. A partition is read from the offset that the group has
+    committed, or from its beginning. Each method except ``take_assigned()`` and ``close()`` raises ``BrokerUnavailable``
+    if the broker does not answer or refuses this client.
+    """
 
     @abstractmethod
     def poll(self, timeout: float, limit: int) -> list[ReceivedRecord]:
-        """Wait up to ``timeout`` seconds for at most ``limit`` records.
-
-        Those of a partition come in the order of their offsets.
+        """Wait for records and return at most ``limit`` of them, those of a partition in the order of their offsets.
 
         Raises:
-            TopicNotReadable: some topics may not be read; close this subscription and make another
-                without these.
-            BrokerUnavailable: the broker is at fault; close this subscription and make another.
+            TopicNotReadable: some topics cannot be read; make another subscription without them.
         """
 
     @abstractmethod
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Tell the group what it has done: by partition, the next offset to read.
+        """Store for the group, by partition, the next offset to read.
 
-        Partitions that were taken away meanwhile are passed over: who has them reads again.
+        Skips partitions that this member no longer has: their new owner reads the records again.
 
         Raises:
-            TopicNotReadable: as of ``poll()``; nothing was committed for these topics.
-            BrokerUnavailable: the broker is at fault.
+            TopicNotReadable: as in ``poll()``; nothing is committed for these topics.
         """
 
     @abstractmethod
     def take_assigned(self) -> set[TopicPartition]:
-        """Partitions given to this member since the last call."""
+        """Partitions assigned to this member since the last call."""
 
     @property
     def is_assigned(self) -> bool:
@@ -233,46 +198,40 @@ class Subscription(ABC):
 
     @property
     def is_idle(self) -> bool:
-        """True if the member has its assignment and it is empty: others read everything, or there is nothing to read."""
+        """True if this member's assignment is empty."""
         return False
 
     @property
     def needs_new_client(self) -> bool:
-        """True if this member gets partitions only by joining again with another client."""
+        """True if this member gets partitions only if it joins again with another client."""
         return False
 
     @abstractmethod
     def caught_up(self) -> bool:
-        """True if this member has its partitions and has read each one to its end.
-
-        Raises:
-            BrokerUnavailable: the broker is at fault, or does not tell of one of them.
-        """
+        """True if this member has its assignment, and the broker says that it has read each partition to the end."""
 
     @abstractmethod
     def progress(self) -> Mapping[TopicPartition, Progress]:
-        """How far the group and this member are with the partitions that are assigned now.
+        """The progress of this member and its group in the assigned partitions.
 
-        Left out are those that the broker knows nothing of: their topic is gone or forbidden, or
-        they have no leader. Asks the broker beside the subscription, which goes on as if nothing had been asked. For the
-        thread that polls, between polls; it may wait for some seconds.
-
-        Raises:
-            BrokerUnavailable: the broker is at fault.
+        Leaves out partitions that the broker does not describe: they have no leader, or their topic is gone or
+        forbidden. Called between polls and without effect on them; takes a few seconds at most.
         """
 
     @abstractmethod
     def close(self) -> None:
-        """Leave the group and free all resources. Commits nothing. Never raises."""
+        """Leave the group without a commit and free all resources. Never raises; may be called twice."""
 
 
 class Broker(ABC):
-    """A way to reach one cluster. Cheap to make: nothing is connected before it is used.
+    """Reaches one cluster. Creating one connects nothing.
+
+    Each method raises ``BrokerUnavailable`` with the reason after a few seconds if the broker does not answer or refuses
+    this client. No method creates a topic, except ``create_topics()``.
 
     Attributes:
-        interrupted: asked while something waits for the cluster. True ends the wait with
-            ``BrokerUnavailable``: at once where nothing is in hand, and when no answer has come for
-            a moment where there is.
+        interrupted: called during each wait. Once it returns true, waits end with ``BrokerUnavailable``: at once if
+            nothing is in flight, otherwise after a moment without an answer.
     """
 
     def __init__(self, settings: BrokerSettings) -> None:
@@ -282,69 +241,46 @@ class Broker(ABC):
     @property
     @abstractmethod
     def location(self) -> str:
-        """Where the broker is, for people; without user and password."""
+        """The broker's address for messages, without user and password."""
 
     @abstractmethod
     def producer(self, timeout: float) -> Producer:
-        """Connect a producer whose batches have ``timeout`` seconds.
-
-        Raises:
-            BrokerUnavailable: with the reason, after a few seconds at most.
-        """
+        """Connect a producer whose batches have this timeout."""
 
     @abstractmethod
     def subscribe(self, topics: Iterable[str], group: str) -> Subscription:
-        """Join a consumer group.
-
-        Raises:
-            BrokerUnavailable: with the reason, after a few seconds at most.
-        """
+        """Join a consumer group."""
 
     @abstractmethod
     def missing_topics(self, topics: Iterable[str]) -> set[str]:
-        """Which of these topics do not exist.
-
-        Raises:
-            BrokerUnavailable: with the reason, after a few seconds at most.
-        """
+        """Which of these topics do not exist."""
 
     def unreadable_topics(self, topics: Iterable[str]) -> Mapping[str, TopicTrouble]:
-        """Why topics cannot be read now; those in order are left out.
+        """Why topics cannot be read now; readable topics are left out.
 
-        Of a topic that is missing or forbidden nothing can be read, of one in another trouble
-        perhaps a part. Not every broker tells all that is forbidden before it is tried.
-
-        Raises:
-            BrokerUnavailable: with the reason, after a few seconds at most.
+        Nothing can be read of a topic that is missing or forbidden, and perhaps a part of one in another trouble. A
+        broker may not reveal every missing permission in advance.
         """
         return {topic: TopicMissing() for topic in self.missing_topics(topics)}
 
     @abstractmethod
     def progress(self, topics: Iterable[str], group: str) -> Mapping[TopicPartition, Progress]:
-        """How far a group is with all partitions of these topics, as far as they exist.
-
-        Does not join the group, which need not exist: then nothing is committed.
+        """A group's progress in all partitions of those topics that exist. Does not join the group, which may not exist.
 
         Raises:
-            TopicNotReadable: the broker does not tell of one of these topics; of others it may.
-            BrokerUnavailable: with the reason, after a few seconds at most.
+            TopicNotReadable: the broker does not describe one of the topics.
         """
 
     def topic_settings(self, topics: Iterable[str]) -> Mapping[str, TopicSettings]:
-        """What these topics do with their records; those of which the broker does not tell are left out.
-
-        Raises:
-            BrokerUnavailable: with the reason, after a few seconds at most.
-        """
+        """The settings of topics; topics without an answer are left out."""
         return {}
 
     @abstractmethod
     def create_topics(self, topics: Iterable[str], *, partitions: int | None, replication: int | None) -> None:
-        """Create topics; those that exist stay as they are. None leaves a number to the cluster.
+        """Create topics and leave existing ones as they are. None leaves a number to the cluster.
 
         Raises:
-            TopicNotCreated: if the broker refuses.
-            BrokerUnavailable: with the reason, after a few seconds at most.
+            TopicNotCreated: the broker refuses.
         """
 
 
@@ -352,11 +288,11 @@ def get_broker(settings: BrokerSettings) -> Broker:
     """The broker that the settings name.
 
     Raises:
-        ImproperlyConfigured: if the backend cannot be imported or is no broker.
+        ImproperlyConfigured: the backend cannot be imported or is not a ``Broker``.
     """
     try:
         backend = import_string(settings.backend)
-    except (ImportError, TypeError, ValueError) as error:  # the latter of a path such as "." or "..x"
+    except (ImportError, TypeError, ValueError) as error:  # the last two for a path such as "." or "..x"
         raise ImproperlyConfigured(f'OUTBOX["BROKER"]["BACKEND"] cannot be imported: {error}.') from error
     if not (isinstance(backend, type) and issubclass(backend, Broker)):
         raise ImproperlyConfigured(f'OUTBOX["BROKER"]["BACKEND"] is not a Broker: {settings.backend}.')

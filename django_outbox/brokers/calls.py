@@ -1,4 +1,4 @@
-"""Calls of client libraries that may wait for a broker longer than anybody wants to."""
+"""Calls of client libraries that may wait too long for a broker."""
 
 from __future__ import annotations
 
@@ -10,20 +10,18 @@ from typing import Generic, TypeVar
 
 Result = TypeVar("Result")
 
+CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 1.0
-
-# A commit has no answer while a cluster finds out that one of its brokers hangs: wait for longer than that takes.
+# A commit has no answer until the cluster notices that one of its brokers hangs, which takes less than this.
 COMMIT_SECONDS = 30.0
-
-# Who waits looks so often whether it still should.
+# How often a wait checks whether to go on.
 SLICE_SECONDS = 0.1
-
-# What is in hand when the process is to end is waited for as long as answers come at least so often.
+# When the process is to end, it waits for answers under way as long as one comes at least this often.
 GRACE_SECONDS = 0.3
 
 
 class Call(threading.Thread, Generic[Result]):
-    """A call in a thread that the process's end does not wait for."""
+    """A call in a thread that does not keep the process alive."""
 
     def __init__(self, call: Callable[[], Result], undo: Callable[[Result], object] | None = None) -> None:
         """
@@ -57,7 +55,7 @@ class Call(threading.Thread, Generic[Result]):
         """What the call returns or raises.
 
         Raises:
-            TimeoutError: it has not ended after so many seconds, or is given up.
+            TimeoutError: the call has not ended after so many seconds, or is given up.
         """
         deadline = time.monotonic() + seconds
         while self.is_alive():
@@ -75,13 +73,13 @@ class Call(threading.Thread, Generic[Result]):
 
 
 class Patience:
-    """How long to wait for answers to what is in hand: to a deadline, but not for nothing once the end is near."""
+    """How long to wait for answers: until a deadline, but not in vain once the process is to end."""
 
     def __init__(self, deadline: float, interrupted: Callable[[], bool]) -> None:
         """
         Args:
             deadline: on the monotonic clock.
-            interrupted: whether the process is to end.
+            interrupted: true once the process is to end.
         """
         self._deadline = deadline
         self._interrupted = interrupted
@@ -89,7 +87,7 @@ class Patience:
         self._heard_at = 0.0
 
     def is_over(self, unanswered: int = 1) -> bool:
-        """True if it makes no sense to wait on, when so many answers are missing."""
+        """True if waiting is over; ``unanswered``: how many answers are missing."""
         now = time.monotonic()
         if now >= self._deadline:
             return True
@@ -101,5 +99,5 @@ class Patience:
 
 
 def close_in_time(close: Callable[[], object], seconds: float = CLOSE_SECONDS) -> None:
-    """Close a client, but do not wait long for it, and whatever it raises."""
+    """Close a client, but wait at most so many seconds for it. Never raises."""
     Call(close).join(seconds)

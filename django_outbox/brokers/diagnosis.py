@@ -10,7 +10,7 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Self
@@ -22,8 +22,6 @@ STEP_SECONDS = 1.0
 ALERT_SECONDS = 0.2
 SECONDS = 3.0
 ANSWER_SECONDS = 2.0
-# Who gives a broker less time than this to answer has something in hand, such as locked rows, that is not to wait.
-WORTH_IT_FROM_SECONDS = 2.0
 
 _URL = 'OUTBOX["BROKER"]["URL"]'
 
@@ -92,25 +90,6 @@ def answering(hosts: Sequence[str], protocol: str, tls: TLS, interrupted: Callab
             if call.result(max(0.0, deadline - time.monotonic()), interrupted):
                 found.append(host)
     return found
-
-
-def unreachable(location: str, hosts: Sequence[str], answer: Collection[str], reason: str, *, has_login: bool) -> str:
-    """What to say when a question had no answer.
-
-    Args:
-        location: of the cluster, for people.
-        hosts: all servers that the URL names.
-        answer: those of them that answer, if that is known.
-        reason: what the library says.
-        has_login: whether user and password may be wrong.
-    """
-    silent = [host for host in hosts if host not in answer]
-    if not silent:
-        return f"{location} did not answer in time ({reason}), although all its brokers can be reached."
-    if answer:
-        return f"{', '.join(silent)} cannot be reached ({reason}); of {location}, {', '.join(answer)} can."
-    login = ", with its user and password" if has_login else ""
-    return f"{location} cannot be reached ({reason}): is it running, and is {_URL} right{login}?"
 
 
 def _has_answer(host: str, protocol: str, tls: TLS) -> bool:

@@ -6,7 +6,6 @@ import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -99,49 +98,6 @@ class TLS:
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or "no path"
             raise _wrong(f"the file that {self.names[name]} names cannot be read ({reason}): {str(path)!r}") from None
-
-
-def of_kafka_python(options: Mapping[str, Any]) -> TLS:
-    """What options of kafka-python say."""
-    return TLS(
-        cafile=options.get("ssl_cafile"),
-        certfile=options.get("ssl_certfile"),
-        keyfile=options.get("ssl_keyfile"),
-        password=options.get("ssl_password"),
-        checks_name=options.get("ssl_check_hostname", True),
-        complete=options.get("ssl_context") is None,
-    )
-
-
-_LIBRDKAFKAS_NAMES = {
-    "cafile": "ssl.ca.location",
-    "certfile": "ssl.certificate.location",
-    "keyfile": "ssl.key.location",
-    "password": "ssl.key.password",
-}
-_LIBRDKAFKAS_OTHERS = (
-    "ssl.ca.pem",
-    "ssl.ca.certificate.stores",
-    "ssl.certificate.pem",
-    "ssl.engine.location",
-    "ssl.key.pem",
-    "ssl.keystore.location",
-    "ssl.providers",
-)
-
-
-def of_librdkafka(options: Mapping[str, Any]) -> TLS:
-    """What options of librdkafka say."""
-    files = {name: options.get(theirs) or None for name, theirs in _LIBRDKAFKAS_NAMES.items()}
-    if files["cafile"] == "probe":  # a word of the library's for those of the system
-        files["cafile"] = None
-    return TLS(
-        **files,
-        checks_name=options.get("ssl.endpoint.identification.algorithm") != "none",
-        checks=str(options.get("enable.ssl.certificate.verification", True)).lower() not in ("false", "0"),
-        complete=not any(options.get(name) for name in _LIBRDKAFKAS_OTHERS),
-        names={name: f"ssl_{name} ({theirs})" for name, theirs in _LIBRDKAFKAS_NAMES.items()},
-    )
 
 
 def _wrong(reason: str) -> ImproperlyConfigured:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Collection
 
-from django_outbox.brokers.base import Broker, TopicForbidden, TopicMissing, TopicTrouble, TopicUndecodable
-from django_outbox.brokers.refusals import NOT_READABLE
+from django_outbox.brokers.base import Broker, TopicForbidden, TopicMissing, TopicTrouble
+from django_outbox.brokers.topics import NOT_READABLE
+from django_outbox.brokers.undecodable import TopicUndecodable
 from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
 from django_outbox.worker.outage_log import OutageLog
 from django_outbox.worker.topic_health import TopicFault, TopicHealth

@@ -1,4 +1,4 @@
-"""E-mails in the admin, to look at."""
+"""E-mails in the admin, read-only."""
 
 from django.contrib import admin
 from django.http import HttpRequest

@@ -1,9 +1,8 @@
-"""Which e-mails the customer gets.
+"""Queue the customer's e-mails.
 
-The handlers only write rows. A handler that talked to the mail server itself would send again
-whenever its transaction is rolled back after the sending and tried once more: because of a
-deadlock, because the process died before the commit, or because another handler of the same event
-failed. A row is part of the transaction and disappears with it.
+The handlers only write rows. A handler that sent an e-mail itself would send it again whenever its transaction is rolled
+back and retried: after a deadlock, after the process died before the commit, or if another handler of the event failed. A
+row is rolled back with the transaction.
 """
 
 from django_outbox import Event, handler

@@ -1,10 +1,10 @@
-"""E-mails that the shop has promised to send."""
+"""E-mails that the shop sends."""
 
 from django.db import models
 
 
 class Mail(models.Model):
-    """One e-mail, written by a handler and sent later by `send_mails`."""
+    """An e-mail, queued by a handler and sent by `send_mails`."""
 
     order = models.ForeignKey("orders.Order", on_delete=models.CASCADE, related_name="mails")
     event_id = models.UUIDField(unique=True)

@@ -1,9 +1,8 @@
-"""Send the queued e-mails.
+"""Send the queued e-mails, at least once.
 
-Sending cannot be undone, so no database transaction can cover it. Two orders are possible: mark
-and then send loses the e-mail if the process dies in between; send and then mark sends it twice.
-This module chooses the second, at-least-once. Both copies carry the same Message-ID, made from the
-event's id, by which the receiving side can tell that they are one.
+A database transaction cannot undo sending. If the process dies in between, marking first loses the e-mail, and sending
+first sends it twice. This module sends first. Both copies have the same Message-ID, made from the event's id, so that the
+receiving side can recognize the duplicate.
 """
 
 from django.core.mail import EmailMessage
@@ -14,9 +13,9 @@ from .models import Mail
 
 
 def send_queued() -> int:
-    """Send every queued e-mail, one transaction each, and return how many."""
+    """Send every queued e-mail in a transaction of its own; returns their number."""
     sent = 0
-    # Looked up outside of a transaction, so that an idle sender takes no lock.
+    # Queried outside a transaction, so that an idle sender takes no lock.
     for pk in Mail.objects.filter(sent_at=None).order_by("pk").values_list("pk", flat=True):
         sent += _send(pk)
     return sent
@@ -24,7 +23,7 @@ def send_queued() -> int:
 
 @transaction.atomic
 def _send(pk: int) -> bool:
-    """Send one e-mail unless another sender has it in hand or was faster."""
+    """Send one e-mail, unless another sender has locked or sent it."""
     mail = Mail.objects.select_for_update(skip_locked=True).filter(pk=pk, sent_at=None).first()
     if mail is None:
         return False

@@ -1,4 +1,4 @@
-"""Orders in the admin, to look at: they are placed through the shop."""
+"""Orders in the admin, read-only: they are placed through the shop."""
 
 from django.contrib import admin
 from django.http import HttpRequest
@@ -13,7 +13,7 @@ class OrderAdmin(admin.ModelAdmin):
     search_fields = ("=id", "customer")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
-        # An order typed in here would be saved without its message.
+        # An order added here would be saved without its message.
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Order | None = None) -> bool:

@@ -1,4 +1,4 @@
-"""What the shop sells, and for how much."""
+"""The shop's items and their prices."""
 
 from decimal import Decimal
 

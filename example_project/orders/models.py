@@ -7,7 +7,7 @@ from .catalogue import Item
 
 
 class Order(models.Model):
-    """What a customer wants to have."""
+    """A customer's order of one item."""
 
     customer = models.EmailField("e-mail")
     item = models.CharField(max_length=40, choices=Item)

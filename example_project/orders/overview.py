@@ -1,4 +1,4 @@
-"""Gather the latest orders, each with its messages and what the handlers made of it."""
+"""The latest orders, each with its messages and the results of their handlers."""
 
 from collections import defaultdict
 from dataclasses import dataclass
@@ -44,7 +44,7 @@ class OrderRow:
 
 
 def latest_orders(limit: int = SHOWN) -> list[OrderRow]:
-    """The newest orders first; the number of queries does not grow with the number of orders."""
+    """Newest first; the number of queries does not depend on the number of orders."""
     orders = Order.objects.select_related("shipment").prefetch_related("mails").order_by("-pk")
     orders = list(orders[:limit])
     messages: dict[str, list[OutboxMessage]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Place an order: the one place that writes orders."""
+"""Place orders: the only place that writes them."""
 
 from django.db import transaction
 
@@ -9,9 +9,9 @@ from .models import Order
 
 
 def place_order(customer: str, item: str, quantity: int) -> Order:
-    """Save the order and the news of it in one transaction: both exist, or neither does.
+    """Save the order and its message in one transaction: both exist, or neither does.
 
-    The key is the order's number, so all messages of one order stay in their order.
+    The key is the order's number, so that messages about one order are handled in sequence.
     """
     with transaction.atomic():
         order = Order.objects.create(

@@ -1,4 +1,4 @@
-"""Addresses of the shop's page."""
+"""URLs of the shop's page."""
 
 from django.urls import path
 

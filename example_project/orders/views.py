@@ -12,7 +12,7 @@ from .services import place_order
 
 @never_cache
 def index(request: HttpRequest) -> HttpResponse:
-    """Show the page, or place the order that was sent with the form."""
+    """Show the page, or place the submitted order."""
     form = OrderForm(request.POST if request.method == "POST" else None)
     if request.method == "POST" and form.is_valid():
         place_order(**form.cleaned_data)
@@ -25,12 +25,12 @@ def index(request: HttpRequest) -> HttpResponse:
 @never_cache
 @require_safe
 def order_list(request: HttpRequest) -> HttpResponse:
-    """Only the list, for the page to renew it without losing what stands in the form."""
+    """Only the list, so that the page can refresh it and keep the form."""
     return render(request, "orders/_list.html", {"rows": latest_orders()})
 
 
 @never_cache
 @require_safe
 def order_list_json(request: HttpRequest) -> JsonResponse:
-    """The same list for programs."""
+    """The list as JSON."""
     return JsonResponse({"orders": [row.as_json() for row in latest_orders()]})

@@ -1,4 +1,4 @@
-"""What shipping does when it hears of an order."""
+"""Ship orders."""
 
 from django_outbox import Event, handler, publish
 
@@ -9,12 +9,12 @@ from .models import ParcelWeight, Shipment
 def ship(event: Event) -> None:
     """Create the shipment and publish `order.shipped`.
 
-    Both are part of the transaction that marks the message consumed: the next message of a chain
-    exists exactly when the work that it reports was committed.
+    Both are part of the transaction that marks the message as consumed, so that order.shipped exists exactly if the
+    shipment does.
     """
     order = event.payload
     weights = dict(ParcelWeight.objects.values_list("item", "grams"))
-    # The bug for the demo to run into: an item that the shop sells but nobody has weighed yet.
+    # The demo's bug: the shop sells items whose weight is missing here.
     grams = weights[order["item"]] * order["quantity"]
     shipment = Shipment.objects.create(order_id=order["order_id"], grams=grams)
     publish(

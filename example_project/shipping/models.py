@@ -1,10 +1,10 @@
-"""Shipments, and what each item weighs."""
+"""Shipments and the weights of items."""
 
 from django.db import models
 
 
 class ParcelWeight(models.Model):
-    """The weight of one packed item; shipping keeps its own table of them."""
+    """The weight of one packed item, in shipping's own table."""
 
     item = models.CharField(max_length=40, unique=True)
     grams = models.PositiveIntegerField()

@@ -1,4 +1,4 @@
-"""Settings of the example shop; what differs between machines comes from the environment."""
+"""Settings of the example shop; the environment overrides what differs between machines."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ import environ
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
 
-# Open on purpose while developing; with DEBUG=false a SECRET_KEY must be given.
+# For development; with DEBUG=false, SECRET_KEY is required.
 DEBUG = env.bool("DEBUG", default=True)
 SECRET_KEY = env.str("SECRET_KEY", default="only-for-development" if DEBUG else env.NOTSET)
 ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[])
@@ -59,13 +59,13 @@ TEMPLATES = [
     },
 ]
 
-# The messages live in the same database as the orders: that is what makes one transaction of both.
+# Orders and messages are in the same database, so that one transaction writes both.
 DATABASES: dict[str, dict[str, Any]] = {
     "default": env.db_url("DATABASE_URL", default=f"sqlite:///{quote(str(BASE_DIR / 'shop.sqlite3'))}"),
 }
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
-    # SQLite has no row locks. IMMEDIATE takes the write lock when a transaction begins, so that
-    # shop, relay and consumer wait for each other; WAL lets them read meanwhile.
+    # SQLite has no row locks. IMMEDIATE takes the write lock at BEGIN, so that shop, relay and consumer wait for each
+    # other. WAL lets them read meanwhile.
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
@@ -75,8 +75,8 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 OUTBOX = {
     "BROKER": {
         "URL": env.str("KAFKA_URL", default="kafka://localhost:9092"),
-        # Of a killed consumer's partitions, another one takes over after this time. The development
-        # broker lets a starting consumer wait for half of it.
+        # Another consumer takes over a killed one's partitions after this time. The development broker makes a
+        # starting consumer wait for half of it.
         "CONSUMER_OPTIONS": {"session_timeout_ms": 6_000, "heartbeat_interval_ms": 2_000},
     },
     "SOURCE": "shop",
@@ -85,7 +85,7 @@ OUTBOX = {
     "MAX_RETRY": env.int("OUTBOX_MAX_RETRY", default=20),
 }
 
-# E-mails go into files, one each; nothing leaves this machine.
+# Each e-mail is written to a file and does not leave this machine.
 MAIL_DIR = env.str("MAIL_DIR", default=str(BASE_DIR / "mail_sent"))
 MAIL_BACKEND = "django.core.mail.backends.filebased.EmailBackend"
 if django.VERSION >= (6, 1):

@@ -1,4 +1,4 @@
-"""Addresses of the example shop."""
+"""URLs of the example shop."""
 
 from django.contrib import admin
 from django.urls import include, path

@@ -1,1 +1,1 @@
-"""The parts of demo.py; nothing in here is needed to use the outbox."""
+"""The parts of demo.py; using the outbox needs none of them."""

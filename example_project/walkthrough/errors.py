@@ -1,8 +1,8 @@
-"""How the demo can end before its end."""
+"""How the demo can end early."""
 
 
 class DemoFailed(Exception):
-    """Something did not work; the message says what, the named services' logs perhaps why."""
+    """A step failed; the logs of the named services may say why."""
 
     def __init__(self, message: str, *, look_at: tuple[str, ...] = ()) -> None:
         super().__init__(message)
@@ -10,7 +10,7 @@ class DemoFailed(Exception):
 
 
 class Stopped(Exception):
-    """The user, or the system, wants the demo to stop."""
+    """A signal told the demo to stop."""
 
     def __init__(self, exit_code: int) -> None:
         super().__init__(exit_code)

@@ -1,4 +1,4 @@
-"""Turn Ctrl-C and polite kill signals into an exception at places that expect it."""
+"""Turn Ctrl-C and termination signals into an exception at places that expect it."""
 
 import signal
 import time
@@ -12,9 +12,9 @@ TICK = 0.05
 
 
 class Interrupts:
-    """While active, a signal only leaves a note, and the next `pause()` raises `Stopped`.
+    """While active, a signal is only recorded, and the next `pause()` raises `Stopped`.
 
-    So no process is ever between started and known when the demo is told to stop.
+    A signal therefore never comes between starting a process and recording that it runs.
     """
 
     def __init__(self) -> None:
@@ -32,12 +32,12 @@ class Interrupts:
             signal.signal(signum, signal.SIG_DFL)
 
     def ignore(self) -> None:
-        """From now on nothing disturbs the cleaning up, which takes a few seconds at most."""
+        """Ignore further signals during the cleanup, which takes a few seconds at most."""
         for signum in SIGNALS:
             signal.signal(signum, signal.SIG_IGN)
 
     def pause(self, seconds: float) -> None:
-        """Sleep; raise `Stopped` as soon as a signal has come."""
+        """Sleep; raise `Stopped` as soon as a signal arrives."""
         until = time.monotonic() + seconds
         while True:
             if self._received is not None:

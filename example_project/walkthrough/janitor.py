@@ -1,8 +1,7 @@
-"""End the demo's processes when the demo itself was killed and could not.
+"""End the demo's processes if the demo itself is killed.
 
-Runs beside the demo in a session of its own. Each line that it reads is a process group that has
-started ("+123") or ended ("-123"). The end of the input means that the demo is gone, whatever the
-reason; the groups that are left then are ended.
+Runs next to the demo in its own session. Each line that it reads is a process group that has started ("+123") or ended
+("-123"). The end of the input means that the demo is gone; then the remaining groups are ended.
 """
 
 import os
@@ -25,7 +24,7 @@ def main() -> None:
 
 
 def end_groups(groups: set[int], grace_seconds: float = GRACE_SECONDS) -> None:
-    """Ask the groups to end; kill what is left of them after the grace period."""
+    """Terminate the groups; kill those that remain after the grace period."""
     deadline = time.monotonic() + grace_seconds
     left = {group for group in groups if signal_group(group, signal.SIGTERM)}
     while left and time.monotonic() < deadline:
@@ -36,10 +35,10 @@ def end_groups(groups: set[int], grace_seconds: float = GRACE_SECONDS) -> None:
 
 
 def signal_group(group: int, signum: int) -> bool:
-    """Send a signal (0 sends none); whether the group has any process that could get it."""
+    """Send a signal (0 sends none); returns whether the group still has a process."""
     try:
         os.killpg(group, signum)
-    except (ProcessLookupError, PermissionError):  # macOS says the latter if only zombies are left
+    except (ProcessLookupError, PermissionError):  # macOS raises the latter if only zombies are left
         return False
     return True
 

@@ -1,4 +1,4 @@
-"""Find a TCP port that nobody listens on."""
+"""Find a free TCP port."""
 
 import socket
 
@@ -6,7 +6,7 @@ HOST = "127.0.0.1"
 
 
 def free_port(preferred: int) -> int:
-    """The preferred port if nobody has it, else (or for 0) one that the system picks."""
+    """The preferred port if it is free; otherwise, or for 0, one that the system picks."""
     if preferred and not answers(preferred) and _can_bind(preferred):
         return preferred
     with socket.socket() as probe:
@@ -16,7 +16,7 @@ def free_port(preferred: int) -> int:
 
 
 def answers(port: int) -> bool:
-    """Whether somebody accepts connections on this port."""
+    """Whether a server accepts connections on this port."""
     with socket.socket() as probe:
         probe.settimeout(1)
         return probe.connect_ex((HOST, port)) == 0
@@ -24,7 +24,7 @@ def answers(port: int) -> bool:
 
 def _can_bind(port: int) -> bool:
     with socket.socket() as probe:
-        # As servers do it: connections that ended a moment ago do not count as taken.
+        # As servers do: connections that have just ended do not occupy the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))

@@ -1,6 +1,6 @@
 """Write to the terminal: paragraphs, and below them a table of orders that is redrawn in place.
 
-Without a terminal, or in one too small for the table, each change is a line of its own.
+Without a terminal, or in one too small for the table, each change is printed as a line.
 """
 
 import io
@@ -43,11 +43,11 @@ class Screen:
         self._write([line for part in text.splitlines() for line in textwrap.wrap(part, width)])
 
     def lines(self, *lines: str) -> None:
-        """Lines that are to stand as they are, such as commands."""
+        """Lines that must not be wrapped, such as commands."""
         self._write([f"    {line}" for line in lines])
 
     def details(self, lines: Iterable[str]) -> None:
-        """Lines that say no more than the table above, should there be one."""
+        """Lines that are left out if the table shows the same."""
         if not self._redraws:
             self.lines(*lines)
 
@@ -55,7 +55,7 @@ class Screen:
         self._write(["", *text.splitlines()])
 
     def show(self, orders: Sequence[Order]) -> None:
-        """Bring the table, or the list of changes, up to date."""
+        """Update the table, or print the changes."""
         changes = table.changes(self._seen, orders)
         self._seen = list(orders)
         if self._redraws:
@@ -65,7 +65,7 @@ class Screen:
             self._write([f"  {self.elapsed:5.1f} s  {line}" for line in changes])
 
     def finish_table(self) -> None:
-        """Leave the table where it is; what follows is written below it."""
+        """Leave the table in place and write below it from now on."""
         self._drawn = []
         self._below = []
 
@@ -81,7 +81,7 @@ class Screen:
             self._stream.write(erase + text)
             self._stream.flush()
         except OSError:
-            # The reader is gone: go on in silence, so that the demo ends and cleans up.
+            # The reader is gone: continue without output, so that the demo ends and cleans up.
             self._stream = io.StringIO()
 
     def _drawing(self) -> list[str]:

@@ -26,17 +26,17 @@ TAIL_LINES = 15
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A process of the demo, leader of a process group of its own."""
+    """A process of the demo, which leads its own process group."""
 
     name: str
     process: subprocess.Popen[bytes]
     log: Path
     runs_on: bool
-    """Whether it is to run until the end of the demo."""
+    """True if it must run until the demo ends."""
 
 
 class Services:
-    """All processes that the demo has started, in a common environment."""
+    """All processes that the demo has started, with the same environment."""
 
     def __init__(
         self,
@@ -82,11 +82,11 @@ class Services:
         return f"http://{HOST}:{self.web_port}/"
 
     def start(self, name: str, *arguments: str, settings: str = SHOP) -> None:
-        """Start a management command that is to run until the end of the demo."""
+        """Start a management command that must run until the demo ends."""
         self._spawn(name, arguments, settings, runs_on=True)
 
     def run(self, *arguments: str, settings: str = SHOP, seconds: float = 30) -> str:
-        """Run a management command to its end and return what it printed."""
+        """Run a management command and return its output."""
         name = arguments[0]
         service = self._spawn(name, arguments, settings, runs_on=False)
         deadline = time.monotonic() + seconds
@@ -101,11 +101,11 @@ class Services:
         return service.log.read_text(errors="replace")
 
     def check(self) -> None:
-        """Fail if a process has ended that should still run."""
+        """Fail if a process has ended that must still run."""
         for service in self._running:
             if service.runs_on and service.process.poll() is not None:
                 raise DemoFailed(
-                    f"The {service.name} ended by itself (exit code {service.process.returncode}).",
+                    f"The {service.name} ended unexpectedly (exit code {service.process.returncode}).",
                     look_at=(service.name,),
                 )
 
@@ -113,11 +113,11 @@ class Services:
         """The last lines of a service's log, under the log's name."""
         log = self._log(name)
         lines = log.read_text(errors="replace").splitlines()[-TAIL_LINES:] if log.exists() else []
-        shown = "\n".join(f"    {line}" for line in lines) or "    (nothing)"
-        return f"The end of {shown_path(log)}:\n{shown}"
+        shown = "\n".join(f"    {line}" for line in lines) or "    (empty)"
+        return f"Last lines of {shown_path(log)}:\n{shown}"
 
     def stop(self) -> None:
-        """End all processes: the broker last, so that its clients can take their leave."""
+        """Stop all processes, the broker last, so that its clients can close cleanly."""
         self._end([service for service in self._running if service.name != "broker"])
         self._end(list(self._running))
         stdin = self._janitor.stdin
@@ -165,7 +165,7 @@ class Services:
         try:
             stdin.write(f"{sign}{service.process.pid}\n".encode())
             stdin.flush()
-        except BrokenPipeError:  # somebody killed it; the demo still stops what it started
+        except BrokenPipeError:  # it was killed; the demo still stops what it started
             pass
 
     def _log(self, name: str) -> Path:
@@ -177,11 +177,11 @@ class Services:
 
 
 def typed_command(*arguments: str) -> str:
-    """The management command as one would type it from here."""
+    """The management command as typed in the current directory."""
     python = Path(sys.executable)
     return shlex.join([shown_path(python), shown_path(MANAGE), *arguments])
 
 
 def _has_ended(service: Service) -> bool:
-    """Whether the process and all that it started itself are gone."""
+    """Whether the process and all its children have ended."""
     return service.process.poll() is not None and not janitor.signal_group(service.process.pid, 0)

@@ -1,4 +1,4 @@
-"""Use the shop as a visitor's browser does: read the page, send the form, look at the list."""
+"""Use the shop as a browser does: read the page, send the form, read the list of orders."""
 
 import http.cookiejar
 import json
@@ -25,7 +25,7 @@ class Message:
 
     @property
     def reason(self) -> str:
-        """What went wrong, without the traceback that follows it."""
+        """The error without its traceback."""
         return self.last_error.partition("\n")[0].strip()
 
 
@@ -50,7 +50,7 @@ class Order:
 
     @property
     def done(self) -> bool:
-        """Handled to the end of its chain: shipped, and both e-mails sent."""
+        """Shipped, and both e-mails sent."""
         consumed = [message.type for message in self.messages if message.status == "consumed"]
         return consumed == ["order.created", "order.shipped"] and self.mails_sent == 2
 
@@ -64,14 +64,14 @@ class Shop:
     def __init__(self, url: str) -> None:
         self._url = url
         self._cookies = http.cookiejar.CookieJar()
-        # Straight to this machine, whatever proxy the environment names.
+        # Connect directly and ignore proxies in the environment.
         self._opener = urllib.request.build_opener(
             urllib.request.ProxyHandler({}),
             urllib.request.HTTPCookieProcessor(self._cookies),
         )
 
     def is_up(self) -> bool:
-        """Whether the web server answers, be it with an error."""
+        """Whether the web server answers, even with an error."""
         try:
             self._get("orders.json")
         except DemoFailed as failure:
@@ -91,7 +91,7 @@ class Shop:
         self._get("", urllib.parse.urlencode(fields).encode())
 
     def orders(self) -> list[Order]:
-        """All orders, the oldest first."""
+        """All orders, oldest first."""
         return parse_orders(self._get("orders.json"))
 
     def _get(self, path: str, data: bytes | None = None) -> bytes:
@@ -100,7 +100,7 @@ class Shop:
                 content: bytes = response.read()
                 return content
         except OSError as error:
-            message = f"The shop's page {self._url}{path} did not work: {error}."
+            message = f"The request to {self._url}{path} failed: {error}."
             raise DemoFailed(message, look_at=("shop",)) from error
 
 

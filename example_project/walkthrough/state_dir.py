@@ -1,4 +1,4 @@
-"""The folder that holds all that a demo run writes."""
+"""The folder that holds everything a demo run writes."""
 
 import fcntl
 import os
@@ -11,13 +11,15 @@ LOCK_NAME = "demo.lock"
 
 
 class StateDir:
-    """An empty folder for this run alone: what an earlier run left is removed."""
+    """A folder for this run alone; files of an earlier run are deleted."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
         self.path.mkdir(parents=True, exist_ok=True)
         if any(self.path.iterdir()) and not (self.path / LOCK_NAME).exists():
-            raise DemoFailed(f"{self.path} is not empty and not from an earlier demo. Give another --state-dir.")
+            raise DemoFailed(
+                f"{self.path} is not empty and does not come from an earlier demo. Use another --state-dir."
+            )
         self._lock = self._acquire()
         for entry in self.path.iterdir():
             if entry.is_dir() and not entry.is_symlink():
@@ -53,7 +55,7 @@ class StateDir:
         return shown_path(self.path)
 
     def release(self) -> None:
-        """Let another demo have the folder. The end of this process, however it comes, does too."""
+        """Unlock the folder for another demo. The end of this process unlocks it, too."""
         os.close(self._lock)
 
     def _acquire(self) -> int:
@@ -67,6 +69,6 @@ class StateDir:
 
 
 def shown_path(path: Path) -> str:
-    """The path as one would type it from here."""
+    """The path as typed in the current directory."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative

@@ -33,7 +33,7 @@ LEFT_FOR_VISITOR = ("visitor@example.com", "aquarium", 1)
 
 
 class Story:
-    """Tells and shows, on the screen, what the outbox does in a shop."""
+    """Shows on the screen what the outbox does in a shop."""
 
     def __init__(self, screen: Screen, services: Services, pause: Callable[[float], None]) -> None:
         self._screen = screen
@@ -52,28 +52,27 @@ class Story:
         if stay:
             self._stay_up()
         else:
-            self._screen.heading("No terminal, so all of it is stopped now; in one, it stays up.")
+            self._screen.heading("Stopping everything, as this is not a terminal. In a terminal, the shop stays up.")
 
     def _introduce(self) -> None:
         self._screen.heading("A shop with a transactional outbox")
         self._screen.say(
-            "A shop saves an order and must tell others about it through Kafka. If it saves and "
-            "then sends, a crash in between loses the news; if it sends and then saves, it may "
-            "announce an order that never was. With an outbox it writes the news into its own "
-            "database, in the same transaction as the order, and a relay carries it to Kafka from "
-            "there. You are about to see that happen."
+            "A shop saves an order and announces it through Kafka. If it saves first, a crash before "
+            "sending loses the message. If it sends first, it may announce an order that is never "
+            "saved. With an outbox, it writes the message into its own database, in the same "
+            "transaction as the order, and a relay sends it to Kafka. Here is how that looks."
         )
 
     def _start_everything(self) -> None:
         services = self._services
-        self._screen.heading("1. Starting the parts")
+        self._screen.heading("1. Starting the services")
         self._screen.lines(
             f"database  SQLite, in {services.state_dir.shown}",
             f"broker    Tansu, which speaks Kafka's protocol, on port {services.broker_port}",
-            "relay     outbox_relay carries messages from the database to the broker",
-            "consumer  outbox_consume hands them to the handlers of shipping and mail",
-            "warehouse outbox_consume of another project, with a database of its own",
-            "mailer    send_mails sends the e-mails that handlers queue, into files",
+            "relay     outbox_relay sends messages from the database to the broker",
+            "consumer  outbox_consume runs the handlers of shipping and mail",
+            "warehouse outbox_consume of another project with its own database",
+            "mailer    send_mails writes the e-mails that handlers queue to files",
             f"shop      {services.shop_url} (open it to watch)",
         )
         services.start("broker", "outbox_devbroker", "--port", str(services.broker_port))
@@ -85,7 +84,7 @@ class Story:
             seconds=20,
             look_at="broker",
         )
-        # The topics first: a consumer that finds none would only look again after some seconds.
+        # Topics first: a consumer that finds none checks again only after some seconds.
         services.run("outbox_relay", "--create-topics", "--drain")
         services.start("relay", "outbox_relay", "--create-topics")
         services.start("consumer", "outbox_consume")
@@ -98,15 +97,14 @@ class Story:
     def _place_orders(self) -> None:
         self._screen.heading(f"2. Placing {len(ORDERS)} orders through the shop's form")
         self._screen.say(
-            "Each order is saved together with a message, order.created, or not at all. When "
-            "shipping has handled that one, it publishes order.shipped; the customer gets an "
-            "e-mail about both. A message is"
+            "Each order is saved in one transaction with a message, order.created. Shipping handles "
+            "it and publishes order.shipped. The customer gets an e-mail for both. A message is"
         )
         self._screen.lines(
-            "pending    in the database, waiting for the relay",
-            "published  with the broker, waiting for its handlers",
-            "consumed   handled: the handlers' work and this mark are one transaction",
-            "dead       given up after too many failures, waiting for a person",
+            "pending    stored in the database, waiting for the relay",
+            "published  sent to the broker, waiting for its handlers",
+            "consumed   handled; the handlers and this status commit together",
+            "dead       failed too often, waiting for an operator",
         )
         for customer, item, quantity in ORDERS:
             self._shop.place_order(customer, item, quantity)
@@ -122,17 +120,16 @@ class Story:
         self._screen.finish_table()
         self._screen.heading("3. One message is dead")
         self._screen.say(
-            f"Order {poisoned.id} is for a grand piano, and shipping's table of weights has no "
-            f"entry for it: the handler raises {_created(poisoned).reason}, now and forever. After "
-            f"{MAX_RETRY} failures (the default is 20; this demo does not keep you waiting) the "
-            "message was put aside as dead, with its reason. The other "
-            f"{len(orders) - 1} orders were not held up, and nothing half-done was left behind: "
-            "no parcel, no e-mail."
+            f"Order {poisoned.id} is for a grand piano, and shipping does not know its weight: the "
+            f"handler raises {_created(poisoned).reason} every time. After {MAX_RETRY} failures (the "
+            "default is 20), the message became dead, and its reason was recorded. The other "
+            f"{len(orders) - 1} orders were not delayed. The failed attempts left neither a parcel "
+            "nor an e-mail."
         )
 
     def _fix_and_retry(self) -> None:
         dead = _created(_poisoned(self._shop.orders()))
-        self._screen.heading("4. Fixing the bug, then retrying the dead message")
+        self._screen.heading("4. Fixing the bug and retrying the dead message")
         for command in (
             ("set_parcel_weight", POISONED_ITEM, "310000"),
             ("outbox_retry", "--id", str(dead.id)),
@@ -141,10 +138,10 @@ class Story:
             self._screen.lines(*self._services.run(*command).splitlines())
         orders = self._wait_for_orders("The retried message was not handled.", lambda order: order.done, seconds=30)
         self._screen.finish_table()
-        self._screen.heading("5. Nothing lost, nothing half-done")
+        self._screen.heading("5. Every message is consumed")
         count = sum(len(order.messages) for order in orders)
         self._screen.say(
-            f"All {len(orders)} orders are shipped, their customers know, and all {count} messages are consumed."
+            f"All {len(orders)} orders are shipped, the e-mails are sent, and all {count} messages are consumed."
         )
         self._screen.details(summary(order) for order in orders)
 
@@ -153,15 +150,15 @@ class Story:
             status = self._services.run("outbox_status", "--json", settings=WAREHOUSE)
             return bool(json.loads(status)["inbox"]["consumed"] == len(ORDERS))
 
-        self._wait_for("The warehouse did not hear of all orders.", picked, seconds=30, look_at="warehouse")
+        self._wait_for("The warehouse did not receive all orders.", picked, seconds=30, look_at="warehouse")
         self._screen.say(
-            f"The warehouse, a project of its own, reads the same topic. Its inbox holds {len(ORDERS)} events, each "
-            "handled once: what the shop sent again was a copy there."
+            f"The warehouse, a separate project, reads the same topic. Its inbox stored {len(ORDERS)} events and "
+            "handled each once. It skipped the message that the shop sent again as a duplicate."
         )
 
     def _sum_up(self) -> None:
         services = self._services
-        self._screen.heading(f"Done in {self._screen.elapsed:.0f} s. Where an operator looks")
+        self._screen.heading(f"Done in {self._screen.elapsed:.0f} s. Where to look next")
         self._screen.lines(
             f"admin         {services.shop_url}admin/   (user admin, password {services.admin_password})",
             f"dead letters  {services.shop_url}admin/django_outbox/deadletter/",
@@ -169,15 +166,15 @@ class Story:
         )
 
     def _stay_up(self) -> None:
-        """Leave a dead letter for the visitor to retry, and keep the shop open."""
+        """Leave a dead letter for the visitor to retry, and keep the shop up."""
         self._screen.heading("6. Your turn")
         self._screen.say(
-            "One more order, for an aquarium, has the same trouble and is left to you. Once its "
-            "message is dead: in the admin, add a parcel weight for the item aquarium (9000, say), then open "
-            "the dead letters, tick the message and run the action that retries it. Or retry it "
-            "first and see it fail again. The shop's page and the table below follow."
+            "One more order, for an aquarium, has the same bug. Once its message is dead, open the "
+            "admin and add a parcel weight for the item aquarium, such as 9000. Then open the dead "
+            "letters, select the message and run the retry action. If you retry first, it fails "
+            "again. The shop's page and the table below update themselves."
         )
-        self._screen.say("For commands in another terminal, first take over this run's settings:")
+        self._screen.say("To run commands in another terminal, load this run's settings first:")
         self._screen.lines(f". {shown_path(self._services.state_dir.environment)}", typed_command("outbox_status"))
         self._screen.say("Ctrl-C stops everything.")
         self._shop.place_order(*LEFT_FOR_VISITOR)
@@ -199,7 +196,7 @@ class Story:
             self._pause(POLL_SECONDS)
 
     def _wait_for_orders(self, problem: str, condition: Callable[[Order], bool], *, seconds: float) -> list[Order]:
-        """Wait until the demo's own orders are so far; a visitor may have placed others."""
+        """Wait until the condition holds for the demo's own orders; visitors may place others."""
         deadline = time.monotonic() + seconds
         while True:
             orders = [order for order in self._watch(0) if order.customer in CUSTOMERS]
@@ -208,7 +205,7 @@ class Story:
                 return orders
             if time.monotonic() > deadline:
                 raise DemoFailed(
-                    "\n".join([f"{problem} Waited {seconds:.0f} s for:", *unfinished]),
+                    "\n".join([f"{problem} Still waiting after {seconds:.0f} s:", *unfinished]),
                     look_at=("relay", "consumer", "mailer"),
                 )
             self._pause(POLL_SECONDS)

@@ -1,4 +1,4 @@
-"""Put the orders and their messages into lines of text."""
+"""Format the orders and their messages as lines of text."""
 
 from collections.abc import Iterator, Sequence
 
@@ -12,7 +12,7 @@ INDENT = " " * (WIDTHS[0] + WIDTHS[1])
 
 
 def table(orders: Sequence[Order], *, width: int, height: int, colour: bool) -> list[str]:
-    """A head and the newest orders that fit in, each on a line or two."""
+    """A header and the newest orders that fit, each on one or two lines."""
     shown: list[str] = []
     for order in reversed(orders):
         lines = list(_order_lines(order, width, colour))
@@ -24,7 +24,7 @@ def table(orders: Sequence[Order], *, width: int, height: int, colour: bool) -> 
 
 
 def changes(before: Sequence[Order], after: Sequence[Order]) -> list[str]:
-    """What has changed between two looks at the shop, one line each."""
+    """The changes between two lists of orders, one line each."""
     known = {order.id: order for order in before}
     lines: list[str] = []
     for order in after:
@@ -43,7 +43,7 @@ def changes(before: Sequence[Order], after: Sequence[Order]) -> list[str]:
 
 
 def summary(order: Order) -> str:
-    """The order and the state of its messages in one line."""
+    """The order and its messages' states in one line."""
     states = [f"{message.type} {message.status}" for message in order.messages]
     return f"order {order.id} ({order.label}): {', '.join([*states, _mails(order)])}"
 

@@ -1,7 +1,7 @@
-"""What the warehouse does when it hears of an order.
+"""Pick the items of the shop's orders.
 
-The shop's events have no row in this project's outbox, so they come through its inbox: each is
-handled once, and retried from there, whatever the shop does meanwhile.
+The shop's events have no row in this project's outbox, so they go through its inbox: each is handled once and retried
+from there, independently of the shop.
 """
 
 from django_outbox import Event, handler

@@ -2,7 +2,7 @@ from django.db import models
 
 
 class Pick(models.Model):
-    """An item to be fetched from the shelves for an order of the shop."""
+    """An item to fetch from the shelves for an order of the shop."""
 
     order_id = models.BigIntegerField(unique=True)
     item = models.CharField(max_length=100)

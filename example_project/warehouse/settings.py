@@ -1,4 +1,4 @@
-"""Settings of the warehouse: another project, with a database of its own, that reads the shop's topic."""
+"""Settings of the warehouse, another project with its own database that reads the shop's topic."""
 
 from pathlib import Path
 from typing import Any

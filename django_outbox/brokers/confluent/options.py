@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from confluent_kafka import Consumer, KafkaException, Producer
 from django.core.exceptions import ImproperlyConfigured
 
-from django_outbox.brokers.confluent.library import Consumer, KafkaException, Producer
 from django_outbox.brokers.secrets import Secret, keep
+from django_outbox.brokers.tls import TLS
 
 _GUARANTEE = "the delivery guarantees rest on the value that the outbox gives it"
 _OWN = "the outbox brings its own"
@@ -85,6 +86,21 @@ _NAMES_IN_URL = {
 _SWITCHES_IN_URL = {
     "ssl_check_hostname": {"https": ("true", "yes", "on", "1"), "none": ("false", "no", "off", "0")},
 }
+_TLS_NAMES = {
+    "cafile": "ssl.ca.location",
+    "certfile": "ssl.certificate.location",
+    "keyfile": "ssl.key.location",
+    "password": "ssl.key.password",
+}
+_OTHER_TLS = (
+    "ssl.ca.pem",
+    "ssl.ca.certificate.stores",
+    "ssl.certificate.pem",
+    "ssl.engine.location",
+    "ssl.key.pem",
+    "ssl.keystore.location",
+    "ssl.providers",
+)
 _SECRET = (".password", ".username", ".secret", ".key.pem")
 
 
@@ -107,6 +123,20 @@ def checked(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
             raise _wrong(f"must not set {name!r}: {_REFUSED[key][its_name]}", key)
         _try(key, name, its_name, value)
     return {its_name: _hidden(its_name, value) for its_name, value in named.values()}
+
+
+def tls_files(options: Mapping[str, Any]) -> TLS:
+    """What the options say about TLS."""
+    files = {name: options.get(theirs) or None for name, theirs in _TLS_NAMES.items()}
+    if files["cafile"] == "probe":  # a word of the library's for those of the system
+        files["cafile"] = None
+    return TLS(
+        **files,
+        checks_name=options.get("ssl.endpoint.identification.algorithm") != "none",
+        checks=str(options.get("enable.ssl.certificate.verification", True)).lower() not in ("false", "0"),
+        complete=not any(options.get(name) for name in _OTHER_TLS),
+        names={name: f"ssl_{name} ({theirs})" for name, theirs in _TLS_NAMES.items()},
+    )
 
 
 def _hidden(its_name: str, value: Any) -> Any:

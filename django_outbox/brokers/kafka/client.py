@@ -8,7 +8,6 @@ why a connection failed is only logged, so it is noted here.
 
 from __future__ import annotations
 
-import re
 import socket
 import struct
 import traceback
@@ -17,75 +16,26 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
-from django_outbox.brokers.base import Refused, TopicForbidden, TopicMissing, TopicTrouble
-from django_outbox.brokers.kafka.library import (
-    KafkaConnection,
-    KafkaConnectionManager,
-    KafkaNetClient,
-    KafkaTCPTransport,
-    NetworkSelector,
-    kafka_errors,
-)
-from django_outbox.brokers.kafka.secrets import secret
-from django_outbox.brokers.refusals import UNKNOWN_SERVER_ERROR
-from django_outbox.brokers.secrets import masked
-from django_outbox.brokers.url import BrokerURL
+from kafka import errors as kafka_errors
+from kafka.net.compat import KafkaNetClient
+from kafka.net.connection import KafkaConnection
+from kafka.net.manager import KafkaConnectionManager
+from kafka.net.selector import NetworkSelector
+from kafka.net.transport import KafkaTCPTransport
 
-CONNECT_SECONDS = 5.0
+from django_outbox.brokers.calls import CONNECT_SECONDS
+from django_outbox.brokers.errors import CLIENT_AT_FAULT
+from django_outbox.brokers.kafka.errors import client_error, is_vague
+from django_outbox.brokers.kafka.secrets import secret
+from django_outbox.brokers.url import BrokerURL
 
 # Makes the kernel drop what it has not sent yet, when the socket is closed or the process dies.
 DROP_UNSENT = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 Client = TypeVar("Client")
 
-REFUSED_FOR_GOOD = (
-    kafka_errors.MessageSizeTooLargeError,
-    kafka_errors.RecordListTooLargeError,
-    kafka_errors.InvalidTopicError,
-    kafka_errors.InvalidRecordError,
-)
-# The broker judges a batch of the client as a whole, and need not say which record is at fault.
-OF_A_WHOLE_BATCH = (
-    kafka_errors.InvalidRecordError,
-    kafka_errors.InvalidTimestampError,
-    kafka_errors.MessageSizeTooLargeError,
-    kafka_errors.RecordListTooLargeError,
-)
-TOPIC_AT_FAULT = (
-    kafka_errors.UnknownTopicOrPartitionError,
-    kafka_errors.TopicAuthorizationFailedError,
-    kafka_errors.LeaderNotAvailableError,
-    kafka_errors.NotEnoughReplicasError,
-    kafka_errors.NotEnoughReplicasAfterAppendError,
-    kafka_errors.PolicyViolationError,
-)
-# No topic can be blamed for these; another producer may do better.
-PRODUCER_IS_BROKEN = (
-    kafka_errors.OutOfOrderSequenceNumberError,
-    kafka_errors.InvalidProducerEpochError,
-    kafka_errors.InvalidProducerIdMappingError,
-    kafka_errors.ProducerFencedError,
-    kafka_errors.UnknownProducerIdError,
-    kafka_errors.IllegalStateError,
-    kafka_errors.KafkaProtocolError,
-    kafka_errors.BrokerNotAvailableError,
-)
-VAGUE = (kafka_errors.KafkaTimeoutError, kafka_errors.RequestTimedOutError)
-CLIENT_AT_FAULT = (
-    kafka_errors.AuthorizationError,
-    kafka_errors.IllegalSaslStateError,
-    kafka_errors.SaslAuthenticationFailedError,
-    kafka_errors.SecurityDisabledError,
-    kafka_errors.UnsupportedCompressionTypeError,
-    kafka_errors.UnsupportedSaslMechanismError,
-    kafka_errors.UnsupportedVersionError,
-)
-
 # In the names of TLS's errors of both sides; the client raises others in their place, with their text.
 _ABOUT_TRUST = "CERTIFICATE"
-
-# Errors of the broker say their number and name, some of them twice.
-_NUMBER = re.compile(r"^\[Error -?\d+\] (?:(\w+): (?=\1))?")
 
 
 class _Connections(KafkaConnectionManager):  # type: ignore[misc]
@@ -141,22 +91,11 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
 
     def _note(self, node_id: Any, error: BaseException) -> None:
         _close_sockets(error)
-        if isinstance(error, CLIENT_AT_FAULT) or _ABOUT_TRUST in str(error):
+        if client_error(error).code in CLIENT_AT_FAULT or _ABOUT_TRUST in str(error):
             self._turned_away.add(node_id)
         # The first that says something: the deadline often cuts the last try short.
-        if self.last_error is None or (_is_vague(self.last_error) and not _is_vague(error)):
+        if self.last_error is None or (is_vague(self.last_error) and not is_vague(error)):
             self.last_error = error
-
-
-def tells_of_the_way_in(error: BaseException) -> bool:
-    """True for the errors of a broker that listens, and then ends the connection or breaks with the protocol."""
-    if isinstance(error, (ConnectionRefusedError, TimeoutError, *VAGUE)) or "timed out" in str(error):
-        return False
-    return isinstance(error, kafka_errors.KafkaConnectionError | kafka_errors.KafkaProtocolError | OSError)
-
-
-def _is_vague(error: BaseException) -> bool:
-    return isinstance(error, VAGUE) or any(text in str(error) for text in ("timed out", "socket disconnected"))
 
 
 def _close_sockets(error: BaseException | None) -> None:
@@ -259,33 +198,3 @@ def connect(
         if not isinstance(cause, (kafka_errors.KafkaError, OSError)):
             cause = kafka_errors.KafkaConnectionError(type(cause).__name__)
         raise cause from error
-
-
-def topic_outcome(error: kafka_errors.KafkaError) -> Refused | TopicTrouble | None:
-    """What an error of a topic means for its records; None if it is no such error."""
-    if isinstance(error, REFUSED_FOR_GOOD):
-        return Refused(error_text(error))
-    if isinstance(error, kafka_errors.UnknownTopicOrPartitionError):
-        return TopicMissing()
-    if isinstance(error, kafka_errors.TopicAuthorizationFailedError):
-        return TopicForbidden(error_text(error))
-    return TopicTrouble(error_text(error)) if isinstance(error, TOPIC_AT_FAULT) else None
-
-
-def error_code(error: BaseException) -> int | None:
-    """The error's number in Kafka's protocol, if it has one."""
-    code = getattr(error, "errno", None)
-    return code if isinstance(error, kafka_errors.BrokerResponseError) and isinstance(code, int) else None
-
-
-def is_the_brokers_own(error: BaseException) -> bool:
-    """True if a broker says that something went wrong, and not what: no record is at fault."""
-    return error_code(error) == UNKNOWN_SERVER_ERROR
-
-
-def error_text(error: BaseException) -> str:
-    """What an error says, without secrets; of an error of the broker that says nothing, what it means."""
-    description = getattr(error, "description", None)
-    if description and error.args in ((), (None,)):
-        return f"{type(error).__name__}: {description.rstrip('.')}"
-    return masked(_NUMBER.sub("", str(error))) or type(error).__name__

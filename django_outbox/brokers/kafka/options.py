@@ -10,10 +10,11 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 from environ import Env
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
-from django_outbox.brokers.kafka.library import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from django_outbox.brokers.kafka.secrets import secret
 from django_outbox.brokers.secrets import Secret, keep
+from django_outbox.brokers.tls import TLS
 
 _GUARANTEE = "the delivery guarantees rest on the value that the outbox gives it"
 _FIXED = {
@@ -48,6 +49,18 @@ def checked(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
         ImproperlyConfigured: naming key and option, never the value, which may be a password.
     """
     return {name: _value(key, name, value) for name, value in options.items()}
+
+
+def tls_files(options: Mapping[str, Any]) -> TLS:
+    """What the options say about TLS."""
+    return TLS(
+        cafile=options.get("ssl_cafile"),
+        certfile=options.get("ssl_certfile"),
+        keyfile=options.get("ssl_keyfile"),
+        password=options.get("ssl_password"),
+        checks_name=options.get("ssl_check_hostname", True),
+        complete=options.get("ssl_context") is None,
+    )
 
 
 def _value(key: str, name: str, value: Any) -> Any:

@@ -11,18 +11,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, SupportsIndex
 
+from kafka import KafkaConsumer
+from kafka import TopicPartition as KafkaTopicPartition
+from kafka.consumer.fetcher import Fetcher
+from kafka.errors import UnsupportedCodecError
+from kafka.record.default_records import DefaultRecord, DefaultRecordBatch
+from kafka.record.memory_records import MemoryRecords
+from kafka.record.util import decode_varint
+
 from django_outbox.brokers.base import TopicPartition
-from django_outbox.brokers.kafka.client import error_text
-from django_outbox.brokers.kafka.library import (
-    DefaultRecord,
-    DefaultRecordBatch,
-    Fetcher,
-    KafkaConsumer,
-    KafkaTopicPartition,
-    MemoryRecords,
-    UnsupportedCodecError,
-    decode_varint,
-)
+from django_outbox.brokers.kafka.errors import error_text
 from django_outbox.brokers.undecodable import broken, compressed
 
 _PACKAGES = {"snappy": "python-snappy", "lz4": "lz4", "zstd": "zstandard"}

@@ -22,7 +22,7 @@ from django_outbox.brokers.base import (
     TopicPartition,
     TopicTrouble,
 )
-from django_outbox.brokers.confluent.client import CONNECT_SECONDS
+from django_outbox.brokers.calls import CONNECT_SECONDS
 from django_outbox.brokers.kafka import subscription as kafka_subscription
 from django_outbox.exceptions import BrokerUnavailable, TopicNotCreated
 from tests.support.brokers.backends import CONNECTING, Backend

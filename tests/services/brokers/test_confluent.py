@@ -15,10 +15,10 @@ import confluent_kafka
 import pytest
 from kafka.partitioner.default import murmur2
 
+from django_outbox.brokers import subscription as subscriptions
 from django_outbox.brokers.base import Acknowledged, Broker, Record, TopicMissing, TopicPartition
+from django_outbox.brokers.calls import CONNECT_SECONDS
 from django_outbox.brokers.confluent import client as confluent_client
-from django_outbox.brokers.confluent import subscription as confluent_subscription
-from django_outbox.brokers.confluent.client import CONNECT_SECONDS
 from django_outbox.exceptions import BrokerUnavailable
 from tests.support.brokers.backends import CONNECTING, IMPATIENT_TOO, confluent_broker, connecting, kafka_broker
 from tests.support.brokers.proxy import Proxy
@@ -321,11 +321,11 @@ def test_a_member_that_has_lost_its_brokers_for_ever_says_so(monkeypatch: pytest
                 broker.go()
                 broker.come()
                 wait_for_question(10)  # it notices here, or below, that it has none
-                monkeypatch.setattr(confluent_subscription, "SILENCE_SECONDS", 3600)
+                monkeypatch.setattr(subscriptions, "SILENCE_SECONDS", 3600)
                 broker.is_complete_for = 0
                 wait_for_question(2)
                 broker.is_complete_for = None
-                monkeypatch.setattr(confluent_subscription, "SILENCE_SECONDS", 0.5)
+                monkeypatch.setattr(subscriptions, "SILENCE_SECONDS", 0.5)
                 wait_for_question(10)
 
         wait_for_question(10)
@@ -339,8 +339,8 @@ def test_a_client_whose_answer_waits_behind_its_reading_has_lost_nothing(
 ) -> None:
     broker = confluent_broker(kafka_url, consumer_options={**IMPATIENT_TOO, "fetch.wait.max.ms": 5000})
     member = sole_member(broker, topic)
-    monkeypatch.setattr(confluent_subscription, "SILENCE_SECONDS", 0)
-    monkeypatch.setattr(confluent_subscription, "CONNECT_SECONDS", 2)
+    monkeypatch.setattr(subscriptions, "SILENCE_SECONDS", 0)
+    monkeypatch.setattr(subscriptions, "CONNECT_SECONDS", 2)
     for _ in range(2):
         assert member.poll(0.02, 10) == []
     producer = broker.producer(SECONDS)

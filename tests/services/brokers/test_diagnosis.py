@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from django_outbox.brokers import diagnosis
+from django_outbox.brokers import access, diagnosis
 from django_outbox.brokers.diagnosis import diagnose
 from django_outbox.brokers.tls import TLS
+from django_outbox.brokers.url import parse_url
 from django_outbox.exceptions import BrokerUnavailable
 from tests.support.brokers.backends import Backend
+from tests.support.brokers.records import SECONDS
 from tests.support.servers.certificates import Certificates, Keyring
 from tests.support.servers.process import free_port
 
@@ -187,12 +189,15 @@ def test_of_several_brokers_those_that_answer_are_known(certificates: Certificat
         assert diagnosis.answering([away, one], protocol, TLS(), lambda: True) == [], "the process is to end"
 
 
-def test_only_brokers_that_do_not_answer_are_said_to_be_away() -> None:
+def test_only_brokers_that_do_not_answer_are_said_to_be_away(monkeypatch: pytest.MonkeyPatch) -> None:
     def said(*answer: str) -> str:
-        return diagnosis.unreachable("kafka://a:1,b:1,c:1", ["a:1", "b:1", "c:1"], answer, "refused", has_login=True)
+        monkeypatch.setattr(access, "answering", lambda *arguments: list(answer))
+        cluster = access.Access(parse_url("kafka+sasl://u:p@a:1,b:1,c:1"), "SASL_PLAINTEXT", TLS(), lambda: False)
+        return str(cluster.unavailable("refused", seconds=SECONDS, may_explain=False))
 
-    assert said("b:1", "c:1") == "a:1 cannot be reached (refused); of kafka://a:1,b:1,c:1, b:1, c:1 can."
-    assert said().startswith("kafka://a:1,b:1,c:1 cannot be reached (refused): is it running, and is")
+    assert said("b:1", "c:1") == "a:1 cannot be reached (refused); of kafka+sasl://a:1,b:1,c:1, b:1, c:1 can."
+    assert said().startswith("kafka+sasl://a:1,b:1,c:1 cannot be reached (refused): is it running, and is")
+    assert said().endswith("right, with its user and password?")
     assert "did not answer in time (refused), although all its brokers can be reached" in said("a:1", "b:1", "c:1")
 
 
@@ -202,5 +207,5 @@ def test_only_who_has_time_asks_for_a_diagnosis(backend: Backend, certificates: 
     with listening(secured(answering(2), certificates.server)) as address:
         broker: Any = backend.make(f"kafka://{address}")
         with pytest.raises(BrokerUnavailable) as raised:
-            broker._topic_faults({"topic"}, seconds)
+            broker.topic_faults({"topic"}, seconds)
     assert (diagnosis.NEEDS_TLS in str(raised.value)) is (seconds > 2)

@@ -13,8 +13,8 @@ from kafka.producer.sender import Sender
 from kafka.structs import MemberState
 
 from django_outbox.brokers.base import Acknowledged, Broker, Record, Refused, TopicMissing, TopicPartition
+from django_outbox.brokers.calls import CONNECT_SECONDS
 from django_outbox.brokers.kafka import subscription as kafka_subscription
-from django_outbox.brokers.kafka.client import CONNECT_SECONDS
 from django_outbox.exceptions import BrokerUnavailable
 from tests.support.brokers.backends import connecting, kafka_broker
 from tests.support.brokers.proxy import Proxy

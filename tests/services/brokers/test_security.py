@@ -12,7 +12,7 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from django_outbox.brokers.base import Broker, TopicForbidden
-from django_outbox.brokers.confluent.client import CONNECT_SECONDS
+from django_outbox.brokers.calls import CONNECT_SECONDS
 from django_outbox.exceptions import BrokerUnavailable
 from tests.support.brokers.backends import CONNECTING, Backend
 from tests.support.brokers.records import SECONDS, SLACK_SECONDS, allow, make_topic, numbered, read, seconds_until, send

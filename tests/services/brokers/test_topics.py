@@ -71,7 +71,7 @@ def test_what_cannot_be_read_is_told_by_topic(operator: Broker, broker: Broker, 
     assert operator.unreadable_topics([readable, described, hidden]) == {}
     assert operator.unreadable_topics([readable, f"{topic}-missing", "no topic!"]) == {
         f"{topic}-missing": TopicMissing(),
-        "no topic!": TopicMissing("there can be no topic of this name"),
+        "no topic!": TopicMissing("its name is not valid"),
     }
     assert operator.unreadable_topics([]) == {}
     with pytest.raises(TopicNotReadable, match=f"tells nothing of {hidden}: .*uthoriz") as raised:

@@ -35,7 +35,7 @@ def test_whole_demo_without_a_terminal(demo: Callable[..., DemoProcess]) -> None
 
     assert process.wait(WHOLE_SECONDS) == 0, process.output
     assert "dead, failed 3 of 3: KeyError: 'grand-piano'" in process.output
-    end = process.output.partition("Nothing lost")[2]
+    end = process.output.partition("5. Every message is consumed")[2]
     assert end.count("order.created consumed, order.shipped consumed") == 9
     assert "admin/django_outbox/deadletter/" in process.output
     assert "Traceback" not in process.output
@@ -69,7 +69,7 @@ def test_ctrl_c_in_a_terminal_stops_everything(demo: Callable[..., DemoProcess])
 
 def test_sigterm_stops_everything(demo: Callable[..., DemoProcess]) -> None:
     process = demo()
-    process.wait_for("1. Starting the parts", START_SECONDS)
+    process.wait_for("1. Starting the services", START_SECONDS)
 
     process.process.send_signal(signal.SIGTERM)
 

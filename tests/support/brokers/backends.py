@@ -8,11 +8,10 @@ from typing import Any
 
 import pytest
 
+from django_outbox.brokers import subscription as subscriptions
 from django_outbox.brokers.base import Broker
 from django_outbox.brokers.confluent import ConfluentBroker
-from django_outbox.brokers.confluent import subscription as confluent_subscription
 from django_outbox.brokers.kafka import KafkaBroker
-from django_outbox.brokers.kafka import subscription as kafka_subscription
 from django_outbox.conf import BrokerSettings
 from tests.support.brokers.records import SECONDS
 
@@ -45,7 +44,6 @@ class Backend:
 
     name: str
     make: Callable[..., Broker]
-    subscriptions: Any  # the module
     metadata_age: str  # the option that says how often a client looks for new topics, in ms
     isolation: str  # the option that says which records of transactions a member reads
     poll_interval: str  # the option that says how long a member may be away between two polls, in ms
@@ -63,18 +61,17 @@ class Backend:
 
     def notice_silence_after(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
         """Let subscriptions ask for a sign of life so soon."""
-        monkeypatch.setattr(self.subscriptions, "SILENCE_SECONDS", seconds)
+        monkeypatch.setattr(subscriptions, "SILENCE_SECONDS", seconds)
 
     def wait_for_answers(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
         """Let subscriptions wait only so long for an answer."""
-        monkeypatch.setattr(self.subscriptions, "CONNECT_SECONDS", seconds)
+        monkeypatch.setattr(subscriptions, "CONNECT_SECONDS", seconds)
 
 
 BACKENDS = [
     Backend(
         "kafka",
         kafka_broker,
-        kafka_subscription,
         "metadata_max_age_ms",
         "isolation_level",
         "max_poll_interval_ms",
@@ -83,7 +80,6 @@ BACKENDS = [
     Backend(
         "confluent",
         confluent_broker,
-        confluent_subscription,
         "topic.metadata.refresh.interval.ms",
         "isolation.level",
         "max.poll.interval.ms",

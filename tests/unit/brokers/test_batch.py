@@ -17,8 +17,8 @@ from django_outbox.brokers.base import (
     TopicMissing,
     TopicTrouble,
 )
-from django_outbox.brokers.batch import BatchProducer, TopicFaults
 from django_outbox.brokers.calls import GRACE_SECONDS, Call, Patience
+from django_outbox.brokers.producer import BatchProducer, TopicFaults
 from django_outbox.exceptions import BrokerUnavailable
 from tests.support.brokers.records import SECONDS, SLACK_SECONDS, seconds_until
 from tests.support.processes import wait_until
@@ -51,12 +51,15 @@ class Scripted(BatchProducer):
             assert self.closed, "nothing may be sent meanwhile"
         return self._told.pop(0)
 
-    def _send_undecided(self, records: Sequence[Record], outcomes: list[Outcome | None], patience: Patience) -> None:
-        for index, record in enumerate(records):
-            outcomes[index] = outcomes[index] or self._answers.get(record.topic)
+    def _send_once(
+        self, records: Sequence[Record], outcomes: list[Outcome | None], chosen: Sequence[int], patience: Patience
+    ) -> set[int]:
+        for index in chosen:
+            outcomes[index] = self._answers.get(records[index].topic)
         self._refused = self._broken
         if not all(outcomes):
             self._usable = False
+        return set()
 
     def _reason(self, timeout: float) -> str:
         return "no answer"

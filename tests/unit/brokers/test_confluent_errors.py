@@ -12,6 +12,8 @@ import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Message
 
+from django_outbox.brokers import subscription as subscriptions
+from django_outbox.brokers.access import Access
 from django_outbox.brokers.base import (
     Acknowledged,
     Failed,
@@ -26,14 +28,16 @@ from django_outbox.brokers.base import (
     TopicTrouble,
 )
 from django_outbox.brokers.confluent import client as confluent_client
-from django_outbox.brokers.confluent import subscription as confluent_subscription
 from django_outbox.brokers.confluent.client import Faults
 from django_outbox.brokers.confluent.producer import ConfluentBrokerProducer
 from django_outbox.brokers.confluent.subscription import ConfluentSubscription
+from django_outbox.brokers.tls import TLS
+from django_outbox.brokers.url import parse_url
 from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
 from tests.support.brokers.records import SECONDS, SLACK_SECONDS, numbered, once, seconds_of, seconds_until
 
 LOCATION = "kafka://broker:9092"
+ACCESS = Access(parse_url(LOCATION), "PLAINTEXT", TLS(), lambda: False)
 
 Report = Callable[[KafkaError | None, Any], None]
 
@@ -119,7 +123,7 @@ def producer_of(*answers: object, **faults: Refused | TopicTrouble) -> Producer:
 
 def producer_with(client: Client, told: Faults | None = None, **faults: Refused | TopicTrouble) -> Producer:
     stand_in: Any = client
-    return ConfluentBrokerProducer(stand_in, told or Faults(LOCATION), once(faults), lambda: False)
+    return ConfluentBrokerProducer(stand_in, told or Faults(ACCESS), once(faults), lambda: False)
 
 
 def outcomes_of(producer: Producer, count: int, timeout: float = SECONDS) -> list[Outcome]:
@@ -357,7 +361,7 @@ def test_what_was_taken_before_the_deadline_counts_though_the_rest_was_not() -> 
     "told", [KafkaError(KafkaError._AUTHENTICATION, "wrong password"), KafkaError(-150, "wrong password", fatal=True)]
 )
 def test_a_client_that_is_refused_does_not_wait_for_the_deadline(told: KafkaError) -> None:
-    faults = Faults(LOCATION)
+    faults = Faults(ACCESS)
     producer = producer_with(Client(None), faults)
     faults(told)
     seconds, text = seconds_until(BrokerUnavailable, lambda: outcomes_of(producer, 1))
@@ -367,7 +371,7 @@ def test_a_client_that_is_refused_does_not_wait_for_the_deadline(told: KafkaErro
 
 def test_brokers_that_are_down_for_good_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(confluent_client, "DOWN_SECONDS", 0.2)
-    faults = Faults(LOCATION)
+    faults = Faults(ACCESS)
     producer = producer_with(Client(None), faults)
     faults(KafkaError(KafkaError._TRANSPORT, "Connection refused (after 3ms in state CONNECT)"))
     faults(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
@@ -385,24 +389,24 @@ def test_brokers_that_are_down_for_good_are_not_waited_for(monkeypatch: pytest.M
     ],
 )
 def test_an_error_is_shown_without_its_time_and_count(told: str) -> None:
-    faults = Faults(LOCATION)
+    faults = Faults(ACCESS)
     faults(KafkaError(KafkaError._TRANSPORT, told))
     assert faults.reason == "Connect to ipv4#10.0.0.1:9092 failed: Connection refused"
 
 
 def test_brokers_that_were_down_and_answer_again_are_forgiven(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(confluent_client, "DOWN_SECONDS", 0.0)
-    faults = Faults(LOCATION)
+    faults = Faults(ACCESS)
     faults(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
     assert faults.is_down
     assert outcomes_of(producer_with(Client(1), faults), 1) == [Acknowledged(0, 1)]
     assert not faults.is_down
-    assert faults.reason is None
+    assert not faults.reason
 
 
 @pytest.mark.parametrize("fatal", [False, True])
 def test_a_refusal_is_forgotten_when_a_broker_takes_a_batch_unless_it_was_fatal(fatal: bool) -> None:
-    faults = Faults(LOCATION)
+    faults = Faults(ACCESS)
     faults(KafkaError(KafkaError._AUTHENTICATION, "why", fatal=fatal))
     assert outcomes_of(producer_with(Client(1), faults), 1) == [Acknowledged(0, 1)]
     assert (faults.refusal is not None) is fatal
@@ -459,7 +463,7 @@ def test_a_topic_is_asked_about_once_until_it_makes_trouble() -> None:
         return {}
 
     client: Any = Client(1, 2, error(KafkaError.LEADER_NOT_AVAILABLE), 3)
-    producer = ConfluentBrokerProducer(client, Faults(LOCATION), look_up, lambda: False)
+    producer = ConfluentBrokerProducer(client, Faults(ACCESS), look_up, lambda: False)
     for _ in range(4):
         outcomes_of(producer, 1)
     assert asked == [{"topic"}, {"topic"}]
@@ -507,7 +511,7 @@ class Place:
 def subscription_of(reader: Reader, faults: Faults | None = None) -> Subscription:
     client: Any = reader
     return ConfluentSubscription(
-        client, faults or Faults(LOCATION), ["topic"], lambda places, seconds: {}, lambda seconds: None, lambda: False
+        client, faults or Faults(ACCESS), ["topic"], ACCESS, lambda places, seconds: {}, lambda seconds: None
     )
 
 
@@ -548,8 +552,11 @@ def test_what_comes_before_records_that_cannot_be_taken_apart_is_given_out_and_n
 @pytest.mark.parametrize(
     ("code", "reason"),
     [
-        (KafkaError.GROUP_AUTHORIZATION_FAILED, "refuses this client: why. Let it use its consumer group, by an ACL"),
-        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "refuses this client: why. Let it read the topic, by an ACL"),
+        (
+            KafkaError.GROUP_AUTHORIZATION_FAILED,
+            "refuses this client: why. Allow it to use its consumer group, by an ACL",
+        ),
+        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "refuses this client: why. Allow it to read the topic, by an ACL"),
         (KafkaError.INCONSISTENT_GROUP_PROTOCOL, "does not answer (why)."),
         (KafkaError._FATAL, "does not answer (why)."),
     ],
@@ -561,7 +568,7 @@ def test_what_ends_a_membership_is_reported(code: int, reason: str) -> None:
 
 
 def test_a_refused_login_is_reported_though_nothing_comes() -> None:
-    faults = Faults(LOCATION)
+    faults = Faults(ACCESS)
     subscription = subscription_of(Reader(), faults)
     faults(KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
     with pytest.raises(BrokerUnavailable, match=r"refuses this client: wrong password\. Correct user and"):
@@ -607,7 +614,7 @@ def test_a_commit_is_tried_again_while_the_coordinator_moves(code: int) -> None:
 def test_a_late_commit_is_waited_for_as_long_as_a_broker_is_there(
     is_there: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(confluent_subscription, "CONNECT_SECONDS", 0.1)
+    monkeypatch.setattr(subscriptions, "CONNECT_SECONDS", 0.1)
     answered = threading.Event()
     knocks: list[float] = []
 
@@ -624,9 +631,7 @@ def test_a_late_commit_is_waited_for_as_long_as_a_broker_is_there(
             answered.set()
 
     client: Any = Late()
-    subscription = ConfluentSubscription(
-        client, Faults(LOCATION), ["topic"], lambda places, seconds: {}, knock, lambda: False
-    )
+    subscription = ConfluentSubscription(client, Faults(ACCESS), ["topic"], ACCESS, lambda places, seconds: {}, knock)
     try:
         if is_there:
             subscription.commit({TopicPartition("topic", 0): 1})
@@ -668,7 +673,7 @@ def test_a_topic_that_may_not_be_read_is_named_by_reading_and_by_committing() ->
     complaints.append(raised.value)
     for complaint in complaints:
         assert complaint.topics == {"topic"}
-        assert "refuses this client: why. Let it read the topic, by an ACL" in str(complaint)
+        assert "refuses this client: why. Allow it to read the topic, by an ACL" in str(complaint)
 
 
 def test_partitions_that_were_not_told_yet_are_told_before_the_client_is_closed() -> None:

@@ -6,9 +6,10 @@ import logging
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from kafka import KafkaAdminClient
 from kafka.protocol.sasl import SaslAuthenticateRequest
 
+from django_outbox.brokers.kafka.client import connection_options
+from django_outbox.brokers.url import parse_url
 from tests.support.brokers.backends import kafka_broker
 from tests.support.brokers.servers import PASSWORD, USER
 
@@ -93,7 +94,7 @@ def everything_logged(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixt
 def test_a_password_is_not_shown_in_what_the_client_logs_of_a_login(
     everything_logged: pytest.LogCaptureFixture,
 ) -> None:
-    kafka_broker(f"kafka+sasl://{USER}:{PASSWORD}@localhost")._options(KafkaAdminClient)
+    connection_options(parse_url(f"kafka+sasl://{USER}:{PASSWORD}@localhost"))
     token = f"\0{USER}\0{PASSWORD}".encode()
     request = SaslAuthenticateRequest(token, version=2)
     for name in ("kafka.net.connection", "kafka.protocol.parser"):

@@ -9,11 +9,11 @@ import django_outbox.brokers
 FOLDER = Path(django_outbox.brokers.__path__[0])
 
 
-def test_other_modules_do_not_import_the_library_themselves() -> None:
+def test_only_this_backend_imports_the_library() -> None:
     lines = [
         f"{path.name}: {line}"
         for path in FOLDER.parent.rglob("*.py")
-        if path != FOLDER / "kafka" / "library.py"
+        if path.parent != FOLDER / "kafka"  # whose __init__.py keeps the library quiet
         for line in path.read_text().splitlines()
         if line.strip().startswith(("from kafka", "import kafka"))
     ]

@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 
-from django_outbox.brokers.tls import TLS, of_kafka_python, of_librdkafka
+from django_outbox.brokers.confluent import options as confluent_options
+from django_outbox.brokers.kafka import options as kafka_options
+from django_outbox.brokers.tls import TLS
 from tests.support.brokers.backends import Backend
 from tests.support.servers.certificates import KEY_PASSWORD, Certificates
 
@@ -84,15 +86,15 @@ def test_what_cannot_be_used_is_named(
     ],
 )
 def test_librdkafka_s_options_are_understood(name: str, value: Any, field: str, found: Any) -> None:
-    assert getattr(of_librdkafka({name: value}), field) == found
-    assert getattr(of_librdkafka({}), field) == getattr(TLS(), field)
+    assert getattr(confluent_options.tls_files({name: value}), field) == found
+    assert getattr(confluent_options.tls_files({}), field) == getattr(TLS(), field)
 
 
 def test_kafka_python_s_options_are_understood() -> None:
     options = {"ssl_cafile": "/a", "ssl_certfile": "/c", "ssl_keyfile": "/k", "ssl_password": "s3cret"}
-    assert of_kafka_python(options) == TLS("/a", "/c", "/k", "s3cret")
-    assert not of_kafka_python({"ssl_context": object()}).complete
-    assert not of_kafka_python({"ssl_check_hostname": False}).checks_name
+    assert kafka_options.tls_files(options) == TLS("/a", "/c", "/k", "s3cret")
+    assert not kafka_options.tls_files({"ssl_context": object()}).complete
+    assert not kafka_options.tls_files({"ssl_check_hostname": False}).checks_name
 
 
 def test_a_file_that_is_missing_is_a_wrong_setting_before_any_server_is_asked(backend: Backend, tmp_path: Path) -> None:

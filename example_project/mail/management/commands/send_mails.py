@@ -17,7 +17,7 @@ class Command(BaseCommand):
             "--every",
             type=float,
             metavar="SECONDS",
-            help="keep running and look again after so many seconds (default: look once)",
+            help="keep running and check every SECONDS (default: check once)",
         )
 
     def handle(self, *, every: float | None, **options: object) -> None:

@@ -1,4 +1,4 @@
-"""Management command that tells shipping what an item weighs."""
+"""Management command that sets the weight of an item."""
 
 from argparse import ArgumentParser
 
@@ -8,7 +8,7 @@ from shipping.models import ParcelWeight
 
 
 class Command(BaseCommand):
-    help = "Tell shipping what one packed item weighs, in grams."
+    help = "Set the weight of one packed item, in grams."
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("item", help="for example: grand-piano")
@@ -16,6 +16,6 @@ class Command(BaseCommand):
 
     def handle(self, *, item: str, grams: int, **options: object) -> None:
         if grams <= 0:
-            raise CommandError(f"A parcel weighs more than {grams} g.")
+            raise CommandError(f"grams must be greater than 0, got {grams}.")
         ParcelWeight.objects.update_or_create(item=item, defaults={"grams": grams})
         self.stdout.write(f"One {item} weighs {grams} g.")

@@ -1,0 +1,191 @@
+"""A Kafka cluster, whichever client library reaches it: its topics and the progress of consumer groups."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, ClassVar, TypeVar
+
+from django.core.exceptions import ImproperlyConfigured
+
+from django_outbox.brokers.access import Access
+from django_outbox.brokers.base import (
+    Broker,
+    Progress,
+    Refused,
+    TopicMissing,
+    TopicPartition,
+    TopicSettings,
+    TopicTrouble,
+)
+from django_outbox.brokers.calls import CONNECT_SECONDS
+from django_outbox.brokers.errors import ClientError, Code
+from django_outbox.brokers.producer import TopicFaults
+from django_outbox.brokers.secrets import keep
+from django_outbox.brokers.topics import TopicDescription, settings_of
+from django_outbox.brokers.url import parse_url
+from django_outbox.conf import BrokerSettings
+from django_outbox.exceptions import TopicNotCreated, TopicNotReadable
+
+Result = TypeVar("Result")
+
+
+class Admin(ABC):
+    """A library's client for questions to the cluster. Any question may raise ``BrokerUnavailable``."""
+
+    @abstractmethod
+    def describe_topics(self, topics: Collection[str], *, with_rights: bool = False) -> dict[str, TopicDescription]:
+        """Describe topics without creating them. To be asked first, as it finds out whether a broker answers."""
+
+    @abstractmethod
+    def progress(self, group: str, places: Collection[TopicPartition]) -> dict[TopicPartition, Progress]:
+        """The group's progress in these partitions, which exist and have a leader."""
+
+    @abstractmethod
+    def topic_configs(self, topics: Collection[str]) -> Mapping[str, Mapping[str, str | None]]:
+        """The topics' configuration in Kafka's names; topics without an answer are left out."""
+
+    @abstractmethod
+    def create_topics(self, topics: Collection[str], partitions: int, replication: int) -> dict[str, ClientError]:
+        """Create topics; -1 leaves a number to the cluster. Returns the errors by topic."""
+
+
+class ClusterBroker(Broker):
+    """A broker of a Kafka cluster; subclasses bring a client library."""
+
+    library: ClassVar[str]
+
+    def __init__(self, settings: BrokerSettings) -> None:
+        super().__init__(settings)
+        self._url = parse_url(settings.url)
+        keep(self._url.username, self._url.password)
+        self._given = {
+            "URL": self._check_options("URL", self._url.options),
+            "OPTIONS": self._check_options("OPTIONS", settings.options),
+            "PRODUCER_OPTIONS": self._check_options("PRODUCER_OPTIONS", settings.producer_options),
+            "CONSUMER_OPTIONS": self._check_options("CONSUMER_OPTIONS", settings.consumer_options),
+        }
+
+    @abstractmethod
+    def _check_options(self, key: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """The options of one key of ``OUTBOX["BROKER"]``, as the client takes them.
+
+        Raises:
+            ImproperlyConfigured: names key and option but not the value, which may be a password.
+        """
+
+    @abstractmethod
+    def _ask(
+        self, question: Callable[[Admin], Result], seconds: float = CONNECT_SECONDS, in_all: float | None = None
+    ) -> Result:
+        """Connect a client for questions, ask, and close it.
+
+        Args:
+            seconds: for each answer.
+            in_all: seconds for connecting and all answers, if that is more.
+
+        Raises:
+            BrokerUnavailable: there was no answer in time.
+        """
+
+    @abstractmethod
+    def _access(self) -> Access:
+        """How clients connect to the cluster."""
+
+    def _is_interrupted(self) -> bool:
+        return self.interrupted()  # which may be replaced at any time
+
+    @property
+    def location(self) -> str:
+        return self._url.location
+
+    def missing_topics(self, topics: Iterable[str]) -> set[str]:
+        faults = self.topic_faults(set(topics))
+        return {topic for topic, fault in faults.items() if isinstance(fault, TopicMissing | Refused)}
+
+    def unreadable_topics(self, topics: Iterable[str]) -> dict[str, TopicTrouble]:
+        wanted = set(topics)
+        if not wanted:
+            return {}
+        described = self._ask(lambda admin: admin.describe_topics(wanted, with_rights=True))
+        return {topic: fault for topic, each in described.items() if (fault := each.read_fault)}
+
+    def progress(self, topics: Iterable[str], group: str) -> dict[TopicPartition, Progress]:
+        wanted = set(topics)
+
+        def question(admin: Admin) -> dict[TopicPartition, Progress]:
+            places: set[TopicPartition] = set()
+            for topic, each in admin.describe_topics(wanted).items():
+                if not each.is_absent and (reason := each.error.text if each.error else each.leaderless):
+                    raise TopicNotReadable({topic}, f"{self.location} tells nothing of {topic}: {reason}.")
+                places |= each.places(topic)
+            return admin.progress(group, places) if places else {}
+
+        return self._ask(question) if wanted else {}
+
+    def topic_settings(self, topics: Iterable[str]) -> dict[str, TopicSettings]:
+        wanted = set(topics)
+
+        def question(admin: Admin) -> Mapping[str, Mapping[str, str | None]]:
+            present = {topic for topic, each in admin.describe_topics(wanted).items() if each.error is None}
+            return admin.topic_configs(present) if present else {}
+
+        configs = self._ask(question) if wanted else {}
+        return {topic: found for topic, values in configs.items() if (found := settings_of(values))}
+
+    def create_topics(self, topics: Iterable[str], *, partitions: int | None, replication: int | None) -> None:
+        wanted = list(dict.fromkeys(topics))
+
+        def create(admin: Admin) -> None:
+            admin.describe_topics(wanted)
+            errors = admin.create_topics(
+                wanted, -1 if partitions is None else partitions, -1 if replication is None else replication
+            )
+            for topic, error in errors.items():
+                if error.code != Code.TOPIC_ALREADY_EXISTS:
+                    raise TopicNotCreated(f"The topic {topic!r} cannot be created: {error.text.rstrip('.')}.")
+            deadline = time.monotonic() + CONNECT_SECONDS
+            # The brokers of the cluster learn of new topics one by one.
+            while any(each.write_fault for each in admin.describe_topics(wanted).values()):
+                if time.monotonic() >= deadline:
+                    break
+                time.sleep(0.05)
+
+        if wanted:
+            self._ask(create, in_all=3 * CONNECT_SECONDS)
+
+    def topic_faults(self, topics: Collection[str], seconds: float = CONNECT_SECONDS) -> TopicFaults:
+        """Why topics cannot be written to; topics in order are left out.
+
+        Raises:
+            BrokerUnavailable: with the reason, after at most so many seconds.
+        """
+        if not topics:
+            return {}
+        described = self._ask(lambda admin: admin.describe_topics(topics), seconds)
+        return {topic: fault for topic, each in described.items() if (fault := each.write_fault)}
+
+    def _look_up(
+        self, group: str, places: Collection[TopicPartition], seconds: float
+    ) -> dict[TopicPartition, Progress]:
+        """A group's progress in those of these partitions that exist and have a leader.
+
+        Raises:
+            BrokerUnavailable: with the reason; connecting and asking take at most so many seconds each.
+        """
+
+        def question(admin: Admin) -> dict[TopicPartition, Progress]:
+            described = admin.describe_topics({place.topic for place in places})
+            led = set().union(*(each.places(topic, with_leader=True) for topic, each in described.items()))
+            known = led.intersection(places)
+            return admin.progress(group, known) if known else {}
+
+        return self._ask(question, seconds) if places else {}
+
+    def _refused_options(self, reason: str, places: Iterable[tuple[str, str]]) -> ImproperlyConfigured:
+        """The error for options that the library does not take together; ``places``: their keys and names."""
+        named = ", ".join(f'OUTBOX["BROKER"]["{key}"] ({name})' for key, name in places)
+        return ImproperlyConfigured(
+            f"{self.library} refuses its options: {reason}." + (f" Options are set in {named}." if named else "")
+        )

@@ -1,0 +1,173 @@
+"""Sending batches, whichever client library sends them: whose fault an error is, and what is sent again alone."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Sequence
+from itertools import takewhile
+from typing import cast
+
+from django_outbox.brokers.base import Acknowledged, Failed, Outcome, Producer, Record, Refused, TopicTrouble
+from django_outbox.brokers.calls import Patience
+from django_outbox.brokers.errors import ClientError, topic_outcome
+from django_outbox.exceptions import BrokerUnavailable
+
+TopicFaults = dict[str, Refused | TopicTrouble]
+"""Why topics cannot be written to, by topic; topics in order are left out."""
+
+# How long the broker has to answer after a batch without any answer.
+_SIGN_OF_LIFE_SECONDS = 1.0
+
+
+class BatchProducer(Producer):
+    """Sends through a client library.
+
+    If a whole batch gets no answer, either the broker is away or the batch's topics are in trouble. Another client asks
+    the broker about the topics; if it answers, the topics are at fault.
+    """
+
+    def __init__(
+        self,
+        location: str,
+        look_up: Callable[[Collection[str], float], TopicFaults],
+        interrupted: Callable[[], bool],
+    ) -> None:
+        """
+        Args:
+            location: of the broker, for messages.
+            look_up: asks the broker, within so many seconds, why topics cannot be written to.
+            interrupted: true once the process is to end.
+        """
+        self._location = location
+        self._look_up = look_up
+        self._interrupted = interrupted
+        self._usable = True
+        self._refused = False  # by the broker, or by its own state: no topic can be blamed
+        self._last_error = ""  # empty: there was no answer in time
+        self._known_topics: set[str] = set()
+
+    @property
+    def usable(self) -> bool:
+        return self._usable
+
+    def send(self, records: Sequence[Record], timeout: float) -> list[Outcome]:
+        if not self._usable:
+            raise BrokerUnavailable(f"{self._location} did not take a batch: the producer is closed.")
+        patience = Patience(time.monotonic() + timeout, self._interrupted)
+        faults = self._faults({record.topic for record in records}, timeout)
+        outcomes: list[Outcome | None] = [None] * len(records)
+        if faults:
+            outcomes = [faults.get(record.topic) for record in records]
+        try:
+            if not all(outcomes):
+                self._send_undecided(records, outcomes, patience)
+        except BaseException:  # such as a signal: nothing may be sent after this returns
+            self.close()
+            raise
+        if not all(outcomes):  # an outcome is true, and comparing each with None would cost much more
+            self._settle(records, outcomes, timeout)
+        if not self.usable:  # what it still holds must not go out after the rows are unlocked
+            self.close()
+        return cast(list[Outcome], outcomes)
+
+    @abstractmethod
+    def _send_once(
+        self, records: Sequence[Record], outcomes: list[Outcome | None], chosen: Sequence[int], patience: Patience
+    ) -> set[int]:
+        """Send the chosen records in their order and set their outcomes; those without an answer keep None.
+
+        Returns:
+            Indices of records that the broker refused together, so that any of them may be the reason.
+        """
+
+    def _get_ready(self, topics: Collection[str], timeout: float) -> None:
+        """Called before topics are used for the first time."""
+
+    def _reason(self, timeout: float) -> str:
+        """Why records have no answer."""
+        return self._last_error or f"no acknowledgement within {timeout:g} s"
+
+    def _send_undecided(self, records: Sequence[Record], outcomes: list[Outcome | None], patience: Patience) -> None:
+        """Send the records without an outcome; records that were refused together are sent again alone.
+
+        If that puts a record behind a later one of its key, the later one is sent again, too.
+        """
+        suspects: set[int] = set()
+        while self._usable and (left := [index for index, outcome in enumerate(outcomes) if outcome is None]):
+            chosen = _first_of(left, suspects)
+            found = self._send_once(records, outcomes, chosen, patience)
+            if left[0] in suspects:
+                if isinstance(outcomes[left[0]], Acknowledged):
+                    _forget_later_ones(records, outcomes, left[0])
+                found.clear()  # nothing else was refused with it
+            for index in found:
+                outcomes[index] = None
+            if not found and all(outcomes[index] is None for index in chosen):
+                return
+            suspects |= found
+
+    def _judge(self, topic: str, error: ClientError) -> Outcome | None:
+        """The outcome of a record with this error; None if the broker or this producer is at fault."""
+        outcome: Outcome | None = topic_outcome(error)
+        if isinstance(outcome, TopicTrouble):
+            self._known_topics.discard(topic)
+        if outcome is not None:
+            return outcome
+        if not error.ends_producer and error.fails_record:
+            return Failed(error.text)
+        self._refused = self._refused or error.ends_producer
+        self._usable = False
+        if not error.late:
+            self._last_error = error.text
+        return None
+
+    def _faults(self, topics: set[str], timeout: float) -> TopicFaults:
+        """Which topics cannot be written to. Known topics are not asked about again."""
+        unknown = topics - self._known_topics
+        if not unknown:
+            return {}
+        faults = self._look_up(unknown, timeout)
+        if present := unknown - faults.keys():
+            self._get_ready(present, timeout)
+            self._known_topics |= present
+        return faults
+
+    def _settle(self, records: Sequence[Record], outcomes: list[Outcome | None], timeout: float) -> None:
+        """Set the outcomes of records without an answer, now that the others are known.
+
+        Raises:
+            BrokerUnavailable: no record was acknowledged, and the broker does not answer.
+        """
+        reason = self._reason(timeout)
+        unanswered = {record.topic for record, outcome in zip(records, outcomes, strict=True) if outcome is None}
+        self._known_topics -= unanswered
+        faults: TopicFaults = {}
+        if not any(isinstance(outcome, Acknowledged) for outcome in outcomes):
+            self.close()  # nothing may be sent while this asks
+            try:
+                if self._refused or self._interrupted():
+                    raise BrokerUnavailable(reason)
+                faults = self._look_up(unanswered, min(_SIGN_OF_LIFE_SECONDS, timeout / 5))
+            except BrokerUnavailable as error:
+                raise BrokerUnavailable(f"{self._location} did not take a batch: {reason}.") from error
+        for index, outcome in enumerate(outcomes):
+            if outcome is None:
+                outcomes[index] = faults.get(records[index].topic) or TopicTrouble(reason)
+
+
+def _first_of(left: Sequence[int], suspects: Collection[int]) -> Sequence[int]:
+    """What to send next: a suspect alone, or everything up to the next suspect."""
+    if left[0] in suspects:
+        return left[:1]
+    return list(takewhile(lambda index: index not in suspects, left)) if suspects else left
+
+
+def _forget_later_ones(records: Sequence[Record], outcomes: list[Outcome | None], index: int) -> None:
+    """Forget the acknowledgements of later records of the same key, so that they are sent again."""
+    topic, key = records[index].topic, records[index].key
+    if key is None:
+        return
+    for later in range(index + 1, len(records)):
+        if records[later].key == key and records[later].topic == topic and isinstance(outcomes[later], Acknowledged):
+            outcomes[later] = None

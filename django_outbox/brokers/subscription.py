@@ -1,0 +1,215 @@
+"""Reading as a member of a consumer group, whichever client library reads: commits, progress and outages."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import ClassVar
+
+from django_outbox.brokers.access import Access
+from django_outbox.brokers.base import Progress, ReceivedRecord, Subscription, TopicPartition
+from django_outbox.brokers.calls import (
+    CLOSE_SECONDS,
+    COMMIT_SECONDS,
+    CONNECT_SECONDS,
+    GRACE_SECONDS,
+    SLICE_SECONDS,
+    Call,
+    Patience,
+    close_in_time,
+)
+from django_outbox.brokers.errors import COORDINATOR_IS_MOVING, REBALANCING, REFUSALS, ClientError, refusal
+from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
+
+# After so long without a record, a member asks whether a broker is still there.
+SILENCE_SECONDS = 10.0
+
+
+class GroupMember(Subscription):
+    """Reads through a client library."""
+
+    # What the library raises while the broker is away, or after its client is closed.
+    errors: ClassVar[tuple[type[Exception], ...]]
+
+    def __init__(
+        self, access: Access, look_up: Callable[[Collection[TopicPartition], float], Mapping[TopicPartition, Progress]]
+    ) -> None:
+        """
+        Args:
+            access: to the cluster.
+            look_up: asks the broker, within so many seconds, for the group's progress. It uses another client: questions
+                would disturb this one while it joins, or wait behind its reading.
+        """
+        self._access = access
+        self._location = access.location
+        self._interrupted = access.interrupted
+        self._look_up = look_up
+        self._heard_at = time.monotonic()
+        self._is_lost = False  # the broker is away
+        self._calls: dict[str, Call[None]] = {}  # under way, by what they ask for
+
+    @abstractmethod
+    def _read(self, timeout: float, limit: int) -> list[ReceivedRecord]:
+        """See ``poll()``; calls ``_notice_silence()``."""
+
+    @abstractmethod
+    def _assigned(self) -> set[TopicPartition]:
+        """The partitions that this member has now."""
+
+    @abstractmethod
+    def _positions(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, tuple[int | None, int]]:
+        """By partition, the position (None if unknown), and the end as far as records and their answers tell it."""
+
+    @abstractmethod
+    def _commit_once(self, offsets: Mapping[TopicPartition, int], seconds: float) -> None:
+        """Commit and wait for the answer, if possible no longer than so many seconds. Called in a thread."""
+
+    @abstractmethod
+    def _ask_client(self, seconds: float) -> None:
+        """Raise an error if the client gets no answer within so many seconds, and no broker answers others."""
+
+    @abstractmethod
+    def _knock(self, seconds: float) -> None:
+        """Raise an error if no broker answers within so many seconds."""
+
+    @abstractmethod
+    def _leave(self) -> None:
+        """Leave the group and close the client. Called in a thread."""
+
+    @abstractmethod
+    def _client_error(self, error: Exception) -> ClientError:
+        """One of ``errors`` in Kafka's terms."""
+
+    def poll(self, timeout: float, limit: int) -> list[ReceivedRecord]:
+        try:
+            self._check()
+            return self._read(timeout, limit)
+        except self.errors as error:
+            raise self._unavailable(error) from error
+
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        try:
+            self._check()
+            mine = self._assigned()
+            if positions := {place: offset for place, offset in offsets.items() if place in mine}:
+                self._commit(positions)
+        except self.errors as error:
+            if self._client_error(error).code not in REBALANCING:
+                raise self._unavailable(error) from error
+
+    @property
+    def is_idle(self) -> bool:
+        return self.is_assigned and not self._assigned()
+
+    def caught_up(self) -> bool:
+        if not self.is_assigned:
+            return False
+        mine = self._assigned()  # once, as partitions may come and go in another thread
+        found = self._progress_of(mine)
+        for place in mine:
+            if place not in found:
+                raise BrokerUnavailable(f"{self._location} tells nothing of {place.topic}[{place.partition}].")
+        return all(progress.is_at_end for progress in found.values())
+
+    def progress(self) -> dict[TopicPartition, Progress]:
+        return self._progress_of(self._assigned())
+
+    def close(self) -> None:
+        close_in_time(self._end, GRACE_SECONDS if self._interrupted() else CLOSE_SECONDS)
+
+    def _end(self) -> None:
+        for call in self._calls.values():
+            call.join()  # closing the client under a call would not be safe
+        self._leave()
+
+    def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Commit; retry a late answer while a broker is there, as when the group's coordinator moves."""
+        patience = Patience(time.monotonic() + COMMIT_SECONDS, self._interrupted)
+        while True:
+            try:
+                self._call("a commit", partial(self._commit_once, offsets, CONNECT_SECONDS - SLICE_SECONDS), patience)
+                return
+            except self.errors as error:
+                told = self._client_error(error)
+                if not (told.late or told.code in COORDINATOR_IS_MOVING) or patience.is_over():
+                    raise
+            self._knock(CONNECT_SECONDS)
+            time.sleep(SLICE_SECONDS)
+
+    def _call(self, what: str, start: Callable[[], None], patience: Patience) -> None:
+        """Wait for a call of the client in a thread of its own; if it is still under way, wait for that one.
+
+        Raises:
+            TimeoutError: it has not ended in time.
+        """
+        call = self._calls.pop(what, None) or Call(start)
+        try:
+            call.result(CONNECT_SECONDS, patience.is_over)
+        except TimeoutError:
+            if call.is_alive():
+                self._calls[what] = call
+            raise
+
+    def _check(self) -> None:
+        """Raise TimeoutError while a call hangs: the client may let any other wait for its end."""
+        for what, call in self._calls.items():
+            if call.is_alive():
+                raise TimeoutError(f"no answer to {what}")
+        self._calls.clear()
+
+    def _notice_silence(self, heard: bool) -> None:
+        """After a long silence, ask whether a broker is still there: the client waits for ever.
+
+        Raises:
+            BrokerUnavailable, or one of ``errors``: no broker answers.
+        """
+        if not heard:
+            if not self._is_down() and time.monotonic() - self._heard_at < SILENCE_SECONDS:
+                return
+            self._ask_client(CONNECT_SECONDS)
+        self._heard()
+
+    def _is_down(self) -> bool:
+        """True if the client reports that all brokers are away."""
+        return False
+
+    def _heard(self) -> None:
+        """Note that a broker is there."""
+        self._heard_at = time.monotonic()
+
+    def _reported(self) -> str:
+        """What the client has reported of an outage."""
+        return ""
+
+    def _progress_of(self, mine: set[TopicPartition]) -> dict[TopicPartition, Progress]:
+        try:
+            self._check()
+            positions = self._positions(mine)
+        except self.errors as error:
+            raise self._unavailable(error) from error
+        return {
+            place: _with_position(found, *positions[place])
+            for place, found in self._look_up(mine, CONNECT_SECONDS).items()
+        }
+
+    def _unavailable(self, error: Exception) -> BrokerUnavailable:
+        return self._failure(self._client_error(error))
+
+    def _failure(self, error: ClientError) -> BrokerUnavailable:
+        if error.code in REFUSALS:
+            return BrokerUnavailable(refusal(self._location, error))
+        self._is_lost = True
+        return BrokerUnavailable(f"{self._location} does not answer ({self._reported() or error.text}).")
+
+    def _not_readable(self, error: ClientError, topics: Collection[str]) -> TopicNotReadable:
+        return TopicNotReadable(topics, refusal(self._location, error))
+
+
+def _with_position(found: Progress, position: int | None, end: int) -> Progress:
+    if position is None:
+        return replace(found, high=max(found.high, end))
+    # Not every broker tells the true end when asked, but what it sent does.
+    return replace(found, high=max(found.high, end, position), position=position)

@@ -188,7 +188,7 @@ class Consumer:
                 return
             if not self._lane:
                 if not self._inbox.takes_all:
-                    self.reconciler.look_if_due(subscription)
+                    self.reconciler.check_if_due(subscription)
                 records = subscription.poll(0.0 if counts.retried else timeout, self.batch_size)
                 self._lane.add(records)
                 self._lane.guard(subscription.take_assigned(), self.guarded_records)

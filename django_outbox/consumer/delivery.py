@@ -1,4 +1,4 @@
-"""What the engine handles: a message that was claimed, and the source that it came from."""
+"""The interface between the engine and the sources of messages: claims and their outcomes."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from django_outbox.state.backoff import MAX_BACKOFF_SECONDS
 from django_outbox.state.rows import LockedMessage
 
 REQUEUE_DELAY = timedelta(seconds=MAX_BACKOFF_SECONDS)
-"""How long a message waits if nothing tells when its turn comes."""
+"""How long a message waits if its turn has no known time."""
 
 Item = TypeVar("Item")
 
 
 class Outcome(StrEnum):
-    """What became of a delivery."""
+    """What happened to a delivery."""
 
     CONSUMED = "consumed"
-    """Its handlers ran, and their effects were committed with its state."""
+    """The handlers ran, and their effects were committed with the message's state."""
     FAILED = "failed"
-    """A handler raised. The message waits for a retry or, if that was the last one, is dead."""
+    """A handler raised. The message waits for a retry, or is dead after the last one."""
     DEAD = "dead"
-    """It can never be handled."""
+    """The message can never be handled."""
     REQUEUED = "requeued"
-    """It waits, uncounted: it was not its turn, or not its fault."""
+    """The message waits, and no retry is counted: it was not its turn, or the database failed."""
     SKIPPED = "skipped"
-    """There was nothing to do: a duplicate, or an event without a handler here."""
+    """Nothing to do: a duplicate, or an event without a handler."""
 
 
 @dataclass(slots=True)
@@ -42,11 +42,11 @@ class Claim:
     """A delivery whose message is locked.
 
     Attributes:
-        outcome: what it comes to, unless a handler raises.
-        message: its row, where there is one.
-        event, handlers: what to run for it.
-        reason: why it is dead.
-        until: when a requeued message is due, or in how long.
+        outcome: of the delivery, unless a handler raises.
+        message: its row, if there is one.
+        event, handlers: the handlers to run, and the event to pass to them.
+        reason: why the message is dead.
+        until: when a requeued message is due; a timedelta counts from now.
     """
 
     outcome: Outcome
@@ -61,29 +61,29 @@ SKIP = Claim(Outcome.SKIPPED)
 
 
 class Source(ABC, Generic[Item]):
-    """Where messages come from, and what a retry means. The rest is the same for outbox and inbox."""
+    """Where messages come from, and what a retry means. The engine is the same for outbox and inbox."""
 
     def prepare(self, items: Sequence[Item]) -> list[Claim]:
-        """Read what can be read of deliveries before the transaction of the handlers begins; empty if nothing is.
+        """Read deliveries before the transaction of the handlers; returns their claims, or nothing.
 
-        If there is nothing to do for any of them, there is no transaction.
+        If all claims are ``SKIP``, there is no transaction.
         """
         return []
 
     @abstractmethod
     def claim(self, items: Sequence[Item], prepared: list[Claim]) -> list[Claim]:
-        """Lock messages and decide what becomes of each. In the transaction of the handlers."""
+        """Lock messages and decide the outcome of each, in the transaction of the handlers."""
 
     @abstractmethod
     def settle(self, done: Sequence[Claim], left: Sequence[Claim]) -> None:
-        """Write the outcomes of claims. In the transaction of the handlers, after they ran.
+        """Store the outcomes of claims, in the transaction of the handlers, after they ran.
 
         Args:
-            done: claims whose handlers ran, or that need none.
-            left: claims that there was no time for.
+            done: claims whose handlers ran, or that have none.
+            left: claims for which there was no time.
 
         Raises:
-            MessageNotFound: a handler changed or removed a row. The transaction must not be committed.
+            MessageNotFound: a handler changed or removed a row. The transaction must be rolled back.
         """
 
     @abstractmethod
@@ -91,30 +91,30 @@ class Source(ABC, Generic[Item]):
         """Count a failure, after its transaction was rolled back.
 
         Args:
-            item: what failed.
-            claim: what it was claimed as; None if that is what failed.
+            item: the delivery.
+            claim: its claim; None if claiming failed.
             error: what was raised.
         """
 
     @abstractmethod
     def requeue(self, item: Item, fault: Exception) -> Outcome:
-        """Postpone a message that a fault of the database kept from being handled, uncounted.
+        """Postpone a message after faults of the database; no retry is counted.
 
         Raises:
-            OperationalError: the message cannot even be locked.
+            OperationalError: the message cannot be locked.
         """
 
     @abstractmethod
-    def identity(self, item: Item) -> Hashable:
-        """The identity of a delivery, the same at each try."""
+    def delivery_id(self, item: Item) -> Hashable:
+        """Return the identity of a delivery, the same at each try."""
 
     @abstractmethod
     def describe(self, item: Item) -> tuple[str, dict[str, object]]:
-        """What a log line calls a delivery, and its extra attributes."""
+        """Return the name of a delivery in log lines, and attributes for them."""
 
 
 def killer_reason(what: str = "handler") -> str:
-    """Why a message is dead that kept killing its process while its handler or mapper ran."""
+    """Return why a message is dead that killed its process too often."""
     return (
         f"It took its process down {settings.max_deliveries} times (MAX_DELIVERIES): the "
         f"process ended, was killed, or was ended by HANDLER_TIMEOUT, while the {what} ran."
@@ -122,5 +122,5 @@ def killer_reason(what: str = "handler") -> str:
 
 
 def unwanted_reason(event_type: str) -> str:
-    """Why a message is dead that nobody handles."""
-    return f"No handler wants {event_type!r} (UNKNOWN_EVENT is 'dead')."
+    """Return why a message without a handler is dead."""
+    return f"No handler is registered for {event_type!r} (UNKNOWN_EVENT is 'dead')."

@@ -1,4 +1,4 @@
-"""The delivery engine: runs handlers and commits their effects together with the state of their messages."""
+"""The engine: runs handlers, and commits their effects together with the state of their messages."""
 
 from __future__ import annotations
 
@@ -19,16 +19,14 @@ from django_outbox.worker.transactions import OutageCounts, handler_transaction,
 log = logging.getLogger("django_outbox.consumer")
 
 TIME_BUDGET_SECONDS = 1.0
-"""For one transaction of several messages, after which offsets are committed and signals are checked."""
+"""For one transaction of several messages. Offsets are committed and stop requests are checked in between."""
 
 
 class Engine:
-    """Handles messages of any source, several in one transaction for as long as none of them raises.
+    """Handles messages of any source, several in one transaction as long as none of them raises.
 
-    If one raises, the transaction is rolled back and all of its messages are handled again, each in a
-    transaction of its own, so that a bad message costs its neighbours nothing.
-
-    An engine serves one thread. Nothing in it is about a particular message beyond a call.
+    If one raises, the transaction is rolled back, and each of its messages is handled again in its own transaction:
+    no retry is counted for the others. An engine serves one thread.
     """
 
     def __init__(self, using: str, group: str, clock: Callable[[], float]) -> None:
@@ -44,23 +42,23 @@ class Engine:
         self._outages = OutageCounts()
         self.transaction_size = 2
         """Messages per transaction; adapted so that they take about ``TIME_BUDGET_SECONDS``."""
-        self._one_by_one = 0  # messages still to be handled alone
+        self._alone_left = 0  # messages to handle one by one
 
     def handle(
         self, source: Source[Item], items: Sequence[Item], is_stopping: Callable[[], bool] = lambda: False
     ) -> list[Outcome]:
-        """Handle the first of some deliveries; returns the outcomes of at least one of them.
+        """Handle deliveries in one transaction, as many as fit; returns the outcomes of at least the first.
 
         Args:
-            source: of all of them.
-            items: in the order in which they are to be handled.
-            is_stopping: asked between two messages; true ends the transaction.
+            source: of all deliveries.
+            items: the deliveries, in order.
+            is_stopping: called between two messages; if True, the transaction ends.
 
         Raises:
-            OperationalError, InterfaceError: the connection is lost; nothing was changed.
+            OperationalError, InterfaceError: the connection is lost; nothing changed.
         """
         batch = items[: self.transaction_size]
-        if len(batch) < 2 or self._one_by_one:
+        if len(batch) < 2 or self._alone_left:
             return [self.handle_alone(source, items[0])]
         started = self._clock()
         session = session_of(self._using)
@@ -71,7 +69,7 @@ class Engine:
         try:
             done = self._run(source, batch, is_over, together=True)
         except Exception as error:
-            self._one_by_one = len(batch)  # also after an outage, which one of them may have caused
+            self._alone_left = len(batch)  # also after an outage, to find the message that causes it
             if not stop_preparing(error, self._using) and is_outage(error, self._using, session):
                 raise
             log.debug("Handling one by one after %s", fingerprint(error), extra={"action": "one_by_one"})
@@ -79,15 +77,15 @@ class Engine:
             is_slow = self._clock() - started >= TIME_BUDGET_SECONDS
             self.transaction_size = max(2, len(done)) if is_slow else max(self.transaction_size, 2 * len(batch))
             return [claim.outcome for claim in done]
-        # Not in the handler above, where this error would be the context of the next ones.
+        # Outside the except block, where the error would be the context of later ones.
         self.transaction_size = max(2, len(batch) // 2)
         return [self.handle_alone(source, items[0])]
 
     def handle_alone(self, source: Source[Item], item: Item) -> Outcome:
-        """Handle one delivery in a transaction of its own, again after faults that pass.
+        """Handle one delivery in its own transaction, again after transient faults.
 
         Raises:
-            OperationalError, InterfaceError: the connection is lost, or the message cannot even be locked.
+            OperationalError, InterfaceError: the connection is lost, or the message cannot be locked.
         """
         claims: list[Claim] = []
 
@@ -104,7 +102,7 @@ class Engine:
 
         def log_retry(fault: Exception) -> None:
             what, extra = source.describe(item)
-            log.info("Trying %s again: %s", what, in_one_line(fault), extra={"action": "again", **extra})
+            log.info("Retrying %s: %s", what, in_one_line(fault), extra={"action": "again", **extra})
 
         outcome = retry_transaction(
             work,
@@ -113,14 +111,14 @@ class Engine:
             on_exhausted=lambda fault: source.requeue(item, fault),
             on_retry=log_retry,
             outages=self._outages,
-            identity=source.identity(item),
+            work_id=source.delivery_id(item),
         )
-        self._one_by_one = max(0, self._one_by_one - 1)
+        self._alone_left = max(0, self._alone_left - 1)
         return outcome
 
-    def start_over(self) -> None:
-        """Forget how the deliveries before were to be handled: others follow."""
-        self._one_by_one = 0
+    def reset(self) -> None:
+        """Forget the deliveries so far, as the next ones are others."""
+        self._alone_left = 0
 
     def _run(
         self,
@@ -131,7 +129,7 @@ class Engine:
         together: bool,
         claims: list[Claim] | None = None,
     ) -> list[Claim]:
-        """Handle deliveries in one transaction: all or nothing of it happens. Returns those that are done with."""
+        """Handle deliveries in one transaction. Returns the claims that it completed."""
         claims = [] if claims is None else claims
         done: list[Claim] = []
         prepared = source.prepare(items)

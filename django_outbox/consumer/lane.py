@@ -57,7 +57,7 @@ class Lane:
     def clear(self) -> None:
         """Drop the queued records: they are delivered again, as their offsets are not committed."""
         self._queue.clear()
-        self._engine.start_over()
+        self._engine.reset()
 
     def handle_next(self, counts: RoundCounts, is_stopping: Callable[[], bool]) -> list[ReceivedRecord]:
         """Handle the first queued record and, in the same transaction, some after it. Returns the handled records.
@@ -91,7 +91,7 @@ class Lane:
 
     def _handle_guarded(self, item: OwnRecord, counts: RoundCounts) -> int:
         if not self._guard.is_counted(item.record) and self._outbox.count_delivery(item):
-            self._guard.passed(item.record)
+            self._guard.count(item.record)
         counts.outcomes[self._engine.handle_alone(self._outbox, item)] += 1
         return 1
 
@@ -108,7 +108,7 @@ class Lane:
         counts.add_inbox([outcome])
         if outcome is not Outcome.SKIPPED:
             counts.stored += 1
-            self._guard.passed(record)
+            self._guard.count(record)
         return 1
 
     def _unguarded(self) -> Iterator[Queued]:

@@ -1,4 +1,4 @@
-"""Messages of this service's own outbox, as their records name them. The relay sends them again for a retry."""
+"""The outbox as a source: messages of this service's own outbox. For a retry, the relay sends them again."""
 
 from __future__ import annotations
 
@@ -38,21 +38,21 @@ log = logging.getLogger("django_outbox.consumer")
 
 Key = tuple[str, str]
 Hold = tuple[int, datetime | timedelta]
-"""The id of a message that waits, or holds its key as a dead one, and until when."""
+"""The id of a message that holds its key (it waits, or is dead), and until when."""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnRecord:
-    """A record of this service's outbox, and what it says of itself."""
+    """A record of this service's outbox."""
 
     record: ReceivedRecord
     identity: RecordIdentity
     id: int
 
-    def names(self, message: LockedMessage) -> bool:
-        """True if the row was last published as this very record, and has not been handled since.
+    def is_current(self, message: LockedMessage) -> bool:
+        """True if this record is the row's last publication, and it has not been handled yet.
 
-        The attempt is not enough: a relay that was killed after sending, and the next relay, use the same number.
+        The attempt alone is not enough: after a relay was killed, the next one uses the same number.
         """
         record, identity = self.record, self.identity
         if message.source != settings.source or message.status != state.Status.PUBLISHED:
@@ -64,7 +64,7 @@ class OwnRecord:
         return message.offset is None or (message.partition, message.offset) == (record.partition, record.offset)
 
     def event(self, message: LockedMessage) -> Event:
-        """What a handler gets: the content of the row, and where the record was found."""
+        """Return the event for handlers: the content of the row, and the position of the record."""
         return Event(
             type=message.event_type,
             payload=message.payload,
@@ -82,7 +82,7 @@ class OwnRecord:
 
     @property
     def extra(self) -> dict[str, object]:
-        """What a log record says of the message beside its text, as the record tells it."""
+        """Attributes of log records."""
         return {
             "message_id": self.id,
             "event_id": self.identity.event_id,
@@ -92,13 +92,13 @@ class OwnRecord:
 
 
 class OutboxSource(Source[OwnRecord]):
-    """Messages of the outbox that a consumer group handles."""
+    """Messages of the outbox, as one consumer group handles them."""
 
     def __init__(self, using: str, handlers: GroupHandlers) -> None:
         """
         Args:
             using: alias of the database.
-            handlers: those of the consumer group.
+            handlers: of the consumer group.
         """
         self._using = using
         self._handlers = handlers
@@ -108,7 +108,7 @@ class OutboxSource(Source[OwnRecord]):
         current: dict[int, LockedMessage] = {}
         for item in items:
             message = messages.get(item.id)
-            if message is not None and item.id not in current and item.names(message):
+            if message is not None and item.id not in current and item.is_current(message):
                 current[item.id] = message
         blockers = unhandled_before(list(current.values()), self._handlers.types_of, using=self._using)
         overtaking = _overtaking(list(current.values()))
@@ -124,19 +124,19 @@ class OutboxSource(Source[OwnRecord]):
         overtaking: set[int],
         held: dict[Key, Hold],
     ) -> Claim:
-        """What becomes of one record.
+        """Decide the outcome of one record.
 
         Args:
             item: the record.
             messages: all rows of the batch, by id.
-            message: its row; None if the row is not to be handled by this record.
+            message: its row; None if the record is stale.
             blockers: what must be handled before a message, by its id.
-            overtaking: messages that others of the batch come before.
-            held: what later messages of a key wait for, by topic and key; added to here.
+            overtaking: messages that come before an earlier one of their key in the batch.
+            held: by topic and key, what later messages wait for; extended here.
         """
         if message is None:
             if item.id not in messages:
-                self._warn_unknown(item)
+                self._log_unknown(item)
             return SKIP
         handlers = self._handlers.find(message.event_type, message.topic)
         if not handlers and settings.unknown_event == "ignore":
@@ -199,7 +199,7 @@ class OutboxSource(Source[OwnRecord]):
     def requeue(self, item: OwnRecord, fault: Exception) -> Outcome:
         with transaction.atomic(using=self._using):
             message = state.lock([item.id], using=self._using).get(item.id)
-            if message is None or not item.names(message):
+            if message is None or not item.is_current(message):
                 return Outcome.SKIPPED
             transitions.requeue(self._in_hand(message), REQUEUE_DELAY)
         log.warning(
@@ -215,7 +215,7 @@ class OutboxSource(Source[OwnRecord]):
     def _in_hand(self, message: LockedMessage) -> QuerySet[OutboxMessage]:
         return state.in_hand(message.id, message.publish_count, using=self._using)
 
-    def identity(self, item: OwnRecord) -> Hashable:
+    def delivery_id(self, item: OwnRecord) -> Hashable:
         return item.id
 
     def describe(self, item: OwnRecord) -> tuple[str, dict[str, object]]:
@@ -223,15 +223,17 @@ class OutboxSource(Source[OwnRecord]):
 
     def count_delivery(self, item: OwnRecord) -> bool:
         """Count a delivery before it can kill the process; False if the record is stale."""
-        place = TopicPartition(item.record.topic, item.record.partition)
+        partition = TopicPartition(item.record.topic, item.record.partition)
 
         def count() -> bool:
-            return state.count_delivery(item.id, item.identity.attempt, place, item.record.offset, using=self._using)
+            return state.count_delivery(
+                item.id, item.identity.attempt, partition, item.record.offset, using=self._using
+            )
 
-        # Another consumer may have the message in hand, as in a rebalance, which InnoDB calls a deadlock at times.
+        # After a rebalance another consumer may still lock the row, which InnoDB may report as a deadlock.
         return retry_transaction(count, using=self._using)
 
-    def _warn_unknown(self, item: OwnRecord) -> None:
+    def _log_unknown(self, item: OwnRecord) -> None:
         record = item.record
         log.warning(
             "Skipped the record %s[%d]@%d: there is no outbox message %d.",
@@ -244,7 +246,7 @@ class OutboxSource(Source[OwnRecord]):
 
 
 def _overtaking(messages: Sequence[LockedMessage]) -> set[int]:
-    """Ids of messages that an earlier one of their key comes after in the batch."""
+    """Return ids of messages that come before an earlier one of their key in the batch."""
     if settings.ordering != "key":
         return set()
     found: set[int] = set()

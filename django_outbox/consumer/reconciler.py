@@ -1,4 +1,4 @@
-"""The reconciler: finds published messages that no record will ever bring to a handler, and sends them again."""
+"""The reconciler: finds published messages whose records were lost or skipped, and requeues them."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ from django_outbox.worker.incident import Incident
 
 log = logging.getLogger("django_outbox.consumer")
 
-SECONDS = 30.0
+INTERVAL_SECONDS = 30.0
 LOST_AFTER = timedelta(seconds=30)
 
 
 class Reconciler:
-    """Compares what is published with what the broker holds and the group has read.
+    """Compares published rows with the broker's logs and the group's offsets.
 
-    A row that is still published is lost if the group has read past its record, or if the log does
-    not hold that record: a topic that was made anew, a broker that lost its disk, records that were
-    deleted before they were read, offsets that were set by hand, or a consumer that went past an event
-    before it had a handler for it. It goes back to pending, uncounted.
+    A row that is still published is lost if the group has read past its record, or if the log does not hold the
+    record: the topic was recreated, the broker lost its disk, records expired, offsets were set manually, or the
+    consumer had no handler for the event yet. The row goes back to pending, and no retry is counted.
 
-    Each member of a group looks after the partitions that it has; who has the first one of a topic
-    also looks after partitions that the topic no longer has.
+    Each member of a group checks its own partitions. The member with the first partition of a topic also checks
+    partitions that the topic no longer has.
     """
 
     def __init__(
@@ -42,34 +41,33 @@ class Reconciler:
     ) -> None:
         """
         Args:
-            broker: where the records are.
-            handlers: those of the consumer group.
+            broker: holds the records.
+            handlers: of the consumer group.
             clock: seconds, monotonic.
             using: alias of the database.
-            has_outage: whether an outage of the broker is logged already.
+            has_outage: returns True if an outage of the broker is logged already.
         """
         self._has_outage = has_outage
         self._broker = broker
         self._handlers = handlers
         self._using = using
         self._clock = clock
-        self._next_look_at = clock() + SECONDS
+        self._next_check_at = clock() + INTERVAL_SECONDS
         self._incident = Incident(log, "Comparing with the broker", clock, level=logging.WARNING)
 
-    def look_if_due(self, subscription: Subscription) -> int:
-        """Look every 30 s, while no record is in hand; returns how many messages are sent again.
+    def check_if_due(self, subscription: Subscription) -> int:
+        """Check every 30 s, while no record is in hand; returns how many messages were requeued.
 
-        A broker that does not answer, or that does not let this client ask, stops nothing: the next
-        look finds as much.
+        If the broker does not answer or denies access, the next check finds the same messages.
 
         Raises:
             OperationalError, InterfaceError: the database is away; call again later.
         """
-        if self._clock() < self._next_look_at:
+        if self._clock() < self._next_check_at:
             return 0
-        self._next_look_at = self._clock() + SECONDS
+        self._next_check_at = self._clock() + INTERVAL_SECONDS
         try:
-            found = self._look(subscription)
+            found = self._check(subscription)
         except BrokerUnavailable as error:
             if not self._has_outage():
                 self._incident.report(str(error))
@@ -77,48 +75,48 @@ class Reconciler:
         self._incident.resolve()
         return found
 
-    def _look(self, subscription: Subscription) -> int:
+    def _check(self, subscription: Subscription) -> int:
         using, lost = self._using, 0
-        untold: TopicNotReadable | None = None
-        asked_at = self._clock()
+        unknown: TopicNotReadable | None = None
+        began_at = self._clock()
 
         def age() -> timedelta:
-            # What was published after the question is beyond the answer, however long this look takes.
-            return LOST_AFTER + timedelta(seconds=self._clock() - asked_at)
+            # Excludes what was published after the broker answered, however long this check takes.
+            return LOST_AFTER + timedelta(seconds=self._clock() - began_at)
 
-        for place, progress in subscription.progress().items():
-            types = None if settings.unknown_event == "dead" else self._handlers.types_of(place.topic)
-            # Both, as what was committed may be of a topic that has been made anew since.
+        for partition, progress in subscription.progress().items():
+            types = None if settings.unknown_event == "dead" else self._handlers.types_of(partition.topic)
+            # The smaller one, as the committed offset may be of a topic that was recreated since.
             read = min(progress.committed or 0, progress.position or 0)
-            lost += self._told(
+            lost += self._logged(
                 state.requeue_lost(
-                    place, max(read, progress.low), progress.high, age=age(), event_types=types, using=using
+                    partition, max(read, progress.low), progress.high, age=age(), event_types=types, using=using
                 ),
-                f"{place.topic}[{place.partition}]",
+                f"{partition.topic}[{partition.partition}]",
             )
-            if place.partition == 0:
+            if partition.partition == 0:
                 try:
-                    partitions = len(self._broker.progress([place.topic], self._handlers.group))
-                except TopicNotReadable as error:  # the others are looked at all the same
-                    untold = error
+                    partitions = len(self._broker.progress([partition.topic], self._handlers.group))
+                except TopicNotReadable as error:  # raised after the other topics are checked
+                    unknown = error
                     continue
-                if partitions:  # none: a broker that has just started, and does not know all yet
-                    lost += self._told(
+                if partitions:  # a broker that has just started may not know any
+                    lost += self._logged(
                         state.requeue_without_partition(
-                            place.topic, partitions, age=age(), event_types=types, using=using
+                            partition.topic, partitions, age=age(), event_types=types, using=using
                         ),
-                        f"{place.topic}, of partitions that it does not have",
+                        f"{partition.topic}, in partitions that no longer exist",
                     )
-        if untold is not None:
-            raise untold
+        if unknown is not None:
+            raise unknown
         return lost
 
-    def _told(self, lost: int, place: str) -> int:
+    def _logged(self, lost: int, where: str) -> int:
         if lost:
             log.warning(
-                "%d messages of %s are sent again: they are published, but their records were passed or are gone.",
+                "%d published messages of %s were requeued: their records were skipped or lost.",
                 lost,
-                place,
+                where,
                 extra={"action": "reconciled"},
             )
         return lost

@@ -60,7 +60,7 @@ def retry_transaction(
     on_exhausted: Callable[[Exception], Result] = _raise,
     on_retry: Callable[[Exception], object] = lambda fault: None,
     outages: OutageCounts | None = None,
-    identity: Hashable = None,
+    work_id: Hashable = None,
 ) -> Result:
     """Run a transaction, again after a transient fault such as a deadlock, and return its result.
 
@@ -71,27 +71,27 @@ def retry_transaction(
         on_exhausted: the same for the last fault after ``MAX_ATTEMPTS``.
         on_retry: called with each transient fault.
         outages: counts the outages of this work. At the limit, ``on_exhausted`` is called instead of ``work``.
-        identity: of the work in ``outages``.
+        work_id: key of this work in ``outages``.
 
     Raises:
         OperationalError, InterfaceError, InternalError: the connection is lost, or the server is read-only.
     """
-    if outages is not None and (outage := outages.limit_reached(identity)):
+    if outages is not None and (outage := outages.limit_reached(work_id)):
         result = on_exhausted(outage)
-        outages.reset(identity)
+        outages.reset(work_id)
         return result
     for _ in range(MAX_ATTEMPTS):
         session = session_of(using)  # if this raises, the work did not cause it
         try:
             result = work()
             if outages is not None:
-                outages.reset(identity)
+                outages.reset(work_id)
             return result
         except Exception as error:
             if not stop_preparing(error, using):
                 if is_outage(error, using, session):
                     if outages is not None:
-                        outages.add(identity, error)
+                        outages.add(work_id, error)
                     raise
                 if not is_transient(error, using, session):
                     return on_error(error)

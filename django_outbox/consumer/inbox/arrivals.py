@@ -1,8 +1,8 @@
-"""Records without a row here: events of other services, and those of a group of its own. Each is handled once.
+"""Fresh records as a source of the inbox.
 
-The row of a fresh event is inserted in the transaction of its handlers, and the unique key decides whether it is
-fresh: a duplicate inserts nothing and is skipped. If a handler fails, all of that is rolled back and the event is stored
-as pending; from then on it is retried from its row.
+The row of an event is inserted in the transaction of its handlers. Its unique key detects duplicates: they insert
+nothing and are skipped. If a handler fails, the transaction is rolled back, and the event is stored as pending and
+retried from its row.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
 from django_outbox.consumer.delivery import REQUEUE_DELAY, SKIP, Claim, Outcome, Source, unwanted_reason
 from django_outbox.consumer.inbox.reader import Reader
-from django_outbox.consumer.inbox.stored import UNREAD, StoredSource
+from django_outbox.consumer.inbox.stored import UNREAD_DELAY, Stored, StoredSource
 from django_outbox.events.identity import record_reference
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord, text_of
 from django_outbox.handlers.registry import GroupHandlers
@@ -41,15 +41,15 @@ log = logging.getLogger("django_outbox.consumer")
 
 
 class ArrivalSource(Source[ReceivedRecord]):
-    """Records as they are received."""
+    """Fresh records of one consumer group."""
 
     def __init__(self, using: str, handlers: GroupHandlers, reader: Reader, stored: StoredSource) -> None:
         """
         Args:
             using: alias of the database with the inbox.
-            handlers: those of the consumer group.
-            reader: makes events of records.
-            stored: takes what is to be handled from its row.
+            handlers: of the consumer group.
+            reader: reads records as events.
+            stored: counts deliveries of rows that exist already.
         """
         self._using = using
         self._handlers = handlers
@@ -64,7 +64,7 @@ class ArrivalSource(Source[ReceivedRecord]):
         claims = prepared
         rows = [claim.message for claim in claims if isinstance(claim.message, InboxMessage)]
         self._add(rows)
-        # Only now: the insert may have waited for another consumer, which has failed meanwhile.
+        # After the insert, which may have waited for another consumer that then failed.
         blockers = blockers_of([row for row in rows if row.id is not None], using=self._using)
         for index, claim in enumerate(claims):
             row = claim.message
@@ -96,7 +96,7 @@ class ArrivalSource(Source[ReceivedRecord]):
         inbox_insert.remove([claim.message.id for claim in left if claim.message is not None], using=self._using)
 
     def fail(self, item: ReceivedRecord, claim: Claim | None, error: Exception) -> Outcome:
-        arrival = self._arrival(item)  # read again: the handlers may have changed the payload
+        arrival = self._arrival(item)  # reads the record again, as a handler may have changed the payload
         if arrival.event is None:
             return self._store_poison(item, error)
         event = arrival.event
@@ -115,22 +115,21 @@ class ArrivalSource(Source[ReceivedRecord]):
             raise fault
         return self._store(item, pending_row(event, self._group, REQUEUE_DELAY), Outcome.REQUEUED)
 
-    def identity(self, item: ReceivedRecord) -> Hashable:
+    def delivery_id(self, item: ReceivedRecord) -> Hashable:
         return (item.topic, item.partition, item.offset)
 
     def describe(self, item: ReceivedRecord) -> tuple[str, dict[str, object]]:
-        place = record_reference(item)
-        return place, {"event_id": place, "topic": item.topic, "group": self._group}
+        reference = record_reference(item)
+        return reference, {"event_id": reference, "topic": item.topic, "group": self._group}
 
-    # With care
+    def store_counted(self, record: ReceivedRecord) -> Stored | Outcome | None:
+        """Store an event with its delivery counted, to handle it from its row.
 
-    def store_counted(self, record: ReceivedRecord) -> int | Outcome | None:
-        """Store an event with its delivery counted, so that it is handled from its row.
-
-        Returns the row's id, or the outcome if there is nothing more to do, or None if the record is to be handled as it
-        is: it carries no event, or cannot be stored.
+        Returns:
+            The stored message; the outcome if nothing is left to do; None if the record must be handled without a
+            row, as it carries no event or cannot be stored.
         """
-        if self._reader.asks_a_mapper(record):
+        if self._reader.uses_mapper(record):
             return self._store_unread(record)
         event = self._arrival(record).event
         if event is None:
@@ -147,12 +146,12 @@ class ArrivalSource(Source[ReceivedRecord]):
         except DatabaseError as error:
             if is_transient(error, self._using):
                 raise
-            return None  # its handlers may run, although it cannot be stored
-        return int(row.id)
+            return None  # its handlers can run, although it cannot be stored
+        return Stored(row.id, record)
 
-    def _store_unread(self, record: ReceivedRecord) -> int | Outcome | None:
-        """Store a record with its reading counted: the project's mapper may kill the process, too."""
-        row = unread_row(record, self._group, UNREAD)
+    def _store_unread(self, record: ReceivedRecord) -> Stored | Outcome | None:
+        """Store a record before its mapper reads it, with the delivery counted: a mapper may kill the process, too."""
+        row = unread_row(record, self._group, UNREAD_DELAY)
         try:
             with transaction.atomic(using=self._using):
                 if not self._add([row]) and not self._stored.count_unread(row):
@@ -161,12 +160,10 @@ class ArrivalSource(Source[ReceivedRecord]):
             if is_transient(error, self._using):
                 raise
             return None
-        return int(row.id)
-
-    # Rows
+        return Stored(row.id, record)
 
     def _arrival(self, record: ReceivedRecord) -> Claim:
-        """What a record is, with a row that is not stored yet."""
+        """Read a record; returns its claim, with a row that is not stored yet."""
         try:
             event = self._reader.read(record)
         except UnreadableRecord as error:
@@ -198,7 +195,7 @@ class ArrivalSource(Source[ReceivedRecord]):
         return outcome
 
     def _store_poison(self, record: ReceivedRecord, fault: Exception) -> Outcome:
-        """Store a record that the database refused, with its bytes or, if it refuses them too, without."""
+        """Store a record that the database rejected as dead, with its bytes if the database accepts them."""
         for raw in (True, False):
             row = poison_row(record, self._group, f"It cannot be stored: {text_of(fault)}", raw=raw)
             try:
@@ -214,7 +211,7 @@ class ArrivalSource(Source[ReceivedRecord]):
         raise fault
 
     def _insert(self, row: InboxMessage) -> bool:
-        """Add one row in a transaction of its own; False if it is there already."""
+        """Insert one row in its own transaction; False if it exists already."""
         with transaction.atomic(using=self._using):
             if not self._add([row]):
                 return False
@@ -222,14 +219,13 @@ class ArrivalSource(Source[ReceivedRecord]):
         return True
 
     def _add(self, rows: Sequence[InboxMessage]) -> int:
-        """Insert rows that are not there yet; returns how many were new.
+        """Insert rows that do not exist yet; returns how many were new.
 
         Raises:
-            DatabaseError: one of them is not there and was not accepted either. MySQL and MariaDB skip rows that they
-                refuse, as they skip duplicates.
+            DatabaseError: a row was rejected. MySQL and MariaDB skip rejected rows as they skip duplicates.
         """
         new = inbox_insert.add(rows, using=self._using)
         others = [row for row in rows if row.id is None]
         if not inbox_insert.are_known(others, using=self._using):
-            raise DatabaseError("the database does not take what is in it")
+            raise DatabaseError("the database rejects its content")
         return new

@@ -1,4 +1,4 @@
-"""The inbox of one consumer group: fresh records, and the stored messages that are due."""
+"""The inbox of one consumer group: handles fresh records, and stored messages that are due."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from django_outbox.models.lengths import GROUP_LENGTH
 
 
 class Inbox:
-    """Handles what has no row in this service's outbox, or is for a group that handlers name."""
+    """Handles records without a row in this service's outbox, and all records of a group that handlers name."""
 
     def __init__(self, engine: Engine, *, using: str, handlers: GroupHandlers, clock: Callable[[], float]) -> None:
         """
         Args:
             engine: runs the handlers.
             using: alias of the database with the inbox.
-            handlers: those of the consumer group.
+            handlers: of the consumer group.
             clock: seconds, monotonic.
 
         Raises:
@@ -41,32 +41,30 @@ class Inbox:
         self._stored = StoredSource(using, handlers, reader)
         self._arrivals = ArrivalSource(using, handlers, reader, self._stored)
         self.takes_all = handlers.apart
-        """True if all records are for this inbox, those of this service's own outbox as well."""
+        """True if this inbox handles all records, also those of this service's own outbox."""
 
     def receive(
         self, records: Sequence[ReceivedRecord], is_stopping: Callable[[], bool] = lambda: False
     ) -> list[Outcome]:
-        """Handle the first of some fresh records; see ``Engine.handle``."""
+        """Handle fresh records, as many as fit in one transaction; see ``Engine.handle``."""
         return self._engine.handle(self._arrivals, records, is_stopping)
 
     def receive_counted(self, record: ReceivedRecord) -> Outcome:
-        """Handle one fresh record whose predecessor may have killed the process: its delivery is committed first."""
-        row_id = self._arrivals.store_counted(record)
-        if isinstance(row_id, Outcome):
-            return row_id
-        if row_id is None:
+        """Handle one fresh record that may have killed the previous process: its delivery is counted and committed first."""
+        stored = self._arrivals.store_counted(record)
+        if stored is None:
             return self._engine.handle_alone(self._arrivals, record)
-        outcome = self._handle(Stored(row_id, record))
-        if outcome is not Outcome.REQUEUED:
-            return outcome
-        # It was read only now, and is an event: handle that.
-        return self._handle_claimed(self._stored.claim_due(only=row_id)) or outcome
+        outcome = self.handle(stored)
+        if outcome is Outcome.REQUEUED and isinstance(stored, Stored):
+            # The record was read only now, and carries an event: handle it.
+            return self._handle_due(only=stored.id) or outcome
+        return outcome
 
     def run_due(self, limit: int) -> list[Outcome]:
-        """Handle stored messages that are due, the longest due first.
+        """Handle stored messages that are due, the most overdue first.
 
         Args:
-            limit: the most messages to look at. It ends earlier after about a second.
+            limit: of messages. After about a second it ends earlier.
 
         Raises:
             OperationalError, InterfaceError: the database is away; call again later.
@@ -74,7 +72,7 @@ class Inbox:
         deadline = self._clock() + TIME_BUDGET_SECONDS
         outcomes: list[Outcome] = []
         while len(outcomes) < limit and not (outcomes and self._clock() >= deadline):
-            outcome = self._handle_claimed(self._stored.claim_due())
+            outcome = self._handle_due()
             if outcome is None:
                 break
             outcomes.append(outcome)
@@ -84,10 +82,14 @@ class Inbox:
         """True if a stored message is due."""
         return self._stored.has_due()
 
-    def _handle_claimed(self, claimed: Stored | Outcome | None) -> Outcome | None:
-        return self._handle(claimed) if isinstance(claimed, Stored) else claimed
-
-    def _handle(self, item: Stored) -> Outcome:
-        outcome = self._engine.handle_alone(self._stored, item)
-        self._stored.done_with(item)
+    def handle(self, stored: Stored | Outcome) -> Outcome:
+        """Handle a stored message whose delivery is counted; an outcome is returned as it is."""
+        if isinstance(stored, Outcome):
+            return stored
+        outcome = self._engine.handle_alone(self._stored, stored)
+        self._stored.end_delivery(stored)
         return outcome
+
+    def _handle_due(self, only: int | None = None) -> Outcome | None:
+        stored = self._stored.claim_due(only=only)
+        return None if stored is None else self.handle(stored)

@@ -1,4 +1,4 @@
-"""Reads records for the inbox: the wire formats, or what a mapper of the project makes of a record."""
+"""Reads records for the inbox: in a known wire format, or by a mapper of the project."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ class Reader:
         self._mappers = settings.inbox
         self._events = EventReader(using=using, wants=wants, takes_own=takes_own)
 
-    def asks_a_mapper(self, record: ReceivedRecord) -> bool:
-        """True if code of the project is to read a record, which may do anything."""
+    def uses_mapper(self, record: ReceivedRecord) -> bool:
+        """True if a mapper of the project reads this record."""
         return self._mappers.get(record.topic) is not None and self._is_foreign_format(record)
 
     def read(self, record: ReceivedRecord) -> Event | None:
-        """The event that a record carries; None if it is not wanted, or ``INBOX`` leaves it alone.
+        """Return the event of a record; None if it is not wanted, or ``INBOX`` ignores its topic.
 
         Raises:
             UnreadableRecord: with the reason.
@@ -60,15 +60,15 @@ class Reader:
         return "ce_specversion" not in headers and not content_type_of(headers).startswith(STRUCTURED)
 
     def _mapped(self, record: ReceivedRecord, mapper: Mapper) -> Event | None:
-        place = f"the mapper of INBOX for {record.topic}"  # without quotes: a fingerprint leaves out what is within
+        name = f"the mapper of INBOX for {record.topic}"  # without quotes, as a fingerprint omits quoted text
         try:
             event = _call(mapper, record)
         except (Exception, CancelledError) as error:
-            raise UnreadableRecord(f"{place} failed") from error
+            raise UnreadableRecord(f"{name} failed") from error
         if event is None:
             return None
         if not isinstance(event, Event):
-            raise UnreadableRecord(f"{place} returned {type(event).__name__}, which is not an Event")
+            raise UnreadableRecord(f"{name} returned {type(event).__name__}, which is not an Event")
         event = replace(
             event,
             id=record_reference(record) if event.id is None else event.id,
@@ -83,10 +83,12 @@ class Reader:
 
 
 def _call(mapper: Mapper, record: ReceivedRecord) -> Any:
-    """What a mapper returns, within ``HANDLER_TIMEOUT``: a process in which it runs longer is ended."""
+    """Call a mapper, and end the process if it runs longer than ``HANDLER_TIMEOUT``."""
     timeout = settings.handler_timeout
     if timeout is None:
         return mapper(record)
-    place = record_reference(record)
-    subject = f'mapper OUTBOX["INBOX"][{record.topic!r}] with record {place}'
-    return call_within(timeout, subject, mapper, record, about={"event_id": place, "topic": record.topic, "attempt": 1})
+    reference = record_reference(record)
+    subject = f'mapper OUTBOX["INBOX"][{record.topic!r}] with record {reference}'
+    return call_within(
+        timeout, subject, mapper, record, about={"event_id": reference, "topic": record.topic, "attempt": 1}
+    )

@@ -1,4 +1,4 @@
-"""Messages of the inbox that are handled from their rows: retries, and deliveries that are counted beforehand."""
+"""Stored messages as a source of the inbox: retries, and messages whose delivery is counted first."""
 
 from __future__ import annotations
 
@@ -33,16 +33,15 @@ from django_outbox.worker.transactions import MAX_ATTEMPTS
 
 log = logging.getLogger("django_outbox.consumer")
 
-UNREAD = timedelta(minutes=10)
-"""How long a record that killed the process while it was read is left to its redelivery, which has all of it."""
+UNREAD_DELAY = timedelta(minutes=10)
+"""A record that killed the process while it was read waits so long for its redelivery, which has all its headers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stored:
     """A row whose delivery is counted.
 
-    ``record`` is what it was received as, where that is at hand: a row that has not been read yet has only those headers
-    that are text.
+    ``record`` is its record, if it was just received: an unread row has only the headers that are text.
     """
 
     id: int
@@ -50,26 +49,26 @@ class Stored:
 
 
 class StoredSource(Source[Stored]):
-    """The pending messages of one consumer group. Any number of consumers share them."""
+    """Pending messages of one consumer group. Any number of consumers share them."""
 
     def __init__(self, using: str, handlers: GroupHandlers, reader: Reader) -> None:
         """
         Args:
             using: alias of the database with the inbox.
-            handlers: those of the consumer group.
-            reader: makes events of records.
+            handlers: of the consumer group.
+            reader: reads records as events.
         """
         self._using = using
         self._handlers = handlers
         self._group = handlers.group
         self._reader = reader
-        # Deliveries that this process has counted, and survived to see the database go away.
+        # Deliveries that this process has counted and survived, although the database failed.
         self._survived: set[int] = set()
 
     def claim_due(self, only: int | None = None) -> Stored | Outcome | None:
-        """Count the delivery of the message that has been due for longest; None if none is due.
+        """Count the delivery of the most overdue message, skipping locked ones; None if none is due.
 
-        If it has to wait for another one of its key, that is its outcome. What others have locked is passed over.
+        If it must wait for another message of its key, the outcome is returned instead.
         """
         with transaction.atomic(using=self._using):
             row = state.next_due(self._group, using=self._using, only=only)
@@ -83,11 +82,14 @@ class StoredSource(Source[Stored]):
         return Stored(row.id)
 
     def count_unread(self, row: InboxMessage) -> bool:
-        """Count another reading of a record that has a row already, in whose place ``row`` is; False if that is over."""
+        """Count another delivery of an unread record that has a row already, and set the id of ``row`` to it.
+
+        Returns False if the row was read meanwhile.
+        """
         known = state.lock_unread(row, using=self._using)
         if known is None:
             return False
-        state.count_delivery(known, using=self._using, outlived=known.id in self._survived, wait=UNREAD)
+        state.count_delivery(known, using=self._using, outlived=known.id in self._survived, wait=UNREAD_DELAY)
         row.id = known.id
         return True
 
@@ -109,19 +111,19 @@ class StoredSource(Source[Stored]):
             return Claim(self._read(row, item.record or record_of(row)))
         handlers = self._handlers.find(row.event_type, row.topic)
         if not handlers:
-            # Of two releases side by side this may be the old one, and the new one handles it.
-            raise Retry(reason=f"No handler wants {row.event_type!r} here: no more, or not yet.")
+            # During a deployment, the other release may have the handler.
+            raise Retry(reason=f"No handler is registered for {row.event_type!r} (removed, or not deployed yet).")
         return Claim(Outcome.CONSUMED, row, event_of(row), handlers)
 
     def _read(self, row: InboxMessage, record: ReceivedRecord) -> Outcome:
-        """Read what may kill the process, or what an operator wants to have read again."""
-        is_again = bool(row.last_error)
+        """Read a record that may kill the process, or that an operator retries."""
+        is_retry = bool(row.last_error)
         try:
             event = self._reader.read(record)
         except UnreadableRecord as error:
             raise Reject(unreadable(error)) from None
-        if event is None and is_again:
-            raise Reject("It can be read now, but no handler wants it, or INBOX leaves it alone.")
+        if event is None and is_retry:
+            raise Reject("It can be read now, but no handler is registered for it, or INBOX ignores its topic.")
         if event is None:
             state.forget(row, using=self._using)
             return Outcome.SKIPPED
@@ -129,7 +131,7 @@ class StoredSource(Source[Stored]):
             raise Reject(unwanted_reason(event.type))
         if state.identify(row, pending_row(event, self._group, timedelta(0)), using=self._using):
             return Outcome.REQUEUED
-        if not is_again:
+        if not is_retry:
             state.forget(row, using=self._using)
         return Outcome.SKIPPED
 
@@ -164,11 +166,11 @@ class StoredSource(Source[Stored]):
         )
         return Outcome.REQUEUED
 
-    def done_with(self, item: Stored) -> None:
-        """Forget that its delivery was counted: it is over."""
+    def end_delivery(self, item: Stored) -> None:
+        """Record that a counted delivery is over."""
         self._survived.discard(item.id)
 
-    def identity(self, item: Stored) -> Hashable:
+    def delivery_id(self, item: Stored) -> Hashable:
         return item.id
 
     def describe(self, item: Stored) -> tuple[str, dict[str, object]]:

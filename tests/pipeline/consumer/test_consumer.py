@@ -571,7 +571,7 @@ def test_unknown_events_may_be_dead(pipeline: Pipeline, settings: Any) -> None:
     assert pipeline.turn().dead == 1
 
     assert row(message).status == Status.DEAD
-    assert row(message).last_error.startswith("No handler wants 'audit.written'")
+    assert row(message).last_error.startswith("No handler is registered for 'audit.written'")
 
 
 def test_a_handler_of_another_topic_does_not_run(pipeline: Pipeline) -> None:

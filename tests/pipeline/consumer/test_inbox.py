@@ -420,7 +420,7 @@ def test_what_no_handler_wants(
                 assert receiver.receive(received(1, type="audit.written", value=b"{")) == ["skipped"]
         else:
             assert receiver.receive(received(1, type="audit.written")) == ["dead"]
-            assert only().last_error == "No handler wants 'audit.written' (UNKNOWN_EVENT is 'dead')."
+            assert only().last_error == "No handler is registered for 'audit.written' (UNKNOWN_EVENT is 'dead')."
             assert only().payload == 1
             assert "audit.written from warehouse) is dead" in caplog.text
 
@@ -436,7 +436,7 @@ def test_a_stored_event_whose_handler_is_gone_is_tried_again_and_dead_in_the_end
     assert only().status == "pending"
     assert receiver.retry() == ["failed"]
     assert only().status == "dead"
-    assert only().last_error == "No handler wants 'order.forgotten' here: no more, or not yet."
+    assert only().last_error == "No handler is registered for 'order.forgotten' (removed, or not deployed yet)."
 
 
 def test_a_new_release_handles_what_the_old_one_beside_it_does_not_know(receiver: Receiver) -> None:
@@ -655,7 +655,7 @@ def test_a_delivery_that_another_consumer_has_ended_is_not_gone_on_with(receiver
     receiver.on("order.created", effect)
     row = make_received(delivery_count=0, retry_count=1, next_retry_at=timezone.now() + AN_HOUR)
 
-    assert receiver.inbox._handle(Stored(row.id)) == "skipped"
+    assert receiver.inbox.handle(Stored(row.id)) == "skipped"
 
     assert (only().status, effects()) == ("pending", [])
 

@@ -130,7 +130,7 @@ def test_failures_that_no_handler_made_are_told_apart() -> None:
     message = make_received(event_type="order.unheard")
     Receiver().retry()
     message.refresh_from_db()
-    assert message.fingerprint == "No handler wants '…' here: no more, or not yet."
+    assert message.fingerprint == "No handler is registered for '…' (removed, or not deployed yet)."
 
 
 def test_success_leaves_no_failure() -> None:

@@ -142,7 +142,7 @@ def test_a_retry_of_what_nobody_wants_says_so(receiver: Receiver) -> None:
     with outbox_settings(INBOX={"elsewhere": None}):
         receiver.restart()
         assert receiver.inbox.run_due(10) == ["dead"]
-    assert only().last_error == "It can be read now, but no handler wants it, or INBOX leaves it alone."
+    assert only().last_error == "It can be read now, but no handler is registered for it, or INBOX ignores its topic."
 
 
 def test_a_mapper_that_fails_leaves_its_error_and_place(receiver: Receiver) -> None:
@@ -249,7 +249,7 @@ def test_what_a_mapper_fails_on_or_nobody_wants_is_dead_either_way(
     assert failed.last_error.startswith("It cannot be read: the mapper of INBOX for elsewhere failed.")
     assert failed.fingerprint == "It cannot be read: the mapper of INBOX for elsewhere failed."
     assert failed.message_key == "7"
-    assert unwanted.last_error == "No handler wants 'unwanted' (UNKNOWN_EVENT is 'dead')."
+    assert unwanted.last_error == "No handler is registered for 'unwanted' (UNKNOWN_EVENT is 'dead')."
 
 
 def test_what_a_mapper_reads_waits_behind_an_earlier_one_of_its_key(receiver: Receiver, legacy: Legacy) -> None:

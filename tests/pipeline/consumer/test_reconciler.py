@@ -139,7 +139,7 @@ def test_nothing_else_is_sent_again(pipeline: Pipeline, clock: Clock, fields: di
     pipeline.broker.cluster.logs[OUTBOX].append(pipeline.broker.records("outbox")[0])  # to be read as the third
 
     clock.now += 30
-    pipeline.consumer.reconciler.look_if_due(pipeline.consumer.subscription)  # type: ignore[arg-type]
+    pipeline.consumer.reconciler.check_if_due(pipeline.consumer.subscription)  # type: ignore[arg-type]
 
     assert row(message).status == Status.PUBLISHED
 
@@ -188,7 +188,7 @@ def test_what_is_sent_while_a_look_takes_long_is_not_taken_for_lost(
 
     monkeypatch.setattr(pipeline.broker, "progress", slowly)
     clock.now += 30
-    pipeline.consumer.reconciler.look_if_due(pipeline.consumer.subscription)  # type: ignore[arg-type]
+    pipeline.consumer.reconciler.check_if_due(pipeline.consumer.subscription)  # type: ignore[arg-type]
 
     assert statuses() == ["consumed", "consumed", "published"]
 

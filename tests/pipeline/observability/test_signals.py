@@ -207,7 +207,7 @@ def test_one_that_nobody_handles_is_told_as_dead_where_it_becomes_so(pipeline: P
     with outbox_settings(UNKNOWN_EVENT="dead"):
         pipeline.turn()
 
-    assert listener.only("dead")["error"] == "No handler wants 'order.unheard' (UNKNOWN_EVENT is 'dead')."
+    assert listener.only("dead")["error"] == "No handler is registered for 'order.unheard' (UNKNOWN_EVENT is 'dead')."
 
 
 def test_nothing_is_told_of_a_copy(pipeline: Pipeline, listener: Listener) -> None:

@@ -151,12 +151,12 @@ def test_outages_are_remembered_of_work_that_met_them() -> None:
         return f"gave up: {fault}"
 
     def once() -> str:
-        return retry_transaction(work, using="default", on_exhausted=give_up, outages=outages, identity=1)
+        return retry_transaction(work, using="default", on_exhausted=give_up, outages=outages, work_id=1)
 
     for _ in range(MAX_ATTEMPTS):
         with pytest.raises(OperationalError):
             once()
-    assert retry_transaction(lambda: "other", using="default", outages=outages, identity=2) == "other"
+    assert retry_transaction(lambda: "other", using="default", outages=outages, work_id=2) == "other"
     assert once() == "gave up: gone"
     assert len(calls) == MAX_ATTEMPTS
     with pytest.raises(OperationalError):  # and it begins anew

@@ -337,7 +337,7 @@ def test_handlers_own_words_are_the_error_and_its_place_the_fingerprint(error: E
     ("text", "expected"),
     [
         ("The record has 1048600 bytes; 1000000 are allowed", "The record has # bytes; # are allowed"),
-        ("No handler wants 'order.paid'\nat all", "No handler wants '…'"),
+        ("No handler is registered for 'order.paid'\nat all", "No handler is registered for '…'"),
         ("", ""),
         ("\0\ud800", "?"),
     ],

@@ -1,10 +1,11 @@
-"""The operators' pages: what is stuck, since when, why, and what to do about it."""
+"""The admin pages for operators: problems, their causes, and the actions against them."""
 
 from __future__ import annotations
 
 from django.contrib import admin
 
-from django_outbox.admin.lists import DeadLetterAdmin, InboxDeadLetterAdmin, InboxMessageAdmin, MessageAdmin
+from django_outbox.admin.dead_letter_list import DeadLetterAdmin, InboxDeadLetterAdmin
+from django_outbox.admin.message_list import InboxMessageAdmin, MessageAdmin
 from django_outbox.admin.overview import OverviewAdmin
 from django_outbox.models import DeadLetter, InboxDeadLetter, InboxMessage, OutboxMessage, Overview
 

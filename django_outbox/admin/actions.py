@@ -1,4 +1,4 @@
-"""Retrying, editing and deleting dead letters: each asks first, wants a reason, and leaves an entry in the log."""
+"""Retrying, editing and deleting dead letters: each action is confirmed, needs a reason, and is recorded."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ from django_outbox.admin.tables import Table
 from django_outbox.models.fields import json_value
 from django_outbox.models.validation import json_payload
 from django_outbox.observability import text as texts
-from django_outbox.operations.retry_outlook import Outlook, newest, outlook, seconds_until_last
-from django_outbox.operations.selection import Selection, SelectionError, id_of
+from django_outbox.operations.retry_preview import RetryPreview, newest, preview_retry, seconds_until_last
+from django_outbox.operations.selection import Selection, SelectionError, parse_id
 from django_outbox.state.deletion import delete
 from django_outbox.state.retry import retry, retry_with_payload
 
-USUAL_RATE = 50
+DEFAULT_RATE = 50
 
 
 class ReasonForm(forms.Form):
-    """What every action asks for."""
+    """The fields of every action."""
 
     reason = forms.CharField(
         label=_("Reason"),
         max_length=500,
-        help_text=_("Kept in the log with your name."),
+        help_text=_("Recorded in the audit log with your name."),
         widget=forms.TextInput(attrs={"size": 60, "autocomplete": "off"}),
     )
-    # The page's time: what died after it was not counted and not shown, and is left alone.
+    # When the page was opened: messages that died later were not shown, and are not touched.
     seen = forms.CharField(widget=forms.HiddenInput)
 
     def clean_seen(self) -> datetime:
@@ -49,17 +49,17 @@ class ReasonForm(forms.Form):
         except ValueError:
             seen = None
         if seen is None:
-            raise forms.ValidationError(_("This page is damaged. Please open it again."))
+            raise forms.ValidationError(_("This page is incomplete. Open it again."))
         return seen
 
 
 class RetryForm(ReasonForm):
     rate = forms.IntegerField(
-        label=_("Messages a second"),
+        label=_("Messages per second"),
         min_value=1,
         max_value=100_000,
         required=False,
-        help_text=_("So that what has just recovered is not flooded. Empty: all at once."),
+        help_text=_("Limits the load on a system that has just recovered. Leave empty to retry all at once."),
     )
 
 
@@ -81,22 +81,22 @@ class EditForm(ReasonForm):
             payload = json.loads(self.cleaned_data["payload"])
             self.stored = json_value(json_payload(payload, using=self._using))
         except (ValueError, RecursionError) as error:
-            raise forms.ValidationError(_("No valid payload: %(error)s"), params={"error": error}) from error
+            raise forms.ValidationError(_("Not a valid payload: %(error)s"), params={"error": error}) from error
         return str(self.cleaned_data["payload"])
 
 
 def may_edit(table: Table, request: HttpRequest) -> bool:
-    """Who edits a payload sees all of it, or would save a mask in a secret's place."""
+    """Editing needs the right to see all of the payload, or a mask would be saved in place of a secret."""
     return table.may(request, "edit") and table.may(request, "see_payload")
 
 
 def retry_view(request: HttpRequest, table: Table) -> HttpResponse:
-    """Ask for confirmation, tell what would happen, or retry."""
+    """Confirm, preview or execute a retry."""
     return _ConfirmedAction(request, table, "retry").respond()
 
 
 def delete_view(request: HttpRequest, table: Table) -> HttpResponse:
-    """Ask for confirmation, or delete."""
+    """Confirm or execute a deletion."""
     return _ConfirmedAction(request, table, "delete").respond()
 
 
@@ -112,28 +112,28 @@ class _ConfirmedAction:
 
     def respond(self) -> HttpResponse:
         try:
-            self.selection = Selection.of(self.request.GET.dict())
+            self.selection = Selection.from_query(self.request.GET.dict())
         except SelectionError as error:
             return HttpResponseBadRequest(gettext("Unknown filter: %(names)s") % {"names": error})
         if "text" in self.selection.values and not self.table.may(self.request, "see_payload"):
-            raise PermissionDenied  # the count would tell, guess by guess, what redaction hides in errors
+            raise PermissionDenied  # the count would reveal, guess by guess, what redaction masks in errors
         self.dead = self.selection.apply(self.table.dead)
         form_class = RetryForm if self.action == "retry" else ReasonForm
         if self.request.method != "POST":
-            initial = {"seen": self.table.now().isoformat(), "rate": USUAL_RATE}
-            return self._ask(form_class(initial=initial))
+            initial = {"seen": self.table.now().isoformat(), "rate": DEFAULT_RATE}
+            return self._confirm(form_class(initial=initial))
         form = form_class(self.request.POST)
         if "dry_run" in self.request.POST:
             form.fields["reason"].required = False
         if not form.is_valid():
-            return self._ask(form)
+            return self._confirm(form)
         self.dead = self.dead.filter(updated_at__lte=form.cleaned_data["seen"])
         rate = form.cleaned_data.get("rate")
         if "dry_run" in self.request.POST:
-            return self._ask(form, outcome=outlook(self.dead, rate))
-        return self._act(form.cleaned_data["reason"], rate)
+            return self._confirm(form, preview=preview_retry(self.dead, rate))
+        return self._execute(form.cleaned_data["reason"], rate)
 
-    def _ask(self, form: forms.Form, outcome: Outlook | None = None) -> HttpResponse:
+    def _confirm(self, form: forms.Form, preview: RetryPreview | None = None) -> HttpResponse:
         redaction = redaction_for(self.request.user, self.table.name)
         sample = newest(self.dead)
         for message in sample:
@@ -144,45 +144,44 @@ class _ConfirmedAction:
             "retry": ngettext("Retry %(count)d dead letter?", "Retry %(count)d dead letters?", count),
             "delete": ngettext("Delete %(count)d dead letter?", "Delete %(count)d dead letters?", count),
         }
-        return self._page(
+        return _page(
+            self.request,
+            self.table,
             "admin/django_outbox/confirm.html",
             title=titles[self.action] % {"count": count},
             action=self.action,
             count=count,
             criteria=self.selection.describe(),
             sample=sample,
-            outcome=outcome,
+            preview=preview,
             form=form,
         )
 
-    def _page(self, template: str, **context: Any) -> HttpResponse:
-        return _page(self.request, self.table, template, **context)
-
-    def _act(self, reason: str, rate: int | None) -> HttpResponse:
+    def _execute(self, reason: str, rate: int | None) -> HttpResponse:
         subject = str(self.selection) or gettext("all dead letters")
         object_id = self.selection.only_id
         entry = audit.begin(self.request.user, self.table.model, self.action, subject, reason, object_id=object_id)
         if self.action == "retry":
             count = retry(self.dead, using=self.table.database, rate=rate)
             audit.finish(entry, count, rate=rate)
-            told = _retried(count, rate)
+            text = _retried(count, rate)
         else:
             count = delete(self.dead, using=self.table.database)
             audit.finish(entry, count)
-            told = ngettext("%(count)d dead letter was deleted.", "%(count)d dead letters were deleted.", count)
-            told %= {"count": count}
-        messages.add_message(self.request, messages.SUCCESS if count else messages.WARNING, told)
+            text = ngettext("%(count)d dead letter was deleted.", "%(count)d dead letters were deleted.", count)
+            text %= {"count": count}
+        messages.add_message(self.request, messages.SUCCESS if count else messages.WARNING, text)
         return HttpResponseRedirect(_back(self.table, object_id if self.action == "retry" else None))
 
 
 def _retried(count: int, rate: int | None) -> str:
     if rate is None or count <= rate:
         return ngettext(
-            "%(count)d dead letter is pending again, due at once.",
-            "%(count)d dead letters are pending again, due at once.",
+            "%(count)d dead letter is pending again and due now.",
+            "%(count)d dead letters are pending again and due now.",
             count,
         ) % {"count": count}
-    return gettext("%(count)d dead letters are pending again; the last of them will be due in %(duration)s.") % {
+    return gettext("%(count)d dead letters are pending again. The last will be due in %(duration)s.") % {
         "count": count,
         "duration": texts.duration(seconds_until_last(count, rate)),
     }
@@ -192,14 +191,14 @@ def edit_view(request: HttpRequest, table: Table) -> HttpResponse:
     """Show the payload of a dead letter in a form, or replace it and retry."""
     if not (table.may(request, "view") and may_edit(table, request)):
         raise PermissionDenied
-    message = get_object_or_404(table.dead, id=id_of(request.GET.get("ids", "")))
+    message = get_object_or_404(table.dead, id=parse_id(request.GET.get("ids", "")))
     if not table.has_payload(message):
         raise Http404
     if request.method == "POST":
         form = EditForm(request.POST, using=table.database)
         if form.is_valid():
             if form.cleaned_data["seen"] == message.updated_at and _replace(request, table, message, form):
-                messages.success(request, gettext("The payload is replaced; the message is pending again."))
+                messages.success(request, gettext("The payload was replaced. The message is pending again."))
                 return HttpResponseRedirect(_back(table, message.id))
             form.add_error(None, gettext("The message has changed since you opened it. Nothing was saved."))
     else:
@@ -217,7 +216,7 @@ def edit_view(request: HttpRequest, table: Table) -> HttpResponse:
 
 
 def _replace(request: HttpRequest, table: Table, message: Any, form: EditForm) -> bool:
-    # The log may be in another database: what it says is undone with the message, if both are in one.
+    # The admin log may be in another database. If not, a rollback undoes both.
     with transaction.atomic(using=table.database):
         entry = audit.begin(
             request.user, table.model, "edit", str(message), form.cleaned_data["reason"], object_id=message.id

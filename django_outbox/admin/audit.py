@@ -1,4 +1,4 @@
-"""Who did what to which messages, and why: Django's own log of the admin."""
+"""The audit log of actions on messages: who did what to which, and why. Stored in Django's admin log."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from django.utils.translation import gettext, ngettext
 
 REPR_LENGTH = 200
 
-# What Django's own pages make of an entry. Ours read the part under "outbox".
+# What Django's pages show of an entry. Ours read the part under "outbox".
 _FOR_DJANGO: dict[str, dict[str, Any]] = {
     "retry": {"changed": {"fields": ["Status"]}},
     "edit": {"changed": {"fields": ["Payload", "Status"]}},
@@ -23,8 +23,8 @@ _FOR_DJANGO: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class Deed:
-    """One entry of the log."""
+class AuditEntry:
+    """One entry. ``count`` is None if the action was begun and never finished."""
 
     time: datetime
     user: str
@@ -36,7 +36,7 @@ class Deed:
 
     @property
     def text(self) -> str:
-        """What was done, in words. Without a count: it was begun, and its end never written down."""
+        """The action, in words."""
         if self.count is None:
             begun = {"retry": gettext("began to retry"), "edit": gettext("began to edit")}
             return begun.get(self.action, gettext("began to delete"))
@@ -49,7 +49,7 @@ class Deed:
 
 
 def begin(user: Any, model: Any, action: str, subject: str, reason: str, *, object_id: int | None = None) -> LogEntry:
-    """Write down what is about to be done, so that even a killed process leaves a trace of it."""
+    """Record an action before it is done, so that even a killed process leaves an entry."""
     return LogEntry.objects.create(
         user_id=user.pk,
         content_type=_content_type(model),
@@ -61,32 +61,32 @@ def begin(user: Any, model: Any, action: str, subject: str, reason: str, *, obje
 
 
 def finish(entry: LogEntry, count: int, **details: Any) -> None:
-    """Write down how many messages it was, and what else is worth keeping."""
+    """Record the number of messages, and further details."""
     begun = json.loads(entry.change_message)[0]["outbox"]
     entry.change_message = _message(begun["action"], begun["subject"], begun["reason"], count, details)
     entry.save(update_fields=["change_message"])
 
 
-def deeds(models: Iterable[Any], *, object_id: int | None = None, limit: int = 10) -> list[Deed]:
+def entries(models: Iterable[Any], *, object_id: int | None = None, limit: int = 10) -> list[AuditEntry]:
     """The newest entries about messages of some models, or about one message."""
-    entries = LogEntry.objects.filter(content_type__in=[_content_type(model) for model in models])
+    log = LogEntry.objects.filter(content_type__in=[_content_type(model) for model in models])
     if object_id is not None:
-        entries = entries.filter(object_id=str(object_id))
+        log = log.filter(object_id=str(object_id))
     found = []
-    for entry in entries.select_related("user").order_by("-action_time")[:limit]:
+    for entry in log.select_related("user").order_by("-action_time")[:limit]:
         try:
-            said = json.loads(entry.change_message)[0]["outbox"]
+            data = json.loads(entry.change_message)[0]["outbox"]
         except (ValueError, LookupError, TypeError):
-            continue  # not one of ours
+            continue  # another app's entry
         found.append(
-            Deed(
+            AuditEntry(
                 time=entry.action_time,
                 user=entry.user.get_username(),
-                action=said["action"],
-                count=said["count"],
-                subject=said["subject"],
-                reason=said["reason"],
-                details=said["details"],
+                action=data["action"],
+                count=data["count"],
+                subject=data["subject"],
+                reason=data["reason"],
+                details=data["details"],
             )
         )
     return found
@@ -97,5 +97,5 @@ def _content_type(model: Any) -> ContentType:
 
 
 def _message(action: str, subject: str, reason: str, count: int | None, details: dict[str, Any]) -> str:
-    said = {"action": action, "subject": subject, "reason": reason, "count": count, "details": details}
-    return json.dumps([{**_FOR_DJANGO[action], "outbox": said}])
+    data = {"action": action, "subject": subject, "reason": reason, "count": count, "details": details}
+    return json.dumps([{**_FOR_DJANGO[action], "outbox": data}])

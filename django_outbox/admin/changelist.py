@@ -1,4 +1,4 @@
-"""A list that stays fast whatever the size of its table: nothing is counted, pages go on by id."""
+"""A list that stays fast on large tables: nothing is counted, and pages continue by id."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from django.core.paginator import Paginator
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from django_outbox.operations.selection import id_of
+from django_outbox.operations.selection import parse_id
 
 BEFORE = "before"
 
 
 class KeysetChangeList(ChangeList):
-    """Newest first; the next page begins below the last id of this one, with no OFFSET to walk over."""
+    """Newest first. The next page starts below the last id of this one, without OFFSET."""
 
     older: str | None = None
     newest: str | None = None
@@ -25,12 +25,12 @@ class KeysetChangeList(ChangeList):
         return ["-id"]
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
-        # Not among what links of filters and the search keep: these begin with the newest again.
+        # Dropped from the links of filters and search, which start with the newest again.
         self.before = before = request.GET.get(BEFORE, "")
         for kept in (self.params, self.filter_params):
             kept.pop(BEFORE, None)
         queryset = super().get_queryset(request, exclude_parameters).defer(*self.model_admin.list_defer)  # type: ignore[attr-defined]
-        last_id = id_of(before)
+        last_id = parse_id(before)
         return queryset if last_id is None else queryset.filter(id__lt=last_id)
 
     def get_results(self, request: HttpRequest) -> None:
@@ -40,9 +40,9 @@ class KeysetChangeList(ChangeList):
             self.older = self.get_query_string({BEFORE: rows[self.list_per_page - 1].id})
         if self.before:
             self.newest = self.get_query_string()
-        # What Django's templates ask for. Nobody knows how many there are on other pages.
+        # Django's templates need these. The number of messages on other pages is unknown.
         self.result_count = len(self.result_list)
-        # Equal, so that the search box tells no number; else it offers to show all.
+        # Equal, so that the search box shows no number and does not offer to show all.
         self.full_result_count = None if self.query else self.result_count
         self.show_full_result_count = False
         self.show_admin_actions = bool(self.result_list)

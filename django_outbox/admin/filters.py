@@ -1,9 +1,8 @@
-"""The filters beside the lists: their choices come from settings and handlers, not from the table."""
+"""The filters of the lists. Their choices come from settings and handlers, not from the table."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Any, ClassVar
 
 from django.contrib import admin
@@ -11,40 +10,12 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 
 from django_outbox.conf import settings
-from django_outbox.exceptions import HandlersNotImportable
-from django_outbox.handlers.registry import GroupHandlers, Handler, Registry, registry
 from django_outbox.observability import text as texts
+from django_outbox.operations.counts import foreign_sources
 from django_outbox.operations.selection import AGES, CRITERIA, FAILURES, Selection
-from django_outbox.operations.stats import foreign_sources
+from django_outbox.operations.topics import known_topics, loaded_registry
 
 Choices = Iterable[tuple[str, Any]]
-
-
-def known_groups() -> list[str]:
-    """The consumer groups of this project, the main one first."""
-    return _registry().groups
-
-
-def handlers_of(group: str) -> list[Handler]:
-    """The handlers that a consumer of this group runs."""
-    return _registry().for_group(group)
-
-
-def known_topics() -> frozenset[str]:
-    """Where this project publishes to, and where it gets events from, in whatever group."""
-    return settings.written_topics.union(*map(topics_of, known_groups()))
-
-
-def topics_of(group: str) -> frozenset[str]:
-    """What a consumer of this group reads."""
-    return GroupHandlers(_registry(), group).default_topics
-
-
-def _registry() -> Registry:
-    """The handlers of this project; those that could be imported."""
-    with suppress(HandlersNotImportable):  # the overview tells
-        registry.load()
-    return registry
 
 
 def _names(names: Iterable[str]) -> Choices:
@@ -52,7 +23,7 @@ def _names(names: Iterable[str]) -> Choices:
 
 
 class CriterionFilter(admin.SimpleListFilter):
-    """One criterion of a selection as a filter. A value that is no choice, as from a link, is shown as one."""
+    """A criterion of a selection as a filter. A value from a link is added to the choices."""
 
     name: ClassVar[str]
 
@@ -84,8 +55,8 @@ class TypeFilter(CriterionFilter):
     name = "type"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
-        types = {handler.event_type for group in known_groups() for handler in handlers_of(group)}
-        return _names(types)
+        handlers = loaded_registry()
+        return _names({each.event_type for group in handlers.groups for each in handlers.for_group(group)})
 
 
 class TopicFilter(CriterionFilter):
@@ -96,7 +67,7 @@ class TopicFilter(CriterionFilter):
 
 
 class SourceFilter(CriterionFilter):
-    """Shown if other services have messages on their way in the table."""
+    """Shown if other services have unfinished messages in the table."""
 
     name = "source"
 
@@ -109,7 +80,7 @@ class GroupFilter(CriterionFilter):
     name = "group"
 
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
-        return _names(known_groups())
+        return _names(loaded_registry().groups)
 
 
 class AgeFilter(CriterionFilter):
@@ -127,7 +98,7 @@ class FailuresFilter(CriterionFilter):
 
 
 class ErrorFilter(CriterionFilter):
-    """Chosen by a link from a group of dead letters; has no choices of its own."""
+    """Set by the link of an error group; has no choices."""
 
     name = "error"
 

@@ -1,4 +1,4 @@
-"""What was done, what failed and what died in the last hours and days, in numbers for the overview."""
+"""Recent failures, and messages that became dead, for the overview."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from django.db.models import BooleanField, Case, Count, F, IntegerField, Max, Mi
 from django_outbox.admin.tables import OUTBOX, Table
 from django_outbox.models import MessageFailure
 from django_outbox.observability import text as texts
-from django_outbox.operations.stats import HOURS
+from django_outbox.operations.activity import HOURS
 
 FAILURES = 5000
 KEEPS_FAILING = 3
@@ -20,9 +20,9 @@ DAYS = 14
 
 
 def dead_by_day(tables: Collection[Table], now: datetime) -> dict[date, dict[Table, int]]:
-    """How many messages of each table were given up on each of 14 days, today last.
+    """The number of messages of each table that became dead on each of 14 days, today last.
 
-    The days are told to the database one by one: MySQL has no time zones of its own by default.
+    The query lists the days, as MySQL has no time zones by default.
     """
     midnight = texts.local(now).replace(hour=0, minute=0, second=0, microsecond=0)
     starts = [midnight - timedelta(days=n) for n in reversed(range(DAYS))]
@@ -44,12 +44,12 @@ def dead_by_day(tables: Collection[Table], now: datetime) -> dict[date, dict[Tab
 
 
 class FailingType(NamedTuple):
-    """An event type of a table whose messages failed in 24 hours.
+    """An event type with failures in 24 hours.
 
     Attributes:
-        failures: how many times.
-        last: when the last time was.
-        stuck: messages that have failed three times or more and will be retried; their oldest is ``oldest_stuck``.
+        failures: their number.
+        last: the time of the last one.
+        stuck: messages that have failed at least three times and will be retried; the oldest is ``oldest_stuck``.
     """
 
     table: Table
@@ -61,7 +61,7 @@ class FailingType(NamedTuple):
 
 
 class Failing(NamedTuple):
-    """The types with the most failures first. ``is_cut``: only the last 5,000 failures were looked at."""
+    """The types with the most failures first. ``is_cut``: older failures than the last 5,000 are not counted."""
 
     types: Sequence[FailingType]
     is_cut: bool
@@ -71,16 +71,16 @@ class Failing(NamedTuple):
 
 
 def failing_types(tables: Collection[Table], now: datetime) -> Failing:
-    """Which event types fail, of the last 5,000 failures in 24 hours."""
+    """Event types by failures, among the last 5,000 failures in 24 hours."""
     failures = MessageFailure.objects.using(OUTBOX.database)
     since = now - timedelta(hours=HOURS)
     newest = failures.aggregate(newest=Max("id"))["newest"] or 0
-    last_left_out = failures.filter(id__lte=newest - FAILURES).order_by("-id").values_list("occurred_at", flat=True)
-    left_out_at = last_left_out.first() if newest > FAILURES else None
+    last_uncounted = failures.filter(id__lte=newest - FAILURES).order_by("-id").values_list("occurred_at", flat=True)
+    uncounted_at = last_uncounted.first() if newest > FAILURES else None
     recent = failures.filter(id__gt=newest - FAILURES, occurred_at__gte=since)
     found = [each for table in tables for each in _failing_types(recent, table)]
     found.sort(key=lambda each: (-each.failures, each.event_type))
-    return Failing(found, is_cut=left_out_at is not None and left_out_at >= since)
+    return Failing(found, is_cut=uncounted_at is not None and uncounted_at >= since)
 
 
 def _failing_types(recent: Any, table: Table) -> list[FailingType]:

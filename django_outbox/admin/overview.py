@@ -1,9 +1,8 @@
-"""The overview: all that an operator looks at first, on one page."""
+"""The overview: the state of outbox, inbox, workers and topics on one page."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from datetime import timedelta
 from typing import Any
 
 from django.contrib import admin
@@ -16,25 +15,24 @@ from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.translation import gettext
 
-from django_outbox.admin import audit, findings
-from django_outbox.admin.duties import duties
-from django_outbox.admin.filters import handlers_of, known_groups, topics_of
+from django_outbox.admin import audit, worker_notices
 from django_outbox.admin.history import TYPES, failing_types
+from django_outbox.admin.notices import Notice, broker_notices, unread_notices
 from django_outbox.admin.overview_plots import overview_plots
-from django_outbox.admin.panels import panel, panel_findings
-from django_outbox.admin.staff import worker_findings
-from django_outbox.admin.tables import OUTBOX, TABLES
+from django_outbox.admin.panels import panel, panel_notices
+from django_outbox.admin.tables import INBOX, OUTBOX, TABLES
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
-from django_outbox.handlers.registry import registry
-from django_outbox.operations import stats as figures
-from django_outbox.operations import unread_topics as unread
-from django_outbox.operations.lag import Answer, lag_of_groups
-from django_outbox.operations.unread_topics import UnreadTopic
+from django_outbox.handlers.registry import Registry, registry
+from django_outbox.operations.activity import throughput
+from django_outbox.operations.counts import inbox_due, most_overdue, oldest_awaited
+from django_outbox.operations.lag import GroupLag, lag_of_groups
+from django_outbox.operations.topics import UnreadTopic, awaited, loaded_registry, topics_by_group
+from django_outbox.operations.workers import is_late, known_workers
 from django_outbox.state.unhandled import Awaited
 
 PARTITIONS = 20
-WATCH_SECONDS = 10
+REFRESH_SECONDS = 10
 
 
 class OverviewAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
@@ -70,76 +68,87 @@ class OverviewAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             **(extra_context or {}),
         }
         response = TemplateResponse(request, "admin/django_outbox/overview.html", context)
-        if context["watched_every"]:
-            response["Refresh"] = str(context["watched_every"])  # the browser's own, so that no script is needed
+        if context["refresh_seconds"]:
+            response["Refresh"] = str(context["refresh_seconds"])  # by the browser, without a script
         return response
 
 
 def overview(request: HttpRequest) -> dict[str, Any]:
-    """All that the page shows."""
-    now = timezone.now()
-    handlers = {group: handlers_of(group) for group in sorted(known_groups())}
-    awaited = Awaited.by(handlers[settings.consumer_group])
+    """The context of the page."""
+    now, database = timezone.now(), OUTBOX.database
+    handlers = loaded_registry()
+    groups = sorted(handlers.groups)
     tables = [table for table in TABLES if table is OUTBOX or (table.may(request, "view") and table.messages.exists())]
-    panels = [panel(table, request, awaited, now) for table in tables]
+    due = inbox_due(database) if INBOX in tables else {}
+    wanted = Awaited.by(handlers.for_group(settings.consumer_group))
+    waiting = {OUTBOX: oldest_awaited(database, wanted), INBOX: most_overdue(database, due)}
+    panels = [panel(table, request, waiting[table]) for table in tables]
     failing = failing_types(tables, now)
-    workers = figures.workers(OUTBOX.database)
-    lag = _lag({group: topics_of(group) for group in handlers if handlers[group] or group == settings.consumer_group})
-    done = figures.throughput(OUTBOX.database, now)
-    waiting_since = panels[0].waiting_since
-    unread_topics: list[UnreadTopic] = []
-    if waiting_since and now - waiting_since > figures.LATE:
-        waits = unread.waits(OUTBOX.database, workers)
-        unread_topics = waits.unread
-        waiting_since = None if waits.read is None else now - timedelta(seconds=waits.read)
+    workers = known_workers(database)
+    alive = [worker for worker in workers if not worker.is_lost]
+    lag = _lag(handlers)
+    done = throughput(database, now)
+    unread: list[UnreadTopic] = []
+    since = panels[0].waiting_since
+    published = None if since is None else (now - since).total_seconds()
+    if is_late(published):
+        published, unread = awaited(database, workers)
+    # A service that only consumes needs no relay.
+    publishes = INBOX not in tables or any(each.count for each in panels[0].statuses) or any(done.written)
+    notices = [
+        *_handler_notices(),
+        *unread_notices(unread),
+        *(worker_notices.relay_notices(alive) if publishes else ()),
+        *worker_notices.consumer_notices(alive, handlers, published, due),
+        *worker_notices.trouble_notices(alive),
+        *worker_notices.lost_notices(workers, alive),
+        *(notice for each in panels for notice in panel_notices(each, failing.of(each.table), request, now)),
+        *broker_notices(lag.values()),
+    ]
+    notices.sort(key=lambda notice: notice.level != "bad")
     partitions = sorted(
-        ((group, each) for group, answer in lag.items() if answer for each in answer.partitions),
+        ((group, partition) for group, each in lag.items() for partition in each.partitions),
         key=lambda found: -found[1].lag,
     )
-    found = [
-        *_handler_findings(),
-        *findings.unread_findings(unread_topics),
-        *worker_findings(workers, duties(panels, handlers, done, waiting_since, now), now),
-        *(finding for each in panels for finding in panel_findings(each, failing.of(each.table), request, now)),
-        *findings.broker_findings(lag.values()),
-    ]
-    found.sort(key=lambda finding: finding.level != "bad")
     return {
         "now": now,
-        "watched_every": WATCH_SECONDS if "watch" in request.GET else None,
-        "findings": found
-        or [findings.Finding("good", gettext("All is well"), gettext("Nothing is stuck and nothing is dead."))],
+        "refresh_seconds": REFRESH_SECONDS if "watch" in request.GET else None,
+        "notices": notices or [Notice("good", gettext("No problems"), gettext("No message is stuck or dead."))],
         "panels": panels,
-        "in_a_day": {"outbox": sum(done.consumed), "inbox": sum(done.inbox_consumed)},
+        "consumed_in_a_day": {"outbox": sum(done.consumed), "inbox": sum(done.inbox_consumed)},
         "plots": overview_plots(tables, done, now),
         "failing": failing.types[:TYPES],
         "failing_is_cut": failing.is_cut,
         "workers": workers,
-        "database": OUTBOX.database if len(connections.databases) > 1 else "",
-        # Not the handlers themselves: a template calls whatever can be called.
+        "database": database if len(connections.databases) > 1 else "",
+        # Not the handlers themselves: a template calls whatever is callable.
         "handlers": [
             (handler.event_type, handler.topic or "", group, handler.name)
-            for group, each in handlers.items()
-            for handler in sorted(each, key=lambda handler: (handler.event_type, handler.name))
+            for group in groups
+            for handler in sorted(handlers.for_group(group), key=lambda handler: (handler.event_type, handler.name))
         ],
-        "group_names": list(handlers),
+        "group_names": groups,
         "partitions": partitions[:PARTITIONS],
         "more_partitions": max(0, len(partitions) - PARTITIONS),
-        "broker_is_silent": any(answer is None or answer.trouble for answer in lag.values()),
-        "deeds": audit.deeds([table.model for table in TABLES if table.may(request, "view")]),
+        "broker_is_silent": any(each.trouble for each in lag.values()),
+        "audit_entries": audit.entries([table.model for table in TABLES if table.may(request, "view")]),
     }
 
 
-def _handler_findings() -> list[findings.Finding]:
+def _handler_notices() -> list[Notice]:
     try:
         registry.load()
     except HandlersNotImportable as error:
-        return [findings.Finding("bad", gettext("Handlers cannot be imported"), str(error))]
+        return [Notice("bad", gettext("Handlers cannot be imported"), str(error))]
     return []
 
 
-def _lag(topics: Mapping[str, Collection[str]]) -> dict[str, Answer | None]:
+def _lag(handlers: Registry) -> dict[str, GroupLag]:
+    main = settings.consumer_group
+    topics: Mapping[str, Collection[str]] = {
+        group: each for group, each in sorted(topics_by_group().items()) if group == main or handlers.for_group(group)
+    }
     try:
         return lag_of_groups(topics)
     except ImproperlyConfigured as error:
-        return {settings.consumer_group: Answer([], str(error))}
+        return {main: GroupLag([], str(error))}

@@ -1,4 +1,4 @@
-"""The plots of the overview: what went in and out in 24 hours, and what died in 14 days."""
+"""The plots of the overview: throughput in 24 hours, and dead messages in 14 days."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from django_outbox.admin.history import dead_by_day
 from django_outbox.admin.plots import Plot, Series, bar_plot, line_plot
 from django_outbox.admin.tables import INBOX, Table
 from django_outbox.observability import text as texts
-from django_outbox.operations.stats import Throughput
+from django_outbox.operations.activity import Throughput
 
 
 def overview_plots(tables: Sequence[Table], done: Throughput, now: datetime) -> list[Plot]:
-    """Outbox and inbox apart, as what is written in the one is received by another."""
+    """Throughput of the outbox and, if it is used, of the inbox; dead messages of both."""
     times = [date_format(texts.local(start), "H:i") for start in done.starts]
     found = [
         line_plot(
-            gettext("Outbox, in 24 hours"),
-            gettext("Messages of the outbox that were written, published and consumed in each ten minutes of 24 hours"),
+            gettext("Outbox, last 24 hours"),
+            gettext("Messages of the outbox written, published and consumed per ten minutes, in the last 24 hours"),
             times,
             [
                 Series("in", gettext("written"), done.written),
@@ -34,8 +34,8 @@ def overview_plots(tables: Sequence[Table], done: Throughput, now: datetime) -> 
     if INBOX in tables:
         found.append(
             line_plot(
-                gettext("Inbox, in 24 hours"),
-                gettext("Messages of the inbox that were received and consumed in each ten minutes of 24 hours"),
+                gettext("Inbox, last 24 hours"),
+                gettext("Messages of the inbox received and consumed per ten minutes, in the last 24 hours"),
                 times,
                 [
                     Series("in", gettext("received"), done.inbox_received),
@@ -56,8 +56,8 @@ def _dead_plot(tables: Sequence[Table], now: datetime) -> Plot:
     }
     series = [Series(*names[table], [counts[table] for counts in days.values()]) for table in tables]
     return bar_plot(
-        gettext("Given up, in 14 days"),
-        gettext("Messages given up on each of 14 days"),
+        gettext("Dead messages, last 14 days"),
+        gettext("Messages that became dead per day, in the last 14 days"),
         [date_format(day, day_format) for day in days],
         series,
         every=4,

@@ -1,4 +1,4 @@
-"""Small plots: numbers to the coordinates of an SVG, which a template draws without scripts or inline styles."""
+"""Small plots: turns numbers into coordinates of an SVG, which a template draws without scripts or inline styles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _STEPS = (1, 2, 3, 4, 5)
 
 
 class Series(NamedTuple):
-    """One row of numbers: the name of its CSS class, its title, and a number for each label."""
+    """Numbers to plot: the CSS class, the title, and a number for each label."""
 
     name: str
     title: str
@@ -25,14 +25,14 @@ class Series(NamedTuple):
 
 
 class Line(NamedTuple):
-    """One row of numbers as a line."""
+    """A series as a line."""
 
     name: str
     points: str
 
 
 class Bar(NamedTuple):
-    """One number as a bar, or as a part of one."""
+    """A number as a bar, or as a segment of one."""
 
     name: str
     x: float
@@ -43,7 +43,7 @@ class Bar(NamedTuple):
 
 
 class Tick(NamedTuple):
-    """A label on an axis, of a vertical one with the height of its line."""
+    """A label on an axis; on the vertical one with the height of its grid line."""
 
     x: float
     y: float
@@ -52,7 +52,7 @@ class Tick(NamedTuple):
 
 
 class Plot(NamedTuple):
-    """All that the template draws."""
+    """What the template draws."""
 
     title: str
     description: str
@@ -74,11 +74,11 @@ def line_plot(title: str, description: str, labels: Sequence[str], series: Seque
     """Lines over time.
 
     Args:
-        title: what it shows, in short.
-        description: the same as a sentence, for screen readers.
-        labels: of each position.
-        series: what each line shows.
-        every: label each so-manieth position.
+        title: the heading.
+        description: a sentence for screen readers.
+        labels: one for each position.
+        series: one for each line.
+        every: show the label of every n-th position.
     """
     top = _rounded_up(max((number for each in series for number in each.numbers), default=0))
     step = (WIDTH - LEFT - RIGHT) / max(1, len(labels) - 1)
@@ -91,7 +91,7 @@ def line_plot(title: str, description: str, labels: Sequence[str], series: Seque
 
 
 def bar_plot(title: str, description: str, labels: Sequence[str], series: Sequence[Series], every: int) -> Plot:
-    """A bar for each label, of one part for each row of numbers, the first at the bottom; as ``line_plot``."""
+    """Stacked bars, the first series at the bottom; otherwise as ``line_plot``."""
     sums = [sum(numbers) for numbers in zip(*(each.numbers for each in series), strict=True)]
     top = _rounded_up(max(sums, default=0))
     step = (WIDTH - LEFT - RIGHT) / max(1, len(labels))
@@ -154,7 +154,7 @@ def _y(number: float, top: int) -> float:
 
 
 def _rounded_up(number: int) -> int:
-    """The next of 2, 4, 6, 8, 10, 20, 40 ..., so that half of it is a number to read as well."""
+    """The next of 2, 4, 6, 8, 10, 20, 40 ..., so that half of it is a round number too."""
     power = 1
     while True:
         for step in _STEPS:

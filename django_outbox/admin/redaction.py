@@ -1,4 +1,4 @@
-"""Hiding secret values of payloads and headers, and of errors that repeat them."""
+"""Masks secret values in payloads and headers, and in errors that repeat them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from django_outbox.conf import settings
 from django_outbox.models.lengths import ERROR_LENGTH
-from django_outbox.observability.masking import MASK, SHORT, Hiding, scalars
+from django_outbox.observability.masking import MASK, SHORT, ValueMasker, scalars
 
 __all__ = ["MASK", "SEES_ALL", "Redaction", "redaction_for"]
 
@@ -16,11 +16,11 @@ _NOT_A_WORD = re.compile(r"[\W_]+")
 
 
 class Redaction:
-    """Which values one reader must not see.
+    """Masks the values that a reader must not see.
 
     Args:
-        names: a value is secret if the name that it has, in whatever case and with whatever
-            between its words, contains one of these: ``api_key`` hides ``X-Api-Key`` and ``apiKey``.
+        names: a value is secret if its name contains one of these, ignoring case and separators: ``api_key`` masks
+            ``X-Api-Key`` and ``apiKey``.
     """
 
     def __init__(self, names: Iterable[str]) -> None:
@@ -31,7 +31,7 @@ class Redaction:
         return any(secret in plain for secret in self._names)
 
     def mask(self, value: Any, in_texts: Callable[[str], str] = str) -> Any:
-        """The value with all that is secret in it replaced; ``in_texts`` is for what else its texts are not to say."""
+        """A copy with all secret values masked; ``in_texts`` is applied to the remaining texts."""
         if isinstance(value, dict):
             return {name: MASK if self.is_secret(name) else self.mask(item, in_texts) for name, item in value.items()}
         if isinstance(value, list):
@@ -39,16 +39,16 @@ class Redaction:
         return in_texts(value) if isinstance(value, str) else value
 
     def mask_text(self, text: str, *sources: Any) -> str:
-        """A text without the secret values of some payloads and headers."""
+        """A text with the secret values of these payloads and headers masked."""
         return self.in_texts(*sources)(text)
 
     def in_texts(self, *sources: Any) -> Callable[[str], str]:
-        """As ``mask_text``, for any number of texts: of a large payload, to know its secrets takes the most time."""
-        hide = Hiding(secret for source in sources for secret in self._secrets(source))
+        """As ``mask_text``, for many texts: collecting the secrets of a large payload takes most of the time."""
+        mask = ValueMasker(secret for source in sources for secret in self._secrets(source))
 
         def masked(text: str) -> str:
-            text = hide(text)
-            return text if len(text) < ERROR_LENGTH - SHORT else _without_cut_secret(text, hide.forms)
+            text = mask(text)
+            return text if len(text) < ERROR_LENGTH - SHORT else _without_cut_secret(text, mask.forms)
 
         return masked
 
@@ -65,7 +65,7 @@ SEES_ALL = Redaction(())
 
 
 def redaction_for(user: Any, model_name: str) -> Redaction:
-    """What this user must not see of messages of a model."""
+    """The redaction for a user and a model."""
     if user.has_perm(f"django_outbox.see_payload_{model_name}"):
         return SEES_ALL
     return Redaction(settings.redact)
@@ -76,7 +76,7 @@ def _plain(name: str) -> str:
 
 
 def _without_cut_secret(text: str, secrets: Iterable[str]) -> str:
-    """Hide what is left of a secret at the end of an error that was cut there."""
+    """Mask the part of a secret that is left at the end of a cut error."""
     longest = max(
         (
             length

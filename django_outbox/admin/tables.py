@@ -1,4 +1,4 @@
-"""Which tables hold messages, and what differs between them: all pages are written in these terms."""
+"""The tables of messages, outbox and inbox, and how they differ; all pages work with either."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 
-from django_outbox.conf import settings
 from django_outbox.models import (
     DeadLetter,
     InboxDeadLetter,
@@ -28,20 +27,20 @@ class Table:
     """A table of messages.
 
     Attributes:
-        model: its model.
-        dead_model: the proxy of it that lists its dead letters in the admin.
-        failures_by: the field of ``MessageFailure`` that names one of its messages.
-        unread: columns that only the page of one message reads.
+        model: the model.
+        dead_model: the proxy model that lists its dead letters in the admin.
+        failures_by: the foreign key of ``MessageFailure`` to this table.
+        deferred: columns that only the page of one message reads.
     """
 
     model: type[Any]
     dead_model: type[Any]
     failures_by: str
-    unread: tuple[str, ...] = ()
+    deferred: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        """As it stands in permissions and URLs."""
+        """The name in permissions and URLs."""
         return str(self.model._meta.model_name)
 
     def may(self, request: HttpRequest, action: str) -> bool:
@@ -50,42 +49,33 @@ class Table:
 
     @property
     def database(self) -> str:
-        """The alias of the database that is written to, and so the one that knows best."""
+        """The alias of the primary database, as a replica may lag."""
         return outbox_database()
 
     @property
     def messages(self) -> QuerySet[Any]:
-        messages: QuerySet[Any] = self.model._base_manager.using(self.database).defer(*self.unread)
+        messages: QuerySet[Any] = self.model._base_manager.using(self.database).defer(*self.deferred)
         return messages
 
     @property
-    def own(self) -> QuerySet[Any]:
-        """Messages that the workers of this project send or handle: several services may share the outbox."""
-        return self.messages if self.is_inbox else self.messages.filter(source=settings.source)
-
-    def in_state(self, status: str) -> QuerySet[Any]:
-        """By the index that only the admin uses, as only the admin says ``id > 0``."""
-        return self.messages.filter(status=status, id__gt=0)
-
-    @property
     def dead(self) -> QuerySet[Any]:
-        return self.in_state("dead")
+        return self.messages.filter(status="dead", id__gt=0)  # id > 0 selects the index of unfinished messages
 
     @property
     def is_inbox(self) -> bool:
         return self is INBOX
 
     def of_key(self, message: Any) -> QuerySet[Any]:
-        """All messages of the same order as this one, which has a key."""
+        """All messages that are ordered with this one, by its key."""
         of_key = self.messages.filter(topic=message.topic, message_key=message.message_key)
         return of_key.filter(group=message.group) if self.is_inbox else of_key.filter(source=message.source)
 
     def has_payload(self, message: Any) -> bool:
-        """False for a record of the inbox that could not be read: a retry reads its bytes again."""
+        """False for an unreadable record in the inbox: a retry reads its bytes again."""
         return not self.is_inbox or message.source != ""
 
     def now(self) -> datetime:
-        """The database's clock, as messages have it."""
+        """The time of the database's clock."""
         return database_now(self.messages)
 
     def failures(self, message_id: int) -> QuerySet[MessageFailure]:
@@ -100,11 +90,11 @@ class Table:
         return reverse(_view(self.dead_model, "changelist"))
 
     def action_url(self, action: str, selection: Selection) -> str:
-        """The page that asks whether to do something with all dead letters of a selection."""
+        """The page that confirms an action on all dead letters of a selection."""
         return f"{reverse(f'admin:{self.name}_{action}')}?{selection.query}"
 
     def url_of(self, message: Any) -> str:
-        """The page of a message; of a dead one among the dead letters."""
+        """The page of a message; dead ones are among the dead letters."""
         return reverse(_view(self.dead_model if message.status == "dead" else self.model, "change"), args=[message.id])
 
 
@@ -113,10 +103,10 @@ def _view(model: type[Any], view: str) -> str:
 
 
 OUTBOX = Table(OutboxMessage, DeadLetter, failures_by="message")
-INBOX = Table(InboxMessage, InboxDeadLetter, failures_by="inbox_message", unread=("raw_key", "raw_value"))
+INBOX = Table(InboxMessage, InboxDeadLetter, failures_by="inbox_message", deferred=("raw_key", "raw_value"))
 TABLES = (OUTBOX, INBOX)
 
 
 def table_of(model: type[Any]) -> Table:
-    """The table of a model or of a proxy of it."""
+    """The table of a model or of its proxy."""
     return next(table for table in TABLES if table.model is model._meta.concrete_model)

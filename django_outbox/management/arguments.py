@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 
 from django_outbox.exceptions import InvalidMessage
 from django_outbox.models.validation import require_text
-from django_outbox.operations.time_parsing import parse_age, parse_moment
+from django_outbox.operations.time_parsing import parse_age, parse_time
 
 
 def age(text: str) -> timedelta:
@@ -21,7 +21,7 @@ def age(text: str) -> timedelta:
 def moment(text: str) -> datetime | timedelta:
     """A date, a date and a time, or how long ago."""
     try:
-        return parse_moment(text)
+        return parse_time(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

@@ -19,6 +19,7 @@ from django_outbox.observability.instrumentation import observed_by
 from django_outbox.observability.metrics import Metrics
 from django_outbox.observability.server import Answer, Page, plain, serving
 from django_outbox.observability.systemd import told_to_systemd, watchdog_seconds
+from django_outbox.operations.counts import unfinished
 from django_outbox.worker.state import WorkerState
 
 log = logging.getLogger(__name__)
@@ -127,7 +128,7 @@ def _metrics(stack: ExitStack, worker_state: WorkerState, using: str, handlers: 
     if handlers is not None:
         handlers.replace_each(metrics.timed)
     stack.enter_context(observed_by(metrics))
-    answer = exposition(registry_of(metrics, Backlog(using), worker_state))
+    answer = exposition(registry_of(metrics, Backlog(using, unfinished), worker_state))
     return lambda accept: Answer(200, *answer(accept))
 
 

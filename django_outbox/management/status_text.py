@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django_outbox.management.columns import columns, span
-from django_outbox.operations.stats import counted
+from django_outbox.operations.counts import counted
 
 PARTITIONS = 20
 

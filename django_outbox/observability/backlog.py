@@ -1,51 +1,37 @@
-"""What is unfinished in the database, for gauges: asked seldom, and never by the thread that answers a scrape."""
+"""Counts and ages of unfinished messages for the metrics: refreshed seldom, and never by the thread that answers a scrape."""
 
 from __future__ import annotations
 
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
 from django.db import connections
 
 from django_outbox.exceptions import in_one_line
-from django_outbox.models import InboxMessage, OutboxMessage, oldest_first
-from django_outbox.models.fields import DatabaseNow
-from django_outbox.state.unhandled import longest_awaited
 
 log = logging.getLogger(__name__)
 
-MOST_COUNTED = 1_000_000
-LOOKED_AT = 1000
-LEAST_SECONDS = 15.0
+MIN_INTERVAL_SECONDS = 15.0
+MAX_INTERVAL_SECONDS = 60.0
+"""Upper bound of the refresh interval; below ``STALE_SECONDS``, so that numbers do not disappear in between."""
 SHARE = 0.01
-MOST_SECONDS = 60.0
-"""Whatever a look took, be it that it hung: or the numbers of the last one would be gone before the next."""
-PATIENCE_SECONDS = 1.0
+WAIT_SECONDS = 1.0
 STALE_SECONDS = 120.0
-
-BOXES: dict[str, tuple[type[OutboxMessage | InboxMessage], tuple[str, ...]]] = {
-    "outbox": (OutboxMessage, ("pending", "published", "dead")),
-    "inbox": (InboxMessage, ("pending", "dead")),
-}
 
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """What is unfinished in outbox or inbox.
+    """The unfinished messages of outbox or inbox. Ages are 0 if there is no such message.
 
     Attributes:
-        counts: messages by status, of each at most ``MOST_COUNTED``.
-        oldest: seconds since the oldest pending message was written; 0 if none is.
-        overdue: seconds that the message that has been due for longest waits; 0 if none is due. Of the inbox, among
-            the thousand oldest.
-        awaited: of the outbox, seconds since the published message that a handler here has yet to handle for longest
-            was sent; 0 if there is none.
+        counts: messages by status, up to a million each.
+        oldest: seconds since the oldest pending message was written.
+        overdue: seconds since the most overdue pending message was due.
+        awaited: of the outbox, seconds since a published message was sent that a handler here has yet to handle.
     """
 
     counts: dict[str, int]
@@ -54,94 +40,60 @@ class Unfinished:
     awaited: float = 0.0
 
 
-def look(using: str) -> dict[str, Unfinished]:
-    """Ask the database. Each query goes along an index of what is unfinished, whatever is behind."""
-    return {box: _look(model, statuses, using) for box, (model, statuses) in BOXES.items()}
-
-
-def _look(model: type[OutboxMessage | InboxMessage], statuses: tuple[str, ...], using: str) -> Unfinished:
-    # The id of every row is above 0; saying so chooses the index.
-    rows: Any = model.objects.using(using).filter(id__gt=0)
-    if model is OutboxMessage:
-        rows = rows.own()
-    counts = {
-        status: min(rows.filter(status=status).values("id")[: MOST_COUNTED + 1].count(), MOST_COUNTED)
-        for status in statuses
-    }
-    oldest = oldest_first(rows, "pending").annotate(now=DatabaseNow())
-    longest_due: Any
-    if model is OutboxMessage:
-        longest_due = OutboxMessage.objects.using(using).due().annotate(now=DatabaseNow())[:1]
-    else:  # its index is by group, so the oldest thousand have to do
-        longest_due = oldest[:LOOKED_AT]
-    return Unfinished(
-        counts,
-        oldest=_longest(oldest[:1].values_list("created_at", "now")),
-        overdue=_longest(longest_due.values_list("next_retry_at", "now")),
-        awaited=(longest_awaited(using) or 0.0) if model is OutboxMessage else 0.0,
-    )
-
-
-def _longest(since_and_now: Iterable[tuple[datetime, datetime]]) -> float:
-    """The most seconds from one time to the other; 0 for none, and for what is yet to come."""
-    return max((max(0.0, (now - since).total_seconds()) for since, now in since_and_now), default=0.0)
-
-
 class Backlog:
-    """What is unfinished, as it was a short while ago.
+    """The unfinished messages, as they were a short while ago.
 
-    A thread of its own asks, when a scrape wants to know and the last answer is older than 15 seconds or a hundred
-    times what it took, a minute at most. A scrape waits for it for a second at most; a database that hangs keeps only
-    that thread.
+    A thread queries the database when a scrape needs it and the last result is older than 15 seconds, or than a hundred
+    times its duration, up to a minute. A scrape waits a second for it; a database that hangs blocks only that thread.
     """
 
     def __init__(
         self,
         using: str,
+        query: Callable[[str], dict[str, Unfinished]],
         *,
-        ask: Callable[[str], dict[str, Unfinished]] = look,
         clock: Callable[[], float] = time.monotonic,
-        patience: float = PATIENCE_SECONDS,
+        wait: float = WAIT_SECONDS,
     ) -> None:
         self._using = using
-        self._ask = ask
+        self._query = query
         self._clock = clock
-        self._patience = patience
+        self._wait = wait
         self._lock = threading.Lock()
         self._answered = threading.Event()
-        self._asking = False
+        self._querying = False
         self._found: dict[str, Unfinished] = {}
         self._found_at = 0.0
         self._next_at: float | None = None
 
     def read(self) -> dict[str, Unfinished]:
-        """By "outbox" and "inbox"; nothing if there was no answer for two minutes."""
+        """By "outbox" and "inbox"; empty if there was no result for two minutes."""
         with self._lock:
             due = self._next_at is None or self._clock() >= self._next_at
-            if due and not self._asking:
-                self._asking = True
+            if due and not self._querying:
+                self._querying = True
                 self._answered.clear()
                 threading.Thread(target=self._refresh, name="outbox-backlog", daemon=True).start()
         if due:
-            self._answered.wait(self._patience)
+            self._answered.wait(self._wait)
         with self._lock:
-            fresh = self._clock() - self._found_at < STALE_SECONDS
-            return self._found if fresh else {}
+            is_fresh = self._clock() - self._found_at < STALE_SECONDS
+            return self._found if is_fresh else {}
 
     def _refresh(self) -> None:
         started = self._clock()
         found: dict[str, Unfinished] | None = None
         try:
-            found = self._ask(self._using)
-        except Exception as error:  # a worker does not stop for its gauges
-            log.debug("No look at the backlog this time: %s", in_one_line(error), extra={"action": "backlog"})
+            found = self._query(self._using)
+        except Exception as error:  # metrics must not stop a worker
+            log.debug("Could not count unfinished messages: %s", in_one_line(error), extra={"action": "backlog"})
         finally:
-            with suppress(Exception):  # of a connection that is lost already
+            with suppress(Exception):  # the connection may be lost already
                 connections[self._using].close()
         with self._lock:
             now = self._clock()
             if found is not None:
                 self._found, self._found_at = found, now
-            self._next_at = now + min(max(LEAST_SECONDS, (now - started) / SHARE), MOST_SECONDS)
-            self._asking = False
+            self._next_at = now + min(max(MIN_INTERVAL_SECONDS, (now - started) / SHARE), MAX_INTERVAL_SECONDS)
+            self._querying = False
             self._answered.set()

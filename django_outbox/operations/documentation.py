@@ -1,4 +1,4 @@
-"""Where a page of the documentation is, for hints and errors."""
+"""Links to the documentation, for hints and errors."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ DISTRIBUTION = "django-kafka-outbox"
 
 
 def documentation(page: str) -> str:
-    """The address of a page, such as ``"brokers"``: of the site that the package's metadata names, else in the sources."""
+    """The address of a page, such as ``"brokers"``: on the site that the package's metadata names, else the source file."""
     try:
         urls = metadata(DISTRIBUTION).get_all("Project-URL") or []
-    except PackageNotFoundError:  # run from the sources, without an installation
+    except PackageNotFoundError:  # run from the source tree
         urls = []
     for entry in urls:
         label, _, url = entry.partition(", ")

@@ -1,4 +1,4 @@
-"""How far consumer groups are behind, as the broker says, within a time that a page can wait for."""
+"""The lag of consumer groups, as far as the broker answers within the time that a page can wait."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from django_outbox.brokers.base import get_broker
 from django_outbox.conf import settings
 from django_outbox.exceptions import in_one_line
 
-PATIENCE_SECONDS = 2.0
+TIMEOUT_SECONDS = 2.0
 FRESH_SECONDS = 5.0
 
 
 class PartitionLag(NamedTuple):
-    """One partition. ``lag`` counts records that the group has yet to read; it has committed nothing if None."""
+    """The unread records of one partition. ``committed``: None if the group has committed nothing."""
 
     topic: str
     partition: int
@@ -25,8 +25,8 @@ class PartitionLag(NamedTuple):
     lag: int
 
 
-class Answer(NamedTuple):
-    """What the broker said, or why it said nothing."""
+class GroupLag(NamedTuple):
+    """The lag of a group, or why it is unknown."""
 
     partitions: list[PartitionLag]
     trouble: str = ""
@@ -36,65 +36,69 @@ class Answer(NamedTuple):
         return sum(partition.lag for partition in self.partitions)
 
 
-class _Question:
-    """Asked by a thread of its own. A broker that never answers keeps one thread, not one for each page."""
+NO_ANSWER = GroupLag([], f"No answer within {TIMEOUT_SECONDS:g} s.")
+
+
+class _Query:
+    """Runs in its own thread. A broker that never answers costs one thread, not one for each page."""
 
     def __init__(self, ask: Callable[[], list[PartitionLag]]) -> None:
-        self.answer: Answer | None = None
-        self.answered_at = 0.0
+        self.result: GroupLag | None = None
+        self.finished_at = 0.0
         self._ask = ask
         self._done = threading.Event()
         threading.Thread(target=self._run, name="outbox-lag", daemon=True).start()
 
     def _run(self) -> None:
         try:
-            self.answer = Answer(self._ask())
-        except Exception as error:  # whatever a client raises: the page has to come
-            self.answer = Answer([], in_one_line(error))
-        self.answered_at = time.monotonic()
+            self.result = GroupLag(self._ask())
+        except Exception as error:  # whatever the client raises, the page must be shown
+            self.result = GroupLag([], in_one_line(error))
+        self.finished_at = time.monotonic()
         self._done.set()
 
-    def wait(self, seconds: float) -> Answer | None:
+    def wait(self, seconds: float) -> GroupLag:
         self._done.wait(seconds)
-        return self.answer
+        return self.result or NO_ANSWER
 
 
 _lock = threading.Lock()
-_questions: dict[Any, _Question] = {}
+_queries: dict[Any, _Query] = {}
 
 
 def lag_of_groups(
     topics: Mapping[str, Collection[str]],
     *,
-    patience: float = PATIENCE_SECONDS,
+    timeout: float = TIMEOUT_SECONDS,
     clock: Callable[[], float] = time.monotonic,
-) -> dict[str, Answer | None]:
-    """What the broker says of these topics of each group; None of those of which it does not answer in time.
+) -> dict[str, GroupLag]:
+    """The lag of each group in its topics. ``NO_ANSWER`` if the broker does not answer in time.
 
-    All are asked at once. An answer is shown again for a few seconds; one that comes too late is shown to the next
-    who asks.
+    All groups are queried at once. Results are reused for a few seconds; a late one serves the next caller.
+
+    Raises:
+        ImproperlyConfigured: the settings name no usable broker.
     """
-    questions = {group: _question(each, group, clock) for group, each in topics.items()}
-    deadline = time.monotonic() + patience
-    return {group: question.wait(max(0.0, deadline - time.monotonic())) for group, question in questions.items()}
+    queries = {group: _query(each, group, clock) for group, each in topics.items()}
+    deadline = time.monotonic() + timeout
+    return {group: query.wait(max(0.0, deadline - time.monotonic())) for group, query in queries.items()}
 
 
-def _question(topics: Collection[str], group: str, clock: Callable[[], float]) -> _Question:
+def _query(topics: Collection[str], group: str, clock: Callable[[], float]) -> _Query:
     broker = get_broker(settings.broker)
-    about = (settings.broker.url, group, frozenset(topics))
+    key = (settings.broker.url, group, frozenset(topics))
     with _lock:
-        question = _questions.get(about)
-        if question is None or (question.answer is not None and clock() - question.answered_at > FRESH_SECONDS):
-            question = _questions[about] = _Question(lambda: _ask(broker, sorted(topics), group))
-    return question
+        query = _queries.get(key)
+        if query is None or (query.result is not None and clock() - query.finished_at > FRESH_SECONDS):
+            query = _queries[key] = _Query(lambda: _ask(broker, sorted(topics), group))
+    return query
 
 
 def _ask(broker: Any, topics: Collection[str], group: str) -> list[PartitionLag]:
     found = []
     for place, progress in broker.progress(topics, group).items():
-        committed = progress.committed
-        # Retention may have deleted what was committed last: no record before the log's start is left to read.
-        start = progress.low if committed is None else max(committed, progress.low)
+        # Retention may have deleted records after the committed offset: the rest starts at the log's low end.
+        start = progress.low if progress.committed is None else max(progress.committed, progress.low)
         lag = max(0, progress.high - start)
-        found.append(PartitionLag(place.topic, place.partition, committed, progress.high, lag))
+        found.append(PartitionLag(place.topic, place.partition, progress.committed, progress.high, lag))
     return sorted(found, key=lambda each: (-each.lag, each.topic, each.partition))

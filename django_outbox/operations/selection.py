@@ -1,4 +1,4 @@
-"""Which messages a list shows or an action is about, as the query of a URL or a command's options say it."""
+"""Selects messages by criteria, as the query of a URL or the options of a command name them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.operations.time_parsing import in_query, parse_moment
+from django_outbox.operations.time_parsing import in_query, parse_time
 
 LARGEST_ID = 2**63 - 1
 NOTHING = Q(pk__in=[])
@@ -36,35 +36,35 @@ FAILURES["10"] = (Q(retry_count__gte=10), _("at least 10"))
 
 
 class SelectionError(ValueError):
-    """A query says what no selection can be made of."""
+    """A query has unknown criteria."""
 
 
-def id_of(text: str) -> int | None:
-    """The id that a text of somebody's says; None if it is none that a message could have."""
+def parse_id(text: str) -> int | None:
+    """The id in a text; None if it is not a valid one."""
     if text.isascii() and text.isdigit() and len(text) <= 19 and int(text) <= LARGEST_ID:
         return int(text)
     return None
 
 
 def _ids(text: str) -> Q:
-    numbers = [id_of(part) for part in text.split(",")]
+    numbers = [parse_id(part) for part in text.split(",")]
     return NOTHING if None in numbers else Q(id__in=numbers)
 
 
 def _changed(comparison: str, text: str) -> Q:
     try:
-        return Q(**{f"updated_at__{comparison}": in_query(parse_moment(text))})
+        return Q(**{f"updated_at__{comparison}": in_query(parse_time(text))})
     except ValueError:
         return NOTHING
 
 
-def with_id(text: str) -> Q:
-    """The message with this id, if it is one."""
-    return NOTHING if (number := id_of(text)) is None else Q(id=number)
+def has_id(text: str) -> Q:
+    """The message with this id."""
+    return NOTHING if (number := parse_id(text)) is None else Q(id=number)
 
 
-def with_event_id(model: Model, text: str) -> Q:
-    """The messages with this event id: in the outbox a UUID, elsewhere what other services call it."""
+def has_event_id(model: Model, text: str) -> Q:
+    """The messages with this event id: in the outbox a UUID, in the inbox any text."""
     if not isinstance(model._meta.get_field("event_id"), UUIDField):
         return Q(event_id=text)
     with suppress(ValueError):
@@ -72,14 +72,14 @@ def with_event_id(model: Model, text: str) -> Q:
     return NOTHING
 
 
-def named_exactly(model: Model, text: str) -> Q:
-    """What has this id, event id or key. Payloads and errors are not searched."""
+def has_name(model: Model, text: str) -> Q:
+    """The messages with this id, event id or key. Payloads and errors are not searched."""
     term = text.strip()
-    return with_id(term) | with_event_id(model, term) | Q(message_key=term)
+    return has_id(term) | has_event_id(model, term) | Q(message_key=term)
 
 
 class Criterion(NamedTuple):
-    """One thing that messages are chosen by."""
+    """One criterion: its title, its condition for a value, and how to show the value."""
 
     title: str | Promise
     condition: Callable[[Model, str], Q]
@@ -108,10 +108,10 @@ CRITERIA: Mapping[str, Criterion] = {
         lambda model, text: FAILURES[text][0] if text in FAILURES else NOTHING,
         lambda text: FAILURES[text][1] if text in FAILURES else text,
     ),
-    "q": Criterion(_("id, event id or key"), named_exactly),
+    "q": Criterion(_("id, event id or key"), has_name),
     "key": Criterion(_("key"), lambda model, text: Q(message_key=text)),
     "text": Criterion(_("error contains"), lambda model, text: Q(last_error__contains=text)),
-    # Of a dead letter: when it died.
+    # When a dead letter died.
     "since": Criterion(_("since"), lambda model, text: _changed("gte", text)),
     "until": Criterion(_("until"), lambda model, text: _changed("lt", text)),
 }
@@ -119,16 +119,16 @@ CRITERIA: Mapping[str, Criterion] = {
 
 @dataclass(frozen=True)
 class Selection:
-    """Messages that meet all of some criteria; with none, all messages."""
+    """Messages that meet all criteria; without criteria, all messages."""
 
     values: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, query: Mapping[str, str]) -> Selection:
-        """What a query selects.
+    def from_query(cls, query: Mapping[str, str]) -> Selection:
+        """The selection that a query describes.
 
         Raises:
-            SelectionError: if it asks for what is unknown here: leaving that out would select more.
+            SelectionError: it has unknown criteria. Ignoring them would select more messages.
         """
         unknown = [name for name in query if name not in CRITERIA]
         if unknown:
@@ -137,18 +137,18 @@ class Selection:
 
     def apply(self, messages: QuerySet[Any]) -> QuerySet[Any]:
         for name, value in self.values.items():
-            # A text column cannot hold NUL, so nothing has it; PostgreSQL would refuse the question.
+            # No text column can hold NUL; PostgreSQL would reject the query.
             condition = NOTHING if "\0" in value else CRITERIA[name].condition(messages.model, value)
             messages = messages.filter(condition)
         return messages
 
     @property
     def only_id(self) -> int | None:
-        """The id of the message that it is about, if it says so of one alone."""
-        return id_of(self.values.get("ids", ""))
+        """The id, if the selection names exactly one."""
+        return parse_id(self.values.get("ids", ""))
 
     def describe(self) -> list[tuple[object, object]]:
-        """Each criterion's title and value, for people."""
+        """Each criterion's title and value, to show."""
         return [(CRITERIA[name].title, CRITERIA[name].shown(value)) for name, value in self.values.items()]
 
     def __str__(self) -> str:

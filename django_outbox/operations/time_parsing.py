@@ -1,9 +1,9 @@
-"""Moments and ages, as people write them: ``2026-11-24``, ``2026-11-24T18:30``, ``2h``, ``3 days``."""
+"""Parses times and ages as people write them: ``2026-11-24``, ``2026-11-24T18:30``, ``2h``, ``3 days``."""
 
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime, time, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import Any
 
 from django.conf import settings as django_settings
@@ -21,53 +21,52 @@ _AGE = re.compile(
 
 
 def parse_age(text: str) -> timedelta:
-    """How long ago: ``30m``, ``2h``, ``3d``, ``1w``, or with the unit in full, as in ``3 days`` or ``3 days ago``.
+    """Parse an age: ``30m``, ``2h``, ``3d``, ``1w``, ``3 days`` or ``3 days ago``.
 
     Raises:
-        ValueError: if it is none of these.
+        ValueError: it is not a valid age.
     """
     found = _AGE.fullmatch(text.strip())
     if found is None:
-        raise ValueError(f"{text!r} is no age such as 30m, 2h, 3d or 1w")
+        raise ValueError(f"{text!r} is not a valid age; use for example 30m, 2h, 3d or 1w")
     age = timedelta(**{_UNITS[found["unit"][0].lower()]: int(found["number"])})
     if age > LONGEST_RETENTION:
-        raise ValueError(f"{text!r} is longer ago than a hundred years")
+        raise ValueError(f"{text!r} is too long; the maximum is 100 years")
     return age
 
 
-def parse_moment(text: str) -> datetime | timedelta:
-    """A moment: a date (its first instant), a date and a time, or how long ago.
+def parse_time(text: str) -> datetime | timedelta:
+    """Parse a date (its first instant), a date with a time, or an age. The default time zone is the project's.
 
-    Without a zone it is the project's. Raises:
-        ValueError: if it is none of these.
+    Raises:
+        ValueError: it is none of these.
     """
     text = text.strip()
     if _AGE.fullmatch(text):
         return parse_age(text)
     try:
-        moment = parse_datetime(text) if len(text) > len("2026-11-24") else _start(parse_date(text))
-        if moment is not None:
-            return _of_this_project(moment)
+        if len(text) > len("2026-11-24"):
+            parsed = parse_datetime(text)
+        else:
+            parsed = datetime.combine(day, time.min) if (day := parse_date(text)) else None
+        if parsed is not None:
+            return _in_project_zone(parsed)
     except (ValueError, OverflowError) as error:  # well formed, but there is no such day or hour
-        raise ValueError(f"{text!r} is no date: {error}") from error
+        raise ValueError(f"{text!r} is not a valid date: {error}") from error
     raise ValueError(
-        f"{text!r} is no moment such as 2026-11-24, 2026-11-24T18:30, 2026-11-24T18:30+01:00, or how long ago, "
+        f"{text!r} is not a valid time; use for example 2026-11-24, 2026-11-24T18:30, 2026-11-24T18:30+01:00, or an age "
         "such as 30m, 2h, 3d or 1w"
     )
 
 
-def in_query(moment: datetime | timedelta) -> Any:
-    """A moment as part of a condition; how long ago is counted by the database's clock."""
-    return DatabaseNow() - moment if isinstance(moment, timedelta) else Value(moment)
+def in_query(parsed: datetime | timedelta) -> Any:
+    """A parsed time as a query expression. Ages count from the database's clock."""
+    return DatabaseNow() - parsed if isinstance(parsed, timedelta) else Value(parsed)
 
 
-def _start(day: date | None) -> datetime | None:
-    return None if day is None else datetime.combine(day, time.min)
-
-
-def _of_this_project(moment: datetime) -> datetime:
+def _in_project_zone(parsed: datetime) -> datetime:
     if not django_settings.USE_TZ:
-        return timezone.make_naive(moment) if timezone.is_aware(moment) else moment
-    if timezone.is_naive(moment):
-        moment = timezone.make_aware(moment)
-    return moment.astimezone(UTC)  # now, as not every time of a zone is one of UTC
+        return timezone.make_naive(parsed) if timezone.is_aware(parsed) else parsed
+    if timezone.is_naive(parsed):
+        parsed = timezone.make_aware(parsed)
+    return parsed.astimezone(UTC)  # here, as some local times have no UTC time and raise

@@ -1,6 +1,6 @@
-"""Template tags of the operators' pages.
+"""Template tags of the admin pages.
 
-Django imports this in every project, also in one without the admin: nothing of the admin is imported here.
+Django imports this even in projects without the admin, so this module must not import it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from django_outbox.operations.selection import Selection
 
 MOST_ROWS = 24
-COLUMNS = 60  # about as many characters as a line of a textarea has
+COLUMNS = 60  # characters per line of a textarea, approximately
 LONG = 40
 
 register = template.Library()
@@ -42,42 +42,36 @@ def message_url(table: Table, message: Any) -> str:
 
 
 @register.simple_tag
-def ago(moment: datetime | None) -> str:
-    """How long ago, with the exact time for those who ask."""
-    return "-" if moment is None else _time(moment, texts.ago(moment), _exact(moment))
+def ago(time: datetime | None) -> str:
+    """How long ago, with the exact time as a tooltip."""
+    return "-" if time is None else _time(time, texts.ago(time), _exact(time))
 
 
 @register.simple_tag
-def lasting(moment: datetime) -> SafeString:
-    """For how long since then, with the exact time for those who ask."""
-    return _time(moment, texts.age(moment), _exact(moment))
+def exact_time(time: datetime) -> SafeString:
+    """A time to the second, with how long ago it was as a tooltip."""
+    return _time(time, _exact(time), texts.ago(time))
 
 
-@register.simple_tag
-def moment_time(moment: datetime) -> SafeString:
-    """A time to the second, with how long ago that was for those who ask."""
-    return _time(moment, _exact(moment), texts.ago(moment))
+def _time(time: datetime, shown: str, title: str) -> SafeString:
+    return format_html('<time datetime="{}" title="{}">{}</time>', time.isoformat(), title, shown)
 
 
-def _time(moment: datetime, shown: str, title: str) -> SafeString:
-    return format_html('<time datetime="{}" title="{}">{}</time>', moment.isoformat(), title, shown)
-
-
-def _exact(moment: datetime) -> str:
-    return date(texts.local(moment), "Y-m-d H:i:s")
+def _exact(time: datetime) -> str:
+    return date(texts.local(time), "Y-m-d H:i:s")
 
 
 @register.filter
 def rows(text: str) -> int:
-    """The height of a textarea for a text, in lines, those that are wrapped included."""
+    """The height of a textarea for a text, in lines, including wrapped ones."""
     return min(sum(1 + len(line) // COLUMNS for line in text.split("\n")), MOST_ROWS)
 
 
 @register.inclusion_tag("admin/django_outbox/fact.html")
 def fact(message: Any, name: str) -> dict[str, Any]:
-    """One column of a message with its title."""
+    """A field of a message, with its title."""
     value = getattr(message, name)
-    shown = moment_time(value) if isinstance(value, datetime) else value
+    shown = exact_time(value) if isinstance(value, datetime) else value
     if isinstance(value, str):
         shown = texts.breakable(value)
     title = message._meta.get_field(name).verbose_name

@@ -9,11 +9,11 @@ import pytest
 
 
 @pytest.fixture
-def subject() -> Any:
+def installation() -> Any:
     """The installation of these tests, in the test's own thread."""
-    from django_outbox.operations.doctor.subject import Subject
+    from django_outbox.operations.doctor.installation import Installation
 
-    return Subject("default")
+    return Installation("default")
 
 
 @pytest.fixture(autouse=True)

@@ -10,12 +10,13 @@ from typing import Any
 from django.core.management.base import CommandParser
 
 from django_outbox.management.worker import OutboxCommand, at_least, logging_to
-from django_outbox.operations.doctor.examine import EXAMINATIONS, SECONDS, Result, examine
+from django_outbox.operations.counts import counted
 from django_outbox.operations.doctor.finding import Finding, Level
-from django_outbox.operations.doctor.subject import Subject
+from django_outbox.operations.doctor.installation import Installation
+from django_outbox.operations.doctor.run import CHECKS, TIMEOUT_SECONDS, Result, run_checks
 
 EXIT_CODES = {Level.OK: 0, Level.NOTE: 0, Level.WARNING: 1, Level.FAULT: 2}
-NAME_WIDTH = max(len(examination.name) for examination in EXAMINATIONS)
+NAME_WIDTH = max(len(check.name) for check in CHECKS)
 TEXT_WIDTH = 100
 
 
@@ -31,7 +32,7 @@ class Command(OutboxCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
-        names = [examination.name for examination in EXAMINATIONS]
+        names = [check.name for check in CHECKS]
         parser.add_argument("--json", action="store_true", help="Print JSON.")
         parser.add_argument(
             "--only", nargs="+", choices=names, metavar="NAME", help=f"Only these examinations: {', '.join(names)}."
@@ -48,7 +49,7 @@ class Command(OutboxCommand):
         parser.add_argument(
             "--timeout",
             type=at_least(0.1, float, most=600),
-            default=SECONDS,
+            default=TIMEOUT_SECONDS,
             metavar="S",
             help="Seconds that each examination may take (default: 10).",
         )
@@ -64,14 +65,14 @@ class Command(OutboxCommand):
         **options: Any,
     ) -> None:
         chosen = [
-            examination
-            for examination in EXAMINATIONS
-            if (only is None or examination.name in only) and (broker or not examination.asks_broker)
+            check for check in CHECKS if (only is None or check.name in only) and (broker or not check.needs_broker)
         ]
         as_json = bool(options["json"])
         results = []
         with logging_to(self.stderr, 0):  # what goes wrong is told as a finding
-            for result in examine(Subject(database, patience=timeout * 0.8), examinations=chosen, seconds=timeout):
+            for result in run_checks(
+                Installation(database, broker_timeout=timeout * 0.8), checks=chosen, timeout=timeout
+            ):
                 results.append(result)
                 if not as_json:
                     self._tell(result)
@@ -86,7 +87,7 @@ class Command(OutboxCommand):
     def _tell(self, result: Result) -> None:
         """Print what one examination came to, as soon as that is known."""
         if not result.findings:
-            self.stdout.write(_line(Level.OK, result, result.examination.fine))
+            self.stdout.write(_line(Level.OK, result, result.check.ok))
         for finding in sorted(result.findings, key=lambda each: -each.level):
             self.stdout.write(_line(finding.level, result, finding.summary), self._style(finding))
             for label, text in (("why", finding.why), ("do", finding.remedy)):
@@ -98,7 +99,7 @@ class Command(OutboxCommand):
 
 
 def _line(level: Level, result: Result, text: str) -> str:
-    head = f"{level.word:<8} {result.examination.name:<{NAME_WIDTH}}  "
+    head = f"{level.word:<8} {result.check.name:<{NAME_WIDTH}}  "
     return textwrap.fill(
         text,
         len(head) + TEXT_WIDTH,
@@ -123,10 +124,10 @@ def _indented(label: str, text: str) -> str:
 
 def _sum(results: list[Result]) -> str:
     counts = {level: sum(finding.level == level for r in results for finding in r.findings) for level in Level}
-    told = [
+    words = [
         f"{counts[level]} {level.word}{'s' if counts[level] > 1 else ''}" for level in reversed(Level) if counts[level]
     ]
-    return f"\n{len(results)} examinations: {', '.join(told) or 'all is well'}."
+    return f"\n{counted(len(results), 'check')}: {', '.join(words) or 'no problems'}."
 
 
 def _document(results: list[Result], worst: Level) -> dict[str, Any]:
@@ -134,7 +135,7 @@ def _document(results: list[Result], worst: Level) -> dict[str, Any]:
         "level": worst.word,
         "examinations": [
             {
-                "name": result.examination.name,
+                "name": result.check.name,
                 "level": result.level.word,
                 "findings": [
                     {

@@ -18,7 +18,7 @@ from django_outbox.management.worker import OutboxCommand, at_least
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.models.fields import database_now
 from django_outbox.observability import text as texts
-from django_outbox.operations.retry_outlook import newest, outlook, seconds_until_last
+from django_outbox.operations.retry_preview import newest, preview_retry, seconds_until_last
 from django_outbox.operations.selection import LARGEST_ID, Selection
 from django_outbox.state.retry import retry_in_batches
 from django_outbox.worker.stop import stop_on_signals
@@ -137,7 +137,7 @@ class Command(OutboxCommand):
             )
 
     def _tell(self, dead: QuerySet[Any], rate: int | None) -> None:
-        found = outlook(dead, rate)
+        found = preview_retry(dead, rate)
         self.stdout.write(f"{_messages(found.count)} would be retried.")
         if found.seconds:
             self.stdout.write(f"The last of them would be due in {timedelta(seconds=found.seconds)}.")

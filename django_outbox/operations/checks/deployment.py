@@ -1,4 +1,4 @@
-"""System checks of ``check --deploy``: what is for development alone."""
+"""System checks of ``check --deploy``: settings that are for development only."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from django_outbox.conf import BrokerSettings, settings
 from django_outbox.models import outbox_database
 
 _TLS_HINT = (
-    'Use kafka+ssl:// or kafka+sasl+ssl:// in OUTBOX["BROKER"]["URL"]; if the network is trusted, silence this by '
+    'Use kafka+ssl:// or kafka+sasl+ssl:// in OUTBOX["BROKER"]["URL"]. If you trust the network, add this check to '
     "SILENCED_SYSTEM_CHECKS."
 )
 
 
 def check_deployment(**kwargs: Any) -> list[CheckMessage]:
-    """Check what is fine on a desk and not in production."""
+    """Check for settings that are fine in development and not in production."""
     return [*_broker(), *_database()]
 
 
@@ -32,18 +32,19 @@ def _broker() -> Iterator[CheckMessage]:
         given = settings.broker
         if isinstance(get_broker(given), MemoryBroker):
             yield Warning(
-                "The broker is in the memory of each process: nothing reaches another one, and all is lost at its end.",
-                hint='Set OUTBOX["BROKER"]["BACKEND"] to a broker of Kafka. MemoryBroker is for tests.',
+                "The broker is in the memory of each process: other processes receive nothing, and messages are lost "
+                "when it ends.",
+                hint='Set OUTBOX["BROKER"]["BACKEND"] to a Kafka broker. MemoryBroker is for tests.',
                 id="django_outbox.W021",
             )
             return
         url = parse_url(given.url)
     except ImproperlyConfigured:
-        return  # told already, or a broker of the project's own with URLs of its own
+        return  # another check reports it, or the project has its own broker class with its own URLs
     if all(map(_is_local, url.hosts)):
         yield Warning(
-            f"The broker {url.location} is on this machine, as one for development is.",
-            hint='Set OUTBOX["BROKER"]["URL"] to your cluster. outbox_devbroker keeps everything in memory.',
+            f"The broker {url.location} is on this machine.",
+            hint='Set OUTBOX["BROKER"]["URL"] to your cluster. outbox_devbroker keeps all records in memory.',
             id="django_outbox.W022",
         )
     else:
@@ -53,20 +54,21 @@ def _broker() -> Iterator[CheckMessage]:
 def _encryption(url: BrokerURL, protocol: str) -> Iterator[CheckMessage]:
     if protocol == "SASL_PLAINTEXT":
         yield Warning(
-            f"The connection to {url.location} is not encrypted: user, password and events can be read on their way.",
+            f"The connection to {url.location} is not encrypted: others on the network can read user, password and "
+            "events.",
             hint=_TLS_HINT,
             id="django_outbox.W024",
         )
     elif protocol == "PLAINTEXT":
         yield Warning(
-            f"The connection to {url.location} is not encrypted, and the broker does not know who connects.",
+            f"The connection to {url.location} is not encrypted, and the broker does not authenticate its clients.",
             hint=_TLS_HINT,
             id="django_outbox.W023",
         )
 
 
 def _protocol(given: BrokerSettings, url: BrokerURL) -> str:
-    """What is spoken in the end: options have the last word."""
+    """The security protocol in use: options override the URL."""
     protocol: Any = url.protocol
     for options in (url.options, given.options, given.producer_options):
         for name in ("security_protocol", "security.protocol"):
@@ -89,7 +91,7 @@ def _database() -> Iterator[CheckMessage]:
     alias = outbox_database()
     if alias in connections and connections[alias].vendor == "sqlite":
         yield Warning(
-            f"The outbox is in SQLite (the database {alias!r}), where one process writes at a time.",
-            hint="Use PostgreSQL, MySQL or MariaDB in production: there relays and consumers share the work.",
+            f"The outbox is in SQLite (the database {alias!r}), where only one process can write at a time.",
+            hint="Use PostgreSQL, MySQL or MariaDB in production, where relays and consumers share the work.",
             id="django_outbox.W025",
         )

@@ -1,4 +1,4 @@
-"""System checks that ask a database's server, as ``migrate`` and ``check --database`` have them made."""
+"""System checks that query a database server (``migrate``, ``check --database``), and the check of routers."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from django.db import DEFAULT_DB_ALIAS, connections, router, transaction
 from django_outbox.models import OutboxMessage
 from django_outbox.operations.doctor import database
 from django_outbox.operations.doctor.finding import Level
-from django_outbox.operations.doctor.subject import MODELS, Subject
+from django_outbox.operations.doctor.installation import MODELS, Installation
 from django_outbox.worker.database_errors import UNAVAILABLE
 
-# By vendor: what the encoding has to be, and how to ask for it.
+# By vendor: the required encoding, and the query for the encoding in use.
 _ENCODINGS = {
     "postgresql": ("UTF8", "SHOW server_encoding"),
     "mysql": ("utf8mb4", "SELECT @@character_set_database"),
@@ -22,62 +22,62 @@ _ENCODINGS = {
 
 
 def check_servers(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Check the servers of the databases that hold an outbox. One that does not answer is for others to tell."""
+    """Check the servers of the databases with an outbox. Django reports those that do not answer."""
     found: list[CheckMessage] = []
     for alias in databases or ():
         if not router.allow_migrate_model(alias, OutboxMessage):
             continue
         try:
-            with transaction.atomic(using=alias):  # whose level of isolation psycopg tells the server only then
-                found += _check_server(Subject(alias))
+            with transaction.atomic(using=alias):  # psycopg sets the isolation level only in a transaction
+                found += _check_server(Installation(alias))
         except UNAVAILABLE:
             continue
     return found
 
 
-def _check_server(subject: Subject) -> Iterator[CheckMessage]:
-    vendor = subject.connection.vendor
+def _check_server(installation: Installation) -> Iterator[CheckMessage]:
+    vendor = installation.connection.vendor
     if vendor not in _ENCODINGS:
         return
-    for finding in database.isolation(subject):
-        text = f"The database {subject.using!r}: {finding.summary} {finding.why}"
+    for finding in database.isolation(installation):
+        text = f"The database {installation.using!r}: {finding.summary} {finding.why}"
         yield Warning(text, hint=finding.remedy, id="django_outbox.W004")
     if vendor == "mysql":
-        for finding in database.engine(subject):
+        for finding in database.engine(installation):
             yield Error(f"{finding.summary} {finding.why}", hint=finding.remedy, id="django_outbox.E007")
-    yield from _encoding(subject)
+    yield from _encoding(installation)
 
 
-def _encoding(subject: Subject) -> Iterator[CheckMessage]:
-    wanted, query = _ENCODINGS[subject.connection.vendor]
-    encoding = str(subject.value(query))
-    if encoding != wanted:
-        name = subject.connection.settings_dict["NAME"]
+def _encoding(installation: Installation) -> Iterator[CheckMessage]:
+    required, query = _ENCODINGS[installation.connection.vendor]
+    encoding = str(installation.value(query))
+    if encoding != required:
+        name = installation.connection.settings_dict["NAME"]
         yield Error(
-            f"The database {subject.using!r} has the encoding {encoding}, which cannot hold every text.",
-            hint=f"ALTER DATABASE {name} CHARACTER SET utf8mb4, before the tables are made."
-            if wanted == "utf8mb4"
-            else f"Make it anew: CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0.",
+            f"The database {installation.using!r} has the encoding {encoding}, which cannot store every character.",
+            hint=f"ALTER DATABASE {name} CHARACTER SET utf8mb4, before the tables are created."
+            if required == "utf8mb4"
+            else f"Recreate it: CREATE DATABASE {name} ENCODING 'UTF8' TEMPLATE template0.",
             id="django_outbox.E008",
         )
 
 
 def check_routing(**kwargs: Any) -> list[CheckMessage]:
-    """Check that all tables of the outbox are made where they are written, and that this is beside the project's."""
+    """Check that all tables of the outbox are in one database, with the project's models."""
     homes = {model: router.db_for_write(model) or DEFAULT_DB_ALIAS for model in MODELS}
     home = homes[OutboxMessage]
-    strangers = [model.__name__ for model, alias in homes.items() if alias != home]
-    hint = "Let DATABASE_ROUTERS send all of the app django_outbox to one database, and migrate it there."
-    found: list[CheckMessage] = []
-    if strangers:
-        text = f"{', '.join(strangers)} are written to another database than OutboxMessage, to {home!r}."
-        found.append(Error(text, hint=hint, id="django_outbox.E009"))
+    separate = [model.__name__ for model, alias in homes.items() if alias != home]
+    problems: list[str] = []
+    if separate:
+        problems.append(f"{', '.join(separate)} are written to another database than OutboxMessage, to {home!r}.")
     if home not in connections:
-        text = f"DATABASE_ROUTERS send the outbox to {home!r}, which is not in DATABASES."
-        found.append(Error(text, hint=hint, id="django_outbox.E009"))
+        problems.append(f"DATABASE_ROUTERS route the outbox to {home!r}, which is not in DATABASES.")
     elif not router.allow_migrate_model(home, OutboxMessage):
-        text = f"The outbox is written to the database {home!r}, where DATABASE_ROUTERS do not let it be migrated."
-        found.append(Error(text, hint=hint, id="django_outbox.E009"))
+        problems.append(
+            f"The outbox is written to the database {home!r}, but DATABASE_ROUTERS do not allow its migrations there."
+        )
+    hint = "Route the whole app django_outbox to one database in DATABASE_ROUTERS, and migrate it there."
+    found: list[CheckMessage] = [Error(text, hint=hint, id="django_outbox.E009") for text in problems]
     for finding in database.models_elsewhere(home) if home in connections else ():
         if finding.level == Level.FAULT:
             text = f"No model of this project is in the database of the outbox. {finding.summary} {finding.why}"

@@ -1,8 +1,8 @@
-"""System checks: each fault in the settings with an id and a hint."""
+"""System checks of the settings and of the databases that they name."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -19,10 +19,10 @@ from django_outbox.models.lengths import TOPIC_LENGTH
 from django_outbox.operations.documentation import documentation
 from django_outbox.publishing import is_topic
 
-_SOURCE_HINT = 'Name this service, as in OUTBOX = {"SOURCE": "shop"}.'
+_SOURCE_HINT = 'Name this service, for example OUTBOX = {"SOURCE": "shop"}.'
 _IMMEDIATE_HINT = (
-    'Add "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20} to this database. Without it '
-    "SQLite lets two relays read the same rows."
+    'Add "OPTIONS": {"transaction_mode": "IMMEDIATE", "timeout": 20} to this database. Without it, two relays on SQLite '
+    "may read the same rows."
 )
 
 
@@ -31,7 +31,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
     try:
         raw = settings.raw
     except ImproperlyConfigured as error:
-        return [_wrong_value(str(error))]
+        return [_invalid_value(str(error))]
     return [
         *_unknown_keys(raw, settings.KEYS, "OUTBOX"),
         *_broker_keys(raw.get("BROKER")),
@@ -41,122 +41,105 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
 
 
 def check_databases(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Check the databases that hold an outbox."""
+    """Check the databases with an outbox."""
     found: list[CheckMessage] = []
     for alias in databases or ():
-        if not router.allow_migrate_model(alias, OutboxMessage):
-            continue
-        connection = connections[alias]
-        if connection.vendor == "sqlite":
-            options = connection.settings_dict.get("OPTIONS", {})
-            if str(options.get("transaction_mode", "")).upper() not in ("IMMEDIATE", "EXCLUSIVE"):
-                found.append(
-                    Warning(
-                        f"The SQLite database {alias!r} does not lock rows for the outbox.",
-                        hint=_IMMEDIATE_HINT,
-                        id="django_outbox.W001",
-                    )
-                )
-        elif not connection.features.has_select_for_update_skip_locked:
-            found.append(
-                Error(
-                    f"The database {alias!r} has no SELECT ... FOR UPDATE SKIP LOCKED.",
-                    hint="Use PostgreSQL, MySQL from 8.0 or MariaDB from 10.6 for the outbox.",
-                    id="django_outbox.E006",
-                )
-            )
-        found += _notify(connection)
+        if router.allow_migrate_model(alias, OutboxMessage):
+            found += [*_locking(connections[alias]), *_notify(connections[alias])]
     if not django_settings.USE_TZ:
         found.append(
             Warning(
-                "USE_TZ is False, so the times of messages are those of the database's clock and zone.",
-                hint="Set USE_TZ = True, or expect ce_time and the admin's times to be off by the zone.",
+                "USE_TZ is False: the times of messages are in the database's time zone.",
+                hint="Set USE_TZ = True, or expect ce_time and the times in the admin to be off by the zone.",
                 id="django_outbox.W003",
             )
         )
     return found
 
 
-def _notify(connection: BaseDatabaseWrapper) -> list[CheckMessage]:
+def _locking(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
+    if connection.vendor == "sqlite":
+        options = connection.settings_dict.get("OPTIONS", {})
+        if str(options.get("transaction_mode", "")).upper() not in ("IMMEDIATE", "EXCLUSIVE"):
+            yield Warning(
+                f"The SQLite database {connection.alias!r} does not lock rows for the outbox.",
+                hint=_IMMEDIATE_HINT,
+                id="django_outbox.W001",
+            )
+    elif not connection.features.has_select_for_update_skip_locked:
+        yield Error(
+            f"The database {connection.alias!r} does not support SELECT ... FOR UPDATE SKIP LOCKED.",
+            hint="Use PostgreSQL, MySQL 8.0 or later, or MariaDB 10.6 or later for the outbox.",
+            id="django_outbox.E006",
+        )
+
+
+def _notify(connection: BaseDatabaseWrapper) -> Iterator[CheckMessage]:
     try:
         wanted = settings.notify
     except ImproperlyConfigured:
-        return []  # told already, as a wrong value
-    if not wanted or connection.vendor == "postgresql":
-        return []
-    return [
-        Warning(
-            f'OUTBOX["NOTIFY"] has no effect on the database {connection.alias!r}, which is no PostgreSQL.',
-            hint="The relay polls it. Set POLL_INTERVAL for a shorter latency.",
+        return  # reported as an invalid value
+    if wanted and connection.vendor != "postgresql":
+        yield Warning(
+            f'OUTBOX["NOTIFY"] has no effect on the database {connection.alias!r}, which is not PostgreSQL.',
+            hint="The relay polls this database. Lower POLL_INTERVAL for a shorter latency.",
             id="django_outbox.W002",
         )
-    ]
 
 
-def _unknown_keys(given: Any, known: Sequence[str], place: str) -> list[CheckMessage]:
-    found: list[CheckMessage] = []
+def _unknown_keys(given: Any, known: Sequence[str], name: str) -> Iterator[CheckMessage]:
     for key in given:
         if key in known:
             continue
-        alike = get_close_matches(str(key).upper(), known, n=1)
-        hint = f"Did you mean {alike[0]!r}?" if alike else f"Known are {', '.join(known)}."
-        found.append(Error(f"{place} has an unknown key {key!r}.", hint=hint, id="django_outbox.E001"))
-    return found
+        similar = get_close_matches(str(key).upper(), known, n=1)
+        hint = f"Did you mean {similar[0]!r}?" if similar else f"Valid keys: {', '.join(known)}."
+        yield Error(f"{name} has an unknown key {key!r}.", hint=hint, id="django_outbox.E001")
 
 
-def _broker_keys(broker: Any) -> list[CheckMessage]:
-    if not isinstance(broker, dict):
-        return []
-    return _unknown_keys(broker, OutboxSettings.BROKER_KEYS, 'OUTBOX["BROKER"]')
+def _broker_keys(broker: Any) -> Iterator[CheckMessage]:
+    if isinstance(broker, dict):
+        yield from _unknown_keys(broker, OutboxSettings.BROKER_KEYS, 'OUTBOX["BROKER"]')
 
 
-def _values(raw: Any) -> list[CheckMessage]:
-    found: list[CheckMessage] = []
+def _values(raw: Any) -> Iterator[CheckMessage]:
     if not raw.get("SOURCE"):
-        found.append(Error('OUTBOX["SOURCE"] is missing.', hint=_SOURCE_HINT, id="django_outbox.E003"))
+        yield Error('OUTBOX["SOURCE"] is missing.', hint=_SOURCE_HINT, id="django_outbox.E003")
     for key in settings.KEYS:
         if key in raw and (key != "SOURCE" or raw[key]):
             try:
                 getattr(settings, key.lower())
             except ImproperlyConfigured as error:
-                found.append(_wrong_value(str(error)))
-    found += [_wrong_value(text) for text in _wrong_topics()]
-    return found
+                yield _invalid_value(str(error))
+    yield from map(_invalid_value, _invalid_topics())
 
 
-def _wrong_topics() -> list[str]:
+def _invalid_topics() -> list[str]:
     try:
-        places = {'OUTBOX["TOPIC"]': settings.topic}
-        places |= {f'OUTBOX["ROUTES"][{pattern!r}]': topic for pattern, topic in settings.routes.items()}
-        places |= {f'OUTBOX["INBOX"][{topic!r}]': topic for topic in settings.inbox}
+        topics = {'OUTBOX["TOPIC"]': settings.topic}
+        topics |= {f'OUTBOX["ROUTES"][{pattern!r}]': topic for pattern, topic in settings.routes.items()}
+        topics |= {f'OUTBOX["INBOX"][{topic!r}]': topic for topic in settings.inbox}
         if settings.dead_letter_topic:
-            places['OUTBOX["DEAD_LETTER_TOPIC"]'] = settings.dead_letter_topic
+            topics['OUTBOX["DEAD_LETTER_TOPIC"]'] = settings.dead_letter_topic
     except ImproperlyConfigured:
-        return []  # told already
+        return []  # reported as an invalid value
     return [
-        f"{place} is no Kafka topic: {topic!r}. Those are of letters, digits, '.', '_' and '-', {TOPIC_LENGTH} at most."
-        for place, topic in places.items()
+        f"{setting}: {topic!r} is not a valid Kafka topic name; use letters, digits, '.', '_' and '-', at most "
+        f"{TOPIC_LENGTH} characters."
+        for setting, topic in topics.items()
         if not is_topic(topic)
     ]
 
 
-def _wrong_value(text: str) -> CheckMessage:
+def _invalid_value(text: str) -> CheckMessage:
     return Error(text, hint=f"See {documentation('settings')}.", id="django_outbox.E002")
 
 
-def _broker() -> list[CheckMessage]:
+def _broker() -> Iterator[CheckMessage]:
     try:
         broker = settings.broker
     except ImproperlyConfigured:
-        return []  # told already, as a wrong value
+        return  # reported as an invalid value
     try:
         get_broker(broker)
     except ImproperlyConfigured as error:
-        return [
-            Error(
-                str(error),
-                hint=f"See {documentation('brokers')}.",
-                id="django_outbox.E004",
-            )
-        ]
-    return []
+        yield Error(str(error), hint=f"See {documentation('brokers')}.", id="django_outbox.E004")

@@ -1,4 +1,4 @@
-"""Events and handlers: whether they have heard of each other, and whether consumers read the topics of both."""
+"""Events and handlers: whether each has the other, and whether consumers read their topics."""
 
 from __future__ import annotations
 
@@ -10,125 +10,130 @@ from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.handlers.registry import registry
 from django_outbox.models import InboxMessage, OutboxMessage
-from django_outbox.operations.doctor import waiting
 from django_outbox.operations.doctor.finding import Finding, fault, note, warning
-from django_outbox.operations.doctor.subject import Subject
-from django_outbox.operations.stats import workers
-from django_outbox.operations.unread_topics import Reach, UnreadTopic, waits
+from django_outbox.operations.doctor.installation import Installation
+from django_outbox.operations.topics import ReadTopics, UnreadTopic, awaited
+from django_outbox.operations.workers import known_workers
 from django_outbox.state.dead_letters import unread_topic
 from django_outbox.state.unhandled import Awaited
 
-LOOKED_AT = 5000
+RECENT = 5000
 SHOWN = 5
-ALIKE = 0.85  # so near are two names of which one may be a slip of the pen
+SIMILAR = 0.85  # ratio at which one of two names is probably a typo
 
 
-def handlers(subject: Subject) -> Iterator[Finding]:
+def handlers(installation: Installation) -> Iterator[Finding]:
     """Handlers that cannot be imported."""
     try:
-        _ = subject.handlers
+        _ = installation.handlers
     except HandlersNotImportable as error:
         yield fault(
-            str(error), "No consumer starts until then.", "manage.py outbox_consume --list shows when it is mended."
+            str(error),
+            "No consumer can start.",
+            "Fix the import. manage.py outbox_consume --list shows whether it works.",
         )
 
 
-def without_handler(subject: Subject) -> Iterator[Finding]:
-    """Events that were published lately and that nobody here handles."""
-    wanted = {(handler.event_type, handler.topic) for handler in subject.handlers}
+def without_handler(installation: Installation) -> Iterator[Finding]:
+    """Recently published events that no handler here handles."""
+    wanted = {(handler.event_type, handler.topic) for handler in installation.handlers}
     if not wanted:
-        return  # all of its events are for others
+        return  # all events are for other services
     types = {event_type for event_type, _ in wanted}
     copies = unread_topic([topic for _, topic in wanted])
     unhandled: Counter[tuple[str, str]] = Counter()
-    for (event_type, topic), count in _published(subject).items():
+    for (event_type, topic), count in _published(installation).items():
         if topic != copies and (event_type, None) not in wanted and (event_type, topic) not in wanted:
             unhandled[event_type, topic if event_type in types else ""] += count
-    strangers = []
+    for_others = []
     for (event_type, topic), count in sorted(unhandled.items()):
         elsewhere = f" in the topic {topic!r}, only in others" if topic else ""
-        meant = "" if elsewhere else _meant(event_type, types)
+        similar = "" if elsewhere else _similar(event_type, types)
         if settings.unknown_event == "dead":
             yield fault(
                 f"{event_type!r} has no handler here{elsewhere}.",
-                f'UNKNOWN_EVENT is "dead": all of its messages die ({count} of the last {LOOKED_AT:,}).',
-                f'Write one: @handler("{event_type}"), or set UNKNOWN_EVENT to "ignore" if it is for others.{meant}',
+                f'UNKNOWN_EVENT is "dead": its messages become dead letters ({count} of the last {RECENT:,}).',
+                f'Write a handler: @handler("{event_type}"). If other services handle it, set UNKNOWN_EVENT to '
+                f'"ignore".{similar}',
             )
-        elif elsewhere or meant:
+        elif elsewhere or similar:
             yield warning(
                 f"{event_type!r} has no handler here{elsewhere}.",
-                f"{count} of the last {LOOKED_AT:,} messages are of this type. They stay published until RETENTION removes them.",
-                f"Compare how it is published with how it is handled.{meant}",
+                f"{count} of the last {RECENT:,} messages have this type. They stay published until RETENTION removes "
+                "them.",
+                f"Compare the type that is published with the type that is handled.{similar}",
             )
         else:
-            strangers.append(event_type)
-    if strangers:
+            for_others.append(event_type)
+    if for_others:
         yield note(
-            f"No handler here is for {_listed(strangers)}.",
-            "They stay published until RETENTION removes them, which is right if they are for other services.",
-            f'If not, write handlers: @handler("{strangers[0]}")',
+            f"No handler here is for {_listed(for_others)}.",
+            "These messages stay published until RETENTION removes them, which is right if they are for other services.",
+            f'Otherwise write handlers: @handler("{for_others[0]}")',
         )
 
 
-def unread_topics(subject: Subject) -> Iterator[Finding]:
+def unread_topics(installation: Installation) -> Iterator[Finding]:
     """Topics with unfinished messages that no consumer of the main group reads."""
-    if not subject.handlers:
-        return  # all of its events are for others
-    seen = workers(subject.using)
-    unread = {each.topic: each for each in waits(subject.using, seen).unread}
+    if not installation.handlers:
+        return  # all events are for other services
+    workers = known_workers(installation.using)
+    unread = {each.topic: each for each in awaited(installation.using, workers).unread}
     for each in unread.values():
-        title, why, remedy = waiting.unread(each)
-        yield fault(f"{title}.", why, remedy)
-    reach, awaited = Reach.of(seen), Awaited.by(registry.for_group(settings.consumer_group))
-    strangers = []
-    for topic in sorted(subject.stored_topics - unread.keys() - {awaited.unread}):
-        if reach.includes(topic) or topic in reach.known:
+        yield _unread(each)
+    read, wanted = ReadTopics.of(workers), Awaited.by(registry.for_group(settings.consumer_group))
+    for_others = []
+    for topic in sorted(installation.stored_topics - unread.keys() - {wanted.unread}):
+        if topic in read or topic in read.default:
             continue
-        pending = OutboxMessage.objects.using(subject.using).own().pending().filter(topic=topic)
-        types = set(pending.values_list("event_type", flat=True)[:LOOKED_AT])
-        if any(awaited.includes(event_type, topic) for event_type in types):
-            title, why, remedy = waiting.unread(UnreadTopic(topic, None, is_known=False))
-            yield fault(f"{title}.", why, remedy)
+        pending = OutboxMessage.objects.using(installation.using).own().pending().filter(topic=topic)
+        types = set(pending.values_list("event_type", flat=True)[:RECENT])
+        if any(wanted.includes(event_type, topic) for event_type in types):
+            yield _unread(UnreadTopic(topic, None, is_default=False))
         else:
-            strangers.append(topic)
-    if strangers:
+            for_others.append(topic)
+    if for_others:
         yield note(
-            f"No consumer here reads {_listed(strangers)}.",
+            f"No consumer here reads {_listed(for_others)}.",
             "No handler here waits for the messages in these topics. They stay published until RETENTION removes them, "
             "which is right if other services read them.",
-            'If not, add the topics to OUTBOX["ROUTES"] and write handlers.',
+            'Otherwise add the topics to OUTBOX["ROUTES"] and write handlers.',
         )
 
 
-def without_events(subject: Subject) -> Iterator[Finding]:
-    """Handlers of events that nobody has published lately."""
-    seen = {event_type for event_type, _ in _published(subject)} | _received(subject)
+def _unread(topic: UnreadTopic) -> Finding:
+    return fault(f"{topic.title}.", topic.cause.why, topic.cause.remedy)
+
+
+def without_events(installation: Installation) -> Iterator[Finding]:
+    """Handlers without recent events."""
+    seen = {event_type for event_type, _ in _published(installation)} | _received(installation)
     if not seen:
         return  # nothing has been published yet
-    types = {handler.event_type for handler in subject.handlers}
+    types = {handler.event_type for handler in installation.handlers}
     rare = []
     for event_type in sorted(types - seen):
-        if meant := _meant(event_type, seen - types):
-            names = ", ".join(sorted(each.name for each in subject.handlers if each.event_type == event_type))
+        if similar := _similar(event_type, seen - types):
+            names = ", ".join(sorted(each.name for each in installation.handlers if each.event_type == event_type))
             yield warning(
-                f"No event {event_type!r}, for which {names} waits, is among the last {LOOKED_AT:,}.",
-                "A handler whose type is written otherwise than where it is published is never called.",
-                f"Compare how it is handled with how it is published.{meant}",
+                f"No event {event_type!r}, for which {names} waits, is among the last {RECENT:,}.",
+                "A handler with a misspelled type is never called.",
+                f"Compare the type that is handled with the type that is published.{similar}",
             )
         else:
             rare.append(event_type)
     if rare:
         yield note(
-            f"Among the last {LOOKED_AT:,} events is none for the handlers of {_listed(rare)}.",
-            "They may be rare, or not be published any more.",
-            "manage.py outbox_consume --list shows where these handlers are.",
+            f"None of the last {RECENT:,} events is for the handlers of {_listed(rare)}.",
+            "The events may be rare, or no longer published.",
+            "manage.py outbox_consume --list shows these handlers.",
         )
 
 
-def _meant(event_type: str, others: Collection[str]) -> str:
-    """A question after a type of nearly the same name."""
-    alike = get_close_matches(event_type, others, n=1, cutoff=ALIKE)
-    return f" Is {alike[0]!r} meant?" if alike else ""
+def _similar(event_type: str, others: Collection[str]) -> str:
+    """A question, if there is a type with a similar name."""
+    similar = get_close_matches(event_type, others, n=1, cutoff=SIMILAR)
+    return f" Did you mean {similar[0]!r}?" if similar else ""
 
 
 def _listed(types: Sequence[str]) -> str:
@@ -136,13 +141,13 @@ def _listed(types: Sequence[str]) -> str:
     return ", ".join(map(repr, types[:SHOWN])) + (f" and {more} more" if more > 0 else "")
 
 
-def _published(subject: Subject) -> Counter[tuple[str, str]]:
-    """How many of the last messages are of each type and topic."""
-    messages = OutboxMessage.objects.using(subject.using).order_by("-id")
-    newest = messages.values_list("event_type", "topic", "source")[:LOOKED_AT]
+def _published(installation: Installation) -> Counter[tuple[str, str]]:
+    """How many recent messages have each type and topic."""
+    messages = OutboxMessage.objects.using(installation.using).order_by("-id")
+    newest = messages.values_list("event_type", "topic", "source")[:RECENT]
     return Counter((event_type, topic) for event_type, topic, source in newest if source == settings.source)
 
 
-def _received(subject: Subject) -> set[str]:
-    messages = InboxMessage.objects.using(subject.using).order_by("-id")
-    return set(messages.values_list("event_type", flat=True)[:LOOKED_AT])
+def _received(installation: Installation) -> set[str]:
+    messages = InboxMessage.objects.using(installation.using).order_by("-id")
+    return set(messages.values_list("event_type", flat=True)[:RECENT])

@@ -1,4 +1,4 @@
-"""What an examination comes to."""
+"""What a check of the doctor reports."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from enum import IntEnum
 
 
 class Level(IntEnum):
-    """How bad it is."""
+    """The severity of a finding."""
 
     OK = 0
     NOTE = 1
-    """To know, and perhaps wanted."""
+    """Good to know, and perhaps intended."""
     WARNING = 2
-    """It works, but will do so badly, or not for long."""
+    """It works, but badly or not for long."""
     FAULT = 3
     """Something does not work."""
 
@@ -24,13 +24,12 @@ class Level(IntEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that an examination found.
+    """One problem.
 
     Attributes:
-        level: how bad it is.
-        summary: what is the matter, in one sentence.
-        why: what comes of it.
-        remedy: the command or the setting that mends it.
+        summary: the problem, in one sentence.
+        why: its consequence or cause.
+        remedy: the command or setting that fixes it.
     """
 
     level: Level

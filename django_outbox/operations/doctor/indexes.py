@@ -1,4 +1,4 @@
-"""Indexes and constraints: whether all are there, work, and are of a size that fits what they hold."""
+"""Indexes and constraints: whether they exist, are valid, and are not bloated."""
 
 from __future__ import annotations
 
@@ -10,100 +10,104 @@ from django.db import models
 from django_outbox.models import OutboxMessage
 from django_outbox.models.storage import PENDING_INDEX, PENDING_INDEX_DEFINITION
 from django_outbox.operations.doctor.finding import Finding, fault, warning
-from django_outbox.operations.doctor.subject import MODELS, Subject
+from django_outbox.operations.doctor.installation import MODELS, Installation
 
-LEAST_BLOAT_BYTES = 64 * 2**20
+TOLERATED_BYTES = 64 * 2**20
 TIMES_TOO_LARGE = 4
-ENTRY_BYTES = 20  # what an entry of a B-tree takes beside its values
-FILL = 0.7  # of a page, as it comes out of splits
+ENTRY_BYTES = 20  # overhead of an entry of a B-tree
+FILL = 0.7  # share of a page that is used after splits
+
+_SLOW = "Queries that need it read the whole table instead."
 
 
-def missing(subject: Subject) -> Iterator[Finding]:
-    """What the models say and the tables do not have."""
-    introspection = subject.connection.introspection
+def missing(installation: Installation) -> Iterator[Finding]:
+    """Tables, indexes and constraints of the models that the database does not have."""
+    introspection = installation.connection.introspection
     present = introspection.table_names()
     for model in MODELS:
         table = model._meta.db_table
         if table not in present:
             yield fault(
-                f"The table {table} is not there.",
+                f"The table {table} does not exist.",
                 "Nothing works without it.",
-                f"manage.py migrate django_outbox{subject.migrate_option}",
+                f"manage.py migrate django_outbox{installation.migrate_option}",
             )
             continue
-        with subject.connection.cursor() as cursor:
+        with installation.connection.cursor() as cursor:
             found = introspection.get_constraints(cursor, table)
-        yield from _missing_indexes(subject, model, found)
-        yield from _missing_constraints(subject, model, found)
+        yield from _missing_indexes(installation, model, found)
+        yield from _missing_constraints(installation, model, found)
 
 
-def _missing_indexes(subject: Subject, model: type[models.Model], found: dict[str, Any]) -> Iterator[Finding]:
-    slow = "What looks by it walks the whole table instead, at each look."
+def _missing_indexes(installation: Installation, model: type[models.Model], found: dict[str, Any]) -> Iterator[Finding]:
+    table = model._meta.db_table
     for index in model._meta.indexes:
         if index.name not in found:
-            statement = _statement(subject, index, model)
-            yield fault(f"{model._meta.db_table} lacks the index {index.name}.", slow, statement)
-    if model is OutboxMessage and subject.connection.vendor == "postgresql" and PENDING_INDEX not in found:
+            yield fault(f"{table} lacks the index {index.name}.", _SLOW, _statement(installation, index, model))
+    if model is OutboxMessage and installation.connection.vendor == "postgresql" and PENDING_INDEX not in found:
         yield fault(
-            f"{model._meta.db_table} lacks the index {PENDING_INDEX}.",
-            slow,
-            f"CREATE INDEX CONCURRENTLY {PENDING_INDEX} ON {model._meta.db_table} {PENDING_INDEX_DEFINITION}",
+            f"{table} lacks the index {PENDING_INDEX}.",
+            _SLOW,
+            f"CREATE INDEX CONCURRENTLY {PENDING_INDEX} ON {table} {PENDING_INDEX_DEFINITION}",
         )
 
 
-def _missing_constraints(subject: Subject, model: type[models.Model], found: dict[str, Any]) -> Iterator[Finding]:
+def _missing_constraints(
+    installation: Installation, model: type[models.Model], found: dict[str, Any]
+) -> Iterator[Finding]:
+    table = model._meta.db_table
     for constraint in model._meta.constraints:
         if constraint.name not in found:
             find = fault if isinstance(constraint, models.UniqueConstraint) else warning
             yield find(
-                f"{model._meta.db_table} lacks the constraint {constraint.name}.",
-                "Nothing keeps rows from a state that must not be.",
-                _statement(subject, constraint, model),
+                f"{table} lacks the constraint {constraint.name}.",
+                "The database does not reject invalid rows.",
+                _statement(installation, constraint, model),
             )
     unique = [each["columns"] for each in found.values() if each["unique"] or each["primary_key"]]
     for field in model._meta.local_fields:
         if field.unique and [field.column] not in unique:
             yield fault(
-                f"{model._meta.db_table}.{field.column} is not unique.",
-                "The same message may be stored twice, and looking for one walks the whole table.",
-                f"CREATE UNIQUE INDEX{_concurrently(subject)} ON {model._meta.db_table} ({field.column})",
+                f"{table}.{field.column} is not unique.",
+                "A message may be stored twice, and looking one up reads the whole table.",
+                f"CREATE UNIQUE INDEX{_concurrently(installation)} ON {table} ({field.column})",
             )
 
 
-def _statement(subject: Subject, part: Any, model: type[models.Model]) -> str:
-    """The SQL that makes an index or a constraint."""
-    if subject.connection.vendor == "sqlite" and isinstance(part, models.CheckConstraint):
-        return "SQLite adds no constraint to a table that is there: make the database anew with manage.py migrate."
-    editor = subject.connection.schema_editor(collect_sql=True)
+def _statement(installation: Installation, part: Any, model: type[models.Model]) -> str:
+    """The SQL that creates an index or a constraint."""
+    if installation.connection.vendor == "sqlite" and isinstance(part, models.CheckConstraint):
+        return "SQLite cannot add a constraint to a table: recreate the database with manage.py migrate."
+    editor = installation.connection.schema_editor(collect_sql=True)
     sql = str(part.create_sql(model, editor))
-    return sql.replace("CREATE INDEX", f"CREATE INDEX{_concurrently(subject)}", 1)
+    return sql.replace("CREATE INDEX", f"CREATE INDEX{_concurrently(installation)}", 1)
 
 
-def _concurrently(subject: Subject) -> str:
-    """Else nobody writes while the index is built."""
-    return " CONCURRENTLY" if subject.connection.vendor == "postgresql" else ""
+def _concurrently(installation: Installation) -> str:
+    """Without it, building the index blocks writes."""
+    return " CONCURRENTLY" if installation.connection.vendor == "postgresql" else ""
 
 
-def invalid(subject: Subject) -> Iterator[Finding]:
-    """Indexes that PostgreSQL keeps up and does not use: what is left of a CREATE INDEX CONCURRENTLY that failed."""
-    found = subject.rows(
+def invalid(installation: Installation) -> Iterator[Finding]:
+    """Indexes that PostgreSQL updates but does not use, as after a failed CREATE INDEX CONCURRENTLY."""
+    found = installation.rows(
         "SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid JOIN pg_class t ON t.oid = i.indrelid "
         "WHERE t.relname = ANY(%s) AND pg_table_is_visible(t.oid) AND NOT (i.indisvalid AND i.indisready) ORDER BY 1",
-        subject.tables,
+        installation.tables,
     )
     for (name,) in found:
         yield fault(
             f"The index {name} is invalid.",
-            "It is not used, and slows down each write all the same: building it failed or is still going on.",
+            "Queries do not use it, but every write updates it. Building it failed or is still in progress.",
             f"REINDEX INDEX CONCURRENTLY {name}",
         )
 
 
 def bloated(
-    subject: Subject, *, least_bytes: int = LEAST_BLOAT_BYTES, times: float = TIMES_TOO_LARGE
+    installation: Installation, *, tolerated_bytes: int = TOLERATED_BYTES, times: float = TIMES_TOO_LARGE
 ) -> Iterator[Finding]:
-    """Indexes that are far larger than what they hold, by the statistics of the last vacuum."""
-    found = subject.rows(
+    """Indexes that are much larger than their entries, by the statistics of the last vacuum."""
+    found = installation.rows(
         """
         SELECT c.relname, pg_relation_size(c.oid), c.reltuples,
                (SELECT sum(coalesce(s.avg_width, 16)) FROM pg_attribute a LEFT JOIN pg_stats s
@@ -113,13 +117,14 @@ def bloated(
           JOIN pg_namespace n ON n.oid = t.relnamespace
          WHERE t.relname = ANY(%s) AND pg_table_is_visible(t.oid) AND c.reltuples >= 0 ORDER BY 1
         """,
-        subject.tables,
+        installation.tables,
     )
     for name, size, entries, width in found:
-        fitting = entries * (float(width) + ENTRY_BYTES) / FILL
-        if size > least_bytes + times * fitting:
+        needed = entries * (float(width) + ENTRY_BYTES) / FILL
+        if size > tolerated_bytes + times * needed:
             yield warning(
                 f"The index {name} takes {size / 2**20:,.0f} MB for {entries:,.0f} entries.",
-                f"About {max(fitting / 2**20, 0.1):,.1f} MB would do. It takes memory from others, and vacuums take longer.",
+                f"About {max(needed / 2**20, 0.1):,.1f} MB would be enough. A bloated index wastes memory and slows "
+                "vacuum down.",
                 f"REINDEX INDEX CONCURRENTLY {name}",
             )

@@ -1,4 +1,4 @@
-"""What keeps PostgreSQL from cleaning up behind the outbox: old snapshots, and an autovacuum that is off or behind."""
+"""PostgreSQL's vacuum: what holds it back, and whether autovacuum is on and keeps up."""
 
 from __future__ import annotations
 
@@ -9,37 +9,38 @@ from datetime import timedelta
 from django_outbox.models import OutboxMessage
 from django_outbox.models.storage import STORAGE_PARAMETERS
 from django_outbox.operations.doctor.finding import Finding, fault, note, warning
-from django_outbox.operations.doctor.subject import Subject
+from django_outbox.operations.doctor.installation import Installation
 
-PATIENCE = timedelta(minutes=5)
-FAR_TOO_LONG = timedelta(hours=1)
+OLD = timedelta(minutes=5)
+VERY_OLD = timedelta(hours=1)
 MANY_TRANSACTIONS = 1_000_000
 TIMES_BEHIND = 5
 
 _WHY = (
-    "What it can still see cannot be removed, from any table of the database: dead entries pile up where the relay looks, "
-    "and each look takes longer."
+    "Vacuum cannot remove rows that it can still see, in any table of the database: dead index entries pile up where the "
+    "relay polls, and each poll takes longer."
 )
+_SLOW_POLLS = "each poll of the relay reads all of them."
 
 
 def old_snapshots(
-    subject: Subject,
+    installation: Installation,
     *,
-    patience: timedelta = PATIENCE,
-    far_too_long: timedelta = FAR_TOO_LONG,
+    old: timedelta = OLD,
+    very_old: timedelta = VERY_OLD,
     transactions: int = MANY_TRANSACTIONS,
 ) -> Iterator[Finding]:
-    """Sessions and standbys with a snapshot so old that it holds vacuum back.
+    """Sessions and standbys whose snapshot is old enough to hold vacuum back.
 
     Args:
-        subject: what to examine.
-        patience: how long a transaction may be open.
-        far_too_long: how long it must not be.
-        transactions: how many others may be held back where its time is not told: that of a standby never is, that
-            of another role's session not to everybody.
+        installation: what to examine.
+        old: transactions open for longer are reported.
+        very_old: transactions open for longer are a fault.
+        transactions: how many later transactions count as many where the age is unknown: that of a standby always is,
+            that of another role's session may be hidden.
     """
-    # Of another role's session its kind is hidden as well; autovacuum, whose snapshots do no harm, is no role's.
-    found = subject.rows(
+    # Another role's session hides its type too. Autovacuum has no role, and its snapshots are harmless.
+    found = installation.rows(
         """
         SELECT pid, coalesce(backend_type, CASE WHEN datname IS NULL THEN 'walsender' ELSE 'client backend' END),
                quote_ident(usename), coalesce(application_name, ''), state,
@@ -53,26 +54,21 @@ def old_snapshots(
         """
     )
     for pid, kind, user, application, state, seconds, held_back in found:
+        session = f"Session {pid} of {user}" + (f" ({application})" if application else "")
         if kind == "walsender":
             if held_back >= transactions:
                 yield _standby(pid, application, held_back)
         elif seconds is None:
             if held_back >= transactions:
-                who = _session(pid, user, application)
-                yield warning(f"{who} holds back {held_back:,} transactions.", _WHY, _end(pid, user))
-        elif (age := timedelta(seconds=int(seconds))) >= patience:
-            find = fault if age >= far_too_long else warning
-            who = _session(pid, user, application)
-            yield find(f"{who} has had a transaction open for {age} (now {state}).", _WHY, _end(pid, user))
+                yield warning(f"{session} holds back {held_back:,} transactions.", _WHY, _terminate(pid, user))
+        elif (age := timedelta(seconds=int(seconds))) >= old:
+            find = fault if age >= very_old else warning
+            yield find(f"{session} has had a transaction open for {age} (now {state}).", _WHY, _terminate(pid, user))
 
 
-def _session(pid: int, user: str, application: str) -> str:
-    return f"Session {pid} of {user}" + (f" ({application})" if application else "")
-
-
-def _end(pid: int, user: str) -> str:
+def _terminate(pid: int, user: str) -> str:
     return (
-        f"SELECT pg_terminate_backend({pid}), once you know what it does; against the next one: "
+        f"SELECT pg_terminate_backend({pid}), once you know what it does. To prevent it: "
         f"ALTER ROLE {user} SET idle_in_transaction_session_timeout = '5min'"
     )
 
@@ -80,61 +76,64 @@ def _end(pid: int, user: str) -> str:
 def _standby(pid: int, application: str, transactions: int) -> Finding:
     return warning(
         f"The standby {application or pid} holds back {transactions:,} transactions.",
-        f"A query runs there for long, and hot_standby_feedback keeps its rows here. {_WHY}",
+        f"A long query runs there, and hot_standby_feedback keeps its rows here. {_WHY}",
         "End that query, or set max_standby_streaming_delay and hot_standby_feedback = off there.",
     )
 
 
-def prepared_transactions(subject: Subject, *, patience: timedelta = PATIENCE) -> Iterator[Finding]:
-    """Transactions of two phases whose second one does not come."""
-    found = subject.rows(
+def prepared_transactions(installation: Installation, *, old: timedelta = OLD) -> Iterator[Finding]:
+    """Two-phase transactions that were neither committed nor rolled back."""
+    found = installation.rows(
         "SELECT gid, owner, extract(epoch FROM clock_timestamp() - prepared) FROM pg_prepared_xacts "
         "WHERE database = current_database() ORDER BY prepared"
     )
     for gid, owner, seconds in found:
-        if timedelta(seconds=float(seconds)) >= patience:
+        if timedelta(seconds=float(seconds)) >= old:
             yield fault(
                 f"The prepared transaction {gid!r} of {owner} has waited for {timedelta(seconds=int(seconds))}.",
-                f"It outlives sessions and restarts, and holds its locks. {_WHY}",
-                f"ROLLBACK PREPARED '{gid}' (or COMMIT PREPARED), as its transaction manager should have",
+                f"It survives sessions and restarts, and keeps its locks. {_WHY}",
+                f"ROLLBACK PREPARED '{gid}' (or COMMIT PREPARED), as its transaction manager should have done",
             )
 
 
-def replication_slots(subject: Subject, *, transactions: int = MANY_TRANSACTIONS) -> Iterator[Finding]:
-    """Slots that remember an old snapshot of a standby, which may be gone for good."""
-    found = subject.rows(
+def replication_slots(installation: Installation, *, transactions: int = MANY_TRANSACTIONS) -> Iterator[Finding]:
+    """Replication slots with the old snapshot of a standby, which may be gone for good."""
+    found = installation.rows(
         "SELECT slot_name, active, age(xmin) FROM pg_replication_slots "
         "WHERE xmin IS NOT NULL AND (database IS NULL OR database = current_database()) ORDER BY 3 DESC"
     )
     for name, active, age in found:
-        if age >= transactions:
-            yield warning(
-                f"The replication slot {name} holds back {age:,} transactions"
-                + ("." if active else ", and nobody uses it."),
-                _WHY,
-                "End the long query on its standby."
-                if active
-                else f"If its standby does not come back: SELECT pg_drop_replication_slot('{name}')",
-            )
+        if age < transactions:
+            continue
+        unused = "" if active else ", and no standby uses it"
+        yield warning(
+            f"The replication slot {name} holds back {age:,} transactions{unused}.",
+            _WHY,
+            "End the long query on its standby."
+            if active
+            else f"If its standby does not come back: SELECT pg_drop_replication_slot('{name}')",
+        )
 
 
-def autovacuum(subject: Subject, *, times: float = TIMES_BEHIND, least: int | None = None) -> Iterator[Finding]:
-    """Autovacuum is off, has not its settings for the outbox, or does not keep up.
+def autovacuum(
+    installation: Installation, *, times: float = TIMES_BEHIND, threshold: int | None = None
+) -> Iterator[Finding]:
+    """Autovacuum is off, lacks its settings for the outbox, or does not keep up.
 
     Args:
-        subject: what to examine.
-        times: how many times more dead rows than make it come are too many.
-        least: so many make it come; None takes what the table's settings say.
+        installation: what to examine.
+        times: how many times the dead rows that trigger a vacuum are too many.
+        threshold: dead rows that trigger a vacuum; None takes the table's setting.
     """
     for name in ("autovacuum", "track_counts"):
-        if subject.value("SELECT current_setting(%s)", name) == "off":
+        if installation.value("SELECT current_setting(%s)", name) == "off":
             yield fault(
                 f"The server has {name} = off.",
-                "Nothing removes dead rows and index entries by itself: each look of the relay walks along all of them.",
+                f"Nothing removes dead rows and index entries: {_SLOW_POLLS}",
                 f"ALTER SYSTEM SET {name} = on; SELECT pg_reload_conf()",
             )
     table = OutboxMessage._meta.db_table
-    rows, dead, since, options = subject.rows(
+    rows, dead, since, options = installation.rows(
         """
         SELECT greatest(c.reltuples, 0), s.n_dead_tup,
                extract(epoch FROM clock_timestamp() - greatest(s.last_vacuum, s.last_autovacuum)),
@@ -144,33 +143,33 @@ def autovacuum(subject: Subject, *, times: float = TIMES_BEHIND, least: int | No
         """,
         table,
     )[0]
-    yield from _options(table, options)
-    if least is None:
-        least = int(STORAGE_PARAMETERS["autovacuum_vacuum_threshold"])
-    due_at = least + STORAGE_PARAMETERS["autovacuum_vacuum_scale_factor"] * rows
+    yield from _table_options(table, options)
+    if threshold is None:
+        threshold = int(STORAGE_PARAMETERS["autovacuum_vacuum_threshold"])
+    due_at = threshold + STORAGE_PARAMETERS["autovacuum_vacuum_scale_factor"] * rows
     if dead > times * due_at:
-        last = "never was" if since is None else f"was {timedelta(seconds=int(since))} ago"
+        last = "it was never vacuumed" if since is None else f"the last vacuum was {timedelta(seconds=int(since))} ago"
         yield warning(
-            f"{table} has {dead:,} dead rows, and the last vacuum {last}.",
-            "Autovacuum does not keep up, or something holds it back: each look of the relay walks along dead entries.",
-            f"VACUUM (VERBOSE) {table}; if it says that rows cannot be removed yet, look for an old snapshot. Else more "
-            "for autovacuum: autovacuum_max_workers, autovacuum_naptime.",
+            f"{table} has {dead:,} dead rows; {last}.",
+            f"Autovacuum does not keep up, or something holds it back: {_SLOW_POLLS}",
+            f"VACUUM (VERBOSE) {table}. If it reports rows that cannot be removed yet, look for an old snapshot. "
+            "Otherwise give autovacuum more resources: autovacuum_max_workers, autovacuum_naptime.",
         )
 
 
-def _options(table: str, text: str) -> Iterator[Finding]:
+def _table_options(table: str, text: str) -> Iterator[Finding]:
     options = json.loads(text)
     if options.get("autovacuum_enabled") in ("false", "off", "0"):
         yield fault(
             f"Autovacuum is switched off for {table}.",
-            "Nothing removes its dead rows and index entries: each look of the relay walks along all of them.",
+            f"Nothing removes its dead rows and index entries: {_SLOW_POLLS}",
             f"ALTER TABLE {table} RESET (autovacuum_enabled)",
         )
     absent = [name for name in STORAGE_PARAMETERS if name not in options]
     if absent:
         settings = ", ".join(f"{name} = {STORAGE_PARAMETERS[name]}" for name in absent)
         yield note(
-            f"{table} is without {', '.join(absent)}.",
-            "With millions of messages behind, the server's defaults let a vacuum come after a million changes only.",
+            f"{table} lacks the storage parameters {', '.join(absent)}.",
+            "With millions of rows, the server's defaults start a vacuum only after a million changes.",
             f"ALTER TABLE {table} SET ({settings})",
         )

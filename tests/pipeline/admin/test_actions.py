@@ -63,7 +63,7 @@ def test_page_asks_with_count_and_sample_and_does_nothing(login: Login, action: 
 def test_without_a_filter_the_page_says_that_these_are_all(login: Login, action: str) -> None:
     client = login(action)
     make_dead()
-    assert "these are all dead letters" in content(client, action_url(action))
+    assert "This includes all dead letters" in content(client, action_url(action))
 
 
 @pytest.mark.parametrize("action", ACTIONS)
@@ -177,7 +177,7 @@ def test_retry_says_what_was_done_and_goes_back(login: Login) -> None:
     client = login("retry")
     messages = [make_dead(retry_count=20, last_error="boom") for _ in range(3)]
     response = act(client, "retry", *messages[:2], rate="")
-    assert told(response) == ["2 dead letters are pending again, due at once."]
+    assert told(response) == ["2 dead letters are pending again and due now."]
     assert response.url == url(DEAD_LETTERS)
     assert statuses() == ["pending", "pending", "dead"]
     assert (row(messages[0]).retry_count, row(messages[0]).last_error) == (0, "boom")
@@ -186,7 +186,7 @@ def test_retry_says_what_was_done_and_goes_back(login: Login) -> None:
 def test_retry_of_one_goes_to_its_page(login: Login) -> None:
     message = make_dead()
     response = act(login("retry"), "retry", message)
-    assert told(response) == ["1 dead letter is pending again, due at once."]
+    assert told(response) == ["1 dead letter is pending again and due now."]
     assert response.url == page_of(row(message))
 
 
@@ -196,7 +196,7 @@ def test_retry_of_what_another_has_retried_is_a_warning(login: Login) -> None:
     page = action_url("retry", ids=str(message.id))
     seen = client.get(page).context["form"]["seen"].value()
     retry(OutboxMessage.objects.all(), using="default")
-    assert told(client.post(page, {"reason": "x", "seen": seen})) == ["0 dead letters are pending again, due at once."]
+    assert told(client.post(page, {"reason": "x", "seen": seen})) == ["0 dead letters are pending again and due now."]
 
 
 def test_retry_by_filter_reaches_beyond_the_page(login: Login) -> None:
@@ -205,7 +205,7 @@ def test_retry_by_filter_reaches_beyond_the_page(login: Login) -> None:
         make_dead(fingerprint="ValueError in x")
     other = make_dead()
     response = act(client, "retry", query={"error": "ValueError in x"}, rate="50")
-    assert told(response) == ["120 dead letters are pending again; the last of them will be due in 2 seconds."]
+    assert told(response) == ["120 dead letters are pending again. The last will be due in 2 seconds."]
     assert OutboxMessage.objects.filter(status="pending").count() == 120
     assert row(other).status == "dead"
 
@@ -268,7 +268,7 @@ def test_edit_replaces_the_payload_retries_and_keeps_the_old_in_the_log(login: L
     response = act(login("edit", "see_payload"), "edit", message, payload='{"weight": 310}')
     after = row(message)
     assert (after.status, after.payload, after.retry_count) == ("pending", {"weight": 310}, 0)
-    assert told(response) == ["The payload is replaced; the message is pending again."]
+    assert told(response) == ["The payload was replaced. The message is pending again."]
     assert response.url == page_of(after)
     assert said()["details"] == {"payload_before": {"weight": None, "item": "Flügel"}}
 

@@ -147,13 +147,13 @@ def test_history_says_that_a_record_could_not_be_read_and_blames_no_handler(ente
     for message in (poison, failed):
         make_failure(message, final=True)
     client = enter()
-    assert timeline(client, poison)[-1][1].startswith("Could not be read, try 1")
-    assert timeline(client, failed)[-1][1].startswith("Its handler failed, try 1")
+    assert timeline(client, poison)[-1][1].startswith("Could not be read, attempt 1")
+    assert timeline(client, failed)[-1][1].startswith("Its handler failed, attempt 1")
 
 
 def test_page_shows_the_beginning_of_very_many_bytes(enter: Login) -> None:
     page = content(enter("see_payload"), page_of(make_dead(source="", raw_value=b"x" * 100_000)))
-    assert "… 100000 bytes in all" in page
+    assert "… 100000 bytes in total" in page
     assert len(page) < 50_000
 
 
@@ -163,7 +163,7 @@ def test_what_was_received_is_hidden_from_who_may_not_see_secrets(enter: Login) 
     page = content(client, page_of(message))
     assert "hunter2" not in page
     assert b"hunter2".hex(" ") not in page
-    assert "may hold secrets" in page
+    assert "may contain secrets" in page
     with outbox_settings(REDACT=[]):
         assert "hunter2" in content(client, page_of(message))
 
@@ -191,7 +191,7 @@ def test_a_copy_of_hidden_bytes_hides_them_too(login: Login) -> None:
     assert "It cannot be read: the mapper failed." in page
     assert "hunter2" not in page
     assert base64.b64encode(b"hunter2").decode() not in page
-    assert "may hold secrets" in page
+    assert "may contain secrets" in page
     with outbox_settings(REDACT=[]):
         assert base64.b64encode(b"hunter2").decode() in content(client, page_of(copy))
 
@@ -224,8 +224,8 @@ def test_timeline_tells_the_whole_life(enter: Login) -> None:
     worker = only().failures.earliest("id").worker
     assert timeline(client, only()) == [
         ("written", "Received by tests from elsewhere, partition 0, offset 7"),
-        ("failed", f"Its handler failed, try 1, worker {worker}"),
-        ("failed", f"Its handler failed, try 2, worker {worker}, given up"),
+        ("failed", f"Its handler failed, attempt 1, worker {worker}"),
+        ("failed", f"Its handler failed, attempt 2, worker {worker}, now dead"),
         ("operator", "staff retried 1 dead letter"),
         ("consumed", "Handled"),
     ]
@@ -250,7 +250,7 @@ def test_dead_letters_are_retried_with_the_permission_alone(enter: Login, django
     assert only().status == "dead"
     django_user_model.objects.all().delete()
     response = act(enter("retry"), "retry", message, table=MESSAGES)
-    assert told(response) == ["1 dead letter is pending again, due at once."]
+    assert told(response) == ["1 dead letter is pending again and due now."]
     assert only().status == "pending"
 
 
@@ -316,8 +316,8 @@ def test_overview_has_counts_and_ages_of_the_inbox(admin_client: Client) -> None
     make_received(Status.CONSUMED)
     make_dead(fingerprint="f", last_error="boom")
     found = overview(admin_client)["panels"][1]
-    assert [(state.status, state.count) for state in found.states] == [("pending", 2), ("dead", 1)]
-    assert found.states[0].oldest == oldest
+    assert [(state.status, state.count) for state in found.statuses] == [("pending", 2), ("dead", 1)]
+    assert found.statuses[0].oldest == oldest
     assert [group.title for group in found.letters.groups] == ["f"]
 
 
@@ -325,24 +325,24 @@ def test_overview_says_what_is_stuck_in_the_inbox(admin_client: Client) -> None:
     make_received(group="reports", next_retry_at=DatabaseNow() - timedelta(minutes=2))
     make_dead(last_error="boom")
     Worker.objects.create(kind="consumer", group="reports", host="h", pid=1)
-    found = {finding.title: finding for finding in overview(admin_client)["findings"]}
+    found = {notice.title: notice for notice in overview(admin_client)["notices"]}
     assert {"1 message of the inbox is dead", "The inbox is behind"} <= set(found)
     assert found["The inbox is behind"].links[0].url == url(MESSAGES) + "?status=pending&group=reports"
 
 
 def test_overview_says_what_waits_for_a_group_that_nobody_consumes(admin_client: Client) -> None:
     make_received(group="reports", next_retry_at=DatabaseNow() - timedelta(minutes=5))
-    found = {finding.title: finding.text for finding in overview(admin_client)["findings"]}
+    found = {notice.title: notice.text for notice in overview(admin_client)["notices"]}
     assert found["No consumer of the group reports is running"] == (
         "Messages have waited for their handler for 5\xa0minutes. "
-        "No handler is called here. Start one: manage.py outbox_consume --group reports"
+        "Its handlers are not called. Start one: manage.py outbox_consume --group reports"
     )
 
 
 def test_overview_links_to_what_waits_for_a_group_whatever_its_name(admin_client: Client) -> None:
     message = make_received(group="R&D #1", next_retry_at=DatabaseNow() - timedelta(minutes=5))
     with outbox_settings(CONSUMER_GROUP="R&D #1"):
-        found = {finding.title: finding for finding in overview(admin_client)["findings"]}
+        found = {notice.title: notice for notice in overview(admin_client)["notices"]}
     (link,) = found["No consumer of the group R&D #1 is running"].links
     assert listed(admin_client.get(link.url)) == [message.id]
 
@@ -350,7 +350,7 @@ def test_overview_links_to_what_waits_for_a_group_whatever_its_name(admin_client
 def test_overview_says_what_keeps_failing_in_the_inbox(admin_client: Client) -> None:
     message = make_received(retry_count=3, last_error="ValueError: boom")
     MessageFailure.objects.create(inbox_message=message, worker="w", stage="handle", attempt=3, final=False, error="b")
-    titles = [finding.title for finding in overview(admin_client)["findings"]]
+    titles = [notice.title for notice in overview(admin_client)["notices"]]
     assert "1 message of the inbox keeps failing" in titles
 
 
@@ -362,8 +362,8 @@ def test_overview_shows_nothing_of_the_inbox_to_who_may_not_view_it(login: Login
     make_dead(last_error="boom")
     act(admin_client, "retry", table=MESSAGES, query={"group": "tests"})
     make_dead(last_error="boom")
-    assert overview(admin_client)["deeds"]
+    assert overview(admin_client)["audit_entries"]
     context = overview(login())
-    assert not context["deeds"]
+    assert not context["audit_entries"]
     assert [panel.title for panel in context["panels"]] == ["Outbox"]
-    assert not [finding for finding in context["findings"] if "inbox" in finding.title]
+    assert not [notice for notice in context["notices"] if "inbox" in notice.title]

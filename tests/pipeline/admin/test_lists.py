@@ -16,7 +16,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from django_outbox.admin.lists import MessageAdmin
+from django_outbox.admin.message_list import MessageAdmin
 from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
 from tests.support.outbox import Status, make_message, row
@@ -186,7 +186,7 @@ def test_long_names_are_shortened_in_the_middle(admin_client: Client) -> None:
 @pytest.mark.parametrize("model", LISTS)
 def test_an_empty_list_offers_no_action(admin_client: Client, model: str) -> None:
     shown = content(admin_client, url(model))
-    assert "There are none." in shown
+    assert "No messages." in shown
     assert 'name="action"' not in shown
 
 

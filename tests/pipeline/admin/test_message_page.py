@@ -140,7 +140,7 @@ def test_timeline_tells_the_whole_life(login: Login) -> None:
         ("published", "Publication 1 to outbox, partition 0, offset 0"),
         ("failed", f"Its handler failed, publication 1, worker {worker}"),
         ("published", "Publication 2 to outbox, partition 0, offset 1"),
-        ("failed", f"Its handler failed, publication 2, worker {worker}, given up"),
+        ("failed", f"Its handler failed, publication 2, worker {worker}, now dead"),
         ("operator", "staff retried 1 dead letter"),
         ("published", "Publication 3 to outbox, partition 0, offset 2"),
         ("consumed", "Handled"),

@@ -15,7 +15,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from django_outbox.admin import figures, history, panels
+from django_outbox.admin import history, panels
 from django_outbox.admin.tables import INBOX, OUTBOX, TABLES
 from django_outbox.brokers.base import TopicPartition
 from django_outbox.brokers.memory import MemoryBroker
@@ -24,8 +24,8 @@ from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.handlers.registry import registry
 from django_outbox.models import Activity, MessageFailure, Worker
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.operations import lag
-from django_outbox.operations import stats as shared_figures
+from django_outbox.operations import counts, lag
+from django_outbox.operations.activity import throughput
 from django_outbox.worker.heartbeat import period_of
 from tests.support.inbox import make_received
 from tests.support.outbox import Status, make_message
@@ -53,16 +53,16 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 @pytest.fixture(autouse=True)
 def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A broker that answers at once; a test may say what."""
-    lag._questions.clear()
+    lag._queries.clear()
     monkeypatch.setattr(MemoryBroker, "progress", lambda self, topics, group: {}, raising=False)
-    monkeypatch.setitem(lag.lag_of_groups.__kwdefaults__, "patience", 30.0)
+    monkeypatch.setitem(lag.lag_of_groups.__kwdefaults__, "timeout", 30.0)
 
     def answers(answer: Any) -> None:
-        lag._questions.clear()
+        lag._queries.clear()
         monkeypatch.setattr(MemoryBroker, "progress", answer)
 
     yield answers
-    lag._questions.clear()
+    lag._queries.clear()
 
 
 def make_worker(kind: str, seen: timedelta = timedelta(0), **fields: Any) -> Worker:
@@ -80,7 +80,7 @@ def workers() -> None:
 def findings(client: Client) -> list[tuple[str, str, str]]:
     response = client.get(url("overview"))
     assert response.status_code == 200
-    return [(finding.level, finding.title, finding.text) for finding in response.context["findings"]]
+    return [(finding.level, finding.title, finding.text) for finding in response.context["notices"]]
 
 
 def titles(client: Client) -> list[str]:
@@ -95,7 +95,7 @@ def test_all_is_well_when_nothing_is_stuck(admin_client: Client) -> None:
     for status in ("pending", "published", "consumed"):
         make_message(status)
     make_message(next_retry_at=DatabaseNow() + DAY, created_at=DatabaseNow() - DAY)  # delayed on purpose
-    assert findings(admin_client) == [("good", "All is well", "Nothing is stuck and nothing is dead.")]
+    assert findings(admin_client) == [("good", "No problems", "No message is stuck or dead.")]
 
 
 @pytest.mark.usefixtures("workers")
@@ -105,7 +105,7 @@ def test_dead_messages_are_told_with_age_cause_and_what_to_click(login: Login) -
         make_dead(fingerprint="ValueError in shop.ship")
     make_dead(fingerprint="Rejected")
     response = client.get(url("overview"))
-    (finding,) = response.context["findings"]
+    (finding,) = response.context["notices"]
     assert (finding.level, finding.title) == ("bad", "3 messages are dead")
     assert finding.text.endswith("Most often: ValueError in shop.ship (2).")
     assert [link.url for link in finding.links] == [url(DEAD_LETTERS), action_url("retry") + "?"]
@@ -176,7 +176,7 @@ def test_a_topic_that_no_consumer_reads_is_told_and_no_consumer_blamed(admin_cli
     late = DatabaseNow() - 5 * MINUTE
     make_message(Status.PUBLISHED, event_type="test.effect", topic="exports", published_at=late)
     response = admin_client.get(url("overview"))
-    (finding,) = response.context["findings"]
+    (finding,) = response.context["notices"]
     assert (finding.level, finding.title) == ("bad", "No consumer reads the topic exports")
     assert 'Add it to OUTBOX["ROUTES"]' in finding.text
     assert [link.url for link in finding.links] == [f"{url(MESSAGES)}?status=published&topic=exports"]
@@ -194,7 +194,7 @@ def test_a_group_that_left_messages_in_the_inbox_is_told_although_no_handler_nam
 @pytest.mark.usefixtures("workers")
 def test_what_nobody_here_handles_is_not_stuck(admin_client: Client) -> None:
     make_message(Status.PUBLISHED, event_type="for.others", published_at=DatabaseNow() - DAY)
-    assert titles(admin_client) == ["All is well"]
+    assert titles(admin_client) == ["No problems"]
 
 
 @pytest.mark.usefixtures("workers")
@@ -217,7 +217,7 @@ def test_a_worker_that_is_silent_for_a_minute_is_lost(admin_client: Client) -> N
     make_worker("consumer", seen=61 * SECOND)
     assert titles(admin_client) == [
         f"No consumer of the group {settings.consumer_group} is running",
-        "A worker is lost: consumer h:1",
+        "A worker disappeared: consumer h:1",
     ]
     shown = content(admin_client, url("overview"))
     assert [shown.count(f">{state}</span>") for state in ("lost", "silent", "working")] == [1, 1, 1]
@@ -229,14 +229,14 @@ def test_a_lost_worker_that_was_replaced_is_shown_as_lost_and_nothing_to_do(admi
     make_worker("consumer", group="tests", seen=HOUR, started_at=DatabaseNow() - 3 * HOUR)
     make_worker("consumer", group="tests", started_at=DatabaseNow() - 2 * HOUR)  # it was there all the time
     make_worker("relay", host="new", started_at=DatabaseNow() - HOUR / 2)
-    assert titles(admin_client) == ["A worker is lost: consumer h:1"]
+    assert titles(admin_client) == ["A worker disappeared: consumer h:1"]
     assert content(admin_client, url("overview")).count(">lost</span>") == 2
 
 
 def test_a_service_that_only_publishes_needs_no_consumer(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_handlers", [])
     make_worker("relay")
-    assert titles(admin_client) == ["All is well"]
+    assert titles(admin_client) == ["No problems"]
 
 
 def test_a_service_that_only_consumes_needs_no_relay(admin_client: Client) -> None:
@@ -244,7 +244,7 @@ def test_a_service_that_only_consumes_needs_no_relay(admin_client: Client) -> No
     make_worker("consumer")
     assert titles(admin_client) == ["No relay is running"]
     make_received("consumed")
-    assert titles(admin_client) == ["All is well"]
+    assert titles(admin_client) == ["No problems"]
     make_message()
     assert titles(admin_client) == ["No relay is running"]
 
@@ -274,7 +274,7 @@ def test_a_message_that_keeps_failing_is_told(admin_client: Client) -> None:
     ((level, title, text),) = findings(admin_client)
     assert (level, title) == ("warn", "2 messages keep failing")
     assert text == (
-        f"{messages[1].id} (order.created), written 1\xa0hour ago, has failed 3 times of 20: ValueError: boom"
+        f"Message {messages[1].id} (order.created), written 1\xa0hour ago, has failed 3 of 20 times: ValueError: boom"
     )
 
 
@@ -310,7 +310,7 @@ def test_page_comes_when_the_broker_does_not_answer(
     admin_client: Client, broker: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     never = threading.Event()
-    monkeypatch.setitem(lag.lag_of_groups.__kwdefaults__, "patience", 0.05)  # type: ignore[attr-defined]
+    monkeypatch.setitem(lag.lag_of_groups.__kwdefaults__, "timeout", 0.05)  # type: ignore[attr-defined]
     broker(lambda self, topics, group: never.wait(30) or {})
     try:
         assert titles(admin_client) == ["The broker does not answer"]
@@ -331,7 +331,7 @@ def test_wrong_settings_of_the_broker_do_not_break_the_page(admin_client: Client
 def test_unfinished_messages_are_counted_with_the_oldest(admin_client: Client) -> None:
     messages = [make_message(status) for status in Status.values for _ in range(2)]
     (panel,) = admin_client.get(url("overview")).context["panels"]
-    assert {state.status: (state.count, state.oldest) for state in panel.states} == {
+    assert {state.status: (state.count, state.oldest) for state in panel.statuses} == {
         "pending": (2, messages[0]),
         "published": (2, messages[2]),
         "dead": (2, messages[6]),
@@ -356,7 +356,7 @@ def test_what_has_no_handler_is_awaited_where_the_consumer_has_yet_to_call_it_de
 
 
 def test_counting_has_a_bound(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures, "MOST_COUNTED", 3)
+    monkeypatch.setattr(counts, "MOST_COUNTED", 3)
     for _ in range(5):
         make_message()
     assert "&gt; 3</dd>" in content(admin_client, url("overview"))
@@ -376,18 +376,18 @@ def test_throughput_is_what_workers_wrote_down(admin_client: Client) -> None:
             inbox_consumed=consumed + 3,
         )
     make_message(id=420)  # what the last whole period did not note
-    throughput = shared_figures.throughput(OUTBOX.database, now)
-    assert throughput.starts[-1] == period_of(now) - 10 * MINUTE
-    assert (throughput.written[:3], throughput.consumed[:3]) == ([10, 40, 0], [4, 30, 0])
-    assert (throughput.written[-2:], throughput.consumed[-2:]) == ([250, 20], [7, 0])
-    assert sum(throughput.written) == 320
-    assert (throughput.published[:2], throughput.inbox_received[:2]) == ([5, 31], [6, 32])
-    assert throughput.inbox_consumed[:2] == [7, 33]
+    found = throughput(OUTBOX.database, now)
+    assert found.starts[-1] == period_of(now) - 10 * MINUTE
+    assert (found.written[:3], found.consumed[:3]) == ([10, 40, 0], [4, 30, 0])
+    assert (found.written[-2:], found.consumed[-2:]) == ([250, 20], [7, 0])
+    assert sum(found.written) == 320
+    assert (found.published[:2], found.inbox_received[:2]) == ([5, 31], [6, 32])
+    assert found.inbox_consumed[:2] == [7, 33]
 
 
 def test_throughput_of_nothing_is_nothing(admin_client: Client) -> None:
     make_message(id=420)
-    assert sum(shared_figures.throughput(OUTBOX.database, timezone.now()).written) == 0
+    assert sum(throughput(OUTBOX.database, timezone.now()).written) == 0
 
 
 def test_what_was_written_before_the_first_worker_noted_it_counts(admin_client: Client) -> None:
@@ -397,8 +397,8 @@ def test_what_was_written_before_the_first_worker_noted_it_counts(admin_client: 
         make_message(Status.PUBLISHED, created_at=DatabaseNow() - age * MINUTE)
     newest = make_message(created_at=DatabaseNow() - 15 * MINUTE).id
     Activity.objects.create(period=period_of(now) - 10 * MINUTE, last_id=newest, published=2)
-    throughput = shared_figures.throughput(OUTBOX.database, now)
-    assert (sum(throughput.written), sum(throughput.published)) == (3, 2)
+    found = throughput(OUTBOX.database, now)
+    assert (sum(found.written), sum(found.published)) == (3, 2)
     assert "written 3</li>" in content(admin_client, url("overview"))
 
 
@@ -407,13 +407,13 @@ def test_what_was_written_before_the_day_is_not_counted_when_nothing_noted_it() 
     make_message(Status.CONSUMED, created_at=now - 3 * DAY)
     newest = make_message().id
     Activity.objects.create(period=period_of(now) - 10 * MINUTE, last_id=newest)
-    assert sum(shared_figures.throughput(OUTBOX.database, now).written) == 0
+    assert sum(throughput(OUTBOX.database, now).written) == 0
 
 
 def test_what_is_written_in_the_current_period_is_not_counted_before_its_end() -> None:
     now = timezone.now()
     make_message(created_at=period_of(now))
-    assert sum(shared_figures.throughput(OUTBOX.database, now).written) == 0
+    assert sum(throughput(OUTBOX.database, now).written) == 0
 
 
 def test_what_was_written_counts_although_no_worker_ran_when_the_day_began() -> None:
@@ -421,7 +421,7 @@ def test_what_was_written_counts_although_no_worker_ran_when_the_day_began() -> 
     start = period_of(now) - timedelta(hours=24)
     for period, last_id in ((start - 20 * MINUTE, 100), (start + 30 * MINUTE, 130), (start + HOUR, 150)):
         Activity.objects.create(period=period, last_id=last_id)
-    assert sum(shared_figures.throughput(OUTBOX.database, now).written) == 50
+    assert sum(throughput(OUTBOX.database, now).written) == 50
 
 
 def test_given_up_messages_of_outbox_and_inbox_are_counted_by_day() -> None:
@@ -473,7 +473,7 @@ def test_failing_types_look_at_a_bounded_number_of_failures(monkeypatch: pytest.
 @pytest.mark.usefixtures("workers")
 def test_estimate_of_rows_is_a_number_or_nothing() -> None:
     make_message()
-    estimate = figures.rows_estimate(OUTBOX)
+    estimate = counts.rows_estimate(OUTBOX.model, OUTBOX.database)
     assert estimate is None or estimate >= 0
 
 
@@ -527,7 +527,7 @@ def test_page_is_reloaded_by_the_browser_for_who_watches(admin_client: Client) -
     assert "Refresh" not in admin_client.get(url("overview"))
     watched = admin_client.get(url("overview") + "?watch=1")
     assert watched["Refresh"] == "10"
-    assert "Reloaded every 10 seconds." in watched.content.decode()
+    assert "Refreshes every 10 seconds." in watched.content.decode()
 
 
 def test_handlers_are_listed_and_not_called(admin_client: Client) -> None:

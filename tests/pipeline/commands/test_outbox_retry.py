@@ -285,9 +285,11 @@ def test_wrong_id_is_refused(retry: Any, wrong: str) -> None:
 
 @pytest.mark.parametrize("option", ["--since", "--until"])
 def test_wrong_time_is_refused_with_examples(retry: Any, option: str) -> None:
-    with pytest.raises(CommandError, match=f"argument {option}: 'yesterday' is no moment such as 2026-11-24"):
+    with pytest.raises(
+        CommandError, match=f"argument {option}: 'yesterday' is not a valid time; use for example 2026-11-24"
+    ):
         retry(option, "yesterday")
-    with pytest.raises(CommandError, match=f"argument {option}: '99999w' is longer ago than a hundred years"):
+    with pytest.raises(CommandError, match=f"argument {option}: '99999w' is too long; the maximum is 100 years"):
         retry(option, "99999w")
 
 

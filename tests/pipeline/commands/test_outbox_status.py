@@ -22,7 +22,7 @@ from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.management.commands import outbox_status
 from django_outbox.models import Activity, OutboxMessage, Worker
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.operations import lag
+from django_outbox.operations import counts, lag
 from django_outbox.operations import status as outbox
 from django_outbox.worker.heartbeat import period_of
 from tests.support.inbox import make_received
@@ -46,11 +46,11 @@ HANDLED = "test.effect"  # of tests.support.app
 @pytest.fixture(autouse=True)
 def forget_answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test asks a broker of its own, and does not mind a busy machine."""
-    monkeypatch.setitem(outbox.full_status.__kwdefaults__, "patience", 30.0)
-    lag._questions.clear()
+    monkeypatch.setitem(outbox.full_status.__kwdefaults__, "timeout", 30.0)
+    lag._queries.clear()
     MemoryBroker.clear()
     yield
-    lag._questions.clear()
+    lag._queries.clear()
     MemoryBroker.clear()
 
 
@@ -273,14 +273,14 @@ def test_lag_is_told_by_group_and_partition() -> None:
 
 def test_a_great_history_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     make_messages(consumed=30, pending=2)
-    monkeypatch.setattr(outbox, "EXACT_CONSUMED", 10)
-    monkeypatch.setattr(outbox, "rows_estimate", lambda model, using: 5000)
+    monkeypatch.setattr(counts, "EXACT_CONSUMED", 10)
+    monkeypatch.setattr(counts, "rows_estimate", lambda model, using: 5000)
     with CaptureQueriesContext(connection) as queries:
-        found = outbox.outbox_status("default")
+        found = outbox.full_status("default", broker=False)["outbox"]
     assert (found["consumed"], found["consumed_is_estimate"]) == (4998, True)
     assert not [query for query in queries if "'consumed'" in query["sql"]]
-    monkeypatch.setattr(outbox, "rows_estimate", lambda model, using: None)  # never analysed
-    found = outbox.outbox_status("default")
+    monkeypatch.setattr(counts, "rows_estimate", lambda model, using: None)  # never analysed
+    found = outbox.full_status("default", broker=False)["outbox"]
     assert (found["consumed"], found["consumed_is_estimate"]) == (11, True)
 
 

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.support.doctor import forget_brokers, other_session, subject
+from tests.support.doctor import forget_brokers, installation, other_session
 
-__all__ = ["forget_brokers", "other_session", "subject"]
+__all__ = ["forget_brokers", "installation", "other_session"]

@@ -14,17 +14,17 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from django_outbox.operations.doctor import database
 from django_outbox.operations.doctor.finding import Level
-from django_outbox.operations.doctor.subject import Subject
+from django_outbox.operations.doctor.installation import Installation
 from tests.support.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
 
 
-def test_a_pending_migration_is_a_fault(subject: Subject) -> None:
-    assert list(database.migrations(subject)) == []
+def test_a_pending_migration_is_a_fault(installation: Installation) -> None:
+    assert list(database.migrations(installation)) == []
     last = MigrationLoader(connection).graph.leaf_nodes("django_outbox")[0][1]
     MigrationRecorder(connection).record_unapplied("django_outbox", last)
-    (finding,) = database.migrations(subject)
+    (finding,) = database.migrations(installation)
     assert finding.level == Level.FAULT
     assert finding.summary == f"1 migration not applied: {last}."
     assert finding.remedy == "manage.py migrate django_outbox"
@@ -48,11 +48,13 @@ def set_level() -> Iterator[Any]:
 
 @pytest.mark.databases("postgresql", "mariadb")
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize(("level", "word"), [("SERIALIZABLE", "once more"), ("REPEATABLE READ", "")])
-def test_a_stricter_isolation_level_is_warned_of(subject: Subject, set_level: Any, level: str, word: str) -> None:
-    assert list(database.isolation(subject)) == []
+@pytest.mark.parametrize(("level", "word"), [("SERIALIZABLE", "sent again"), ("REPEATABLE READ", "")])
+def test_a_stricter_isolation_level_is_warned_of(
+    installation: Installation, set_level: Any, level: str, word: str
+) -> None:
+    assert list(database.isolation(installation)) == []
     set_level(level)
-    (finding,) = database.isolation(subject)
+    (finding,) = database.isolation(installation)
     assert finding.level == Level.WARNING
     assert finding.summary == f"Transactions are {level}."
     assert word in finding.why
@@ -62,21 +64,21 @@ def test_a_stricter_isolation_level_is_warned_of(subject: Subject, set_level: An
 @pytest.mark.databases("postgresql", "mariadb")
 @pytest.mark.parametrize(("seconds", "word"), [(-30, "ahead of"), (30, "behind")])
 def test_clocks_that_differ_are_warned_of(seconds: int, word: str) -> None:
-    wrong = Subject("default", clock=lambda: datetime.now(UTC) + timedelta(seconds=seconds))
+    wrong = Installation("default", clock=lambda: datetime.now(UTC) + timedelta(seconds=seconds))
     (finding,) = database.clocks(wrong)
     assert finding.level == Level.WARNING
     assert f"s {word} this machine's" in finding.summary
-    assert list(database.clocks(Subject("default"))) == []
+    assert list(database.clocks(Installation("default"))) == []
 
 
 @pytest.mark.databases("postgresql", "mariadb")
 def test_clocks_are_compared_in_utc_where_the_session_has_the_project_s_time_zone(
-    subject: Subject, settings: Any
+    installation: Installation, settings: Any
 ) -> None:
     settings.USE_TZ = False
     settings.TIME_ZONE = "Asia/Kathmandu"
-    assert list(database.clocks(subject)) == []
-    (finding,) = database.clocks(Subject("default", clock=lambda: datetime.now(UTC) - timedelta(seconds=30)))
+    assert list(database.clocks(installation)) == []
+    (finding,) = database.clocks(Installation("default", clock=lambda: datetime.now(UTC) - timedelta(seconds=30)))
     assert " s ahead of this machine's" in finding.summary
 
 
@@ -84,7 +86,7 @@ def test_clocks_are_compared_in_utc_where_the_session_has_the_project_s_time_zon
 def test_a_slow_answer_is_no_wrong_clock() -> None:
     # Asked for at the beginning of the wait.
     times = iter([datetime.now(UTC) - timedelta(seconds=1), datetime.now(UTC) + timedelta(seconds=39)])
-    assert list(database.clocks(Subject("default", clock=lambda: next(times)))) == []
+    assert list(database.clocks(Installation("default", clock=lambda: next(times)))) == []
 
 
 class Router:
@@ -99,7 +101,7 @@ class Router:
 
 def routing(settings: Any, *labels: str) -> list[tuple[Level, str]]:
     settings.DATABASE_ROUTERS = [Router(*labels)]
-    return [(finding.level, finding.summary) for finding in database.routing(Subject("default"))]
+    return [(finding.level, finding.summary) for finding in database.routing(Installation("default"))]
 
 
 def test_an_outbox_beside_the_models_is_fine(settings: Any) -> None:
@@ -138,21 +140,21 @@ def test_models_of_third_parties_do_not_make_up_for_those_of_the_project(
 
 def test_a_second_outbox_without_a_router_is_a_note() -> None:
     """It is filled by publish(using=...), and nothing is wrong with that."""
-    (finding,) = database.routing(Subject("events"))
+    (finding,) = database.routing(Installation("events"))
     assert finding.level == Level.NOTE
-    assert finding.summary == "publish() writes to the database 'default' unless it is given using='events'."
+    assert finding.summary == "publish() writes to the database 'default' unless it is called with using='events'."
 
 
 @pytest.mark.databases("mariadb")
 @pytest.mark.django_db(transaction=True)
-def test_a_table_without_transactions_is_a_fault(subject: Subject) -> None:
-    assert list(database.engine(subject)) == []
+def test_a_table_without_transactions_is_a_fault(installation: Installation) -> None:
+    assert list(database.engine(installation)) == []
     with connection.cursor() as cursor:
         cursor.execute("ALTER TABLE django_outbox_activity ENGINE = MyISAM")
         try:
-            (finding,) = database.engine(subject)
+            (finding,) = database.engine(installation)
             assert finding.level == Level.FAULT
             cursor.execute(finding.remedy)
-            assert list(database.engine(subject)) == []
+            assert list(database.engine(installation)) == []
         finally:
             cursor.execute("ALTER TABLE django_outbox_activity ENGINE = InnoDB")

@@ -1,4 +1,4 @@
-"""All examinations together, and the command: they change nothing, never hang, and say what they could not do."""
+"""All checks together, and the command: they change nothing, never hang, and report what they had to skip."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.management.commands import outbox_doctor
 from django_outbox.models import Activity, Worker
-from django_outbox.operations.doctor import subject as subjects
-from django_outbox.operations.doctor.examine import EXAMINATIONS, Examination, Result, examine
+from django_outbox.operations.doctor import installation as installations
 from django_outbox.operations.doctor.finding import Level, fault, note, warning
-from django_outbox.operations.doctor.subject import Subject
+from django_outbox.operations.doctor.installation import Installation
+from django_outbox.operations.doctor.run import CHECKS, Check, Result, run_checks
 from tests.pipeline.doctor.test_workers import make_worker
 from tests.support.overrides import outbox_settings
 from tests.support.processes import ROOT
@@ -38,10 +38,8 @@ def doctor(*arguments: str) -> tuple[int, str]:
 
 
 def only(find: Any, seconds: float = 60, **options: Any) -> Result:
-    """What an examination of the test's own comes to."""
-    (result,) = examine(
-        Subject("default"), examinations=[Examination("test", find, "fine", **options)], seconds=seconds
-    )
+    """The result of a check of the test's own."""
+    (result,) = run_checks(Installation("default"), checks=[Check("test", find, "fine", **options)], timeout=seconds)
     return result
 
 
@@ -51,45 +49,45 @@ def test_of_a_healthy_installation_there_is_nothing_to_report() -> None:
     if connection.vendor == "postgresql":
         with connection.cursor() as cursor:
             cursor.execute("VACUUM django_outbox_outboxmessage")  # other tests may have left much behind
-    results = list(examine(Subject("default")))
-    assert {result.examination.name: result.findings for result in results if result.findings} == {
+    results = list(run_checks(Installation("default")))
+    assert {result.check.name: result.findings for result in results if result.findings} == {
         "retention": (
             note(
-                "The broker does not tell how long it keeps the records of outbox.",  # one in memory keeps all
-                "Not every broker does, and some only to those with the permission DescribeConfigs.",
-                "See for yourself that they are kept for longer than any consumer may be away.",
+                "The broker does not report the retention of outbox.",  # the one in memory keeps all records
+                "Some brokers never do; others require the permission DescribeConfigs.",
+                "Make sure that records are kept longer than any consumer may be down.",
             ),
         )
     }
-    expected = [each for each in EXAMINATIONS if each.vendors is None or connection.vendor in each.vendors]
-    assert [result.examination for result in results] == expected
+    expected = [each for each in CHECKS if each.vendors is None or connection.vendor in each.vendors]
+    assert [result.check for result in results] == expected
 
 
-@pytest.mark.parametrize("asks_broker", [False, True])
-def test_no_examination_can_change_anything(asks_broker: bool) -> None:
-    if asks_broker and connection.vendor != "sqlite":
+@pytest.mark.parametrize("needs_broker", [False, True])
+def test_no_check_can_change_anything(needs_broker: bool) -> None:
+    if needs_broker and connection.vendor != "sqlite":
         return  # such a one is in no transaction, and has no statement that could
 
-    def change(subject: Subject) -> Any:
+    def change(installation: Installation) -> Any:
         Activity.objects.create(period="2026-01-01T00:00Z")
         yield fault("changed")
 
-    (finding,) = only(change, asks_broker=asks_broker).findings
+    (finding,) = only(change, needs_broker=needs_broker).findings
     assert finding.level == Level.WARNING
-    assert finding.summary.startswith("Could not be examined: ")
+    assert finding.summary.startswith("The check failed: ")
     assert not Activity.objects.exists()
 
 
-def test_an_examination_that_hangs_is_left_behind() -> None:
+def test_a_check_that_hangs_is_left_behind() -> None:
     never = threading.Event()
 
-    def hang(subject: Subject) -> Any:
+    def hang(installation: Installation) -> Any:
         never.wait()
         yield fault("too late")
 
     try:
         hangs = only(hang, seconds=0.1)
-        works = only(lambda subject: [])
+        works = only(lambda installation: [])
     finally:
         never.set()
     assert [hangs.level, works.level] == [Level.WARNING, Level.OK]
@@ -98,30 +96,30 @@ def test_an_examination_that_hangs_is_left_behind() -> None:
 
 @pytest.mark.databases("postgresql")
 def test_a_query_that_takes_too_long_is_ended_by_the_server() -> None:
-    def sleep(subject: Subject) -> Any:
-        subject.rows("SELECT pg_sleep(60)")
+    def sleep(installation: Installation) -> Any:
+        installation.rows("SELECT pg_sleep(60)")
         yield fault("slept")
 
-    (result,) = examine(Subject("default"), examinations=[Examination("sleeps", sleep, "")], seconds=2)
+    (result,) = run_checks(Installation("default"), checks=[Check("sleeps", sleep, "")], timeout=2)
     assert "canceling statement due to statement timeout" in result.findings[0].summary
 
 
-def test_an_error_in_one_examination_keeps_no_other_from_being_made() -> None:
-    def fail(subject: Subject) -> Any:
+def test_an_error_in_one_check_stops_no_other() -> None:
+    def fail(installation: Installation) -> Any:
         raise DatabaseError("permission denied\nfor view pg_stat_activity")
 
     (finding,) = only(fail).findings
-    assert finding == warning("Could not be examined: DatabaseError: permission denied for view pg_stat_activity")
+    assert finding == warning("The check failed: DatabaseError: permission denied for view pg_stat_activity")
 
 
 def test_without_tables_what_needs_them_says_only_that(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Worker._meta, "db_table", "not_there")
-    results = {result.examination.name: result for result in examine(Subject("default"))}
-    assert results["relays"].findings == (warning("Not examined: the tables of the outbox are not all there."),)
-    assert results["indexes"].findings[0].summary == "The table not_there is not there."
+    results = {result.check.name: result for result in run_checks(Installation("default"))}
+    assert results["relays"].findings == (warning("Skipped: not all tables of the outbox exist."),)
+    assert results["indexes"].findings[0].summary == "The table not_there does not exist."
 
 
-def test_what_could_not_be_examined_is_not_well(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_check_does_not_look_fine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(MemoryBroker, "missing_topics", away)
     code, text = doctor("--only", "topics")
     assert code == 1
@@ -135,18 +133,18 @@ def away(self: MemoryBroker, topics: Any) -> Any:
 @pytest.mark.databases("postgresql", "mariadb")
 def test_a_database_that_does_not_answer_is_a_fault_and_the_rest_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(connections.databases["default"], "PORT", "1")
-    results = {result.examination.name: result for result in examine(Subject("default"))}
+    results = {result.check.name: result for result in run_checks(Installation("default"))}
     (finding,) = results["database"].findings
     assert finding.level == Level.FAULT
     assert finding.summary.startswith("The database 'default' does not answer (OperationalError: ")
-    assert results["indexes"].findings == (warning("Not examined: the database does not answer."),)
+    assert results["indexes"].findings == (warning("Skipped: the database does not answer."),)
     assert results["handlers"].level == Level.OK
     assert results["broker"].level == Level.OK
 
 
 def test_a_fault_in_the_settings_is_found() -> None:
     with outbox_settings(TOPICS="x"):
-        (result,) = examine(Subject("default"), examinations=[e for e in EXAMINATIONS if e.name == "checks"])
+        (result,) = run_checks(Installation("default"), checks=[e for e in CHECKS if e.name == "checks"])
     (finding,) = result.findings
     assert (finding.level, finding.summary) == (Level.FAULT, "OUTBOX has an unknown key 'TOPICS'.")
     assert finding.remedy == "Did you mean 'TOPIC'?"
@@ -157,14 +155,14 @@ def test_a_fault_in_the_settings_is_found() -> None:
 
 @pytest.fixture
 def found(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Let the examinations find what a test says."""
+    """Let the checks find what a test says."""
 
     def found(*findings: Any) -> None:
-        examinations = [
-            Examination("first", lambda subject: list(findings), "The first is fine."),
-            Examination("second", lambda subject: [], "The second is fine."),
+        checks = [
+            Check("first", lambda installation: list(findings), "The first is fine."),
+            Check("second", lambda installation: [], "The second is fine."),
         ]
-        monkeypatch.setattr(outbox_doctor, "EXAMINATIONS", examinations)
+        monkeypatch.setattr(outbox_doctor, "CHECKS", checks)
 
     return found
 
@@ -181,7 +179,7 @@ def test_the_command_prints_what_is_wrong_why_and_what_to_do(found: Any) -> None
         ["note", "first", "A note."],
         ["ok", "second", "The second is fine."],
     ]
-    assert text.rstrip().endswith("2 examinations: 1 fault, 1 note.")
+    assert text.rstrip().endswith("2 checks: 1 fault, 1 note.")
 
 
 @pytest.mark.parametrize(
@@ -216,7 +214,7 @@ def test_json_tells_the_same(found: Any) -> None:
     }
 
 
-def test_single_examinations_may_be_asked_for_and_the_broker_left_out() -> None:
+def test_single_checks_may_be_selected_and_the_broker_left_out() -> None:
     assert doctor("--only", "migrations", "handlers")[1].count("\n") == 4
     names = {each["name"] for each in json.loads(doctor("--json", "--no-broker")[1])["examinations"]}
     assert not names & {"broker", "topics", "partitions", "retention"}
@@ -228,13 +226,13 @@ def test_the_command_says_nothing_else_and_leaves_the_broker_only_one_question(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[int] = []
-    real = subjects.ask
-    monkeypatch.setattr(subjects, "ask", lambda *arguments: asked.append(1) or real(*arguments))  # type: ignore[func-returns-value]
+    real = installations.query_broker
+    monkeypatch.setattr(installations, "query_broker", lambda *arguments: asked.append(1) or real(*arguments))  # type: ignore[func-returns-value]
     doctor()
     assert len(asked) == 1
     assert capsys.readouterr() == ("", "")
 
 
-def test_the_documentation_names_all_examinations() -> None:
+def test_the_documentation_names_all_checks() -> None:
     documented = re.findall(r"^``([a-z][a-z-]+)``  ", (ROOT / "docs" / "doctor.rst").read_text(), re.MULTILINE)
-    assert documented == [examination.name for examination in EXAMINATIONS]
+    assert documented == [check.name for check in CHECKS]

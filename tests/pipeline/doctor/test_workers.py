@@ -11,7 +11,7 @@ from django_outbox.models import Worker
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.operations.doctor import workers
 from django_outbox.operations.doctor.finding import Level
-from django_outbox.operations.doctor.subject import Subject
+from django_outbox.operations.doctor.installation import Installation
 from django_outbox.worker.heartbeat import own_version
 from tests.support.inbox import make_received
 from tests.support.outbox import Status, make_message
@@ -26,11 +26,11 @@ def make_worker(kind: str, seen: timedelta = timedelta(0), **fields: Any) -> Wor
     return Worker.objects.create(kind=kind, last_seen_at=DatabaseNow() - seen, **values)
 
 
-def test_workers_that_run_are_fine(subject: Subject) -> None:
+def test_workers_that_run_are_fine(installation: Installation) -> None:
     make_worker("relay")
     make_worker("consumer")
     for find in (workers.relays, workers.consumers, workers.troubles, workers.versions):
-        assert list(find(subject)) == []
+        assert list(find(installation)) == []
 
 
 @pytest.mark.parametrize(
@@ -38,11 +38,11 @@ def test_workers_that_run_are_fine(subject: Subject) -> None:
     [(workers.relays, "relay", "outbox_relay"), (workers.consumers, "consumer", "outbox_consume")],
 )
 def test_nobody_who_runs_is_warned_of_and_a_fault_once_something_waits(
-    subject: Subject, find: Any, kind: str, command: str
+    installation: Installation, find: Any, kind: str, command: str
 ) -> None:
     make_worker("consumer" if kind == "relay" else "relay")
     make_worker(kind, seen=timedelta(minutes=2))  # lost
-    (finding,) = find(subject)
+    (finding,) = find(installation)
     assert (finding.level, finding.summary) == (Level.WARNING, f"No {kind} is running.")
     assert finding.remedy.startswith(f"manage.py {command},")
 
@@ -51,20 +51,20 @@ def test_nobody_who_runs_is_warned_of_and_a_fault_once_something_waits(
         make_message(next_retry_at=late)
     else:
         make_message(Status.PUBLISHED, event_type="test.effect", published_at=late)
-    (finding,) = find(subject)
+    (finding,) = find(installation)
     assert finding.level == Level.FAULT
     assert "for 0:10:0" in finding.why
 
 
-def test_a_group_with_handlers_that_nobody_consumes_is_warned_of(subject: Subject) -> None:
-    main, other = subject.topics
+def test_a_group_with_handlers_that_nobody_consumes_is_warned_of(installation: Installation) -> None:
+    main, other = installation.topics
     make_worker("consumer", group=main)
     make_worker("consumer", group=other, seen=timedelta(minutes=2))  # lost
-    (finding,) = workers.consumers(subject)
+    (finding,) = workers.consumers(installation)
     assert (finding.level, finding.summary) == (Level.WARNING, f"No consumer of the group {other!r} is running.")
     assert finding.remedy == f"manage.py outbox_consume --group {other}"
     make_worker("consumer", group=other)
-    assert list(workers.consumers(subject)) == []
+    assert list(workers.consumers(installation)) == []
 
 
 @pytest.mark.parametrize(
@@ -79,86 +79,86 @@ def test_a_group_with_handlers_that_nobody_consumes_is_warned_of(subject: Subjec
     ("find", "kind", "done"), [(workers.relays, "relay", "sent"), (workers.consumers, "consumer", "handled")]
 )
 def test_messages_that_wait_although_a_worker_runs_are_a_fault_with_its_cause(
-    subject: Subject, find: Any, kind: str, done: str, fields: dict[str, Any], why: str, remedy: str
+    installation: Installation, find: Any, kind: str, done: str, fields: dict[str, Any], why: str, remedy: str
 ) -> None:
     make_worker("consumer", group="reports")
     make_worker(kind, group="tests" if kind == "consumer" else "", **fields)
-    assert list(find(subject)) == []
+    assert list(find(installation)) == []
     late = DatabaseNow() - LONG_AGO
     if kind == "relay":
         make_message(next_retry_at=late)
     else:
         make_message(Status.PUBLISHED, event_type="test.effect", published_at=late)
-    (finding,) = find(subject)
+    (finding,) = find(installation)
     assert (finding.level, finding.summary) == (Level.FAULT, f"The {kind} is behind.")
     assert finding.why.startswith(f"Messages have waited to be {done} for 0:1")
     assert why.format(done=done) in finding.why
     assert remedy.format(kind=kind) in finding.remedy
 
 
-def test_a_worker_in_trouble_says_itself_why_messages_wait(subject: Subject) -> None:
+def test_a_worker_in_trouble_says_itself_why_messages_wait(installation: Installation) -> None:
     make_worker("relay", trouble="kafka://nowhere:9092 cannot be reached.", state="trouble")
     make_message(next_retry_at=DatabaseNow() - LONG_AGO)
-    assert list(workers.relays(subject)) == []
-    assert [finding.level for finding in workers.troubles(subject)] == [Level.FAULT]
+    assert list(workers.relays(installation)) == []
+    assert [finding.level for finding in workers.troubles(installation)] == [Level.FAULT]
 
 
 @pytest.mark.parametrize("group", ["reports", "of.another.project"])
-def test_late_messages_in_the_inbox_are_a_fault(subject: Subject, group: str) -> None:
+def test_late_messages_in_the_inbox_are_a_fault(installation: Installation, group: str) -> None:
     make_worker("consumer", group="tests")
     if group != "reports":
         make_worker("consumer", group="reports")
     make_received(group=group, next_retry_at=DatabaseNow() - LONG_AGO)
-    (finding,) = workers.consumers(subject)
+    (finding,) = workers.consumers(installation)
     assert (finding.level, finding.summary) == (Level.FAULT, f"No consumer of the group {group!r} is running.")
     assert finding.remedy == f"manage.py outbox_consume --group {group}"
     make_worker("consumer", group=group)
-    (finding,) = workers.consumers(subject)
+    (finding,) = workers.consumers(installation)
     assert (finding.level, finding.summary) == (Level.FAULT, f"The inbox of the group {group!r} is behind.")
 
 
-def test_a_main_group_without_consumer_is_a_fault_once_messages_wait(subject: Subject) -> None:
+def test_a_main_group_without_consumer_is_a_fault_once_messages_wait(installation: Installation) -> None:
     make_worker("consumer", group="reports")
-    (finding,) = workers.consumers(subject)
+    (finding,) = workers.consumers(installation)
     assert (finding.level, finding.summary) == (Level.WARNING, "No consumer of the group 'tests' is running.")
     make_message(Status.PUBLISHED, event_type="test.effect", published_at=DatabaseNow() - LONG_AGO)
-    (finding,) = workers.consumers(subject)
+    (finding,) = workers.consumers(installation)
     assert (finding.level, finding.remedy) == (Level.FAULT, "manage.py outbox_consume")
 
 
-def test_without_any_consumer_the_inbox_is_told_of_once(subject: Subject) -> None:
+def test_without_any_consumer_the_inbox_is_told_of_once(installation: Installation) -> None:
     make_received(group="reports", next_retry_at=DatabaseNow() - LONG_AGO)
-    (finding,) = workers.consumers(subject)
+    (finding,) = workers.consumers(installation)
     assert (finding.level, finding.summary) == (Level.FAULT, "No consumer is running.")
     assert finding.why.startswith("Messages have waited to be handled for 0:1")
 
 
-def test_a_worker_that_vanished_is_warned_of(subject: Subject) -> None:
+def test_a_worker_that_vanished_is_warned_of(installation: Installation) -> None:
     make_worker("relay", seen=timedelta(minutes=5))
-    (finding,) = workers.troubles(subject)
+    (finding,) = workers.troubles(installation)
     assert finding.level == Level.WARNING
     assert finding.summary.startswith("The relay web-1:7 was last seen 0:05:0")
 
 
-def test_a_worker_in_trouble_is_a_fault_with_its_words(subject: Subject) -> None:
+def test_a_worker_in_trouble_is_a_fault_with_its_words(installation: Installation) -> None:
     make_worker("consumer", state="trouble", trouble="A topic is missing: orders")
-    (finding,) = workers.troubles(subject)
+    (finding,) = workers.troubles(installation)
     assert finding.level == Level.FAULT
     assert finding.summary == "The consumer web-1:7 is in trouble: A topic is missing: orders"
 
 
-def test_workers_of_another_version_are_warned_of(subject: Subject) -> None:
+def test_workers_of_another_version_are_warned_of(installation: Installation) -> None:
     make_worker("relay")
     make_worker("consumer", version="0.0.1")
     make_worker("consumer", version="0.0.1", seen=timedelta(minutes=5))  # lost: told as such
-    (finding,) = workers.versions(subject)
+    (finding,) = workers.versions(installation)
     assert finding.level == Level.WARNING
     assert finding.summary.startswith("1 worker of another version than")
     assert "consumer web-1:7 (0.0.1)" in finding.summary
 
 
-def test_a_group_that_no_handler_names_takes_the_place_of_the_main_one(subject: Subject) -> None:
-    _, other = subject.topics
+def test_a_group_that_no_handler_names_takes_the_place_of_the_main_one(installation: Installation) -> None:
+    _, other = installation.topics
     make_worker("consumer", group="blue")
     make_worker("consumer", group=other)
-    assert list(workers.consumers(subject)) == []
+    assert list(workers.consumers(installation)) == []

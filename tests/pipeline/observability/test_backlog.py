@@ -13,8 +13,9 @@ from django.utils import timezone
 
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.observability import backlog as module
-from django_outbox.observability.backlog import Backlog, Unfinished, look
+from django_outbox.observability.backlog import Backlog, Unfinished
+from django_outbox.operations import counts
+from django_outbox.operations.counts import unfinished
 from tests.support.clock import Clock
 from tests.support.inbox import make_received
 from tests.support.outbox import make_message
@@ -48,7 +49,7 @@ def database() -> Database:
 
 @pytest.fixture
 def backlog(database: Database, clock: Clock) -> Backlog:
-    return Backlog("default", ask=database, clock=clock, patience=10)
+    return Backlog("default", database, clock=clock, wait=10)
 
 
 # What is found
@@ -71,7 +72,7 @@ def test_what_is_unfinished_is_counted_and_aged() -> None:
     )
     InboxMessage.objects.filter(status="pending").update(next_retry_at=now + timedelta(hours=1))
 
-    found = look("default")
+    found = unfinished("default")
 
     assert found["outbox"].counts == {"pending": 2, "published": 1, "dead": 1}
     assert found["outbox"].oldest == pytest.approx(7200, abs=60)
@@ -84,9 +85,9 @@ def test_what_is_unfinished_is_counted_and_aged() -> None:
 def test_what_is_sent_and_waits_for_a_handler_here_is_awaited() -> None:
     sent = DatabaseNow() - timedelta(minutes=7)
     make_message("published", event_type="for.others", published_at=DatabaseNow() - timedelta(hours=1))
-    assert look("default")["outbox"].awaited == 0
+    assert unfinished("default")["outbox"].awaited == 0
     make_message("published", event_type="test.effect", published_at=sent)  # a handler of tests.support.app
-    found = look("default")
+    found = unfinished("default")
     assert found["outbox"].awaited == pytest.approx(420, abs=60)
     assert found["outbox"].overdue == found["inbox"].awaited == 0
 
@@ -97,15 +98,15 @@ def test_a_copy_of_a_dead_letter_is_not_awaited(unknown_event: str) -> None:
     """Or it would be late for ever: its type has a handler here, its topic is for others."""
     sent = DatabaseNow() - timedelta(minutes=7)
     make_message("published", event_type="test.effect", topic="shop.dead", published_at=sent)
-    assert look("default")["outbox"].awaited == pytest.approx(420, abs=60)
+    assert unfinished("default")["outbox"].awaited == pytest.approx(420, abs=60)
     with outbox_settings(DEAD_LETTER_TOPIC="shop.dead", UNKNOWN_EVENT=unknown_event):
-        assert look("default")["outbox"].awaited == 0
+        assert unfinished("default")["outbox"].awaited == 0
 
 
 @pytest.mark.django_db
 def test_where_nothing_is_unfinished_all_is_zero() -> None:
     make_message("consumed")
-    assert look("default") == {
+    assert unfinished("default") == {
         "outbox": Unfinished({"pending": 0, "published": 0, "dead": 0}, 0.0, 0.0),
         "inbox": Unfinished({"pending": 0, "dead": 0}, 0.0, 0.0),
     }
@@ -113,10 +114,10 @@ def test_where_nothing_is_unfinished_all_is_zero() -> None:
 
 @pytest.mark.django_db
 def test_more_than_a_million_is_not_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "MOST_COUNTED", 3)
+    monkeypatch.setattr(counts, "MOST_COUNTED", 3)
     for _ in range(5):
         make_message()
-    assert look("default")["outbox"].counts["pending"] == 3
+    assert unfinished("default")["outbox"].counts["pending"] == 3
 
 
 @pytest.mark.databases("postgresql")
@@ -129,7 +130,7 @@ def test_no_question_walks_the_table() -> None:
         InboxMessage(topic="elsewhere", partition=0, offset=number, event_id=str(number)) for number in range(2000)
     )
     with CaptureQueriesContext(connection) as queries:
-        look("default")
+        unfinished("default")
     with connection.cursor() as cursor:
         cursor.execute("ANALYZE django_outbox_outboxmessage, django_outbox_inboxmessage")
         cursor.execute("SET LOCAL enable_seqscan = off")
@@ -139,7 +140,7 @@ def test_no_question_walks_the_table() -> None:
             assert "Index" in plan, plan
             assert "Sort" not in plan, plan
     awaited = [query for query in queries if '"event_type" = ' in query["sql"]]
-    assert len(queries) - len(awaited) == 9
+    assert len(queries) - len(awaited) == 11
 
 
 def ask_among_much() -> list[str]:
@@ -161,7 +162,7 @@ def ask_among_much() -> list[str]:
     with connection.cursor() as cursor:
         cursor.execute(f"ANALYZE {table} django_outbox_outboxmessage, django_outbox_inboxmessage")
     with outbox_settings(UNKNOWN_EVENT="dead"), CaptureQueriesContext(connection) as queries:
-        look("default")
+        unfinished("default")
     return [query["sql"] for query in queries]
 
 
@@ -205,7 +206,7 @@ def taking(seconds: float, database: Database, clock: Clock) -> Callable[[str], 
 
 
 def test_a_question_that_takes_long_is_asked_seldom(backlog: Backlog, database: Database, clock: Clock) -> None:
-    backlog._ask = taking(0.5, database, clock)
+    backlog._query = taking(0.5, database, clock)
     backlog.read()
     clock.now += 45
     backlog.read()
@@ -217,7 +218,7 @@ def test_a_question_that_takes_long_is_asked_seldom(backlog: Backlog, database: 
 
 def test_numbers_do_not_go_while_a_busy_database_answers(backlog: Backlog, database: Database, clock: Clock) -> None:
     """Or an alarm that waits for two minutes of them would never ring, just when there is much to count."""
-    backlog._ask = taking(5, database, clock)
+    backlog._query = taking(5, database, clock)
     for _ in range(60):
         assert backlog.read() == FOUND
         clock.now += 10
@@ -228,15 +229,15 @@ def test_a_database_that_is_back_is_asked_soon_however_long_it_hung(
     backlog: Backlog, database: Database, clock: Clock
 ) -> None:
     database.error = OperationalError("connection timed out")
-    backlog._ask = taking(130, database, clock)
+    backlog._query = taking(130, database, clock)
     assert backlog.read() == {}
-    database.error, backlog._ask = None, database
+    database.error, backlog._query = None, database
     clock.now += 60
     assert backlog.read() == FOUND
 
 
 def test_scrapes_at_the_same_time_share_one_question(database: Database, clock: Clock) -> None:
-    backlog = Backlog("default", ask=database, clock=clock, patience=0.01)
+    backlog = Backlog("default", database, clock=clock, wait=0.01)
     database.free.clear()
     assert [backlog.read() for _ in range(20)] == [{}] * 20
     assert database.asked == 1
@@ -251,9 +252,9 @@ def test_scrapes_at_the_same_time_share_one_question(database: Database, clock: 
 def test_a_database_that_hangs_keeps_no_scrape_and_old_numbers_go_after_two_minutes(
     database: Database, clock: Clock
 ) -> None:
-    backlog = Backlog("default", ask=database, clock=clock, patience=5)
+    backlog = Backlog("default", database, clock=clock, wait=5)
     backlog.read()
-    backlog._patience = 0.01
+    backlog._wait = 0.01
     database.free.clear()
     clock.now += 20
     assert backlog.read() == FOUND
@@ -280,5 +281,5 @@ def test_a_database_that_is_away_is_no_error_of_a_scrape(backlog: Backlog, datab
 def test_it_asks_over_a_connection_of_its_own_and_keeps_none() -> None:
     make_message()
     before = threading.active_count()
-    assert Backlog("default", patience=10).read()["outbox"].counts["pending"] == 1
+    assert Backlog("default", unfinished, wait=10).read()["outbox"].counts["pending"] == 1
     wait_until(lambda: threading.active_count() == before)

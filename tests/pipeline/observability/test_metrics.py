@@ -35,7 +35,7 @@ def outgoing(event_type: str = "order.created", topic: str = "outbox", key: str 
 
 
 def backlog(found: dict[str, Unfinished] | None = None) -> Backlog:
-    return Backlog("default", ask=lambda using: found or {})
+    return Backlog("default", lambda using: found or {})
 
 
 def samples(registry: CollectorRegistry) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

@@ -126,8 +126,8 @@ class Router:
     ("router", "text"),
     [
         (Router("django_outbox.Worker"), "Worker are written to another database than OutboxMessage, to 'default'."),
-        (Router("django_outbox"), "DATABASE_ROUTERS send the outbox to 'other', which is not in DATABASES."),
-        (Router(migrates=False), "The outbox is written to the database 'default', where DATABASE_ROUTERS do not"),
+        (Router("django_outbox"), "DATABASE_ROUTERS route the outbox to 'other', which is not in DATABASES."),
+        (Router(migrates=False), "The outbox is written to the database 'default', but DATABASE_ROUTERS do not"),
     ],
 )
 def test_routers_that_tear_the_outbox_apart_are_an_error(settings: Any, router: Router, text: str) -> None:

@@ -8,8 +8,8 @@ import pytest
 
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.operations import unread_topics as unread
-from django_outbox.operations.unread_topics import waits
+from django_outbox.operations import topics as module
+from django_outbox.operations.topics import awaited
 from tests.support.outbox import Status, make_message
 
 
@@ -18,18 +18,18 @@ def test_waits_are_told_apart_by_whether_their_topic_is_read(monkeypatch: pytest
     for topic, minutes in (("outbox", 5), ("outbox", 9), ("exports", 30), ("exports", 20)):
         published_at = DatabaseNow() - timedelta(minutes=minutes)
         make_message(Status.PUBLISHED, event_type="test.effect", topic=topic, published_at=published_at)
-    found = waits("default", [])
-    assert found.read is not None
-    assert 540 <= found.read < 1800
-    ((topic, seconds, is_known),) = found.unread
-    assert (topic, is_known) == ("exports", False)
+    found = awaited("default", [])
+    assert found.seconds is not None
+    assert 540 <= found.seconds < 1800
+    ((topic, seconds, is_default),) = found.unread
+    assert (topic, is_default) == ("exports", False)
     assert seconds >= 1800
 
     def broken() -> None:
         raise HandlersNotImportable("shop.handlers cannot be imported.")
 
-    monkeypatch.setattr(unread.registry, "load", broken)
-    found = waits("default", [])
-    assert found.read is not None
-    assert found.read >= 1800
+    monkeypatch.setattr(module.registry, "load", broken)
+    found = awaited("default", [])
+    assert found.seconds is not None
+    assert found.seconds >= 1800
     assert found.unread == []

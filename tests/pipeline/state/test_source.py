@@ -23,11 +23,11 @@ from django_outbox.events.event import Event
 from django_outbox.handlers.registry import registry
 from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.observability.backlog import look
+from django_outbox.operations.counts import unfinished
 from django_outbox.operations.doctor import workers
 from django_outbox.operations.doctor.finding import Level
-from django_outbox.operations.doctor.subject import Subject
-from django_outbox.operations.status import outbox_status
+from django_outbox.operations.doctor.installation import Installation
+from django_outbox.operations.status import full_status
 from django_outbox.relay.background_purge import BackgroundPurge
 from django_outbox.relay.relay import Relay
 from django_outbox.state.retry import retry
@@ -243,11 +243,11 @@ def test_each_service_counts_its_own_messages() -> None:
             for _ in range(times):
                 due = {"next_retry_at": late} if status == Status.PENDING and source == FOREIGN else {}
                 make_message(status, source=source, event_type="test.effect", published_at=late, created_at=late, **due)
-    found = outbox_status("default")
+    found = full_status("default", broker=False)["outbox"]
     assert [found[status] for status in Status.values] == [1] * 4
     assert found["due"] == 1
     assert found["longest_due_seconds"] < 3000
-    gauges = look("default")["outbox"]
+    gauges = unfinished("default")["outbox"]
     assert gauges.counts == {"pending": 1, "published": 1, "dead": 1}
     assert gauges.overdue < 3000
 
@@ -293,10 +293,10 @@ def test_a_relay_deletes_what_has_expired_whatever_relays_other_services_run() -
 def test_each_service_sees_its_own_workers() -> None:
     with service(FOREIGN):
         Heartbeat(WorkerState("relay", Clock()), using="default").beat()
-    (finding,) = workers.relays(Subject("default"))
+    (finding,) = workers.relays(Installation("default"))
     assert finding.summary == "No relay is running."
     with service(FOREIGN):
-        assert list(workers.relays(Subject("default"))) == []
+        assert list(workers.relays(Installation("default"))) == []
 
 
 def test_each_service_retries_its_own_dead_letters() -> None:
@@ -322,17 +322,17 @@ def test_a_retry_leaves_a_message_with_its_service() -> None:
 
 
 def test_the_doctor_reports_unfinished_messages_of_another_source() -> None:
-    subject = Subject("default")
+    installation = Installation("default")
     make_message()
     make_message(Status.CONSUMED, source="long gone")
-    assert list(workers.sources(subject)) == []
+    assert list(workers.sources(installation)) == []
 
     make_message(source=FOREIGN)
     make_message(source=FOREIGN)
     make_message(Status.PUBLISHED, source=FOREIGN)
     make_message(Status.PUBLISHED, source="crm")
 
-    found = list(workers.sources(subject))
+    found = list(workers.sources(installation))
     assert [(each.level, each.summary) for each in found] == [
         (
             Level.NOTE,
@@ -345,9 +345,9 @@ def test_the_doctor_reports_unfinished_messages_of_another_source() -> None:
 
 def test_the_doctor_warns_of_messages_of_another_source_that_nobody_sends() -> None:
     make_message(source=FOREIGN, next_retry_at=DatabaseNow() - AN_HOUR)
-    (finding,) = workers.sources(Subject("default"))
+    (finding,) = workers.sources(Installation("default"))
     assert finding.level == Level.WARNING
-    assert "One of them has been due for 1:00:0" in finding.why
+    assert "One has been due for 1:00:0" in finding.why
 
 
 # Changing SOURCE

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.support.doctor import other_session, subject
+from tests.support.doctor import installation, other_session
 
-__all__ = ["other_session", "subject"]
+__all__ = ["installation", "other_session"]

@@ -11,10 +11,10 @@ from kafka import KafkaAdminClient
 
 from django_outbox.brokers.base import Broker, TopicSettings
 from django_outbox.exceptions import BrokerUnavailable
-from django_outbox.operations.doctor import broker as examinations
-from django_outbox.operations.doctor.broker import NotAnswered
+from django_outbox.operations.doctor import broker as checks
+from django_outbox.operations.doctor.broker import BrokerSilent
 from django_outbox.operations.doctor.finding import Level
-from django_outbox.operations.doctor.subject import BrokerAnswers, Subject, ask
+from django_outbox.operations.doctor.installation import BrokerState, Installation, query_broker
 from tests.support.brokers.backends import Backend
 from tests.support.overrides import outbox_settings
 from tests.support.processes import wait_until
@@ -46,12 +46,12 @@ def configured(kafka_url: str, topic: str) -> dict[str, dict[str, str]]:
     return configs
 
 
-def answers_of(broker: Broker, topics: frozenset[str], group: str) -> BrokerAnswers:
+def answers_of(broker: Broker, topics: frozenset[str], group: str) -> BrokerState:
     """What the broker says once all of its parts know of the topics."""
 
-    def answers() -> BrokerAnswers | None:
+    def answers() -> BrokerState | None:
         try:
-            return ask(broker, topics, group)
+            return query_broker(broker, topics, group)
         except BrokerUnavailable:
             return None
 
@@ -99,7 +99,7 @@ def subject_of(backend: Backend, url: str) -> Any:
 def test_a_broker_that_is_not_there_is_a_fault(backend: Backend) -> None:
     port = free_port()
     with subject_of(backend, f"kafka://127.0.0.1:{port}"):
-        (finding,) = examinations.reachable(Subject("default"))
+        (finding,) = checks.reachable(Installation("default"))
     assert finding.level == Level.FAULT
     assert f"kafka://127.0.0.1:{port} cannot be reached" in finding.summary
     assert "advertised.listeners" in finding.remedy
@@ -108,13 +108,13 @@ def test_a_broker_that_is_not_there_is_a_fault(backend: Backend) -> None:
 @pytest.mark.django_db
 def test_a_broker_that_hangs_is_a_fault_and_waited_for_once(backend: Backend, own_broker: Service) -> None:
     own_broker.suspend()
-    subject = Subject("default", patience=1)
+    installation = Installation("default", broker_timeout=1)
     started = time.monotonic()
     try:
         with subject_of(backend, own_broker.url):
-            (finding,) = examinations.reachable(subject)
-            with pytest.raises(NotAnswered):
-                list(examinations.topics(subject))
+            (finding,) = checks.reachable(installation)
+            with pytest.raises(BrokerSilent):
+                list(checks.topics(installation))
     finally:
         own_broker.resume()
     assert finding.level == Level.FAULT
@@ -127,15 +127,15 @@ def test_a_broker_that_hangs_is_a_fault_and_waited_for_once(backend: Backend, ow
 def test_a_refused_login_is_a_fault_that_shows_no_password(backend: Backend, secured_kafka: SecuredKafka) -> None:
     address = secured_kafka.address("LOGIN")
     with subject_of(backend, f"kafka+sasl://{PLAIN.user}:wrong-pass-word@{address}"):
-        (finding,) = examinations.reachable(Subject("default"))
+        (finding,) = checks.reachable(Installation("default"))
     assert finding.level == Level.FAULT
     assert "refuses this client" in finding.summary
-    assert "Compare user, password" in finding.remedy
+    assert "Check user, password" in finding.remedy
     assert "wrong-pass-word" not in f"{finding.summary}{finding.why}{finding.remedy}"
     # Nothing was allowed to this user.
     with subject_of(backend, f"kafka+sasl://{PLAIN.userinfo}{address}"):
-        subject = Subject("default")
-        assert list(examinations.reachable(subject)) == []
-        (finding,) = examinations.topics(subject)
+        installation = Installation("default")
+        assert list(checks.reachable(installation)) == []
+        (finding,) = checks.topics(installation)
     assert finding.summary == "The topic 'outbox': this client may not even see whether it exists."
     assert "--topic outbox --producer --consumer" in finding.remedy

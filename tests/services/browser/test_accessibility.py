@@ -80,7 +80,7 @@ def test_plots_have_a_name_and_their_numbers_a_table(browser: Any, user: Any, bu
     assert [plot.get_attribute("aria-label") for plot in plots] == [
         "Messages of the outbox that were written, published and consumed in each ten minutes of 24 hours",
         "Messages of the inbox that were received and consumed in each ten minutes of 24 hours",
-        "Messages given up on each of 14 days",
+        "Messages that became dead per day, in the last 14 days",
     ]
     browser.open_all_details()
     assert len(browser.all("figure details table")) == len(plots)

@@ -47,7 +47,7 @@ def test_operator_finds_a_dead_letter_reads_why_and_retries_it_until_it_is_consu
     browser.follow("Look at them")
     browser.wait_for("ArithmeticError: not the first time")
     browser.follow(f"message {message.id}")
-    browser.wait_for("Given up")
+    browser.wait_for("Dead for")
     assert 'raise ArithmeticError("not the first time")' in browser.one(".outbox-error").text
 
     browser.follow("Retry…")
@@ -56,7 +56,7 @@ def test_operator_finds_a_dead_letter_reads_why_and_retries_it_until_it_is_consu
     browser.follow("Dry run")
     browser.wait_for("1 message would be retried.")
     browser.follow("Retry 1 dead letter")
-    browser.wait_for("1 dead letter is pending again, due at once.")
+    browser.wait_for("1 dead letter is pending again and due now.")
 
     wait_until(lambda: row(message).status == "consumed")
     browser.driver.refresh()
@@ -185,6 +185,6 @@ def test_operator_reads_what_could_not_be_read_and_retries_it(browser: Any, user
     browser.follow("Retry…")
     browser.fill("reason", "the mapper is mended")
     browser.follow("Retry 1 dead letter")
-    browser.wait_for("1 dead letter is pending again, due at once.")
+    browser.wait_for("1 dead letter is pending again and due now.")
     message.refresh_from_db()
     assert message.status == "pending"

@@ -20,11 +20,11 @@ pytestmark = pytest.mark.django_db
 @pytest.fixture(autouse=True)
 def forget_answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test asks a broker of its own, and does not mind a busy machine."""
-    monkeypatch.setitem(outbox.full_status.__kwdefaults__, "patience", 30.0)
-    lag._questions.clear()
+    monkeypatch.setitem(outbox.full_status.__kwdefaults__, "timeout", 30.0)
+    lag._queries.clear()
     MemoryBroker.clear()
     yield
-    lag._questions.clear()
+    lag._queries.clear()
     MemoryBroker.clear()
 
 

@@ -15,9 +15,9 @@ from django.db import ProgrammingError, connection, connections, transaction
 from django_outbox.events.event import Event
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.operations.doctor import sessions
-from django_outbox.operations.doctor.examine import EXAMINATIONS, examine
 from django_outbox.operations.doctor.finding import Level
-from django_outbox.operations.doctor.subject import Subject
+from django_outbox.operations.doctor.installation import Installation
+from django_outbox.operations.doctor.run import CHECKS, run_checks
 from django_outbox.relay.relay import Relay
 from django_outbox.worker import pooling
 from django_outbox.worker.stop import Stop
@@ -229,10 +229,10 @@ def test_an_operator_s_command_needs_no_prepared_statements(pooler: Pooler, reco
 
 
 def findings(name: str = "prepared-statements") -> list[tuple[Level, str]]:
-    chosen = [each for each in EXAMINATIONS if each.name == name]
+    chosen = [each for each in CHECKS if each.name == name]
     return [
         (finding.level, finding.summary)
-        for result in examine(Subject("default"), examinations=chosen)
+        for result in run_checks(Installation("default"), checks=chosen)
         for finding in result.findings
     ]
 
@@ -256,4 +256,4 @@ def test_the_doctor_finds_nothing_wrong_with_a_pooler_where_nothing_is_prepared(
     pooler: Pooler, reconnect: Callable[..., None]
 ) -> None:
     reconnect(OPTIONS={})
-    assert list(sessions.prepared_statements(Subject("default"))) == []
+    assert list(sessions.prepared_statements(Installation("default"))) == []

@@ -24,9 +24,9 @@ class Progress(NamedTuple):
 
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
-    lag._questions.clear()
+    lag._queries.clear()
     yield
-    lag._questions.clear()
+    lag._queries.clear()
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def broker(monkeypatch: pytest.MonkeyPatch) -> Any:
     return answers
 
 
-def lag_of_group(topics: set[str], group: str, **options: Any) -> lag.Answer | None:
+def lag_of_group(topics: set[str], group: str, **options: Any) -> lag.GroupLag:
     return lag.lag_of_groups({group: topics}, **options)[group]
 
 
@@ -82,16 +82,16 @@ def test_partitions_that_are_behind_come_first(broker: Any) -> None:
 @pytest.mark.parametrize("error", [BrokerUnavailable("nobody is there"), RuntimeError("nobody is there")])
 def test_what_went_wrong_is_said(broker: Any, error: Exception) -> None:
     broker(error)
-    assert lag_of_group({"t"}, "g") == lag.Answer([], "nobody is there")
+    assert lag_of_group({"t"}, "g") == lag.GroupLag([], "nobody is there")
 
 
 def test_a_broker_that_does_not_answer_is_not_waited_for(broker: Any) -> None:
     never = threading.Event()
     asked = broker(never)
     try:
-        assert lag_of_group({"t"}, "g", patience=0.05) is None
+        assert lag_of_group({"t"}, "g", timeout=0.05) is lag.NO_ANSWER
         # And the next page does not ask a second time.
-        assert lag_of_group({"t"}, "g", patience=0.05) is None
+        assert lag_of_group({"t"}, "g", timeout=0.05) is lag.NO_ANSWER
         wait_until(lambda: asked)
         assert len(asked) == 1
     finally:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from django_outbox.operations.unread_topics import Reach
+from django_outbox.operations.topics import ReadTopics
 from tests.support.overrides import outbox_settings
 
 
@@ -17,8 +17,8 @@ def consumer(topics: str, **fields: Any) -> Any:
 
 def reads(*workers: Any) -> set[str]:
     with outbox_settings(ROUTES={"order.*": "orders"}):
-        reach = Reach.of(workers)
-        return {topic for topic in ("outbox", "orders", "exports") if reach.includes(topic)}
+        read = ReadTopics.of(workers)
+        return {topic for topic in ("outbox", "orders", "exports") if topic in read}
 
 
 def test_without_running_consumers_the_settings_tell() -> None:

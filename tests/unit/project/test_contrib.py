@@ -20,10 +20,11 @@ from prometheus_client.parser import text_string_to_metric_families
 from django_outbox.conf import OutboxSettings
 from django_outbox.events.writer import Outgoing
 from django_outbox.handlers.registry import Handler
-from django_outbox.observability.backlog import MOST_COUNTED, Backlog, Unfinished
+from django_outbox.observability.backlog import Backlog, Unfinished
 from django_outbox.observability.health import default_limit, outage_limit
 from django_outbox.observability.metrics import Metrics
 from django_outbox.observability.prometheus import exposition, registry_of
+from django_outbox.operations.counts import MOST_COUNTED
 from django_outbox.worker.state import WorkerState
 
 CONTRIB = Path(__file__).parents[3] / "contrib"
@@ -41,7 +42,7 @@ EVERYWHERE = {"job", "instance", "le"}
 def exported() -> dict[str, set[str]]:
     """The labels of every series that relays and consumers export, by name."""
     counts = {"pending": 1, "published": 1, "dead": 1}
-    backlog = Backlog("default", ask=lambda using: {"outbox": Unfinished(counts, 1.0, 1.0)})
+    backlog = Backlog("default", lambda using: {"outbox": Unfinished(counts, 1.0, 1.0)})
     message = Outgoing(1, "tests", "id", "order.created", "v1", "outbox", "", {}, datetime.now(UTC), 0, "{}")
     relay, consumer = Metrics(), Metrics(known_types={"order.created"})
     relay.published([message], 1.0)

@@ -1,4 +1,4 @@
-"""The lists of messages and of dead letters."""
+"""The lists and pages of messages in the admin."""
 
 from __future__ import annotations
 
@@ -9,13 +9,12 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
-from django_outbox.admin import actions
 from django_outbox.admin.changelist import BEFORE, KeysetChangeList
 from django_outbox.admin.filters import (
     AgeFilter,
@@ -27,17 +26,15 @@ from django_outbox.admin.filters import (
     TopicFilter,
     TypeFilter,
 )
-from django_outbox.admin.groups import dead_letters
 from django_outbox.admin.message_page import message_context
-from django_outbox.admin.redaction import redaction_for
-from django_outbox.admin.search import ids_named
+from django_outbox.admin.search import find_ids
 from django_outbox.admin.tables import INBOX, Table, table_of
 from django_outbox.observability import text as texts
-from django_outbox.operations.selection import CRITERIA, Selection, named_exactly
+from django_outbox.operations.selection import CRITERIA, Selection
 
 
 class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
-    """Shows messages, and never writes: states change in ``django_outbox.state.outbox`` alone."""
+    """Read-only: only ``django_outbox.state`` writes messages."""
 
     change_list_template = "admin/django_outbox/messages.html"
     show_full_result_count = False
@@ -45,11 +42,11 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_per_page = 50
     sortable_by = ()
     actions = ("retry", "delete")
-    search_help_text = _("Exact id, event id or key; of a key what is unfinished or among the last million messages")
-    search_fields = ("id",)  # shows the search box; get_search_results does the search
-    # The most telling ones first: the last are beyond the edge of a small screen.
+    search_help_text = _("Exact id, event id or key. By key: unfinished messages and the last million.")
+    search_fields = ("id",)  # shows the search box; see get_search_results
+    # The most important columns first: small screens cut off the last ones.
     list_display: Any = ["id", "state", "event", "key", "age", "failures", "due", "in_topic"]
-    # What the list does not show is not read.
+    # Columns that the list does not show.
     list_defer: tuple[str, ...] = ("payload", "headers", "last_error", "fingerprint")
     list_filter: ClassVar[Any] = [
         StatusFilter,
@@ -65,8 +62,6 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def table(self) -> Table:
         return table_of(self.model)
 
-    # What may be done
-
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
@@ -74,7 +69,7 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return False
 
     def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Django's own deletion is off. For ours, see ``has_remove_permission``."""
+        """Django's deletion is off. For ours, see ``has_remove_permission``."""
         return False
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
@@ -83,8 +78,6 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def has_remove_permission(self, request: HttpRequest) -> bool:
         return self.table.may(request, "delete")
 
-    # The list
-
     def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[KeysetChangeList]:
         return KeysetChangeList
 
@@ -92,16 +85,14 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return super().get_queryset(request).using(self.table.database)
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
-        """Filters only. Of any other column the answers would tell, guess by guess, what redaction hides, and an action
-        on all of a list, which knows of filters only, would reach beyond it.
-        """
+        """Filters only: other lookups would reveal masked values guess by guess, and actions on a whole list ignore them."""
         return lookup in [each.name for each in self.list_filter]
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Any], bool]:
         term = search_term.strip()
-        return (queryset.filter(id__in=ids_named(self.table, term)) if term else queryset), False
+        return (queryset.filter(id__in=find_ids(self.table, term)) if term else queryset), False
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         query = {name: str(value) for name, value in request.GET.items() if name in CRITERIA and value}
@@ -154,11 +145,9 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     @admin.display(description=_("topic and source"))
     def origin(self, message: Any) -> SafeString:
-        """Where a message of the inbox comes from, in one column, as the list would be too wide for most screens."""
+        """Topic and source in one column, as two would be too wide for most screens."""
         source = texts.breakable(message.source)
         return format_html('{}<span class="outbox-sample">{}</span>', texts.breakable(message.topic), source)
-
-    # One message
 
     def change_view(
         self, request: HttpRequest, object_id: str, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -179,13 +168,11 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
-        """The message's own page tells what was done to it, and hides what its reader must not see."""
+        """The message's page shows its history, with secrets masked."""
         return HttpResponseRedirect(reverse(f"admin:{self.url_name('change')}", args=[object_id]))
 
     def url_name(self, view: str) -> str:
         return f"{self.opts.app_label}_{self.opts.model_name}_{view}"
-
-    # Acting
 
     @admin.action(description=_("Retry dead letters…"), permissions=["retry"])
     def retry(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
@@ -196,66 +183,17 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return self._confirm("delete", request)
 
     def _confirm(self, action: str, request: HttpRequest) -> HttpResponse:
-        """On to the page that asks, with those that were ticked."""
+        """Redirect to the confirmation page, with the selected messages."""
         ids = request.POST.getlist("_selected_action")
         return HttpResponseRedirect(self.table.action_url(action, Selection({"ids": ",".join(ids)})))
 
 
-class DeadLetterAdmin(MessageAdmin):
-    """The dead ones, by what they died of."""
-
-    search_help_text = _("Exact id, event id or key")
-    list_display: Any = ["id", "event", "short_error", "key", "dead_for", "failures", "in_topic"]
-    # Errors repeat what is in payloads and headers, and those say what of it is secret.
-    list_defer: tuple[str, ...] = ()
-    list_filter: ClassVar[Any] = [TypeFilter, TopicFilter, SourceFilter, AgeFilter, FailuresFilter, ErrorFilter]
-
-    def get_urls(self) -> list[URLPattern]:
-        pages = [
-            path(f"{name}/", self.admin_site.admin_view(view), {"table": self.table}, name=f"{self.table.name}_{name}")
-            for name, view in actions.VIEWS.items()
-        ]
-        return [*pages, *super().get_urls()]
-
-    def get_changelist_instance(self, request: HttpRequest) -> Any:
-        found = super().get_changelist_instance(request)
-        redaction = redaction_for(request.user, self.table.name)
-        for message in found.result_list:
-            message.shown_error = redaction.mask_text(message.last_error, message.payload, message.headers)
-        return found
-
-    def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
-        return super().get_queryset(request).filter(id__gt=0)  # for the index; see Table.in_state
-
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
-    ) -> tuple[QuerySet[Any], bool]:
-        """There are few dead letters, and an index on them: all are searched."""
-        term = search_term.strip()
-        return (queryset.filter(named_exactly(self.model, term)) if term else queryset), False
-
-    def list_context(self, request: HttpRequest, query: dict[str, str]) -> dict[str, Any]:
-        filtered = bool(query) or BEFORE in request.GET
-        if filtered:
-            return {"acts_on_all": True}
-        letters = dead_letters(self.table, redaction_for(request.user, self.table.name))
-        return {"acts_on_all": True, "groups": letters.groups, "more_groups": letters.more}
-
-    @admin.display(description=_("last error"))
-    def short_error(self, message: Any) -> SafeString:
-        return texts.breakable(texts.one_line(message.shown_error))
-
-    @admin.display(description=_("dead for"))
-    def dead_for(self, message: Any) -> str:
-        return texts.age(message.updated_at)
-
-
 class InboxMessageAdmin(MessageAdmin):
-    """Messages that the inbox has received."""
+    """Messages in the inbox."""
 
-    search_help_text = _("Exact id, event id or key; what is unfinished or among the last million messages")
+    search_help_text = _("Exact id, event id or key, among unfinished messages and the last million.")
     list_display: Any = [*MessageAdmin.list_display[:-1], "in_group", "origin"]
-    list_defer = (*MessageAdmin.list_defer, *INBOX.unread)
+    list_defer = (*MessageAdmin.list_defer, *INBOX.deferred)
     list_filter: ClassVar[Any] = [
         StatusFilter,
         GroupFilter,
@@ -265,11 +203,3 @@ class InboxMessageAdmin(MessageAdmin):
         FailuresFilter,
         ErrorFilter,
     ]
-
-
-class InboxDeadLetterAdmin(DeadLetterAdmin):
-    """Those of them that are dead, by what they died of."""
-
-    list_display: Any = [*DeadLetterAdmin.list_display[:-1], "in_group", "origin"]
-    list_defer = INBOX.unread
-    list_filter: ClassVar[Any] = [GroupFilter, TypeFilter, TopicFilter, AgeFilter, FailuresFilter, ErrorFilter]

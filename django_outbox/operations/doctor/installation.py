@@ -1,4 +1,4 @@
-"""What is examined: one database with an outbox, its broker, and this project."""
+"""What the doctor examines: a database with an outbox, its broker, and this project."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from django_outbox.conf import settings
 from django_outbox.exceptions import OutboxError, in_one_line
 from django_outbox.handlers.registry import registry
 from django_outbox.models import Activity, InboxMessage, MessageFailure, OutboxMessage, Worker, outbox_database
-from django_outbox.operations.status import topics_by_group, unfinished_topics
+from django_outbox.operations.topics import topics_by_group, unfinished_topics
 
 MODELS = (OutboxMessage, InboxMessage, MessageFailure, Worker, Activity)
 
@@ -29,19 +29,19 @@ def utc_now() -> datetime:
 
 
 @dataclass
-class Subject:
+class Installation:
     """One installation.
 
     Attributes:
         using: alias of the database.
-        clock: the time as this machine has it.
-        patience: seconds that the broker has for its answers.
+        clock: the time of this machine.
+        broker_timeout: seconds to wait for the broker.
         has_database: False if the database is known not to answer.
     """
 
     using: str
     clock: Callable[[], datetime] = utc_now
-    patience: float = 8.0
+    broker_timeout: float = 8.0
     has_database: bool = True
 
     @property
@@ -51,16 +51,16 @@ class Subject:
 
     @property
     def database_option(self) -> str:
-        """What a command of the outbox needs to reach this database."""
+        """The option that makes an outbox command use this database."""
         return "" if self.using == outbox_database() else f" --database {self.using}"
 
     @property
     def migrate_option(self) -> str:
-        """What ``migrate`` needs, which asks no router."""
+        """The same for ``migrate``, which does not use routers."""
         return "" if self.using == DEFAULT_DB_ALIAS else f" --database {self.using}"
 
     def rows(self, query: str, *arguments: Any) -> list[tuple[Any, ...]]:
-        """What the database answers to a query."""
+        """The rows that a query returns."""
         with self.connection.cursor() as cursor:
             cursor.execute(query, arguments or None)
             return list(cursor.fetchall())
@@ -75,40 +75,41 @@ class Subject:
 
     @cached_property
     def topics(self) -> dict[str, frozenset[str]]:
-        """What each consumer group of this project reads, the main one first."""
+        """The topics that each consumer group of this project reads, the main group first."""
         return topics_by_group()
 
     @cached_property
     def inbox_topics(self) -> frozenset[str]:
-        """Topics of which records come into the inbox: those of others, and all of the groups beside the main one."""
+        """Topics whose records go to the inbox: those of other services, and all that other groups read."""
         main, *others = self.topics.values()
         return (main - settings.topics).union(*others)
 
     @cached_property
     def stored_topics(self) -> frozenset[str]:
-        """Topics of pending and published messages; none if the database does not tell."""
+        """Topics of pending and published messages; empty if the database does not answer."""
         if self.has_database:
             with suppress(DatabaseError):
                 return unfinished_topics(self.using)
         return frozenset()
 
     @cached_property
-    def broker(self) -> BrokerAnswers:
-        """What the broker says. It is asked once, and waited for no longer than ``patience``."""
+    def broker(self) -> BrokerState:
+        """What the broker reports. It is queried once, for at most ``broker_timeout``."""
         location = ""
         try:
             broker = get_broker(settings.broker)
             location = broker.location
             topics = settings.written_topics.union(self.stored_topics, *self.topics.values())
-            return Call(lambda: ask(broker, topics, settings.consumer_group)).result(self.patience, lambda: False)
+            call = Call(lambda: query_broker(broker, topics, settings.consumer_group))
+            return call.result(self.broker_timeout, lambda: False)
         except (OutboxError, ImproperlyConfigured) as error:
-            return BrokerAnswers(location, trouble=in_one_line(error))
+            return BrokerState(location, trouble=in_one_line(error))
         except TimeoutError:
-            return BrokerAnswers(location, trouble=f"{location} does not answer within {self.patience:g} s.")
+            return BrokerState(location, trouble=f"{location} does not answer within {self.broker_timeout:g} s.")
 
     @property
     def handlers(self) -> list[Any]:
-        """Those of all groups of this project.
+        """The handlers of all groups of this project.
 
         Raises:
             HandlersNotImportable: with the reason.
@@ -118,16 +119,15 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class BrokerAnswers:
-    """What a broker says.
+class BrokerState:
+    """What a broker reports.
 
     Attributes:
-        location: where it is.
         missing: topics that do not exist.
-        unreadable: why others cannot be read, by topic.
-        partitions: how many each topic has.
-        settings: what topics do with their records, where that is told.
-        trouble: why it says nothing.
+        unreadable: why other topics cannot be read, by topic.
+        partitions: the number of partitions, by topic.
+        settings: cleanup settings by topic, as far as the broker reports them.
+        trouble: why the broker does not answer.
     """
 
     location: str
@@ -138,8 +138,8 @@ class BrokerAnswers:
     trouble: str = ""
 
 
-def ask(broker: Broker, topics: frozenset[str], group: str) -> BrokerAnswers:
-    """Ask a broker for all that the examinations want to know.
+def query_broker(broker: Broker, topics: frozenset[str], group: str) -> BrokerState:
+    """Query a broker for all that the checks need.
 
     Raises:
         BrokerUnavailable: with the reason.
@@ -151,4 +151,4 @@ def ask(broker: Broker, topics: frozenset[str], group: str) -> BrokerAnswers:
     partitions: dict[str, int] = {}
     for place in broker.progress(present, group):
         partitions[place.topic] = partitions.get(place.topic, 0) + 1
-    return BrokerAnswers(broker.location, sorted(missing), unreadable, partitions, broker.topic_settings(present))
+    return BrokerState(broker.location, sorted(missing), unreadable, partitions, broker.topic_settings(present))

@@ -1,4 +1,4 @@
-"""What a retry of dead letters would come to, for those who are asked whether they want it."""
+"""What a retry of dead letters would do, for those who confirm it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ TYPES = 10
 
 
 @dataclass(frozen=True)
-class Outlook:
+class RetryPreview:
     """
     Attributes:
         count: messages that would be retried.
-        types: the event types that most of them have, and how many have each.
+        types: their most frequent event types, with counts.
         seconds: until the last of them is due.
     """
 
@@ -28,22 +28,22 @@ class Outlook:
 
     @property
     def duration(self) -> str:
-        """The seconds in words; nothing if all are due at once."""
+        """The seconds in words; empty if all are due at once."""
         return texts.duration(self.seconds) if self.seconds else ""
 
 
-def outlook(dead: QuerySet[Any], rate: int | None) -> Outlook:
-    """What would become of dead letters if so many a second were retried; None is all at once."""
+def preview_retry(dead: QuerySet[Any], rate: int | None) -> RetryPreview:
+    """What a retry at so many messages per second would do; None retries all at once."""
     types = dead.order_by().values_list("event_type").annotate(count=Count("id")).order_by("-count", "event_type")
     count = dead.count()
-    return Outlook(count, list(types[:TYPES]), seconds_until_last(count, rate))
+    return RetryPreview(count, list(types[:TYPES]), seconds_until_last(count, rate))
 
 
 def seconds_until_last(count: int, rate: int | None) -> int:
-    """How long it takes until the last of so many messages is due."""
+    """Seconds until the last of so many messages is due."""
     return (count - 1) // rate if rate and count else 0
 
 
 def newest(dead: QuerySet[Any]) -> list[Any]:
-    """A few of them, to be looked at."""
+    """A few of the newest messages, as a sample."""
     return list(dead.order_by("-id")[:SAMPLE])

@@ -1,4 +1,4 @@
-"""Dead letters by what they died of."""
+"""Dead letters grouped by error."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ MOST_GROUPS = 1000
 
 
 @dataclass(frozen=True)
-class Group:
-    """The dead letters that have one fingerprint."""
+class ErrorGroup:
+    """Dead letters with the same fingerprint."""
 
     title: str
     count: int
@@ -33,22 +33,22 @@ class Group:
 
 @dataclass(frozen=True)
 class DeadLetters:
-    """What a table's dead letters died of.
+    """The dead letters of a table.
 
     Attributes:
         groups: the largest groups.
-        more: how many others there are.
-        first, last: when the first and the last of all of them died; None if there are none.
+        more: the number of other groups.
+        first, last: when the first and the last of all dead letters died; None if there are none.
     """
 
-    groups: list[Group]
+    groups: list[ErrorGroup]
     more: int = 0
     first: datetime | None = None
     last: datetime | None = None
 
 
 def dead_letters(table: Table, redaction: Redaction, limit: int = GROUPS) -> DeadLetters:
-    """The dead letters by their errors, the largest groups each with its newest message as a sample."""
+    """The dead letters by error, each group with its newest message as a sample."""
     found = list(
         table.dead.order_by()
         .values("fingerprint")
@@ -65,7 +65,7 @@ def dead_letters(table: Table, redaction: Redaction, limit: int = GROUPS) -> Dea
     )
 
 
-def _groups(table: Table, redaction: Redaction, found: Sequence[dict[str, Any]]) -> list[Group]:
+def _groups(table: Table, redaction: Redaction, found: Sequence[dict[str, Any]]) -> list[ErrorGroup]:
     samples = table.messages.in_bulk([group["sample"] for group in found])
     groups = []
     for group in found:
@@ -74,7 +74,7 @@ def _groups(table: Table, redaction: Redaction, found: Sequence[dict[str, Any]])
             continue  # deleted between the two queries
         error = redaction.mask_text(sample.last_error, sample.payload, sample.headers)
         groups.append(
-            Group(
+            ErrorGroup(
                 title=group["fingerprint"],
                 count=group["count"],
                 first=group["first"],

@@ -1,0 +1,109 @@
+"""The history of one message, for its page."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from django.conf import settings as django_settings
+from django.utils.translation import gettext
+
+from django_outbox.admin.audit import AuditEntry
+from django_outbox.admin.redaction import Redaction
+from django_outbox.admin.tables import Table
+from django_outbox.models import MessageFailure
+from django_outbox.observability import text as texts
+
+KINDS = ("written", "published", "failed", "operator", "consumed")
+
+
+class TimelineEntry(NamedTuple):
+    """Something that happened to a message."""
+
+    time: datetime
+    kind: str
+    text: str
+    detail: str = ""
+
+    @property
+    def first_line(self) -> str:
+        return self.detail.split("\n", 1)[0]
+
+    @property
+    def rest(self) -> str:
+        """The detail below its first line."""
+        return self.detail.partition("\n")[2].strip("\n")
+
+
+def timeline(
+    table: Table,
+    message: Any,
+    failures: Sequence[MessageFailure],
+    audit_entries: Sequence[AuditEntry],
+    redaction: Redaction,
+    masked: Callable[[str], str],
+) -> list[TimelineEntry]:
+    """All that happened to a message, oldest first; ``masked`` masks an error."""
+    found = [TimelineEntry(message.created_at, "written", _origin(table, message))]
+    published: dict[int, tuple[datetime, int | None, int | None]] = {}
+    for failure in failures:
+        if failure.published_at is not None:
+            published[failure.attempt] = (failure.published_at, failure.partition, failure.offset)
+        found.append(
+            TimelineEntry(failure.occurred_at, "failed", _failure(table, message, failure), masked(failure.error))
+        )
+    if getattr(message, "published_at", None) is not None:
+        published[message.publish_count] = (message.published_at, message.partition, message.offset)
+    for attempt, (time, partition, offset) in published.items():
+        found.append(TimelineEntry(time, "published", _publication(message.topic, attempt, partition, offset)))
+    for entry in audit_entries:
+        detail = "\n".join(part for part in (entry.reason, _payload_before(entry, redaction)) if part)
+        time = entry.time if django_settings.USE_TZ else entry.time.replace(tzinfo=None)
+        found.append(TimelineEntry(time, "operator", f"{entry.user} {entry.text}", detail))
+    if message.consumed_at is not None:
+        found.append(TimelineEntry(message.consumed_at, "consumed", gettext("Handled")))
+    return sorted(found, key=lambda entry: (entry.time, KINDS.index(entry.kind)))
+
+
+def _failure(table: Table, message: Any, failure: MessageFailure) -> str:
+    if failure.stage == failure.Stage.SEND:
+        what = gettext("Could not be sent")
+    else:
+        what = gettext("Its handler failed") if table.has_payload(message) else gettext("Could not be read")
+    attempt = (
+        gettext("attempt %(attempt)d, worker %(worker)s")
+        if table.is_inbox
+        else gettext("publication %(attempt)d, worker %(worker)s")
+    ) % {"attempt": failure.attempt, "worker": failure.worker}
+    end = gettext("now dead") if failure.final else ""
+    return ", ".join(part for part in (what, attempt, end) if part)
+
+
+def _origin(table: Table, message: Any) -> str:
+    if not table.is_inbox:
+        return gettext("Written to the outbox")
+    return gettext("Received by %(group)s from %(topic)s, partition %(partition)d, offset %(offset)d") % {
+        "group": message.group,
+        "topic": message.topic,
+        "partition": message.partition,
+        "offset": message.offset,
+    }
+
+
+def _publication(topic: str, attempt: int, partition: int | None, offset: int | None) -> str:
+    if partition is None:
+        return gettext("Publication %(attempt)d to %(topic)s") % {"attempt": attempt, "topic": topic}
+    return gettext("Publication %(attempt)d to %(topic)s, partition %(partition)d, offset %(offset)s") % {
+        "attempt": attempt,
+        "topic": topic,
+        "partition": partition,
+        "offset": "?" if offset is None else offset,
+    }
+
+
+def _payload_before(entry: AuditEntry, redaction: Redaction) -> str:
+    if "payload_before" not in entry.details:
+        return ""
+    before = texts.pretty(redaction.mask(entry.details["payload_before"]))
+    return gettext("Payload before: %(payload)s") % {"payload": before}

@@ -1,0 +1,167 @@
+"""Consumer groups and their topics: which topics consumers read, and where messages wait unread."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, NamedTuple
+
+from django.db import connections
+from django.utils.translation import gettext
+
+from django_outbox.conf import settings
+from django_outbox.exceptions import HandlersNotImportable
+from django_outbox.handlers.registry import GroupHandlers, Registry, registry
+from django_outbox.models import OutboxMessage, Worker, oldest_first
+from django_outbox.observability import text as texts
+from django_outbox.operations.counts import own
+from django_outbox.operations.workers import Cause
+from django_outbox.state.unhandled import awaited_by_topic
+
+MOST_TOPICS = 1000
+MOST_ROWS = 10_000
+
+
+def loaded_registry() -> Registry:
+    """The handlers of this project, as far as they can be imported."""
+    with suppress(HandlersNotImportable):
+        registry.load()
+    return registry
+
+
+def topics_by_group() -> dict[str, frozenset[str]]:
+    """The topics that each consumer group of this project reads, the main group first."""
+    handlers = loaded_registry()
+    return {group: GroupHandlers(handlers, group).default_topics for group in handlers.groups}
+
+
+def known_topics() -> frozenset[str]:
+    """All topics that this project writes to or reads."""
+    return settings.written_topics.union(*topics_by_group().values())
+
+
+def unfinished_topics(using: str) -> frozenset[str]:
+    """Topics of pending and published messages, at most a thousand of each.
+
+    One index lookup for each topic. Without partial indexes: the topics of the ten thousand oldest messages of each.
+    """
+    topics: set[str] = set()
+    messages = own(OutboxMessage, using)
+    for status in ("pending", "published"):
+        if connections[using].features.supports_partial_indexes:
+            topics.update(islice(_distinct_topics(messages.filter(status=status)), MOST_TOPICS))
+        else:
+            topics.update(oldest_first(messages, status).values_list("topic", flat=True)[:MOST_ROWS])
+    return frozenset(topics)
+
+
+def _distinct_topics(messages: Any) -> Iterator[str]:
+    topics = messages.order_by("topic").values_list("topic", flat=True)
+    topic = topics.first()
+    while topic is not None:
+        yield topic
+        topic = topics.filter(topic__gt=topic).first()
+
+
+@dataclass(frozen=True)
+class ReadTopics:
+    """The topics that consumers of the main group read.
+
+    Attributes:
+        default: what a consumer reads that is started without ``--topics``.
+        running: what the running consumers report.
+        is_complete: consumers are running, and all report what they read.
+    """
+
+    default: frozenset[str]
+    running: frozenset[str]
+    is_complete: bool
+
+    @classmethod
+    def of(cls, workers: Iterable[Any]) -> ReadTopics:
+        main, handlers = settings.consumer_group, loaded_registry()
+        other_groups = handlers.named_groups - {main}
+        reported = [
+            worker.topics
+            for worker in workers
+            if worker.kind == Worker.Kind.CONSUMER and not worker.is_lost and worker.group not in other_groups
+        ]
+        topics = frozenset(topic for text in reported for topic in text.split(", ") if topic)
+        # Workers of older versions report nothing, and a long list is cut.
+        is_complete = bool(reported) and all(text and not text.endswith("…") for text in reported)
+        return cls(GroupHandlers(handlers, main).default_topics, topics, is_complete)
+
+    def __contains__(self, topic: str) -> bool:
+        return topic in self.running or (not self.is_complete and topic in self.default)
+
+
+class UnreadTopic(NamedTuple):
+    """A topic with messages for handlers here that no consumer of the main group reads.
+
+    Attributes:
+        seconds: how long the oldest of its published messages has waited; None if none is published yet.
+        is_default: a consumer that is started without ``--topics`` reads it.
+    """
+
+    topic: str
+    seconds: float | None
+    is_default: bool
+
+    @property
+    def title(self) -> str:
+        return gettext("No consumer reads the topic %(topic)s") % {"topic": self.topic}
+
+    @property
+    def cause(self) -> Cause:
+        if self.seconds is None:
+            waited = gettext("Its messages are for handlers here.")
+        else:
+            age = texts.duration(self.seconds).replace("\xa0", " ")
+            waited = gettext("Messages have waited for their handler for %(age)s.") % {"age": age}
+        if self.is_default:
+            why = gettext(
+                "The running consumers were started with other topics, or before this one was in the settings."
+            )
+            remedy = gettext("Restart the consumers, without --topics or with this topic as well.")
+        else:
+            why = gettext(
+                "Consumers read the topics in TOPIC, ROUTES and INBOX, and those that handlers name. This one is not "
+                "among them."
+            )
+            remedy = gettext(
+                'Add it to OUTBOX["ROUTES"], or name it in @handler(..., topic="%(topic)s"), and restart the consumers. '
+                "If the topic is a mistake, correct it where the messages are published."
+            ) % {"topic": self.topic}
+        return Cause(f"{waited} {why}", remedy)
+
+
+class Awaited(NamedTuple):
+    """How long messages have waited for their handler.
+
+    Attributes:
+        seconds: in topics that are read; None if none waits there.
+        unread: the topics that are not read, by name.
+    """
+
+    seconds: float | None
+    unread: list[UnreadTopic]
+
+
+def awaited(using: str, workers: Collection[Any]) -> Awaited:
+    """How long messages have waited. If handlers cannot be imported, all topics count as read."""
+    ages = awaited_by_topic(using)
+    try:
+        registry.load()
+    except HandlersNotImportable:
+        return Awaited(max(ages.values(), default=None), [])
+    read = ReadTopics.of(workers)
+    return Awaited(
+        max((seconds for topic, seconds in ages.items() if topic in read), default=None),
+        [
+            UnreadTopic(topic, seconds, topic in read.default)
+            for topic, seconds in sorted(ages.items())
+            if topic not in read
+        ],
+    )

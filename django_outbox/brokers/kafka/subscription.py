@@ -48,7 +48,7 @@ class KafkaSubscription(GroupMember):
         """
         super().__init__(access, look_up)
         self._client = client
-        self._listener = _Assignments()
+        self._listener = Assignments()
         self._stuck_since: float | None = None
         take_apart_carefully(client)
         try:
@@ -202,7 +202,7 @@ def _theirs(place: TopicPartition) -> KafkaTopicPartition:
     return KafkaTopicPartition(place.topic, place.partition)
 
 
-class _Assignments(ConsumerRebalanceListener):  # type: ignore[misc]
+class Assignments(ConsumerRebalanceListener):  # type: ignore[misc]
     """Notes new partitions; called on the client's I/O thread, which must not do more."""
 
     def __init__(self) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
-import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -13,7 +11,6 @@ import pytest
 
 from django_outbox.brokers.base import (
     Acknowledged,
-    Broker,
     Progress,
     Record,
     Refused,
@@ -22,10 +19,9 @@ from django_outbox.brokers.base import (
     TopicPartition,
     TopicTrouble,
 )
-from django_outbox.brokers.calls import CONNECT_SECONDS
 from django_outbox.brokers.kafka import subscription as kafka_subscription
 from django_outbox.exceptions import BrokerUnavailable, TopicNotCreated
-from tests.support.brokers.backends import CONNECTING, Backend
+from tests.support.brokers.backends import Backend
 from tests.support.brokers.proxy import Proxy
 from tests.support.brokers.records import (
     SECONDS,
@@ -46,58 +42,15 @@ from tests.support.brokers.records import (
     send,
     sole_member,
 )
-from tests.support.brokers.scripted import ScriptedBroker
 from tests.support.brokers.servers import SecondApacheKafka
 from tests.support.processes import wait_until
 from tests.support.servers.apache_kafka import ApacheKafka
 from tests.support.servers.base import Service
-from tests.support.servers.process import free_port
 from tests.support.servers.secured_kafka import PLAIN, SecuredKafka
 
 Transact = Callable[..., confluent_kafka.Producer]
 
 # Connecting
-
-
-def test_a_question_that_meets_the_one_broker_that_is_away_is_asked_again(backend: Backend) -> None:
-    with ScriptedBroker() as cluster:
-        cluster.away = [free_port(), free_port()]
-        hosts = ",".join(f"127.0.0.1:{port}" for port in [*cluster.away, cluster.port])
-        for _ in range(5):  # by chance the first may be the one that answers
-            assert backend.make(f"kafka://{hosts}").missing_topics(["topic"]) == {"topic"}
-
-
-def test_an_error_names_the_broker_that_is_away_and_not_those_that_answer(backend: Backend) -> None:
-    with ScriptedBroker() as cluster:
-        cluster.knows_topics = False
-        cluster.away = [free_port()]
-        hosts = [f"127.0.0.1:{port}" for port in [*cluster.away, cluster.port]]
-        broker = backend.make(f"kafka://{','.join(hosts)}")
-        with pytest.raises(BrokerUnavailable) as raised:
-            broker.missing_topics(["topic"])
-    assert f"{hosts[0]} cannot be reached (" in str(raised.value)
-    assert str(raised.value).endswith(f"of {broker.location}, {hosts[1]} can.")
-
-
-def test_a_broker_that_cannot_be_reached_is_reported_within_seconds(backend: Backend) -> None:
-    def try_it(broker: Broker, connect: Callable[[Broker], object]) -> None:
-        seconds, text = seconds_until(BrokerUnavailable, lambda: connect(broker))
-        assert seconds < CONNECT_SECONDS + SLACK_SECONDS
-        assert text.startswith(f"{broker.location} cannot be reached (")
-        assert text.endswith('): is it running, and is OUTBOX["BROKER"]["URL"] right?')
-        assert "\n" not in text
-
-    with socket.create_server(("127.0.0.1", 0)) as silent, ThreadPoolExecutor(4 * len(CONNECTING)) as pool:
-        port = silent.getsockname()[1]
-        urls = [
-            f"kafka://127.0.0.1:{free_port()}",  # nothing listens
-            f"kafka://127.0.0.1:{port}",  # nothing answers
-            f"kafka+ssl://127.0.0.1:{port}",
-            "kafka://no-such-host.invalid",
-        ]
-        brokers = [backend.make(url) for url in urls]
-        for done in [pool.submit(try_it, *pair) for pair in itertools.product(brokers, CONNECTING.values())]:
-            done.result()
 
 
 # Sending

@@ -3,24 +3,16 @@
 from __future__ import annotations
 
 import re
-import socket
-import subprocess
-import sys
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
-import confluent_kafka
 import pytest
-from kafka.partitioner.default import murmur2
 
 from django_outbox.brokers import subscription as subscriptions
-from django_outbox.brokers.base import Acknowledged, Broker, Record, TopicMissing, TopicPartition
-from django_outbox.brokers.calls import CONNECT_SECONDS
+from django_outbox.brokers.base import Acknowledged, Record, TopicMissing, TopicPartition
 from django_outbox.brokers.confluent import client as confluent_client
 from django_outbox.exceptions import BrokerUnavailable
-from tests.support.brokers.backends import CONNECTING, IMPATIENT_TOO, confluent_broker, connecting, kafka_broker
+from tests.support.brokers.backends import IMPATIENT_TOO, confluent_broker, kafka_broker
+from tests.support.brokers.leaks import count_sockets
 from tests.support.brokers.proxy import Proxy
 from tests.support.brokers.records import (
     SECONDS,
@@ -40,52 +32,14 @@ from tests.support.brokers.records import (
     sole_member,
 )
 from tests.support.brokers.scripted import ScriptedBroker
-from tests.support.brokers.servers import PASSWORD, USER
-from tests.support.processes import ROOT, stopwatch, wait_until
+from tests.support.processes import wait_until
 from tests.support.servers.base import Service
-from tests.support.servers.process import free_port
 
 # Connecting
 
 
-def test_a_refused_connection_is_told_before_a_user_loses_patience() -> None:
-    broker = confluent_broker(f"kafka://127.0.0.1:{free_port()}")
-    with stopwatch() as seconds:
-        _, text = seconds_until(BrokerUnavailable, lambda: broker.producer(SECONDS))
-        assert seconds() < CONNECT_SECONDS
-    assert "Connection refused" in text
-    assert "after" not in text  # a text with a time in it is another one each time
-
-
-@connecting
-def test_failed_connects_leave_no_sockets_behind(connect: Callable[[Broker], object]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"kafka+sasl://{USER}:{PASSWORD}@127.0.0.1:{listener.getsockname()[1]}"
-        broker = confluent_broker(f"{url}?sasl_mechanism=PLAIN")
-        before = open_sockets()
-        with ThreadPoolExecutor(1) as pool:
-            done = pool.submit(seconds_until, BrokerUnavailable, lambda: connect(broker))
-            client, _ = listener.accept()
-            with client:
-                done.result()
-        # A client that takes long to close is not waited for.
-        wait_until(lambda: open_sockets() <= before, what="all sockets are closed")
-
-
-def open_sockets() -> int:
-    """How many sockets the process has, whoever made them."""
-    found = 0
-    for file in Path("/dev/fd").iterdir():
-        try:
-            socket.socket(fileno=int(file.name)).detach()
-            found += 1
-        except OSError:
-            continue
-    return found
-
-
 def test_what_was_closed_leaves_no_sockets_behind(kafka_url: str, topic: str) -> None:
-    before = open_sockets()
+    before = count_sockets()
     broker = confluent_broker(kafka_url)
     make_topic(broker, topic, partitions=1)
     producer = broker.producer(SECONDS)
@@ -93,18 +47,10 @@ def test_what_was_closed_leaves_no_sockets_behind(kafka_url: str, topic: str) ->
     producer.close()
     assert log_of(broker, topic, 1) == [b"0"]
     broker.missing_topics([topic])
-    wait_until(lambda: open_sockets() <= before, what="all sockets are closed")
+    wait_until(lambda: count_sockets() <= before, what="all sockets are closed")
 
 
 # Partitions
-
-
-def test_a_key_has_the_partition_that_other_clients_give_it() -> None:
-    keys = [b"", b"\0", b"\xff" * 255, "ключ-鍵-🔑".encode(), *(b"%d" % number for number in range(20_000))]
-    keys += [b"%016x" % (number * 2_654_435_761) for number in range(20_000)]
-    for count in (1, 2, 3, 7, 12, 50):
-        theirs = [(murmur2(key) & 0x7FFFFFFF) % count for key in keys]
-        assert [confluent_kafka.murmur2(key, count) for key in keys] == theirs
 
 
 def test_both_backends_send_a_key_to_the_same_partition(kafka_url: str, topic: str) -> None:
@@ -285,23 +231,6 @@ def test_a_topic_that_is_deleted_is_trouble_for_its_own_records_only(kafka_url: 
 
 
 # A broker that is about to stop answers that it knows of no broker
-
-
-@pytest.mark.parametrize("way", CONNECTING)
-def test_a_broker_that_is_about_to_stop_ends_no_process(way: str) -> None:
-    code = (
-        "import contextlib, sys; from django_outbox.exceptions import BrokerError\n"
-        "from tests.support.brokers.backends import CONNECTING, confluent_broker\n"
-        "with contextlib.suppress(BrokerError): CONNECTING[sys.argv[1]](confluent_broker(sys.argv[2]))\n"
-        "print('goes on')"
-    )
-    with ScriptedBroker() as broker:
-        broker.is_complete_for = 1
-        child = subprocess.run(
-            [sys.executable, "-c", code, way, broker.url], cwd=ROOT, capture_output=True, text=True, timeout=60
-        )
-        assert broker.asked.total() > 1
-    assert child.stdout == "goes on\n", child.stderr
 
 
 def test_a_member_that_has_lost_its_brokers_for_ever_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

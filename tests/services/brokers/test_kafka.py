@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import gc
 import logging
-import socket
 import threading
-from collections.abc import Callable
+from typing import Any
 
 import pytest
 from kafka.producer.sender import Sender
 from kafka.structs import MemberState
 
-from django_outbox.brokers.base import Acknowledged, Broker, Record, Refused, TopicMissing, TopicPartition
-from django_outbox.brokers.calls import CONNECT_SECONDS
-from django_outbox.brokers.kafka import subscription as kafka_subscription
+from django_outbox.brokers.base import Acknowledged, Record, Refused, TopicMissing
+from django_outbox.brokers.kafka import broker as kafka
+from django_outbox.brokers.kafka.client import connect
 from django_outbox.exceptions import BrokerUnavailable
-from tests.support.brokers.backends import connecting, kafka_broker
+from tests.support.brokers.backends import kafka_broker
+from tests.support.brokers.leaks import python_sockets, wait_until_closed
 from tests.support.brokers.proxy import Proxy
 from tests.support.brokers.records import (
     SECONDS,
@@ -34,69 +33,16 @@ from tests.support.brokers.records import (
     send,
     sole_member,
 )
-from tests.support.processes import stopwatch, wait_until
+from tests.support.processes import wait_until
 from tests.support.servers.base import Service
-from tests.support.servers.process import free_port
 
 # Connecting
-
-
-def test_the_reason_of_a_failed_connection_is_told() -> None:
-    broker = kafka_broker(f"kafka://127.0.0.1:{free_port()}", options={"bootstrap_timeout_ms": 300})
-    with pytest.raises(BrokerUnavailable, match="REFUSED"):
-        broker.producer(SECONDS)
-
-
-@connecting
-def test_a_server_that_hangs_in_the_tls_handshake_is_reported(connect: Callable[[Broker], object]) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        url = f"kafka+ssl://127.0.0.1:{listener.getsockname()[1]}"
-        broker = kafka_broker(url, options={"bootstrap_timeout_ms": 200})
-        with stopwatch() as seconds:
-            _, text = seconds_until(BrokerUnavailable, lambda: connect(broker))
-            assert seconds() < CONNECT_SECONDS
-    assert "no answer" in text
-
-
-@connecting
-def test_failed_connects_leave_neither_threads_nor_sockets_behind(connect: Callable[[Broker], object]) -> None:
-    broker = kafka_broker(f"kafka://127.0.0.1:{free_port()}", options={"bootstrap_timeout_ms": 20})
-    threads, sockets = set(threading.enumerate()), open_sockets()
-    for _ in range(10):
-        with pytest.raises(BrokerUnavailable):
-            connect(broker)
-    wait_until_closed(threads, sockets)
-
-
-def test_a_failed_connect_touches_no_sockets_of_others() -> None:
-    def fail(ours: socket.socket) -> None:
-        raise OSError
-
-    broker = kafka_broker(f"kafka://127.0.0.1:{free_port()}", options={"bootstrap_timeout_ms": 20})
-    with socket.socket() as ours:
-        try:
-            fail(ours)
-        except OSError:
-            with pytest.raises(BrokerUnavailable):
-                broker.producer(SECONDS)
-        assert ours.fileno() != -1
-
-
-def open_sockets() -> set[int]:
-    # Not isinstance(), which would wake lazy objects of other libraries.
-    return {item.fileno() for item in gc.get_objects() if type(item) is socket.socket and item.fileno() != -1}
-
-
-def wait_until_closed(threads: set[threading.Thread], sockets: set[int]) -> None:
-    """Wait until there are no others than these. A client that takes long to close is closed behind its user's back."""
-    wait_until(lambda: set(threading.enumerate()) <= threads, what="all threads have ended")
-    wait_until(lambda: open_sockets() <= sockets, what="all sockets are closed")
 
 
 def test_what_was_closed_leaves_neither_threads_nor_sockets_behind_and_is_quiet(
     kafka_url: str, topic: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    threads, sockets = set(threading.enumerate()), open_sockets()
+    threads, sockets = set(threading.enumerate()), python_sockets()
     broker = kafka_broker(kafka_url)
     make_topic(broker, topic, partitions=1)
     producer = broker.producer(SECONDS)
@@ -214,22 +160,20 @@ def test_a_member_that_has_other_work_between_its_polls_joins_all_the_same(kafka
     member.close()
 
 
-def test_a_join_that_the_client_has_forgotten_is_taken_up_again(kafka_url: str, topic: str) -> None:
+def test_a_join_that_the_client_has_forgotten_is_taken_up_again(
+    kafka_url: str, topic: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As the client forgets one if a poll ends after it has dealt out new partitions and before it has its own."""
     broker = kafka_broker(kafka_url)
+    clients: list[Any] = []
+
+    def connecting(*arguments: Any) -> Any:
+        clients.append(connect(*arguments))
+        return clients[-1]
+
+    monkeypatch.setattr(kafka, "connect", connecting)
     member = sole_member(broker, topic)
-    coordinator = member._client._coordinator  # type: ignore[attr-defined]
+    coordinator = clients[-1]._coordinator
     coordinator.state, coordinator.rejoin_needed = MemberState.REBALANCING, False
     join(member, places=places(topic, 1))
     member.close()
-
-
-def test_a_member_is_not_told_of_partitions_that_were_taken_away_meanwhile() -> None:
-    one, other = (TopicPartition("topic", number) for number in range(2))
-    assignments = kafka_subscription._Assignments()
-    assignments.on_partitions_assigned({one, other})
-    assignments.on_partitions_revoked({other})
-    assert assignments.take() == {one}
-    assert assignments.take() == set()
-    assignments.on_partitions_lost({one})
-    assert assignments.take() == set()

@@ -2,83 +2,66 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
-from typing import Any
 
+import pytest
+
+from django_outbox.brokers.base import Subscription
 from tests.support.brokers.backends import Backend
 from tests.support.brokers.records import join, make_topic, places, reading, wait_for_shares
 
+# Tansu wedges a group whose leader leaves within milliseconds of another member's join; no client can avoid that.
 TRIES = 3
 
-
-def tried_again(test: Callable[..., None]) -> Callable[..., None]:
-    """Let a test fail only if it fails each time, with another group.
-
-    Tansu wedges a group whose leader leaves within the milliseconds in which another member joins; no client can avoid that.
-    """
-
-    @functools.wraps(test)
-    def run(*arguments: Any, topic: str, **options: Any) -> None:
-        for number in range(TRIES):
-            try:
-                return test(*arguments, topic=f"{topic}-{number}", **options)
-            except AssertionError:
-                if number == TRIES - 1:
-                    raise
-        return None
-
-    return run
+# Makes members leave and returns one that stays, and what is still to happen while that one reads.
+Scenario = Callable[[Backend, str, str], tuple[Subscription, Callable[[], object]]]
 
 
-@tried_again
-def test_a_member_that_leaves_while_it_joins_does_not_keep_others_out(
-    backend: Backend, kafka_url: str, topic: str
-) -> None:
+def while_it_joins(backend: Backend, url: str, topic: str) -> tuple[Subscription, Callable[[], object]]:
     """As when SIGTERM comes within a consumer's first seconds."""
-    broker = backend.make(kafka_url)
-    make_topic(broker, topic)
-    ending = backend.make(kafka_url)
+    ending = backend.make(url)
     leaving = ending.subscribe([topic], topic)
     ending.interrupted = lambda: True
     leaving.poll(0.1, 1)
     leaving.close()
-
-    member = broker.subscribe([topic], topic)
-    join(member, places=places(topic, 3))
-    member.close()
+    return backend.make(url).subscribe([topic], topic), leaving.close
 
 
-@tried_again
-def test_members_that_leave_one_after_the_other_do_not_keep_others_out(
-    backend: Backend, kafka_url: str, topic: str
-) -> None:
-    """Also where the last to leave is the first that joined, which leads the group."""
-    broker = backend.make(kafka_url)
-    make_topic(broker, topic)
+def one_after_the_other(backend: Backend, url: str, topic: str) -> tuple[Subscription, Callable[[], object]]:
+    """The last to leave is the first that joined, which leads the group."""
+    broker = backend.make(url)
     first = broker.subscribe([topic], topic)
     join(first, places=places(topic, 3))
     second = broker.subscribe([topic], topic)
     join(first, second, places=places(topic, 3))
     second.close()
     first.close()
-
-    member = broker.subscribe([topic], topic)
-    join(member, places=places(topic, 3))
-    member.close()
+    return broker.subscribe([topic], topic), first.close
 
 
-@tried_again
-def test_a_member_that_leaves_while_another_joins_does_not_keep_it_out(
-    backend: Backend, kafka_url: str, topic: str
-) -> None:
-    broker = backend.make(kafka_url)
-    make_topic(broker, topic)
+def while_another_joins(backend: Backend, url: str, topic: str) -> tuple[Subscription, Callable[[], object]]:
+    broker = backend.make(url)
     leaving = broker.subscribe([topic], topic)
     join(leaving, places=places(topic, 3))
     member = broker.subscribe([topic], topic)
     member.poll(0.5, 1)  # joins; nobody polls for the other member, so the group waits for it
-    with reading(member) as readers:
-        leaving.close()
-        wait_for_shares(readers, places(topic, 3))
-    member.close()
+    return member, leaving.close
+
+
+@pytest.mark.parametrize("scenario", [while_it_joins, one_after_the_other, while_another_joins])
+def test_members_that_leave_do_not_keep_others_out(
+    backend: Backend, kafka_url: str, topic: str, scenario: Scenario
+) -> None:
+    for number in range(TRIES):
+        group = make_topic(backend.make(kafka_url), f"{topic}-{number}")
+        try:
+            member, leave = scenario(backend, kafka_url, group)
+            with reading(member) as readers:
+                leave()  # where it has not happened yet
+                wait_for_shares(readers, places(group, 3))
+            member.close()
+        except AssertionError:
+            if number == TRIES - 1:
+                raise
+        else:
+            return

@@ -132,7 +132,7 @@ def test_kafka_python_names_the_package_that_a_topics_compression_needs(
         reason
         == (
             f"its partition 0 has records that are compressed with {codec}, which cannot be read here. "
-            f"Install the package {package} and start the consumer again."
+            f"Install the package {package} and restart the consumer."
         ).encode()
     )
     member.close()

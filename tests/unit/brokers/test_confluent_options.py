@@ -7,8 +7,10 @@ import traceback
 from collections.abc import Callable
 from typing import Any
 
+import confluent_kafka
 import pytest
 from django.core.exceptions import ImproperlyConfigured
+from kafka.partitioner.default import murmur2
 
 from django_outbox.brokers.base import Broker, get_broker
 from django_outbox.brokers.confluent import ConfluentBroker
@@ -195,6 +197,14 @@ def test_the_guarantees_do_not_hang_on_options(options_of: Callable[..., dict[st
     assert (reading["enable.auto.commit"], reading["enable.auto.offset.store"]) == (False, False)
     assert (reading["group.id"], reading["auto.offset.reset"]) == ("group", "earliest")
     assert sending["allow.auto.create.topics"] is reading["allow.auto.create.topics"] is False
+
+
+def test_a_key_has_the_partition_that_other_clients_give_it() -> None:
+    keys = [b"", b"\0", b"\xff" * 255, "ключ-鍵-🔑".encode(), *(b"%d" % number for number in range(20_000))]
+    keys += [b"%016x" % (number * 2_654_435_761) for number in range(20_000)]
+    for count in (1, 2, 3, 7, 12, 50):
+        theirs = [(murmur2(key) & 0x7FFFFFFF) % count for key in keys]
+        assert [confluent_kafka.murmur2(key, count) for key in keys] == theirs
 
 
 @pytest.mark.parametrize(

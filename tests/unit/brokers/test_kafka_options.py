@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import logging
+import socket
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
 from kafka.protocol.sasl import SaslAuthenticateRequest
 
+from django_outbox.brokers.kafka import broker as kafka
 from django_outbox.brokers.kafka.client import connection_options
 from django_outbox.brokers.url import parse_url
-from tests.support.brokers.backends import kafka_broker
+from tests.support.brokers.backends import IMPATIENT, kafka_broker
+from tests.support.brokers.records import SECONDS
 from tests.support.brokers.servers import PASSWORD, USER
+from tests.support.servers.process import free_port
 
 
 @pytest.mark.parametrize("key", ["OPTIONS", "PRODUCER_OPTIONS", "CONSUMER_OPTIONS", "URL"])
@@ -78,6 +84,50 @@ def refusal(key: str, option: str, value: object) -> str:
     assert option in text
     assert "s3cret" not in text
     return text
+
+
+def test_a_certificate_that_is_not_there_is_a_wrong_option() -> None:
+    url = f"kafka+ssl://127.0.0.1:{free_port()}?ssl_cafile=/nowhere/ca.pem&bootstrap_timeout_ms=300"
+    with pytest.raises(
+        ImproperlyConfigured, match=r"ssl_cafile names cannot be read \(No such file .*'/nowhere/ca.pem'"
+    ):
+        kafka_broker(url).producer(SECONDS)
+
+
+class Made(Exception):
+    """Stops a broker when it has put a client's options together."""
+
+
+def options_of(monkeypatch: pytest.MonkeyPatch, call: Callable[[], object]) -> dict[str, Any]:
+    """How the client that a call makes is configured."""
+    given: dict[str, Any] = {}
+
+    def connect(client: Any, options: dict[str, Any], make_net: object) -> None:
+        given.update(client.DEFAULT_CONFIG, **options)
+        raise Made
+
+    monkeypatch.setattr(kafka, "connect", connect)
+    with pytest.raises(ImproperlyConfigured, match="Made"):
+        call()
+    return given
+
+
+def test_options_reach_the_clients_that_know_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    broker = kafka_broker(
+        "kafka://localhost?linger_ms=3&metadata_max_age_ms=70000",
+        options={"client_id": "shop", "metadata_max_age_ms": 80000, "fetch_min_bytes": 2, "ssl_password": None},
+        producer_options={"linger_ms": 4, "socket_options": [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)]},
+        consumer_options={**IMPATIENT, "metadata_max_age_ms": 90000},
+    )
+    made = options_of(monkeypatch, lambda: broker.producer(SECONDS))
+    read_with = options_of(monkeypatch, lambda: broker.subscribe(["topic"], "group"))
+    assert (made["client_id"], made["linger_ms"], made["metadata_max_age_ms"]) == ("shop", 4, 80000)
+    assert (made["acks"], made["enable_idempotence"]) == (-1, True)
+    assert made["socket_options"][0] == (socket.IPPROTO_TCP, socket.TCP_NODELAY, 0)
+    assert (read_with["client_id"], read_with["fetch_min_bytes"]) == ("shop", 2)
+    assert read_with["metadata_max_age_ms"] == 90000
+    assert read_with["session_timeout_ms"] == IMPATIENT["session_timeout_ms"]
+    assert (read_with["enable_auto_commit"], read_with["auto_offset_reset"]) == (False, "earliest")
 
 
 # Passwords

@@ -1,4 +1,4 @@
-"""kafka-python is imported in one place."""
+"""kafka-python is imported only by its backend."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import re
 import signal
@@ -175,6 +176,13 @@ def _uses_broker(item: pytest.Item) -> bool:
     return not {"kafka_url", "secured_kafka"}.isdisjoint(getattr(item, "fixturenames", ()))
 
 
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from visiting the tests themselves again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
+
+
 class Skips:
     """Notes what is skipped, where the run's reports come together."""
 
@@ -197,6 +205,29 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
         terminalreporter.line("Mark them with databases(...) or brokers(...) where they apply to some services only:")
         for nodeid in skipped:
             terminalreporter.line(f"  {nodeid}")
+
+
+# The database
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _quick_flush() -> Iterator[None]:
+    """Keep content types and permissions after a transactional test: Django would delete all and create them again."""
+    from django.core.management.color import no_style
+    from django.db import connections
+    from django.test import TransactionTestCase
+
+    kept = {"django_content_type", "auth_permission"}
+
+    def flush(test: Any) -> None:
+        for alias in test._databases_names(include_mirrors=False):
+            connection = connections[alias]
+            tables = connection.introspection.django_table_names(only_existing=True, include_views=False)
+            connection.ops.execute_sql_flush(connection.ops.sql_flush(no_style(), sorted({*tables} - kept)))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TransactionTestCase, "_fixture_teardown", flush)
+        yield
 
 
 # The broker

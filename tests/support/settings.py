@@ -56,7 +56,7 @@ if database["ENGINE"].endswith("sqlite3"):
     database["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 20,
-        "init_command": "PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL;",
+        "init_command": "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF;",
     }
     # A file, where Django would take memory: threads and commands of their own share the test database.
     database["TEST"] = {"NAME": f"{database['NAME']}.test"}

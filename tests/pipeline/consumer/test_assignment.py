@@ -113,7 +113,7 @@ def test_an_empty_assignment_is_no_trouble(
 ) -> None:
     """As in a group with more members than partitions."""
     broker.assigns = True
-    run_for(3600, consumer, broker, clock, stop)
+    run_for(2 * REJOIN_SECONDS, consumer, broker, clock, stop)
     assert caplog.messages == []
     assert broker.joined == 1
 

@@ -1091,7 +1091,6 @@ def test_drain_ends_when_all_that_could_be_handled_was(pipeline: Pipeline, stop:
 def test_drain_does_not_wait_for_ever_for_a_record_that_was_lost(
     stop: Stop, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_outbox.consumer.consumer.POLL_SECONDS", 0.01)
     now = [0.0]
 
     def clock() -> float:

@@ -66,7 +66,7 @@ def relay(
     relay = Relay(get_broker(settings.broker), using="default")
     calm_collector()  # as the command does
     if purge:
-        relay.background = _purge_of(relay)
+        relay.after_pass = _purge_of(relay)
     run_once = relay.run_once
     times: list[float] = []
     moved: list[int] = []
@@ -122,7 +122,7 @@ def _purge_of(relay: Any) -> Callable[[bool], None]:
 
     relay.worker_state.record_round()
     Heartbeat(relay.worker_state, using="default").beat()
-    return BackgroundPurge(relay.worker_state, using="default", handlers=registry).turn
+    return BackgroundPurge(relay.worker_state, using="default", handlers=registry).run_if_due
 
 
 def raw_relay(gate: Gate, *, bare: bool = False, batch_size: int = 500, limit: int | None = None) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from django_outbox.conf import settings
 from django_outbox.events.event import Event
-from django_outbox.handlers.registry import Handler
+from django_outbox.handlers.handler import Handler
 from django_outbox.models import InboxMessage
 from django_outbox.state.backoff import MAX_BACKOFF_SECONDS
 from django_outbox.state.rows import LockedMessage

@@ -1,4 +1,4 @@
-"""What a handler's function is called with, as its annotations say: the event, its payload, or both."""
+"""The arguments of a handler, by its annotations: the event, its payload, or both."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _ANY = (inspect.Parameter.empty, Any, object)
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """How to make the arguments of one function from an event.
+    """Makes the arguments of one function from an event.
 
     Attributes:
-        converters: one for each argument; None stands for the event itself.
-        payload_type: what the payload becomes, as people write it; ``"Event"`` if nothing else.
+        converters: one for each argument; None passes the event itself.
+        payload_type: the type of the payload as it is written in code; ``"Event"`` if it is not converted.
     """
 
     converters: tuple[Converter | None, ...]
@@ -31,21 +31,23 @@ class Arguments:
     def of(self, event: Event) -> list[Any]:
         """
         Raises:
-            PayloadMismatch: if the payload is not of the type that the function wants.
+            PayloadMismatch: the payload does not have the type that the function takes.
         """
         return [event if convert is None else convert(event.payload) for convert in self.converters]
 
 
 def required_parameters(function: Any) -> list[inspect.Parameter]:
-    """The one or two parameters that a handler has to be given.
+    """Return the one or two parameters of a handler.
 
     Raises:
-        TypeError: if it cannot be called with one or two arguments by position.
+        TypeError: it cannot be called with one or two positional arguments.
     """
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except ValueError:
-        return [inspect.Parameter("event", inspect.Parameter.POSITIONAL_ONLY)]  # written in C, it does not tell
+        return [
+            inspect.Parameter("event", inspect.Parameter.POSITIONAL_ONLY)
+        ]  # a function written in C has no signature
     positional = [each for each in parameters if each.kind not in (each.KEYWORD_ONLY, each.VAR_KEYWORD)]
     required = [each for each in positional if each.default is each.empty and each.kind != each.VAR_POSITIONAL]
     keywords = [each for each in parameters if each.kind == each.KEYWORD_ONLY and each.default is each.empty]
@@ -56,11 +58,11 @@ def required_parameters(function: Any) -> list[inspect.Parameter]:
 
 
 def arguments_of(function: Any) -> Arguments:
-    """What to call a handler with.
+    """Return what to call a handler with.
 
     Raises:
-        NameError: an annotation names something that is not defined, or not yet.
-        TypeError: the function takes something else than an event and a payload.
+        NameError: an annotation is not defined, or not yet.
+        TypeError: the function does not take an event, a payload or both.
     """
     annotations = [_resolved(parameter, function) for parameter in required_parameters(function)]
     wants_event = [annotation is Event for annotation in annotations]
@@ -68,7 +70,7 @@ def arguments_of(function: Any) -> Arguments:
         wants_event = [wants_event[0] or annotations[0] in _ANY]
     elif sum(wants_event) != 1 or inspect.Parameter.empty in annotations:
         raise TypeError(
-            f"A handler with two arguments takes an event and its payload, and says by annotations which is which, "
+            f"A handler with two arguments takes an event and its payload, and needs annotations, "
             f"as in (event: Event, order: Order): {function!r}."
         )
     converters: list[Converter | None] = []
@@ -88,27 +90,27 @@ def arguments_of(function: Any) -> Arguments:
 
 
 def _resolved(parameter: inspect.Parameter, function: Any) -> Any:
-    """The parameter's annotation, evaluated where the function was written if it is text."""
+    """Return the annotation of a parameter; text is evaluated in the module of the function."""
     holder = types.SimpleNamespace(__annotations__={"it": parameter.annotation})
     try:
         return typing.get_type_hints(holder, globalns=_namespace(function), include_extras=True)["it"]
     except NameError as error:
         if str(parameter.annotation).rpartition(".")[2] == "Event":
-            return Event  # imported for type checkers only, as many do with what only annotations use
+            return Event  # often imported only under TYPE_CHECKING
         raise _unresolved(parameter.annotation, function, error) from error
 
 
 def _unresolved(annotation: Any, function: Any, error: NameError) -> NameError:
     where = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', repr(function))}"
     return NameError(
-        f"{where} takes {annotation}, which cannot be resolved ({error}). Define it in its module, or import it there, "
-        f"and not only for type checkers (TYPE_CHECKING).",
+        f"{where} takes {annotation}, which cannot be resolved ({error}). Define or import it in "
+        f"that module, not only under TYPE_CHECKING.",
         name=error.name,
     )
 
 
 def _namespace(function: Callable[..., Any]) -> dict[str, Any]:
-    """The globals of the module in which the function itself was written."""
+    """Return the globals of the module that defines the function."""
     while not hasattr(function, "__globals__"):
         if isinstance(function, functools.partial):
             function = function.func

@@ -1,4 +1,4 @@
-"""Ends the process when a handler or mapper runs for too long, whatever it does."""
+"""Ends the process if a handler or mapper runs too long."""
 
 from __future__ import annotations
 
@@ -14,29 +14,32 @@ from typing import Any
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS = 0.25
+CHECK_SECONDS = 0.25
 GRACE_SECONDS = 1.0
-_NOTHING: Mapping[str, object] = MappingProxyType({})
+_NO_ATTRIBUTES: Mapping[str, object] = MappingProxyType({})
 
 
 def call_within(
-    seconds: float, subject: str, function: Callable[..., Any], *arguments: Any, about: Mapping[str, object] = _NOTHING
+    seconds: float,
+    subject: str,
+    function: Callable[..., Any],
+    *arguments: Any,
+    about: Mapping[str, object] = _NO_ATTRIBUTES,
 ) -> Any:
-    """Call a function; if it takes longer than this, say so and end the process with exit code 1.
+    """Call a function; if it takes longer, log that and end the process with exit code 1.
 
-    A thread of Python's says it in the log and ends the process. It cannot while C code, such as a
-    regular expression, keeps the interpreter to itself. So a timer of faulthandler's, which needs no
-    interpreter, ends the process a second later; all it can write is the stack, and there
-    the sentence stands as the name of a function.
+    A thread logs it and ends the process, unless C code such as a regular expression holds the interpreter lock. Then
+    a timer of ``faulthandler`` ends the process a second later. It can only write the stack, so the log sentence is
+    the name of a function there.
 
-    There is one timer in a process: whatever else was to use ``faulthandler.dump_traceback_later``
-    loses it, and only one call at a time is watched.
+    A process has one such timer: the code overrides other uses of ``faulthandler.dump_traceback_later``, and only one
+    call at a time has a timeout.
 
     Args:
-        seconds: what the call may take.
-        subject: what is called, for the sentence.
-        function: what is called, with ``arguments``.
-        about: what the log record has beside the sentence.
+        seconds: time limit of the call.
+        subject: what is called, for the log sentence.
+        function: called with ``arguments``.
+        about: attributes of the log record.
     """
     sentence = (
         f'OUTBOX["HANDLER_TIMEOUT"] ended the process: {subject} took longer than {seconds:g} s. '
@@ -44,54 +47,54 @@ def call_within(
     )
     call = FunctionType(_call.__code__.replace(co_name=sentence, co_qualname=sentence), {})
     try:
-        _watch(seconds, sentence, about)
+        _start_timer(seconds, sentence, about)
         return call(function, arguments)
     except BaseException as error:
-        # Whoever reads the traceback of an ordinary error need not see the function with the strange name.
+        # Remove the function with the unusual name from tracebacks of ordinary errors.
         while error.__traceback__ and error.__traceback__.tb_frame.f_code in (call_within.__code__, call.__code__):
             error.__traceback__ = error.__traceback__.tb_next
         raise
     finally:
-        _unwatch()
+        _stop_timer()
 
 
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     return function(*arguments)
 
 
-_in_hand: tuple[float, str, Mapping[str, object]] | None = None
-_watchdog: threading.Thread | None = None
+_current: tuple[float, str, Mapping[str, object]] | None = None
+_thread: threading.Thread | None = None
 
 
-def _watch(seconds: float, sentence: str, about: Mapping[str, object]) -> None:
-    global _in_hand, _watchdog
-    if _watchdog is None or not _watchdog.is_alive():  # after a fork it is not
-        _watchdog = threading.Thread(target=_look, name="outbox-deadline", daemon=True)
-        _watchdog.start()
+def _start_timer(seconds: float, sentence: str, about: Mapping[str, object]) -> None:
+    global _current, _thread
+    if _thread is None or not _thread.is_alive():  # a thread does not survive a fork
+        _thread = threading.Thread(target=_check_forever, name="outbox-deadline", daemon=True)
+        _thread.start()
     faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True, file=_stderr())
-    _in_hand = (time.monotonic() + seconds, sentence, about)
+    _current = (time.monotonic() + seconds, sentence, about)
 
 
-def _unwatch() -> None:
-    global _in_hand
-    _in_hand = None
+def _stop_timer() -> None:
+    global _current
+    _current = None
     faulthandler.cancel_dump_traceback_later()
 
 
-def _look() -> None:
+def _check_forever() -> None:
     while True:
-        in_hand = _in_hand
-        left = LOOK_SECONDS if in_hand is None else in_hand[0] - time.monotonic()
-        if in_hand is not None and left <= 0:
-            log.critical(in_hand[1], extra={"action": "timeout", **in_hand[2]})
+        current = _current
+        left = CHECK_SECONDS if current is None else current[0] - time.monotonic()
+        if current is not None and left <= 0:
+            log.critical(current[1], extra={"action": "timeout", **current[2]})
             faulthandler.dump_traceback(_stderr())
             os._exit(1)
-        time.sleep(min(left, LOOK_SECONDS))
+        time.sleep(min(left, CHECK_SECONDS))
 
 
 def _stderr() -> int:
-    """Where faulthandler is to write. Without a file behind ``sys.stderr``, as under some servers, the usual one."""
+    """Return the file descriptor of ``sys.stderr``, or 2 if it has none, as under some servers."""
     try:
         return sys.stderr.fileno()
-    except (AttributeError, OSError, ValueError):  # None; io.UnsupportedOperation is both others; closed
+    except (AttributeError, OSError, ValueError):  # None, without a descriptor, or closed
         return 2

@@ -1,4 +1,4 @@
-"""Purging by the relay, beside its work: for a small share of its time, by one relay at a time."""
+"""The background purge of a relay: deletes old messages in a small share of its time."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ log = logging.getLogger("django_outbox.relay")
 
 
 class Pace(NamedTuple):
-    """How much of a relay's time purging may have.
+    """The share of a relay's time for the purge.
 
     Attributes:
-        rest: a step is followed by a rest of so many times as long as it took.
-        step_seconds: what a step should take: the next has more rows or fewer, if it took less or more.
+        rest: length of the pause after a step, as a multiple of the step's time.
+        step_seconds: target time of a step; the number of rows per step adapts to it.
     """
 
     rest: float
@@ -39,22 +39,21 @@ class Pace(NamedTuple):
 
 IDLE = Pace(rest=9.0, step_seconds=0.020)
 BUSY = Pace(rest=19.0, step_seconds=0.006)
-"""Something was sent within the last second: there is time, but a message may come during a step and wait for it."""
+"""A message was sent within the last second: the next one may have to wait for a step."""
 BEHIND = Pace(rest=59.0, step_seconds=0.006)
-"""Within the last second more was due than a batch holds: what purging takes, sending lacks."""
+"""A batch was full within the last second: a step delays messages that are due."""
 RECENT_SECONDS = 1.0
 STEP_ROWS = (20, 1000)
 BETWEEN_WALKS_SECONDS = 60.0
-BETWEEN_LOOKS_SECONDS = 10.0
-AFTER_A_FAULT_SECONDS = 3600.0
+LEADER_CHECK_SECONDS = 10.0
+AFTER_ERROR_SECONDS = 3600.0
 
 
 class BackgroundPurge:
-    """Deletes what ``RETENTION`` no longer keeps, step by step, when the relay's loop lets it.
+    """Deletes messages that ``RETENTION`` no longer keeps, in steps between two passes of the relay.
 
-    A step is one short transaction, on the relay's own connection, between two looks at the outbox. So a message
-    waits for one step at most, and a signal as well. Of several relays of a service the one that has been alive for longest
-    does it; if two take themselves for that one, they pass over what the other has locked.
+    A step is one short transaction on the relay's connection, so a message or a signal waits for one step at most. Of
+    several relays of a service, the oldest one that works purges. If two purge, each skips rows that the other locks.
     """
 
     def __init__(
@@ -69,7 +68,7 @@ class BackgroundPurge:
         Args:
             worker_state: of the relay.
             using: alias of the database.
-            handlers: of the project: what they want is never deleted before it is handled.
+            handlers: of the project. Messages with a handler are never deleted before they are handled.
             clock: seconds, monotonic.
         """
         self._worker_state = worker_state
@@ -78,40 +77,40 @@ class BackgroundPurge:
         self._clock = clock
         self._steps: Iterator[Step] | None = None
         self._rows = STEP_ROWS[0]
-        self._not_before = self._ended = self._busy_until = self._behind_until = self._look_at = clock()
-        self._took = 0.0
-        self._is_first = False
+        self._not_before = self._ended_at = self._busy_until = self._behind_until = self._leader_check_at = clock()
+        self._step_took = 0.0
+        self._is_leader = False
         self._deleted: Counter[str] = Counter()
-        self._unknown = False
+        self._is_reported = False
 
-    def turn(self, busy: bool, behind: bool) -> None:
-        """Do a step if it is time for one. Whatever goes wrong in it does not stop the relay.
+    def run_if_due(self, busy: bool, behind: bool) -> None:
+        """Run a step if it is time to. An error is logged and does not stop the relay.
 
         Args:
-            busy: True if there was something to send just now.
-            behind: True if that was as much as a batch holds, so that there may be more.
+            busy: True if the last pass sent messages.
+            behind: True if its batch was full, so that more messages may be due.
 
         Raises:
             OperationalError, InterfaceError: the connection to the database is lost; call again later.
         """
         now = self._clock()
         pace = self._pace(now, busy, behind)
-        # No longer than between two walks: a machine may have slept during a step.
-        if now < max(self._not_before, self._ended + min(self._took * pace.rest, BETWEEN_WALKS_SECONDS)):
+        # Limited, as the machine may have been suspended during a step.
+        if now < max(self._not_before, self._ended_at + min(self._step_took * pace.rest, BETWEEN_WALKS_SECONDS)):
             return
         try:
-            if not self._is_mine(now):
+            if not self._leads(now):
                 return
-            goes_on = self._step()
+            is_unfinished = self._step()
         except Exception as error:
             self._steps = None
             if is_outage(error, self._using):
                 raise
             self._fail(error)
             return
-        self._ended = self._clock()
-        self._took = self._ended - now
-        if goes_on:
+        self._ended_at = self._clock()
+        self._step_took = self._ended_at - now
+        if is_unfinished:
             self._adapt(pace.step_seconds)
         else:
             self._end_walk()
@@ -126,20 +125,20 @@ class BackgroundPurge:
         return BUSY if now < self._busy_until else IDLE
 
     def _fail(self, error: Exception) -> None:
-        """Such as by a foreign key of the project's own that protects a message, or a deadlock with a stranger."""
+        """Log an error, such as of a foreign key of the project that protects a message."""
         if stop_preparing(error, self._using) or is_transient(error, self._using):
             self._rest(BETWEEN_WALKS_SECONDS)
             return
-        self._rest(AFTER_A_FAULT_SECONDS)
+        self._rest(AFTER_ERROR_SECONDS)
         log.warning(
-            "Old messages could not be deleted, which is tried again in an hour. %s: %s",
+            "Old messages could not be deleted. Next attempt in one hour. %s: %s",
             type(error).__name__,
             in_one_line(error),
             extra={"action": "purge"},
         )
 
     def _step(self) -> bool:
-        """Do a step of the walk, of a new one if there is none; False if it is over."""
+        """Run the next step; False if all old messages are deleted."""
         if self._steps is None:
             self._steps = self._new_walk()
         step = next(self._steps, None)
@@ -156,15 +155,15 @@ class BackgroundPurge:
         try:
             self._handlers.load()
         except HandlersNotImportable as error:
-            if not self._unknown:  # told once
+            if not self._is_reported:
                 log.warning(
-                    "Published messages are kept, since it is not known which of them have a handler: %s",
+                    "Published messages are kept, as handlers are unknown: %s",
                     in_one_line(error),
                     extra={"action": "purge"},
                 )
-            self._unknown = True
+            self._is_reported = True
             return None
-        self._unknown = False
+        self._is_reported = False
         return self._handlers
 
     def _end_walk(self) -> None:
@@ -177,22 +176,22 @@ class BackgroundPurge:
 
     def _adapt(self, wanted: float) -> None:
         least, most = STEP_ROWS
-        factor = max(0.5, min(wanted / max(self._took, 0.001), 2.0))
+        factor = max(0.5, min(wanted / max(self._step_took, 0.001), 2.0))
         self._rows = max(least, min(round(self._rows * factor), most))
 
     def _rest(self, seconds: float) -> None:
         self._not_before = self._clock() + seconds
 
-    def _is_mine(self, now: float) -> bool:
-        """Whether this is the relay that purges: of those that work, the first that was started."""
+    def _leads(self, now: float) -> bool:
+        """True if this relay purges: the oldest one of those that work."""
         if self._worker_state.row_id is None:
             return False
-        if now >= self._look_at:
-            self._look_at = now + BETWEEN_LOOKS_SECONDS
-            self._is_first = self._first() == self._worker_state.row_id
-        return self._is_first
+        if now >= self._leader_check_at:
+            self._leader_check_at = now + LEADER_CHECK_SECONDS
+            self._is_leader = self._leader() == self._worker_state.row_id
+        return self._is_leader
 
-    def _first(self) -> int | None:
+    def _leader(self) -> int | None:
         troubled = Case(When(state=Worker.State.WORKING, then=Value(0)), default=Value(1), output_field=IntegerField())
         alive = Worker.objects.using(self._using).filter(
             kind=Worker.Kind.RELAY, source=settings.source, last_seen_at__gte=DatabaseNow() - ALIVE

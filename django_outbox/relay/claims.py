@@ -1,4 +1,4 @@
-"""Claiming: which due messages a relay locks and reads next."""
+"""Claims: which due messages a relay locks and reads next."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django_outbox.state.dialects.postgresql import START, PostgreSQL
 from django_outbox.state.ordering import holds_behind_dead
 
 LOOK_BACK_SECONDS = 1.0
-IN_HAND_SECONDS = 0.5  # so much longer than a batch takes that a relay which has one in hand is slow, or gone
+STALLED_SECONDS = 0.5  # a relay that locks a batch for longer is slow or stuck
 
 
 class Claimed(NamedTuple):
@@ -21,7 +21,7 @@ class Claimed(NamedTuple):
 
     Attributes:
         messages: by due time.
-        pending_before: what is pending before them and not among them; None if nobody has looked yet.
+        pending_before: earlier pending messages of their keys; None if they have not been queried yet.
     """
 
     messages: list[Outgoing]
@@ -29,7 +29,7 @@ class Claimed(NamedTuple):
 
 
 def claims_of(using: str, clock: Callable[[], float]) -> Claims:
-    """The way to claim messages that suits a database.
+    """Return the claims for a database.
 
     Args:
         using: its alias.
@@ -43,44 +43,43 @@ class Claims:
     """Locks and reads due messages, batch by batch.
 
     Attributes:
-        passes_over: that some are left out for now, as others have locked what comes before them.
+        is_skipping: True while claims skip messages that are blocked by rows which other relays have locked.
     """
 
-    passes_over = False
+    is_skipping = False
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
 
-    def claim(self, limit: int, without_topics: Sequence[str]) -> Claimed:
+    def claim(self, limit: int, excluded_topics: Sequence[str]) -> Claimed:
         """Lock and read up to ``limit`` messages, by due time."""
-        return Claimed(self._dialect.claim(limit, without_topics))
+        return Claimed(self._dialect.claim(limit, excluded_topics))
 
-    def is_due(self, without_topics: Sequence[str]) -> bool:
-        """True if a message is due, even if another relay has locked it."""
-        return self._dialect.is_due(without_topics)
+    def is_due(self, excluded_topics: Sequence[str]) -> bool:
+        """True if a message is due, even one that another relay has locked."""
+        return self._dialect.is_due(excluded_topics)
 
-    def pass_over(self, blocked_by: Mapping[int, int]) -> bool:
-        """Begin behind the last claim, for a second at most, if most of it is blocked by what others have had in hand
-        for long, and may have for as long as their broker takes; False if not.
+    def skip_blocked(self, blocked_by: Mapping[int, int]) -> bool:
+        """Skip the last claim for up to a second if most of it is blocked by stalled relays; True if it is skipped.
 
         Args:
-            blocked_by: ids of messages that are not in the last claim, each with how many it blocks there.
+            blocked_by: for each blocking message, by id, how many messages of the last claim it blocks.
         """
         return False
 
 
 class PostgresqlClaims(Claims):
-    """The same on PostgreSQL.
+    """Claims on PostgreSQL: they start where an earlier claim did.
 
-    The index has an entry for each message that was published since the last vacuum, all before those that are due,
-    and each claim would walk along them. So a claim begins where an earlier one did, but for one a second, and for
-    those that find less than they may take: messages can become due further ahead at any time.
+    The index has a dead entry before the due messages for each message published since the last vacuum, and a claim
+    from the start would scan all of them. Messages may become due before the start at any time, so a claim scans from
+    the beginning of the index once a second, and whenever the batch is not full.
 
     Attributes:
-        expects_much: that a full batch is due, as far as the last claim tells.
+        expects_full: True if the last claim was a full batch.
     """
 
-    expects_much = True
+    expects_full = True
 
     _dialect: PostgreSQL
 
@@ -92,53 +91,53 @@ class PostgresqlClaims(Claims):
         self._last_id = 0
         self._blocking_since: dict[int, float] = {}
 
-    def claim(self, limit: int, without_topics: Sequence[str]) -> Claimed:
-        if self.expects_much:
+    def claim(self, limit: int, excluded_topics: Sequence[str]) -> Claimed:
+        if self.expects_full:
             self._dialect.plan_for_much()
         if self._begin is not START and self._clock() < self._begin_until:
-            claimed = self._claim(limit, without_topics)
-            if len(claimed.messages) == limit or self.passes_over:
+            claimed = self._claim(limit, excluded_topics)
+            if len(claimed.messages) == limit or self.is_skipping:
                 return claimed
-        self._begin, self.passes_over = START, False
-        claimed = self._claim(limit, without_topics)
-        expected, self.expects_much = self.expects_much, len(claimed.messages) == limit
-        if self.expects_much:
+        self._begin, self.is_skipping = START, False
+        claimed = self._claim(limit, excluded_topics)
+        expected, self.expects_full = self.expects_full, len(claimed.messages) == limit
+        if self.expects_full:
             if not expected:
                 self._dialect.plan_for_much()
             self._begin_at(claimed.messages[0].id)
         return claimed
 
-    def is_due(self, without_topics: Sequence[str]) -> bool:
-        is_due = self._dialect.is_due(without_topics)
-        self.passes_over = self.passes_over and is_due  # others may have dealt with it
+    def is_due(self, excluded_topics: Sequence[str]) -> bool:
+        is_due = self._dialect.is_due(excluded_topics)
+        self.is_skipping = self.is_skipping and is_due  # other relays may have sent the rest
         return is_due
 
-    def pass_over(self, blocked_by: Mapping[int, int]) -> bool:
+    def skip_blocked(self, blocked_by: Mapping[int, int]) -> bool:
         now = self._clock()
         known = self._blocking_since
         since = {id: known.get(id, now) for id in blocked_by}
-        # While it passes over, a claim does not show all that blocks.
-        self._blocking_since = known | since if self.passes_over else since
-        for_long = sum(number for id, number in blocked_by.items() if now - since[id] >= IN_HAND_SECONDS)
-        passed_over, self.passes_over = self.passes_over, 2 * for_long > sum(blocked_by.values())
-        if self.passes_over:
+        # While skipping, a claim does not show all blocking messages.
+        self._blocking_since = known | since if self.is_skipping else since
+        by_stalled = sum(number for id, number in blocked_by.items() if now - since[id] >= STALLED_SECONDS)
+        was_skipping, self.is_skipping = self.is_skipping, 2 * by_stalled > sum(blocked_by.values())
+        if self.is_skipping:
             self._begin_at(self._last_id)
             due_at, id = self._begin
             self._begin = due_at, id + 1
-        elif passed_over:  # what blocks was passed over itself and is free by now: further on is ever more behind it
+        elif was_skipping:  # the blocking messages were skipped themselves and are free now
             self._begin = START
-        return self.passes_over
+        return self.is_skipping
 
     def _begin_at(self, id: int) -> None:
         self._begin = self._dialect.place_of(id)
         self._begin_until = self._clock() + LOOK_BACK_SECONDS
 
-    def _claim(self, limit: int, without_topics: Sequence[str]) -> Claimed:
-        # A batch of many has better ways to look, and where dead messages count, they are looked for as well.
-        if self.expects_much or settings.ordering != "key" or holds_behind_dead():
-            claimed = Claimed(self._dialect.claim(limit, without_topics, self._begin))
+    def _claim(self, limit: int, excluded_topics: Sequence[str]) -> Claimed:
+        # A full batch has a faster query for blocking messages, and a dead message may hold its key as well.
+        if self.expects_full or settings.ordering != "key" or holds_behind_dead():
+            claimed = Claimed(self._dialect.claim(limit, excluded_topics, self._begin))
         else:
-            claimed = Claimed(*self._dialect.claim_and_look(limit, without_topics, self._begin))
+            claimed = Claimed(*self._dialect.claim_and_look(limit, excluded_topics, self._begin))
         if claimed.messages:
             self._last_id = claimed.messages[-1].id
         return claimed

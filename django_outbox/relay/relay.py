@@ -45,7 +45,7 @@ class Pass:
         dead: can never be sent.
         blocked: not sent, as an earlier message of their key comes first.
         postponed: those and others that now wait as long as an earlier message of their key.
-        passed_over: blocked by messages that another relay has locked; tried again later.
+        skipped: blocked by messages that a stalled relay has locked; claimed again later.
     """
 
     claimed: int = 0
@@ -54,12 +54,12 @@ class Pass:
     dead: int = 0
     blocked: int = 0
     postponed: int = 0
-    passed_over: int = 0
+    skipped: int = 0
 
     @property
     def moved(self) -> bool:
         """True if the next pass will find other rows."""
-        return bool(self.published or self.failed or self.dead or self.postponed or self.passed_over)
+        return bool(self.published or self.failed or self.dead or self.postponed or self.skipped)
 
 
 class Relay:
@@ -94,15 +94,15 @@ class Relay:
         self.batch_size = batch_size or settings.relay_batch_size
         self.poll_interval = poll_interval or settings.poll_interval
         self.worker_state = WorkerState("relay", clock, poll_interval=self.poll_interval)
-        self.background: Callable[[bool, bool], None] | None = None
-        """Called between two passes, except with ``drain``: with whether rows moved, and whether the batch was full."""
+        self.after_pass: Callable[[bool, bool], None] | None = None
+        """Called after each pass, except with ``drain``: with whether rows moved, and whether the batch was full."""
         self.is_idle = False
         """True if the last pass found no more work."""
         self._clock = clock
         self._producer: Producer | None = None
         self._outages = OutageLog(log, clock, quiet_seconds=RELAPSE_SECONDS)
         self._topics = WritableTopics(broker, create_topics, log, clock, self._outages)
-        self._waiter = WorkWaiter(using, self.poll_interval, clock)
+        self._waiter = WorkWaiter(using, clock)
         self._claims = claims_of(using, clock)
         self._prepared = PreparedStatements(using, clock)
 
@@ -129,13 +129,13 @@ class Relay:
             done = self.run_once()
             self.worker_state.record_round(published=done.published, trouble=str(self._topics))
             repeats.sum_up()
-            if self.background is not None and not drain:
-                self.background(done.moved, done.claimed >= self.batch_size)
+            if self.after_pass is not None and not drain:
+                self.after_pass(done.moved, done.claimed >= self.batch_size)
             if done.moved:
                 return 0.0
-            if drain and not done.claimed and not self._claims.passes_over:
+            if drain and not done.claimed and not self._claims.is_skipping:
                 return None
-            return self._waiter.seconds(began_at)
+            return self._waiter.seconds(began_at, self.poll_interval)
 
         def wait_for_work(seconds: float) -> None:
             if self._waiter.wait(stop, seconds):
@@ -250,6 +250,6 @@ class Relay:
         if blocked_by:
             done.postponed = state.postpone(blocked_by, first_due=claimed.messages[0].id, using=self.using)
             most_are_blocked = len(messages) == self.batch_size and 2 * len(sendable) < len(messages)
-            if most_are_blocked and not done.postponed and self._claims.pass_over(blocked_by):
-                done.passed_over = len(messages) - len(sendable)
+            if most_are_blocked and not done.postponed and self._claims.skip_blocked(blocked_by):
+                done.skipped = len(messages) - len(sendable)
         return sendable

@@ -20,15 +20,13 @@ log = logging.getLogger("django_outbox.relay")
 class WorkWaiter:
     """Waits between two passes. After a notification it waits only a moment, as one may stand for several commits."""
 
-    def __init__(self, using: str, poll_interval: float, clock: Callable[[], float]) -> None:
+    def __init__(self, using: str, clock: Callable[[], float]) -> None:
         """
         Args:
             using: alias of the database.
-            poll_interval: seconds to wait without a notification.
             clock: seconds, monotonic.
         """
         self._using = using
-        self._poll_interval = poll_interval
         self._clock = clock
         self._listener = Listener(using)
         self._can_listen = settings.notify and connections[using].vendor == "postgresql"
@@ -55,9 +53,9 @@ class WorkWaiter:
         else:
             self._incident.resolve()
 
-    def seconds(self, pass_began_at: float) -> float:
-        """Return how long to wait after a pass. It may have missed what was committed while it ran."""
-        return ALERT_SECONDS if pass_began_at < self._alert_until else self._poll_interval
+    def seconds(self, pass_began_at: float, poll_interval: float) -> float:
+        """Return how long to wait after a pass, which may have missed messages committed while it ran."""
+        return ALERT_SECONDS if pass_began_at < self._alert_until else poll_interval
 
     def wait(self, stop: Stop, seconds: float) -> bool:
         """Wait; return True if there was a notification.

@@ -35,12 +35,12 @@ class Inbox:
             raise ImproperlyConfigured(
                 f"The consumer group {group[:20]!r}... has {len(group)} characters; {GROUP_LENGTH} are allowed."
             )
-        reader = Reader(using=using, wants=handlers.want, takes_own=handlers.apart)
+        reader = Reader(using=using, wants=handlers.want, takes_own=handlers.uses_inbox)
         self._engine = engine
         self._clock = clock
         self._stored = StoredSource(using, handlers, reader)
         self._arrivals = ArrivalSource(using, handlers, reader, self._stored)
-        self.takes_all = handlers.apart
+        self.takes_all = handlers.uses_inbox
         """True if this inbox handles all records, also those of this service's own outbox."""
 
     def receive(

@@ -85,7 +85,7 @@ class Command(WorkerCommand):
             create_topics=creator,
         )
         if settings.purge:
-            relay.background = BackgroundPurge(relay.worker_state, using=database, handlers=registry).turn
+            relay.after_pass = BackgroundPurge(relay.worker_state, using=database, handlers=registry).run_if_due
         with self.working(
             broker,
             verbosity,

@@ -57,7 +57,7 @@ class Scene:
     def turn(self, *, busy: bool = False, behind: bool = False, after: float = 0) -> int:
         """Returns how many steps there have been."""
         self.clock.now += after
-        self.purge.turn(busy or behind, behind)
+        self.purge.run_if_due(busy or behind, behind)
         return self.steps
 
 
@@ -234,7 +234,7 @@ def test_a_message_that_a_project_protects_stops_no_relay(
     monkeypatch.setattr(purging, "delete_batch", refuse)
     make_old(1)
     assert scene.turn() == 1
-    assert "tried again in an hour. IntegrityError: a foreign key says no" in caplog.text
+    assert "Next attempt in one hour. IntegrityError: a foreign key says no" in caplog.text
     assert scene.turn(after=3599) == 1
     assert scene.turn(after=2) == 2
 
@@ -270,7 +270,7 @@ def run(pipeline: Pipeline, turns: int, *, drain: bool = False) -> list[tuple[bo
         if len(told) == turns:
             stop.request()
 
-    pipeline.relay.background = turn
+    pipeline.relay.after_pass = turn
     pipeline.relay.poll_interval = 0.001
     pipeline.relay.run(stop, drain=drain)
     stop.close()
@@ -295,7 +295,7 @@ def test_the_setting_turns_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
     from django_outbox.management.commands import outbox_relay
 
     backgrounds: list[Any] = []
-    monkeypatch.setattr(outbox_relay.Relay, "run", lambda self, stop, drain: backgrounds.append(self.background))
+    monkeypatch.setattr(outbox_relay.Relay, "run", lambda self, stop, drain: backgrounds.append(self.after_pass))
     from django.core.management import call_command
 
     call_command("outbox_relay", "--drain")

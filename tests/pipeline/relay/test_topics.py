@@ -22,7 +22,7 @@ pytestmark = pytest.mark.django_db
 def run_one_round(relay: Relay) -> tuple[str, str]:
     """Run a relay for one round; returns its state and what is wrong, as the heartbeat stores them."""
     with closing(Stop()) as stop:
-        relay.background = lambda moved, full: stop.request()
+        relay.after_pass = lambda moved, full: stop.request()
         relay.run(stop)
     return relay.worker_state.snapshot()
 

@@ -28,12 +28,12 @@ AN_HOUR = timedelta(hours=1)
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """On PostgreSQL, a relay that expects little looks for earlier messages in another way: order holds in both."""
     ways = [True, False] if metafunc.config.option.database == "postgresql" else [True]
-    metafunc.parametrize("expects_much", ways, ids=lambda much: "much is due" if much else "little is due")
+    metafunc.parametrize("expects_full", ways, ids=lambda much: "much is due" if much else "little is due")
 
 
 @pytest.fixture(autouse=True)
-def expected(expects_much: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PostgresqlClaims, "expects_much", expects_much)
+def expected(expects_full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PostgresqlClaims, "expects_full", expects_full)
 
 
 def fails_first(events: list[Event], *, times: int = 1) -> Any:

@@ -284,7 +284,7 @@ def test_a_relay_deletes_what_has_expired_whatever_relays_other_services_run() -
     worker_state, clock = WorkerState("relay", Clock()), Clock()
     Heartbeat(worker_state, using="default").beat()
 
-    BackgroundPurge(worker_state, using="default", handlers=registry, clock=clock).turn(False, False)
+    BackgroundPurge(worker_state, using="default", handlers=registry, clock=clock).run_if_due(False, False)
 
     assert list(OutboxMessage.objects.values_list("id", flat=True)) == [foreign.id]
     assert own.id != foreign.id

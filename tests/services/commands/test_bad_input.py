@@ -213,7 +213,7 @@ def test_handlers_that_cannot_be_imported(manage: Manage) -> None:
     assert_one_sentence(
         consumer,
         r"tests\.support\.broken\.handlers cannot be imported \(ModuleNotFoundError: No module named 'no_such_package'\)\. "
-        r"No message is consumed until it can: mend the module, then start again\.",
+        r"No message is consumed until then: fix the import and restart\.",
     )
     assert relay.wait() == 0  # it needs no handlers
 

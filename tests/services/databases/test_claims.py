@@ -13,7 +13,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from django_outbox.models import OutboxMessage
-from django_outbox.relay.claims import IN_HAND_SECONDS, LOOK_BACK_SECONDS
+from django_outbox.relay.claims import LOOK_BACK_SECONDS, STALLED_SECONDS
 from django_outbox.relay.relay import Pass, Relay
 from django_outbox.worker.stop import Stop
 from tests.support.outbox import ScriptedBroker, Status, in_thread, make_message, memory_broker, row, statuses
@@ -106,7 +106,7 @@ def test_a_key_that_another_relay_has_in_hand_for_long_keeps_no_other_key_back()
 
     with locked_elsewhere(head):
         assert not relay.run_once().moved  # mostly that takes a moment only
-        now[0] += IN_HAND_SECONDS
+        now[0] += STALLED_SECONDS
         passes = [relay.run_once() for _ in range(6)]
         now[0] += LOOK_BACK_SECONDS
         new = make_message(message_key="new")
@@ -128,7 +128,7 @@ def test_a_batch_that_is_nearly_full_of_a_key_in_other_hands_does_not_slow_the_r
 
     with locked_elsewhere(head):
         published = [relay.run_once().published]
-        now[0] += IN_HAND_SECONDS
+        now[0] += STALLED_SECONDS
         published += [relay.run_once().published for _ in range(11)]
 
     assert published == [1, 1, *[5] * 9, 3]
@@ -160,8 +160,8 @@ def test_what_was_passed_over_is_taken_as_soon_as_it_blocks_the_rest() -> None:
     relay = Relay(memory_broker(), using="default", batch_size=5, clock=lambda: now[0])
     with locked_elsewhere(head):
         relay.run_once()
-        now[0] += IN_HAND_SECONDS
-        assert [relay.run_once().passed_over for _ in range(2)] == [5, 5]
+        now[0] += STALLED_SECONDS
+        assert [relay.run_once().skipped for _ in range(2)] == [5, 5]
     OutboxMessage.objects.filter(id=head.id).delete()  # the other relay has sent it
 
     passes = [relay.run_once() for _ in range(5)]
@@ -219,7 +219,7 @@ def test_a_drain_does_not_end_before_what_it_passed_over_is_sent(stop: Stop) -> 
         if empty == 3:  # it has seen again and again that there is nothing that it may take
             release.set()
 
-    drain_behind(head, stop, IN_HAND_SECONDS, release_late)
+    drain_behind(head, stop, STALLED_SECONDS, release_late)
 
     assert statuses() == [Status.PUBLISHED] * 11
 
@@ -235,4 +235,4 @@ def test_a_drain_ends_when_others_have_dealt_with_what_it_passed_over(stop: Stop
         elif empty == 10:
             stop.request()
 
-    assert drain_behind(head, stop, IN_HAND_SECONDS / 2, deal_with_all) == [5, 5, 5, 5, 0, 0]
+    assert drain_behind(head, stop, STALLED_SECONDS / 2, deal_with_all) == [5, 5, 5, 5, 0, 0]

@@ -38,7 +38,7 @@ AN_HOUR = timedelta(hours=1)
 @pytest.fixture
 def expects_little(monkeypatch: pytest.MonkeyPatch) -> None:
     """For relays that claim, and look for what comes before, in one statement."""
-    monkeypatch.setattr(PostgresqlClaims, "expects_much", False)
+    monkeypatch.setattr(PostgresqlClaims, "expects_full", False)
 
 
 def fill(rows: int, status: str = Status.PENDING, source: str = "tests", late: timedelta = timedelta(0)) -> None:
@@ -109,14 +109,14 @@ def test_a_pass_reads_no_more_rows_than_its_batch_whatever_the_statistics_say(
 
 
 @pytest.mark.parametrize("known", ["tests", "billing"])
-@pytest.mark.parametrize("expects_much", [True, False])
+@pytest.mark.parametrize("expects_full", [True, False])
 @pytest.mark.parametrize("on_dead", ["continue", "hold"])
 def test_a_pass_reads_no_messages_of_another_service_whatever_the_statistics_say(
-    settings: Any, monkeypatch: pytest.MonkeyPatch, known: str, expects_much: bool, on_dead: str
+    settings: Any, monkeypatch: pytest.MonkeyPatch, known: str, expects_full: bool, on_dead: str
 ) -> None:
     """Its backlog is longer, older and of the same keys."""
     settings.OUTBOX = {**settings.OUTBOX, "ON_DEAD": on_dead}
-    monkeypatch.setattr(PostgresqlClaims, "expects_much", expects_much)
+    monkeypatch.setattr(PostgresqlClaims, "expects_full", expects_full)
     fill(10_000, source=known)
     OutboxMessage.objects.update(status=Status.CONSUMED, next_retry_at=None, consumed_at=timezone.now())
     analyze()
@@ -126,7 +126,7 @@ def test_a_pass_reads_no_messages_of_another_service_whatever_the_statistics_say
     with CaptureQueriesContext(connection) as queries:
         assert Relay(memory_broker(), using="default", batch_size=50).run_once().published == len(due)
     statements = [query["sql"] for query in queries if "FROM django_outbox_outboxmessage" in query["sql"]]
-    assert len(statements) == (1 if not expects_much and on_dead == "continue" else 2)
+    assert len(statements) == (1 if not expects_full and on_dead == "continue" else 2)
     OutboxMessage.objects.filter(id__in=[message.id for message in due]).update(
         status=Status.PENDING, publish_count=0, next_retry_at=timezone.now() - AN_HOUR
     )
@@ -402,7 +402,7 @@ def test_the_time_of_a_message_is_in_utc_whatever_the_session_says() -> None:
 
 @pytest.fixture(params=[True, False], ids=["much is due", "little is due"])
 def expected(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PostgresqlClaims, "expects_much", request.param)
+    monkeypatch.setattr(PostgresqlClaims, "expects_full", request.param)
 
 
 @pytest.mark.usefixtures("expected")

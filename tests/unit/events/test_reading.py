@@ -279,7 +279,7 @@ def test_a_mapper_has_as_long_as_a_handler() -> None:
     watched = []
 
     def mapper(record: ReceivedRecord) -> Event:
-        watched.append(deadline._in_hand)
+        watched.append(deadline._current)
         return Event(type="t")
 
     record = plain(b"7")
@@ -291,7 +291,7 @@ def test_a_mapper_has_as_long_as_a_handler() -> None:
     (_, sentence, about), without = watched
     assert f"mapper OUTBOX[\"INBOX\"]['elsewhere'] with record elsewhere/0/{record.offset} took longer" in sentence
     assert about == {"event_id": f"elsewhere/0/{record.offset}", "topic": "elsewhere", "attempt": 1}
-    assert without is deadline._in_hand is None
+    assert without is deadline._current is None
 
 
 # What cannot be read

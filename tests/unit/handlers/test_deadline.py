@@ -13,7 +13,7 @@ import pytest
 
 from django_outbox.events.event import Event
 from django_outbox.handlers import timeout as deadline
-from django_outbox.handlers.registry import Handler
+from django_outbox.handlers.handler import Handler
 from django_outbox.handlers.timeout import call_within
 from tests.support.overrides import outbox_settings
 
@@ -31,9 +31,9 @@ def timer(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_in_time_the_result_is_returned_and_nothing_stays_armed(timer: list[Any]) -> None:
     armed = []
-    assert call_within(600, "it", lambda a, b: (armed.append(deadline._in_hand), a + b)[1], 1, 2) == 3
+    assert call_within(600, "it", lambda a, b: (armed.append(deadline._current), a + b)[1], 1, 2) == 3
     assert armed[0] is not None
-    assert deadline._in_hand is None
+    assert deadline._current is None
     assert [each if each == "cancelled" else each[0] for each in timer] == [600 + deadline.GRACE_SECONDS, "cancelled"]
     assert timer[0][1]["exit"] is True
 
@@ -46,7 +46,7 @@ def test_after_an_exception_nothing_stays_armed(timer: list[Any], error: BaseExc
     with pytest.raises(type(error)) as raised:
         call_within(600, "it", fails)
     assert raised.value is error
-    assert deadline._in_hand is None
+    assert deadline._current is None
     assert timer[-1] == "cancelled"
 
 
@@ -57,7 +57,7 @@ def test_nothing_stays_armed_if_the_timer_cannot_be_set(monkeypatch: pytest.Monk
     monkeypatch.setattr(faulthandler, "dump_traceback_later", fails)
     with pytest.raises(RuntimeError, match="watchdog"):
         call_within(600, "it", lambda: None)
-    assert deadline._in_hand is None
+    assert deadline._current is None
     assert timer == ["cancelled"]
 
 
@@ -94,13 +94,13 @@ def test_a_thread_that_is_gone_as_after_a_fork_is_started_again(
     gone = threading.Thread(target=lambda: None)
     gone.start()
     gone.join()
-    monkeypatch.setattr(deadline, "_watchdog", gone)
+    monkeypatch.setattr(deadline, "_thread", gone)
     call_within(600, "it", lambda: None)
-    assert deadline._watchdog is not gone
-    assert deadline._watchdog is not None
-    first = deadline._watchdog
+    assert deadline._thread is not gone
+    assert deadline._thread is not None
+    first = deadline._thread
     call_within(600, "it", lambda: None)
-    assert deadline._watchdog is first
+    assert deadline._thread is first
     assert first.is_alive()
 
 

@@ -20,7 +20,8 @@ from django.test import override_settings
 from django_outbox import Event, handler
 from django_outbox.exceptions import HandlersNotImportable, PayloadMismatch
 from django_outbox.handlers import registry as handlers_module
-from django_outbox.handlers.registry import GroupHandlers, Handler, Registry
+from django_outbox.handlers.handler import Handler
+from django_outbox.handlers.registry import GroupHandlers, Registry
 from tests.support.overrides import outbox_settings
 
 EVENT = Event(type="order.created", payload={"id": 1}, id="17")
@@ -412,7 +413,7 @@ def test_annotation_that_cannot_be_resolved_is_named_before_any_message_is_consu
     assert re.match(
         rf"{app}\.handlers\.takes takes (Order|Big), which cannot be resolved \(.*'Order'.*\)\. ", text, re.S
     )
-    assert "Define it in its module, or import it there, and not only for type checkers (TYPE_CHECKING)." in text
+    assert "Define or import it in that module, not only under TYPE_CHECKING." in text
 
 
 # Async
@@ -499,7 +500,7 @@ def test_module_that_cannot_be_imported_is_named(
         registry.load()
     text = str(error.value)
     assert text.startswith(f"{app}.handlers cannot be imported ({reason}")
-    assert text.endswith("No message is consumed until it can: mend the module, then start again.")
+    assert text.endswith("No message is consumed until then: fix the import and restart.")
 
 
 def test_module_is_imported_again_after_it_has_been_mended(registry: Registry, make_app: MakeApp) -> None:
@@ -525,7 +526,7 @@ def test_decorator_without_an_event_type_says_how_it_is_used(registry: Registry,
 @pytest.mark.parametrize("wrong", ["topic", "group"])
 @pytest.mark.parametrize("value", ["", 1, ["orders"]])
 def test_topic_and_group_are_text(registry: Registry, wrong: str, value: Any) -> None:
-    with pytest.raises(TypeError, match=f"@handler takes text or None as {wrong}"):
+    with pytest.raises(TypeError, match=f"@handler: {wrong} must be text or None"):
         handler("order.created", **{wrong: value})
 
 
@@ -552,18 +553,18 @@ def takes_a_registry(payload: Registry) -> None: ...
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        (None, "decorates a function"),
-        ("order.paid", "decorates a function"),
-        (generator, "must not yield"),
-        (async_generator, "must not yield"),
+        (None, "must decorate a function"),
+        ("order.paid", "must decorate a function"),
+        (generator, "must not be a generator function"),
+        (async_generator, "must not be a generator function"),
         (lambda: None, "takes one argument, the event"),
-        (lambda event, other: None, "says by annotations which is which"),
+        (lambda event, other: None, "needs annotations"),
         (lambda event, other, third: None, "takes one argument, the event or its payload, or both"),
         (lambda *, event: None, "takes one argument, the event"),
         (lambda event, *, other: None, "takes one argument, the event"),
-        (takes_two_events, "says by annotations which is which"),
-        (takes_two_payloads, "says by annotations which is which"),
-        (takes_half, "says by annotations which is which"),
+        (takes_two_events, "needs annotations"),
+        (takes_two_payloads, "needs annotations"),
+        (takes_half, "needs annotations"),
         (
             takes_a_registry,
             "takes the event or its payload: .* Registry is not a type that a payload can be validated against",

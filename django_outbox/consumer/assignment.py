@@ -17,12 +17,6 @@ class AssignmentTimeout:
     """Reports a member that waits too long for its assignment. An empty assignment is fine."""
 
     def __init__(self, group: str, log: logging.Logger, clock: Callable[[], float]) -> None:
-        """
-        Args:
-            group: the consumer group.
-            log: receives the warning.
-            clock: seconds, monotonic.
-        """
         self._group = group
         self._clock = clock
         self._joined_at: float | None = None

@@ -60,13 +60,9 @@ class Consumer:
     ) -> None:
         """
         Args:
-            broker: delivers the records.
-            using: alias of the database with the outbox.
             group: consumer group; None takes ``CONSUMER_GROUP``.
             topics: topics to read; None takes ``TOPIC`` and those of ``ROUTES``, of ``INBOX`` and of the handlers.
             batch_size: records per poll.
-            handlers: of the project.
-            clock: seconds, monotonic.
 
         Raises:
             HandlersNotImportable: a ``handlers`` module cannot be imported.
@@ -115,7 +111,7 @@ class Consumer:
         self._last_record_at = self._clock()
 
         def step() -> float | None:
-            self._prepared.plan_anew()
+            self._prepared.renew_plans()
             counts = self.run_once(POLL_SECONDS)
             trouble = " ".join(filter(None, (str(self.readable_topics), str(self._assignment))))
             self.worker_state.record_round(**counts.progress, trouble=trouble)

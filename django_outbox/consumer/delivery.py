@@ -91,9 +91,7 @@ class Source(ABC, Generic[Item]):
         """Count a failure, after its transaction was rolled back.
 
         Args:
-            item: the delivery.
             claim: its claim; None if claiming failed.
-            error: what was raised.
         """
 
     @abstractmethod

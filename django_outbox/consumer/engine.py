@@ -30,12 +30,6 @@ class Engine:
     """
 
     def __init__(self, using: str, group: str, clock: Callable[[], float]) -> None:
-        """
-        Args:
-            using: alias of the database.
-            group: the consumer group.
-            clock: seconds, monotonic.
-        """
         self._using = using
         self._group = group
         self._clock = clock
@@ -50,8 +44,6 @@ class Engine:
         """Handle deliveries in one transaction, as many as fit; returns the outcomes of at least the first.
 
         Args:
-            source: of all deliveries.
-            items: the deliveries, in order.
             is_stopping: called between two messages; if True, the transaction ends.
 
         Raises:

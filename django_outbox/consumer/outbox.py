@@ -95,11 +95,6 @@ class OutboxSource(Source[OwnRecord]):
     """Messages of the outbox, as one consumer group handles them."""
 
     def __init__(self, using: str, handlers: GroupHandlers) -> None:
-        """
-        Args:
-            using: alias of the database.
-            handlers: of the consumer group.
-        """
         self._using = using
         self._handlers = handlers
 
@@ -127,7 +122,6 @@ class OutboxSource(Source[OwnRecord]):
         """Decide the outcome of one record.
 
         Args:
-            item: the record.
             messages: all rows of the batch, by id.
             message: its row; None if the record is stale.
             blockers: what must be handled before a message, by its id.

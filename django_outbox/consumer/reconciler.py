@@ -41,10 +41,6 @@ class Reconciler:
     ) -> None:
         """
         Args:
-            broker: holds the records.
-            handlers: of the consumer group.
-            clock: seconds, monotonic.
-            using: alias of the database.
             has_outage: returns True if an outage of the broker is logged already.
         """
         self._has_outage = has_outage

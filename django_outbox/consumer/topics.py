@@ -40,14 +40,6 @@ class ReadableTopics:
         clock: Callable[[], float],
         outages: OutageLog | None = None,
     ) -> None:
-        """
-        Args:
-            broker: knows which topics can be read.
-            topics: all topics to read.
-            log: receives the log lines.
-            clock: seconds, monotonic.
-            outages: combines log lines with other parts of an outage.
-        """
         self._broker = broker
         self._topics = frozenset(topics)
         self._clock = clock

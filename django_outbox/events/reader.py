@@ -49,7 +49,6 @@ class EventReader:
     def __init__(self, *, using: str, wants: Callable[[str, str], bool], takes_own: bool) -> None:
         """
         Args:
-            using: alias of the database that will store the events.
             wants: called with event type and topic; if False, the rest of the record is not read.
             takes_own: whether to read events of this service's own ``SOURCE``.
         """

@@ -66,10 +66,7 @@ class BackgroundPurge:
     ) -> None:
         """
         Args:
-            worker_state: of the relay.
-            using: alias of the database.
             handlers: of the project. Messages with a handler are never deleted before they are handled.
-            clock: seconds, monotonic.
         """
         self._worker_state = worker_state
         self._using = using

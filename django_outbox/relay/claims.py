@@ -29,12 +29,7 @@ class Claimed(NamedTuple):
 
 
 def claims_of(using: str, clock: Callable[[], float]) -> Claims:
-    """Return the claims for a database.
-
-    Args:
-        using: its alias.
-        clock: seconds, monotonic.
-    """
+    """Return the claims for a database."""
     dialect = dialect_of(using)
     return PostgresqlClaims(dialect, clock) if isinstance(dialect, PostgreSQL) else Claims(dialect)
 

@@ -81,13 +81,10 @@ class Relay:
     ) -> None:
         """
         Args:
-            broker: receives the messages.
-            using: alias of the database with the outbox.
             batch_size: rows per transaction; None takes ``RELAY_BATCH_SIZE``.
             poll_interval: seconds between two passes when nothing is due; None takes ``POLL_INTERVAL``.
             create_topics: called with topics that do not exist: those of the settings at the start and whenever
                 they are missing, others when a message is sent to them. None reports missing topics instead.
-            clock: seconds, monotonic.
         """
         self.broker = broker
         self.using = using
@@ -124,7 +121,7 @@ class Relay:
             if not drain:
                 self._waiter.listen_if_due()
             self._prepared.wanted = self._waiter.is_listening
-            self._prepared.plan_anew()
+            self._prepared.renew_plans()
             began_at = self._clock()
             done = self.run_once()
             self.worker_state.record_round(published=done.published, trouble=str(self._topics))

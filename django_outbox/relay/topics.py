@@ -40,11 +40,7 @@ class WritableTopics:
     ) -> None:
         """
         Args:
-            broker: knows which topics exist.
             create_topics: called with topics that do not exist; None reports them.
-            log: receives the log lines.
-            clock: seconds, monotonic.
-            outages: combines log lines with other parts of an outage.
         """
         self._broker = broker
         self._create_topics = create_topics

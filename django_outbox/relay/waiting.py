@@ -21,11 +21,6 @@ class WorkWaiter:
     """Waits between two passes. After a notification it waits only a moment, as one may stand for several commits."""
 
     def __init__(self, using: str, clock: Callable[[], float]) -> None:
-        """
-        Args:
-            using: alias of the database.
-            clock: seconds, monotonic.
-        """
         self._using = using
         self._clock = clock
         self._listener = Listener(using)

@@ -57,7 +57,6 @@ def is_transient(error: BaseException, using: str, session: object = None) -> bo
 
     Args:
         error: raised by the ORM or by code around it.
-        using: alias of the database.
         session: ``session_of`` it when the work began, if known. A server that disappears sends no error code,
             and Django reconnects at the end of ``atomic()``.
     """

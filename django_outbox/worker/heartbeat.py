@@ -134,8 +134,6 @@ def beating(worker_state: WorkerState, *, using: str, has_row: bool) -> Iterator
     """Run the heartbeat of a worker within the block.
 
     Args:
-        worker_state: of the worker.
-        using: alias of the database.
         has_row: False for a worker that drains: only its activity is stored, at the end.
     """
     heartbeat = Heartbeat(worker_state, using=using)

@@ -53,10 +53,7 @@ class Incident:
     ) -> None:
         """
         Args:
-            log: receives the log lines.
             subject: what is unavailable, as the beginning of a sentence.
-            clock: seconds, monotonic.
-            level: of the log lines.
             outages: combines incidents of one outage; None if this incident is logged alone.
             separate: True if the incident is never part of another outage.
         """

@@ -44,13 +44,9 @@ def run_through_faults(
     Args:
         stop: ends the loop and its waits.
         step: returns the seconds to wait before the next call, or None to end the loop.
-        log: receives the log lines of faults.
-        using: alias of the database that ``step`` works with.
         patience: seconds after which a fault that lasts is raised; None waits forever.
         wait_for_work: waits between two calls; None takes ``stop.wait``. Not used after a fault.
         on_fault: called with the reason of each fault, and True for the broker or False for the database.
-        outages: combines log lines with other parts of an outage of the broker.
-        clock: seconds, monotonic.
 
     Raises:
         BrokerUnavailable, OperationalError, InterfaceError, InternalError: only with ``patience``. PostgreSQL raises the last

@@ -1,9 +1,8 @@
-"""Waking the relay at once: PostgreSQL's LISTEN and NOTIFY beside the polling.
+"""PostgreSQL's LISTEN and NOTIFY, which wake the relay between two polls.
 
-A writer notifies after its commit, never within its transaction, where PostgreSQL would let commits
-wait for each other; and at most a hundred times a second and process, however much is written. So a
-notification may stand for messages that come soon after it as well: the relay that it wakes keeps
-looking for a little longer, at short intervals.
+A writer notifies after its commit: within the transaction, PostgreSQL would serialize commits. A process notifies at
+most a hundred times a second, so a notification may stand for several commits. The relay polls at short intervals for a
+moment after it.
 """
 
 from __future__ import annotations
@@ -24,19 +23,19 @@ from django_outbox.worker.stop import Selector, Stop
 log = logging.getLogger(__name__)
 
 CHANNEL = "django_outbox"
-# Together a hundred in any second: so many at once, and so many a second after that.
+# At most a hundred in any second: a burst, and a rate after it.
 BURST = 10
 PER_SECOND = 90
-ALERT_SECONDS = 0.003  # between two looks of a relay that was woken
-ALERT_FOR_SECONDS = 2 / PER_SECOND  # that it goes on looking for, as a notification may stand for more
+ALERT_SECONDS = 0.003  # between two passes of a relay that was notified
+ALERT_FOR_SECONDS = 2 / PER_SECOND  # for which it polls at that interval
 SELF_TEST_SECONDS = 2.0
 
 _lock = threading.Lock()
-_allowed: dict[str, tuple[float, float]] = {}  # how many, and when that was
+_allowed: dict[str, tuple[float, float]] = {}  # by alias: notifications left, and when that was counted
 
 
 def notify_after_commit(using: str) -> None:
-    """Wake the relays of this database when the current transaction has committed."""
+    """Notify the relays of this database after the current transaction commits."""
     if settings.notify and connections[using].vendor == "postgresql":
         transaction.on_commit(partial(_notify, using), using=using)
 
@@ -48,7 +47,7 @@ def _notify(using: str) -> None:
         with connections[using].cursor() as cursor:
             cursor.execute(f"NOTIFY {CHANNEL}")
     except Error as error:
-        # The data are committed and the relay polls: this is no reason to fail.
+        # The message is committed, and the relay polls: the caller must not fail.
         log.warning("The relay was not notified: %s", in_one_line(error), extra={"action": "notify"})
 
 
@@ -61,17 +60,16 @@ def _may_notify(using: str, now: float) -> bool:
 
 
 class Listener:
-    """A connection of the relay's own that hears notifications while the relay waits."""
+    """A separate connection of the relay that receives notifications while the relay waits."""
 
     def __init__(self, using: str) -> None:
         self._using = using
         self._connection: Any = None
 
     def open(self) -> bool:
-        """Start to listen; False, with a warning, where notifications do not arrive.
+        """Start to listen; False, with a warning, if notifications do not arrive.
 
-        A pooler that lends a connection for a transaction accepts LISTEN and delivers nothing: so
-        one notification is sent and waited for.
+        A pooler in transaction mode accepts LISTEN and delivers nothing, so this sends a notification and waits for it.
 
         Raises:
             OperationalError, InterfaceError: the database is away.
@@ -79,7 +77,7 @@ class Listener:
         self.close()
         try:
             return self._open()
-        except BaseException:  # it has not been tested, or is not there at all
+        except BaseException:  # not connected, or not tested
             self.close()
             raise
 
@@ -92,8 +90,8 @@ class Listener:
         if self._is_readable(SELF_TEST_SECONDS) and self._take():
             return True
         log.warning(
-            "NOTIFY does not arrive through this connection to the database; is there a pooler in "
-            "transaction mode? The relay polls every %g s instead.",
+            "NOTIFY does not arrive through this connection to the database. Is it a pooler in transaction mode? "
+            "The relay polls every %g s instead.",
             settings.poll_interval,
             extra={"action": "notify"},
         )
@@ -105,7 +103,7 @@ class Listener:
         return self._connection is not None
 
     def wait(self, stop: Stop, seconds: float) -> bool:
-        """Wait for at most this long; True if a notification came.
+        """Wait up to this many seconds; True if there was a notification.
 
         Raises:
             OperationalError, InterfaceError: the connection is lost.
@@ -127,7 +125,7 @@ class Listener:
             return bool(selector.select(seconds))
 
     def _take(self) -> bool:
-        """Take the notifications that have come; True if there were any."""
+        """Consume received notifications; True if there were any."""
         with self._connection.wrap_database_errors:
             driver = self._connection.connection
             if hasattr(driver, "poll"):  # psycopg2
@@ -135,7 +133,7 @@ class Listener:
                 taken = bool(driver.notifies)
                 driver.notifies.clear()
                 return taken
-            # psycopg's own notifies() waits, even for no time at all, with a selector of its own.
+            # psycopg's notifies() creates a selector, even without a timeout.
             driver.pgconn.consume_input()
             taken = False
             while driver.pgconn.notifies() is not None:

@@ -71,7 +71,6 @@ class OutageLog:
         Args:
             subject: what is unavailable, as the beginning of a sentence.
             reason: a sentence.
-            level: of the log lines.
             separate: True if it is never part of another outage.
             is_new: True if it was not reported before with this reason; if separate, it is logged at once.
         """

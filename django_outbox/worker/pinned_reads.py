@@ -1,4 +1,4 @@
-"""Reads of handlers: from the database of the outbox, not from a replica that may lag behind it."""
+"""Has handlers read from the database of the outbox, not from a replica that may lag."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _database: ContextVar[str | None] = ContextVar("django_outbox_pinned_reads", def
 
 
 class _Router:
-    """Comes before ``DATABASE_ROUTERS``. Models that are written to another database are left to those."""
+    """Precedes ``DATABASE_ROUTERS``, which decide for models that are written to another database."""
 
     def db_for_read(self, model: Any, **hints: Any) -> str | None:
         alias = _database.get()
@@ -25,10 +25,10 @@ _ROUTER = _Router()
 
 @contextmanager
 def pinned_reads(using: str) -> Iterator[None]:
-    """Within the block, models that are written to this database are read from it, unless a query names another."""
+    """Within the block, read models from this database if they are written to it, unless a query names another."""
     routers = router.routers
     if routers and routers[0] is not _ROUTER:
-        routers.insert(0, _ROUTER)  # at each use, as override_settings makes a new list
+        routers.insert(0, _ROUTER)  # at each use, as override_settings creates a new list
     token = _database.set(using)
     try:
         yield

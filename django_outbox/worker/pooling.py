@@ -1,7 +1,6 @@
-"""Poolers that give each transaction another session, as PgBouncer in transaction mode: nothing may be prepared there.
+"""Detects poolers in transaction mode, such as PgBouncer, where psycopg must not prepare statements.
 
-psycopg names the statements that it prepares by number. On another session the same name is unknown, or is another
-client's statement.
+Each transaction may get another session there, where the name of a prepared statement is unknown or means another one.
 """
 
 from __future__ import annotations
@@ -19,34 +18,32 @@ WARNING = (
     '(transaction pooling), so this process prepares none: remove "prepare_threshold" from its OPTIONS.'
 )
 
-# Such a statement exists already, does not exist, or takes other parameters.
+# The statement exists already, does not exist, or has other parameters.
 _SQLSTATES = ("42P05", "26000", "08P01")
-_NAMES = "_pg3_"  # of psycopg
-# The name is to be seen unless the pooler replaces it, as those do that keep track of what their clients prepare.
+_NAMES = "_pg3_"  # prefix of psycopg's names
+# Poolers that support prepared statements replace their names.
 _PROBE = f"""
     SELECT pg_backend_pid(), EXISTS (SELECT FROM pg_prepared_statements WHERE starts_with(name, '{_NAMES}'))
-"""  # noqa: S608  # of a constant
+"""  # noqa: S608  # a constant
 
 _unprepared: set[str] = set()
 
 
 def may_prepare(using: str) -> bool:
-    """False once this database has been found behind such a pooler."""
+    """False after a pooler in transaction mode was detected for this database."""
     return using not in _unprepared
 
 
 def is_pooler_fault(error: BaseException) -> bool:
-    """True if a session did not have the prepared statement that psycopg has made."""
+    """True if a session does not have a statement that psycopg prepared."""
     cause = error.__cause__ or error
     return getattr(cause, "sqlstate", None) in _SQLSTATES and _NAMES in str(cause)
 
 
 def stop_preparing(error: BaseException, using: str) -> bool:
-    """Prepare nothing more behind the pooler that an error shows; True if the same work can then be done again.
+    """After an error of a pooler, prepare no more statements; True if the same work can be done again.
 
-    Args:
-        error: what was raised. It does not say by which connection.
-        using: alias of the database that is the most likely.
+    The error does not name its connection; ``using`` is the most likely one.
     """
     if not is_pooler_fault(error):
         return False
@@ -62,36 +59,36 @@ def stop_preparing(error: BaseException, using: str) -> bool:
 
 
 def switch_off(connection: BaseDatabaseWrapper) -> None:
-    """Prepare nothing more, on this connection and on those that this process will make to the same database."""
+    """Prepare no more statements, on this and later connections of this process to the same database."""
     log.warning(WARNING, connection.alias, extra={"action": "pooler"})
     _unprepared.add(connection.alias)
-    settings = connection.settings_dict  # which all threads share
+    settings = connection.settings_dict  # shared by all threads
     settings["OPTIONS"] = {**settings["OPTIONS"], "prepare_threshold": None}
     if connection.in_atomic_block:
         prepare_nothing(connection)
         return
-    connection.close()  # at a rollback, psycopg would tell some session to forget what another has prepared
+    connection.close()  # after a rollback, psycopg would deallocate statements in another session
     if settings["OPTIONS"].get("pool"):
-        connection.close_pool()  # type: ignore[attr-defined]  # of PostgreSQL alone
+        connection.close_pool()  # type: ignore[attr-defined]  # PostgreSQL only
 
 
 def prepare_nothing(connection: BaseDatabaseWrapper) -> None:
-    """Prepare nothing for as long as this connection lives."""
+    """Prepare no statements on this connection."""
     connection.ensure_connection()
     if hasattr(connection.connection, "prepare_threshold"):  # psycopg 3
         connection.connection.prepare_threshold = None
 
 
 def prepares(connection: BaseDatabaseWrapper) -> bool:
-    """True if OPTIONS have psycopg prepare statements, which it does only where the server binds parameters."""
+    """True if OPTIONS let psycopg prepare statements, which also requires server-side binding."""
     options = connection.settings_dict["OPTIONS"]
     return options.get("prepare_threshold") is not None and bool(options.get("server_side_binding"))
 
 
 def is_behind_pooler(connection: BaseDatabaseWrapper) -> bool:
-    """True if there is a pooler that does not keep track of prepared statements.
+    """True if there is a pooler that does not support prepared statements.
 
-    It cannot be told whether it is in session mode, where they would do no harm, until it gives another session.
+    A pooler in session mode looks the same, although statements would work there.
 
     Raises:
         OperationalError, InterfaceError: the connection is lost.
@@ -109,4 +106,4 @@ def is_behind_pooler(connection: BaseDatabaseWrapper) -> bool:
         raise
     finally:
         driver.prepare_threshold = before
-    return bool(is_named and pid != driver.info.backend_pid)  # which a pooler makes up
+    return bool(is_named and pid != driver.info.backend_pid)  # a pooler invents the latter

@@ -1,4 +1,4 @@
-"""Statements that PostgreSQL has parsed and planned before, and plans that suit the table as it is now."""
+"""Prepared statements on PostgreSQL, with plans that fit the current size of the tables."""
 
 from __future__ import annotations
 
@@ -16,23 +16,16 @@ PREPARE_THRESHOLD = 5  # as psycopg has it by default
 
 
 class PreparedStatements:
-    """Statements that the server parses once, and plans once a second.
+    """Has the server parse statements once, and plan them once a second.
 
-    Without a limit, PostgreSQL keeps their plans until the table is analyzed, and those that it made for an empty table
-    read all of it: with 300,000 messages more, a batch of 100 took 17 s. A plan that is made anew goes by the
-    table's present size, be its statistics old.
+    PostgreSQL keeps a plan until the table is analyzed. A plan for an empty table scans all of it: with 300,000 messages
+    a batch of 100 took 17 s. A new plan uses the table's current size, even if its statistics are old.
 
     Attributes:
-        wanted: prepare those within ``used()``, though the project has psycopg prepare none. Not for a pooler in
-            transaction mode, where the next transaction may meet another session.
+        wanted: prepare statements within ``used()``, although the project does not. Not for a pooler in transaction mode.
     """
 
     def __init__(self, using: str, clock: Callable[[], float]) -> None:
-        """
-        Args:
-            using: alias of a database of any vendor.
-            clock: seconds, monotonic.
-        """
         self.wanted = False
         self._using = using
         self._clock = clock
@@ -41,7 +34,7 @@ class PreparedStatements:
 
     @contextmanager
     def used(self) -> Iterator[None]:
-        """For the block only: other statements of this connection are the project's business."""
+        """Prepare statements within the block only; the rest of the connection belongs to the project."""
         driver: Any = None
         if self.wanted and may_prepare(self._using):
             connections[self._using].ensure_connection()
@@ -59,8 +52,8 @@ class PreparedStatements:
         finally:
             driver.cursor_factory, driver.prepare_threshold = before
 
-    def plan_anew(self) -> None:
-        """Do so if it is time; call it between two transactions.
+    def renew_plans(self) -> None:
+        """Discard plans once a second. Call it between two transactions.
 
         Raises:
             OperationalError, InterfaceError: the connection is lost.
@@ -72,14 +65,14 @@ class PreparedStatements:
         connection = connections[self._using]
         if not self.wanted:
             self._examine(connection)
-        # Of psycopg 3 alone, and None unless the project wants statements prepared.
+        # psycopg 3 only, and None unless the project prepares statements.
         is_prepared = getattr(connection.connection, "prepare_threshold", None) is not None
         if (self.wanted and may_prepare(self._using)) or is_prepared:
             with connection.cursor() as cursor:
                 cursor.execute("DISCARD PLANS")
 
     def _examine(self, connection: BaseDatabaseWrapper) -> None:
-        """Look once whether a new connection goes through a pooler, before another client's statement is executed."""
+        """Check each new connection once for a pooler, before another client's statement could be executed."""
         if not prepares(connection) or not may_prepare(self._using):
             return
         connection.ensure_connection()

@@ -57,7 +57,6 @@ class WorkerState:
         """
         Args:
             kind: relay or consumer.
-            clock: seconds, monotonic.
             group, topics: of a consumer: its group and what it reads.
             poll_interval: seconds for which the loop waits when nothing is due.
         """

@@ -68,7 +68,6 @@ def stop_on_signals(log: logging.Logger, on_stop: Callable[[], object] = lambda:
     In a thread other than the main one, signals do not request it.
 
     Args:
-        log: receives a line about the first signal.
         on_stop: called in another thread once the stop was requested.
     """
     stop = Stop()

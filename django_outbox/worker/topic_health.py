@@ -43,12 +43,9 @@ class TopicHealth:
     ) -> None:
         """
         Args:
-            log: receives the log lines.
-            clock: seconds, monotonic.
             advice: what to do, by kind of fault.
             consequence: of every fault, as the end of a sentence.
             missing_level: level of the log lines of topics that do not exist.
-            outages: combines log lines with other parts of an outage.
         """
         self._log = log
         self._clock = clock
@@ -74,7 +71,6 @@ class TopicHealth:
         """Report that a topic cannot be used, and return the seconds after which to try it again.
 
         Args:
-            topic: its name.
             fault: a fault of another kind than before is logged at once.
             advice: None takes the advice for this kind of fault.
             retry_after: seconds; None takes a backoff of up to half a minute.

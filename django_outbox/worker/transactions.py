@@ -65,8 +65,6 @@ def retry_transaction(
     """Run a transaction, again after a transient fault such as a deadlock, and return its result.
 
     Args:
-        work: the transaction.
-        using: alias of the database.
         on_error: called with an error that is not transient; its result is returned instead.
         on_exhausted: the same for the last fault after ``MAX_ATTEMPTS``.
         on_retry: called with each transient fault.

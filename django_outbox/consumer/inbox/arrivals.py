@@ -46,9 +46,6 @@ class ArrivalSource(Source[ReceivedRecord]):
     def __init__(self, using: str, handlers: GroupHandlers, reader: Reader, stored: StoredSource) -> None:
         """
         Args:
-            using: alias of the database with the inbox.
-            handlers: of the consumer group.
-            reader: reads records as events.
             stored: counts deliveries of rows that exist already.
         """
         self._using = using

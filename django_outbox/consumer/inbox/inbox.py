@@ -21,12 +21,6 @@ class Inbox:
 
     def __init__(self, engine: Engine, *, using: str, handlers: GroupHandlers, clock: Callable[[], float]) -> None:
         """
-        Args:
-            engine: runs the handlers.
-            using: alias of the database with the inbox.
-            handlers: of the consumer group.
-            clock: seconds, monotonic.
-
         Raises:
             ImproperlyConfigured: the group's name is too long, or ``INBOX`` is wrong.
         """

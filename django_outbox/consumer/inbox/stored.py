@@ -52,12 +52,6 @@ class StoredSource(Source[Stored]):
     """Pending messages of one consumer group. Any number of consumers share them."""
 
     def __init__(self, using: str, handlers: GroupHandlers, reader: Reader) -> None:
-        """
-        Args:
-            using: alias of the database with the inbox.
-            handlers: of the consumer group.
-            reader: reads records as events.
-        """
         self._using = using
         self._handlers = handlers
         self._group = handlers.group

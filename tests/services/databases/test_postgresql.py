@@ -304,7 +304,7 @@ def test_plans_of_a_nearly_empty_table_are_forgotten_within_a_second() -> None:
     clock = Clock()
     server = PreparedStatements("default", clock)
     begin_with_an_empty_table()
-    server.plan_anew()
+    server.renew_plans()
     for _ in range(10):  # after five, the server begins to keep plans
         consume([make_message(status=Status.PUBLISHED).id])
     fill(20_000, Status.PUBLISHED)
@@ -314,7 +314,7 @@ def test_plans_of_a_nearly_empty_table_are_forgotten_within_a_second() -> None:
     assert rows_read_one_after_another() - before >= 20_000, "no plan was kept: this test shows nothing"
 
     clock.now += PLANS_SECONDS
-    server.plan_anew()
+    server.renew_plans()
 
     before = rows_read_one_after_another()
     consume(ids[10:])
@@ -376,7 +376,7 @@ def test_plans_are_left_alone_where_no_statement_is_prepared(monkeypatch: pytest
     connection.ensure_connection()
     monkeypatch.setattr(connection.connection, "prepare_threshold", None)
     with statements() as executed:
-        PreparedStatements("default", Clock()).plan_anew()
+        PreparedStatements("default", Clock()).renew_plans()
     assert not executed
 
 

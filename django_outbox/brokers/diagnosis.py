@@ -1,7 +1,7 @@
-"""Finding out why a broker that listens cannot be used: client libraries say little of it, or something else each time.
+"""Finding out why a broker that listens cannot be used: client libraries say little about it.
 
-Asked only after a library has failed. Whoever asks opens connections of its own, on which nothing secret is sent: a
-TLS handshake, and the question of Kafka's protocol that needs no login.
+Only asked after a library has failed. It opens its own connections, on which nothing secret is sent: a TLS handshake and
+a request of Kafka's protocol that needs no login.
 """
 
 from __future__ import annotations
@@ -25,26 +25,23 @@ ANSWER_SECONDS = 2.0
 
 _URL = 'OUTBOX["BROKER"]["URL"]'
 
-NO_TLS = f"does not speak TLS at this port: begin {_URL} with kafka:// or kafka+sasl://, or name its port for TLS"
-NEEDS_TLS = f"speaks TLS at this port: begin {_URL} with kafka+ssl:// or kafka+sasl+ssl://"
-NEEDS_LOGIN = f"demands a login at this port: begin {_URL} with kafka+sasl:// or, with TLS, kafka+sasl+ssl://"
-EXPIRED = "shows a certificate that is not valid now: have it renewed, or set this machine's clock"
+NO_TLS = f"does not use TLS at this port: use kafka:// or kafka+sasl:// in {_URL}, or the port for TLS"
+NEEDS_TLS = f"uses TLS at this port: use kafka+ssl:// or kafka+sasl+ssl:// in {_URL}"
+NEEDS_LOGIN = f"requires a login at this port: use kafka+sasl:// or, with TLS, kafka+sasl+ssl:// in {_URL}"
+EXPIRED = "has a certificate that is not valid now: renew it, or correct this machine's clock"
 UNKNOWN_AUTHORITY = (
-    "shows a certificate that no authority trusted here has signed: name the file with its authority's certificate "
+    "has a certificate that is not signed by an authority trusted here: name the file with the authority's certificate "
     f"in {_URL}, as in ?ssl_cafile=/etc/ssl/kafka-ca.pem"
 )
-WRONG_NAME = (
-    f"shows a certificate that is not for this host: name the host in {_URL} as the certificate does, or have one "
-    "made for this name"
-)
-BAD_CERTIFICATE = "shows a certificate that cannot be trusted"
+WRONG_NAME = f"has a certificate for another host: use the certificate's host in {_URL}, or issue one for this host"
+BAD_CERTIFICATE = "has a certificate that cannot be trusted"
 NEEDS_CERTIFICATE = (
-    f"demands a certificate of its clients: name one and its key in {_URL}, as in "
+    f"requires client certificates: name a certificate and its key in {_URL}, as in "
     "?ssl_certfile=/etc/ssl/shop.pem&ssl_keyfile=/etc/ssl/shop.key"
 )
 REFUSES_CERTIFICATE = (
-    "does not accept this client's certificate: have one made by an authority that the broker trusts, and see "
-    "that it has not expired"
+    "does not accept this client's certificate: it must not be expired, and an authority that the broker trusts must "
+    "have signed it"
 )
 
 # Source: OpenSSL's X509_V_ERR_ numbers, as in x509_vfy.h.
@@ -57,29 +54,25 @@ _QUESTION = struct.pack(">hhih", _API_VERSIONS, 0, 1, -1)  # version 0, number 1
 
 
 def diagnose(hosts: Iterable[str], protocol: str, tls: TLS, interrupted: Callable[[], bool]) -> str | None:
-    """What is wrong with the way in, and what to do about it; None if that cannot be seen in a few seconds.
+    """What is wrong with connecting, and what to do about it; None if that is unknown after a few seconds.
 
     Args:
         hosts: ``host:port`` of the servers.
         protocol: Kafka's ``security.protocol``.
-        tls: what the client uses for it.
+        tls: the client's TLS files.
         interrupted: whether to give up.
 
     Returns:
-        A sentence without its subject, which is the broker, and without its end.
+        A sentence without its subject, the broker, and without a full stop.
     """
     try:
-        return Call(lambda: _look_at(hosts, protocol, tls)).result(SECONDS, interrupted)
+        return Call(lambda: _examine(hosts, protocol, tls)).result(SECONDS, interrupted)
     except TimeoutError:
         return None
 
 
 def answering(hosts: Sequence[str], protocol: str, tls: TLS, interrupted: Callable[[], bool]) -> list[str]:
-    """Which of several servers answer now. Takes two seconds at most; a single server is not asked.
-
-    Args:
-        hosts, protocol, tls, interrupted: see ``diagnose``.
-    """
+    """Which of several servers answer within two seconds; a single server is not asked. See ``diagnose``."""
     if len(hosts) < 2:
         return []
     calls = {host: Call(partial(_has_answer, host, protocol, tls)) for host in hosts}
@@ -94,23 +87,23 @@ def answering(hosts: Sequence[str], protocol: str, tls: TLS, interrupted: Callab
 
 def _has_answer(host: str, protocol: str, tls: TLS) -> bool:
     try:
-        return _Door.of(host, tls).answers("SSL" in protocol)
+        return _Port.of(host, tls).answers("SSL" in protocol)
     except OSError:
         return False
 
 
-def _look_at(hosts: Iterable[str], protocol: str, tls: TLS) -> str | None:
+def _examine(hosts: Iterable[str], protocol: str, tls: TLS) -> str | None:
     for host in hosts:
         try:
-            finding = _Door.of(host, tls).look("SSL" in protocol, "SASL" in protocol)
-        except OSError:  # nobody is there, which the library has told
+            finding = _Port.of(host, tls).examine("SSL" in protocol, "SASL" in protocol)
+        except OSError:  # nothing listens there, as the library has reported
             continue
         if finding is not None:
             return finding
     return None
 
 
-class _Door:
+class _Port:
     """One port of a broker."""
 
     def __init__(self, host: str, port: int, tls: TLS) -> None:
@@ -120,37 +113,29 @@ class _Door:
 
     @classmethod
     def of(cls, host: str, tls: TLS) -> Self:
-        """That of a server named as ``host:port``."""
+        """The port of a server named as ``host:port``."""
         name, _, port = host.rpartition(":")
         return cls(name.strip("[]"), int(port), tls)
 
     def answers(self, with_tls: bool) -> bool:
-        """Whether a broker answers; its certificate does not matter.
-
-        Raises:
-            OSError: nobody is there.
-        """
+        """Whether a broker answers, whatever its certificate. Raises OSError if nothing listens."""
         with self._connected() as connection:
             if not with_tls:
                 return _answers(connection)
             with _trusting().wrap_socket(connection, server_hostname=self._host) as secured:
                 return _answers(secured)
 
-    def look(self, with_tls: bool, with_login: bool) -> str | None:
-        """What is wrong with coming in so.
-
-        Raises:
-            OSError: nobody is there.
-        """
+    def examine(self, with_tls: bool, with_login: bool) -> str | None:
+        """What is wrong with connecting like this. Raises OSError if nothing listens."""
         if with_tls:
-            return self._look_with_tls(with_login)
+            return self._examine_tls(with_login)
         with self._connected() as connection:
             answered = _answers(connection)
             if answered:
                 return None if with_login or _answers(connection) else NEEDS_LOGIN
         return NEEDS_TLS if self._speaks_tls() else None
 
-    def _look_with_tls(self, with_login: bool) -> str | None:
+    def _examine_tls(self, with_login: bool) -> str | None:
         with self._connected() as connection:
             try:
                 context = self._tls.context() if self._tls.complete else _trusting()
@@ -163,7 +148,7 @@ class _Door:
             try:
                 _listen(secured)
                 answered = _answers(secured)
-                # A broker that takes logins answers the question once, as nothing else comes before a login.
+                # A broker that requires a login answers once: after that it accepts only the login.
                 return NEEDS_LOGIN if answered and not with_login and not _answers(secured) else None
             except ssl.SSLError as error:
                 return self._about_alert(error)
@@ -171,7 +156,7 @@ class _Door:
                 return None
 
     def _about_alert(self, error: Exception) -> str | None:
-        """What the broker has against this client's certificate; with TLS 1.3 it says so after the handshake."""
+        """The broker's objection to this client's certificate; with TLS 1.3 it comes after the handshake."""
         reason = str(getattr(error, "reason", None) or "").upper()
         if "ALERT" not in reason or not ("CERTIFICATE" in reason or "UNKNOWN_CA" in reason) or not self._tls.complete:
             return None
@@ -185,7 +170,7 @@ class _Door:
             return False
 
     def _speaks_tls(self) -> bool:
-        """True if there is TLS, whatever certificate comes with it; nothing is sent through it."""
+        """True if the port uses TLS, whatever its certificate; nothing is sent through it."""
         try:
             with self._connected() as connection, _trusting().wrap_socket(connection, server_hostname=self._host):
                 return True
@@ -201,7 +186,7 @@ class _Door:
 
 
 def _trusting() -> ssl.SSLContext:
-    """A context that takes any certificate: for connections on which nothing secret is sent."""
+    """A context that accepts any certificate, for connections on which nothing secret is sent."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -209,11 +194,7 @@ def _trusting() -> ssl.SSLContext:
 
 
 def _answers(connection: socket.socket) -> bool:
-    """Whether a broker answers the question which requests it knows.
-
-    Raises:
-        SSLError: it says what it has against this client.
-    """
+    """Whether a broker answers an ApiVersions request. Raises SSLError if it objects to this client."""
     try:
         connection.sendall(struct.pack(">i", len(_QUESTION)) + _QUESTION)
         head = _read(connection, 8)
@@ -225,16 +206,12 @@ def _answers(connection: socket.socket) -> bool:
         return False
     except ssl.SSLError:
         raise
-    except OSError:  # it closed the connection, or says nothing
+    except OSError:  # closed, or no answer in time
         return False
 
 
 def _listen(connection: ssl.SSLSocket) -> None:
-    """Wait a moment for what the broker has against this client: it would be lost if it closed while it is asked.
-
-    Raises:
-        SSLError: that is it.
-    """
+    """Raise the broker's objection to this client if it comes within a moment; a request that is cut short would lose it."""
     connection.settimeout(ALERT_SECONDS)
     with suppress(TimeoutError):
         connection.recv(1)

@@ -1,6 +1,6 @@
-"""The largest payload that the broker's client will send, as far as the settings tell.
+"""The largest payload that the broker's client sends, according to the settings.
 
-Publishing asks for it, so nothing here imports a client library or reaches a broker.
+Publishing needs it, so nothing here imports a client library or connects to a broker.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from django_outbox.brokers.url import parse_url
 from django_outbox.conf import settings
 
 MAX_RECORD_BYTES = 1_048_576
-"""What each of ``BACKENDS`` sends unless its options say otherwise."""
+"""The default limit of each of ``BACKENDS``."""
 BACKENDS = frozenset(
     {
         "django_outbox.brokers.kafka.KafkaBroker",
@@ -23,14 +23,14 @@ BACKENDS = frozenset(
     }
 )
 HEADROOM = 8192
-"""For what a record has beside its payload: the longest key and event type, and the headers."""
+"""Bytes of a record besides its payload: the longest key and event type, and the headers."""
 _OPTIONS = ("max_request_size", "message.max.bytes", "message_max_bytes")
 
 
 def largest_payload() -> int | None:
-    """The most bytes that the JSON of a payload may have: ``MAX_PAYLOAD_BYTES``, or what the client sends.
+    """The limit for a payload's JSON in bytes: ``MAX_PAYLOAD_BYTES``, or the client's limit.
 
-    None if that is unknown: the backend is the project's own, or the settings are wrong, which the system checks report.
+    None if it is unknown: the backend is the project's own, or the settings are invalid, which the system checks report.
     """
     configured = settings.max_payload_bytes
     if configured is not None:

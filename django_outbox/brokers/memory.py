@@ -1,4 +1,4 @@
-"""A broker in this process's memory, for tests: partitions, keys, groups, offsets, redelivery."""
+"""A broker in the memory of this process, for tests: partitions, keys, groups, offsets, redelivery."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ DEFAULT_PARTITIONS = 3
 
 @dataclass
 class _Group:
-    """A consumer group: what it has done and who is in it."""
+    """A consumer group's committed offsets and members."""
 
     committed: dict[TopicPartition, int] = field(default_factory=dict)
     members: list[_Subscription] = field(default_factory=list)
@@ -38,7 +38,7 @@ class _Group:
 
 @dataclass
 class _Cluster:
-    """Everything that a real broker would keep on disk."""
+    """What a real broker stores on disk."""
 
     logs: dict[TopicPartition, list[ReceivedRecord]] = field(default_factory=dict)
     partitions: dict[str, int] = field(default_factory=dict)
@@ -55,7 +55,7 @@ class _Cluster:
                     self.rebalance(group)
 
     def rebalance(self, group: _Group) -> None:
-        """Deal the partitions of the subscribed topics out to the members, in turn."""
+        """Assign the partitions of the subscribed topics to the members in turn."""
         for member in group.members:
             member.assign(
                 {
@@ -65,7 +65,7 @@ class _Cluster:
                 },
                 group.committed,
             )
-        self.changed.notify_all()  # who waits for records may have got some
+        self.changed.notify_all()  # members that wait may have records now
 
     def places(self, topics: Iterable[str]) -> list[TopicPartition]:
         return [
@@ -77,10 +77,10 @@ _clusters: dict[str, _Cluster] = {}
 
 
 class MemoryBroker(Broker):
-    """Brokers of the same URL in one process are the same cluster, until it is cleared.
+    """All brokers with the same URL in one process share a cluster until ``clear()``.
 
-    Topics are created at their first use; pass ``OPTIONS = {"create_topics": False}`` to have it
-    otherwise, and ``{"partitions": 1}`` for another number of partitions.
+    Topics are created on first use with three partitions; change this with ``OPTIONS = {"create_topics": False}`` and
+    ``{"partitions": 1}``.
     """
 
     def __init__(self, settings: BrokerSettings) -> None:
@@ -89,13 +89,13 @@ class MemoryBroker(Broker):
         self._partitions = settings.options.get("partitions", DEFAULT_PARTITIONS)
         self._creates = settings.options.get("create_topics", True)
         if not isinstance(self._partitions, int) or self._partitions < 1:
-            raise ImproperlyConfigured('OUTBOX["BROKER"]["OPTIONS"]: "partitions" takes a whole number from 1.')
+            raise ImproperlyConfigured('OUTBOX["BROKER"]["OPTIONS"]: "partitions" must be an integer greater than 0.')
         if not isinstance(self._creates, bool):
-            raise ImproperlyConfigured('OUTBOX["BROKER"]["OPTIONS"]: "create_topics" takes True or False.')
+            raise ImproperlyConfigured('OUTBOX["BROKER"]["OPTIONS"]: "create_topics" must be True or False.')
 
     @staticmethod
     def clear() -> None:
-        """Forget all clusters: every topic, record and offset."""
+        """Delete all clusters with their topics, records and offsets."""
         _clusters.clear()
 
     @property
@@ -103,7 +103,7 @@ class MemoryBroker(Broker):
         return "memory"
 
     def records(self, topic: str) -> list[ReceivedRecord]:
-        """All records of a topic, partition by partition, for tests to look at."""
+        """All records of a topic, partition by partition, for assertions in tests."""
         with self.cluster.changed:
             return [record for place in self.cluster.places([topic]) for record in self.cluster.logs[place]]
 
@@ -166,7 +166,7 @@ class _Producer(Producer):
         return zlib.crc32(record.key) % count
 
     def close(self) -> None:
-        """Nothing is held."""
+        """There is nothing to free."""
 
 
 class _Subscription(Subscription):
@@ -181,7 +181,7 @@ class _Subscription(Subscription):
             cluster.rebalance(self._group)
 
     def assign(self, places: set[TopicPartition], committed: Mapping[TopicPartition, int]) -> None:
-        """Start again from what is committed, as after any rebalance."""
+        """Restart from the committed offsets, as after any rebalance."""
         self._positions = {place: committed.get(place, 0) for place in places}
         self._new = set(places)
 

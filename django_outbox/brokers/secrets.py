@@ -1,4 +1,4 @@
-"""Users and passwords of this process's brokers: kept to be taken out of what libraries and brokers say."""
+"""Users and passwords of this process's brokers, to mask them in texts of libraries and brokers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _SHORT = 8
 
 
 class Secret(str):
-    """Text that a repr does not show."""
+    """Text that is not shown in a repr."""
 
     __slots__ = ()
 
@@ -20,15 +20,15 @@ _secrets: set[str] = set()
 
 
 def keep(*texts: str | None) -> None:
-    """Have texts hidden from now on, wherever ``masked`` is used; None and "" are passed over."""
+    """Let ``masked`` hide these texts from now on; None and "" are ignored."""
     _secrets.update(text for text in texts if text)
 
 
 def masked(text: str) -> str:
-    """A text for people, without the secrets that it may repeat."""
+    """The text without the secrets that it may contain."""
     for secret in sorted(_secrets, key=len, reverse=True):
         if secret in text:
-            # A short one may be part of a word that has nothing to do with it.
+            # A short secret may be part of an unrelated word.
             pattern = re.escape(secret) if len(secret) >= _SHORT else rf"(?<!\w){re.escape(secret)}(?!\w)"
             text = re.sub(pattern, "***", text)
     return text

@@ -1,4 +1,4 @@
-"""The files of TLS that a project names: read before any client does, so that what is wrong with them is told plainly."""
+"""The TLS files that a project names, loaded before any client does, for errors that say what is wrong with them."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from django.core.exceptions import ImproperlyConfigured
 
 @dataclass(frozen=True, slots=True)
 class TLS:
-    """What a client uses for TLS, as far as it lies in files.
+    """A client's TLS files.
 
     Attributes:
-        cafile: certificates of authorities, or a directory of them; None: those of the system.
-        certfile: the client's own certificate.
-        keyfile: its key; None: in ``certfile``.
+        cafile: certificates of authorities, or a directory of them; None means the system's.
+        certfile: the client's certificate.
+        keyfile: its key; None means in ``certfile``.
         password: of the key; never shown.
-        checks_name: whether the broker's certificate has to be for its host.
-        checks: whether it is checked at all.
-        complete: False if the project names more than this, such as a key store or a context of its own; then
-            nobody can say from here whom the client trusts and which certificate it shows.
-        names: what the project calls these, for messages.
+        checks_name: whether the broker's certificate must be for its host.
+        checks: whether the broker's certificate is checked at all.
+        complete: False if the project sets more than this, such as a key store or its own context; then it is unknown
+            whom the client trusts and which certificate it shows.
+        names: the project's names of these options, for messages.
     """
 
     cafile: str | None = None
@@ -38,10 +38,10 @@ class TLS:
     )
 
     def context(self) -> ssl.SSLContext:
-        """A context with all of it.
+        """A context with these files.
 
         Raises:
-            ImproperlyConfigured: naming the option at fault and what to do, never the password.
+            ImproperlyConfigured: names the wrong option but not the password.
         """
         context = ssl.create_default_context()
         context.check_hostname = self.checks_name and self.checks
@@ -62,7 +62,7 @@ class TLS:
             context.load_verify_locations(self.cafile)
         except ssl.SSLError:
             raise _wrong(
-                f"the file that {self.names['cafile']} names holds no certificate in the PEM format, which it must"
+                f"the file that {self.names['cafile']} names does not contain a certificate in PEM format"
             ) from None
 
     def _load_certificate(self, context: ssl.SSLContext) -> None:
@@ -78,25 +78,24 @@ class TLS:
             raise _wrong(self._why_not(error)) from None
 
     def _why_not(self, error: Exception) -> str:
-        """Why certificate and key cannot be used."""
+        """Why certificate and key cannot be loaded."""
         certfile, keyfile, password = (self.names[name] for name in ("certfile", "keyfile", "password"))
         if getattr(error, "reason", None) == "KEY_VALUES_MISMATCH":
             return f"the key in {keyfile} does not belong to the certificate in {certfile}"
         key = Path(self.keyfile or self.certfile or "").read_bytes()
         if b"PRIVATE KEY" not in key:
-            return f"there is no key in the PEM format where {keyfile} (or, without it, {certfile}) says"
+            return f"the file that {keyfile} (or, without it, {certfile}) names does not contain a key in PEM format"
         if b"ENCRYPTED" in key:
-            wrong = "is wrong" if self.password else "is missing"
-            return f"the key in {keyfile} is encrypted, and its password, {password}, {wrong}"
-        return f"{certfile} and {keyfile} must name a certificate and its key in the PEM format"
+            return f"the key in {keyfile} is encrypted, and {password} {'is wrong' if self.password else 'is missing'}"
+        return f"{certfile} and {keyfile} must name a certificate and its key in PEM format"
 
     def _require(self, name: str) -> None:
-        """Raise if a file cannot be read: the libraries would not say which one."""
+        """Raise if a file cannot be read; libraries do not say which one."""
         path = Path(str(getattr(self, name)))
         try:
             path.open("rb").close()
         except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or "no path"
+            reason = getattr(error, "strerror", None) or "not a valid path"
             raise _wrong(f"the file that {self.names[name]} names cannot be read ({reason}): {str(path)!r}") from None
 
 

@@ -1,4 +1,4 @@
-"""Reading ``kafka://`` URLs."""
+"""Parsing ``kafka://`` URLs."""
 
 from __future__ import annotations
 
@@ -23,14 +23,13 @@ _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+)(?::(?P<port>\d+))?
 
 @dataclass(frozen=True, slots=True)
 class BrokerURL:
-    """A broker URL, taken apart.
+    """A parsed broker URL.
 
     Attributes:
-        hosts: ``host:port`` of the servers to ask first.
+        hosts: ``host:port`` of the servers to connect to first.
         protocol: Kafka's ``security.protocol``.
-        username: percent-decoded, None if not given; never shown.
-        password: percent-decoded, None if not given; never shown.
-        options: the query, as text: what each means depends on the client that takes it.
+        username, password: percent-decoded, None if not given; never shown.
+        options: the query as text; the client defines what each option means.
     """
 
     hosts: tuple[str, ...]
@@ -41,19 +40,19 @@ class BrokerURL:
 
     @property
     def location(self) -> str:
-        """The address without login and options."""
+        """The URL without login and options."""
         scheme = next(name for name, protocol in PROTOCOLS.items() if protocol == self.protocol)
         return f"{scheme}://{','.join(self.hosts)}"
 
 
 def parse_url(url: str) -> BrokerURL:
-    """Take a broker URL apart.
+    """Parse a broker URL.
 
-    Schemes ``kafka``, ``kafka+ssl``, ``kafka+sasl`` and ``kafka+sasl+ssl``; several hosts by
-    comma; user and password percent-encoded; client options as the query.
+    Schemes are ``kafka``, ``kafka+ssl``, ``kafka+sasl`` and ``kafka+sasl+ssl``. Several hosts are separated by commas, user
+    and password are percent-encoded, and the query holds client options.
 
     Raises:
-        ImproperlyConfigured: saying what is wrong, without showing user or password.
+        ImproperlyConfigured: says what is wrong, without user and password.
     """
     match = _URL.match(url)
     if match is None:
@@ -63,9 +62,9 @@ def parse_url(url: str) -> BrokerURL:
         )
     if match["scheme"] not in PROTOCOLS:
         known = ", ".join(f"{scheme}://" for scheme in PROTOCOLS)
-        # Of anything longer, or with other characters, nobody knows what it is.
+        # Anything longer or with other characters may be a secret.
         shown = f" {match['scheme']!r}" if _SCHEME.match(match["scheme"]) else ""
-        raise _malformed(f"the scheme{shown} is none of {known}")
+        raise _malformed(f"the scheme{shown} is not one of {known}")
     username, password = _login(match["login"])
     protocol = PROTOCOLS[match["scheme"]]
     if "SASL" in protocol and not (username and password):

@@ -1,7 +1,7 @@
-"""Which options of librdkafka a project may set, checked before any client is made with them.
+"""The options of librdkafka that a project may set, checked before any client gets them.
 
-The check is librdkafka's own: a client that knows no server takes the option or refuses it, at once
-and without touching a file or the network.
+The check is librdkafka's own: a client without servers accepts or refuses an option at once, without touching a file or
+the network.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from django.core.exceptions import ImproperlyConfigured
 from django_outbox.brokers.secrets import Secret, keep
 from django_outbox.brokers.tls import TLS
 
-_GUARANTEE = "the delivery guarantees rest on the value that the outbox gives it"
-_OWN = "the outbox brings its own"
+_GUARANTEE = "the delivery guarantees depend on the outbox's own value"
+_OWN = "the outbox sets its own"
 _FIXED = dict.fromkeys(("bootstrap.servers", "metadata.broker.list"), "the hosts come from the URL") | dict.fromkeys(
     ("error_cb", "logger", "log_cb", "log.queue", "enabled_events", "opaque"), _OWN
 )
@@ -52,10 +52,10 @@ _FIXED_CONSUMER = (
         ),
         _GUARANTEE,
     )
-    | {"group.protocol": "all members of a group, whatever their backend, have to speak the same"}
+    | {"group.protocol": "all members of a group must use the same, whatever their backend"}
     | dict.fromkeys(("on_commit", "rebalance_cb", "consume_cb", "offset_commit_cb"), _OWN)
 )
-# It would carry any of the above past the check.
+# It could set any of the above.
 _FIXED_BOTH = _FIXED_PRODUCER | _FIXED_CONSUMER | {"default.topic.config": "name its options one by one"}
 _REFUSED = {
     "URL": _FIXED_BOTH,
@@ -64,8 +64,7 @@ _REFUSED = {
     "CONSUMER_OPTIONS": _FIXED_CONSUMER | {"default.topic.config": _FIXED_BOTH["default.topic.config"]},
 }
 
-# What kafka-python calls otherwise than with underscores for dots. A project that changes its
-# backend need not change its URL.
+# Names in kafka-python that differ in more than underscores for dots: a project may change its backend without its URL.
 _NAMES_IN_URL = {
     "fetch_max_wait_ms": "fetch.wait.max.ms",
     "log_level": "log_level",
@@ -108,12 +107,12 @@ def checked(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of one key of ``OUTBOX["BROKER"]``, under librdkafka's names.
 
     Args:
-        key: ``URL`` (its query, which takes kafka-python's names, too), ``OPTIONS``,
-            ``PRODUCER_OPTIONS`` or ``CONSUMER_OPTIONS``.
+        key: ``URL`` (its query, which also takes kafka-python's names), ``OPTIONS``, ``PRODUCER_OPTIONS`` or
+            ``CONSUMER_OPTIONS``.
         options: by name.
 
     Raises:
-        ImproperlyConfigured: naming key and option, never the value, which may be a password.
+        ImproperlyConfigured: names key and option but not the value, which may be a password.
     """
     named = {name: (name, value) for name, value in options.items()}
     if key == "URL":
@@ -126,9 +125,9 @@ def checked(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def tls_files(options: Mapping[str, Any]) -> TLS:
-    """What the options say about TLS."""
+    """The TLS files that the options name."""
     files = {name: options.get(theirs) or None for name, theirs in _TLS_NAMES.items()}
-    if files["cafile"] == "probe":  # a word of the library's for those of the system
+    if files["cafile"] == "probe":  # the library's word for the system's
         files["cafile"] = None
     return TLS(
         **files,
@@ -140,7 +139,7 @@ def tls_files(options: Mapping[str, Any]) -> TLS:
 
 
 def _hidden(its_name: str, value: Any) -> Any:
-    """The value, so that a repr does not show it if it is a secret."""
+    """The value; a secret is not shown in a repr."""
     if not isinstance(value, str) or not its_name.endswith(_SECRET):
         return value
     keep(value)
@@ -148,7 +147,7 @@ def _hidden(its_name: str, value: Any) -> Any:
 
 
 def library_name(name: str) -> str:
-    """What librdkafka calls an option that kafka-python calls so."""
+    """librdkafka's name of an option of kafka-python."""
     return _NAMES_IN_URL.get(name) or name.replace("_", ".")
 
 
@@ -160,9 +159,9 @@ def _from_text(name: str, text: str) -> str:
 
 
 def _try(key: str, name: str, its_name: str, value: Any) -> None:
-    """See what librdkafka says of one option."""
+    """Raise if librdkafka refuses an option."""
     if not (value is None or callable(value) or isinstance(value, str | int | float)):
-        raise _wrong(f"has a value that is neither text nor a number nor True or False: {name!r}", key)
+        raise _wrong(f"has an option whose value is not text, a number, True or False: {name!r}", key)
     remarks = _Remarks()
     try:
         if key == "CONSUMER_OPTIONS":
@@ -174,18 +173,18 @@ def _try(key: str, name: str, its_name: str, value: Any) -> None:
             producer.poll(0)
             producer.close()
     except (KafkaException, TypeError, ValueError) as error:
-        if "Failed to create" in str(error):  # which may need other options besides: their use will tell
+        if "Failed to create" in str(error):  # it may need other options, too: an error shows when they are used
             return
-        # Without its cause, whose text may show the value.
+        # Without the cause, whose text may show the value.
         raise _judged(key, name, str(error)) from None
     if key in ("PRODUCER_OPTIONS", "CONSUMER_OPTIONS") and remarks.name_another_client:
         other = "PRODUCER_OPTIONS" if key == "CONSUMER_OPTIONS" else "CONSUMER_OPTIONS"
-        raise _wrong(f'has an option that belongs into OUTBOX["BROKER"]["{other}"]: {name!r}', key)
+        raise _wrong(f'has an option that belongs in OUTBOX["BROKER"]["{other}"]: {name!r}', key)
 
 
 def _judged(key: str, name: str, text: str) -> ImproperlyConfigured:
     if "No such configuration property" not in text:
-        return _wrong(f"has an option whose value librdkafka does not take: {name!r}", key)
+        return _wrong(f"has an option whose value librdkafka does not accept: {name!r}", key)
     known_as = library_name(name) if key != "URL" and isinstance(name, str) else name
     hint = f" (its names are like {known_as!r})" if known_as != name else ""
     return _wrong(f"has an option that librdkafka does not know: {name!r}{hint}", key)
@@ -196,7 +195,7 @@ def _wrong(text: str, key: str) -> ImproperlyConfigured:
 
 
 class _Remarks:
-    """A logger that keeps what librdkafka remarks on its options, instead of showing it."""
+    """A logger that keeps librdkafka's remarks on its options to itself."""
 
     def __init__(self) -> None:
         self._texts: list[str] = []

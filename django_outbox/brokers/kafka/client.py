@@ -1,9 +1,8 @@
-"""What kafka-python's clients need to be told and what their errors mean.
+"""Connecting kafka-python's clients.
 
-Facts about the client (version 3.0) that shape these modules: a topic that does not exist cannot be
-told from an outage by the producer, which also creates it unasked, so topics are looked up before
-they are used; a producer that missed a deadline may never send again, so it is thrown away; and
-why a connection failed is only logged, so it is noted here.
+Facts about the client (3.0) that shape this backend: its producer cannot distinguish a missing topic from an outage, and
+creates the topic, so topics are looked up before they are used; a producer that missed a deadline may never send again, so
+it is replaced; why a connection failed is only logged, so it is recorded here.
 """
 
 from __future__ import annotations
@@ -29,30 +28,30 @@ from django_outbox.brokers.kafka.errors import client_error, is_vague
 from django_outbox.brokers.kafka.secrets import secret
 from django_outbox.brokers.url import BrokerURL
 
-# Makes the kernel drop what it has not sent yet, when the socket is closed or the process dies.
+# Makes the kernel drop unsent data when the socket is closed or the process dies.
 DROP_UNSENT = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 Client = TypeVar("Client")
 
-# In the names of TLS's errors of both sides; the client raises others in their place, with their text.
+# In the texts of TLS errors of both sides; the client wraps them in other errors.
 _ABOUT_TRUST = "CERTIFICATE"
 
 
 class _Connections(KafkaConnectionManager):  # type: ignore[misc]
-    """The client's connections, with a note of why they fail."""
+    """The client's connections; records why they fail."""
 
     def __init__(self, net: NetworkSelector, **configs: Any) -> None:
         super().__init__(net, **configs)
         self.last_error: BaseException | None = None
-        self.is_connecting = True  # until a broker has let this client in for the first time
+        self.is_connecting = True  # until a broker has accepted this client for the first time
         self._turned_away: set[Any] = set()
         self._share_ms = 0.0
 
     def get_connection(self, node_id: Any, timeout_ms: float | None = None, **options: Any) -> KafkaConnection:
         if self.is_connecting and self.last_error is not None and self._all_turn_away():
-            raise self.last_error  # to try again would change nothing
+            raise self.last_error  # trying again would change nothing
         if timeout_ms is not None and self.cluster.is_bootstrap(node_id):
-            # Bootstrapping would give all of its time to the first broker, which may be the one that hangs.
+            # Bootstrapping would spend all its time on the first broker, which may hang.
             self._share_ms = self._share_ms or timeout_ms / min(len(self.cluster.bootstrap_brokers()), 3)
             timeout_ms = min(timeout_ms, self._share_ms)
         is_new = node_id not in self._conns
@@ -63,7 +62,7 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
         return connection
 
     def _limit(self, connection: KafkaConnection, seconds: float) -> None:
-        """End a try to connect in time: the client would wait for the end of a TLS handshake for ever."""
+        """Limit the time to connect: the client would wait for a TLS handshake for ever."""
 
         def give_up() -> None:
             if not connection.init_future.is_done:
@@ -72,9 +71,9 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
         self._net.call_later(seconds, give_up)
 
     async def _build_transport(self, node: Any, timeout_at: float | None = None) -> KafkaTCPTransport:
-        """A transport that gives out what it has received before it says that the connection is closed.
+        """A transport that returns received data before it reports that the connection is closed.
 
-        The client would throw it away, and with it why the broker closed it, such as a wrong password.
+        The client would discard the data, and with it the broker's reason, such as a wrong password.
         """
         transport = await super()._build_transport(node, timeout_at=timeout_at)
         receive = transport._sock_recv
@@ -93,16 +92,16 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
         _close_sockets(error)
         if client_error(error).code in CLIENT_AT_FAULT or _ABOUT_TRUST in str(error):
             self._turned_away.add(node_id)
-        # The first that says something: the deadline often cuts the last try short.
+        # The first that gives a reason: the deadline often cuts the last attempt short.
         if self.last_error is None or (is_vague(self.last_error) and not is_vague(error)):
             self.last_error = error
 
 
 def _close_sockets(error: BaseException | None) -> None:
-    """Close what a failed try to connect has opened: the client leaves that to the garbage collector."""
+    """Close the sockets of a failed attempt to connect; the client leaves that to the garbage collector."""
     while error is not None:
         for frame, _ in traceback.walk_tb(error.__traceback__):
-            # What was being handled when this was raised is part of the chain, and may be anyone's.
+            # The chain includes what was being handled when this was raised, which may be anyone's.
             if not frame.f_globals["__name__"].startswith("kafka.net."):
                 continue
             for thing in frame.f_locals.values():
@@ -116,8 +115,7 @@ class NetClient(KafkaNetClient):  # type: ignore[misc]
     """The part of a client that talks to brokers. Never creates a topic by asking about it.
 
     Args:
-        topics: to know of from the start: a consumer that is in its group before it has heard of
-            its topics is given none of their partitions.
+        topics: known from the start. A consumer that joins its group before it knows its topics gets no partitions.
         configs: the client's.
     """
 
@@ -135,9 +133,8 @@ class NetClient(KafkaNetClient):  # type: ignore[misc]
     def close(self, node_id: Any = None) -> None:
         """Close all connections at once.
 
-        The client would forget those that are on their way to be made. It would leave those open
-        that have something to write, and when such a connection no longer hangs, the kernel would
-        send what it holds of a batch that was given up long ago.
+        The client would forget connections that are being made, and leave open those with data to write. When such a
+        connection recovers, the kernel would send parts of a batch that was abandoned long ago.
         """
         if node_id is None:
             self.connections.close()
@@ -154,7 +151,7 @@ def connection_options(url: BrokerURL) -> dict[str, Any]:
         "bootstrap_servers": list(url.hosts),
         "bootstrap_timeout_ms": int(CONNECT_SECONDS * 1000),
         "security_protocol": url.protocol,
-        # Found again quickly after an outage, at the price of a try a second.
+        # Found again soon after an outage, at the price of one attempt a second.
         "reconnect_backoff_max_ms": 1000,
     }
     if url.password is not None:
@@ -164,18 +161,18 @@ def connection_options(url: BrokerURL) -> dict[str, Any]:
             sasl_plain_password=secret(url.password),
         )
     if "SSL" in url.protocol:
-        options["ssl_password"] = ""  # or OpenSSL would ask for one on the terminal
+        options["ssl_password"] = ""  # otherwise OpenSSL would ask for one on the terminal
     return options
 
 
 def connect(
     client_class: type[Client], options: Mapping[str, Any], make_net: Callable[..., NetClient] = NetClient
 ) -> Client:
-    """Make a client and see that it reaches a broker. One that does not leaves nothing behind.
+    """Make a client that is connected to a broker. If that fails, nothing is left behind.
 
     Raises:
-        KafkaError, OSError: why the last try failed, where that is known.
-        Exception: whatever the client thinks of its options.
+        KafkaError, OSError: why connecting failed, if that is known.
+        Exception: the client does not accept its options.
     """
     made: list[NetClient] = []
 

@@ -1,6 +1,6 @@
-"""Which options of kafka-python a project may set, checked before the client sees them.
+"""The options of kafka-python that a project may set, checked before the client gets them.
 
-The client itself would take almost any value, fail much later, and show the value when it does.
+The client accepts almost any value, fails much later, and then shows the value.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from django_outbox.brokers.kafka.secrets import secret
 from django_outbox.brokers.secrets import Secret, keep
 from django_outbox.brokers.tls import TLS
 
-_GUARANTEE = "the delivery guarantees rest on the value that the outbox gives it"
+_GUARANTEE = "the delivery guarantees depend on the outbox's own value"
 _FIXED = {
     "bootstrap_servers": "the hosts come from the URL",
-    "kafka_client": "the outbox brings its own",
+    "kafka_client": "the outbox sets its own",
 }
 _FIXED_PRODUCER = _FIXED | dict.fromkeys(
     ("acks", "enable_idempotence", "key_serializer", "transactional_id", "value_serializer"), _GUARANTEE
@@ -41,18 +41,17 @@ def checked(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """The options of one key of ``OUTBOX["BROKER"]``, as the client takes them.
 
     Args:
-        key: ``URL`` (its query, whose values are text), ``OPTIONS``, ``PRODUCER_OPTIONS`` or
-            ``CONSUMER_OPTIONS``.
+        key: ``URL`` (its query, whose values are text), ``OPTIONS``, ``PRODUCER_OPTIONS`` or ``CONSUMER_OPTIONS``.
         options: by name.
 
     Raises:
-        ImproperlyConfigured: naming key and option, never the value, which may be a password.
+        ImproperlyConfigured: names key and option but not the value, which may be a password.
     """
     return {name: _value(key, name, value) for name, value in options.items()}
 
 
 def tls_files(options: Mapping[str, Any]) -> TLS:
-    """What the options say about TLS."""
+    """The TLS files that the options name."""
     return TLS(
         cafile=options.get("ssl_cafile"),
         certfile=options.get("ssl_certfile"),
@@ -79,7 +78,7 @@ def _value(key: str, name: str, value: Any) -> Any:
         return value
     takes = _TAKES.get(kind)
     if takes and (not isinstance(value, kind) or (kind is not bool and isinstance(value, bool))):
-        raise ImproperlyConfigured(f'OUTBOX["BROKER"]["{key}"]: the option {name!r} takes {takes}.')
+        raise ImproperlyConfigured(f'OUTBOX["BROKER"]["{key}"]: the option {name!r} must be {takes}.')
     if "username" in name:
         keep(value)
         return Secret(value)
@@ -87,7 +86,7 @@ def _value(key: str, name: str, value: Any) -> Any:
 
 
 def _kind(name: str, default: Any) -> Any:
-    """What an option takes, as its name and its default tell; ``object`` where anything may be right."""
+    """The type of an option according to its name and default; ``object`` if unknown."""
     if isinstance(default, bool):
         return bool
     if isinstance(default, int | float) or name.endswith("_bytes"):

@@ -1,9 +1,8 @@
-"""Taking apart what kafka-python has fetched, where the client by itself would come to a halt.
+"""Decoding what kafka-python has fetched where the client itself would stop.
 
-A record that it cannot decode ends the client's reading of the partition, at the same place each
-time. Brokers take header names that are not UTF-8, so such a record is given out with a mark. Of all
-else that cannot be taken apart the client does not say where it is, which is needed to go on with
-other topics.
+A record that the client cannot decode ends its reading of the partition at the same place each time. Brokers accept header
+names that are not UTF-8, so such a record is returned with a mark. For other records that cannot be decoded, the client
+does not say where they are, which a consumer needs to go on with other topics.
 """
 
 from __future__ import annotations
@@ -26,17 +25,17 @@ from django_outbox.brokers.undecodable import broken, compressed
 _PACKAGES = {"snappy": "python-snappy", "lz4": "lz4", "zstd": "zstandard"}
 
 
-def take_apart_carefully(client: KafkaConsumer) -> None:
-    """Have a consumer give out records as this module says."""
+def decode_carefully(client: KafkaConsumer) -> None:
+    """Have a consumer decode records as described above."""
     client._fetcher.PartitionRecords = _PartitionRecords
 
 
 class RenamedHeaders(list[tuple[str, bytes]]):
-    """Headers of which a name is not UTF-8, with the name as far as it could be read."""
+    """Headers with a name that is not UTF-8, decoded as far as possible."""
 
 
 class _Lenient(bytearray):
-    """Bytes of which every part can be decoded."""
+    """Bytes that can always be decoded."""
 
     def __getitem__(self, where: SupportsIndex | slice) -> Any:
         found = super().__getitem__(where)
@@ -47,14 +46,14 @@ class _Lenient(bytearray):
 
 
 class _Batch(DefaultRecordBatch):  # type: ignore[misc]
-    """Gives out a record with a header whose name is not UTF-8 as well."""
+    """Also returns records with a header name that is not UTF-8."""
 
     _buffer: bytearray
     _pos: int
 
     def _read_msg(self) -> DefaultRecord:
         try:
-            return super()._read_msg()  # does not move on before it is done
+            return super()._read_msg()  # does not advance if it fails
         except UnicodeDecodeError:
             return self._read_leniently()
 
@@ -69,7 +68,7 @@ class _Batch(DefaultRecordBatch):  # type: ignore[misc]
 
 
 class _Batches:
-    """The batches of a fetch, one by one."""
+    """The batches of a fetch."""
 
     def __init__(self, records: MemoryRecords) -> None:
         self._records = records
@@ -80,12 +79,12 @@ class _Batches:
 
 
 class _PartitionRecords(Fetcher.PartitionRecords):  # type: ignore[misc]
-    """Says where it is that it cannot go on."""
+    """Says where it cannot go on."""
 
     def _unpack_records(self, place: KafkaTopicPartition, records: MemoryRecords, *decoders: Any) -> Iterator[Any]:
         try:
             yield from super()._unpack_records(place, _Batches(records), *decoders)
-        except Exception as error:  # whatever a codec raises, too
+        except Exception as error:  # codecs may raise anything
             ours, text = TopicPartition(place.topic, place.partition), error_text(error)
             for codec, package in _PACKAGES.items():
                 if isinstance(error, UnsupportedCodecError) and codec in text:

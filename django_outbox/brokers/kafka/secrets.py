@@ -1,4 +1,4 @@
-"""Keeping passwords out of what kafka-python logs at level DEBUG: its configuration and its requests."""
+"""Keeping passwords out of kafka-python's DEBUG logs, which show its configuration and its requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _REQUEST_LOGGERS = ("kafka.net.connection", "kafka.protocol.parser")
 
 
 class _NoPasswords(logging.Filter):
-    """Drops records of requests that carry a password."""
+    """Drops log records of requests with a password."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,10 +30,10 @@ _no_passwords = _NoPasswords()
 
 
 def secret(text: str) -> Secret:
-    """The same text, hidden from now on wherever the client would log it."""
+    """The text, hidden from now on in the client's logs."""
     keep(text)
     if text:
         _no_passwords.passwords.add(text.encode())
         for name in _REQUEST_LOGGERS:
-            logging.getLogger(name).addFilter(_no_passwords)  # once: a second time changes nothing
+            logging.getLogger(name).addFilter(_no_passwords)  # has no effect the second time
     return Secret(text)

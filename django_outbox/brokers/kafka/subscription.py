@@ -20,7 +20,7 @@ from django_outbox.brokers.base import Progress, ReceivedRecord, TopicPartition
 from django_outbox.brokers.calls import CLOSE_SECONDS, CONNECT_SECONDS, Call
 from django_outbox.brokers.errors import ClientError
 from django_outbox.brokers.kafka.errors import client_error
-from django_outbox.brokers.kafka.records import RenamedHeaders, take_apart_carefully
+from django_outbox.brokers.kafka.records import RenamedHeaders, decode_carefully
 from django_outbox.brokers.subscription import GroupMember
 from django_outbox.brokers.undecodable import HEADERS_ARE_NO_TEXT
 from django_outbox.exceptions import BrokerUnavailable
@@ -50,7 +50,7 @@ class KafkaSubscription(GroupMember):
         self._client = client
         self._listener = Assignments()
         self._stuck_since: float | None = None
-        take_apart_carefully(client)
+        decode_carefully(client)
         try:
             client.subscribe(topics=topics, listener=self._listener)
             # Otherwise partitions that become known only after the first join would make the group join again.

@@ -113,24 +113,24 @@ TURNED_AWAY = {
     "authority that the system does not know": (
         ("kafka+ssl", "TLS"),
         None,
-        r"no authority trusted here has signed: .*\?ssl_cafile=",
+        r"is not signed by an authority trusted here: .*\?ssl_cafile=",
     ),
     "authority that is not the broker's": (
         ("kafka+ssl", "TLS", "other ca"),
         None,
-        r"no authority trusted here has signed: .*\?ssl_cafile=",
+        r"is not signed by an authority trusted here: .*\?ssl_cafile=",
     ),
-    "name of another host": (("kafka+ssl", "MISNAMED", "ca"), None, "certificate that is not for this host: name the"),
-    "expired": (("kafka+ssl", "EXPIRED", "ca"), None, "certificate that is not valid now: have it renewed"),
+    "name of another host": (("kafka+ssl", "MISNAMED", "ca"), None, "certificate for another host: use the"),
+    "expired": (("kafka+ssl", "EXPIRED", "ca"), None, "certificate that is not valid now: renew it"),
     "no certificate of the client": (
         ("kafka+ssl", "MUTUAL", "ca"),
         None,
-        r"demands a certificate of its clients: .*\?ssl_certfile=.*&ssl_keyfile=",
+        r"requires client certificates: .*\?ssl_certfile=.*&ssl_keyfile=",
     ),
     "certificate of a stranger": (
         ("kafka+ssl", "MUTUAL", "ca", "stranger's"),
         None,
-        "does not accept this client's certificate: have one made",
+        "does not accept this client's certificate: it must not be expired",
     ),
     "wrong password, PLAIN": (("kafka+sasl", "LOGIN"), WRONG, "refuses this client: .* Correct user and password in"),
     "wrong password, SCRAM": (
@@ -144,27 +144,27 @@ TURNED_AWAY = {
         SCRAM,
         r"Name a mechanism .*\?sasl_mechanism=",
     ),
-    "login where none is taken": (("kafka+sasl", "PLAINTEXT"), PLAIN, "takes no login at this port: begin .* kafka://"),
+    "login where none is taken": (("kafka+sasl", "PLAINTEXT"), PLAIN, "does not accept logins: use kafka://"),
     "plain text where TLS is spoken": (
         ("kafka", "TLS"),
         None,
-        r"speaks TLS at this port: begin .* kafka\+ssl:// or kafka\+sasl\+ssl://",
+        r"uses TLS at this port: use kafka\+ssl:// or kafka\+sasl\+ssl://",
     ),
-    "plain login where TLS is spoken": (("kafka+sasl", "SECURE"), PLAIN, r"speaks TLS at this port: begin"),
+    "plain login where TLS is spoken": (("kafka+sasl", "SECURE"), PLAIN, r"uses TLS at this port: use"),
     "TLS where plain text is spoken": (
         ("kafka+ssl", "PLAINTEXT", "ca"),
         None,
-        "does not speak TLS at this port: begin .* kafka://",
+        "does not use TLS at this port: use kafka://",
     ),
     "no login where one is demanded": (
         ("kafka", "LOGIN"),
         None,
-        r"demands a login at this port: begin .* kafka\+sasl://",
+        r"requires a login at this port: use kafka\+sasl://",
     ),
     "no login where one is demanded, TLS": (
         ("kafka+ssl", "SECURE", "ca"),
         None,
-        r"demands a login at this port: begin .* kafka\+sasl\+ssl://",
+        r"requires a login at this port: use .* kafka\+sasl\+ssl://",
     ),
 }
 
@@ -196,13 +196,16 @@ def test_who_is_turned_away_is_told_why_and_what_to_do_within_seconds(
 
 FILES = {
     "no such file": (("no ca",), "file that ssl_cafile.* names cannot be read"),
-    "no certificate in it": (("key as ca",), "file that ssl_cafile.* names holds no certificate in the PEM format"),
+    "no certificate in it": (
+        ("key as ca",),
+        "file that ssl_cafile.* names does not contain a certificate in PEM format",
+    ),
     "encrypted, no password": (
         ("ca", "mine, no password"),
         "key in ssl_keyfile.* is encrypted, .*ssl_password.* missing",
     ),
     "encrypted, wrong password": (("ca", "mine, wrong password"), "key in ssl_keyfile.* is encrypted, .* is wrong"),
-    "no key": (("ca", "mine, no key"), "there is no key in the PEM format where ssl_keyfile"),
+    "no key": (("ca", "mine, no key"), "file that ssl_keyfile.* names does not contain a key in PEM format"),
     "key of another": (("ca", "mine, another's key"), "key in ssl_keyfile.* does not belong to the certificate"),
 }
 

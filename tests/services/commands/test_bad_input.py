@@ -164,7 +164,7 @@ def test_database_server_that_hangs_is_critical_for_monitoring(manage: Manage, s
 @pytest.mark.parametrize(
     ("url", "reason"),
     [
-        ("kafak://user:s3cr3t@localhost:9092", "the scheme 'kafak' is none of kafka://,"),
+        ("kafak://user:s3cr3t@localhost:9092", "the scheme 'kafak' is not one of kafka://,"),
         ("localhost:9092", "it must look like kafka://host:9092"),
         ("kafka://localhost:9o92", "its port is not a number"),
         ("kafka+sasl://localhost", "needs a user and a password"),

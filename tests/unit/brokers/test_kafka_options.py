@@ -38,7 +38,7 @@ def test_an_option_that_nobody_may_set_is_named(key: str, option: str, reason: s
     "option", ["acks", "enable_idempotence", "transactional_id", "key_serializer", "value_serializer"]
 )
 def test_a_producers_option_on_which_guarantees_rest_may_not_be_set(key: str, option: str) -> None:
-    assert f"must not set {option!r}: the delivery guarantees rest on" in refusal(key, option, "s3cret")
+    assert f"must not set {option!r}: the delivery guarantees depend on" in refusal(key, option, "s3cret")
 
 
 @pytest.mark.parametrize("key", ["OPTIONS", "CONSUMER_OPTIONS", "URL"])
@@ -46,7 +46,7 @@ def test_a_producers_option_on_which_guarantees_rest_may_not_be_set(key: str, op
     "option", ["auto_offset_reset", "enable_auto_commit", "group_id", "key_deserializer", "value_deserializer"]
 )
 def test_a_consumers_option_on_which_guarantees_rest_may_not_be_set(key: str, option: str) -> None:
-    assert f"must not set {option!r}: the delivery guarantees rest on" in refusal(key, option, "s3cret")
+    assert f"must not set {option!r}: the delivery guarantees depend on" in refusal(key, option, "s3cret")
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_a_consumers_option_on_which_guarantees_rest_may_not_be_set(key: str, op
     ],
 )
 def test_a_value_of_the_wrong_kind_is_named_and_not_shown(key: str, option: str, value: object, takes: str) -> None:
-    assert refusal(key, option, value) == f'OUTBOX["BROKER"]["{key}"]: the option {option!r} takes {takes}.'
+    assert refusal(key, option, value) == f'OUTBOX["BROKER"]["{key}"]: the option {option!r} must be {takes}.'
 
 
 @pytest.mark.parametrize(("key", "unknown"), [("PRODUCER_OPTIONS", "group_id"), ("CONSUMER_OPTIONS", "linger_ms")])

@@ -88,7 +88,7 @@ def test_the_number_of_partitions_is_an_option(options: dict[str, int], partitio
     ("option", "value"), [("partitions", 0), ("partitions", "3"), ("create_topics", "no"), ("create_topics", None)]
 )
 def test_a_wrong_option_is_refused(option: str, value: object) -> None:
-    with pytest.raises(ImproperlyConfigured, match=rf'OUTBOX\["BROKER"\]\["OPTIONS"\]: "{option}" takes'):
+    with pytest.raises(ImproperlyConfigured, match=rf'OUTBOX\["BROKER"\]\["OPTIONS"\]: "{option}" must be'):
         memory_broker(**{option: value})
 
 

@@ -17,52 +17,21 @@ from django_outbox.brokers.tls import TLS
 
 _GUARANTEE = "the delivery guarantees depend on the outbox's own value"
 _OWN = "the outbox sets its own"
-_FIXED = dict.fromkeys(("bootstrap.servers", "metadata.broker.list"), "the hosts come from the URL") | dict.fromkeys(
-    ("error_cb", "logger", "log_cb", "log.queue", "enabled_events", "opaque"), _OWN
-)
-_FIXED["allow.auto.create.topics"] = _GUARANTEE
-_FIXED_PRODUCER = _FIXED | dict.fromkeys(
-    (
-        "acks",
-        "delivery.report.only.error",
-        "dr_cb",
-        "dr_msg_cb",
-        "enable.idempotence",
-        "on_delivery",
-        "produce.offset.report",
-        "request.required.acks",
-        "socket.send.buffer.bytes",
-        "transactional.id",
-    ),
-    _GUARANTEE,
-)
-_FIXED_CONSUMER = (
-    _FIXED
-    | dict.fromkeys(
-        (
-            "auto.commit.enable",
-            "auto.commit.interval.ms",
-            "auto.offset.reset",
-            "enable.auto.commit",
-            "enable.auto.offset.store",
-            "enable.partition.eof",
-            "group.id",
-            "offset.store.method",
-            "offset.store.path",
-        ),
-        _GUARANTEE,
-    )
-    | {"group.protocol": "all members of a group must use the same, whatever their backend"}
-    | dict.fromkeys(("on_commit", "rebalance_cb", "consume_cb", "offset_commit_cb"), _OWN)
-)
-# It could set any of the above.
-_FIXED_BOTH = _FIXED_PRODUCER | _FIXED_CONSUMER | {"default.topic.config": "name its options one by one"}
-_REFUSED = {
-    "URL": _FIXED_BOTH,
-    "OPTIONS": _FIXED_BOTH,
-    "PRODUCER_OPTIONS": _FIXED_PRODUCER | {"default.topic.config": _FIXED_BOTH["default.topic.config"]},
-    "CONSUMER_OPTIONS": _FIXED_CONSUMER | {"default.topic.config": _FIXED_BOTH["default.topic.config"]},
+_RESERVED = {
+    **dict.fromkeys(("bootstrap.servers", "metadata.broker.list"), "the hosts come from the URL"),
+    **dict.fromkeys(("error_cb", "logger", "log_cb", "log.queue", "enabled_events", "opaque"), _OWN),
+    **dict.fromkeys(("on_commit", "rebalance_cb", "consume_cb", "offset_commit_cb"), _OWN),
+    **dict.fromkeys(("acks", "request.required.acks", "enable.idempotence", "transactional.id"), _GUARANTEE),
+    **dict.fromkeys(("delivery.report.only.error", "dr_cb", "dr_msg_cb", "on_delivery"), _GUARANTEE),
+    **dict.fromkeys(("produce.offset.report", "allow.auto.create.topics", "auto.offset.reset"), _GUARANTEE),
+    **dict.fromkeys(("auto.commit.enable", "enable.auto.commit", "auto.commit.interval.ms"), _GUARANTEE),
+    **dict.fromkeys(("enable.auto.offset.store", "offset.store.method", "offset.store.path"), _GUARANTEE),
+    **dict.fromkeys(("enable.partition.eof", "group.id", "socket.send.buffer.bytes"), _GUARANTEE),
+    "group.protocol": "all members of a group must use the same, whatever their backend",
+    "default.topic.config": "name its options one by one",  # it could set any of the above
 }
+# Reserved because it marks the sockets of producers.
+_ALLOWED = ("CONSUMER_OPTIONS", "socket.send.buffer.bytes")
 
 # Names in kafka-python that differ in more than underscores for dots: a project may change its backend without its URL.
 _NAMES_IN_URL = {
@@ -118,8 +87,8 @@ def checked(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
     if key == "URL":
         named = {name: (library_name(name), _from_text(name, value)) for name, value in options.items()}
     for name, (its_name, value) in named.items():
-        if its_name in _REFUSED[key]:
-            raise _wrong(f"must not set {name!r}: {_REFUSED[key][its_name]}", key)
+        if its_name in _RESERVED and (key, its_name) != _ALLOWED:
+            raise _wrong(f"must not set {name!r}: {_RESERVED[its_name]}", key)
         _try(key, name, its_name, value)
     return {its_name: _hidden(its_name, value) for its_name, value in named.values()}
 

@@ -17,21 +17,20 @@ from django_outbox.brokers.secrets import Secret, keep
 from django_outbox.brokers.tls import TLS
 
 _GUARANTEE = "the delivery guarantees depend on the outbox's own value"
-_FIXED = {
+_RESERVED = {
     "bootstrap_servers": "the hosts come from the URL",
     "kafka_client": "the outbox sets its own",
+    **dict.fromkeys(
+        ("acks", "enable_idempotence", "key_serializer", "transactional_id", "value_serializer"), _GUARANTEE
+    ),
+    **dict.fromkeys(("auto_offset_reset", "enable_auto_commit", "group_id"), _GUARANTEE),
+    **dict.fromkeys(("key_deserializer", "value_deserializer"), _GUARANTEE),
 }
-_FIXED_PRODUCER = _FIXED | dict.fromkeys(
-    ("acks", "enable_idempotence", "key_serializer", "transactional_id", "value_serializer"), _GUARANTEE
-)
-_FIXED_CONSUMER = _FIXED | dict.fromkeys(
-    ("auto_offset_reset", "enable_auto_commit", "group_id", "key_deserializer", "value_deserializer"), _GUARANTEE
-)
-_CLIENTS: dict[str, tuple[tuple[Any, ...], dict[str, str]]] = {
-    "URL": ((KafkaProducer, KafkaConsumer, KafkaAdminClient), _FIXED_PRODUCER | _FIXED_CONSUMER),
-    "OPTIONS": ((KafkaProducer, KafkaConsumer, KafkaAdminClient), _FIXED_PRODUCER | _FIXED_CONSUMER),
-    "PRODUCER_OPTIONS": ((KafkaProducer,), _FIXED_PRODUCER),
-    "CONSUMER_OPTIONS": ((KafkaConsumer,), _FIXED_CONSUMER),
+_CLIENTS: dict[str, tuple[Any, ...]] = {
+    "URL": (KafkaProducer, KafkaConsumer, KafkaAdminClient),
+    "OPTIONS": (KafkaProducer, KafkaConsumer, KafkaAdminClient),
+    "PRODUCER_OPTIONS": (KafkaProducer,),
+    "CONSUMER_OPTIONS": (KafkaConsumer,),
 }
 _TAKES: dict[Any, str] = {bool: "true or false", int | float: "a number", list | tuple: "a list", str: "text"}
 _BOOLEANS = ("true", "false", "yes", "no", "on", "off", "1", "0")
@@ -63,10 +62,9 @@ def tls_files(options: Mapping[str, Any]) -> TLS:
 
 
 def _value(key: str, name: str, value: Any) -> Any:
-    classes, fixed = _CLIENTS[key]
-    if name in fixed:
-        raise ImproperlyConfigured(f'OUTBOX["BROKER"]["{key}"] must not set {name!r}: {fixed[name]}.')
-    defaults = [client.DEFAULT_CONFIG[name] for client in classes if name in client.DEFAULT_CONFIG]
+    if name in _RESERVED:
+        raise ImproperlyConfigured(f'OUTBOX["BROKER"]["{key}"] must not set {name!r}: {_RESERVED[name]}.')
+    defaults = [client.DEFAULT_CONFIG[name] for client in _CLIENTS[key] if name in client.DEFAULT_CONFIG]
     if not defaults:
         raise ImproperlyConfigured(
             f'OUTBOX["BROKER"]["{key}"] has an option that kafka-python does not know: {name!r}.'

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -18,6 +20,9 @@ COMMIT_SECONDS = 30.0
 SLICE_SECONDS = 0.1
 # When the process is to end, it waits for answers under way as long as one comes at least this often.
 GRACE_SECONDS = 0.3
+
+# A socket option that makes the kernel drop unsent data when the socket is closed or the process dies.
+DROP_UNSENT = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 class Call(threading.Thread, Generic[Result]):

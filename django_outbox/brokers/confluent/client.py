@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import socket
-import struct
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ from typing import Any
 from confluent_kafka import KafkaError
 
 from django_outbox.brokers.access import Access
-from django_outbox.brokers.calls import CONNECT_SECONDS
+from django_outbox.brokers.calls import CONNECT_SECONDS, DROP_UNSENT
 from django_outbox.brokers.confluent.errors import client_error
 from django_outbox.brokers.errors import CLIENT_AT_FAULT, ClientError, refusal
 from django_outbox.brokers.url import BrokerURL
@@ -32,8 +31,6 @@ DOWN_SECONDS = 1.5
 SEND_BUFFER_BYTES = 200_003
 
 _OF_LISTENER = frozenset({KafkaError._SSL, KafkaError._TRANSPORT})
-# Makes the kernel drop unsent data when the socket is closed or the process dies.
-_DROP_UNSENT = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 class Faults:
@@ -119,6 +116,6 @@ def drop_unsent() -> None:
                 end = socket.socket(fileno=int(file.name))
                 try:
                     if end.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == size:
-                        end.setsockopt(*_DROP_UNSENT)
+                        end.setsockopt(*DROP_UNSENT)
                 finally:
                     end.detach()

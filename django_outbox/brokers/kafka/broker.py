@@ -14,11 +14,11 @@ from kafka import errors as kafka_errors
 
 from django_outbox.brokers.access import Access
 from django_outbox.brokers.base import Producer, Subscription
-from django_outbox.brokers.calls import CONNECT_SECONDS, SLICE_SECONDS, Call
+from django_outbox.brokers.calls import CONNECT_SECONDS, DROP_UNSENT, SLICE_SECONDS, Call
 from django_outbox.brokers.cluster import Admin, ClusterBroker
 from django_outbox.brokers.errors import REFUSALS, refusal
 from django_outbox.brokers.kafka.admin import KafkaAdmin
-from django_outbox.brokers.kafka.client import DROP_UNSENT, NetClient, connect, connection_options
+from django_outbox.brokers.kafka.client import NetClient, connect, connection_options
 from django_outbox.brokers.kafka.errors import client_error, error_text, is_of_listener
 from django_outbox.brokers.kafka.options import checked, tls_files
 from django_outbox.brokers.kafka.producer import KafkaBrokerProducer, end_client

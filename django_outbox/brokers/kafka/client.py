@@ -8,7 +8,6 @@ it is replaced; why a connection failed is only logged, so it is recorded here.
 from __future__ import annotations
 
 import socket
-import struct
 import traceback
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -27,9 +26,6 @@ from django_outbox.brokers.errors import CLIENT_AT_FAULT
 from django_outbox.brokers.kafka.errors import client_error, is_vague
 from django_outbox.brokers.kafka.secrets import secret
 from django_outbox.brokers.url import BrokerURL
-
-# Makes the kernel drop unsent data when the socket is closed or the process dies.
-DROP_UNSENT = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 Client = TypeVar("Client")
 

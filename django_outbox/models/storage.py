@@ -6,7 +6,8 @@ from typing import Any
 
 PENDING_INDEX = "django_outbox_pending"
 
-# Only the statement for which it was made may use this index; see state/dialects/postgresql.py.
+# For PENDING_BEFORE in state/dialects/statements.py only. The conditions are true of all pending rows: other statements
+# do not name them, and PostgreSQL expects a single entry, so it walks the index and does not build a bitmap of it.
 PENDING_INDEX_DEFINITION = "(source, id) WHERE status || '' = 'pending' AND id - id = 0 AND id * 0 = 0"
 
 # Vacuum and analyze after a number of changed rows, not a fifth of a table that is mostly history. Never skip the

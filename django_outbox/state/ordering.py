@@ -112,9 +112,8 @@ def blocker_of(row: InboxMessage, *, using: str) -> Blocker | None:
     if not has_order(row):
         return None
     earlier = (
-        same_key(row, using=using)
-        .filter(status__in=_blocking_statuses(), id__lt=row.id)
-        .order_by("status", "id")  # by id alone, PostgreSQL would walk the primary key past all consumed rows
+        _unfinished(row, from_status=min(_blocking_statuses()), using=using)
+        .filter(id__lt=row.id)
         .values_list("id", "next_retry_at", DatabaseNow())
         .first()
     )
@@ -165,13 +164,22 @@ def release_next(row: InboxMessage, *, using: str) -> None:
     """Make the next message of a key due at once if it only waited for this one, which is consumed or dead."""
     if not has_order(row) or row.status in _blocking_statuses():
         return
-    later = same_key(row, using=using).filter(status=Status.PENDING, id__gt=row.id).order_by("id")
+    later = _unfinished(row, from_status=Status.PENDING, using=using).filter(id__gt=row.id)
     # The lock waits for a consumer that is about to postpone it.
     next_id = later.select_for_update().values_list("id", flat=True).first()
     if next_id is not None:
         InboxMessage.objects.using(using).filter(
             id=next_id, status=Status.PENDING, retry_count=0, next_retry_at__gt=DatabaseNow()
         ).update(next_retry_at=DatabaseNow())
+
+
+def _unfinished(row: InboxMessage, *, from_status: str, using: str) -> QuerySet[InboxMessage]:
+    """Messages of a key that are pending, or from the status "dead" on also dead, in the order of the index.
+
+    A range of statuses, because PostgreSQL would drop a constant one from the order and walk the primary key.
+    """
+    messages = same_key(row, using=using).filter(status__in=[Status.PENDING, Status.DEAD], status__gte=from_status)
+    return messages.order_by("status", "id")
 
 
 def same_key(row: InboxMessage, *, using: str) -> QuerySet[InboxMessage]:

@@ -49,7 +49,7 @@ class PostgreSQL(Dialect):
     ) -> tuple[list[Outgoing], list[Unsent]]:
         """Claim, and read pending messages before the last claimed one with a key; at most a thousand."""
         source = settings.source
-        parameters = [source, list(without_topics), *begin, limit, source, MOST_PENDING_BEFORE]
+        parameters = [source, list(without_topics), *begin, limit, source, source, MOST_PENDING_BEFORE]
         rows = self._fetch(statements.CLAIM_DUE_AND_PENDING_BEFORE, parameters)
         claimed = [_outgoing(row) for row in rows if row[2] is not None]
         earlier = [Unsent(row[5], row[6], row[0], "pending") for row in rows if row[2] is None]
@@ -61,11 +61,11 @@ class PostgreSQL(Dialect):
     def unsent_before(
         self, keyed: Sequence[Outgoing], ids: Sequence[int], *, dead: bool, pending: Sequence[Unsent] | None = None
     ) -> dict[Key, int]:
-        batch = _array(ids)
+        source, batch = settings.source, _array(ids)
         last = list({(message.topic, message.message_key): message.id for message in keyed}.values())
         found = pending
         if found is None:
-            statement, parameters = statements.PENDING_BEFORE, [settings.source, max(last), batch, MOST_PENDING_BEFORE]
+            statement, parameters = statements.PENDING_BEFORE, [source, source, max(last), batch, MOST_PENDING_BEFORE]
             if dead:
                 statement = statements.PENDING_AND_DEAD_BEFORE
                 parameters = [*parameters, ["dead"], batch, _array(last)]

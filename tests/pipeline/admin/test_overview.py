@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import timedelta
 from typing import Any
 
@@ -21,7 +22,7 @@ from django_outbox.brokers.base import TopicPartition
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
-from django_outbox.handlers.registry import registry
+from django_outbox.handlers.registry import Registry, registry
 from django_outbox.models import Activity, MessageFailure, Worker
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.operations import counts, lag
@@ -29,7 +30,7 @@ from django_outbox.operations.activity import throughput
 from django_outbox.worker.heartbeat import period_of
 from tests.support.inbox import make_received
 from tests.support.outbox import Status, make_message
-from tests.support.overrides import outbox_settings
+from tests.support.overrides import outbox_settings, own_broker
 from tests.support.pages import (
     DEAD_LETTERS,
     MESSAGES,
@@ -53,16 +54,16 @@ HOUR, DAY = timedelta(hours=1), timedelta(days=1)
 @pytest.fixture(autouse=True)
 def broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A broker that answers at once; a test may say what."""
-    lag._queries.clear()
     monkeypatch.setattr(MemoryBroker, "progress", lambda self, topics, group: {}, raising=False)
     monkeypatch.setitem(lag.lag_of_groups.__kwdefaults__, "timeout", 30.0)
 
     def answers(answer: Any) -> None:
-        lag._queries.clear()
+        stack.enter_context(own_broker())
         monkeypatch.setattr(MemoryBroker, "progress", answer)
 
-    yield answers
-    lag._queries.clear()
+    with ExitStack() as stack:
+        stack.enter_context(own_broker())
+        yield answers
 
 
 def make_worker(kind: str, seen: timedelta = timedelta(0), **fields: Any) -> Worker:
@@ -234,7 +235,7 @@ def test_a_lost_worker_that_was_replaced_is_shown_as_lost_and_nothing_to_do(admi
 
 
 def test_a_service_that_only_publishes_needs_no_consumer(admin_client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(registry, "_handlers", [])
+    monkeypatch.setattr("django_outbox.operations.topics.registry", Registry())
     make_worker("relay")
     assert titles(admin_client) == ["No problems"]
 

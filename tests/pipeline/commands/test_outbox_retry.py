@@ -13,6 +13,7 @@ from unittest.mock import patch
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.db import connection
 
 from django_outbox.management.commands import outbox_retry
 from django_outbox.models import OutboxMessage
@@ -160,18 +161,19 @@ def test_ended_by_a_signal_it_leaves_the_rest_dead_and_says_so(retry: Any, monke
     monkeypatch.setattr(retrying, "BATCH_SIZE", 2)
     for _ in range(5):
         make_dead()
-    revive = retrying._retry
 
-    def interrupted(*arguments: Any) -> int:
-        os.kill(os.getpid(), signal.SIGINT)
-        return revive(*arguments)
+    def interrupt(execute: Any, sql: str, *arguments: Any) -> Any:
+        if sql.startswith("UPDATE"):
+            os.kill(os.getpid(), signal.SIGINT)
+        return execute(sql, *arguments)
 
-    monkeypatch.setattr(retrying, "_retry", interrupted)
-    with pytest.raises(CommandError, match=r"^Ended early: 3 are still dead\. Run the same command again") as ended:
+    with (
+        connection.execute_wrapper(interrupt),
+        pytest.raises(CommandError, match=r"^Ended early: 3 are still dead\. Run the same command again") as ended,
+    ):
         retry("--all")
     assert ended.value.returncode == 130
     assert statuses() == ["pending", "pending", "dead", "dead", "dead"]
-    monkeypatch.setattr(retrying, "_retry", revive)
     assert retry("--all")[0].endswith("\n3 dead messages pending again.\n")
 
 

@@ -22,12 +22,12 @@ from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.management.commands import outbox_status
 from django_outbox.models import Activity, OutboxMessage, Worker
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.operations import counts, lag
+from django_outbox.operations import counts
 from django_outbox.operations import status as outbox
 from django_outbox.worker.heartbeat import period_of
 from tests.support.inbox import make_received
 from tests.support.outbox import Status, make_message
-from tests.support.overrides import outbox_settings
+from tests.support.overrides import outbox_settings, own_broker
 
 pytestmark = pytest.mark.django_db
 
@@ -47,11 +47,8 @@ HANDLED = "test.effect"  # of tests.support.app
 def forget_answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test asks a broker of its own, and does not mind a busy machine."""
     monkeypatch.setitem(outbox.full_status.__kwdefaults__, "timeout", 30.0)
-    lag._queries.clear()
-    MemoryBroker.clear()
-    yield
-    lag._queries.clear()
-    MemoryBroker.clear()
+    with own_broker():
+        yield
 
 
 def status(*arguments: str) -> str:

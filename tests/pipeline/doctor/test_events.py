@@ -47,13 +47,13 @@ def test_events_with_handlers_and_handlers_with_events_are_fine(installation: In
 
 
 def test_nothing_is_said_before_anything_was_published_or_is_handled(
-    installation: Installation, registry: Registry
+    installation: Installation, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     registry.register("order.created", ship)
     assert list(events.without_events(installation)) == []
     make_message(event_type="for.others")
     assert list(events.without_handler(Installation("default"))) != []
-    registry._handlers.clear()
+    monkeypatch.setattr(installations, "registry", Registry())
     assert list(events.without_handler(Installation("default"))) == []  # all of its events are for others
 
 

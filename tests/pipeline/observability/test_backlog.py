@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
 
@@ -28,7 +27,9 @@ FOUND = {"outbox": Unfinished({"pending": 1}, 2.0, 3.0)}
 class Database:
     """Answers as a test wants, and counts how often it was asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self.clock = clock
+        self.seconds = 0.0
         self.asked = 0
         self.free = threading.Event()
         self.free.set()
@@ -36,15 +37,16 @@ class Database:
 
     def __call__(self, using: str) -> dict[str, Unfinished]:
         self.asked += 1
-        self.free.wait(30)
+        self.clock.now += self.seconds
+        self.free.wait()
         if self.error is not None:
             raise self.error
         return FOUND
 
 
 @pytest.fixture
-def database() -> Database:
-    return Database()
+def database(clock: Clock) -> Database:
+    return Database(clock)
 
 
 @pytest.fixture
@@ -195,18 +197,8 @@ def test_it_is_asked_again_after_fifteen_seconds(backlog: Backlog, database: Dat
     assert database.asked == 2
 
 
-def taking(seconds: float, database: Database, clock: Clock) -> Callable[[str], dict[str, Unfinished]]:
-    """The same database, which takes as long."""
-
-    def ask(using: str) -> dict[str, Unfinished]:
-        clock.now += seconds
-        return database(using)
-
-    return ask
-
-
 def test_a_question_that_takes_long_is_asked_seldom(backlog: Backlog, database: Database, clock: Clock) -> None:
-    backlog._query = taking(0.5, database, clock)
+    database.seconds = 0.5
     backlog.read()
     clock.now += 45
     backlog.read()
@@ -218,7 +210,7 @@ def test_a_question_that_takes_long_is_asked_seldom(backlog: Backlog, database: 
 
 def test_numbers_do_not_go_while_a_busy_database_answers(backlog: Backlog, database: Database, clock: Clock) -> None:
     """Or an alarm that waits for two minutes of them would never ring, just when there is much to count."""
-    backlog._query = taking(5, database, clock)
+    database.seconds = 5
     for _ in range(60):
         assert backlog.read() == FOUND
         clock.now += 10
@@ -229,9 +221,9 @@ def test_a_database_that_is_back_is_asked_soon_however_long_it_hung(
     backlog: Backlog, database: Database, clock: Clock
 ) -> None:
     database.error = OperationalError("connection timed out")
-    backlog._query = taking(130, database, clock)
+    database.seconds = 130
     assert backlog.read() == {}
-    database.error, backlog._query = None, database
+    database.error, database.seconds = None, 0
     clock.now += 60
     assert backlog.read() == FOUND
 
@@ -252,9 +244,8 @@ def test_scrapes_at_the_same_time_share_one_question(database: Database, clock: 
 def test_a_database_that_hangs_keeps_no_scrape_and_old_numbers_go_after_two_minutes(
     database: Database, clock: Clock
 ) -> None:
-    backlog = Backlog("default", database, clock=clock, wait=5)
-    backlog.read()
-    backlog._wait = 0.01
+    backlog = Backlog("default", database, clock=clock, wait=0.01)
+    wait_until(lambda: backlog.read() == FOUND)
     database.free.clear()
     clock.now += 20
     assert backlog.read() == FOUND

@@ -20,7 +20,7 @@ from django_outbox.state import dead_letters
 from django_outbox.state import outbox as state
 from django_outbox.state.transitions import mark_dead, mark_failed
 from tests.support.inbox import Receiver, plain
-from tests.support.outbox import Pipeline, ScriptedBroker, Status, make_message, row
+from tests.support.outbox import Pipeline, ScriptedBroker, Status, make_message, memory_broker, row
 
 pytestmark = pytest.mark.django_db
 
@@ -296,9 +296,8 @@ def test_an_event_of_another_service_that_dies_has_a_copy() -> None:
 
 def test_the_relay_creates_the_topic_of_dead_letters_as_well() -> None:
     created: list[str] = []
-    pipeline = Pipeline()
+    pipeline = Pipeline(memory_broker(create_topics=False))
     pipeline.relay = Relay(pipeline.broker, using="default", create_topics=lambda topics: created.extend(topics))
-    pipeline.broker._creates = False
 
     pipeline.relay.run_once()
 

@@ -34,9 +34,6 @@ async def awaits(event):
 def quick(event):
     pass
 
-def fails(event):
-    raise LookupError
-
 def handle(function):
     Handler("order.created", function, None, None)(Event(type="order.created", id="4711"))
 
@@ -68,15 +65,35 @@ def test_the_log_record_says_which_event_it_was() -> None:
 
 def test_process_lives_on_after_handlers_that_were_in_time() -> None:
     program = run(
+        "import contextlib, faulthandler\n"
+        "def raises(error):\n"
+        "    def fails(event): raise error\n"
+        "    return fails\n"
         "handle(quick)\n"
-        "try: handle(fails)\n"
-        "except LookupError: pass\n"
-        "threading.Event().wait(5)  # longer than both would take to end it\n"
+        "for error in (LookupError, KeyboardInterrupt, SystemExit):\n"
+        "    with contextlib.suppress(error): handle(raises(error))\n"
+        "def no_timer(*arguments, **options): raise RuntimeError\n"
+        "faulthandler.dump_traceback_later = no_timer\n"
+        "with contextlib.suppress(RuntimeError): handle(quick)\n"
+        "threading.Event().wait(5)  # longer than all would take to end it\n"
         "print('alive')",
         seconds=2,
         grace=0.5,
     )
     assert (program.returncode, program.stdout, program.stderr) == (0, "alive\n", "")
+
+
+def test_a_forked_process_has_a_deadline_too() -> None:
+    program = run(
+        "import os, warnings\n"
+        "warnings.simplefilter('ignore')  # of a fork beside threads\n"
+        "handle(quick)\n"
+        "child = os.fork()\n"
+        "if child: print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+        "else: handle(sleeps)"
+    )
+    assert program.stdout == "1\n"
+    assert program.stderr.startswith(sentence("sleeps") + "\n")
 
 
 @pytest.mark.parametrize(

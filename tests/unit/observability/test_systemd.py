@@ -47,11 +47,12 @@ def test_it_is_told_of_start_turns_and_end(systemd: socket.socket) -> None:
     assert told(systemd) == ["STOPPING=1"]
 
 
-def test_nothing_is_told_where_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+def test_nothing_is_told_where_nobody_asks(systemd: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET")
     worker_state = WorkerState("relay")
     with told_to_systemd(worker_state):
-        assert not worker_state._callbacks
+        worker_state.record_progress()
+    assert told(systemd) == []
 
 
 def test_a_socket_that_is_gone_or_full_stops_nothing(systemd: socket.socket) -> None:

@@ -12,6 +12,7 @@ from django_outbox.brokers.base import TopicPartition
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.operations import lag
+from tests.support.overrides import own_broker
 from tests.support.processes import wait_until
 
 
@@ -24,9 +25,8 @@ class Progress(NamedTuple):
 
 @pytest.fixture(autouse=True)
 def forget() -> Iterator[None]:
-    lag._queries.clear()
-    yield
-    lag._queries.clear()
+    with own_broker():
+        yield
 
 
 @pytest.fixture

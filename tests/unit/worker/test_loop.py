@@ -1,4 +1,4 @@
-"""Stopping, waiting, backing off, telling trouble once."""
+"""The loop of a worker: stop requests, waits, backoff, and log lines of faults."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ log = logging.getLogger("django_outbox.test")
 @pytest.fixture(autouse=True)
 def everything_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "django_outbox.test")
+
+
+@pytest.fixture(autouse=True)
+def without_a_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests with a database may have left connections in this process."""
+    monkeypatch.setattr("django_outbox.worker.loop.drop_broken_connections", lambda error: None)
 
 
 class PatientStop(Stop):

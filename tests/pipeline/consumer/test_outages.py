@@ -1,21 +1,18 @@
-"""OutageCounts that a message brings about: it waits its turn like any other, and is not taken for one that kills."""
+"""Outages of the database that a message causes: later messages are handled, and it is not counted as a killer."""
 
 from __future__ import annotations
 
-import os
-import signal
 from contextlib import suppress
 
 import pytest
-from django.db import Error, OperationalError, connection
+from django.db import OperationalError
 
 from django_outbox.events.event import Event
 from django_outbox.worker.transactions import MAX_ATTEMPTS, OutageCounts, retry_transaction
 from tests.support import inbox
-from tests.support.app.models import Effect
 from tests.support.inbox import Receiver, make_received, received
+from tests.support.outages import run_through_outages
 from tests.support.outbox import Pipeline, Status, make_message, row
-from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -28,29 +25,6 @@ def lost(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def fails(event: Event) -> None:
     raise OperationalError("server closed the connection unexpectedly")
-
-
-def run_through_outages(pipeline: Pipeline, turns: int) -> int:
-    """So many batches of the consumer; returns how many ended with an outage."""
-    outages = 0
-    for _ in range(turns):
-        inbox.make_due()
-        pipeline.consumer.inbox_due_at = 0.0
-        try:
-            pipeline.consumer.run_once()
-        except Error:
-            outages += 1
-            wait_until(is_back)
-    return outages
-
-
-def is_back() -> bool:
-    connection.close()
-    try:
-        connection.ensure_connection()
-    except Error:
-        return False
-    return True
 
 
 @pytest.mark.usefixtures("lost")
@@ -115,27 +89,6 @@ def test_outages_that_a_process_outlives_are_one_delivery(lost: None) -> None:
     pipeline.relay.run_once()
     assert run_through_outages(pipeline, MAX_ATTEMPTS) == MAX_ATTEMPTS - 1
     assert (row(message).status, row(message).delivery_count) == (Status.CONSUMED, 1)
-
-
-@pytest.mark.databases("postgresql")
-@pytest.mark.parametrize("steady", [False, True], ids=["one by one", "together"])
-def test_a_message_that_takes_the_server_down_is_put_aside(steady: bool) -> None:
-    """As the kernel does with a server process that takes too much memory: PostgreSQL restarts all of them."""
-
-    def takes_it_down(event: Event) -> None:
-        os.kill(connection.connection.info.backend_pid, signal.SIGKILL)
-        Effect.objects.count()
-
-    pipeline = Pipeline(steady=steady)
-    pipeline.on("falls", takes_it_down)
-    pipeline.on("order.created")
-    suspect, neighbour = make_message(event_type="falls"), make_message()
-    pipeline.relay.run_once()
-
-    run_through_outages(pipeline, MAX_ATTEMPTS + 4)
-
-    assert row(neighbour).status == Status.CONSUMED
-    assert (row(suspect).status, row(suspect).retry_count) == (Status.PENDING, 0)
 
 
 @pytest.mark.usefixtures("lost")

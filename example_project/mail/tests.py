@@ -1,4 +1,4 @@
-"""The customer's e-mails: queued by handlers, sent later and at least once."""
+"""The customer's e-mails: queued by handlers, sent later, at least once."""
 
 import uuid
 from io import StringIO

@@ -1,4 +1,4 @@
-"""The shop's promise: an order and its message exist together or not at all; pages that show it."""
+"""An order and its message exist together or not at all, and the pages show both."""
 
 from http import HTTPStatus
 from unittest import mock

@@ -1,4 +1,4 @@
-"""Shipping's handler: what it leaves behind when it works, and that it leaves nothing when not."""
+"""Shipping's handler: what it writes on success, and that it writes nothing on failure."""
 
 from io import StringIO
 
@@ -59,5 +59,5 @@ class SetParcelWeightTests(TestCase):
         self.assertEqual(ParcelWeight.objects.get(item="teapot").grams, 1_000)
 
     def test_refuses_a_weightless_parcel(self):
-        with self.assertRaisesMessage(CommandError, "A parcel weighs more than 0 g."):
+        with self.assertRaisesMessage(CommandError, "grams must be greater than 0, got 0."):
             call_command("set_parcel_weight", "teapot", "0")

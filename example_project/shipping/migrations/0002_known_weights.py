@@ -1,4 +1,4 @@
-"""Weights of the items that shipping has had in its hands."""
+"""The weights that shipping knows."""
 
 from django.db import migrations
 

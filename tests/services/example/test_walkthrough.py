@@ -227,7 +227,7 @@ def test_what_an_earlier_demo_left_is_removed(tmp_path: Path) -> None:
 def test_a_foreign_folder_is_not_emptied(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("precious")
 
-    with pytest.raises(DemoFailed, match="not from an earlier demo"):
+    with pytest.raises(DemoFailed, match="does not come from an earlier demo"):
         StateDir(tmp_path)
 
     assert (tmp_path / "thesis.tex").read_text() == "precious"

@@ -1,11 +1,11 @@
-// Renews the list of orders once a second, without touching the form.
+// Refreshes the list of orders once a second without touching the form.
 "use strict";
 
 const list = document.getElementById("orders");
 const offline = document.getElementById("offline");
 let shown = "";
 
-async function renew() {
+async function refresh() {
   if (!document.hidden) {
     try {
       const response = await fetch(list.dataset.url);
@@ -18,7 +18,7 @@ async function renew() {
       offline.hidden = false;
     }
   }
-  setTimeout(renew, 1000);
+  setTimeout(refresh, 1000);
 }
 
-renew();
+refresh();

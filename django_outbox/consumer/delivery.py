@@ -111,7 +111,7 @@ class Source(ABC, Generic[Item]):
         """Return the name of a delivery in log lines, and attributes for them."""
 
 
-def killer_reason(what: str = "handler") -> str:
+def max_deliveries_reason(what: str = "handler") -> str:
     """Return why a message is dead that killed its process too often."""
     return (
         f"It took its process down {settings.max_deliveries} times (MAX_DELIVERIES): the "
@@ -119,6 +119,6 @@ def killer_reason(what: str = "handler") -> str:
     )
 
 
-def unwanted_reason(event_type: str) -> str:
+def unhandled_reason(event_type: str) -> str:
     """Return why a message without a handler is dead."""
     return f"No handler is registered for {event_type!r} (UNKNOWN_EVENT is 'dead')."

@@ -18,8 +18,8 @@ from django_outbox.consumer.delivery import (
     Claim,
     Outcome,
     Source,
-    killer_reason,
-    unwanted_reason,
+    max_deliveries_reason,
+    unhandled_reason,
 )
 from django_outbox.events.event import Event
 from django_outbox.events.identity import RecordIdentity
@@ -137,7 +137,7 @@ class OutboxSource(Source[OwnRecord]):
             return SKIP
         key = (message.topic, message.message_key)
         if message.delivery_count > settings.max_deliveries or not handlers:
-            reason = killer_reason() if handlers else unwanted_reason(message.event_type)
+            reason = max_deliveries_reason() if handlers else unhandled_reason(message.event_type)
             if message.message_key and settings.ordering == "key" and settings.on_dead == "hold":
                 held[key] = (message.id, REQUEUE_DELAY)
             return Claim(Outcome.DEAD, message, reason=reason)

@@ -46,18 +46,18 @@ _IN_EVENT = frozenset(
 class EventReader:
     """Reads records of other services as events."""
 
-    def __init__(self, *, using: str, wants: Callable[[str, str], bool], takes_own: bool) -> None:
+    def __init__(self, *, using: str, accepts: Callable[[str, str], bool], accepts_own: bool) -> None:
         """
         Args:
-            wants: called with event type and topic; if False, the rest of the record is not read.
-            takes_own: whether to read events of this service's own ``SOURCE``.
+            accepts: called with event type and topic; if False, the rest of the record is not read.
+            accepts_own: whether to read events of this service's own ``SOURCE``.
         """
         self._using = using
-        self._wants = wants
-        self._takes_own = takes_own
+        self._accepts = accepts
+        self._accepts_own = accepts_own
 
     def read(self, record: ReceivedRecord) -> Event | None:
-        """Return the event that a record carries; None if it is not wanted.
+        """Return the event that a record carries; None if it is not accepted.
 
         Raises:
             UnreadableRecord: with the reason.
@@ -109,12 +109,12 @@ class EventReader:
         return with_position(event, record, self._storable_payload(data, text))
 
     def _cloudevent(self, record: ReceivedRecord, headers: Headers, attributes: Mapping[str, str]) -> Event | None:
-        """Return the event without its payload; None if it is not wanted."""
+        """Return the event without its payload; None if it is not accepted."""
         require_version(attributes.get("specversion", ""))
         for name in ("type", "source", "id"):
             if not attributes.get(name):
                 raise UnreadableRecord(f"the attribute {name!r} of the CloudEvent is missing or empty")
-        if not self._is_wanted(attributes["type"], attributes["source"], record, "outboxid" in attributes):
+        if not self._is_accepted(attributes["type"], attributes["source"], record, "outboxid" in attributes):
             return None
         key = key_of(record)
         extensions = {
@@ -138,7 +138,7 @@ class EventReader:
         envelope, text = envelope_of(record)
         source = text_header(headers, "ce_source") if "ce_source" in headers else settings.source
         event_type = envelope_text(envelope, "event_type")
-        if not self._is_wanted(event_type, source, record, True):
+        if not self._is_accepted(event_type, source, record, True):
             return None
         event = Event(
             type=event_type,
@@ -151,12 +151,12 @@ class EventReader:
         require_storable(event)
         return with_position(event, record, self._storable_payload(envelope.get("payload"), text))
 
-    def _is_wanted(self, event_type: str, source: str, record: ReceivedRecord, has_outbox_id: bool) -> bool:
-        if source == settings.source and not (self._takes_own and has_outbox_id):
+    def _is_accepted(self, event_type: str, source: str, record: ReceivedRecord, has_outbox_id: bool) -> bool:
+        if source == settings.source and not (self._accepts_own and has_outbox_id):
             raise UnreadableRecord(
                 f"its source is this very service ({source!r}), but it does not name a message of its outbox"
             )
-        return self._wants(event_type, record.topic)
+        return self._accepts(event_type, record.topic)
 
     def _storable_payload(self, payload: Any, text: str) -> Any:
         """Return the payload if it can be stored. ``text`` is JSON that contains it."""

@@ -158,7 +158,7 @@ class GroupHandlers:
             )
         return self._types_of[topic]
 
-    def want(self, event_type: str, topic: str) -> bool:
+    def accepts(self, event_type: str, topic: str) -> bool:
         """True if this event must be stored or handled.
 
         A group that uses the inbox ignores events without a handler: they are for other groups.

@@ -15,7 +15,7 @@ from django.db import DatabaseError, transaction
 
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
-from django_outbox.consumer.delivery import REQUEUE_DELAY, SKIP, Claim, Outcome, Source, unwanted_reason
+from django_outbox.consumer.delivery import REQUEUE_DELAY, SKIP, Claim, Outcome, Source, unhandled_reason
 from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.consumer.inbox.stored import UNREAD_DELAY, Stored, StoredSource
 from django_outbox.events.identity import record_reference
@@ -170,7 +170,7 @@ class ArrivalSource(Source[ReceivedRecord]):
             return SKIP
         handlers = self._handlers.find(event.type, str(event.topic))
         if not handlers:
-            row = dead_row(event, self._group, unwanted_reason(event.type))
+            row = dead_row(event, self._group, unhandled_reason(event.type))
             return Claim(Outcome.DEAD, row, reason=row.last_error)
         return Claim(Outcome.CONSUMED, consumed_row(event, self._group), event, handlers)
 

@@ -29,7 +29,7 @@ class Inbox:
             raise ImproperlyConfigured(
                 f"The consumer group {group[:20]!r}... has {len(group)} characters; {GROUP_LENGTH} are allowed."
             )
-        reader = Reader(using=using, wants=handlers.want, takes_own=handlers.uses_inbox)
+        reader = Reader(using=using, accepts=handlers.accepts, accepts_own=handlers.uses_inbox)
         self._engine = engine
         self._clock = clock
         self._stored = StoredSource(using, handlers, reader)

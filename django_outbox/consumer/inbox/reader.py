@@ -24,25 +24,25 @@ Mapper = Callable[[ReceivedRecord], Any]
 class Reader:
     """Reads records for one consumer group."""
 
-    def __init__(self, *, using: str, wants: Callable[[str, str], bool], takes_own: bool) -> None:
+    def __init__(self, *, using: str, accepts: Callable[[str, str], bool], accepts_own: bool) -> None:
         """
         Args:
-            using, wants, takes_own: see ``EventReader``.
+            using, accepts, accepts_own: see ``EventReader``.
 
         Raises:
             ImproperlyConfigured: ``INBOX`` is wrong.
         """
         self._using = using
-        self._wants = wants
+        self._accepts = accepts
         self._mappers = settings.inbox
-        self._events = EventReader(using=using, wants=wants, takes_own=takes_own)
+        self._events = EventReader(using=using, accepts=accepts, accepts_own=accepts_own)
 
     def uses_mapper(self, record: ReceivedRecord) -> bool:
         """True if a mapper of the project reads this record."""
         return self._mappers.get(record.topic) is not None and self._is_foreign_format(record)
 
     def read(self, record: ReceivedRecord) -> Event | None:
-        """Return the event of a record; None if it is not wanted, or ``INBOX`` ignores its topic.
+        """Return the event of a record; None if it is not accepted, or ``INBOX`` ignores its topic.
 
         Raises:
             UnreadableRecord: with the reason.
@@ -76,7 +76,7 @@ class Reader:
             time=None if event.time is None else in_utc(event.time),
         )
         require_storable(event)
-        if not self._wants(event.type, record.topic):
+        if not self._accepts(event.type, record.topic):
             return None
         event = replace(event, headers={**tracing.carried(record.headers), **event.headers})
         return with_position(event, record, json_payload(event.payload, using=self._using))

@@ -17,8 +17,8 @@ from django_outbox.consumer.delivery import (
     Claim,
     Outcome,
     Source,
-    killer_reason,
-    unwanted_reason,
+    max_deliveries_reason,
+    unhandled_reason,
 )
 from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord, in_one_line
@@ -100,7 +100,7 @@ class StoredSource(Source[Stored]):
         if row is None:
             return SKIP
         if row.delivery_count > settings.max_deliveries:
-            raise Reject(killer_reason("handler" if row.source else "mapper"))
+            raise Reject(max_deliveries_reason("handler" if row.source else "mapper"))
         if not row.source:
             return Claim(self._read(row, item.record or record_of(row)))
         handlers = self._handlers.find(row.event_type, row.topic)
@@ -122,7 +122,7 @@ class StoredSource(Source[Stored]):
             state.forget(row, using=self._using)
             return Outcome.SKIPPED
         if not self._handlers.find(event.type, row.topic):
-            raise Reject(unwanted_reason(event.type))
+            raise Reject(unhandled_reason(event.type))
         if state.identify(row, pending_row(event, self._group, timedelta(0)), using=self._using):
             return Outcome.REQUEUED
         if not is_retry:

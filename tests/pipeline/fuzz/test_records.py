@@ -76,7 +76,7 @@ records = st.builds(
 
 
 def reader(**options: Any) -> Reader:
-    return Reader(using="default", wants=lambda *args: True, **{"takes_own": True, **options})
+    return Reader(using="default", accepts=lambda *args: True, **{"accepts_own": True, **options})
 
 
 def read(record: ReceivedRecord, mapper: Callable[[Any], Any] = lambda record: None) -> Event | None:

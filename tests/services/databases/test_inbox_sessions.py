@@ -62,7 +62,7 @@ class Gate:
 
 
 def stored(record: ReceivedRecord) -> InboxMessage:
-    event = Reader(using="default", wants=lambda *args: True, takes_own=False).read(record)
+    event = Reader(using="default", accepts=lambda *args: True, accepts_own=False).read(record)
     assert event is not None
     return pending_row(event, "tests", timedelta(hours=1))
 

@@ -25,8 +25,8 @@ from tests.support.properties import any_text, examples, json_values
 STRUCTURED = ("content-type", b"application/cloudevents+json; charset=utf-8")
 
 
-def read(record: ReceivedRecord, *, takes_own: bool = False, wants: Any = lambda *args: True) -> Event | None:
-    return Reader(using="default", wants=wants, takes_own=takes_own).read(record)
+def read(record: ReceivedRecord, *, accepts_own: bool = False, accepts: Any = lambda *args: True) -> Event | None:
+    return Reader(using="default", accepts=accepts, accepts_own=accepts_own).read(record)
 
 
 def event(record: ReceivedRecord, **options: Any) -> Event:
@@ -156,7 +156,7 @@ def test_an_envelope_is_read_whole() -> None:
 
 def test_an_envelope_without_source_is_of_this_service() -> None:
     record = plain(b'{"outbox_id": 7, "event_id": "e1", "event_type": "t"}')
-    assert event(record, takes_own=True).source == "tests"
+    assert event(record, accepts_own=True).source == "tests"
     assert "this very service ('tests')" in why_not(record)
 
 
@@ -165,9 +165,9 @@ def test_an_envelope_without_source_is_of_this_service() -> None:
 
 def test_own_events_are_read_only_by_groups_that_take_them() -> None:
     own = received(1, source="tests", outboxid="7")
-    assert event(own, takes_own=True).source == "tests"
+    assert event(own, accepts_own=True).source == "tests"
     assert "this very service ('tests'), but it does not name a message of its outbox" in why_not(own)
-    assert "does not name a message of its outbox" in why_not(received(1, source="tests"), takes_own=True)
+    assert "does not name a message of its outbox" in why_not(received(1, source="tests"), accepts_own=True)
 
 
 # What is not wanted
@@ -176,11 +176,11 @@ def test_own_events_are_read_only_by_groups_that_take_them() -> None:
 def test_no_more_is_read_of_what_is_not_wanted() -> None:
     asked: list[Any] = []
 
-    def wants(*about: str) -> bool:
+    def accepts(*about: str) -> bool:
         asked.append(about)
         return False
 
-    assert read(received(1, value=b"{", id="x" * 999), wants=wants) is None
+    assert read(received(1, value=b"{", id="x" * 999), accepts=accepts) is None
     assert asked == [("order.created", "elsewhere")]
 
 

@@ -55,7 +55,7 @@ def record(data: Any) -> None:
         headers.append((name, data.ConsumeBytes(data.ConsumeIntInRange(0, 30))))
     key = data.ConsumeBytes(8) or None
     received = ReceivedRecord("orders", 0, 0, key, data.ConsumeBytes(data.remaining_bytes()), tuple(headers))
-    for read in (identify, Reader(using="default", wants=lambda *arguments: True, takes_own=True).read):
+    for read in (identify, Reader(using="default", accepts=lambda *arguments: True, accepts_own=True).read):
         try:
             found = read(received)
         except UnreadableRecord as error:

@@ -29,7 +29,7 @@ from django_outbox.operations.counts import inbox_due, most_overdue, oldest_awai
 from django_outbox.operations.lag import GroupLag, lag_of_groups
 from django_outbox.operations.topics import UnreadTopic, awaited, loaded_registry, topics_by_group
 from django_outbox.operations.workers import is_late, known_workers
-from django_outbox.state.unhandled import Awaited
+from django_outbox.state.unhandled import HandledEvents
 
 PARTITIONS = 20
 REFRESH_SECONDS = 10
@@ -80,7 +80,7 @@ def overview(request: HttpRequest) -> dict[str, Any]:
     groups = sorted(handlers.groups)
     tables = [table for table in TABLES if table is OUTBOX or (table.may(request, "view") and table.messages.exists())]
     due = inbox_due(database) if INBOX in tables else {}
-    wanted = Awaited.by(handlers.for_group(settings.consumer_group))
+    wanted = HandledEvents.by(handlers.for_group(settings.consumer_group))
     waiting = {OUTBOX: oldest_awaited(database, wanted), INBOX: most_overdue(database, due)}
     panels = [panel(table, request, waiting[table]) for table in tables]
     failing = failing_types(tables, now)

@@ -16,10 +16,11 @@ from django_outbox.admin.history import FailingType
 from django_outbox.admin.notices import Notice
 from django_outbox.admin.redaction import redaction_for
 from django_outbox.admin.tables import Table
-from django_outbox.models import OutboxMessage, oldest_first
+from django_outbox.models import OutboxMessage
 from django_outbox.observability import text as texts
 from django_outbox.operations import counts
 from django_outbox.operations.selection import Selection
+from django_outbox.state.dialects import oldest_first
 
 GROUPS = 5
 

@@ -8,7 +8,6 @@ from django_outbox.models.outbox import (
     OutboxMessage,
     OutboxQuerySet,
     Overview,
-    oldest_first,
     outbox_database,
 )
 
@@ -24,6 +23,5 @@ __all__ = [
     "Overview",
     "Worker",
     "default_max_retry",
-    "oldest_first",
     "outbox_database",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, ClassVar, Self
 
-from django.db import DEFAULT_DB_ALIAS, connections, models, router
+from django.db import DEFAULT_DB_ALIAS, models, router
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
@@ -18,18 +18,6 @@ from django_outbox.models.message import DeadLetterManager, Message, MessageQuer
 def outbox_database() -> str:
     """The alias of the database that ``DATABASE_ROUTERS`` write the outbox to."""
     return router.db_for_write(OutboxMessage) or DEFAULT_DB_ALIAS
-
-
-def oldest_first(messages: models.QuerySet[Any], status: str) -> models.QuerySet[Any]:
-    """Unfinished messages in one state, by id, along the index on what is unfinished.
-
-    PostgreSQL would drop a state from the order that equals a constant, and walk along the primary key, past all that is
-    consumed, as soon as much is unfinished. MariaDB would sort by it.
-    """
-    if connections[messages.db].vendor != "postgresql":
-        return messages.filter(status=status, id__gt=0).order_by("id")
-    in_index = Q(status__in=[status, "dead"], id__gt=0)
-    return messages.filter(in_index, status__range=(status, status)).order_by("status", "id")
 
 
 class OutboxQuerySet(MessageQuerySet["OutboxMessage"]):

@@ -15,10 +15,11 @@ from django.db.models import Count, F, Min, TextField, Value
 from django.db.models.functions import Cast
 
 from django_outbox.conf import settings
-from django_outbox.models import InboxMessage, OutboxMessage, oldest_first
+from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.observability.backlog import Unfinished
-from django_outbox.state.unhandled import Awaited, longest_awaited
+from django_outbox.state.dialects import oldest_first
+from django_outbox.state.unhandled import HandledEvents, longest_unhandled
 
 Model = type[OutboxMessage] | type[InboxMessage]
 
@@ -52,7 +53,7 @@ def count(messages: Any, status: str) -> int:
 def unfinished(using: str) -> dict[str, Unfinished]:
     """Counts and ages of outbox and inbox, for the metrics."""
     return {
-        "outbox": _unfinished(OutboxMessage, using, longest_awaited(using)),
+        "outbox": _unfinished(OutboxMessage, using, longest_unhandled(using)),
         "inbox": _unfinished(InboxMessage, using),
     }
 
@@ -146,10 +147,10 @@ def most_overdue(using: str, due: Mapping[str, float]) -> InboxMessage | None:
     return messages.defer("payload", "headers", "raw_key", "raw_value").first()
 
 
-def oldest_awaited(using: str, awaited: Awaited) -> OutboxMessage | None:
+def oldest_awaited(using: str, awaited: HandledEvents) -> OutboxMessage | None:
     """The oldest published message that a handler here has yet to handle, among the oldest thousand.
 
-    One query, while ``longest_awaited`` makes one for each event type.
+    One query, while ``longest_unhandled`` makes one for each event type.
     """
     rows = oldest_first(own(OutboxMessage, using), "published").values_list("id", "event_type", "topic")[:OLDEST]
     id = next((id for id, event_type, topic in rows if awaited.includes(event_type, topic)), None)

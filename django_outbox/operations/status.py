@@ -20,7 +20,7 @@ from django_outbox.operations.counts import Model, TopicCount, own, seconds
 from django_outbox.operations.lag import TIMEOUT_SECONDS, GroupLag, lag_of_groups
 from django_outbox.operations.topics import awaited, topics_by_group
 from django_outbox.operations.workers import is_late, known_workers
-from django_outbox.state.unhandled import longest_awaited
+from django_outbox.state.unhandled import longest_unhandled
 
 RETRIES = 5
 
@@ -39,7 +39,7 @@ def full_status(using: str, *, broker: bool = True, timeout: float = TIMEOUT_SEC
     unfinished = counts.count_by_topic(OutboxMessage, using)
     workers = known_workers(using)
     outbox = _status(OutboxMessage, ("pending", "published", "dead"), unfinished, using)
-    outbox["longest_awaited_seconds"] = longest_awaited(using)
+    outbox["longest_awaited_seconds"] = longest_unhandled(using)
     inbox = _status(InboxMessage, ("pending",), counts.count_by_topic(InboxMessage, using), using)
     lag = lag_of_groups(topics_by_group(), timeout=timeout) if broker else None
     return {
@@ -88,9 +88,9 @@ def _topics(unfinished: list[TopicCount], using: str) -> list[dict[str, Any]]:
     return list(topics.values())
 
 
-def _unread_topics(longest_awaited: float | None, workers: list[Any], using: str) -> list[dict[str, Any]]:
+def _unread_topics(longest_unhandled: float | None, workers: list[Any], using: str) -> list[dict[str, Any]]:
     """Topics with late messages that no consumer reads."""
-    if not is_late(longest_awaited):
+    if not is_late(longest_unhandled):
         return []
     return [{"topic": each.topic, "longest_awaited_seconds": each.seconds} for each in awaited(using, workers).unread]
 

@@ -14,11 +14,12 @@ from django.utils.translation import gettext
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.handlers.registry import GroupHandlers, Registry, registry
-from django_outbox.models import OutboxMessage, Worker, oldest_first
+from django_outbox.models import OutboxMessage, Worker
 from django_outbox.observability import text as texts
 from django_outbox.operations.counts import own
 from django_outbox.operations.workers import Cause
-from django_outbox.state.unhandled import awaited_by_topic
+from django_outbox.state.dialects import oldest_first
+from django_outbox.state.unhandled import longest_unhandled_by_topic
 
 MOST_TOPICS = 1000
 MOST_ROWS = 10_000
@@ -151,7 +152,7 @@ class Awaited(NamedTuple):
 
 def awaited(using: str, workers: Collection[Any]) -> Awaited:
     """How long messages have waited. If handlers cannot be imported, all topics count as read."""
-    ages = awaited_by_topic(using)
+    ages = longest_unhandled_by_topic(using)
     try:
         registry.load()
     except HandlersNotImportable:

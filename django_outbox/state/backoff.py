@@ -1,4 +1,4 @@
-"""How long a message waits for its next try after a failure."""
+"""The delay between a failure and the next try."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ JITTER = 0.1
 
 
 def backoff(failures: int, jitter: Callable[[], float] = random.random) -> timedelta:
-    """The wait after the n-th failure: 1, 2, 4, 8, 16, 32, 32 ... s and up to 10 % more."""
+    """The delay after the n-th failure: 1, 2, 4, 8, 16, 32, 32, ... s plus up to 10 %."""
     seconds = min(2 ** (failures - 1), MAX_BACKOFF_SECONDS) if failures < 8 else MAX_BACKOFF_SECONDS
     return timedelta(seconds=seconds * (1 + JITTER * jitter()))

@@ -1,4 +1,4 @@
-"""Deleting messages, and what is kept of their failures, batch by batch."""
+"""Deletes messages and their failures in batches."""
 
 from __future__ import annotations
 
@@ -12,14 +12,12 @@ BATCH_SIZE = 1000
 
 
 def delete(messages: QuerySet[Any], *, using: str, batch_size: int = BATCH_SIZE) -> int:
-    """Delete messages; returns how many.
-
-    Each batch is a transaction of its own, so that no lock is held for long.
+    """Delete messages; returns how many. Each batch is a transaction, so that no lock is held for long.
 
     Args:
-        messages: which; what no longer fits when its turn comes stays.
+        messages: the messages; those that no longer match when they are locked stay.
         using: alias of the database.
-        batch_size: rows a transaction.
+        batch_size: rows per transaction.
     """
     total = 0
     while True:
@@ -31,31 +29,30 @@ def delete(messages: QuerySet[Any], *, using: str, batch_size: int = BATCH_SIZE)
 
 
 def delete_batch(messages: QuerySet[Any], ids: Collection[int], *, using: str) -> list[str]:
-    """Delete those of some messages that have one of these ids, in one transaction; returns the states they had."""
+    """Delete the messages with these ids in one transaction; returns their statuses."""
     with transaction.atomic(using=using):
         return _delete(messages.using(using).filter(id__in=ids).order_by(), messages.model, using)
 
 
 def _delete(messages: QuerySet[Any], model: type[Any], using: str) -> list[str]:
-    """Lock, then delete, so that one that an operator retries meanwhile stays, with its failures."""
+    """Lock, then delete: a message that an operator has retried since stays, with its failures."""
     locked = list(messages.select_for_update(skip_locked=True).values_list("id", "status"))
     _delete_rows(model, [id for id, _ in locked], using)
     return [status for _, status in locked]
 
 
 def _delete_rows(model: type[Any], ids: list[int], using: str) -> None:
-    """Delete rows with what belongs to them, in one statement a table.
+    """Delete rows and their failures, with one statement per table.
 
-    Django's own ``delete()`` reads each row before, to look for what belongs to it; that is left to
-    it where a project has foreign keys of its own to messages.
+    Django's ``delete()`` reads each row first; it is only used if the project has foreign keys to messages.
     """
     rows = model._base_manager.using(using).filter(id__in=ids)
-    fields = model._meta.get_fields(include_hidden=True)  # also those without a name back, as by related_name="+"
+    fields = model._meta.get_fields(include_hidden=True)  # also those with related_name="+"
     relations = [field for field in fields if field.auto_created and not field.concrete]
     if any(relation.related_model._meta.app_label != model._meta.app_label for relation in relations):
         rows.only("id").delete()
         return
     for relation in relations:
-        belonging = relation.related_model._base_manager.using(using)
-        belonging.filter(**{f"{relation.field.name}__in": ids}).delete()
+        related = relation.related_model._base_manager.using(using)
+        related.filter(**{f"{relation.field.name}__in": ids}).delete()
     rows._raw_delete(using)

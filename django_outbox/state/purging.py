@@ -1,4 +1,4 @@
-"""Deleting what has expired: once through the tables, from the oldest message on, in small steps."""
+"""Deletes expired messages: one pass over a table, oldest first, in small steps."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from django_outbox.state.deletion import delete_batch
 from django_outbox.state.retention import Expiry
 
 SLACK = 10_000
-"""Ids beyond the last message that is old enough by its time of writing: ids are given a little earlier than times."""
+"""Ids to read beyond the last old message: ids are assigned slightly before times."""
 
 
 @dataclass(slots=True)
 class Step:
-    """What one step came to.
+    """The result of one step.
 
     Attributes:
-        share: of the walk that is behind, from 0 to 1.
-        counts: messages that were deleted, by the name that ``retention`` has for them.
+        share: of the walk that is done, from 0 to 1.
+        counts: deleted messages by their name in ``retention``.
     """
 
     share: float = 0.0
@@ -31,12 +31,11 @@ class Step:
 
 
 class Walk:
-    """One look at all messages that may have expired, in the order of their ids.
+    """One pass over all messages that may have expired, by id.
 
-    The primary key is index enough: what is old has small ids, and where the young ones begin is found in
-    some thirty looks. So no index has to be kept up for this with each change of a message. Each step looks at so
-    many rows and is done in milliseconds, whatever the table holds and whatever its statistics say. A walk may end
-    after any step, by a kill as well; the next one begins with what is left.
+    It needs no index but the primary key: old messages have small ids, and a binary search finds the first recent one.
+    Each step reads a fixed number of rows, so it takes milliseconds whatever the table's size and statistics. A walk
+    may stop after any step, even by a kill; the next one continues with the remaining messages.
     """
 
     def __init__(self, expiry: Expiry, *, using: str) -> None:
@@ -48,26 +47,26 @@ class Walk:
 
     @property
     def length(self) -> int:
-        """From its beginning to its end, in ids: how much of several walks this one is."""
+        """The number of ids, to weigh several walks."""
         return self._end - self._start
 
     def steps(self, size: Callable[[], int]) -> Iterator[Step]:
-        """Delete what has expired among so many messages, and the next so many, each in a transaction of its own."""
+        """Delete expired messages among the next ``size()`` messages, each time in a transaction."""
         while (ids := self._next(size())) is not None:
             expired = self._rows.filter(self._expiry.expired, **ids)
-            found = list(expired.values_list("id", flat=True))  # locks nothing; the rows are looked at again
+            found = list(expired.values_list("id", flat=True))  # without locks; delete_batch checks again
             deleted = delete_batch(expired, found, using=self._using) if found else []
             yield Step(self._share, Counter(map(self._expiry.name_of, deleted)))
 
     def count(self, size: int, which: Q | None = None) -> Iterator[Step]:
-        """As ``steps``, but delete nothing; with ``which``, count these instead."""
+        """Count what ``steps`` would delete, or the messages of ``which``."""
         condition = self._expiry.expired if which is None else which
         while (ids := self._next(size)) is not None:
             counts = self._rows.filter(condition, **ids).values_list("status").annotate(count=Count("id"))
             yield Step(self._share, Counter({self._expiry.name_of(status): count for status, count in counts}))
 
     def _next(self, size: int) -> dict[str, int] | None:
-        """Where the next so many messages are; None at the end."""
+        """The range of the next ``size`` messages; None at the end."""
         if self._position >= self._end:
             return None
         ahead = self._rows.filter(id__gt=self._position, id__lte=self._end).order_by("id")
@@ -81,13 +80,13 @@ class Walk:
         return (self._position - self._start) / self.length
 
     def _bounds(self) -> tuple[int, int]:
-        """The id before the first message, and the last that may be old enough; both the same if none is."""
+        """The id before the first message, and the last id that may be old enough; equal if there is none."""
         ends = self._rows.aggregate(first=Min("id"), last=Max("id"))
         if ends["first"] is None:
             return 0, 0
         low, high = ends["first"] - 1, ends["last"]
         is_old = Q(created_at__lt=DatabaseNow() - self._expiry.shortest)
-        # Messages up to `low` are old; those behind `high` are young, or there are none.
+        # Messages up to `low` are old; those after `high` are recent.
         while high - low > SLACK:
             middle = (low + high) // 2
             at = self._rows.filter(id__gt=middle, id__lte=high).order_by("id").annotate(is_old=is_old)

@@ -1,4 +1,4 @@
-"""What is kept for how long: which messages are old enough to be deleted, and that nobody waits for."""
+"""Which messages are old enough to be deleted."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from django_outbox.conf import settings
 from django_outbox.handlers.registry import Registry
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.state.unhandled import Awaited
+from django_outbox.state.unhandled import HandledEvents
 
 INBOX = "inbox"
-"""What ``RETENTION`` calls the messages that the inbox has consumed."""
+"""The name of consumed inbox messages in ``RETENTION``."""
 INBOX_DEAD = "dead inbox"
 
 Ages = Mapping[str, timedelta | None]
@@ -24,69 +24,69 @@ Ages = Mapping[str, timedelta | None]
 
 @dataclass(frozen=True)
 class Expiry:
-    """When the messages of one table may go.
+    """When messages of one table may be deleted.
 
     Attributes:
         model: of the table.
-        ages: for how long after its last change a message is kept, by what is said of it to people.
-        statuses: the state that each of these stands for.
-        awaited: published messages that are kept although they are old enough.
-        own: restricts the table to the messages of this service.
+        ages: how long a message is kept after its last change, by the name that users see.
+        statuses: the status of each name.
+        unhandled: published messages that are kept because a handler has not handled them yet.
+        own: restricts the table to messages of this service.
     """
 
     model: type[Any]
     ages: Mapping[str, timedelta]
     statuses: Mapping[str, str]
-    awaited: Q | None = None
+    unhandled: Q | None = None
     own: Q = field(default_factory=Q)
 
     @property
     def shortest(self) -> timedelta:
-        """What was written less long ago than this has not expired."""
+        """Messages that were written more recently than this have not expired."""
         return min(self.ages.values())
 
     @property
     def expired(self) -> Q:
-        """Those that may go, by the database's clock."""
+        """Messages that may be deleted, by the database's clock."""
         expired = Q()
         for name in self.ages:
             condition = self.old(name)
-            if name == "published" and self.awaited is not None:
-                condition &= ~self.awaited
+            if name == "published" and self.unhandled is not None:
+                condition &= ~self.unhandled
             expired |= condition
         return expired
 
     def old(self, name: str) -> Q:
-        """All in this state that are old enough."""
+        """Messages of a name that are old enough."""
         return self.own & Q(status=self.statuses[name], updated_at__lt=DatabaseNow() - self.ages[name])
 
     def name_of(self, status: str) -> str:
-        """What a state is called."""
+        """The name of a status."""
         return next(name for name in self.ages if self.statuses[name] == status)
 
 
 def expiries(ages: Ages, handlers: Registry | None) -> list[Expiry]:
-    """By table, what may go; without the tables that keep everything.
+    """What may be deleted in each table, without tables that keep everything.
 
-    A published message that a handler of this project wants has yet to be handled, however old it is: it is
-    never deleted. Without a handler nothing will ever come of it here, since others read it from the topic.
+    A published message with a handler in this project is never deleted, because it is not handled yet. Without a
+    handler, other services read it from the topic.
 
     Args:
-        ages: as ``RETENTION`` has them; None keeps.
-        handlers: of the project, loaded; None if they are not known, and so all that is published is kept.
+        ages: as in ``RETENTION``; None keeps.
+        handlers: of the project, loaded; None if unknown, which keeps all published messages.
     """
     names = ("consumed", "published", "dead")
     if handlers is None:
-        awaited: Q | None = Q(status="published")
+        unhandled: Q | None = Q(status="published")
     else:
-        awaited = Awaited.by(handlers.for_group(settings.consumer_group)).condition
+        unhandled = HandledEvents.by(handlers.for_group(settings.consumer_group)).condition
     of_inbox = {INBOX: ages.get(INBOX), INBOX_DEAD: ages.get("dead")}
     found = [
         Expiry(
             OutboxMessage,
             _set({name: ages.get(name) for name in names}),
             {name: name for name in names},
-            awaited,
+            unhandled,
             own=Q(source=settings.source),
         ),
         Expiry(InboxMessage, _set(of_inbox), {INBOX: "consumed", INBOX_DEAD: "dead"}),

@@ -1,4 +1,4 @@
-"""What the consumer reads of a row, without the weight of a model's instance."""
+"""The consumer's view of an outbox row, lighter than a model instance."""
 
 from __future__ import annotations
 
@@ -10,10 +10,7 @@ from typing import Any
 
 @dataclass(slots=True)
 class LockedMessage:
-    """A message that this transaction has locked, as it was then.
-
-    ``headers_json`` and ``payload_json`` are the text that the database has.
-    """
+    """An outbox message that this transaction has locked; ``headers_json`` and ``payload_json`` are JSON text."""
 
     id: int
     source: str
@@ -53,11 +50,11 @@ class LockedMessage:
 
     @property
     def headers(self) -> dict[str, str]:
-        """Parsed anew at each call: a handler may change its own."""
+        """A new object at each access, because handlers may change theirs."""
         headers: dict[str, str] = {} if self.headers_json == "{}" else json.loads(self.headers_json)
         return headers
 
     @property
     def payload(self) -> Any:
-        """Parsed anew at each call: a handler may change its own."""
+        """A new object at each access, because handlers may change theirs."""
         return json.loads(self.payload_json)

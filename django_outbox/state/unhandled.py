@@ -1,4 +1,4 @@
-"""Which published messages a handler here waits for, and for how long."""
+"""Published messages that a handler of this project has not handled yet, and for how long."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.handlers.handler import Handler
 from django_outbox.handlers.registry import registry
-from django_outbox.models import OutboxMessage, oldest_first
+from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.state.dead_letters import unread_topic
+from django_outbox.state.dialects import oldest_first
 
-LOOKED_AT = 10_000
+SAMPLE_SIZE = 10_000
 
 Kind = tuple[str, str | None]
-"""An event type and the topic that it has to come from; None if any will do."""
+"""An event type and its topic; None for any topic."""
 
 
 @dataclass(frozen=True)
-class Awaited:
-    """What the main group has yet to handle once it is published. All else is for others, who read it from the topic.
+class HandledEvents:
+    """The events that the main consumer group handles. Other published messages are for other services.
 
     Attributes:
-        kinds: what has a handler.
-        everything: that the rest is awaited too, as the consumer has yet to call it dead.
-        unread: a topic that nobody here reads.
+        kinds: those with a handler.
+        everything: the consumer also handles all others, by making them dead.
+        unread: a topic that this project does not read.
     """
 
     kinds: frozenset[Kind]
@@ -39,20 +40,20 @@ class Awaited:
     unread: str | None
 
     @classmethod
-    def by(cls, handlers: Iterable[Handler]) -> Awaited:
-        """Awaited by these handlers, which are those of the main group."""
+    def by(cls, handlers: Iterable[Handler]) -> HandledEvents:
+        """The events of the handlers of the main group."""
         kinds = frozenset((handler.event_type, handler.topic) for handler in handlers)
         unread = unread_topic([topic for _, topic in kinds])
         return cls(kinds, everything=settings.unknown_event == "dead", unread=unread)
 
     def includes(self, event_type: str, topic: str) -> bool:
-        """True if a published message of this type and topic is awaited."""
+        """True if the group handles an event of this type from this topic."""
         kinds = {(event_type, topic), (event_type, None)}
         return topic != self.unread and (self.everything or not kinds.isdisjoint(self.kinds))
 
     @property
     def condition(self) -> Q | None:
-        """The same for a query of published messages; None if none of them is awaited."""
+        """The same as a condition on published messages; None if the group handles none."""
         if self.everything:
             return Q(status="published") & self.read
         condition = Q()
@@ -63,21 +64,21 @@ class Awaited:
         return condition or None
 
     def condition_of(self, kind: Kind) -> Q:
-        """What is awaited of one kind."""
+        """A condition on messages of one kind."""
         event_type, topic = kind
         return Q(event_type=event_type) & (self.read if topic is None else Q(topic=topic))
 
     @property
     def read(self) -> Q:
-        """What is in topics that are read here."""
+        """A condition on messages in topics that this project reads."""
         return ~Q(topic=self.unread) if self.unread else Q()
 
 
-def longest_awaited(using: str) -> float | None:
-    """Seconds since the longest awaited of the published messages was sent; None if no handler here waits.
+def longest_unhandled(using: str) -> float | None:
+    """Seconds since the oldest unhandled message was published; None if there is none.
 
-    Of each event type, the ten thousand first in the log are looked at and, if there are more, the first of each
-    partition. Where that has no index of its own, and where all types are awaited, the ten thousand oldest are.
+    Reads, for each event type, the first ten thousand in the log and, if there are more, the first of each partition.
+    Without an index for that, or if all types are handled, it reads the oldest ten thousand.
     """
     ages: list[float] = []
     for messages, by_partition in _searches(using):
@@ -85,8 +86,8 @@ def longest_awaited(using: str) -> float | None:
     return max(ages, default=None)
 
 
-def awaited_by_topic(using: str) -> dict[str, float]:
-    """The same by topic, of the same messages. Reads more: for reports, not for gauges."""
+def longest_unhandled_by_topic(using: str) -> dict[str, float]:
+    """The same by topic. It reads more rows: for reports, not for gauges."""
     ages: dict[str, float] = {}
 
     def add(topic: str, since: datetime | None, now: datetime) -> None:
@@ -94,27 +95,27 @@ def awaited_by_topic(using: str) -> dict[str, float]:
             ages[topic] = max(ages.get(topic, 0.0), _seconds(since, now))
 
     for messages, by_partition in _searches(using):
-        rows = list(messages.values_list("topic", "published_at", DatabaseNow())[:LOOKED_AT])
+        rows = list(messages.values_list("topic", "published_at", DatabaseNow())[:SAMPLE_SIZE])
         for row in rows:
             add(*row)
-        if by_partition and len(rows) == LOOKED_AT:
+        if by_partition and len(rows) == SAMPLE_SIZE:
             for topic, _, since, now in _first_of_partitions(messages.filter(partition__isnull=False)):
                 add(topic, since, now)
     return ages
 
 
 def _searches(using: str) -> Iterator[tuple[Any, bool]]:
-    """Awaited messages in the order in which they are looked at, and whether that is the order of partitions."""
+    """Unhandled messages in the order of an index, and whether that is the order of partitions."""
     published = OutboxMessage.objects.using(using).own().filter(publish_count__gt=0)
-    awaited = awaited_here()
-    if awaited.everything:
-        yield oldest_first(published.filter(awaited.read), "published"), False
+    handled = handled_here()
+    if handled.everything:
+        yield oldest_first(published.filter(handled.read), "published"), False
         return
     has_index = connections[using].features.supports_partial_indexes
-    for kind in awaited.kinds:
-        messages: Any = published.filter(awaited.condition_of(kind))
+    for kind in handled.kinds:
+        messages: Any = published.filter(handled.condition_of(kind))
         if has_index:
-            # In the order of the index that the reconciler uses, so that a planner with old statistics takes it as well.
+            # In the order of the reconciler's index, so that it is used even with stale statistics.
             messages = messages.filter(status="published").order_by("event_type", "topic", "partition", "offset")
         else:
             messages = oldest_first(messages, "published")
@@ -122,19 +123,19 @@ def _searches(using: str) -> Iterator[tuple[Any, bool]]:
 
 
 def _ages(messages: Any, *, by_partition: bool = False) -> Iterator[float]:
-    """How long ago the longest awaited of the first of some messages was sent, and with ``by_partition`` others."""
-    first = messages.annotate(clock=DatabaseNow()).values("published_at", "clock")[:LOOKED_AT]
+    """Seconds since the oldest of the first messages was published, and with ``by_partition`` of each partition."""
+    first = messages.annotate(clock=DatabaseNow()).values("published_at", "clock")[:SAMPLE_SIZE]
     found = first.aggregate(count=Count("clock"), since=Min("published_at"), now=Max("clock"))
     if found["since"]:
         yield _seconds(found["since"], found["now"])
-    if by_partition and found["count"] == LOOKED_AT:
+    if by_partition and found["count"] == SAMPLE_SIZE:
         for _, _, since, now in _first_of_partitions(messages.filter(partition__isnull=False)):
             if since:
                 yield _seconds(since, now)
 
 
 def _first_of_partitions(messages: Any) -> Iterator[tuple[str, int, datetime | None, datetime]]:
-    """The first message of each partition, in the order of topics and partitions: place, when it was sent, and now."""
+    """Topic, partition, time of publication and current time of the first message of each partition."""
     rows = messages.values_list("topic", "partition", "published_at", DatabaseNow())
     row = rows.first()
     while row is not None:
@@ -143,13 +144,13 @@ def _first_of_partitions(messages: Any) -> Iterator[tuple[str, int, datetime | N
         row = rows.filter(topic=topic, partition__gt=partition).first() or rows.filter(topic__gt=topic).first()
 
 
-def awaited_here() -> Awaited:
-    """By the handlers of this project; if they cannot be imported, everything may be."""
+def handled_here() -> HandledEvents:
+    """The events that this project handles; all of them if its handlers cannot be imported."""
     try:
         registry.load()
     except HandlersNotImportable:
-        return Awaited(frozenset(), everything=True, unread=unread_topic())
-    return Awaited.by(registry.for_group(settings.consumer_group))
+        return HandledEvents(frozenset(), everything=True, unread=unread_topic())
+    return HandledEvents.by(registry.for_group(settings.consumer_group))
 
 
 def _seconds(since: datetime, now: datetime) -> float:

@@ -151,8 +151,10 @@ class ArrivalSource(Source[ReceivedRecord]):
         row = unread_row(record, self._group, UNREAD_DELAY)
         try:
             with transaction.atomic(using=self._using):
-                if not self._add([row]) and not self._stored.count_unread(row):
-                    return Outcome.SKIPPED
+                is_new = bool(self._add([row]))
+            # In a second transaction: after two inserts of a duplicate, InnoDB cannot lock the row for either of them.
+            if not is_new and not self._stored.count_unread(row):
+                return Outcome.SKIPPED
         except DatabaseError as error:
             if is_transient(error, self._using):
                 raise

@@ -80,10 +80,11 @@ class StoredSource(Source[Stored]):
 
         Returns False if the row was read meanwhile.
         """
-        known = state.lock_unread(row, using=self._using)
-        if known is None:
-            return False
-        state.count_delivery(known, using=self._using, outlived=known.id in self._survived, wait=UNREAD_DELAY)
+        with transaction.atomic(using=self._using):
+            known = state.lock_unread(row, using=self._using)
+            if known is None:
+                return False
+            state.count_delivery(known, using=self._using, outlived=known.id in self._survived, wait=UNREAD_DELAY)
         row.id = known.id
         return True
 

@@ -84,9 +84,9 @@ class Command(OutboxCommand):
 
     def _tell_awaited(self, tables: list[Expiry], using: str) -> None:
         for table in tables:
-            if table.awaited is None or "published" not in table.ages:
+            if table.unhandled is None or "published" not in table.ages:
                 continue
-            steps = Walk(table, using=using).count(COUNTED_AT_ONCE, table.old("published") & table.awaited)
+            steps = Walk(table, using=using).count(COUNTED_AT_ONCE, table.old("published") & table.unhandled)
             if awaited := sum(step.counts.total() for step in steps):
                 self.stdout.write(
                     f"{awaited} published messages are as old, but kept: a handler of this project has yet to handle "

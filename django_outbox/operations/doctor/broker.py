@@ -15,7 +15,7 @@ from django_outbox.operations.counts import counted
 from django_outbox.operations.doctor.finding import Finding, fault, note, warning
 from django_outbox.operations.doctor.installation import Installation
 from django_outbox.operations.workers import known_workers
-from django_outbox.state.unhandled import longest_awaited
+from django_outbox.state.unhandled import longest_unhandled
 
 URGENT = 0.5  # share of a topic's retention after which unread records are reported
 
@@ -136,7 +136,7 @@ def retention(installation: Installation) -> Iterator[Finding]:
 
 def _unread_records(installation: Installation, kept: dict[str, timedelta | None]) -> Iterator[Finding]:
     shortest = min(((age, topic) for topic, age in kept.items() if age is not None), default=None)
-    awaited = longest_awaited(installation.using)
+    awaited = longest_unhandled(installation.using)
     if shortest is None or awaited is None or awaited < URGENT * shortest[0].total_seconds():
         return
     age, topic = shortest

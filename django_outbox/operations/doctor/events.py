@@ -15,7 +15,7 @@ from django_outbox.operations.doctor.installation import Installation
 from django_outbox.operations.topics import ReadTopics, UnreadTopic, awaited
 from django_outbox.operations.workers import known_workers
 from django_outbox.state.dead_letters import unread_topic
-from django_outbox.state.unhandled import Awaited
+from django_outbox.state.unhandled import HandledEvents
 
 RECENT = 5000
 SHOWN = 5
@@ -81,7 +81,7 @@ def unread_topics(installation: Installation) -> Iterator[Finding]:
     unread = {each.topic: each for each in awaited(installation.using, workers).unread}
     for each in unread.values():
         yield _unread(each)
-    read, wanted = ReadTopics.of(workers), Awaited.by(registry.for_group(settings.consumer_group))
+    read, wanted = ReadTopics.of(workers), HandledEvents.by(registry.for_group(settings.consumer_group))
     for_others = []
     for topic in sorted(installation.stored_topics - unread.keys() - {wanted.unread}):
         if topic in read or topic in read.default:

@@ -15,7 +15,7 @@ from django_outbox.operations.doctor.installation import Installation
 from django_outbox.operations.documentation import documentation
 from django_outbox.operations.topics import awaited
 from django_outbox.operations.workers import is_late, known_workers, why_behind
-from django_outbox.state.unhandled import longest_awaited
+from django_outbox.state.unhandled import longest_unhandled
 from django_outbox.worker.heartbeat import own_version
 
 
@@ -37,7 +37,7 @@ def consumers(installation: Installation) -> Iterator[Finding]:
         yield from _main_group(installation, alive)
         yield from _inbox_groups(installation, alive, due)
         return
-    late = max(filter(None, [longest_awaited(installation.using), *due.values()]), default=None)
+    late = max(filter(None, [longest_unhandled(installation.using), *due.values()]), default=None)
     if installation.handlers or is_late(late):
         yield _none_running(installation, "consumer", "handled", late, "outbox_consume")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db.models import Exists, Min, OuterRef, Q, QuerySet, TextField
 from django.db.models.expressions import RawSQL
@@ -234,6 +234,12 @@ class Dialect:
             .first()
         )
         return None if earlier is None else Earlier(*earlier)
+
+    # Reports
+
+    def oldest_first(self, messages: QuerySet[Any], status: str) -> QuerySet[Any]:
+        """Unfinished messages with one status, ordered by id. Ordered by the status, MariaDB would sort."""
+        return messages.filter(status=status, id__gt=0).order_by("id")
 
     def _due(self, without_topics: Sequence[str]) -> OutboxQuerySet:
         return OutboxMessage.objects.using(self.using).due().except_topics(without_topics)

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from django.db import connections
+from django.db.models import Q, QuerySet
 
 from django_outbox.conf import settings
 from django_outbox.events.writer import Outgoing
@@ -118,6 +119,13 @@ class PostgreSQL(Dialect):
         ids = _array(message.id for message in messages)
         attempts = _array(message.publish_count for message in messages)
         return self._execute(statements.MARK_CONSUMED, [ids, attempts, ids])
+
+    # Reports
+
+    def oldest_first(self, messages: QuerySet[Any], status: str) -> QuerySet[Any]:
+        """As ``Dialect``, with a range: a constant status is dropped from the order, which may use the primary key."""
+        in_index = Q(status__in=[status, "dead"], id__gt=0)
+        return messages.filter(in_index, status__range=(status, status)).order_by("status", "id")
 
     def _fetch(self, statement: str, parameters: Any) -> list[Any]:
         with connections[self.using].cursor() as cursor:

@@ -31,7 +31,7 @@ from django_outbox.operations.status import full_status
 from django_outbox.relay.background_purge import BackgroundPurge
 from django_outbox.relay.relay import Relay
 from django_outbox.state.retry import retry
-from django_outbox.state.unhandled import longest_awaited
+from django_outbox.state.unhandled import longest_unhandled
 from django_outbox.worker.heartbeat import Heartbeat
 from django_outbox.worker.state import WorkerState
 from django_outbox.worker.stop import Stop
@@ -254,9 +254,9 @@ def test_each_service_counts_its_own_messages() -> None:
 
 def test_what_another_service_has_published_is_not_awaited_here() -> None:
     make_message(Status.PUBLISHED, source=FOREIGN, event_type="test.effect", published_at=DatabaseNow() - AN_HOUR)
-    assert longest_awaited("default") is None
+    assert longest_unhandled("default") is None
     make_message(Status.PUBLISHED, event_type="test.effect", published_at=DatabaseNow() - AN_HOUR)
-    assert longest_awaited("default") is not None
+    assert longest_unhandled("default") is not None
 
 
 def test_each_service_deletes_its_own_messages() -> None:

@@ -13,7 +13,7 @@ from django_outbox.handlers.registry import Registry
 from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.state import unhandled as module
-from django_outbox.state.unhandled import Awaited, awaited_by_topic, longest_awaited
+from django_outbox.state.unhandled import HandledEvents, longest_unhandled, longest_unhandled_by_topic
 from tests.support.outbox import Pipeline, Status, make_message
 from tests.support.overrides import outbox_settings
 
@@ -36,40 +36,40 @@ def unknown_event(request: pytest.FixtureRequest) -> Iterator[str]:
         yield request.param
 
 
-def awaited_by(*kinds: tuple[str, str | None]) -> Awaited:
+def handled_by(*kinds: tuple[str, str | None]) -> HandledEvents:
     handlers = Registry()
     for event_type, topic in kinds:
         handlers.register(event_type, lambda event: None, topic=topic)
-    return Awaited.by(handlers.for_group("main"))
+    return HandledEvents.by(handlers.for_group("main"))
 
 
 @pytest.mark.parametrize("kinds", HANDLERS.values(), ids=HANDLERS.keys())
 def test_a_query_finds_what_is_said_of_each_message(kinds: list[tuple[str, str | None]], unknown_event: str) -> None:
     for event_type, topic in product(TYPES, TOPICS):
         make_message(Status.PUBLISHED, event_type=event_type, topic=topic)
-    awaited = awaited_by(*kinds)
+    handled = handled_by(*kinds)
 
     messages = OutboxMessage.objects.values_list("event_type", "topic")
-    found = [] if awaited.condition is None else list(messages.filter(awaited.condition))
+    found = [] if handled.condition is None else list(messages.filter(handled.condition))
 
-    assert sorted(found) == sorted(pair for pair in product(TYPES, TOPICS) if awaited.includes(*pair))
-    by_kind = {pair for kind in awaited.kinds for pair in messages.filter(awaited.condition_of(kind))}
+    assert sorted(found) == sorted(pair for pair in product(TYPES, TOPICS) if handled.includes(*pair))
+    by_kind = {pair for kind in handled.kinds for pair in messages.filter(handled.condition_of(kind))}
     assert by_kind == set(found) if unknown_event == "ignore" else by_kind <= set(found)
 
 
 def test_a_message_is_awaited_by_a_handler_of_its_type_and_topic() -> None:
-    awaited = awaited_by(("order.created", None), ("order.paid", "orders"))
-    assert awaited.includes("order.created", "wherever")
-    assert awaited.includes("order.paid", "orders")
-    assert not awaited.includes("order.paid", "elsewhere")
-    assert not awaited.includes("for.others", "orders")
-    assert awaited_by().condition is None
+    handled = handled_by(("order.created", None), ("order.paid", "orders"))
+    assert handled.includes("order.created", "wherever")
+    assert handled.includes("order.paid", "orders")
+    assert not handled.includes("order.paid", "elsewhere")
+    assert not handled.includes("for.others", "orders")
+    assert handled_by().condition is None
 
 
 @pytest.mark.usefixtures("unknown_event")
 def test_a_copy_of_a_dead_letter_is_awaited_only_by_a_handler_that_names_its_topic() -> None:
-    assert not awaited_by(("order.created", None)).includes("order.created", "copies")
-    assert awaited_by(("order.created", "copies")).includes("order.created", "copies")
+    assert not handled_by(("order.created", None)).includes("order.created", "copies")
+    assert handled_by(("order.created", "copies")).includes("order.created", "copies")
 
 
 @pytest.mark.usefixtures("unknown_event")
@@ -79,7 +79,7 @@ def test_copies_are_awaited_as_all_else_where_a_handler_names_their_topic() -> N
     pipeline.handlers.register("order.paid", pipeline.handled.append, topic="copies")
     pipeline.on("order.created")
     message = make_message(event_type="order.created", topic="copies")
-    assert Awaited.by(pipeline.handlers.for_group("tests")).includes("order.created", "copies")
+    assert HandledEvents.by(pipeline.handlers.for_group("tests")).includes("order.created", "copies")
 
     pipeline.run()
 
@@ -88,7 +88,7 @@ def test_copies_are_awaited_as_all_else_where_a_handler_names_their_topic() -> N
 
 def test_everything_is_awaited_where_the_consumer_has_yet_to_call_it_dead() -> None:
     with outbox_settings(UNKNOWN_EVENT="dead"):
-        assert awaited_by().includes("for.others", "orders")
+        assert handled_by().includes("for.others", "orders")
 
 
 def sent_ago(minutes: int, **fields: Any) -> None:
@@ -103,7 +103,7 @@ def test_what_is_sent_again_does_not_hide_what_waits_for_longer(unknown_event: s
     sent_ago(0, partition=0, offset=9)
     sent_ago(30, partition=0, offset=3)
     with outbox_settings(UNKNOWN_EVENT=unknown_event):
-        assert longest_awaited("default") == pytest.approx(1800, abs=60)
+        assert longest_unhandled("default") == pytest.approx(1800, abs=60)
 
 
 @pytest.mark.parametrize("partition", [0, 1, 7])
@@ -112,19 +112,19 @@ def test_a_partition_with_much_in_it_does_not_hide_what_waits_in_another(
     monkeypatch: pytest.MonkeyPatch, topic: str, partition: int
 ) -> None:
     """As where one of several consumers hangs, and the others have more in hand than is looked at."""
-    monkeypatch.setattr(module, "LOOKED_AT", 3)
+    monkeypatch.setattr(module, "SAMPLE_SIZE", 3)
     sent_ago(30, topic=topic, partition=partition, offset=0)
     for number in range(1, 6):
         for other in (0, 1):
             sent_ago(1, topic="outbox", partition=other, offset=number)
-    assert longest_awaited("default") == pytest.approx(1800, abs=60)
+    assert longest_unhandled("default") == pytest.approx(1800, abs=60)
 
 
 def test_where_more_waits_than_is_looked_at_its_age_is_known_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LOOKED_AT", 3)
+    monkeypatch.setattr(module, "SAMPLE_SIZE", 3)
     for number in range(5):
         sent_ago(9 - number, partition=0, offset=number)
-    assert longest_awaited("default") == pytest.approx(540, abs=60)
+    assert longest_unhandled("default") == pytest.approx(540, abs=60)
 
 
 @pytest.mark.parametrize("unknown_event", ["ignore", "dead"])
@@ -132,12 +132,12 @@ def test_where_more_waits_than_is_looked_at_its_age_is_known_all_the_same(monkey
 def test_waits_by_topic_are_those_of_the_longest_awaited_of_each(
     monkeypatch: pytest.MonkeyPatch, unknown_event: str, looked_at: int
 ) -> None:
-    monkeypatch.setattr(module, "LOOKED_AT", looked_at)
+    monkeypatch.setattr(module, "SAMPLE_SIZE", looked_at)
     sent_ago(40, topic="z", partition=0, offset=0)
     sent_ago(30, topic="a", partition=0, offset=0)
     for number in range(1, 6):
         sent_ago(1, topic="a", partition=0, offset=number)
     with outbox_settings(UNKNOWN_EVENT=unknown_event):
-        found = awaited_by_topic("default")
+        found = longest_unhandled_by_topic("default")
         assert found.keys() == {"a", "z"}
         assert 1800 <= found["a"] < 2400 <= found["z"]

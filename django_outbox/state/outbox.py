@@ -43,7 +43,7 @@ def to_send(message_id: int, attempt: int, *, using: str) -> QuerySet[OutboxMess
     return _messages(using).filter(id=message_id, status=Status.PENDING, publish_count=attempt - 1)
 
 
-def in_hand(message_id: int, attempt: int, *, using: str) -> QuerySet[OutboxMessage]:
+def in_delivery(message_id: int, attempt: int, *, using: str) -> QuerySet[OutboxMessage]:
     """A message that is still published as this attempt; for ``transitions``."""
     return _messages(using).filter(id=message_id, status=Status.PUBLISHED, publish_count=attempt)
 

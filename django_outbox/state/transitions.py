@@ -1,7 +1,7 @@
 """Transitions that outbox and inbox share: a message fails, dies or is requeued.
 
 Each takes ``rows``, a query for one message in the state that the transition leaves, such as
-``outbox.in_hand()`` or ``inbox.in_hand()``. If the message has left that state, nothing changes.
+``outbox.in_delivery()`` or ``inbox.in_delivery()``. If the message has left that state, nothing changes.
 """
 
 from __future__ import annotations

@@ -206,7 +206,7 @@ def fail(message: OutboxMessage, times: int = 1) -> str:
     status = str(message.status)
     for _ in range(times):
         current = row(message)
-        failed = mark_failed(state.in_hand(current.id, current.publish_count, using="default"), "boom")
+        failed = mark_failed(state.in_delivery(current.id, current.publish_count, using="default"), "boom")
         status = status if failed is None else failed.status
         if status == Status.PENDING and times > 1:
             publish_again(message)

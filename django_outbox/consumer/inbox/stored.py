@@ -136,7 +136,7 @@ class StoredSource(Source[Stored]):
                 state.mark_consumed(claim.message, using=self._using)
 
     def fail(self, item: Stored, claim: Claim | None, error: Exception) -> Outcome:
-        rows = state.in_hand(item.id, using=self._using)
+        rows = state.in_delivery(item.id, using=self._using)
         if isinstance(error, Reject):
             row = transitions.mark_dead(rows, error)
             if row is None:
@@ -150,7 +150,7 @@ class StoredSource(Source[Stored]):
         return Outcome.FAILED
 
     def requeue(self, item: Stored, fault: Exception) -> Outcome:
-        transitions.requeue(state.in_hand(item.id, using=self._using), REQUEUE_DELAY)
+        transitions.requeue(state.in_delivery(item.id, using=self._using), REQUEUE_DELAY)
         log.warning(
             "Inbox message %s waits %d s, because the database failed %d times: %s",
             item.id,

@@ -31,9 +31,9 @@ class PostgreSQL(Dialect):
 
     # Relay
 
-    def plan_for_much(self) -> None:
+    def plan_for_full_batch(self) -> None:
         """Plan for a full batch of a long backlog until the transaction ends."""
-        self._execute(statements.PLAN_FOR_MUCH)
+        self._execute(statements.PLAN_FOR_FULL_BATCH)
 
     def place_of(self, id: int) -> Place:
         """The place of a message in the order of claims."""
@@ -45,7 +45,7 @@ class PostgreSQL(Dialect):
         parameters = [settings.source, list(without_topics), *begin, limit]
         return [_outgoing(row) for row in self._fetch(statements.CLAIM_DUE, parameters)]
 
-    def claim_and_look(
+    def claim_with_pending(
         self, limit: int, without_topics: Sequence[str], begin: Place
     ) -> tuple[list[Outgoing], list[Unsent]]:
         """Claim, and read pending messages before the last claimed one with a key; at most a thousand."""

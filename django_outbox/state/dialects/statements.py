@@ -4,7 +4,7 @@ from __future__ import annotations
 
 # Until the transaction ends, read in index order: with stale statistics, PostgreSQL would read and sort everything
 # pending at each pass. And plan for the actual arrays: a prepared statement may keep a plan made for a few ids.
-PLAN_FOR_MUCH = """
+PLAN_FOR_FULL_BATCH = """
     SELECT set_config('enable_sort', 'off', true), set_config('enable_bitmapscan', 'off', true),
            set_config('plan_cache_mode', 'force_custom_plan', true)
 """

@@ -116,7 +116,7 @@ def test_no_page_shows_a_secret_to_who_may_not_see_it(login: Login, message: Any
 def test_a_copy_of_a_dead_letter_shows_no_secret_in_the_error_among_its_headers(login: Login) -> None:
     with outbox_settings(DEAD_LETTER_TOPIC="outbox.dead"):
         message = make_message(Status.PUBLISHED, payload={"password": SECRET})
-        mark_dead(state.in_hand(message.id, 1, using="default"), ValueError(f"{SECRET} is wrong"))
+        mark_dead(state.in_delivery(message.id, 1, using="default"), ValueError(f"{SECRET} is wrong"))
     copy = OutboxMessage.objects.get(topic="outbox.dead")
     shown = content(login(), page_of(copy))
     assert SECRET not in shown

@@ -180,7 +180,7 @@ def test_messages_of_one_key_are_handled_in_the_order_of_their_ids(pipeline: War
     assert row(other).status == Status.CONSUMED
 
 
-def test_what_waits_behind_an_unsent_message_is_put_back_and_the_rest_goes_on(pipeline: WarmPipeline) -> None:
+def test_what_waits_behind_an_unsent_message_is_requeued_and_the_rest_goes_on(pipeline: WarmPipeline) -> None:
     until = timezone.now() + AN_HOUR
     before = [make_message(payload=number, message_key=f"k{number}") for number in range(4)]
     held = make_message(payload="held", message_key="h")
@@ -195,7 +195,7 @@ def test_what_waits_behind_an_unsent_message_is_put_back_and_the_rest_goes_on(pi
     assert (row(held).status, row(held).retry_count, row(held).next_retry_at) == ("pending", 0, row(1).next_retry_at)
 
 
-def test_many_that_wait_are_put_back_one_after_the_other(pipeline: WarmPipeline) -> None:
+def test_many_that_wait_are_requeued_one_after_the_other(pipeline: WarmPipeline) -> None:
     first = make_message(message_key="h", topic="elsewhere", next_retry_at=timezone.now() + AN_HOUR)
     for number in range(50):
         make_message(payload=number, message_key="h")

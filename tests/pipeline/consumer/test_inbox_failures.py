@@ -159,7 +159,7 @@ def test_what_is_left_for_later_has_not_failed_yet() -> None:
 def test_failure_and_state_are_one_transaction(write: Any) -> None:
     message = make_received(delivery_count=1)
     with transaction.atomic():
-        assert write(inbox_state.in_hand(message.id, using="default"), "boom")
+        assert write(inbox_state.in_delivery(message.id, using="default"), "boom")
         assert len(kept()) == 1
         transaction.set_rollback(True)
     assert (only().status, only().retry_count, kept()) == (Status.PENDING, 0, [])
@@ -168,5 +168,5 @@ def test_failure_and_state_are_one_transaction(write: Any) -> None:
 @pytest.mark.parametrize("write", [mark_failed, mark_dead])
 def test_no_failure_is_kept_of_a_delivery_that_is_over(write: Any) -> None:
     message = make_received(Status.CONSUMED)
-    assert write(inbox_state.in_hand(message.id, using="default"), "late") is None
+    assert write(inbox_state.in_delivery(message.id, using="default"), "late") is None
     assert kept() == []

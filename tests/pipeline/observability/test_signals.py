@@ -229,7 +229,7 @@ def test_a_failure_that_was_not_counted_is_not_told(
     count = transitions.mark_failed
 
     def too_late(*args: Any, **options: Any) -> Any:
-        transitions.mark_dead(state.in_hand(message.id, 1, using="default"), "another consumer was faster")
+        transitions.mark_dead(state.in_delivery(message.id, 1, using="default"), "another consumer was faster")
         return count(*args, **options)
 
     monkeypatch.setattr(transitions, "mark_failed", too_late)

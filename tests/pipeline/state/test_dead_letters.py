@@ -110,7 +110,7 @@ def test_without_the_setting_there_is_no_copy(settings: Any) -> None:
     settings.OUTBOX = {**settings.OUTBOX, "DEAD_LETTER_TOPIC": None}
     message = make_message(Status.PUBLISHED)
 
-    mark_dead(state.in_hand(message.id, 1, using="default"), "no")
+    mark_dead(state.in_delivery(message.id, 1, using="default"), "no")
 
     assert OutboxMessage.objects.count() == 1
 
@@ -207,8 +207,8 @@ def test_copy_and_death_are_one_transaction(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(dead_letters, "publish_copy", killed)
 
     for die in (
-        lambda: mark_dead(state.in_hand(first.id, 1, using="default"), "no"),
-        lambda: mark_failed(state.in_hand(last.id, 1, using="default"), "no"),
+        lambda: mark_dead(state.in_delivery(first.id, 1, using="default"), "no"),
+        lambda: mark_failed(state.in_delivery(last.id, 1, using="default"), "no"),
     ):
         with pytest.raises(SystemExit), transaction.atomic():
             die()

@@ -51,7 +51,7 @@ def only_failure() -> MessageFailure:
 
 def test_failure_of_a_handler_is_kept_with_its_publication() -> None:
     message = make_message(Status.PUBLISHED, publish_count=3, partition=2, offset=7)
-    mark_failed(state.in_hand(message.id, 3, using="default"), ValueError("boom"))
+    mark_failed(state.in_delivery(message.id, 3, using="default"), ValueError("boom"))
     failure = only_failure()
     assert failure.message_id == message.id
     assert (failure.stage, failure.attempt, failure.partition, failure.offset) == ("handle", 3, 2, 7)
@@ -69,7 +69,7 @@ def test_failure_to_send_is_that_of_the_next_publication() -> None:
 
 def test_last_failure_is_final() -> None:
     message = make_message(Status.PUBLISHED, retry_count=19, max_retry=20)
-    mark_failed(state.in_hand(message.id, 1, using="default"), "boom")
+    mark_failed(state.in_delivery(message.id, 1, using="default"), "boom")
     assert only_failure().final
 
 
@@ -89,7 +89,7 @@ def test_without_retries_the_first_failure_is_final(
 
 @pytest.mark.parametrize(
     ("status", "rows", "attempt", "stage"),
-    [("pending", state.to_send, 2, "send"), ("published", state.in_hand, 1, "handle")],
+    [("pending", state.to_send, 2, "send"), ("published", state.in_delivery, 1, "handle")],
 )
 def test_giving_up_is_a_final_failure(status: str, rows: Any, attempt: int, stage: str) -> None:
     message = make_message(status, publish_count=1)
@@ -99,8 +99,8 @@ def test_giving_up_is_a_final_failure(status: str, rows: Any, attempt: int, stag
 
 def test_no_failure_is_kept_of_what_was_not_counted() -> None:
     message = make_message(Status.PUBLISHED, publish_count=2)
-    mark_failed(state.in_hand(message.id, 1, using="default"), "late")
-    mark_dead(state.in_hand(message.id, 1, using="default"), "late")
+    mark_failed(state.in_delivery(message.id, 1, using="default"), "late")
+    mark_dead(state.in_delivery(message.id, 1, using="default"), "late")
     mark_dead(state.to_send(message.id, 1, using="default"), "late")
     assert not MessageFailure.objects.exists()
 
@@ -109,7 +109,7 @@ def test_no_failure_is_kept_of_what_was_not_counted() -> None:
 def test_failure_and_its_count_are_one_transaction() -> None:
     message = make_message(Status.PUBLISHED)
     with transaction.atomic():
-        mark_failed(state.in_hand(message.id, 1, using="default"), "boom")
+        mark_failed(state.in_delivery(message.id, 1, using="default"), "boom")
         transaction.set_rollback(True)
     assert row(message).retry_count == 0
     assert not MessageFailure.objects.exists()
@@ -117,7 +117,7 @@ def test_failure_and_its_count_are_one_transaction() -> None:
 
 def test_message_has_the_fingerprint_of_its_last_failure() -> None:
     message = make_message(Status.PUBLISHED)
-    mark_failed(state.in_hand(message.id, 1, using="default"), ValueError("boom"))
+    mark_failed(state.in_delivery(message.id, 1, using="default"), ValueError("boom"))
     assert row(message).fingerprint == only_failure().fingerprint == "ValueError"
 
 

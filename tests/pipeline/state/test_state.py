@@ -96,17 +96,17 @@ TRANSITIONS: dict[str, tuple[str, str, Callable[[OutboxMessage], Any]]] = {
     "mark_failed": (
         Status.PUBLISHED,
         Status.PENDING,
-        lambda m: mark_failed(state.in_hand(m.id, m.publish_count, using="default"), "boom"),
+        lambda m: mark_failed(state.in_delivery(m.id, m.publish_count, using="default"), "boom"),
     ),
     "requeue": (
         Status.PUBLISHED,
         Status.PENDING,
-        lambda m: requeue(state.in_hand(m.id, m.publish_count, using="default"), timedelta(0)),
+        lambda m: requeue(state.in_delivery(m.id, m.publish_count, using="default"), timedelta(0)),
     ),
     "mark_dead": (
         Status.PUBLISHED,
         Status.DEAD,
-        lambda m: mark_dead(state.in_hand(m.id, m.publish_count, using="default"), "no"),
+        lambda m: mark_dead(state.in_delivery(m.id, m.publish_count, using="default"), "no"),
     ),
     "retry": (
         Status.DEAD,
@@ -185,8 +185,8 @@ def test_regression_dead_does_not_overwrite_consumed() -> None:
     message = make_message(Status.CONSUMED)
 
     assert mark_dead(state.to_send(message.id, 1, using="default"), "late") is None
-    assert mark_dead(state.in_hand(message.id, 1, using="default"), "late") is None
-    assert mark_failed(state.in_hand(message.id, 1, using="default"), "late") is None
+    assert mark_dead(state.in_delivery(message.id, 1, using="default"), "late") is None
+    assert mark_failed(state.in_delivery(message.id, 1, using="default"), "late") is None
     assert mark_failed(state.to_send(message.id, 2, using="default"), "late") is None
 
     assert (row(message).status, row(message).last_error) == (Status.CONSUMED, "")
@@ -204,7 +204,7 @@ def test_regression_consumed_does_not_overwrite_dead() -> None:
 def test_regression_error_text_is_never_cut_inside_a_character() -> None:
     message = make_message(Status.PUBLISHED)
 
-    mark_failed(state.in_hand(message.id, 1, using="default"), "\N{SNOWMAN}" * 3000)
+    mark_failed(state.in_delivery(message.id, 1, using="default"), "\N{SNOWMAN}" * 3000)
 
     assert row(message).last_error == "\N{SNOWMAN}" * 2000
 
@@ -212,7 +212,7 @@ def test_regression_error_text_is_never_cut_inside_a_character() -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda: mark_failed(state.in_hand(404, 1, using="default"), "boom"),
+        lambda: mark_failed(state.in_delivery(404, 1, using="default"), "boom"),
         lambda: mark_failed(state.to_send(404, 1, using="default"), "boom"),
     ],
     ids=["in hand", "to send"],
@@ -226,9 +226,9 @@ def test_regression_a_missing_row_is_not_counted() -> None:
 
     assert published(gone) == 0
     assert mark_dead(state.to_send(404, 1, using="default"), "boom") is None
-    assert mark_dead(state.in_hand(404, 1, using="default"), "boom") is None
+    assert mark_dead(state.in_delivery(404, 1, using="default"), "boom") is None
     assert state.count_delivery(404, None, PLACE, 0, using="default") is False
-    assert requeue(state.in_hand(gone.id, gone.publish_count, using="default"), timedelta(0)) is False
+    assert requeue(state.in_delivery(gone.id, gone.publish_count, using="default"), timedelta(0)) is False
     assert state.lock([404], using="default") == {}
 
 
@@ -238,7 +238,7 @@ def test_regression_a_missing_row_is_not_counted() -> None:
 def test_a_failure_is_counted_and_waits() -> None:
     message = make_message(Status.PUBLISHED, retry_count=2, delivery_count=3)
 
-    assert status_of(mark_failed(state.in_hand(message.id, 1, using="default"), "boom")) == Status.PENDING
+    assert status_of(mark_failed(state.in_delivery(message.id, 1, using="default"), "boom")) == Status.PENDING
 
     now = row(message)
     assert (now.retry_count, now.last_error, now.delivery_count) == (3, "boom", 0)
@@ -268,8 +268,8 @@ def test_a_message_without_retries_dies_of_its_first_failure(max_retry: int) -> 
 def test_a_failure_of_an_older_publication_changes_nothing() -> None:
     message = make_message(Status.PUBLISHED, publish_count=2)
 
-    assert mark_failed(state.in_hand(message.id, 1, using="default"), "late") is None
-    assert mark_dead(state.in_hand(message.id, 1, using="default"), "late") is None
+    assert mark_failed(state.in_delivery(message.id, 1, using="default"), "late") is None
+    assert mark_dead(state.in_delivery(message.id, 1, using="default"), "late") is None
 
     assert (row(message).status, row(message).retry_count) == (Status.PUBLISHED, 0)
 
@@ -284,7 +284,7 @@ def test_a_failure_to_send_is_counted_and_ends_dead() -> None:
 def test_a_failure_may_bring_its_own_delay() -> None:
     message = make_message(Status.PUBLISHED)
 
-    mark_failed(state.in_hand(message.id, 1, using="default"), "later", delay=timedelta(hours=1))
+    mark_failed(state.in_delivery(message.id, 1, using="default"), "later", delay=timedelta(hours=1))
 
     now = row(message)
     assert now.next_retry_at is not None
@@ -294,7 +294,7 @@ def test_a_failure_may_bring_its_own_delay() -> None:
 def test_error_text_is_what_every_database_can_store() -> None:
     message = make_message(Status.PUBLISHED)
 
-    mark_failed(state.in_hand(message.id, 1, using="default"), "a\0b\ud800c")
+    mark_failed(state.in_delivery(message.id, 1, using="default"), "a\0b\ud800c")
 
     assert row(message).last_error == "a\N{REPLACEMENT CHARACTER}b?c"
     assert failures.error_text(ValueError()) == "ValueError"
@@ -344,13 +344,13 @@ def test_a_handler_that_removes_or_changes_its_own_row_is_an_error(change: str) 
     assert statuses() == ["published", "published"]
 
 
-# Putting back, postponing, retrying
+# Requeueing, postponing, retrying
 
 
-def test_what_is_put_back_is_not_counted() -> None:
+def test_what_is_requeued_is_not_counted() -> None:
     message = make_message(Status.PUBLISHED, retry_count=2, delivery_count=1)
 
-    assert requeue(state.in_hand(message.id, message.publish_count, using="default"), timedelta(seconds=5))
+    assert requeue(state.in_delivery(message.id, message.publish_count, using="default"), timedelta(seconds=5))
 
     now = row(message)
     assert (now.status, now.retry_count, now.delivery_count) == (Status.PENDING, 2, 0)
@@ -358,21 +358,21 @@ def test_what_is_put_back_is_not_counted() -> None:
     assert timedelta(seconds=4) < now.next_retry_at - now.updated_at <= timedelta(seconds=5)
 
 
-def test_a_later_publication_is_not_put_back_for_an_earlier_one() -> None:
+def test_a_later_publication_is_not_requeued_for_an_earlier_one() -> None:
     message = make_message(Status.PUBLISHED)
-    requeue(state.in_hand(message.id, message.publish_count, using="default"), timedelta(0))
+    requeue(state.in_delivery(message.id, message.publish_count, using="default"), timedelta(0))
     publish_again(message)
 
-    assert not requeue(state.in_hand(message.id, message.publish_count, using="default"), timedelta(0))
+    assert not requeue(state.in_delivery(message.id, message.publish_count, using="default"), timedelta(0))
 
     assert (row(message).status, row(message).publish_count) == (Status.PUBLISHED, 2)
 
 
-def test_put_back_until_a_time() -> None:
+def test_requeue_until_a_time() -> None:
     message = make_message(Status.PUBLISHED)
     then = timezone.now().replace(microsecond=0) + A_DAY
 
-    requeue(state.in_hand(message.id, message.publish_count, using="default"), then)
+    requeue(state.in_delivery(message.id, message.publish_count, using="default"), then)
 
     assert row(message).next_retry_at == then
 
@@ -457,7 +457,7 @@ def test_who_fails_and_who_consumes_wait_for_each_other() -> None:
     results: list[OutboxMessage | None] = []
 
     def fail_it() -> None:
-        results.append(mark_failed(state.in_hand(message.id, 1, using="default"), "boom"))
+        results.append(mark_failed(state.in_delivery(message.id, 1, using="default"), "boom"))
 
     with ExitStack() as beside, transaction.atomic():
         held = state.lock([message.id], using="default")[message.id]

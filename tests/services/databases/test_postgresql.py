@@ -23,7 +23,7 @@ from django_outbox.state import outbox as state
 from django_outbox.state.dialects import postgresql
 from django_outbox.state.dialects.base import Published
 from django_outbox.state.dialects.postgresql import START, PostgreSQL
-from django_outbox.state.dialects.statements import PLAN_FOR_MUCH
+from django_outbox.state.dialects.statements import PLAN_FOR_FULL_BATCH
 from django_outbox.state.retry import retry
 from django_outbox.worker.prepared_statements import PLANS_SECONDS, PreparedStatements
 from django_outbox.worker.stop import Stop
@@ -102,7 +102,7 @@ def test_a_pass_reads_no_more_rows_than_its_batch_whatever_the_statistics_say(
     statements += [query["sql"] for query in queries if "UPDATE django_outbox_outboxmessage" in query["sql"]]
     assert len(statements) == 4
     with connection.cursor() as cursor:
-        cursor.execute(PLAN_FOR_MUCH)
+        cursor.execute(PLAN_FOR_FULL_BATCH)
         for sql in statements:
             plan = plan_of(sql)
             assert rows_read(plan) <= 100, json.dumps(plan, indent=1)
@@ -188,7 +188,7 @@ def test_little_is_found_by_few_steps_whatever_the_statistics_say(known: str | N
     OutboxMessage.objects.pending().filter(id__gt=due[-1].id).update(next_retry_at=timezone.now() + AN_HOUR)
 
     with transaction.atomic(), CaptureQueriesContext(connection) as queries:
-        batch, earlier = PostgreSQL("default").claim_and_look(50, [], START)
+        batch, earlier = PostgreSQL("default").claim_with_pending(50, [], START)
 
     assert [message.id for message in batch] == [message.id for message in due]
     waits = Status.PENDING in (known, others)
@@ -202,7 +202,7 @@ def test_where_no_message_has_a_key_nothing_is_looked_for() -> None:
     make_message(next_retry_at=timezone.now() + AN_HOUR)
     make_message()
     with transaction.atomic():
-        batch, earlier = PostgreSQL("default").claim_and_look(50, [], START)
+        batch, earlier = PostgreSQL("default").claim_with_pending(50, [], START)
     assert (len(batch), earlier) == (1, [])
 
 
@@ -229,7 +229,7 @@ def test_marking_a_batch_compares_each_of_its_messages_once_where_statistics_kno
         transaction.set_rollback(True)
     (sql,) = (query["sql"] for query in queries if "UPDATE" in query["sql"])
     with connection.cursor() as cursor:
-        cursor.execute(PLAN_FOR_MUCH)
+        cursor.execute(PLAN_FOR_FULL_BATCH)
         # As with a table of many millions, where ways to join are as good as the same beside the cost of reading.
         cursor.execute("SET LOCAL random_page_cost = 100; SET LOCAL enable_seqscan = off")
         cursor.execute(f"EXPLAIN {sql}")

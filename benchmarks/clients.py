@@ -101,7 +101,7 @@ class ConfluentSender:
             )
         self._producer.flush(SEND_SECONDS)
         if None in places:
-            raise RuntimeError("the broker did not take a batch")
+            raise RuntimeError("the broker did not accept a batch")
         return places
 
     def close(self) -> None:

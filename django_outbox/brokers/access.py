@@ -22,7 +22,7 @@ class Access:
         url: names the servers.
         protocol: Kafka's ``security.protocol``.
         tls: what the client uses for TLS.
-        interrupted: true once the process is to end; then nothing is looked into.
+        interrupted: true once the process is stopping; then nothing is examined.
     """
 
     url: BrokerURL

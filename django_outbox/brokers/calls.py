@@ -18,7 +18,7 @@ CLOSE_SECONDS = 1.0
 COMMIT_SECONDS = 30.0
 # How often a wait checks whether to go on.
 SLICE_SECONDS = 0.1
-# When the process is to end, it waits for answers under way as long as one comes at least this often.
+# A stopping process waits for outstanding answers as long as one arrives at least this often.
 GRACE_SECONDS = 0.3
 
 # A socket option that makes the kernel drop unsent data when the socket is closed or the process dies.
@@ -70,7 +70,7 @@ class Call(threading.Thread, Generic[Result]):
                     if self._result:
                         break
                     self._abandoned = True
-                raise TimeoutError(f"no answer within {seconds:g} s" if left <= 0 else "this process is to end")
+                raise TimeoutError(f"no answer within {seconds:g} s" if left <= 0 else "this process is stopping")
             self.join(min(SLICE_SECONDS, left))
         if self._error is not None:
             raise self._error
@@ -78,13 +78,13 @@ class Call(threading.Thread, Generic[Result]):
 
 
 class Patience:
-    """How long to wait for answers: until a deadline, but not in vain once the process is to end."""
+    """How long to wait for answers: until a deadline, but not in vain once the process is stopping."""
 
     def __init__(self, deadline: float, interrupted: Callable[[], bool]) -> None:
         """
         Args:
             deadline: on the monotonic clock.
-            interrupted: true once the process is to end.
+            interrupted: true once the process is stopping.
         """
         self._deadline = deadline
         self._interrupted = interrupted

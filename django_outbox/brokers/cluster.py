@@ -118,7 +118,7 @@ class ClusterBroker(Broker):
             places: set[TopicPartition] = set()
             for topic, each in admin.describe_topics(wanted).items():
                 if not each.is_absent and (reason := each.error.text if each.error else each.leaderless):
-                    raise TopicNotReadable({topic}, f"{self.location} tells nothing of {topic}: {reason}.")
+                    raise TopicNotReadable({topic}, f"{self.location} does not describe {topic}: {reason}.")
                 places |= each.places(topic)
             return admin.progress(group, places) if places else {}
 

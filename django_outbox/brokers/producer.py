@@ -37,7 +37,7 @@ class BatchProducer(Producer):
         Args:
             location: of the broker, for messages.
             look_up: asks the broker, within so many seconds, why topics cannot be written to.
-            interrupted: true once the process is to end.
+            interrupted: true once the process is stopping.
         """
         self._location = location
         self._look_up = look_up
@@ -53,7 +53,7 @@ class BatchProducer(Producer):
 
     def send(self, records: Sequence[Record], timeout: float) -> list[Outcome]:
         if not self._usable:
-            raise BrokerUnavailable(f"{self._location} did not take a batch: the producer is closed.")
+            raise BrokerUnavailable(f"{self._location} did not accept a batch: the producer is closed.")
         patience = Patience(time.monotonic() + timeout, self._interrupted)
         faults = self._faults({record.topic for record in records}, timeout)
         outcomes: list[Outcome | None] = [None] * len(records)
@@ -150,7 +150,7 @@ class BatchProducer(Producer):
                     raise BrokerUnavailable(reason)
                 faults = self._look_up(unanswered, min(_SIGN_OF_LIFE_SECONDS, timeout / 5))
             except BrokerUnavailable as error:
-                raise BrokerUnavailable(f"{self._location} did not take a batch: {reason}.") from error
+                raise BrokerUnavailable(f"{self._location} did not accept a batch: {reason}.") from error
         for index, outcome in enumerate(outcomes):
             if outcome is None:
                 outcomes[index] = faults.get(records[index].topic) or TopicTrouble(reason)

@@ -61,15 +61,15 @@ class GroupMember(Subscription):
 
     @abstractmethod
     def _positions(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, tuple[int | None, int]]:
-        """By partition, the position (None if unknown), and the end as far as records and their answers tell it."""
+        """By partition, the position (None if unknown) and the end of the log according to the last fetch."""
 
     @abstractmethod
     def _commit_once(self, offsets: Mapping[TopicPartition, int], seconds: float) -> None:
-        """Commit and wait for the answer, if possible no longer than so many seconds. Called in a thread."""
+        """Commit and wait for the answer, if the library allows for at most so many seconds. Called in a thread."""
 
     @abstractmethod
     def _ask_client(self, seconds: float) -> None:
-        """Raise an error if the client gets no answer within so many seconds, and no broker answers others."""
+        """Raise an error if the client gets no answer within so many seconds and no broker answers other clients."""
 
     @abstractmethod
     def _knock(self, seconds: float) -> None:
@@ -111,7 +111,7 @@ class GroupMember(Subscription):
         found = self._progress_of(mine)
         for place in mine:
             if place not in found:
-                raise BrokerUnavailable(f"{self._location} tells nothing of {place.topic}[{place.partition}].")
+                raise BrokerUnavailable(f"{self._location} does not describe {place.topic}[{place.partition}].")
         return all(progress.is_at_end for progress in found.values())
 
     def progress(self) -> dict[TopicPartition, Progress]:
@@ -177,7 +177,7 @@ class GroupMember(Subscription):
         return False
 
     def _heard(self) -> None:
-        """Note that a broker is there."""
+        """Record that a broker is there."""
         self._heard_at = time.monotonic()
 
     def _reported(self) -> str:
@@ -211,5 +211,5 @@ class GroupMember(Subscription):
 def _with_position(found: Progress, position: int | None, end: int) -> Progress:
     if position is None:
         return replace(found, high=max(found.high, end))
-    # Not every broker tells the true end when asked, but what it sent does.
+    # Tansu may report too low an end; the records that it sent show the true one.
     return replace(found, high=max(found.high, end, position), position=position)

@@ -44,7 +44,7 @@ class ConfluentAdmin(Admin):
             client: its ``error_cb`` is ``faults``.
             seconds: for one question.
             tries: how often to ask first, in this time: the library may wait for the one broker that is away.
-            interrupted: true once the process is to end.
+            interrupted: true once the process is stopping.
         """
         self._client = client
         self._faults = faults

@@ -68,7 +68,7 @@ class Faults:
         return client_error(self._last).text if self._last is not None else ""
 
     def heard(self) -> None:
-        """Note that a broker answers and accepts this client."""
+        """Record that a broker answers and accepts this client."""
         self._down_since = self._last = None
         if self.refusal is not None and not self.refusal.fatal:
             self.refusal = None  # another broker refused, or the refusal is withdrawn
@@ -79,7 +79,7 @@ class Faults:
         refused = self.refusal or (told if told is not None and told.code in CLIENT_AT_FAULT else None)
         if refused is not None:
             return BrokerUnavailable(refusal(self.location, refused))
-        nothing = "it ends each connection" if self.is_down else f"no answer within {seconds:g} s"
+        nothing = "it closes each connection" if self.is_down else f"no answer within {seconds:g} s"
         reason = self.reason or (told.text if told is not None else nothing)
         is_of_tls = error is not None and error.code() == KafkaError._SSL
         last = error if is_of_tls else self._last

@@ -202,7 +202,7 @@ class ConfluentSubscription(GroupMember):
                 told is not None and told.code() == KafkaError._TRANSPORT
             ):  # else its answer may wait behind a long fetch
                 raise BrokerUnavailable(
-                    f"The consumer's client has lost all brokers of {self._location}, which answer others."
+                    f"The consumer's client has lost all brokers of {self._location}, although they answer other clients."
                 ) from error
 
     def _knock(self, seconds: float) -> None:

@@ -155,7 +155,7 @@ def test_a_broker_that_dies_is_reported_within_the_deadline_and_nothing_is_sent_
     own_broker.kill()
     seconds, text = seconds_until(BrokerUnavailable, lambda: producer.send(numbered(topic, 10), 3))
     assert seconds < 3 + SLACK_SECONDS
-    assert text.startswith(f"{own_broker.url} did not take a batch: ")
+    assert text.startswith(f"{own_broker.url} did not accept a batch: ")
     assert not producer.usable
     assert seconds_of(producer.close) < SLACK_SECONDS
 
@@ -181,7 +181,7 @@ def test_nothing_of_an_abandoned_batch_is_sent_when_its_connection_heals(
     proxy.stall()
     seconds, text = seconds_until(BrokerUnavailable, lambda: producer.send([Record(topic, b"k", b"x" * size)] * 5, 2))
     assert 2 <= seconds < 2 + SLACK_SECONDS
-    late = f"{proxied.location} did not take a batch: no acknowledgement within 2 s"
+    late = f"{proxied.location} did not accept a batch: no acknowledgement within 2 s"
     assert re.fullmatch(rf"{re.escape(late)}( \(.+\))?\.", text)  # the library may have told why by then
     assert seconds_of(producer.close) < SLACK_SECONDS
     proxy.heal()

@@ -69,7 +69,7 @@ def test_a_broker_that_dies_is_reported_within_the_deadline_and_nothing_is_sent_
     own_broker.kill()
     seconds, text = seconds_until(BrokerUnavailable, lambda: producer.send(numbered(topic, 10), 1))
     assert seconds < 1 + SLACK_SECONDS
-    assert text == f"{own_broker.url} did not take a batch: no acknowledgement within 1 s."
+    assert text == f"{own_broker.url} did not accept a batch: no acknowledgement within 1 s."
     assert not producer.usable
     assert seconds_of(producer.close) < SLACK_SECONDS
 

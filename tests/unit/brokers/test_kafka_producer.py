@@ -1,4 +1,4 @@
-"""What the errors of kafka-python mean for the records of a batch."""
+"""Sending with kafka-python: what its errors mean for the records of a batch."""
 
 from __future__ import annotations
 
@@ -318,7 +318,7 @@ def test_a_broker_that_goes_away_while_the_rest_is_to_be_sent_again_is_reported(
 @pytest.mark.parametrize("error", BROKER)
 def test_some_errors_are_nobodys_fault_but_the_brokers(error: type[KafkaError], comes: type) -> None:
     producer = producer_of(comes(error("why")))
-    with pytest.raises(BrokerUnavailable, match=r"kafka://broker:9092 did not take a batch: .+\.") as raised:
+    with pytest.raises(BrokerUnavailable, match=r"kafka://broker:9092 did not accept a batch: .+\.") as raised:
         outcomes_of(producer, 1)
     assert error.__name__ in str(raised.value)
     assert not producer.usable
@@ -340,7 +340,7 @@ def test_a_client_without_room_is_waited_for_until_the_deadline() -> None:
     client = Client(Raised(kafka_errors.KafkaTimeoutError("no room")))
     seconds, text = seconds_until(BrokerUnavailable, lambda: outcomes_of(producer_with(client), 1, timeout=0.3))
     assert 0.3 <= seconds < 0.6
-    assert text == f"{LOCATION} did not take a batch: no acknowledgement within 0.3 s."
+    assert text == f"{LOCATION} did not accept a batch: no acknowledgement within 0.3 s."
 
 
 @pytest.mark.parametrize("error", [TypeError("why"), ValueError("why")])
@@ -356,7 +356,7 @@ def test_all_records_of_a_batch_share_one_deadline() -> None:
     producer = producer_of(*[Answer()] * 50)
     seconds, text = seconds_until(BrokerUnavailable, lambda: outcomes_of(producer, 50, timeout=0.3))
     assert 0.3 <= seconds < 0.6
-    assert text == "kafka://broker:9092 did not take a batch: no acknowledgement within 0.3 s."
+    assert text == "kafka://broker:9092 did not accept a batch: no acknowledgement within 0.3 s."
 
 
 def test_what_was_taken_before_the_deadline_counts_though_the_rest_was_not() -> None:

@@ -75,7 +75,7 @@ def outcomes(producer: BatchProducer, *topics: str) -> list[Outcome]:
 
 def test_a_batch_without_any_answer_is_the_broker_s_fault_if_the_broker_tells_nothing() -> None:
     producer = Scripted({}, {})
-    with pytest.raises(BrokerUnavailable, match=r"^kafka://broker:9092 did not take a batch: no answer\.$"):
+    with pytest.raises(BrokerUnavailable, match=r"^kafka://broker:9092 did not accept a batch: no answer\.$"):
         outcomes(producer, "one", "other")
     assert producer.asked == [({"one", "other"}, SECONDS), ({"one", "other"}, 1.0)]
     assert producer.closed
@@ -95,7 +95,7 @@ def test_a_batch_without_any_answer_is_its_topics_fault_if_the_broker_tells_of_t
 
 def test_a_producer_that_the_broker_refuses_blames_no_topic() -> None:
     producer = Scripted({}, {}, {}, refused=True)
-    with pytest.raises(BrokerUnavailable, match="did not take a batch: no answer"):
+    with pytest.raises(BrokerUnavailable, match="did not accept a batch: no answer"):
         outcomes(producer, "topic")
     assert len(producer.asked) == 1
 

@@ -1,18 +1,15 @@
-"""What the errors of confluent-kafka mean to relay and consumer."""
+"""Sending with confluent-kafka: what its errors mean for the records of a batch."""
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import confluent_kafka
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from django_outbox.brokers import subscription as subscriptions
 from django_outbox.brokers.access import Access
 from django_outbox.brokers.base import (
     Acknowledged,
@@ -21,19 +18,16 @@ from django_outbox.brokers.base import (
     Producer,
     Record,
     Refused,
-    Subscription,
     TopicForbidden,
     TopicMissing,
-    TopicPartition,
     TopicTrouble,
 )
 from django_outbox.brokers.confluent import client as confluent_client
 from django_outbox.brokers.confluent.client import Faults
 from django_outbox.brokers.confluent.producer import ConfluentBrokerProducer
-from django_outbox.brokers.confluent.subscription import ConfluentSubscription
 from django_outbox.brokers.tls import TLS
 from django_outbox.brokers.url import parse_url
-from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
+from django_outbox.exceptions import BrokerUnavailable
 from tests.support.brokers.records import SECONDS, numbered, once, seconds_until
 from tests.support.clock import Clock
 
@@ -215,7 +209,7 @@ def test_a_library_that_will_not_go_on_is_the_broker_s_fault_however_it_says_so(
     """As when a client may not write to any topic: ``flush()`` raises what was told to ``error_cb``."""
     fatal = KafkaError(KafkaError.CLUSTER_AUTHORIZATION_FAILED, "why", fatal=True)
     producer = producer_of(KafkaException(fatal))
-    with pytest.raises(BrokerUnavailable, match="did not take a batch: why"):
+    with pytest.raises(BrokerUnavailable, match="did not accept a batch: why"):
         outcomes_of(producer, 1)
     assert not producer.usable
 
@@ -238,7 +232,7 @@ def test_other_errors_fail_the_record_for_now(comes: Comes) -> None:
 def test_some_errors_are_nobodys_fault_but_the_brokers(code: int, comes: Comes) -> None:
     producer = producer_of(comes(error(code)))
     reason = f"no acknowledgement within {SECONDS:g} s" if code in LATE else "why"
-    with pytest.raises(BrokerUnavailable, match=f"^{LOCATION} did not take a batch: {reason}\\.$"):
+    with pytest.raises(BrokerUnavailable, match=f"^{LOCATION} did not accept a batch: {reason}\\.$"):
         outcomes_of(producer, 1)
     assert not producer.usable
 
@@ -263,7 +257,7 @@ def test_what_comes_behind_an_error_of_produce_itself_is_not_started(code: int) 
 
 def test_a_fatal_error_ends_the_producer_whatever_its_number() -> None:
     producer = producer_of(KafkaError(KafkaError.INVALID_CONFIG, "why", fatal=True))
-    with pytest.raises(BrokerUnavailable, match="did not take a batch: why"):
+    with pytest.raises(BrokerUnavailable, match="did not accept a batch: why"):
         outcomes_of(producer, 1)
     assert not producer.usable
 
@@ -350,7 +344,7 @@ def test_all_records_of_a_batch_share_one_deadline() -> None:
     producer = producer_with(client)
     seconds, text = seconds_until(BrokerUnavailable, lambda: outcomes_of(producer, 50, timeout=0.3))
     assert 0.3 <= seconds < 0.6
-    assert text == f"{LOCATION} did not take a batch: no acknowledgement within 0.3 s."
+    assert text == f"{LOCATION} did not accept a batch: no acknowledgement within 0.3 s."
     assert client.purged
     assert client.closed
     assert not producer.usable
@@ -374,7 +368,7 @@ def test_a_client_that_is_refused_does_not_wait_for_the_deadline(told: KafkaErro
     faults(told)
     seconds, text = seconds_until(BrokerUnavailable, lambda: outcomes_of(producer, 1))
     assert seconds < 1
-    assert text == f"{LOCATION} did not take a batch: wrong password."
+    assert text == f"{LOCATION} did not accept a batch: wrong password."
 
 
 def test_brokers_that_are_down_for_good_are_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -385,7 +379,7 @@ def test_brokers_that_are_down_for_good_are_not_waited_for(monkeypatch: pytest.M
     faults(KafkaError(KafkaError._ALL_BROKERS_DOWN, "1/1 brokers are down"))
     seconds, text = seconds_until(BrokerUnavailable, lambda: outcomes_of(producer, 1))
     assert seconds < 1
-    assert text == f"{LOCATION} did not take a batch: Connection refused."
+    assert text == f"{LOCATION} did not accept a batch: Connection refused."
 
 
 @pytest.mark.parametrize(
@@ -475,229 +469,3 @@ def test_a_topic_is_asked_about_once_until_it_makes_trouble() -> None:
     for _ in range(4):
         outcomes_of(producer, 1)
     assert asked == [{"topic"}, {"topic"}]
-
-
-# Reading
-
-
-class Reader:
-    """Stands for a ``Consumer`` whose messages and errors come from a list."""
-
-    def __init__(self, *messages: Message) -> None:
-        self.messages = list(messages)
-        self.commit_error: Exception | None = None
-        self.place_error: KafkaError | None = None
-
-    def subscribe(self, topics: list[str], **callbacks: object) -> None:
-        """Nobody calls back."""
-
-    def poll(self, timeout: float) -> Message | None:
-        return self.messages.pop(0) if self.messages else None
-
-    def consume(self, count: int, timeout: float) -> list[Message]:
-        taken, self.messages = self.messages[:count], self.messages[count:]
-        return taken
-
-    def assignment(self) -> list[confluent_kafka.TopicPartition]:
-        return [confluent_kafka.TopicPartition("topic", 0)]
-
-    def commit(self, offsets: list[confluent_kafka.TopicPartition], asynchronous: bool) -> list[Any]:
-        if self.commit_error is not None:
-            raise self.commit_error
-        return [Place(place.topic, self.place_error) for place in offsets]
-
-    def close(self) -> None:
-        """Nothing is held."""
-
-
-class Place:
-    def __init__(self, topic: str, error: KafkaError | None) -> None:
-        self.topic = topic
-        self.error = error
-
-
-def subscription_of(reader: Reader, faults: Faults | None = None) -> Subscription:
-    client: Any = reader
-    return ConfluentSubscription(
-        client, faults or Faults(ACCESS), ["topic"], ACCESS, lambda places, seconds: {}, lambda seconds: None
-    )
-
-
-def message(offset: int = 0, *, error: int | None = None) -> Message:
-    told = None if error is None else KafkaError(error, "why")
-    return Message(topic="topic", partition=0, offset=offset, key=b"k", value=b"v", headers=None, error=told)
-
-
-@pytest.mark.parametrize(
-    "code",
-    [
-        KafkaError._PARTITION_EOF,
-        KafkaError._MAX_POLL_EXCEEDED,
-        KafkaError._TRANSPORT,
-        KafkaError._ALL_BROKERS_DOWN,
-        KafkaError.UNKNOWN_TOPIC_OR_PART,
-    ],
-)
-def test_what_the_client_gets_over_by_itself_is_passed_over(code: int) -> None:
-    messages = [message(1), message(error=code), message(2), message(3)]
-    subscription = subscription_of(Reader(*messages))
-    assert [record.offset for record in subscription.poll(0, 3)] == [1, 2]
-    assert [record.offset for record in subscription.poll(0, 3)] == [3]
-
-
-@pytest.mark.parametrize("code", [KafkaError._BAD_COMPRESSION, KafkaError._BAD_MSG, KafkaError._NOT_IMPLEMENTED])
-def test_what_comes_before_records_that_cannot_be_taken_apart_is_given_out_and_nothing_behind_them(code: int) -> None:
-    subscription = subscription_of(Reader(message(1), message(2), message(3, error=code), message(4), message(5)))
-    assert [record.offset for record in subscription.poll(0, 4)] == [1, 2]
-    for _ in range(2):
-        with pytest.raises(
-            RecordsUndecodable, match=r"its partition 0 cannot be read on from offset 3 \(why\)"
-        ) as raised:
-            subscription.poll(0, 4)
-        assert raised.value.topics == {"topic"}
-
-
-@pytest.mark.parametrize(
-    ("code", "reason"),
-    [
-        (
-            KafkaError.GROUP_AUTHORIZATION_FAILED,
-            "refuses this client: why. Allow it to use its consumer group, by an ACL",
-        ),
-        (KafkaError.TOPIC_AUTHORIZATION_FAILED, "refuses this client: why. Allow it to read the topic, by an ACL"),
-        (KafkaError.INCONSISTENT_GROUP_PROTOCOL, "does not answer (why)."),
-        (KafkaError._FATAL, "does not answer (why)."),
-    ],
-)
-def test_what_ends_a_membership_is_reported(code: int, reason: str) -> None:
-    subscription = subscription_of(Reader(message(error=code)))
-    with pytest.raises(BrokerUnavailable, match=re.escape(f"kafka://broker:9092 {reason}")):
-        subscription.poll(0, 10)
-
-
-def test_a_refused_login_is_reported_though_nothing_comes() -> None:
-    faults = Faults(ACCESS)
-    subscription = subscription_of(Reader(), faults)
-    faults(KafkaError(KafkaError._AUTHENTICATION, "wrong password"))
-    with pytest.raises(BrokerUnavailable, match=r"refuses this client: wrong password\. Correct user and"):
-        subscription.poll(0, 10)
-
-
-REBALANCING = [
-    KafkaError.REBALANCE_IN_PROGRESS,
-    KafkaError.ILLEGAL_GENERATION,
-    KafkaError.UNKNOWN_MEMBER_ID,
-    KafkaError._ASSIGNMENT_LOST,
-]
-
-
-@pytest.mark.parametrize("code", REBALANCING)
-def test_a_commit_during_a_rebalance_is_passed_over(code: int) -> None:
-    reader = Reader()
-    subscription = subscription_of(reader)
-    reader.place_error = KafkaError(code)
-    subscription.commit({TopicPartition("topic", 0): 1})
-    reader.commit_error = KafkaException(KafkaError(code))
-    subscription.commit({TopicPartition("topic", 0): 1})
-
-
-@pytest.mark.parametrize("code", [KafkaError._WAIT_COORD, KafkaError.NOT_COORDINATOR, KafkaError.REQUEST_TIMED_OUT])
-def test_a_commit_is_tried_again_while_the_coordinator_moves(code: int) -> None:
-    class Moving(Reader):
-        tries = 0
-
-        def commit(self, offsets: list[confluent_kafka.TopicPartition], asynchronous: bool) -> list[Any]:
-            self.tries += 1
-            self.place_error = KafkaError(code) if self.tries == 1 else None
-            if self.tries == 2:
-                raise KafkaException(KafkaError(code))
-            return super().commit(offsets, asynchronous)
-
-    reader = Moving()
-    subscription_of(reader).commit({TopicPartition("topic", 0): 1})
-    assert reader.tries == 3
-
-
-@pytest.mark.parametrize("is_there", [True, False])
-def test_a_late_commit_is_waited_for_as_long_as_a_broker_is_there(
-    is_there: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.undo()  # the commit waits in a thread, in real time
-    monkeypatch.setattr(subscriptions, "CONNECT_SECONDS", 0.1)
-    answered = threading.Event()
-    knocks: list[float] = []
-
-    class Late(Reader):
-        def commit(self, offsets: list[confluent_kafka.TopicPartition], asynchronous: bool) -> list[Any]:
-            assert answered.wait(SECONDS)
-            return super().commit(offsets, asynchronous)
-
-    def knock(seconds: float) -> None:
-        knocks.append(seconds)
-        if not is_there:
-            raise BrokerUnavailable("nobody is there")
-        if len(knocks) == 3:
-            answered.set()
-
-    client: Any = Late()
-    subscription = ConfluentSubscription(client, Faults(ACCESS), ["topic"], ACCESS, lambda places, seconds: {}, knock)
-    try:
-        if is_there:
-            subscription.commit({TopicPartition("topic", 0): 1})
-            assert len(knocks) >= 3
-        else:
-            with pytest.raises(BrokerUnavailable, match="nobody is there"):
-                subscription.commit({TopicPartition("topic", 0): 1})
-    finally:
-        answered.set()
-
-
-@pytest.mark.parametrize("code", [KafkaError.INVALID_COMMIT_OFFSET_SIZE, KafkaError.GROUP_AUTHORIZATION_FAILED])
-def test_any_other_commit_that_fails_is_reported(code: int) -> None:
-    reader = Reader()
-    subscription = subscription_of(reader)
-    reader.place_error = KafkaError(code)
-    with pytest.raises(BrokerUnavailable):
-        subscription.commit({TopicPartition("topic", 0): 1})
-    reader.commit_error = KafkaException(KafkaError(code))
-    with pytest.raises(BrokerUnavailable):
-        subscription.commit({TopicPartition("topic", 0): 1})
-
-
-def test_a_topic_that_may_not_be_read_is_named_by_reading_and_by_committing() -> None:
-    forbidden = KafkaError(KafkaError.TOPIC_AUTHORIZATION_FAILED, "why")
-    reader = Reader(message(error=forbidden.code()))
-    subscription = subscription_of(reader)
-    complaints = []
-    with pytest.raises(TopicNotReadable) as raised:
-        subscription.poll(0, 10)
-    complaints.append(raised.value)
-    reader.place_error = forbidden
-    with pytest.raises(TopicNotReadable) as raised:
-        subscription.commit({TopicPartition("topic", 0): 1})
-    complaints.append(raised.value)
-    reader.commit_error = KafkaException(forbidden)
-    with pytest.raises(TopicNotReadable) as raised:
-        subscription.commit({TopicPartition("topic", 0): 1})
-    complaints.append(raised.value)
-    for complaint in complaints:
-        assert complaint.topics == {"topic"}
-        assert "refuses this client: why. Allow it to read the topic, by an ACL" in str(complaint)
-
-
-def test_partitions_that_were_not_told_yet_are_told_before_the_client_is_closed() -> None:
-    class Late(Reader):
-        def __init__(self) -> None:
-            super().__init__()
-            self.calls: list[str] = []
-
-        def poll(self, timeout: float) -> Message | None:
-            self.calls.append(f"poll {timeout}")
-            raise KafkaException(KafkaError(KafkaError._FAIL))  # as a client in trouble may
-
-        def close(self) -> None:
-            self.calls.append("close")
-
-    reader = Late()
-    subscription_of(reader).close()
-    assert reader.calls == ["poll 0", "close"]

@@ -156,7 +156,7 @@ def test_a_call_is_given_up_and_undone_when_it_ends() -> None:
         return "connection"
 
     call = Call(slow, undone.append)
-    with pytest.raises(TimeoutError, match="is to end"):
+    with pytest.raises(TimeoutError, match="is stopping"):
         call.result(SECONDS, lambda: True)
     assert not undone
     connected.set()

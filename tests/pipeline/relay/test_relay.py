@@ -434,7 +434,7 @@ def test_topics_that_take_long_to_show_their_trouble_leave_the_others_half_of_th
     def answer(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
         nonlocal lost
         troubled = [record.topic in bad for record in records]
-        clock.now += 10 if any(troubled) else 0.5
+        clock.now += 10 if any(troubled) else 0.9
         lost += 10 if any(troubled) else 0
         return [TopicTrouble("no answer") if is_bad else o for is_bad, o in zip(troubled, outcomes, strict=True)]
 
@@ -447,12 +447,12 @@ def test_topics_that_take_long_to_show_their_trouble_leave_the_others_half_of_th
         relay.run_once()
     started, lost = clock.now, 0.0
 
-    while clock.now < started + 600:
+    while clock.now < started + 300:
         make_message(topic="good")
         if not relay.run_once().claimed:
             clock.now += 1
 
-    assert lost <= 310
+    assert lost <= 160
     assert relay.run_once().published == 1
 
 

@@ -160,7 +160,7 @@ def test_trouble_that_is_back_at_once_was_never_over(clock: Clock, caplog: pytes
     """It goes on with its backoff; and is over when it has stayed away for as long as it may take to come back."""
     incident = Incident(log, "The broker", clock)
     delays = []
-    for _ in range(8):
+    for _ in range(9):
         delays.append(incident.report("it is gone."))
         clock.now += delays[-1]
         incident.resolve()
@@ -173,10 +173,10 @@ def test_trouble_that_is_back_at_once_was_never_over(clock: Clock, caplog: pytes
     assert [message[:26] for message in reminders] == ["The broker is still unavai"]
 
     incident.resolve()
-    clock.now += RELAPSE_SECONDS
+    clock.now += RELAPSE_SECONDS + 1
     incident.resolve()
     assert caplog.messages[-1].startswith("The broker is available again after ")
-    clock.now += RELAPSE_SECONDS
+    clock.now += RELAPSE_SECONDS + 1
     assert incident.report("it is gone.") < 1
 
 

@@ -1,4 +1,4 @@
-"""Every error that this package raises."""
+"""The exceptions of this package."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Self
 from django.core.exceptions import ImproperlyConfigured
 
 LONGEST_DELAY = timedelta(days=3650)
-"""What publishers and handlers may ask for. Not every time that PostgreSQL stores is one that Python can read."""
+"""The maximum delay of a message: Python cannot read every time that PostgreSQL can store."""
 _HANDLERS = "_outbox_handlers"
 
 
@@ -19,11 +19,11 @@ class OutboxError(Exception):
 
 
 class TransactionRequired(OutboxError):
-    """A message was to be written outside of a database transaction."""
+    """A message was published outside of a database transaction."""
 
 
 class InvalidMessage(OutboxError, ValueError):
-    """A message cannot be carried; ``field`` names the argument at fault."""
+    """A message is invalid; ``field`` names the argument."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
@@ -32,14 +32,14 @@ class InvalidMessage(OutboxError, ValueError):
 
 
 class MessageNotFound(OutboxError):
-    """A state change names a message that is not in the table, or no longer as it was locked."""
+    """A message to update does not exist, or changed after it was locked."""
 
     def __init__(self, *message_ids: int) -> None:
         ids = ", ".join(map(str, message_ids))
         super().__init__(
-            f"There is no outbox message {ids}."
+            f"Outbox message {ids} does not exist."
             if len(message_ids) == 1
-            else f"Of the outbox messages {ids} one is gone or was changed, though this transaction had locked them."
+            else f"One of the outbox messages {ids} was deleted or changed although this transaction had locked it."
         )
         self.message_ids = message_ids
 
@@ -49,72 +49,71 @@ class HandlersNotImportable(OutboxError):
 
 
 class HandlerCancelled(OutboxError):
-    """A handler awaited a task that was cancelled. A failure of the handler like any other."""
+    """A handler awaited a cancelled task. A failure of the handler like any other."""
 
     @classmethod
     def of(cls, error: BaseException) -> Self:
-        """What stands for an ``asyncio.CancelledError``, with its place in the code."""
-        return cls("It awaited what was cancelled.").with_traceback(error.__traceback__)
+        """Replaces an ``asyncio.CancelledError``, with its traceback."""
+        return cls("The handler awaited a cancelled task.").with_traceback(error.__traceback__)
 
 
 class PayloadMismatch(OutboxError, ValueError):
-    """A payload is not what its handler's annotation says.
+    """A payload does not match the annotation of its handler. A failure of the handler like any other.
 
-    The text names the place in the payload, what was expected and the type of what was found, and
-    never a value, which may be secret. A failure of the handler like any other.
+    The text names the field, the expected type and the actual type, never a value, which may be secret.
     """
 
 
 class MissingDependency(OutboxError, ImproperlyConfigured):
-    """The settings name what needs an optional package; the text says how to install it."""
+    """The settings need an optional package; the text says how to install it."""
 
 
 class MessagesLeft(OutboxError):
-    """A drain ended although messages are left, as their topics cannot be written to, or not be read."""
+    """A drain ended with messages left, as their topics cannot be written or read."""
 
 
 class Retry(OutboxError):
-    """Raised by a handler: not now, try again after ``delay``.
+    """Raised by a handler to retry the message after ``delay``.
 
-    The attempt counts, so a message that is put off for ever ends as a dead letter.
+    The attempt counts as a failure: a message that is always retried becomes a dead letter.
 
     Args:
-        delay: seconds or a timedelta to wait, of ten years at most; None takes the usual backoff.
-        reason: kept as the message's ``last_error``.
+        delay: seconds or a timedelta, at most ten years; None uses the usual backoff.
+        reason: stored as the message's ``last_error``.
 
     Raises:
-        ValueError, TypeError, OverflowError: instead, if the delay is none, as failures of the handler.
+        ValueError, TypeError, OverflowError: the delay is not valid. A failure of the handler like any other.
     """
 
     def __init__(self, delay: float | timedelta | None = None, reason: str = "") -> None:
         if isinstance(delay, (int, float)):
             delay = timedelta(seconds=delay)
         if delay is not None and not -LONGEST_DELAY <= delay <= LONGEST_DELAY:
-            raise ValueError(f"Retry takes a delay of at most {LONGEST_DELAY.days} days, not {delay}.")
+            raise ValueError(f"The delay of Retry must be at most {LONGEST_DELAY.days} days, got {delay}.")
         super().__init__(reason or "The handler asked for a retry.")
         self.delay = delay
 
 
 class Reject(OutboxError):
-    """Raised by a handler: this message can never be handled, make it a dead letter at once."""
+    """Raised by a handler to make the message a dead letter at once."""
 
     def __init__(self, reason: str = "") -> None:
         super().__init__(reason or "The handler rejected the message.")
 
 
 class BrokerError(OutboxError):
-    """Base of what goes wrong between this process and the broker."""
+    """Base of errors between this process and the broker."""
 
 
 class BrokerUnavailable(BrokerError):
     """The broker cannot be reached, does not answer in time, or refuses this client.
 
-    No message is at fault. The producer or subscription that raised it must be closed.
+    Not the fault of a message. The producer or subscription that raised it must be closed.
     """
 
 
 class NoAnswer(BrokerUnavailable):
-    """A question had no answer; ``answering`` names those of several brokers that answer others."""
+    """A request got no answer; ``answering`` lists the brokers that answered other requests."""
 
     def __init__(self, reason: str, answering: Collection[str] = ()) -> None:
         super().__init__(reason)
@@ -122,7 +121,7 @@ class NoAnswer(BrokerUnavailable):
 
 
 class TopicNotReadable(BrokerUnavailable):
-    """Some ``topics`` cannot be read, or not be told of, while others perhaps can."""
+    """Some ``topics`` cannot be read or described; others may be readable."""
 
     def __init__(self, topics: Collection[str], reason: str) -> None:
         super().__init__(reason)
@@ -130,7 +129,7 @@ class TopicNotReadable(BrokerUnavailable):
 
 
 class RecordsUndecodable(TopicNotReadable):
-    """Some topics have records that the client's library cannot take apart; ``advice`` says what helps."""
+    """Some topics have records that the client library cannot decode; ``advice`` says what to do."""
 
     def __init__(self, topics: Collection[str], reason: str, advice: str) -> None:
         super().__init__(topics, f"{reason}. {advice}.")
@@ -143,14 +142,11 @@ class TopicNotCreated(BrokerError):
 
 
 class UnreadableRecord(BrokerError):
-    """A record is not in a wire format that this package knows."""
+    """A record is not in a known wire format."""
 
 
 def text_of(error: BaseException | str) -> str:
-    """What an error says, be it a mere text.
-
-    Those of handlers, and of what these call, may raise when they are asked; Python says it so.
-    """
+    """The text of an error. ``str()`` of a handler's error may raise; the replacement is Python's own."""
     try:
         return str(error)
     except Exception:
@@ -158,14 +154,14 @@ def text_of(error: BaseException | str) -> str:
 
 
 def in_one_line(error: BaseException) -> str:
-    """An error's text without line breaks, for a log."""
+    """The text of an error in one line, for a log."""
     return " ".join(text_of(error).split()) or type(error).__name__
 
 
 def name_handlers(error: BaseException, names: Iterable[str]) -> None:
-    """Note the handlers of a failed message, for an error without a line of the project in its traceback.
+    """Store the names of the handlers on an error whose traceback may not contain project code.
 
-    Such as a payload that does not fit, or a constraint that the database checks at the commit. The first note stays.
+    For example, a payload mismatch, or a constraint that the database checks at the commit. The first call wins.
     """
     if not isinstance(error, (Reject, Retry)):
         with suppress(Exception):  # a handler may be anything callable, and its repr may raise
@@ -173,5 +169,5 @@ def name_handlers(error: BaseException, names: Iterable[str]) -> None:
 
 
 def handlers_of(error: BaseException) -> str:
-    """What ``name_handlers`` noted on an error."""
+    """The names that ``name_handlers`` stored."""
     return str(vars(error).get(_HANDLERS, ""))

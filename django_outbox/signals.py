@@ -1,21 +1,20 @@
-"""Signals for those who alert by code: what became of a message, sent once that is committed.
+"""Signals about messages, sent after the commit.
 
-Each is sent by ``send_robust``: a receiver that raises is logged by Django and harms nothing. It runs in the
-relay's or consumer's own loop, so what takes long belongs into a thread or queue of its own.
+They are sent with ``send_robust``: Django logs a receiver that raises, and the worker continues. Receivers run in the
+loop of the relay or consumer; move slow work to a thread or queue.
 
-The guarantee is *after the commit, at most once*: what a signal says is in the database, and a process
-that is killed between the two does not send it. Where each one counts, use the rows or a handler.
+The guarantee is *after the commit, at most once*: what a signal reports is in the database, but a process that is killed
+in between does not send it. If none may be missed, use the rows or a handler.
 
 ``sender`` is ``OutboxMessage`` or ``InboxMessage``. All have these arguments:
 
 ``message_id``: the row's id (int).
-``event_id``: identity of the event (str).
-``event_type``, ``topic``, ``key``: as they were published or received (str). Of a record that could not be
-read, ``event_type`` may be empty.
-``attempt``: how many times it has been published or, from the inbox, tried; counted from 1 (int).
+``event_id``: the event's id (str).
+``event_type``, ``topic``, ``key``: as published or received (str). ``event_type`` may be empty for an unreadable record.
+``attempt``: the number of the publication or, in the inbox, of the attempt; counted from 1 (int).
 ``using``: alias of the database (str).
 
-There is no payload: who needs it reads the row, ``sender.objects.using(using).get(id=message_id)``.
+There is no payload. To read it: ``sender.objects.using(using).get(id=message_id)``.
 """
 
 from __future__ import annotations
@@ -23,16 +22,16 @@ from __future__ import annotations
 from django.dispatch import Signal
 
 message_published = Signal()
-"""The broker has it. Also ``partition`` and ``offset`` (int, or None where the broker does not tell)."""
+"""The broker acknowledged it. Also ``partition`` and ``offset`` (int, or None if unknown)."""
 
 message_consumed = Signal()
 """Its handlers have run. Also ``group`` (str), the consumer group."""
 
 message_failed = Signal()
-"""A try failed and counts; it is tried again, or dead if that was the last, which ``message_dead`` says too.
+"""An attempt failed and was counted. The message will be retried, or is dead; then ``message_dead`` is sent too.
 
 Also ``error`` (the exception, or the relay's text) and ``final`` (bool).
 """
 
 message_dead = Signal()
-"""It is given up, by relay or consumer. Also ``error`` (the exception, or a text)."""
+"""It is dead. Also ``error`` (the exception, or a text)."""

@@ -8,11 +8,11 @@ from django_outbox.observability.text import visible
 
 
 def columns(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> str:
-    """Rows of cells under each other, the first row being the head.
+    """Align rows of cells; the first row is the header.
 
     Args:
-        rows: of the same length each.
-        right: indexes of the columns that hold numbers.
+        rows: all of the same length.
+        right: indexes of the columns to align right.
     """
     shown = [list(map(visible, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*shown, strict=True)]
@@ -25,8 +25,8 @@ def columns(rows: Sequence[Sequence[str]], *, right: Collection[int] = ()) -> st
     )
 
 
-def span(seconds: float | None) -> str:
-    """A length of time in its two largest units; "-" for None."""
+def duration(seconds: float | None) -> str:
+    """A duration in its two largest units; "-" for None."""
     if seconds is None:
         return "-"
     if seconds < 10:

@@ -1,4 +1,4 @@
-"""What ``outbox_consume --list`` prints: the handlers, and which command runs which of them."""
+"""The output of ``outbox_consume --list``: the handlers, and the commands that run them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from django_outbox.handlers.registry import GroupHandlers, Registry
 from django_outbox.management.columns import columns
 
 NO_HANDLER = """\
-No handler is registered. Write one in handlers.py of an installed app:
+No handlers are registered. Write one in handlers.py of an installed app:
 
     from django_outbox import Event, handler
 
@@ -18,11 +18,11 @@ No handler is registered. Write one in handlers.py of an installed app:
 
 
 def list_handlers(registry: Registry, group: str | None = None) -> str:
-    """Two tables: all handlers by event type, in the order in which they run, and the consumers that run them.
+    """Two tables: the handlers by event type, in the order in which they run, and the consumers that run them.
 
     Args:
-        registry: of a project, loaded.
-        group: only what a consumer of this group runs; None shows all.
+        registry: loaded handlers.
+        group: show only this group; None shows all.
     """
     main = settings.consumer_group
     groups = [group] if group else registry.groups
@@ -31,7 +31,7 @@ def list_handlers(registry: Registry, group: str | None = None) -> str:
         key=lambda each: each.event_type,
     )
     if not handlers:
-        return f"No handler runs in group {group}." if group and registry.named_groups else NO_HANDLER
+        return f"The group {group} has no handlers." if group and registry.named_groups else NO_HANDLER
     table = [("EVENT TYPE", "TOPIC", "GROUP", "PAYLOAD", "HANDLER")]
     for each in handlers:
         own_group = each.group or (main if group is None else group)

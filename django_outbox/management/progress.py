@@ -1,4 +1,4 @@
-"""How far long work has come: a bar on a terminal, a line now and then elsewhere."""
+"""Shows the progress of long work: a bar on a terminal, otherwise a line every ten seconds."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ LINE_SECONDS = 10.0
 
 
 class Progress:
-    """Shown on a stream, such as a command's errors, so that its output stays for what it found.
-
-    Use as a context manager: a bar is gone at the end, whatever that is.
-    """
+    """Progress on a stream, such as stderr. A context manager, which removes the bar at the end."""
 
     def __init__(self, stream: Any, clock: Callable[[], float] = time.monotonic) -> None:
         self._stream = stream
@@ -34,8 +31,8 @@ class Progress:
     def show(self, share: float, text: str) -> None:
         """
         Args:
-            share: how much is done, from 0 to 1.
-            text: what has been done so far.
+            share: the part that is done, from 0 to 1.
+            text: what has been done.
         """
         now = self._clock()
         if now - self._shown_at < (REDRAW_SECONDS if self._bar else LINE_SECONDS):
@@ -51,5 +48,5 @@ class Progress:
         self._drawn = len(line)
 
     def _write(self, text: str) -> None:
-        self._stream.write(text, style_func=str, ending="")  # or Django shows it in red, as an error
+        self._stream.write(text, style_func=str, ending="")  # otherwise Django prints it in red
         self._stream.flush()

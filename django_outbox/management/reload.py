@@ -1,4 +1,4 @@
-"""``--reload``: start a command anew when the project's code has changed."""
+"""``--reload``: restarts a command when the project's code has changed."""
 
 from __future__ import annotations
 
@@ -17,25 +17,23 @@ from django_outbox.worker.stop import Stop
 
 
 class CodeWatch:
-    """Asks a worker to stop once the code that it runs has changed and can be loaded.
+    """Stops a worker once its code has changed and can be loaded.
 
-    Django's reloader, the one of ``runserver``, tells what has changed. Its ``run_with_reloader`` would
-    drop the worker in the middle of a message, without leaving its group; here the worker ends as
-    on a signal, then :func:`start_anew` replaces the process, which so keeps its number, its
-    terminal and its signals. Code that cannot be loaded, as when half of it is saved, changes
-    nothing: the worker goes on with the code from before.
+    Django's ``run_with_reloader`` would kill the worker in the middle of a message. Here it stops as on a signal, then
+    :func:`restart` replaces the process, which keeps its pid, terminal and signals. While the changed code cannot be
+    loaded, the worker keeps running the old code.
 
     Attributes:
-        changed: True if the worker was asked to stop for that reason.
+        changed: True if the worker was stopped for a restart.
         thread: watches until the process ends.
     """
 
     def __init__(self, stop: Stop, log: logging.Logger, trial: str) -> None:
         """
         Args:
-            stop: requested when it is time to start anew.
-            log: told what happens.
-            trial: an option that lets the command load the code, do no harm and end.
+            stop: requested for a restart.
+            log: where to log changes.
+            trial: an option with which the command only loads the code.
         """
         self.changed = False
         self._stop = stop
@@ -51,7 +49,7 @@ class CodeWatch:
         def on_change(path: Path) -> None:
             try:
                 notify(path)
-            except SystemExit:  # so Django's reloader asks for a restart; templates, for one, need none
+            except SystemExit:  # Django's reloader requests a restart; templates need none
                 self._on_change(path)
 
         reloader.notify_file_changed = on_change  # type: ignore[method-assign,assignment]
@@ -60,29 +58,29 @@ class CodeWatch:
     def _on_change(self, path: Path) -> None:
         if self._stop.requested:
             return
-        trial = subprocess.run(  # noqa: S603  # this very command
+        trial = subprocess.run(  # noqa: S603  # the same command
             [*_command(), self._trial], stdin=subprocess.DEVNULL, capture_output=True, text=True
         )
         if trial.returncode:
             self._log.error(
-                "%s has changed and cannot be loaded. The code from before goes on; save it again when it is mended:\n%s",
+                "%s has changed but cannot be loaded. The old code keeps running. Fix it and save again:\n%s",
                 path,
                 trial.stderr.rstrip(),
                 extra={"action": "reload"},
             )
         elif not self._stop.requested:
-            self._log.info("%s has changed: starting anew.", path, extra={"action": "reload"})
+            self._log.info("%s has changed. Restarting.", path, extra={"action": "reload"})
             self.changed = True
             self._stop.request()
 
 
-def start_anew() -> NoReturn:
-    """Replace this process by one that runs the same command with the code as it is now."""
+def restart() -> NoReturn:
+    """Replace this process by one that runs the same command with the current code."""
     connections.close_all()
     sys.stdout.flush()
     sys.stderr.flush()
     command = _command()
-    os.execv(command[0], command)  # noqa: S606  # this very command
+    os.execv(command[0], command)  # noqa: S606  # the same command
 
 
 def _command() -> list[str]:

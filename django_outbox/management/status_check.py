@@ -1,8 +1,7 @@
-"""``outbox_status --check``: one line and an exit code, as monitoring systems take them.
+"""``outbox_status --check``: one line and an exit code for monitoring systems.
 
-As the Monitoring Plugins' development guidelines have it: a word, a reason, and performance data behind a bar. They
-keep UNKNOWN (3) for bad usage and failures within the plugin and say that timeouts and the like are none: so a
-database or a broker that does not answer is CRITICAL.
+Follows the Monitoring Plugins' guidelines: a status word, a reason, and performance data after a bar. UNKNOWN (3) is for
+wrong usage and failures of the plugin; a database or a broker that does not answer is CRITICAL.
 """
 
 from __future__ import annotations
@@ -17,12 +16,12 @@ WORDS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 
 @dataclass(frozen=True)
 class Limits:
-    """What is compared with; None compares nothing.
+    """The limits; None means no limit.
 
     Attributes:
         age: seconds that a message may be late.
-        dead: messages that may be dead, in the outbox, and in the inbox.
-        lag: records that a group may be behind.
+        dead: dead messages allowed in the outbox, and in the inbox.
+        lag: unread records allowed per group.
     """
 
     age: float | None = None
@@ -30,60 +29,60 @@ class Limits:
     lag: int | None = None
 
 
-class Verdict(NamedTuple):
-    """What is to be said, and by which exit code."""
+class CheckResult(NamedTuple):
+    """The exit code and the line to print."""
 
     code: int
     line: str
 
 
-class Fault(NamedTuple):
-    """One limit that is passed."""
+class Exceeded(NamedTuple):
+    """A limit that is exceeded."""
 
     code: int
     reason: str
 
 
-def verdict(status: Mapping[str, Any], limits: Limits) -> Verdict:
-    """Compare a status with limits. Too old and too far behind is CRITICAL, too many dead a WARNING."""
-    faults = list(_faults(status, limits))
-    code = max((fault.code for fault in faults), default=OK)
+def check(status: Mapping[str, Any], limits: Limits) -> CheckResult:
+    """Compare a status with limits: age and lag are CRITICAL, dead messages a WARNING."""
+    exceeded = list(_exceeded(status, limits))
+    code = max((each.code for each in exceeded), default=OK)
     outbox = status["outbox"]
     counts = ", ".join(f"{outbox[name]} {name}" for name in ("pending", "published", "consumed", "dead"))
-    text = "; ".join(fault.reason for fault in faults) or counts
-    return Verdict(code, line(code, text, " ".join(_performance(status, limits))))
+    text = "; ".join(each.reason for each in exceeded) or counts
+    return CheckResult(code, line(code, text, " ".join(_performance(status, limits))))
 
 
 def line(code: int, text: str, performance: str = "") -> str:
-    """The line of a plugin. A bar would begin the performance data."""
+    """The line of a plugin. A bar in the text would start the performance data."""
     shown = f"OUTBOX {WORDS[code]} - {text.replace('|', '/')}"
     return f"{shown} | {performance}" if performance else shown
 
 
-def _faults(status: Mapping[str, Any], limits: Limits) -> Iterator[Fault]:
+def _exceeded(status: Mapping[str, Any], limits: Limits) -> Iterator[Exceeded]:
     outbox, inbox = status["outbox"], status["inbox"]
     if limits.dead is not None:
         if outbox["dead"] > limits.dead:
-            yield Fault(WARNING, f"{outbox['dead']} dead")
+            yield Exceeded(WARNING, f"{outbox['dead']} dead")
         if inbox["dead"] > limits.dead:
-            yield Fault(WARNING, f"{inbox['dead']} dead in the inbox")
+            yield Exceeded(WARNING, f"{inbox['dead']} dead in the inbox")
     if limits.age is not None:
         for seconds, text in (
             (outbox["longest_due_seconds"], "a pending message has been due for"),
             (outbox["longest_awaited_seconds"], "a published message has waited for its handler for"),
-            (inbox["longest_due_seconds"], "a pending message of the inbox has been due for"),
+            (inbox["longest_due_seconds"], "a pending inbox message has been due for"),
         ):
             if seconds is not None and seconds > limits.age:
-                yield Fault(CRITICAL, f"{text} {seconds:.0f} s")
+                yield Exceeded(CRITICAL, f"{text} {seconds:.0f} s")
         for topic in status["unread_topics"]:
             if topic["longest_awaited_seconds"] > limits.age:
-                yield Fault(CRITICAL, f"no consumer reads the topic {topic['topic']}")
+                yield Exceeded(CRITICAL, f"no consumer reads the topic {topic['topic']}")
     if limits.lag is not None:
         for group in status["lag"]:
             if not group["trouble"] and group["lag"] > limits.lag:
-                yield Fault(CRITICAL, f"group {group['group']} is {group['lag']} records behind")
+                yield Exceeded(CRITICAL, f"group {group['group']} is {group['lag']} records behind")
         for trouble in sorted({group["trouble"] for group in status["lag"] if group["trouble"]}):
-            yield Fault(CRITICAL, f"the lag is not known: {trouble}")
+            yield Exceeded(CRITICAL, f"lag unknown: {trouble}")
 
 
 def _performance(status: Mapping[str, Any], limits: Limits) -> Iterator[str]:

@@ -1,11 +1,11 @@
-"""What ``outbox_status`` prints for people."""
+"""The text output of ``outbox_status``."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from django_outbox.management.columns import columns, span
+from django_outbox.management.columns import columns, duration
 from django_outbox.operations.counts import counted
 
 PARTITIONS = 20
@@ -14,7 +14,7 @@ Row = tuple[str, ...]
 
 
 def status_text(status: Mapping[str, Any]) -> str:
-    """The tables, those of which there is nothing to say left out."""
+    """All tables that have rows."""
     return "\n\n".join(table for table in _tables(status) if table)
 
 
@@ -25,14 +25,14 @@ def _tables(status: Mapping[str, Any]) -> Iterator[str]:
         yield _states("INBOX", inbox, ("pending",))
     yield _topics(status["topics"])
     for topic in status["unread_topics"]:
-        waited = span(topic["longest_awaited_seconds"])
-        yield f"No consumer reads the topic {topic['topic']}. Messages there have waited for {waited}: manage.py outbox_doctor"
+        waited = duration(topic["longest_awaited_seconds"])
+        yield f"No consumer reads the topic {topic['topic']}. Messages there have waited for {waited}: see manage.py outbox_doctor"
     yield _retries(status["retries"])
     yield _rates(status["rates"])
     yield _workers(status["workers"])
     lag = status["lag"] or []
     if lag and all(group["trouble"] for group in lag):
-        yield f"The lag of the consumer groups is not known. {lag[0]['trouble']}"
+        yield f"Lag of the consumer groups: unknown. {lag[0]['trouble']}"
     else:
         yield from map(_lag, lag)
 
@@ -43,11 +43,11 @@ def _states(title: str, states: Mapping[str, Any], with_age: tuple[str, ...]) ->
     for state in ("pending", "published", "consumed", "dead"):
         if state in states:
             about = "~" if state == "consumed" and states["consumed_is_estimate"] else ""
-            age = span(states[f"oldest_{state}_seconds"]) if state in with_age else ""
-            rows.append((state, f"{about}{states[state]:,}", age, span(late[state]) if state in late else ""))
+            age = duration(states[f"oldest_{state}_seconds"]) if state in with_age else ""
+            rows.append((state, f"{about}{states[state]:,}", age, duration(late[state]) if state in late else ""))
     text = columns(rows, right={1, 2, 3})
     due = f"{states['due']:,} due now" if states["due"] else ""
-    later = "" if states["next_due_seconds"] is None else f"the next is due in {span(states['next_due_seconds'])}"
+    later = "" if states["next_due_seconds"] is None else f"the next is due in {duration(states['next_due_seconds'])}"
     more = ", ".join(filter(None, (due, later)))
     return f"{text}\n{more}" if more else text
 
@@ -59,7 +59,7 @@ def _topics(topics: list[dict[str, Any]]) -> str:
     for topic in topics:
         cells = [topic["topic"]]
         for state in ("pending", "published", "dead"):
-            cells += [f"{topic[state]:,}", span(topic[f"oldest_{state}_seconds"])]
+            cells += [f"{topic[state]:,}", duration(topic[f"oldest_{state}_seconds"])]
         rows.append(tuple(cells))
     return columns(rows, right=range(1, 7))
 
@@ -72,7 +72,7 @@ def _retries(retries: list[dict[str, Any]]) -> str:
         failures = f"{retry['failures']} of {retry['max_retry']}"
         name = f"{retry['table']} {retry['id']}"
         rows.append(
-            (name, retry["event_type"], retry["topic"], failures, span(retry["due_in_seconds"]), retry["error"])
+            (name, retry["event_type"], retry["topic"], failures, duration(retry["due_in_seconds"]), retry["error"])
         )
     return columns(rows)
 
@@ -80,7 +80,7 @@ def _retries(retries: list[dict[str, Any]]) -> str:
 def _rates(rates: Mapping[str, Mapping[str, float]]) -> str:
     if not any(number for each in rates.values() for number in each.values()):
         return ""
-    rows: list[Row] = [("MESSAGES A SECOND", "NOW", "10 MIN", "1 H", "24 H")]
+    rows: list[Row] = [("MESSAGES/S", "NOW", "10 MIN", "1 H", "24 H")]
     for name in ("written", "published", "consumed"):
         cells = [rates[period].get(name) for period in ("now", "ten_minutes", "hour", "day")]
         rows.append((name, *("-" if number is None else f"{number:,.1f}" for number in cells)))
@@ -89,7 +89,7 @@ def _rates(rates: Mapping[str, Mapping[str, float]]) -> str:
 
 def _workers(workers: list[dict[str, Any]]) -> str:
     if not workers:
-        return "No relay and no consumer is running: manage.py outbox_relay, manage.py outbox_consume"
+        return "No relay or consumer is running. Start them: manage.py outbox_relay, manage.py outbox_consume"
     rows: list[Row] = [("WORKER", "GROUP", "STATE", "RATE/S", "RUNNING", "LAST SEEN", "VERSION", "TROUBLE")]
     rows += [
         (
@@ -97,8 +97,8 @@ def _workers(workers: list[dict[str, Any]]) -> str:
             worker["group"] or "-",
             worker["state"],
             f"{worker['rate']:,.1f}",
-            span(worker["running_seconds"]),
-            f"{span(worker['silent_seconds'])} ago",
+            duration(worker["running_seconds"]),
+            f"{duration(worker['silent_seconds'])} ago",
             worker["version"],
             worker["trouble"],
         )
@@ -109,15 +109,15 @@ def _workers(workers: list[dict[str, Any]]) -> str:
 
 def _lag(group: dict[str, Any]) -> str:
     if group["trouble"]:
-        return f"Lag of group {group['group']}: not known. {group['trouble']}"
+        return f"Lag of the group {group['group']}: unknown. {group['trouble']}"
     behind = [partition for partition in group["partitions"] if partition["lag"]]
+    if not behind:
+        partitions = len(group["partitions"])
+        read = f"has read {counted(partitions, 'partition')} to the end" if partitions else "has no topics to read yet"
+        return f"Group {group['group']} {read}."
     head = (
         f"Group {group['group']} is {counted(group['lag'], 'record')} behind, in {counted(len(behind), 'partition')}."
     )
-    if not behind:
-        partitions = len(group["partitions"])
-        read = f"has read {counted(partitions, 'partition')} to the end" if partitions else "has no topic to read yet"
-        return f"Group {group['group']} {read}."
     rows: list[Row] = [("TOPIC", "PARTITION", "COMMITTED", "END", "LAG")]
     for each in behind[:PARTITIONS]:
         committed = "-" if each["committed"] is None else f"{each['committed']:,}"

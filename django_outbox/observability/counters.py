@@ -1,7 +1,4 @@
-"""Counters and histograms in plain Python: a whole batch is added to them at once, which costs the loops little.
-
-They are added to by the worker's thread and read by that of a scrape.
-"""
+"""Counters and histograms in plain Python: a worker adds a whole batch at once; the thread of a scrape reads them."""
 
 from __future__ import annotations
 
@@ -14,7 +11,7 @@ Labels = tuple[str, ...]
 
 
 class Counters:
-    """Numbers that only grow, by labels."""
+    """Counters by labels."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -30,7 +27,7 @@ class Counters:
 
 
 class Histogram:
-    """How often a value was at most each of some bounds, and the sum of all, by labels."""
+    """Histograms by labels: values per bucket, and their sum."""
 
     def __init__(self, bounds: Iterable[float]) -> None:
         self.bounds = (*sorted(bounds), float("inf"))
@@ -50,7 +47,7 @@ class Histogram:
             self._sums[labels] = total
 
     def read(self) -> Iterator[tuple[Labels, list[tuple[float, int]], float]]:
-        """For each labels: the bounds with how many values were at most so large, and the sum."""
+        """For each labels: the upper bounds with cumulative counts, and the sum."""
         with self._lock:
             rows = [(labels, list(counts), self._sums[labels]) for labels, counts in self._counts.items()]
         for labels, counts, total in rows:

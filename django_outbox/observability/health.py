@@ -1,8 +1,8 @@
-"""Whether a worker lives, and whether it is of use.
+"""Liveness and readiness of a worker.
 
-It *lives* as long as its loop goes on: transaction after transaction, poll after poll, or waiting for a broker
-or a database that is away, which a restart would not bring back. A handler that does not return stops the loop. It is
-*ready* when broker and database were there when they were last needed, and it has not been told to end.
+A worker is *alive* while its loop iterates: transactions, polls, or waiting for an unavailable broker or database, which
+a restart would not bring back. A handler that does not return stops the loop. It is *ready* if broker and database
+answered when last needed, and it is not shutting down.
 """
 
 from __future__ import annotations
@@ -14,64 +14,55 @@ from django_outbox.worker.incident import BACKOFF_SECONDS
 from django_outbox.worker.state import WorkerState
 
 LEAST_SECONDS = 300.0
-"""As long as Kafka waits for a consumer's next poll (``max.poll.interval.ms``) before it takes it for hung."""
+"""Kafka's ``max.poll.interval.ms``: how long it waits for a consumer's next poll."""
 MARGIN_SECONDS = 30.0
 CONNECT_SECONDS = 50.0
-"""More than it takes to give up a server that does not answer: it is asked for several things, for some seconds each."""
+"""Upper bound of the time to give up on a server that does not answer: several requests, some seconds each."""
 
 
 def default_limit() -> float:
-    """Seconds that a loop may stand still: five minutes, or half a minute more than a handler may take."""
+    """Seconds allowed between loop iterations: five minutes, or 30 more than HANDLER_TIMEOUT."""
     return max(LEAST_SECONDS, (settings.handler_timeout or 0.0) + MARGIN_SECONDS, outage_limit())
 
 
 def outage_limit() -> float:
-    """Seconds that a loop needs from one try to the next while a server is away: to try, to give up, and to wait.
+    """Seconds between two loop iterations during an outage: try, give up, wait.
 
-    Whoever allows less takes a worker for hung that only waits, and ends it again and again until the server is back.
+    A shorter limit would report a worker waiting out an outage as hung, and restart it again and again.
     """
     return BACKOFF_SECONDS[1] + settings.publish_timeout + CONNECT_SECONDS
 
 
-class Verdict(NamedTuple):
-    """An answer to a probe."""
+class Probe(NamedTuple):
+    """The result of a probe."""
 
-    good: bool
+    ok: bool
     text: str
 
 
 class Health:
-    """Judges a worker by its worker_state."""
+    """Answers the probes of a worker.
 
-    def __init__(self, worker_state: WorkerState, *, limit: float, rest: float = 0.0) -> None:
-        """
-        Args:
-            worker_state: what the loop says of itself.
-            limit: seconds that the loop may stand still.
-            rest: seconds that it waits of its own will when nothing is to be done.
-        """
+    Args:
+        worker_state: the state that its loop reports.
+        limit: seconds allowed between loop iterations.
+    """
+
+    def __init__(self, worker_state: WorkerState, *, limit: float) -> None:
         self._worker_state = worker_state
-        self._limit = limit + rest
+        self._limit = limit
 
-    def liveness(self) -> Verdict:
-        still = self._worker_state.seconds_without_progress
-        if still <= self._limit:
-            return Verdict(True, f"alive: the loop went on {still:.1f} s ago")
-        return Verdict(
-            False, f"hung: the loop has not gone on for {still:.0f} s, and {self._limit:g} s are allowed; see the log"
-        )
+    def liveness(self) -> Probe:
+        seconds = self._worker_state.seconds_without_progress
+        if seconds <= self._limit:
+            return Probe(True, f"alive: last loop iteration {seconds:.1f} s ago")
+        return Probe(False, f"hung: no loop iteration for {seconds:.0f} s (limit: {self._limit:g} s); see the log")
 
-    def readiness(self) -> Verdict:
+    def readiness(self) -> Probe:
         if self._worker_state.is_stopping:
-            return Verdict(False, "not ready: told to end")
-        missing = [
-            name
-            for name, is_there in (
-                ("broker", self._worker_state.reaches_broker),
-                ("database", self._worker_state.reaches_database),
-            )
-            if not is_there
-        ]
+            return Probe(False, "not ready: shutting down")
+        connected = {"broker": self._worker_state.reaches_broker, "database": self._worker_state.reaches_database}
+        missing = [name for name, is_connected in connected.items() if not is_connected]
         if missing:
-            return Verdict(False, f"not ready: no connection to the {' and the '.join(missing)} yet, or it is lost")
-        return Verdict(True, "ready: connected")
+            return Probe(False, f"not ready: no connection to the {' and the '.join(missing)}")
+        return Probe(True, "ready: connected")

@@ -1,4 +1,4 @@
-"""A file that is touched as the loop goes on, for those who watch without HTTP."""
+"""A file that the loop touches, for monitoring without HTTP."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SECONDS = 1.0
 
 
 class HeartbeatFile:
-    """Touched by the loop itself, at most once a second; a file that cannot be written stops nothing."""
+    """Touched by the loop, at most once a second. Errors are logged and do not stop the worker."""
 
     def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
         self._path = path
@@ -25,7 +25,7 @@ class HeartbeatFile:
         self._incident = Incident(log, f"The heartbeat file {path}", clock)
 
     def touch(self) -> None:
-        """Touch it, if that was not done just before."""
+        """Touch the file, unless that was done less than a second ago."""
         now = self._clock()
         if now < self._next_at:
             return
@@ -40,10 +40,10 @@ class HeartbeatFile:
 
 @contextmanager
 def heartbeat_file(path: Path) -> Iterator[HeartbeatFile]:
-    """A heartbeat file that is there while a worker works, and gone when it has ended as it should.
+    """A heartbeat file that exists while a worker runs, and is removed when it shuts down.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the file cannot be written.
     """
     path.touch()
     try:

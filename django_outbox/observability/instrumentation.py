@@ -1,7 +1,6 @@
-"""Tells those who watch a worker what became of messages, once the database has committed it.
+"""Notifies signals and metrics of what happened to messages, after the database has committed it.
 
-Relay, consumer and inbox call this once a batch, or once a failure. Signals and metrics are on top of it. When
-neither is wanted, a call costs one look at whether anybody listens.
+Relay, consumer and inbox call this once per batch or per failure. Without receivers, a call costs almost nothing.
 """
 
 from __future__ import annotations
@@ -22,8 +21,8 @@ from django_outbox.state.rows import LockedMessage
 log = logging.getLogger(__name__)
 
 
-class Placed(Protocol):
-    """That a message is in the broker's log, and where."""
+class Acknowledged(Protocol):
+    """A message that the broker acknowledged, and its position."""
 
     @property
     def id(self) -> int: ...
@@ -34,19 +33,19 @@ class Placed(Protocol):
 
 
 class Observer:
-    """Is told what a worker does. Runs in the worker's loop, so it has to be quick; override what is wanted."""
+    """Receives what a worker does. Override the methods that you need; they run in the worker's loop and must be quick."""
 
     def published(self, messages: Sequence[Outgoing], seconds: float) -> None:
-        """Messages are in the broker's log, and took so long to send."""
+        """The broker acknowledged messages, after so many seconds."""
 
     def consumed(self, messages: Sequence[LockedMessage | InboxMessage]) -> None:
-        """Messages have been handled."""
+        """Messages were handled."""
 
     def failed(self, message: Message, *, final: bool) -> None:
-        """A try failed and counts; the message is dead if it was the last."""
+        """An attempt failed and was counted; ``final``: the message is dead."""
 
     def dead(self, message: Message) -> None:
-        """A message is given up, be it at its last failure or at once."""
+        """A message is dead, after its last failure or at once."""
 
 
 _observers: list[Observer] = []
@@ -54,7 +53,7 @@ _observers: list[Observer] = []
 
 @contextmanager
 def observed_by(observer: Observer) -> Iterator[None]:
-    """Let an observer be told what this process does."""
+    """Register an observer for the events of this process."""
     _observers.append(observer)
     try:
         yield
@@ -62,62 +61,57 @@ def observed_by(observer: Observer) -> Iterator[None]:
         _observers.remove(observer)
 
 
-def published(messages: Sequence[Outgoing], placed: Sequence[Placed], seconds: float, *, using: str) -> None:
-    """Tell what the broker has acknowledged and the database has marked so.
+def published(
+    messages: Sequence[Outgoing], acknowledged: Sequence[Acknowledged], seconds: float, *, using: str
+) -> None:
+    """Report messages that the broker acknowledged, once their status is committed.
 
     Args:
-        messages: those that were sent.
-        placed: the acknowledged ones among them.
-        seconds: how long the broker took for all.
+        messages: the batch.
+        acknowledged: the acknowledged messages of the batch.
+        seconds: how long the broker took.
         using: alias of the database.
     """
-    if not placed or not (_observers or signals.message_published.receivers):
+    if not acknowledged or not (_observers or signals.message_published.receivers):
         return
     by_id = {message.id: message for message in messages}
-    acknowledged = [by_id[each.id] for each in placed]
-    _tell(lambda observer: observer.published(acknowledged, seconds))
+    sent = [by_id[each.id] for each in acknowledged]
+    _notify(lambda observer: observer.published(sent, seconds))
     if signals.message_published.receivers:
-        for message, place in zip(acknowledged, placed, strict=True):
+        for message, place in zip(sent, acknowledged, strict=True):
             _send(signals.message_published, message, using, partition=place.partition, offset=place.offset)
 
 
 def consumed(messages: Sequence[LockedMessage | InboxMessage], *, group: str, using: str) -> None:
-    """Tell what has been handled and marked so."""
+    """Report handled messages, once their status is committed."""
     if not messages or not (_observers or signals.message_consumed.receivers):
         return
-    _tell(lambda observer: observer.consumed(messages))
+    _notify(lambda observer: observer.consumed(messages))
     if signals.message_consumed.receivers:
         for message in messages:
             _send(signals.message_consumed, message, using, group=group)
 
 
 def failed(message: Message, error: BaseException | str, *, final: bool, using: str) -> None:
-    """Tell that a try failed and was counted, and that the message is dead if it was the last."""
-    _tell(lambda observer: observer.failed(message, final=final))
+    """Report a counted failure; ``final``: the message is dead."""
+    _notify(lambda observer: observer.failed(message, final=final))
     _send(signals.message_failed, message, using, counted=True, error=error, final=final)
     if final:
         dead(message, error, using=using, counted=True)
 
 
 def dead(message: Message, error: BaseException | str, *, using: str, counted: bool = False) -> None:
-    """Tell that a message is given up.
-
-    Args:
-        message: which.
-        error: why.
-        using: alias of the database.
-        counted: see ``logs.attempt_of``.
-    """
-    _tell(lambda observer: observer.dead(message))
+    """Report a dead message; ``counted``: see ``attempt_of``."""
+    _notify(lambda observer: observer.dead(message))
     _send(signals.message_dead, message, using, counted=counted, error=error)
 
 
-def _tell(what: Callable[[Observer], None]) -> None:
+def _notify(call: Callable[[Observer], None]) -> None:
     for observer in _observers:
         try:
-            what(observer)
-        except Exception:  # what only watches must not change what happens
-            log.exception("A metric could not be counted.", extra={"action": "observed"})
+            call(observer)
+        except Exception:  # an observer must not change what the worker does
+            log.exception("An observer failed; its metric was not counted.", extra={"action": "observed"})
 
 
 def _send(signal: Signal, message: Message, using: str, *, counted: bool = False, **details: object) -> None:
@@ -135,5 +129,5 @@ def _send(signal: Signal, message: Message, using: str, *, counted: bool = False
             using=using,
             **details,
         )
-    except Exception:  # send_robust itself raises if a receiver does that is no function, and has no name to be logged
-        log.exception("A receiver of a signal raised.", extra=log_extra("signal", message, counted=counted))
+    except Exception:  # send_robust raises for a failing receiver without a name, such as a partial
+        log.exception("A signal receiver failed.", extra=log_extra("signal", message, counted=counted))

@@ -1,7 +1,7 @@
-"""What log lines say of messages: which one it is, never what it carries, and repeated failures in one sentence.
+"""Log lines about messages: their identity, never their payload, and a summary of repeated failures.
 
-A log record about a message has ``action``, ``message_id``, ``event_id``, ``topic`` and ``attempt``, one of the inbox
-also ``group``, one of a failure also ``error_type``, the exception's class. An error's text may quote the payload; its values are hidden there.
+A log record about a message has ``action``, ``message_id``, ``event_id``, ``topic`` and ``attempt``; of the inbox also
+``group``; of a failure also ``error_type``, the exception's class. Payload values that an error quotes are masked.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from django_outbox.state.failures import fingerprint, place_of
 from django_outbox.state.rows import LockedMessage
 
 Message = Outgoing | LockedMessage | InboxMessage
-_Name = tuple[str, str, int, str]
-"""Of a kind of failures: event type, action, level and cause."""
+_Kind = tuple[str, str, int, str]
+"""A kind of failure: event type, action, log level and cause."""
 
 SHOWN = 10
 SECONDS = 60.0
@@ -34,7 +34,7 @@ LONGEST_LOOKED_AT = 100_000
 
 
 def log_extra(action: str, message: Message, *, counted: bool = False) -> dict[str, object]:
-    """What a log record says of a message beside its text; see ``attempt_of``."""
+    """The extra attributes of a log record about a message; ``counted``: see ``attempt_of``."""
     extra: dict[str, object] = {
         "action": action,
         "message_id": message.id,
@@ -48,11 +48,11 @@ def log_extra(action: str, message: Message, *, counted: bool = False) -> dict[s
 
 
 def attempt_of(message: Message, *, counted: bool = False) -> int:
-    """Which publication this is or, of the inbox, which try, counted from 1.
+    """The number of this publication or, of the inbox, of this attempt, counted from 1.
 
     Args:
-        message: as it was when the try began.
-        counted: a message of the inbox whose failure is among its ``retry_count`` already.
+        message: as it was when the attempt began.
+        counted: the ``retry_count`` of an inbox message already includes this failure.
     """
     if isinstance(message, InboxMessage):
         return message.retry_count + (not counted)
@@ -60,7 +60,7 @@ def attempt_of(message: Message, *, counted: bool = False) -> int:
 
 
 def said(error: BaseException | str, message: Message) -> str:
-    """An error in words and its place in the project's code, without the values of the payload that it may quote."""
+    """An error and its position in the project's code, with payload values masked."""
     text = error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}"
     shown = without_values(text[:LONGEST_LOOKED_AT], payload_of(message))[:LONGEST_TEXT]
     place = place_of(error)
@@ -68,12 +68,12 @@ def said(error: BaseException | str, message: Message) -> str:
 
 
 def said_in_full(error: BaseException, message: Message) -> str:
-    """An error with its traceback, without the values of the payload that it may quote."""
+    """An error with its traceback, with payload values masked."""
     return without_values("".join(traceback.format_exception(error)).rstrip(), payload_of(message))
 
 
 def payload_of(message: Message) -> Any:
-    """What a message carries, as far as it can be read."""
+    """The payload of a message, as far as it can be read."""
     if not isinstance(message, InboxMessage):
         return _parsed(message.payload_json)
     if message.raw_value is None:
@@ -89,8 +89,8 @@ def _parsed(text: str) -> Any:
 
 
 @dataclass(slots=True)
-class _Kind:
-    """Failures of one kind since ``since``: how many were told one by one, and how many were not."""
+class _Count:
+    """Failures of one kind: how many were logged, and how many were only counted."""
 
     log: logging.Logger
     since: float
@@ -100,19 +100,17 @@ class _Kind:
 
 
 class Repeats:
-    """Tells the first ten failures of a kind one by one, and sums up in one sentence what a minute brings beyond.
+    """Logs the first ten failures of a kind per minute, and one summary of the others.
 
-    A kind is an event type, an action, a level, which is another one for a failure that is the last, and a fingerprint:
-    the exception's class and its place in the code. What is not told one by one is still there on the level DEBUG. A
-    handler that fails ten thousand times in a minute writes eleven lines.
+    A handler that fails ten thousand times in a minute writes eleven lines. The level DEBUG shows all failures.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
-        self._kinds: dict[_Name, _Kind] = {}
-        self._next_look_at = 0.0
+        self._counts: dict[_Kind, _Count] = {}
+        self._next_summary_at = 0.0
 
-    def tell(
+    def log_failure(
         self,
         log: logging.Logger,
         level: int,
@@ -126,61 +124,61 @@ class Repeats:
         """Log a failure of a message, or count it.
 
         Args:
-            log, level, text, arguments: as of ``Logger.log``; texts among the arguments are put in one line.
-            action: what became of the message: "failed" or "dead".
-            message: which.
-            error: what it failed of.
+            log, level, text, arguments: as for ``Logger.log``.
+            action: "failed" or "dead".
+            message: the message.
+            error: its failure.
             counted: see ``attempt_of``.
         """
-        # Sources and types of others, and errors that quote them, could otherwise write lines of their own.
+        # Foreign names and errors may contain line breaks, and could forge log lines.
         arguments = tuple(visible(each) if isinstance(each, str) else each for each in arguments)
         extra = log_extra(action, message, counted=counted)
         if isinstance(error, BaseException):
             extra["error_type"] = type(error).__name__
-        kind = self._of(log, (message.event_type, action, level, fingerprint(error)))
-        if kind.shown < SHOWN:
-            kind.shown += 1
+        count = self._count_of(log, (message.event_type, action, level, fingerprint(error)))
+        if count.shown < SHOWN:
+            count.shown += 1
             log.log(level, text, *arguments, extra=extra)
         else:
-            kind.hidden += 1
-            kind.last = message.id
+            count.hidden += 1
+            count.last = message.id
             log.debug(text, *arguments, extra=extra)
 
     def sum_up(self, *, now: bool = False) -> None:
-        """Tell what was counted of kinds whose minute is over; with ``now`` of all. The loops call this at each turn."""
+        """Log the summaries of kinds whose minute is over, or of all. The loops call this on each iteration."""
         at = self._clock()
-        if not self._kinds or (at < self._next_look_at and not now):
+        if not self._counts or (at < self._next_summary_at and not now):
             return
-        for name, kind in list(self._kinds.items()):
-            if now or at - kind.since >= SECONDS:
-                del self._kinds[name]
-                _tell_hidden(name, kind, at)
-        self._next_look_at = min((kind.since + SECONDS for kind in self._kinds.values()), default=0.0)
+        for kind, count in list(self._counts.items()):
+            if now or at - count.since >= SECONDS:
+                del self._counts[kind]
+                _log_summary(kind, count, at)
+        self._next_summary_at = min((count.since + SECONDS for count in self._counts.values()), default=0.0)
 
-    def _of(self, log: logging.Logger, name: _Name) -> _Kind:
+    def _count_of(self, log: logging.Logger, kind: _Kind) -> _Count:
         self.sum_up()
-        if name not in self._kinds and len(self._kinds) >= KINDS:
-            name = ("", name[1], name[2], "of many kinds")
-        kind = self._kinds.setdefault(name, _Kind(log, self._clock()))
-        self._next_look_at = min(self._next_look_at or kind.since + SECONDS, kind.since + SECONDS)
-        return kind
+        if kind not in self._counts and len(self._counts) >= KINDS:
+            kind = ("", kind[1], kind[2], "various causes")
+        count = self._counts.setdefault(kind, _Count(log, self._clock()))
+        self._next_summary_at = min(self._next_summary_at or count.since + SECONDS, count.since + SECONDS)
+        return count
 
 
-def _tell_hidden(name: _Name, kind: _Kind, at: float) -> None:
-    event_type, action, level, cause = name
-    if kind.hidden:
-        kind.log.log(
+def _log_summary(kind: _Kind, count: _Count, at: float) -> None:
+    event_type, action, level, cause = kind
+    if count.hidden:
+        count.log.log(
             level,
-            "%d more messages%s %s within %.0f s as those before: %s. The last one was %s.",
-            kind.hidden,
+            "%d more messages%s %s within %.0f s for the same reason: %s. The last one was %s.",
+            count.hidden,
             f" ({visible(event_type)})" if event_type else "",
             "are dead" if action == "dead" else "failed",
-            at - kind.since,
+            at - count.since,
             visible(cause),
-            kind.last,
-            extra={"action": "repeated", "count": kind.hidden},
+            count.last,
+            extra={"action": "repeated", "count": count.hidden},
         )
 
 
 repeats = Repeats()
-"""Of this process: it is one relay or one consumer."""
+"""For this process, which is one relay or one consumer."""

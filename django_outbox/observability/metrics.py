@@ -1,4 +1,4 @@
-"""What a worker counts and measures of its messages, by topic and event type; never by key."""
+"""The metrics of a worker, by topic and event type, never by key."""
 
 from __future__ import annotations
 
@@ -24,17 +24,16 @@ LATENCIES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 30
 
 
 class Metrics(Observer):
-    """The numbers of one relay or consumer.
+    """The metrics of one relay or consumer.
 
-    Labels are bounded, as each costs memory here and in Prometheus: at most ``MOST_LABELS`` pairs of topic and event
-    type, and in a consumer only event types that it has a handler for. All others are ``other``: what strangers
-    send must not decide how much is kept.
+    Labels are limited, as each costs memory here and in Prometheus, and foreign records must not decide how much: at
+    most ``MOST_LABELS`` pairs of topic and event type; in a consumer only types with a handler. The rest is ``other``.
     """
 
     def __init__(self, *, known_types: Collection[str] | None = None, clock: Callable[[], float] = time.time) -> None:
         """
         Args:
-            known_types: event types that may be labels; None for all, as those that this service publishes.
+            known_types: event types that may be labels; None allows all.
             clock: seconds since 1970.
         """
         self._known_types = known_types
@@ -69,15 +68,15 @@ class Metrics(Observer):
         self._count("dead", message)
 
     def handled(self, handler: Handler, seconds: float) -> None:
-        """A handler has run, or raised, and took so long; whether that was committed is another matter."""
+        """A handler returned or raised; its transaction may still be rolled back."""
         self.handler_seconds.add((handler.event_type, handler.name), [seconds])
 
     def timed(self, handler: Handler) -> Handler:
-        """The same handler, whose runs are measured here."""
+        """The same handler, with its runs timed."""
         return TimedHandler(handler.event_type, handler.function, handler.topic, handler.group, self.handled)
 
     def _moved(self, name: str, written: Mapping[Labels, Sequence[datetime | str | None]], to: Histogram) -> None:
-        """Count messages by topic and event type, and measure how long ago each was written."""
+        """Count messages by topic and event type, and record their ages."""
         now = self._clock()
         for pair, times in written.items():
             labels = self._labels_of(pair)
@@ -99,26 +98,26 @@ class Metrics(Observer):
                 return (OTHER, OTHER)
             self._labels.add(pair)
             for counters in self.counters.values():
-                counters.add(pair, 0)  # or the first one would be lost to Prometheus, which sees only growth
+                counters.add(pair, 0)  # otherwise Prometheus, which sees only growth, would miss the first one
         return pair
 
 
 @dataclass(frozen=True)
 class TimedHandler(Handler):
-    """A handler that tells how long each of its runs took."""
+    """A handler that reports the duration of each run."""
 
-    tell: Callable[[Handler, float], None]
+    report: Callable[[Handler, float], None]
 
     def __call__(self, event: Event) -> None:
         started = time.perf_counter()
         try:
             super().__call__(event)
         finally:
-            self.tell(self, time.perf_counter() - started)
+            self.report(self, time.perf_counter() - started)
 
 
 def _written_at(message: LockedMessage | InboxMessage) -> datetime | None:
-    """When the event was written; of another service only if it says so."""
+    """When the event was written; None if another service does not say so."""
     if not isinstance(message, InboxMessage):
         return message.created_at
     time = message.event_time

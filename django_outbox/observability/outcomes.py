@@ -1,4 +1,4 @@
-"""Reports how messages of outbox and inbox failed or died: to the log, to signals and to metrics."""
+"""Reports failed and dead messages to the log, to signals and to metrics."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ def report_failed(log: logging.Logger, message: Message, error: Exception, *, fi
     """Report a counted failure of a handler.
 
     Args:
-        log: where.
-        message: with this failure among its ``retry_count``.
-        error: what was raised.
-        final: the message is dead because of it.
+        log: the logger.
+        message: its ``retry_count`` includes this failure.
+        error: the exception.
+        final: the message is now dead.
         using: alias of the database.
     """
-    repeats.tell(
+    repeats.log_failure(
         log,
         logging.ERROR if final else logging.WARNING,
         "failed",
         message,
         error,
-        "%s failed, %d of %d, and is %s: %s",
+        "%s failed (%d of %d) and is %s: %s",
         name_of(message),
         message.retry_count,
         max(message.max_retry, 1),
@@ -39,19 +39,19 @@ def report_failed(log: logging.Logger, message: Message, error: Exception, *, fi
     )
     if log.isEnabledFor(logging.DEBUG):
         extra = log_extra("traceback", message, counted=True)
-        log.debug("How it failed:\n%s", said_in_full(error, message), extra=extra)
+        log.debug("Traceback of the failure:\n%s", said_in_full(error, message), extra=extra)
     instrumentation.failed(message, error, final=final, using=using)
 
 
 def report_dead(log: logging.Logger, message: Message, error: BaseException | str, *, using: str) -> None:
     """Report a message that can never be handled."""
     text = said(message.last_error if isinstance(message, InboxMessage) else text_of(error), message)
-    repeats.tell(log, logging.ERROR, "dead", message, error, "%s is dead: %s", name_of(message), text)
+    repeats.log_failure(log, logging.ERROR, "dead", message, error, "%s is dead: %s", name_of(message), text)
     instrumentation.dead(message, error, using=using)
 
 
 def name_of(message: Message) -> str:
-    """What a log line calls a message."""
+    """The name of a message in a log line."""
     if not isinstance(message, InboxMessage):
         return f"Message {message.id} ({message.event_type})"
     kind = message.event_type or f"{message.topic}[{message.partition}]@{message.offset}"

@@ -1,4 +1,4 @@
-"""The metrics of a worker as Prometheus reads them. Needs prometheus-client (extra ``metrics``)."""
+"""The metrics of a worker in Prometheus' format. Needs prometheus-client (extra ``metrics``)."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from django_outbox.observability.metrics import Metrics
 from django_outbox.worker.state import WorkerState
 
 COUNTERS = {
-    "published": "Messages that the broker has acknowledged.",
-    "consumed": "Messages that have been handled.",
-    "failed": "Failures that count: of a message to be sent, or of its handler.",
-    "retried": "Failures after which the message is tried again.",
-    "dead": "Messages that were given up: at their last failure, or at once.",
+    "published": "Messages acknowledged by the broker.",
+    "consumed": "Messages handled.",
+    "failed": "Counted failures of sending a message or of its handler.",
+    "retried": "Failures after which the message is retried.",
+    "dead": "Messages that became dead, after their last failure or at once.",
 }
 
 
 def registry_of(metrics: Metrics, backlog: Backlog, worker_state: WorkerState) -> CollectorRegistry:
-    """A registry of this worker's own, with the numbers of its process."""
+    """A registry for this worker, including process metrics."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(OutboxCollector(metrics, backlog, worker_state))
     ProcessCollector(registry=registry)
@@ -42,7 +42,7 @@ def registry_of(metrics: Metrics, backlog: Backlog, worker_state: WorkerState) -
 
 
 def exposition(registry: CollectorRegistry) -> Callable[[str], tuple[str, bytes]]:
-    """What answers a scrape: from its ``Accept`` header to content type and body."""
+    """A function that answers a scrape: from the ``Accept`` header to content type and body."""
 
     def answer(accept: str) -> tuple[str, bytes]:
         encode, content_type = choose_encoder(accept)
@@ -52,7 +52,7 @@ def exposition(registry: CollectorRegistry) -> Callable[[str], tuple[str, bytes]
 
 
 class OutboxCollector(Collector):
-    """Reads a worker's numbers when Prometheus asks for them."""
+    """Collects the metrics of a worker on each scrape."""
 
     def __init__(
         self, metrics: Metrics, backlog: Backlog, worker_state: WorkerState, clock: Callable[[], float] = time.time
@@ -86,7 +86,7 @@ class OutboxCollector(Collector):
             )
             yield _histogram(
                 "publish_latency_seconds",
-                "From the writing of a message to its acknowledgement by the broker.",
+                "From writing a message to its acknowledgement by the broker.",
                 ("topic",),
                 metrics.seconds_to_published,
             )
@@ -99,24 +99,24 @@ class OutboxCollector(Collector):
             )
             yield _histogram(
                 "end_to_end_latency_seconds",
-                "From the writing of a message to the commit of its handlers, retries included.",
+                "From writing a message to the commit of its handlers, including retries.",
                 ("topic",),
                 metrics.seconds_to_consumed,
             )
 
     def _gauges(self) -> Iterator[Metric]:
         worker_state = self._worker_state
-        yield _gauge("broker_up", "Whether the broker was there when it was last needed.", worker_state.reaches_broker)
-        yield _gauge(
-            "database_up", "Whether the database was there when it was last needed.", worker_state.reaches_database
-        )
+        yield _gauge("broker_up", "Whether the broker answered when last needed.", worker_state.reaches_broker)
+        yield _gauge("database_up", "Whether the database answered when last needed.", worker_state.reaches_database)
         yield _gauge(
             "last_turn_timestamp_seconds",
-            "When the worker's loop last went on, in seconds since 1970.",
+            "Time of the last loop iteration, in seconds since 1970.",
             self._clock() - worker_state.seconds_without_progress,
         )
         build = {"version": __version__, "django": django.__version__, "python": platform.python_version()}
-        yield InfoMetricFamily("django_outbox_build", "What runs here.", value={**build, "worker": worker_state.kind})
+        yield InfoMetricFamily(
+            "django_outbox_build", "Versions of this worker.", value={**build, "worker": worker_state.kind}
+        )
 
     def _unfinished(self) -> Iterator[Metric]:
         messages = GaugeMetricFamily(
@@ -126,17 +126,17 @@ class OutboxCollector(Collector):
         )
         oldest = GaugeMetricFamily(
             "django_outbox_oldest_pending_age_seconds",
-            "Since the oldest pending message was written, be it that it is not due yet.",
+            "Age of the oldest pending message, due or not.",
             labels=("box",),
         )
         overdue = GaugeMetricFamily(
             "django_outbox_overdue_seconds",
-            "How long the message that has been due for longest waits already.",
+            "Age of the most overdue message.",
             labels=("box",),
         )
         awaited = GaugeMetricFamily(
             "django_outbox_awaited_seconds",
-            "How long ago the published message was sent that has waited for its handler here for longest.",
+            "How long ago the published message was sent that has waited longest for its handler here.",
             labels=(),
         )
         for box, unfinished in self._backlog.read().items():

@@ -1,4 +1,4 @@
-"""Sentry: traces that go on through the outbox, and the errors of handlers, once each.
+"""Sentry: traces that continue through the outbox, and each handler error once.
 
 ``OUTBOX = {"TRACING": "django_outbox.observability.sentry.SentryTracing"}``; see the page on traces in the documentation.
 """
@@ -49,14 +49,14 @@ LATENCY = "messaging.message.receive.latency"
 
 
 class SentryTracing(Tracing):
-    """A span at ``publish()``, a transaction a batch of the relay, and one a message of the consumer.
+    """A span for ``publish()``, a transaction for each batch of the relay, and one for each handled message.
 
-    The latter continues the trace of whoever published the message. An error of a handler is captured in
-    it, with its stack; so what the log says of the same failure does not become a second event.
+    The last continues the trace of the publisher, and captures handler errors with their stack. The log line about the
+    same failure is dropped.
     """
 
     def __init__(self) -> None:
-        add_global_event_processor(_told_already)
+        add_global_event_processor(_drop_duplicate)
 
     @property
     def fields(self) -> Iterable[str]:
@@ -64,7 +64,7 @@ class SentryTracing(Tracing):
         return (SENTRY_TRACE, BAGGAGE)
 
     def creating(self, messages: Sequence[Message]) -> AbstractContextManager[None]:
-        """See ``Tracing``. Without a current span there is no trace to go on with, and nothing is done."""
+        """See ``Tracing``. Does nothing without a current span."""
         span = sentry_sdk.get_current_span()
         return NOT_CREATING if span is None else _creating(span, messages)
 
@@ -84,7 +84,7 @@ def _creating(parent: Any, messages: Sequence[Message]) -> Iterator[None]:
     with ExitStack() as spans:
         for message in messages:
             if any(name.lower() == SENTRY_TRACE for name in message.headers):
-                continue  # a context that the caller has made is left as it is
+                continue  # the caller set its own context
             span = spans.enter_context(parent.start_child(op=PUBLISH, name=message.topic, origin=ORIGIN))
             for name, value in names.created(message).items():
                 span.set_data(name, value)
@@ -110,7 +110,7 @@ def _sending(messages: Sequence[Message]) -> Iterator[Note]:
 
 @dataclass(slots=True)
 class _Task:
-    """The transaction of a message, the span in it, and the scopes in which its errors are captured."""
+    """The transaction of a message, its span, and the scopes in which errors are captured."""
 
     transaction: Any
     span: Any
@@ -150,22 +150,22 @@ class _Processing(Processing[_Task]):
             span.span.set_data(names.REDONE, True)
             status = "aborted"
         with use_isolation_scope(span.isolation), use_scope(span.current):
-            if error is not None and not redone and self._is_to_be_told(error):
+            if error is not None and not redone and self._should_capture(error):
                 span.current.add_event_processor(partial(_without_payload, span.payload))
                 sentry_sdk.capture_exception(error)
             for each in (span.span, span.transaction):
                 each.set_status(status)
                 each.finish(end_timestamp=ended_ns / 1e9)
 
-    def _is_to_be_told(self, error: BaseException) -> bool:
-        """True for what a message failed with; not for what its handler asked for, nor for faults that pass."""
+    def _should_capture(self, error: BaseException) -> bool:
+        """True for failures of a message; not for Reject and Retry, nor for temporary faults."""
         return isinstance(error, Exception) and not (
             isinstance(error, (Reject, Retry)) or is_transient(error, self._using)
         )
 
 
 def _without_payload(payload: Any, event: Any, hint: Any) -> Any:
-    """Take what a message carries out of an error's text and, as local variables show it, out of its stack."""
+    """Remove the payload from an error's text, and local variables from its stack."""
     for exception in event.get("exception", {}).get("values", ()):
         exception["value"] = without_values(str(exception.get("value") or ""), payload)
         for frame in (exception.get("stacktrace") or {}).get("frames", ()):
@@ -173,12 +173,12 @@ def _without_payload(payload: Any, event: Any, hint: Any) -> Any:
     return event
 
 
-def _told_already(event: Any, hint: Any) -> Any:
-    """Drop what Sentry makes of the log's line about a failure that was captured."""
+def _drop_duplicate(event: Any, hint: Any) -> Any:
+    """Drop the event for the log line of a failure that was captured."""
     record = hint.get("log_record")
     if record is None or not record.name.startswith("django_outbox.") or getattr(record, "action", "") != "failed":
         return event
-    kind = getattr(record, "error_type", None)  # of an exception; what the relay tells is none, and not captured
+    kind = getattr(record, "error_type", None)  # only exceptions have one; the relay logs texts, which are not captured
     return event if kind is None or kind in _names_of(Retry) else None
 
 

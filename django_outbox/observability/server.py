@@ -1,8 +1,7 @@
-"""The port that answers probes and scrapes: HTTP by the standard library, in threads that keep nothing from ending.
+"""The HTTP server for probes and metrics, in daemon threads.
 
-Whoever reaches the port can connect as often as they like, and say nothing or little. That must cost the worker neither
-its file descriptors nor its answers to probes: so many requests are in hand at most, each has one deadline, and
-when there are more, the oldest makes room, since an honest one is over within milliseconds.
+Clients may open many connections and send nothing. That must cost the worker neither its file descriptors nor its
+answers to probes: the number of open requests is limited, each has a deadline, and the oldest is dropped for a new one.
 """
 
 from __future__ import annotations
@@ -24,56 +23,56 @@ log = logging.getLogger(__name__)
 
 PLAIN = "text/plain; charset=utf-8"
 REQUEST_SECONDS = 5.0
-"""From the connection to the last byte of the answer."""
+"""From the connection to the last byte of the response."""
 MOST_REQUESTS = 20
 PAUSE_SECONDS = 0.1
-"""Before the next try when there was no room, or the process has no file descriptor left."""
+"""Before the next attempt when there was no room, or no file descriptor."""
 
 
-class Answer(NamedTuple):
-    """What a page says."""
+class Response(NamedTuple):
+    """The response of a page."""
 
     status: int
     content_type: str
     body: bytes
 
 
-def plain(status: int, text: str) -> Answer:
+def plain(status: int, text: str) -> Response:
     """One line of text."""
-    return Answer(status, PLAIN, f"{text}\n".encode())
+    return Response(status, PLAIN, f"{text}\n".encode())
 
 
-Page = Callable[[str], Answer]
-"""Answers a request, whose ``Accept`` header it gets."""
+Page = Callable[[str], Response]
+"""Returns the response to a request with this ``Accept`` header."""
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_port = False
-    request_queue_size = 128  # so that a probe has its place in a crowd
+    request_queue_size = 128  # room for probes among many connections
     timeout = 0
 
     def __init__(self, address: str, port: int, pages: Mapping[str, Page]) -> None:
         self.pages = pages
-        self._deadlines: dict[socket.socket, float] = {}  # of the requests in hand, the oldest first
+        self._deadlines: dict[socket.socket, float] = {}  # of the open requests, the oldest first
         self._changed = threading.Condition()
         self.address_family = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0][0]
         super().__init__((address, port), _Handler)
-        self.socket.setblocking(False)  # who asked may be gone before it is accepted
+        self.socket.setblocking(False)  # the client may disconnect before accept()
 
     def server_bind(self) -> None:
-        TCPServer.server_bind(self)  # HTTPServer's own asks for the name of the address, which may take long
+        TCPServer.server_bind(self)  # HTTPServer's looks up the host name, which may be slow
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        """Take the next connection, for which there is room.
+        """Accept the next connection, after making room for it.
 
         Raises:
-            OSError: there is none now; it stays in the queue.
+            OSError: not possible now; the connection stays queued.
         """
         self._make_room()
         try:
             return super().get_request()
-        except OSError:  # it has gone, or there is no descriptor for it, and it is still there at the next look
+        except OSError:  # it has disconnected, or there is no file descriptor left
             self.pause()
             raise
 
@@ -81,29 +80,29 @@ class _Server(ThreadingHTTPServer):
         with self._changed:
             if len(self._deadlines) >= MOST_REQUESTS:
                 for oldest in [request for request, deadline in self._deadlines.items() if deadline < math.inf][:1]:
-                    self._cut_off(oldest)
+                    self._drop(oldest)
             if not self._changed.wait_for(lambda: len(self._deadlines) < MOST_REQUESTS, PAUSE_SECONDS):
                 raise BlockingIOError
 
     def pause(self) -> None:
-        """Wait a moment, or until a request is over, which leaves a descriptor to the next one."""
+        """Wait a moment, or until a request ends and frees its file descriptor."""
         with self._changed:
             self._changed.wait(PAUSE_SECONDS)
 
-    def cut_off_overdue(self) -> float | None:
-        """Cut off the requests whose time is over; returns the seconds until the next one's, None if there is none."""
+    def drop_overdue(self) -> float | None:
+        """Drop requests past their deadline. Returns the seconds until the next deadline; None if there is none."""
         with self._changed:
             now = time.monotonic()
             for request, deadline in self._deadlines.items():
                 if deadline <= now:
-                    self._cut_off(request)
+                    self._drop(request)
             first = min(self._deadlines.values(), default=math.inf)
             return None if first == math.inf else first - now
 
-    def _cut_off(self, request: socket.socket) -> None:
-        """Have the thread of a request find its connection closed, and end."""
+    def _drop(self, request: socket.socket) -> None:
+        """Close the connection of a request, which ends its thread."""
         self._deadlines[request] = math.inf
-        with suppress(OSError):  # the other end was faster
+        with suppress(OSError):  # the client was faster
             request.shutdown(socket.SHUT_RDWR)
 
     def process_request(self, request: Any, client_address: Any) -> None:
@@ -112,14 +111,14 @@ class _Server(ThreadingHTTPServer):
         super().process_request(request, client_address)
 
     def shutdown_request(self, request: Any) -> None:
-        with self._changed:  # or another thread might cut off what has the same descriptor by then
+        with self._changed:  # under the lock: the file descriptor may be reused at once
             super().shutdown_request(request)
             self._deadlines.pop(request, None)
             self._changed.notify_all()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Whoever asked has gone, or was cut off. Not a traceback for each."""
-        log.debug("A request to the metrics port was cut off.", extra={"action": "scrape"})
+        """The client disconnected or was dropped: no traceback."""
+        log.debug("A request to the metrics port was dropped.", extra={"action": "scrape"})
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -144,23 +143,23 @@ class _Handler(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(answer.body)
 
-    def _answer(self) -> Answer:
+    def _answer(self) -> Response:
         page = self.server.pages.get(self.path.partition("?")[0])
         if page is None:
-            return plain(404, f"There is nothing here but {', '.join(self.server.pages)}.")
+            return plain(404, f"Not found. Available: {', '.join(self.server.pages)}.")
         try:
             return page(self.headers.get("Accept", ""))
-        except Exception:  # a worker does not stop for a scrape
+        except Exception:  # a failed request must not stop a worker
             log.debug("A request to the metrics port failed.", exc_info=True, extra={"action": "scrape"})
-            return plain(500, "This failed; the worker's log says why on the level DEBUG.")
+            return plain(500, "Internal error; the worker logs it at the level DEBUG.")
 
     def log_message(self, format: str, *args: object) -> None:
-        """Not a line for each probe."""
+        """Probes are not logged."""
 
 
 @contextmanager
 def serving(address: str, port: int, pages: Mapping[str, Page]) -> Iterator[int]:
-    """Answer requests meanwhile; yields the port, which is another one if it was 0.
+    """Serve requests inside the block; yields the port.
 
     Raises:
         OSError: the port cannot be opened.
@@ -171,9 +170,9 @@ def serving(address: str, port: int, pages: Mapping[str, Page]) -> Iterator[int]
     def serve() -> None:
         while not end.requested:
             try:
-                if not end.wait(server.cut_off_overdue(), server):
+                if not end.wait(server.drop_overdue(), server):
                     server.handle_request()
-            except OSError:  # whatever the system is short of, this thread is the only one that there is
+            except OSError:  # out of some resource: this thread must go on
                 server.pause()
 
     thread = threading.Thread(target=serve, name="outbox-metrics", daemon=True)

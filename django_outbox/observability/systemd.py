@@ -1,6 +1,6 @@
-"""Tells systemd, where it asks for it (``Type=notify``, ``WatchdogSec=``), that a worker has started and that its loop goes on.
+"""Notifies systemd (``Type=notify``, ``WatchdogSec=``) that a worker has started and that its loop iterates.
 
-Source: sd_notify(3) and sd_watchdog_enabled(3): datagrams to the socket that the environment names.
+See sd_notify(3) and sd_watchdog_enabled(3).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ SECONDS = 1.0
 
 
 def watchdog_seconds() -> float | None:
-    """How long systemd lets this process say nothing before it ends it (``WatchdogSec=``); None if for ever."""
+    """The watchdog timeout of this process (``WatchdogSec=``); None if there is none."""
     try:
         limit, process = int(os.environ["WATCHDOG_USEC"]), int(os.environ.get("WATCHDOG_PID") or os.getpid())
     except (KeyError, ValueError):
@@ -26,29 +26,29 @@ def watchdog_seconds() -> float | None:
 
 
 @contextmanager
-def told_to_systemd(worker_state: WorkerState, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
-    """Tell systemd of a worker meanwhile; nothing if it is not systemd that started this process."""
+def notifying_systemd(worker_state: WorkerState, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
+    """Notify systemd inside the block. Does nothing if systemd did not start this process."""
     path = os.environ.get("NOTIFY_SOCKET", "")
     if not path:
         yield
         return
     address = f"\0{path[1:]}" if path.startswith("@") else path
-    tell_at = 0.0
+    next_at = 0.0
 
-    def tell(state: str) -> None:
+    def notify(state: str) -> None:
         with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
-            channel.setblocking(False)  # the loop waits for nobody
+            channel.setblocking(False)  # the loop must not wait
             channel.sendto(state.encode(), address)
 
     def on_turn() -> None:
-        nonlocal tell_at
-        if clock() >= tell_at:
-            tell_at = clock() + SECONDS
-            tell("WATCHDOG=1")
+        nonlocal next_at
+        if clock() >= next_at:
+            next_at = clock() + SECONDS
+            notify("WATCHDOG=1")
 
     worker_state.on_progress(on_turn)
-    tell("READY=1")
+    notify("READY=1")
     try:
         yield
     finally:
-        tell("STOPPING=1")
+        notify("STOPPING=1")

@@ -1,4 +1,4 @@
-"""Ages, states, shortened texts and pretty JSON, as the pages show them."""
+"""Formats ages, durations, names and JSON for pages and commands."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NAME_LENGTH = 48
 
 
 def age(since: datetime | None) -> str:
-    """How long ago, in words: seconds up to two minutes, then the two largest units."""
+    """The time since then, in words: seconds up to two minutes, then the two largest units."""
     if since is None:
         return "-"
     now = timezone.now()
@@ -32,15 +32,15 @@ def age(since: datetime | None) -> str:
 
 
 def ago(since: datetime | None) -> str:
-    """The same with "ago", for a moment that stands alone."""
+    """The same with "ago"."""
     return "-" if since is None else gettext("%(age)s ago") % {"age": age(since)}
 
 
-def until(moment: datetime | None) -> str:
-    """How long until a time comes, in words."""
-    if moment is None:
+def until(time: datetime | None) -> str:
+    """The time until then, in words."""
+    if time is None:
         return "-"
-    seconds = (moment - timezone.now()).total_seconds()
+    seconds = (time - timezone.now()).total_seconds()
     return gettext("in %(duration)s") % {"duration": duration(seconds)} if seconds >= 1 else gettext("now")
 
 
@@ -49,12 +49,12 @@ def duration(seconds: float) -> str:
     seconds = int(seconds)
     if seconds < 120:
         return ngettext("%(count)d second", "%(count)d seconds", seconds) % {"count": seconds}
-    start = datetime(2024, 1, 1)  # noqa: DTZ001  # only a point to count from
+    start = datetime(2024, 1, 1)  # noqa: DTZ001  # an arbitrary start
     return timesince(start, start + timedelta(seconds=seconds))
 
 
 def number(count: int) -> str:
-    """A count with its thousands apart, as the language writes them."""
+    """A number with the language's thousands separators."""
     return number_format(count, use_l10n=True, force_grouping=True)
 
 
@@ -65,13 +65,13 @@ def one_line(text: str, length: int = LINE_LENGTH) -> str:
 
 
 def visible(text: str) -> str:
-    """A text in one line, in which nothing steers a terminal or begins another line: names may come from anybody."""
+    """A text in one line without control characters: foreign names must not control a terminal or forge lines."""
     line = " ".join(text.split())
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in line)
 
 
 def shortened(text: str, length: int = NAME_LENGTH) -> str:
-    """A name for a list: of a long one its beginning and its end, as long ones often begin alike; "-" for none."""
+    """A name for a list; a long one is shortened in the middle, as its end often matters; "-" for none."""
     if len(text) <= length:
         return text or "-"
     end = length // 3
@@ -79,28 +79,25 @@ def shortened(text: str, length: int = NAME_LENGTH) -> str:
 
 
 def breakable(name: str) -> SafeString:
-    """A name as HTML that can go on in the next line where its parts end, and not within a word."""
+    """A name as HTML that can break between its parts, not within a word."""
     return mark_safe(_ENDS.sub(r"\1<wbr>", str(escape(name))))  # noqa: S308  # it is escaped
 
 
 def in_pieces(key: str) -> SafeString:
-    """A key as HTML that can go on in the next line after a hyphen, and after each twelve characters without one.
-
-    So the last part of a UUID stays in one line.
-    """
+    """A key as HTML that can break after hyphens and after twelve characters, so that parts of a UUID stay whole."""
     return format_html_join(mark_safe("<wbr>"), "{}", ((piece,) for piece in _PIECES.findall(key)))
 
 
-def local(moment: datetime) -> datetime:
-    """A time in the zone of the project, or of the request."""
-    return timezone.localtime(moment) if timezone.is_aware(moment) else moment
+def local(time: datetime) -> datetime:
+    """A time in the current time zone."""
+    return timezone.localtime(time) if timezone.is_aware(time) else time
 
 
 def pretty(value: Any) -> str:
-    """A value as JSON, over several lines."""
+    """A value as indented JSON."""
     return json.dumps(value, indent=2, ensure_ascii=False)
 
 
 def status_badge(message: Any) -> SafeString:
-    """A message's state, told by a word and, beside it, by a colour."""
+    """The status of a message, as a colored word."""
     return format_html('<span class="outbox-status outbox-{}">{}</span>', message.status, message.get_status_display())

@@ -123,7 +123,7 @@ class Batch:
 
 def _report_refused(message: Outgoing, reason: str, using: str) -> None:
     text = "Message %s (%s) is dead, as it can never be sent: %s"
-    repeats.tell(log, logging.ERROR, "dead", message, reason, text, message.id, message.event_type, reason)
+    repeats.log_failure(log, logging.ERROR, "dead", message, reason, text, message.id, message.event_type, reason)
     instrumentation.dead(message, reason, using=using)
 
 
@@ -131,5 +131,5 @@ def _report_failed(message: Outgoing, reason: str, status: str, using: str) -> N
     final = status == state.Status.DEAD
     level = logging.ERROR if final else logging.WARNING
     text = "Message %s (%s) could not be sent and is %s: %s"
-    repeats.tell(log, level, "failed", message, reason, text, message.id, message.event_type, status, reason)
+    repeats.log_failure(log, level, "failed", message, reason, text, message.id, message.event_type, status, reason)
     instrumentation.failed(message, reason, final=final, using=using)

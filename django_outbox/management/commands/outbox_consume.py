@@ -1,4 +1,4 @@
-"""``manage.py outbox_consume``: run the handlers of what Kafka delivers."""
+"""``manage.py outbox_consume``: runs the handlers."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from django_outbox.brokers.base import get_broker
 from django_outbox.conf import LARGEST_COUNT, settings
 from django_outbox.consumer.consumer import DEFAULT_BATCH_SIZE, Consumer
 from django_outbox.handlers.registry import registry
-from django_outbox.management.arguments import text
 from django_outbox.management.listing import list_handlers
-from django_outbox.management.worker import WorkerCommand, at_least
+from django_outbox.management.option_types import number, text
+from django_outbox.management.worker import WorkerCommand
 
 log = logging.getLogger("django_outbox.consumer")
 
 
 class Command(WorkerCommand):
     help = (
-        "Read the topics of the outbox and run the handlers, until SIGTERM or SIGINT (Ctrl-C). A "
-        "handler's effects and the mark that the message is consumed are one transaction. Any "
-        "number of consumers may run side by side; Kafka deals the partitions out to them."
+        "Read the topics of the outbox and run the handlers, until SIGTERM or SIGINT (Ctrl-C). A handler's changes and "
+        "the status of its message are committed in one transaction. Any number of consumers can run in parallel; Kafka "
+        "assigns the partitions to them."
     )
     logger = log
     title = "Consumer"
@@ -34,28 +34,28 @@ class Command(WorkerCommand):
             "--list",
             action="store_true",
             dest="only_list",
-            help="Print the handlers and which command runs them, and end. Needs no broker and no database.",
+            help="Print the handlers and the commands that run them, then exit. Needs neither broker nor database.",
         )
         parser.add_argument(
             "--group",
             type=text,
             metavar="G",
-            help="Consumer group, CONSUMER_GROUP or one that handlers name (default: CONSUMER_GROUP, else SOURCE). A "
-            "consumer of a group that handlers name runs only these.",
+            help="Consumer group: CONSUMER_GROUP, or a group that handlers name (default: CONSUMER_GROUP, else SOURCE). In "
+            "a group that handlers name, only these handlers run.",
         )
         parser.add_argument(
             "--topics",
             nargs="+",
             type=text,
             metavar="T",
-            help="Topics to read (default: TOPIC, those of ROUTES, of INBOX and of the handlers).",
+            help="Topics to read (default: TOPIC and the topics of ROUTES, INBOX and the handlers).",
         )
         parser.add_argument(
             "--batch-size",
-            type=at_least(1, most=LARGEST_COUNT),
+            type=number(1, most=LARGEST_COUNT),
             default=DEFAULT_BATCH_SIZE,
             metavar="N",
-            help="Records to read at once, after which the offsets are committed (default: 100).",
+            help="Records to read before the offsets are committed (default: 100).",
         )
 
     def handle(

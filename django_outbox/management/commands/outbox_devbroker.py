@@ -1,4 +1,4 @@
-"""``manage.py outbox_devbroker``: a broker for development, without Docker and JVM."""
+"""``manage.py outbox_devbroker``: runs a broker for development, without Docker and JVM."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from django_outbox.management.arguments import text
-from django_outbox.management.worker import at_least
+from django_outbox.management.option_types import number, text
 
 
 class Command(BaseCommand):
     help = (
-        "Run a small broker that speaks Kafka's protocol (Tansu, from the devbroker extra), in "
-        "memory, for development: what it holds is gone when it ends. Ctrl-C ends it."
+        "Run a small broker with Kafka's protocol (Tansu, from the extra 'devbroker') for development. It keeps records "
+        "in memory only. Stop it with Ctrl-C."
     )
     requires_system_checks = ()
 
@@ -23,7 +22,7 @@ class Command(BaseCommand):
         parser.add_argument("--host", type=text, default="127.0.0.1", help="Address to listen on (default: 127.0.0.1).")
         parser.add_argument(
             "--port",
-            type=at_least(1, most=65535),
+            type=number(1, most=65535),
             default=9092,
             metavar="N",
             help="Port to listen on (default: 9092).",
@@ -33,10 +32,9 @@ class Command(BaseCommand):
         binary = self._binary()
         self._require_free(host, port)
         address = f"tcp://{host}:{port}"
-        self.stdout.write(f"Broker at kafka://{host}:{port}, in memory. Ctrl-C ends it.")
+        self.stdout.write(f"Broker at kafka://{host}:{port}, in memory. Stop it with Ctrl-C.")
         self.stdout.flush()
-        # The broker takes the place of this process, so that signals reach it and it never
-        # outlives what started this command.
+        # The broker replaces this process: it receives its signals and never outlives it.
         os.execv(  # noqa: S606
             binary,
             [
@@ -70,6 +68,6 @@ class Command(BaseCommand):
                 listener.bind((host, port))
             except OSError as error:
                 raise CommandError(
-                    f"{host}:{port} cannot be used ({error.strerror}). Is a broker running there "
-                    f"already? Choose another with --port."
+                    f"Cannot listen on {host}:{port} ({error.strerror}). If a broker is already running there, choose "
+                    f"another port with --port."
                 ) from error

@@ -1,4 +1,4 @@
-"""``manage.py outbox_doctor``: find what is wrong with an installation, and say what mends it."""
+"""``manage.py outbox_doctor``: finds problems of an installation and says how to fix them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from typing import Any
 
 from django.core.management.base import CommandParser
 
-from django_outbox.management.worker import OutboxCommand, at_least, logging_to
+from django_outbox.management.base import OutboxCommand, logging_to
+from django_outbox.management.option_types import number
 from django_outbox.operations.counts import counted
 from django_outbox.operations.doctor.finding import Finding, Level
 from django_outbox.operations.doctor.installation import Installation
@@ -22,12 +23,11 @@ TEXT_WIDTH = 100
 
 class Command(OutboxCommand):
     help = (
-        "Examine this installation: database, indexes, vacuum, sessions, broker, topics, workers, handlers, settings. "
-        "Tells what is wrong, what comes of it, and the command or the setting that mends it. Changes nothing, and "
-        "waits for nothing longer than --timeout. Exit code: 0 all is well, or there are notes only; 1 there are "
-        "warnings; 2 there are faults."
+        "Check this installation: database, indexes, vacuum, sessions, broker, topics, workers, handlers, settings. "
+        "Reports each problem with its consequence and the command or setting that fixes it. Changes nothing, and no "
+        "check takes longer than --timeout. Exit code: 0 no problems, or only notes; 1 warnings; 2 faults."
     )
-    # The checks are one of the examinations: what they find is told among the rest.
+    # One of the doctor's checks runs the system checks.
     requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -35,23 +35,23 @@ class Command(OutboxCommand):
         names = [check.name for check in CHECKS]
         parser.add_argument("--json", action="store_true", help="Print JSON.")
         parser.add_argument(
-            "--only", nargs="+", choices=names, metavar="NAME", help=f"Only these examinations: {', '.join(names)}."
+            "--only", nargs="+", choices=names, metavar="NAME", help=f"Run only these checks: {', '.join(names)}."
         )
         parser.add_argument(
-            "--no-broker", action="store_false", dest="broker", help="Leave out what the broker has to be asked."
+            "--no-broker", action="store_false", dest="broker", help="Skip checks that need the broker."
         )
         parser.add_argument(
             "--fail-on",
             choices=["warning", "fault", "never"],
             default="warning",
-            help="From which level on the exit code is not 0 (default: warning).",
+            help="The lowest level at which the exit code is not 0 (default: warning).",
         )
         parser.add_argument(
             "--timeout",
-            type=at_least(0.1, float, most=600),
+            type=number(0.1, float, most=600),
             default=TIMEOUT_SECONDS,
             metavar="S",
-            help="Seconds that each examination may take (default: 10).",
+            help="Seconds that each check may take (default: 10).",
         )
 
     def handle(
@@ -69,23 +69,23 @@ class Command(OutboxCommand):
         ]
         as_json = bool(options["json"])
         results = []
-        with logging_to(self.stderr, 0):  # what goes wrong is told as a finding
+        with logging_to(self.stderr, 0):  # problems are reported as findings
             for result in run_checks(
                 Installation(database, broker_timeout=timeout * 0.8), checks=chosen, timeout=timeout
             ):
                 results.append(result)
                 if not as_json:
-                    self._tell(result)
+                    self._print(result)
         worst = max((result.level for result in results), default=Level.OK)
         if as_json:
             self.stdout.write(json.dumps(_document(results, worst), indent=2))
         else:
-            self.stdout.write(_sum(results))
+            self.stdout.write(_summary(results))
         if fail_on != "never" and worst >= Level[fail_on.upper()]:
             sys.exit(EXIT_CODES[worst])
 
-    def _tell(self, result: Result) -> None:
-        """Print what one examination came to, as soon as that is known."""
+    def _print(self, result: Result) -> None:
+        """Print the result of one check as soon as it is known."""
         if not result.findings:
             self.stdout.write(_line(Level.OK, result, result.check.ok))
         for finding in sorted(result.findings, key=lambda each: -each.level):
@@ -122,7 +122,7 @@ def _indented(label: str, text: str) -> str:
     )
 
 
-def _sum(results: list[Result]) -> str:
+def _summary(results: list[Result]) -> str:
     counts = {level: sum(finding.level == level for r in results for finding in r.findings) for level in Level}
     words = [
         f"{counts[level]} {level.word}{'s' if counts[level] > 1 else ''}" for level in reversed(Level) if counts[level]

@@ -1,4 +1,4 @@
-"""``manage.py outbox_purge``: delete messages that ended long ago."""
+"""``manage.py outbox_purge``: deletes old messages."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from django.core.management.base import CommandError, CommandParser
 
 from django_outbox.conf import settings
 from django_outbox.handlers.registry import registry
-from django_outbox.management.arguments import age
+from django_outbox.management.audit_log import record
+from django_outbox.management.base import OutboxCommand
+from django_outbox.management.option_types import age, number
 from django_outbox.management.progress import Progress
-from django_outbox.management.trail import note
-from django_outbox.management.worker import OutboxCommand, at_least
 from django_outbox.state.purging import Step, Walk
 from django_outbox.state.retention import INBOX, INBOX_DEAD, Expiry, expiries
 from django_outbox.worker.heartbeat import delete_old_heartbeats
@@ -29,10 +29,10 @@ OF_INBOX = (INBOX, INBOX_DEAD)
 
 class Command(OutboxCommand):
     help = (
-        "Delete messages that have been consumed or published, and those that the inbox has consumed, "
-        "for longer than RETENTION says. Dead ones are kept unless RETENTION gives them an age, or --dead does; pending "
-        "ones are always kept, and so are published ones that a handler of this project has yet to handle. Relays "
-        "do the same beside their work, unless PURGE is False. Ctrl-C ends it after the batch in hand; run it again to go on."
+        "Delete messages of outbox and inbox that were consumed or published longer ago than RETENTION allows. Dead "
+        "messages are kept unless RETENTION or --dead sets an age. Pending messages are always kept, and so are published "
+        "messages that a handler of this project has yet to handle. Relays do the same in the background, unless PURGE is "
+        "False. Ctrl-C stops it after the current batch; run it again to continue."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
@@ -41,16 +41,16 @@ class Command(OutboxCommand):
             "--dead",
             type=age,
             metavar="OLDER_THAN",
-            help="Delete dead letters as well, of outbox and inbox, that died longer ago than this: 12h, 90d, 8w.",
+            help="Also delete dead letters of outbox and inbox that died longer ago than this: 12h, 90d, 8w.",
         )
         parser.add_argument(
             "--batch-size",
-            type=at_least(1, most=10_000),
+            type=number(1, most=10_000),
             default=1000,
             metavar="N",
-            help="Rows to look at, and to delete, in one transaction (default: 1000).",
+            help="Rows to check and delete in one transaction (default: 1000).",
         )
-        parser.add_argument("--dry-run", action="store_true", help="Only say how many it would be.")
+        parser.add_argument("--dry-run", action="store_true", help="Only print how many messages would be deleted.")
 
     def handle(self, *, database: str, dead: timedelta | None, batch_size: int, dry_run: bool, **options: Any) -> None:
         self.require_tables(database)
@@ -59,7 +59,7 @@ class Command(OutboxCommand):
         tables = expiries(ages, registry)
         counts: Counter[str] = Counter()
         if dead is not None and not dry_run:
-            note("delete", f"deletes messages that died more than {dead} ago")
+            record("delete", f"deletes messages that died more than {dead} ago")
         with stop_on_signals(log) as stop, Progress(self.stderr) as progress:
             walks = [Walk(table, using=database) for table in tables]
             whole, behind = sum(walk.length for walk in walks), 0
@@ -70,27 +70,27 @@ class Command(OutboxCommand):
                     share = (behind + step.share * walk.length) / whole
                     progress.show(share, f"{counts.total():,} messages {'found' if dry_run else 'deleted'}")
                 behind += walk.length
-            ended_early = stop.requested  # leaving this block requests it as well
-            if not dry_run and not ended_early:
+            stopped = stop.requested  # read here, as leaving the block sets it
+            if not dry_run and not stopped:
                 delete_old_heartbeats(using=database)
         done = "would be deleted" if dry_run else "deleted"
         for name in (name for table in tables for name in table.ages):
             if counts[name] or name not in OF_INBOX:  # not every project has an inbox
                 self.stdout.write(f"{counts[name]} {name} messages {done}.")
-        if ended_early:
-            raise CommandError("Ended before all was looked at. Run it again to go on.", returncode=130)
+        if stopped:
+            raise CommandError("Stopped before the end. Run it again to continue.", returncode=130)
         if dry_run:
-            self._tell_awaited(tables, database)
+            self._print_awaited(tables, database)
 
-    def _tell_awaited(self, tables: list[Expiry], using: str) -> None:
+    def _print_awaited(self, tables: list[Expiry], using: str) -> None:
         for table in tables:
             if table.unhandled is None or "published" not in table.ages:
                 continue
             steps = Walk(table, using=using).count(COUNTED_AT_ONCE, table.old("published") & table.unhandled)
             if awaited := sum(step.counts.total() for step in steps):
                 self.stdout.write(
-                    f"{awaited} published messages are as old, but kept: a handler of this project has yet to handle "
-                    f"them. Does outbox_consume run?"
+                    f"{awaited} published messages are old enough, but kept: a handler of this project has yet to handle "
+                    f"them. Check that outbox_consume is running."
                 )
 
 

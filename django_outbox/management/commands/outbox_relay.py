@@ -1,4 +1,4 @@
-"""``manage.py outbox_relay``: carry due messages to Kafka."""
+"""``manage.py outbox_relay``: sends due messages to Kafka."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from django.core.management.base import CommandError, CommandParser
 from django_outbox.brokers.base import Broker, get_broker
 from django_outbox.conf import LARGEST_COUNT, LONGEST_WAIT, settings
 from django_outbox.handlers.registry import registry
-from django_outbox.management.worker import WorkerCommand, at_least
+from django_outbox.management.option_types import number
+from django_outbox.management.worker import WorkerCommand
 from django_outbox.relay.background_purge import BackgroundPurge
 from django_outbox.relay.relay import Relay
 
@@ -20,9 +21,8 @@ log = logging.getLogger("django_outbox.relay")
 
 class Command(WorkerCommand):
     help = (
-        "Carry due messages from the outbox to Kafka, until SIGTERM or SIGINT (Ctrl-C). Any number "
-        "of relays may run side by side. If the broker or the database goes away, the relay waits "
-        "for it; no message is harmed."
+        "Send due messages from the outbox to Kafka, until SIGTERM or SIGINT (Ctrl-C). Any number of relays can run in "
+        "parallel. If the broker or the database is unavailable, the relay waits; no retry is counted."
     )
     logger = log
     title = "Relay"
@@ -31,30 +31,30 @@ class Command(WorkerCommand):
         super().add_arguments(parser)
         parser.add_argument(
             "--batch-size",
-            type=at_least(1, most=LARGEST_COUNT),
+            type=number(1, most=LARGEST_COUNT),
             metavar="N",
             help="Messages to send in one transaction (default: RELAY_BATCH_SIZE, 500).",
         )
         parser.add_argument(
             "--interval",
-            type=at_least(0.001, float, most=LONGEST_WAIT.total_seconds()),
+            type=number(0.001, float, most=LONGEST_WAIT.total_seconds()),
             metavar="S",
-            help="Seconds between two looks when nothing is due (default: POLL_INTERVAL, 0.2).",
+            help="Seconds between polls when no message is due (default: POLL_INTERVAL, 0.2).",
         )
         parser.add_argument(
             "--create-topics",
             action="store_true",
-            help="Create topics that do not exist. Without it their messages wait.",
+            help="Create missing topics. Without this option, their messages wait.",
         )
         parser.add_argument(
             "--partitions",
-            type=at_least(1),
+            type=number(1),
             metavar="N",
             help="Partitions of created topics (default: the cluster's).",
         )
         parser.add_argument(
             "--replication",
-            type=at_least(1),
+            type=number(1),
             metavar="N",
             help="Replication factor of created topics (default: the cluster's).",
         )
@@ -74,7 +74,7 @@ class Command(WorkerCommand):
         **options: Any,
     ) -> None:
         if not create_topics and (partitions or replication):
-            raise CommandError("--partitions and --replication are for topics that --create-topics creates: add it.")
+            raise CommandError("--partitions and --replication require --create-topics.")
         broker = get_broker(settings.broker)
         creator = _Creator(broker, partitions, replication) if create_topics else None
         relay = Relay(
@@ -94,7 +94,7 @@ class Command(WorkerCommand):
             drain=drain,
             reload=reload,
             options=options,
-            rest=relay.poll_interval,
+            poll_interval=relay.poll_interval,
         ) as stop:
             log.info(
                 "Relay from %s to %s started.",
@@ -106,7 +106,7 @@ class Command(WorkerCommand):
 
 
 class _Creator:
-    """Creates topics as the options say."""
+    """Creates topics with the partitions and replication of the options."""
 
     def __init__(self, broker: Broker, partitions: int | None, replication: int | None) -> None:
         self._broker = broker

@@ -1,4 +1,4 @@
-"""What a tracing library has to do for the outbox, whichever it is."""
+"""The interface to a tracing library."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Handlers = Sequence[Callable[[Event], None]]
 Run = Callable[[Event, Handlers], None]
 """Runs the handlers of one event."""
 Note = Callable[[Sequence[Any]], None]
-"""Takes the outcomes of a batch, one a message."""
+"""Takes the outcomes of a batch, one for each message."""
 
 
 def run_handlers(event: Event, handlers: Handlers) -> None:
@@ -33,7 +33,7 @@ def run_handlers(event: Event, handlers: Handlers) -> None:
 
 
 class Harmless:
-    """Around what a tracing library does: if that fails, the trace is lost and nothing else."""
+    """Suppresses errors of a tracing library: the trace is lost, and nothing else."""
 
     def __enter__(self) -> None: ...
 
@@ -49,49 +49,49 @@ class Harmless:
 def _leave_it(outcomes: Sequence[Any]) -> None: ...
 
 
-# Without state, so that one of each does for all.
+# They have no state and can be shared.
 NOT_CREATING: AbstractContextManager[None] = nullcontext()
 NOT_SENDING: AbstractContextManager[Note] = nullcontext(_leave_it)
 NOT_PROCESSING: AbstractContextManager[Run] = nullcontext(run_handlers)
 
 
 class Tracing(ABC):
-    """One tracing library, at the three places that a message passes.
+    """A tracing library, at the three stages of a message. ``OUTBOX["TRACING"]`` names a subclass.
 
-    ``OUTBOX["TRACING"]`` names a class of this kind. One object of it serves all threads.
+    One instance serves all threads.
     """
 
     @abstractmethod
     def creating(self, messages: Sequence[Message]) -> AbstractContextManager[None]:
-        """Around the INSERT of messages, to whose headers the context is added here."""
+        """Around the INSERT of messages; adds the trace context to their headers."""
 
     @abstractmethod
     def sending(self, messages: Sequence[Message]) -> AbstractContextManager[Note]:
-        """Around the sending of a batch; gives what takes the outcomes."""
+        """Around the sending of a batch; yields a function that takes the outcomes."""
 
     @abstractmethod
     def processing(self, group: str, *, using: str, together: bool) -> AbstractContextManager[Run]:
-        """Around a transaction in which handlers run; gives what runs those of one event.
+        """Around a transaction in which handlers run; yields a function that runs those of one event.
 
         Args:
             group: the consumer group.
             using: alias of the database of the transaction.
-            together: whether it is one try of several messages, which are redone one by one if it fails.
+            together: several messages share the transaction, and are redone one by one if it fails.
         """
 
     @property
     @abstractmethod
     def fields(self) -> Iterable[str]:
-        """The names of the headers that carry a context."""
+        """The names of the headers with trace context."""
 
     def carried(self, headers: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
-        """Of a record's headers those that carry a context; of several of one name the first."""
+        """The headers of a record with trace context; the first of each name."""
         fields = self.fields
         return {name: text for name, text in reversed(list(headers)) if name in fields}
 
 
 def add_headers(message: Message, headers: Mapping[str, str]) -> None:
-    """Add headers to a message that it does not have and that every database can store."""
+    """Add headers that the message does not have yet and that every database can store."""
     known = {name.lower() for name in message.headers}
     for name, text in headers.items():
         try:
@@ -103,12 +103,10 @@ def add_headers(message: Message, headers: Mapping[str, str]) -> None:
 
 
 class Processing(ABC, Generic[Span]):
-    """The spans of one transaction's messages.
+    """The spans of the messages of one transaction.
 
-    A handler that returns has achieved nothing yet: what it did counts with the commit. So a span ends
-    when its handlers do, but is told only after the transaction: as a success if that was committed.
-    If not, the message whose handler raised has failed, and so has a message alone whose commit did; the others of
-    the transaction were rolled back with it, and each of them is told as that.
+    A span ends with its handlers but is finished after the transaction, as only a commit makes it a success. If the
+    transaction fails, the message whose handler raised has failed; the others are finished as rolled back.
     """
 
     def __init__(self, *, together: bool) -> None:
@@ -118,18 +116,18 @@ class Processing(ABC, Generic[Span]):
 
     @abstractmethod
     def start(self, event: Event) -> tuple[Span, Callable[[], None]]:
-        """Begin the span of an event and make it current; the function ends the latter."""
+        """Start the span of an event and make it current. The function makes the previous one current again."""
 
     @abstractmethod
     def finish(self, span: Span, ended_ns: int, error: BaseException | None, *, redone: bool) -> None:
-        """Tell what became of a span.
+        """Finish a span.
 
         Args:
             span: from ``start()``.
             ended_ns: when its handlers had run, in nanoseconds since 1970.
-            error: that the message failed with; None if it did not.
-            redone: if its transaction was rolled back as a whole, and it will be tried again. Without an
-                error, that was for another's sake.
+            error: the failure of the message; None if it did not fail.
+            redone: the transaction was rolled back and the message will be redone; without an error, because another
+                message failed.
         """
 
     def run(self, event: Event, handlers: Handlers) -> None:

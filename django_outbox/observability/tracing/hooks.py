@@ -1,4 +1,4 @@
-"""Where publishing, relay and consumer meet the tracing library of the project, if there is one."""
+"""The hooks that publishing, relay and consumer call; they do nothing without a tracing library."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def processing(group: str, *, using: str, together: bool) -> AbstractContextMana
 
 
 def carried(headers: Iterable[tuple[str, bytes]]) -> dict[str, str]:
-    """The headers of a record that carry the context of a trace, as every database can store them."""
+    """The headers of a record with trace context, as text that every database can store."""
     tracing = _tracing()
     return {} if tracing is None else headers_as_text(tracing.carried(headers))
 

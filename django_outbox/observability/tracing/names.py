@@ -1,9 +1,8 @@
-"""The names of spans and of what they say, by OpenTelemetry's conventions for messaging.
+"""The names of spans and attributes, by OpenTelemetry's conventions for messaging.
 
 Source: Semantic Conventions 1.44.0, "Messaging spans" and "Kafka"
-(https://opentelemetry.io/docs/specs/semconv/messaging/). These conventions are still in development:
-1.45.0 renames some of the attributes. Which version is followed here is told to the backend by
-``SCHEMA_URL``, and is to be changed in this module alone.
+(https://opentelemetry.io/docs/specs/semconv/messaging/). The conventions are in development: 1.45.0
+renames some attributes. ``SCHEMA_URL`` tells the backend the version; only this module depends on it.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from typing import Any, Protocol
 from django_outbox.events.event import Event
 
 SCOPE = "django_outbox"
-"""Who makes the spans."""
+"""The instrumentation scope."""
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 
 CREATE, SEND, PROCESS = "create", "send", "process"
@@ -33,19 +32,19 @@ ERROR_TYPE = "error.type"
 EVENT_TYPE = "cloudevents.event_type"
 EVENT_SOURCE = "cloudevents.event_source"
 
-# Of this package's own.
+# Attributes of this package.
 ATTEMPT = "django_outbox.attempt"
 REDONE = "django_outbox.redone"
 NOT_SENT = "django_outbox.not_sent"
 REASON = "django_outbox.reason"
 ROLLED_BACK = "rolled_back"
-"""The ``error.type`` of a try that nothing was wrong with, but the transaction that it shared."""
+"""The ``error.type`` of a message that was rolled back because another one failed."""
 
 KAFKA = "kafka"
 
 
 class Message(Protocol):
-    """What spans say of a message that is on its way to the broker."""
+    """The attributes of a message that spans use."""
 
     @property
     def event_id(self) -> Any: ...
@@ -60,33 +59,33 @@ class Message(Protocol):
 
 
 def span_name(operation: str, destination: str | None) -> str:
-    """Such as ``process orders``; the operation alone if there is more than one destination."""
+    """For example ``process orders``; only the operation if there are several destinations."""
     return operation if destination is None else f"{operation} {destination}"
 
 
 def one_topic(messages: Iterable[Message]) -> str | None:
-    """The topic of all these messages; None if there are several."""
+    """The common topic of messages; None if there are several."""
     topics = {message.topic for message in messages}
     return topics.pop() if len(topics) == 1 else None
 
 
 def created(message: Message) -> dict[str, Any]:
-    """What the span says that creates a message."""
+    """The attributes of the span that creates a message."""
     return {**_operation(CREATE), DESTINATION: message.topic, **of_message(message), EVENT_TYPE: message.event_type}
 
 
 def of_message(message: Message) -> dict[str, Any]:
-    """What is said of one of several messages."""
+    """The attributes of one message."""
     return {MESSAGE_ID: str(message.event_id), **({KEY: message.message_key} if message.message_key else {})}
 
 
 def sent(count: int, topic: str | None) -> dict[str, Any]:
-    """What the span says that sends a batch; ``topic`` None if the messages are for several."""
+    """The attributes of the span that sends a batch; ``topic`` is None if there are several."""
     return {**_operation(SEND), MESSAGE_COUNT: count, **({} if topic is None else {DESTINATION: topic})}
 
 
 def processed(event: Event, group: str) -> dict[str, Any]:
-    """What the span says in which the handlers of an event run."""
+    """The attributes of the span in which the handlers of an event run."""
     attributes = {
         **_operation(PROCESS),
         DESTINATION: event.topic,
@@ -103,7 +102,7 @@ def processed(event: Event, group: str) -> dict[str, Any]:
 
 
 def error_type(error: BaseException) -> str:
-    """The class of an error, as in ``django.db.utils.IntegrityError``."""
+    """The class of an error, such as ``django.db.utils.IntegrityError``."""
     kind = type(error)
     return kind.__qualname__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__qualname__}"
 

@@ -1,4 +1,4 @@
-"""Traces by OpenTelemetry's API: with an SDK spans are recorded, without one the context is passed on."""
+"""Traces with OpenTelemetry's API: an SDK records spans; without one, only the context is passed on."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _BAGGAGE = "baggage"
 
 
 class OpenTelemetryTracing(Tracing):
-    """Spans by the conventions for messaging; see the page on traces in the documentation."""
+    """Spans by OpenTelemetry's conventions for messaging."""
 
     def __init__(self) -> None:
         self._provider: trace.TracerProvider | None = None
@@ -39,7 +39,7 @@ class OpenTelemetryTracing(Tracing):
 
     @property
     def tracer(self) -> trace.Tracer:
-        """The tracer of the provider that is set up now."""
+        """The tracer of the current provider."""
         provider = trace.get_tracer_provider()
         if provider is not self._provider:
             version = import_string(f"{names.SCOPE}.__version__")
@@ -49,7 +49,7 @@ class OpenTelemetryTracing(Tracing):
 
     @property
     def records(self) -> bool:
-        """True if there is an SDK."""
+        """True if an SDK records spans."""
         return not isinstance(trace.get_tracer_provider(), (trace.ProxyTracerProvider, trace.NoOpTracerProvider))
 
     @property
@@ -58,7 +58,7 @@ class OpenTelemetryTracing(Tracing):
         return propagate.get_global_textmap().fields
 
     def creating(self, messages: Sequence[Message]) -> AbstractContextManager[None]:
-        """See ``Tracing``. Without a current span there is no trace to go on with, and nothing is done."""
+        """See ``Tracing``. Does nothing without a current span."""
         if not trace.get_current_span().get_span_context().is_valid:
             return NOT_CREATING
         return self._creating(messages)
@@ -88,7 +88,7 @@ class OpenTelemetryTracing(Tracing):
         own = {name.lower() for name in self.fields} - {_BAGGAGE}
         for message in messages:
             if any(name.lower() in own for name in message.headers):
-                continue  # a context that the caller has made is left as it is
+                continue  # the caller set its own context
             span = tracer.start_span(
                 names.span_name(names.CREATE, message.topic), kind=SpanKind.PRODUCER, attributes=names.created(message)
             )
@@ -98,7 +98,7 @@ class OpenTelemetryTracing(Tracing):
             add_headers(message, carrier)
 
     def sending(self, messages: Sequence[Message]) -> AbstractContextManager[Note]:
-        """See ``Tracing``. The span is of kind CLIENT, as the context that messages carry is that of "create"."""
+        """See ``Tracing``. The kind is CLIENT, as messages carry the context of the "create" span."""
         if not self.records:
             return NOT_SENDING
         with Harmless():
@@ -144,15 +144,14 @@ class _Processing(Processing[trace.Span]):
 
     def run(self, event: Event, handlers: Handlers) -> None:
         if self._bare and not event.headers:
-            run_handlers(event, handlers)  # there is neither who records nor what to pass on
+            run_handlers(event, handlers)  # nothing to record and no context to pass on
         else:
             super().run(event, handlers)
 
     def start(self, event: Event) -> tuple[trace.Span, Callable[[], None]]:
-        """A child of the span that created the message, which it also links to.
+        """A child of the span that created the message, with a link to it.
 
-        The conventions allow this parent for a message alone, as each is here. But if the consumer is
-        called within a span of the project's, that one is the parent, and the link has to do.
+        If the project called the consumer within its own span, that one is the parent.
         """
         ambient = trace.get_current_span()
         parent = propagate.extract(event.headers, context.Context())
@@ -176,7 +175,9 @@ class _Processing(Processing[trace.Span]):
             _fail(span, error)
         elif redone:
             span.set_attribute(names.ERROR_TYPE, names.ROLLED_BACK)
-            span.set_status(Status(StatusCode.ERROR, "Another message of the transaction failed; it is redone."))
+            span.set_status(
+                Status(StatusCode.ERROR, "Rolled back: another message of the transaction failed. It will be redone.")
+            )
         span.end(ended_ns)
 
 
@@ -186,7 +187,7 @@ def _current(span: trace.Span) -> AbstractContextManager[trace.Span]:
 
 def _fail(span: trace.Span, error: BaseException) -> None:
     if span.is_recording():
-        with suppress(Exception):  # it asks the error for its text
+        with suppress(Exception):  # str(error) may raise
             span.record_exception(error)
         span.set_attribute(names.ERROR_TYPE, names.error_type(error))
         span.set_status(Status(StatusCode.ERROR, f"{type(error).__name__}: {text_of(error)}"))
@@ -200,7 +201,7 @@ def _link_to_creation(message: Message) -> Link | None:
 
 
 def _note(span: trace.Span, messages: Sequence[Message], outcomes: Sequence[Any]) -> None:
-    """Tell which messages the broker did not take. What it took has no ``reason``."""
+    """Record the messages that the broker did not accept: their outcomes have a ``reason``."""
     left = [
         (message, outcome)
         for message, outcome in zip(messages, outcomes, strict=True)

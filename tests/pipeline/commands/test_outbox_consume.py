@@ -83,14 +83,14 @@ def test_with_a_group_only_what_its_consumer_runs_is_listed(registry: Registry) 
 def test_project_without_a_handler_is_told_how_to_write_one() -> None:
     for group in (None, "mailers"):
         text = list_handlers(Registry(), group)
-        assert text.startswith("No handler is registered. Write one in handlers.py of an installed app:\n")
+        assert text.startswith("No handlers are registered. Write one in handlers.py of an installed app:\n")
         assert '    @handler("order.created")\n    def ship(event: Event) -> None:\n' in text
 
 
 def test_group_without_a_handler_is_told_so() -> None:
     registry = Registry()
     registry.register("order.paid", thank, group="mailers")
-    assert list_handlers(registry, "tests") == "No handler runs in group tests."
+    assert list_handlers(registry, "tests") == "The group tests has no handlers."
 
 
 def test_command_lists_the_handlers_of_all_apps() -> None:

@@ -179,8 +179,8 @@ def test_what_has_yet_to_be_handled_is_kept_and_a_dry_run_says_so() -> None:
     assert purge("--dry-run") == [
         "0 consumed messages would be deleted.",
         "0 published messages would be deleted.",
-        "1 published messages are as old, but kept: a handler of this project has yet to handle them. "
-        "Does outbox_consume run?",
+        "1 published messages are old enough, but kept: a handler of this project has yet to handle them. "
+        "Check that outbox_consume is running.",
     ]
     purge()
     assert OutboxMessage.objects.filter(id=message.id).exists()
@@ -197,7 +197,7 @@ def test_ended_by_a_signal_it_says_what_it_has_done() -> None:
 
     with (
         patch("django_outbox.state.purging.delete_batch", interrupted),
-        pytest.raises(CommandError, match="Run it again to go on") as ended,
+        pytest.raises(CommandError, match="Run it again to continue") as ended,
     ):
         call_command("outbox_purge", "--batch-size", "2", stdout=out)
     assert out.getvalue().splitlines()[0] == "2 consumed messages deleted."

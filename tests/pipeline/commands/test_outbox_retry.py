@@ -105,7 +105,7 @@ def test_messages_that_are_not_dead_are_named_and_left_alone(retry: Any) -> None
         f"Message {pending.id} is pending, not dead.",
         f"Message {published.id} is published, not dead.",
         f"Message {consumed.id} is consumed, not dead.",
-        f"No message {missing}.",
+        f"Message {missing} does not exist.",
     ]
     assert statuses() == ["pending", "published", "consumed", "pending"]
 
@@ -120,7 +120,7 @@ def test_dry_run_says_how_many_and_which_and_changes_nothing(retry: Any, choice:
         "2 dead messages would be retried.",
         "         1  order.created",
         "         1  order.paid",
-        "They are:",
+        "All:",
         f"{second.id:>10}  order.paid, died TIME: reason unknown",
         f"{first.id:>10}  order.created key k1, died TIME: KeyError in shop.handlers.ship",
     ]
@@ -139,19 +139,19 @@ def test_dry_run_says_of_a_record_that_could_not_be_read_that_it_has_no_type(ret
     message = make_received(Status.DEAD, event_type="", fingerprint="It cannot be read: it is no JSON.")
     out, _ = retry("--inbox", "--all", "--dry-run")
     assert re.search(
-        rf"^ +1  \(no type\)\nThey are:\n +{message.id}  \(no type\), died .*: It cannot be read", out, re.MULTILINE
+        rf"^ +1  \(no type\)\nAll:\n +{message.id}  \(no type\), died .*: It cannot be read", out, re.MULTILINE
     )
 
 
 def test_dry_run_at_a_rate_says_how_long_it_would_take(retry: Any) -> None:
     for _ in range(3):
         make_dead()
-    assert "The last of them would be due in 0:00:02.\n" in retry("--all", "--rate", 1, "--dry-run")[0]
+    assert "The last would be due in 0:00:02.\n" in retry("--all", "--rate", 1, "--dry-run")[0]
 
 
 def test_at_a_rate_the_last_is_due_later_than_the_first_and_the_command_does_not_wait(retry: Any) -> None:
     messages = [make_dead(message_key="k") for _ in range(5)]
-    assert retry("--all", "--rate", 2)[0] == "5 dead messages pending again; the last of them is due in 0:00:02.\n"
+    assert retry("--all", "--rate", 2)[0] == "5 dead messages pending again; the last is due in 0:00:02.\n"
     due = [row(message).next_retry_at for message in messages]
     assert due == sorted(due)
     assert round((due[4] - due[0]).total_seconds()) == 2
@@ -169,7 +169,7 @@ def test_ended_by_a_signal_it_leaves_the_rest_dead_and_says_so(retry: Any, monke
 
     with (
         connection.execute_wrapper(interrupt),
-        pytest.raises(CommandError, match=r"^Ended early: 3 are still dead\. Run the same command again") as ended,
+        pytest.raises(CommandError, match=r"^Stopped early: 3 are still dead\. Run the same command again") as ended,
     ):
         retry("--all")
     assert ended.value.returncode == 130
@@ -185,14 +185,14 @@ def test_filters_that_match_nothing_are_an_error_that_repeats_them(retry: Any) -
     make_dead()
     with pytest.raises(CommandError) as error:
         retry("--event-type", "order.create", "--since", "2h")
-    assert str(error.value) == ("No dead message matches (event type: order.create; since: 2h). Nothing is retried.")
+    assert str(error.value) == ("No dead message matches (event type: order.create; since: 2h). Nothing was retried.")
 
 
 def test_ids_of_which_none_is_dead_are_an_error_that_says_what_they_are(retry: Any) -> None:
     alive = make_message()
     with pytest.raises(CommandError) as error:
         retry("--id", alive.id, alive.id + 1)
-    assert str(error.value) == f"Message {alive.id} is pending, not dead.\nNo message {alive.id + 1}."
+    assert str(error.value) == f"Message {alive.id} is pending, not dead.\nMessage {alive.id + 1} does not exist."
 
 
 def test_the_log_says_who_retried_what(retry: Any, caplog: pytest.LogCaptureFixture) -> None:
@@ -201,7 +201,7 @@ def test_the_log_says_who_retried_what(retry: Any, caplog: pytest.LogCaptureFixt
     with patch("getpass.getuser", return_value="ada"):
         retry("--topic", "orders", "--rate", 5)
     assert [record.getMessage() for record in caplog.records] == [
-        "ada: retries dead messages (topic: orders), 5 a second",
+        "ada: retries dead messages (topic: orders), 5 per second",
         "ada: has retried 1 dead message (topic: orders)",
     ]
     assert caplog.records[0].action == "retry"  # type: ignore[attr-defined]
@@ -211,7 +211,7 @@ def test_a_user_without_a_name_may_retry_too(retry: Any, caplog: pytest.LogCaptu
     caplog.set_level(logging.INFO, "django_outbox.operations")
     with patch("getpass.getuser", side_effect=KeyError("getpwuid(): uid not found: 1234")):
         retry("--all")
-    assert caplog.records[0].getMessage().startswith("somebody: ")
+    assert caplog.records[0].getMessage().startswith("unknown user: ")
 
 
 # Asking
@@ -243,7 +243,7 @@ def test_many_are_retried_after_a_yes_only(monkeypatch: pytest.MonkeyPatch) -> N
     for _ in range(3):
         make_dead()
     person = Terminal(monkeypatch, "n")
-    with pytest.raises(CommandError, match="Nothing is retried"):
+    with pytest.raises(CommandError, match="Nothing was retried"):
         person.retry("--all")
     assert (person.asked, statuses()) == (["Retry 3 dead messages? [y/N] "], ["dead"] * 3)
     assert Terminal(monkeypatch, "Y").retry("--all") == "3 dead messages pending again.\n"
@@ -274,7 +274,9 @@ def test_few_and_scripts_are_not_asked_about(monkeypatch: pytest.MonkeyPatch, ar
 @pytest.mark.parametrize("arguments", [[], ["--dry-run"], ["--all", "--id", "1"], ["--all", "--topic", "x"]])
 def test_nothing_is_retried_without_one_clear_choice(retry: Any, arguments: list[str]) -> None:
     make_dead()
-    with pytest.raises(CommandError, match=r"^Choose messages by filters, such as --id 17, or all with --all\.$"):
+    with pytest.raises(
+        CommandError, match=r"^Select messages with filters, such as --id 17, or all messages with --all\.$"
+    ):
         retry(*arguments)
     assert statuses() == ["dead"]
 
@@ -302,5 +304,5 @@ def test_wrong_rate_is_refused(retry: Any, rate: str) -> None:
 
 
 def test_largest_id_is_just_not_there(retry: Any) -> None:
-    with pytest.raises(CommandError, match=f"^No message {2**63 - 1}\\.$"):
+    with pytest.raises(CommandError, match=f"^Message {2**63 - 1} does not exist\\.$"):
         retry("--id", 2**63 - 1)

@@ -15,7 +15,9 @@ from django.core.management import CommandError, call_command
 from django.db import IntegrityError, InterfaceError, OperationalError
 
 from django_outbox.exceptions import BrokerUnavailable, InvalidMessage, OutboxError
-from django_outbox.management.worker import OutboxCommand, WorkerCommand, at_least, logging_to
+from django_outbox.management.base import OutboxCommand, logging_to
+from django_outbox.management.option_types import number
+from django_outbox.management.worker import WorkerCommand
 from django_outbox.worker.state import WorkerState
 from tests.support.outbox import memory_broker
 
@@ -187,12 +189,13 @@ def run_command(error: Exception | None = None, **options: Any) -> None:
         (InvalidMessage("topic", "it is empty"), "topic: it is empty"),
         (
             OperationalError("refused\n\tby the server"),
-            "The database 'default' does not answer (refused by the server): is it there, and is "
-            'DATABASES["default"] right?',
+            "The database 'default' does not answer (refused by the server). Check that it is running "
+            'and that DATABASES["default"] is correct.',
         ),
         (
             InterfaceError(),
-            "The database 'default' does not answer (InterfaceError): is it there, and is DATABASES[\"default\"] right?",
+            "The database 'default' does not answer (InterfaceError). Check that it is running and that "
+            'DATABASES["default"] is correct.',
         ),
     ],
 )
@@ -225,7 +228,7 @@ class Elsewhere:
 @pytest.mark.parametrize("command", ["outbox_relay", "outbox_doctor"])
 def test_a_router_to_an_unknown_database_is_refused(command: str, settings: Any) -> None:
     settings.DATABASE_ROUTERS = [Elsewhere()]
-    with pytest.raises(CommandError, match="DATABASE_ROUTERS send the outbox to 'nowhere', which is not in DATABASES"):
+    with pytest.raises(CommandError, match="DATABASE_ROUTERS route the outbox to 'nowhere', which is not in DATABASES"):
         call_command(command)
 
 
@@ -236,15 +239,17 @@ def test_a_router_to_an_unknown_database_is_refused(command: str, settings: Any)
     ("kind", "text", "value"), [(int, "1", 1), (int, "100", 100), (float, "1", 1.0), (float, "99.5", 99.5)]
 )
 def test_number_within_its_limits_is_taken(kind: Any, text: str, value: float) -> None:
-    assert at_least(1, kind, most=100)(text) == value
+    assert number(1, kind, most=100)(text) == value
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "", "x", "1.5", "nan", "inf", "0.999", "1e3", "101", "9" * 400])
 def test_number_outside_of_its_limits_is_refused(text: str) -> None:
     kinds = [int, float] if text != "1.5" else [int]
     for kind in kinds:
-        with pytest.raises(argparse.ArgumentTypeError, match=r"is not a number from 1$|is too large; 100 is the most$"):
-            at_least(1, kind, most=100)(text)
+        with pytest.raises(
+            argparse.ArgumentTypeError, match=r"is not a number from 1$|is too large; the maximum is 100$"
+        ):
+            number(1, kind, most=100)(text)
 
 
 @pytest.mark.parametrize(
@@ -268,5 +273,5 @@ def test_commands_refuse_impossible_numbers(arguments: tuple[str, str, str]) -> 
 
 @pytest.mark.parametrize("option", ["--partitions", "--replication"])
 def test_relay_refuses_what_is_for_topics_that_it_does_not_create(option: str) -> None:
-    with pytest.raises(CommandError, match="for topics that --create-topics creates: add it"):
+    with pytest.raises(CommandError, match="require --create-topics"):
         call_command("outbox_relay", option, "3")

@@ -224,7 +224,7 @@ def test_a_handler_that_awaits_what_was_cancelled_has_failed(steady: bool) -> No
     pipeline.turn()
 
     assert (row(message).status, row(message).retry_count, row(other).status) == ("pending", 1, "consumed")
-    assert "It awaited what was cancelled." in row(message).last_error
+    assert "The handler awaited a cancelled task." in row(message).last_error
     assert row(message).fingerprint.startswith(
         "django_outbox.exceptions.HandlerCancelled in tests.pipeline.consumer.test_consumer."
     )
@@ -379,7 +379,7 @@ def test_a_failure_is_logged_with_what_an_operator_asks(pipeline: Pipeline, capl
     (record,) = (r for r in caplog.records if getattr(r, "action", "") == "failed")
     text, _, place = record.getMessage().partition(' ("')
     assert text == (
-        f"Message {message.id} (order.created) failed, 1 of 20, and is pending: ZeroDivisionError: division by zero"
+        f"Message {message.id} (order.created) failed (1 of 20) and is pending: ZeroDivisionError: division by zero"
     )
     assert re.fullmatch(r'tests/pipeline/consumer/test_consumer\.py", line \d+, in <lambda>\)', place)
     assert (record.message_id, record.attempt, record.topic) == (message.id, 1, "outbox")  # type: ignore[attr-defined]

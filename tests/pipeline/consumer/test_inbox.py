@@ -457,7 +457,7 @@ def test_a_failure_is_logged_with_what_an_operator_asks(receiver: Receiver, capl
     (record,) = (r for r in caplog.records if getattr(r, "action", "") == "failed")
     text, _, place = record.getMessage().partition(' ("')
     assert text == (
-        f"Inbox message {only().id} (order.created from warehouse) failed, 1 of 20, and is pending: "
+        f"Inbox message {only().id} (order.created from warehouse) failed (1 of 20) and is pending: "
         f"ZeroDivisionError: division by zero"
     )
     assert re.fullmatch(r'tests/pipeline/consumer/test_inbox\.py", line \d+, in <lambda>\)', place)

@@ -96,7 +96,7 @@ def test_the_only_try_is_the_last(max_retry: int, careful: bool, caplog: pytest.
         raising(ValueError("boom")).receive(received(), careful=careful)
     assert kept() == [(1, True)]
     assert only().status == "dead"
-    assert "failed, 1 of 1, and is dead" in caplog.text
+    assert "failed (1 of 1) and is dead" in caplog.text
 
 
 @pytest.mark.parametrize("error", [Reject("not ours"), Retry(reason="not yet"), Retry()])

@@ -262,7 +262,7 @@ def test_what_is_summed_up_is_one_line(clock: Clock, caplog: pytest.LogCaptureFi
     repeats = Repeats(clock)
     message = make_received(event_type=f"order\n{FORGED}")
     for _ in range(SHOWN + 1):
-        repeats.tell(log, logging.WARNING, "failed", message, "odd\x1b", "Message failed")
+        repeats.log_failure(log, logging.WARNING, "failed", message, "odd\x1b", "Message failed")
     repeats.sum_up(now=True)
     assert caplog.messages[-1].isprintable()
     assert f"(order {FORGED})" in caplog.messages[-1]
@@ -276,7 +276,7 @@ def test_ten_thousand_failures_of_one_kind_are_eleven_lines(clock: Clock, caplog
     repeats = Repeats(clock)
     message = make_received()
     for number in range(10_000):
-        repeats.tell(log, logging.WARNING, "failed", message, ZeroDivisionError(), "Message %s failed", number)
+        repeats.log_failure(log, logging.WARNING, "failed", message, ZeroDivisionError(), "Message %s failed", number)
         clock.now += 0.001
     assert caplog.messages == [f"Message {number} failed" for number in range(SHOWN)]
 
@@ -284,7 +284,7 @@ def test_ten_thousand_failures_of_one_kind_are_eleven_lines(clock: Clock, caplog
     repeats.sum_up()
 
     assert caplog.messages[SHOWN:] == [
-        f"9990 more messages (order.created) failed within 70 s as those before: ZeroDivisionError. "
+        f"9990 more messages (order.created) failed within 70 s for the same reason: ZeroDivisionError. "
         f"The last one was {message.id}."
     ]
     assert caplog.records[-1].levelno == logging.WARNING
@@ -298,7 +298,7 @@ def test_after_a_minute_they_are_told_one_by_one_again(clock: Clock, caplog: pyt
     repeats = Repeats(clock)
     for _ in range(2):
         for _ in range(SHOWN + 1):
-            repeats.tell(log, logging.WARNING, "failed", make_received(), "boom", "once more")
+            repeats.log_failure(log, logging.WARNING, "failed", make_received(), "boom", "once more")
         clock.now += 61
     assert caplog.messages.count("once more") == 2 * SHOWN
     assert sum("1 more messages" in text for text in caplog.messages) == 1
@@ -315,7 +315,7 @@ def test_another_kind_of_failure_is_told_all_the_same(clock: Clock, caplog: pyte
     ]
     for action, message, error in kinds:
         for _ in range(2 * SHOWN):
-            repeats.tell(log, logging.WARNING, action, message, error, "once more")
+            repeats.log_failure(log, logging.WARNING, action, message, error, "once more")
     assert caplog.messages.count("once more") == len(kinds) * SHOWN
 
 
@@ -326,7 +326,7 @@ def test_a_failure_that_is_the_last_is_not_hidden_by_those_before_it(
     repeats = Repeats(clock)
     for level in (logging.WARNING, logging.ERROR):
         for _ in range(2 * SHOWN):
-            repeats.tell(log, level, "failed", make_received(), "boom", "once more")
+            repeats.log_failure(log, level, "failed", make_received(), "boom", "once more")
     repeats.sum_up(now=True)
     levels = [logging.WARNING] * SHOWN + [logging.ERROR] * SHOWN + [logging.WARNING, logging.ERROR]
     assert [record.levelno for record in caplog.records] == levels
@@ -336,7 +336,9 @@ def test_a_failure_that_is_the_last_is_not_hidden_by_those_before_it(
 def test_what_differs_each_time_makes_no_other_kind(clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
     repeats = Repeats(clock)
     for number in range(100):
-        repeats.tell(log, logging.ERROR, "dead", make_received(), f"no card {number} of 'user{number}'", "once more")
+        repeats.log_failure(
+            log, logging.ERROR, "dead", make_received(), f"no card {number} of 'user{number}'", "once more"
+        )
     assert caplog.messages.count("once more") == SHOWN
 
 
@@ -346,16 +348,16 @@ def test_kinds_without_end_take_no_memory_without_end(clock: Clock, caplog: pyte
     message = make_received()
     for number in range(1500):
         message.event_type = f"type-{number}"
-        repeats.tell(log, logging.ERROR, "dead", message, "boom", "once more")
+        repeats.log_failure(log, logging.ERROR, "dead", message, "boom", "once more")
     repeats.sum_up(now=True)
-    assert "490 more messages are dead within 0 s as those before: of many kinds." in caplog.text
+    assert "490 more messages are dead within 0 s for the same reason: various causes." in caplog.text
 
 
 @pytest.mark.django_db
 def test_what_is_summed_up_is_still_there_on_the_level_debug(clock: Clock, everything: Any) -> None:
     repeats = Repeats(clock)
     for _ in range(3 * SHOWN):
-        repeats.tell(log, logging.ERROR, "dead", make_received(), "boom", "once more")
+        repeats.log_failure(log, logging.ERROR, "dead", make_received(), "boom", "once more")
     levels = [record.levelno for record in everything.records]
     assert levels == [logging.ERROR] * SHOWN + [logging.DEBUG] * 2 * SHOWN
 
@@ -371,7 +373,7 @@ def test_a_consumer_whose_handler_always_fails_sums_it_up_before_it_ends(
     pipeline.relay.run(stop, drain=True)
     pipeline.consumer.run(stop, drain=True)
 
-    failures = [text for text in caplog.messages if "failed, 1 of 1, and is dead" in text]
+    failures = [text for text in caplog.messages if "failed (1 of 1) and is dead" in text]
     assert len(failures) == SHOWN
     assert [text for text in caplog.messages if text.startswith("15 more messages (order.created) failed")]
 

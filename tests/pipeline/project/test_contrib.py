@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from django_outbox.management.monitored import monitored
+from django_outbox.management.monitoring import monitored
 from django_outbox.worker.state import WorkerState
 from tests.support.outbox import make_message
 
@@ -24,7 +24,7 @@ MANIFESTS = sorted((CONTRIB / "kubernetes").glob("*.yaml"))
 def test_probes_ask_for_pages_that_are_there_and_liveness_not_for_the_broker(
     path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    from tests.pipeline.commands.test_monitored import get
+    from tests.pipeline.commands.test_monitoring import get
 
     (container,) = yaml.safe_load(path.read_text())["spec"]["template"]["spec"]["containers"]
     probes = {name: container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")}

@@ -84,7 +84,7 @@ def test_without_retries_the_first_failure_is_final(
         message = publish("order.created", 1, max_retry=max_retry if own else None)
         pipeline.turn()
     assert (row(message).status, row(message).retry_count, only_failure().final) == ("dead", 1, True)
-    assert "failed, 1 of 1, and is dead" in caplog.text
+    assert "failed (1 of 1) and is dead" in caplog.text
 
 
 @pytest.mark.parametrize(

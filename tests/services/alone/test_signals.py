@@ -21,4 +21,4 @@ def test_idle_commands_end_at_once_on_a_signal(number: signal.Signals, relay: St
     for command in commands:
         command.stop_in_time(number)
 
-    assert all("ended." in command.output.splitlines()[-1] for command in commands)
+    assert all("stopped." in command.output.splitlines()[-1] for command in commands)

@@ -35,4 +35,4 @@ def test_a_worker_that_waits_ends_in_time(name: str, manage: Start, proxied: dic
     worker = manage(name, env=proxied)
     worker.wait_for_line("The database: ")
     worker.stop_in_time()
-    assert worker.output.splitlines()[-1].endswith(" ended.")
+    assert worker.output.splitlines()[-1].endswith(" stopped.")

@@ -47,7 +47,7 @@ def proxied(pytestconfig: pytest.Config, proxy: Proxy, backend: dict[str, str]) 
 
 def assert_ends_in_time(command: Command) -> None:
     command.stop_in_time()
-    assert command.output.splitlines()[-1].endswith(" ended.")
+    assert command.output.splitlines()[-1].endswith(" stopped.")
     assert "Traceback" not in command.output
 
 

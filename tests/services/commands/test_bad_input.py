@@ -21,7 +21,7 @@ from tests.support.servers.process import free_port
 
 WORKERS = (("outbox_relay", "--drain"), ("outbox_consume", "--drain"))
 TOOLS = (("outbox_status",), ("outbox_retry", "--all"), ("outbox_purge",))
-WAY_OUT = r'is it there, and is DATABASES\["default"\] right\?'
+WAY_OUT = r'Check that it is running and that DATABASES\["default"\] is correct\.'
 
 Manage = Callable[..., Command]
 
@@ -85,14 +85,14 @@ def test_unmigrated_database(manage: Manage, empty_database: dict[str, str]) -> 
     for command in commands:
         assert_one_sentence(
             command,
-            r"The tables of the outbox are not there or not up to date\. Run: manage\.py migrate django_outbox",
+            r"The tables of the outbox are missing or out of date\. Run: manage\.py migrate django_outbox",
         )
 
 
 def test_unmigrated_database_is_critical_for_monitoring(manage: Manage, empty_database: dict[str, str]) -> None:
     command = manage("outbox_status", "--check", env=empty_database)
     assert command.wait() == 2
-    assert re.fullmatch(r"OUTBOX CRITICAL - The tables of the outbox are not there .*", command.output)
+    assert re.fullmatch(r"OUTBOX CRITICAL - The tables of the outbox are missing .*", command.output)
 
 
 def test_database_that_does_not_exist(manage: Manage, missing_database: dict[str, str]) -> None:
@@ -101,10 +101,10 @@ def test_database_that_does_not_exist(manage: Manage, missing_database: dict[str
     check = manage("outbox_status", "--check", env=missing_database)
     for command in commands:
         assert_one_sentence(
-            command, rf"The database 'default' does not answer \(.*(no_such_database|unable to open).*\): {WAY_OUT}"
+            command, rf"The database 'default' does not answer \(.*(no_such_database|unable to open).*\)\. {WAY_OUT}"
         )
     assert check.wait() == 2
-    assert re.fullmatch(rf"OUTBOX CRITICAL - The database 'default' does not answer .+: {WAY_OUT}", check.output)
+    assert re.fullmatch(rf"OUTBOX CRITICAL - The database 'default' does not answer .+ {WAY_OUT}", check.output)
 
 
 @pytest.mark.databases("postgresql", "mariadb")
@@ -113,7 +113,7 @@ def test_database_server_that_is_not_there(manage: Manage, subprocess_env: dict[
     env = {**broken(PUBLISH_TIMEOUT=1), "DATABASE_URL": url}
     for command in [manage(*command, env=env) for command in WORKERS]:
         assert_one_sentence(
-            command, rf"The database 'default' does not answer \(.*(refused|Can't connect).*\): {WAY_OUT}"
+            command, rf"The database 'default' does not answer \(.*(refused|Can't connect).*\)\. {WAY_OUT}"
         )
 
 
@@ -132,9 +132,13 @@ def test_role_that_may_not_read_the_tables(manage: Manage, powerless_role: dict[
     commands = [manage(*command, env=powerless_role) for command in (*WORKERS, *TOOLS)]
     check = manage("outbox_status", "--check", env=powerless_role)
     for command in commands:
-        assert_one_sentence(command, r"The database 'default' refuses this role \(permission denied for .+\): GRANT .+")
+        assert_one_sentence(
+            command, r"The database 'default' denies this role permission \(permission denied for .+\)\. GRANT .+"
+        )
     assert check.wait() == 2
-    assert check.output.startswith("OUTBOX CRITICAL - The database 'default' refuses this role (permission denied for ")
+    assert check.output.startswith(
+        "OUTBOX CRITICAL - The database 'default' denies this role permission (permission denied for "
+    )
 
 
 @pytest.mark.databases("postgresql")
@@ -144,8 +148,8 @@ def test_database_that_takes_no_writes(manage: Manage, subprocess_env: dict[str,
     assert manage("outbox_status", env=settings).wait() == 0
     assert_one_sentence(
         manage("outbox_retry", "--id", message.id, env=settings),
-        r"The database 'default' takes no writes \(cannot execute .+ in a read-only transaction\): "
-        r'is DATABASES\["default"\] the primary server\?',
+        r"The database 'default' is read-only \(cannot execute .+ in a read-only transaction\)\. "
+        r'Check that DATABASES\["default"\] is the primary server\.',
     )
 
 
@@ -188,7 +192,7 @@ def test_broker_backend_with_a_typo(manage: Manage) -> None:
     [
         ({"TOPICS": "x"}, ["(django_outbox.E001)", "OUTBOX has an unknown key 'TOPICS'.", "Did you mean 'TOPIC'?"]),
         ({"SOURCE": None}, ["(django_outbox.E003)", 'OUTBOX["SOURCE"] is missing.', 'OUTBOX = {"SOURCE": "shop"}']),
-        ({"MAX_RETRY": "many"}, ["(django_outbox.E002)", 'OUTBOX["MAX_RETRY"] takes a whole number', "not 'many'."]),
+        ({"MAX_RETRY": "many"}, ["(django_outbox.E002)", 'OUTBOX["MAX_RETRY"] must be a whole number', "not 'many'."]),
         ({"TOPIC": "two words"}, ["(django_outbox.E002)", "OUTBOX[\"TOPIC\"] is no Kafka topic: 'two words'."]),
     ],
 )
@@ -201,7 +205,7 @@ def test_missing_source_where_checks_are_skipped(manage: Manage) -> None:
     make_message()
     env = broken(SOURCE=None, CONSUMER_GROUP=None)
     for command in [manage(*command, "--skip-checks", "--verbosity", 0, env=env) for command in WORKERS]:
-        assert_one_sentence(command, r'OUTBOX\["SOURCE"\] is missing: name this service, as in OUTBOX = .*')
+        assert_one_sentence(command, r'OUTBOX\["SOURCE"\] is missing: name this service, for example OUTBOX = .*')
 
 
 # The handlers
@@ -255,5 +259,7 @@ def test_broker_that_is_not_there(manage: Manage) -> None:
     ],
 )
 def test_bytes_that_are_no_text(command: str, option: str) -> None:
-    with pytest.raises(CommandError, match=rf"argument {option}: '\\udcff' cannot be: it contains a lone surrogate"):
+    with pytest.raises(
+        CommandError, match=rf"argument {option}: invalid value '\\udcff': it contains a lone surrogate"
+    ):
         call_command(command, option, os.fsdecode(b"\xff"))

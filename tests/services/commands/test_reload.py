@@ -99,7 +99,7 @@ def test_changed_code_handles_the_next_message(
 
     project.write(name="second")
     consumer.wait_for_line(r"handlers\.py has changed: starting anew\.")
-    consumer.wait_for_line(r"Consumer ended\.")
+    consumer.wait_for_line(r"Consumer stopped\.")
     consumer.wait_for_line(r"Consumer of \S+ from \S+ in group \S+ started\.")
     assert handled() == ["second"]
     wait_until_watched(consumer, project.handlers, 2)
@@ -127,7 +127,7 @@ def test_signal_ends_it_as_without_reload(
     wait_until_watched(worker, project.settings, 1)
     assert worker.stop(number) == 0
     assert f"{number.name} received: finishing the work in hand." in worker.output
-    assert " ended." in worker.output
+    assert " stopped." in worker.output
 
 
 def test_relay_starts_anew_with_changed_settings(manage: Manage, project: Project) -> None:

@@ -16,7 +16,7 @@ Manage = Callable[..., Command]
     ("verbosity", "seen", "not_seen"),
     [
         (0, r"\A\Z", r"."),
-        (1, r"INFO Relay from default to kafka://\S+ started\.\n.* INFO Relay ended\.", r"kafka\."),
+        (1, r"INFO Relay from default to kafka://\S+ started\.\n.* INFO Relay stopped\.", r"kafka\."),
         (2, r"INFO Relay from default", r"kafka\."),
         (3, r"INFO Relay from default", r"Traceback"),
     ],

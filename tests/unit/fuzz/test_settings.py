@@ -42,7 +42,10 @@ def test_any_value_of_a_setting_is_taken_or_refused_by_name(key: str, value: Any
 
 @pytest.mark.parametrize("key", OutboxSettings.KEYS)
 def test_a_number_of_more_digits_than_python_writes_is_refused_by_name(key: str) -> None:
-    with outbox_settings(**{key: 10**5000}), pytest.raises(ImproperlyConfigured, match=rf'^OUTBOX\["{key}"\] takes .*'):
+    with (
+        outbox_settings(**{key: 10**5000}),
+        pytest.raises(ImproperlyConfigured, match=rf'^OUTBOX\["{key}"\] must be .*'),
+    ):
         getattr(settings, key.lower())
 
 

@@ -16,13 +16,13 @@ from typing import Any
 import pytest
 
 from django_outbox.observability import server
-from django_outbox.observability.server import MOST_REQUESTS, PAUSE_SECONDS, Answer, Page, plain, serving
+from django_outbox.observability.server import MOST_REQUESTS, PAUSE_SECONDS, Page, Response, plain, serving
 from tests.support.processes import no_more_descriptors, wait_until
 
 HOST = "127.0.0.1"
 
 
-def broken(accept: str) -> Answer:
+def broken(accept: str) -> Response:
     raise RuntimeError("secret of the worker")
 
 
@@ -57,7 +57,7 @@ def test_pages_answer(port: int) -> None:
 
 
 def test_other_pages_and_methods_are_refused_plainly(port: int) -> None:
-    assert ask(port, "/") == (404, "There is nothing here but /healthz, /echo, /broken.\n")
+    assert ask(port, "/") == (404, "Not found. Available: /healthz, /echo, /broken.\n")
     assert ask(port, "/../etc/passwd")[0] == 404
     assert ask(port, method="POST")[0] == 501
 
@@ -111,7 +111,7 @@ def test_a_page_that_hangs_keeps_its_place_and_no_other_one(monkeypatch: pytest.
     monkeypatch.setattr(server, "REQUEST_SECONDS", 3600.0)
     begun, end = threading.Semaphore(0), threading.Event()
 
-    def hanging(accept: str) -> Answer:
+    def hanging(accept: str) -> Response:
         begun.release()
         end.wait()
         return plain(200, "late")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from django_outbox.observability.systemd import told_to_systemd, watchdog_seconds
+from django_outbox.observability.systemd import notifying_systemd, watchdog_seconds
 from django_outbox.worker.state import WorkerState
 
 
@@ -36,7 +36,7 @@ def told(systemd: socket.socket) -> list[str]:
 def test_it_is_told_of_start_turns_and_end(systemd: socket.socket) -> None:
     now = [100.0]
     worker_state = WorkerState("relay")
-    with told_to_systemd(worker_state, lambda: now[0]):
+    with notifying_systemd(worker_state, lambda: now[0]):
         assert told(systemd) == ["READY=1"]
         worker_state.record_progress()
         worker_state.record_progress()
@@ -50,7 +50,7 @@ def test_it_is_told_of_start_turns_and_end(systemd: socket.socket) -> None:
 def test_nothing_is_told_where_nobody_asks(systemd: socket.socket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET")
     worker_state = WorkerState("relay")
-    with told_to_systemd(worker_state):
+    with notifying_systemd(worker_state):
         worker_state.record_progress()
     assert told(systemd) == []
 
@@ -58,7 +58,7 @@ def test_nothing_is_told_where_nobody_asks(systemd: socket.socket, monkeypatch: 
 def test_a_socket_that_is_gone_or_full_stops_nothing(systemd: socket.socket) -> None:
     now = [100.0]
     worker_state = WorkerState("relay")
-    with told_to_systemd(worker_state, lambda: now[0]):
+    with notifying_systemd(worker_state, lambda: now[0]):
         for _ in range(5000):
             now[0] += 2
             worker_state.record_progress()

@@ -202,7 +202,7 @@ def test_a_project_without_time_zones_is_warned(settings: Any) -> None:
 def test_commands_do_not_start_with_a_wrong_setting() -> None:
     with outbox_settings(MAX_RETRY=-1), pytest.raises(SystemCheckError) as error:
         call_command("check")
-    assert 'OUTBOX["MAX_RETRY"] takes a whole number from 0 to 32767, not -1.' in str(error.value)
+    assert 'OUTBOX["MAX_RETRY"] must be a whole number from 0 to 32767, not -1.' in str(error.value)
 
 
 @pytest.mark.parametrize("databases", [None, [], ()])

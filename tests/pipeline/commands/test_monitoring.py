@@ -15,7 +15,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from django_outbox.handlers.registry import GroupHandlers, Registry
-from django_outbox.management.monitored import NO_CLIENT, monitored
+from django_outbox.management.monitoring import NO_CLIENT, monitored
 from django_outbox.worker.state import WorkerState
 from tests.support.outbox import make_message
 from tests.support.processes import wait_until
@@ -69,7 +69,7 @@ def test_a_loop_that_stands_still_is_503(caplog: pytest.LogCaptureFixture) -> No
         now[0] += 2
         assert get(f"{address}/healthz") == (
             503,
-            "hung: the loop has not gone on for 6 s, and 5 s are allowed; see the log\n",
+            "hung: no loop iteration for 6 s (limit: 5 s); see the log\n",
         )
 
 
@@ -81,7 +81,7 @@ def test_limits_that_an_outage_would_pass_are_warned_of(
     with watched(caplog, health_timeout=45):
         pass
     assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
-        f"{name}, which takes a worker for hung that waits for a broker or a database that is away. Make it 95 s or more."
+        f"{name}, which would report a worker waiting out an outage as hung. Use 95 s or more."
         for name in ("WatchdogSec= of the unit is 30 s", "--health-timeout is 45 s")
     ]
 
@@ -101,9 +101,9 @@ def test_a_long_rest_is_added_to_what_systemd_has_to_allow(
 ) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "300000000")
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
-    with monitored(WorkerState("relay"), {}, using="default", rest=600.0):
+    with monitored(WorkerState("relay"), {}, using="default", poll_interval=600.0):
         pass
-    assert "Make it 695 s or more." in caplog.text
+    assert "Use 695 s or more." in caplog.text
 
 
 def test_without_the_extra_probes_are_there_and_metrics_say_what_is_missing(
@@ -111,7 +111,7 @@ def test_without_the_extra_probes_are_there_and_metrics_say_what_is_missing(
 ) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(
-        "django_outbox.management.monitored.find_spec",
+        "django_outbox.management.monitoring.find_spec",
         lambda name: None if name == "prometheus_client" else find(name),
     )
     with watched(caplog) as address:

@@ -1,0 +1,125 @@
+"""Defaults, limits and errors of the settings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from importlib import import_module
+from typing import Any, cast
+
+from django.core.exceptions import ImproperlyConfigured
+from django.utils.module_loading import import_string
+
+from django_outbox.exceptions import text_of
+
+KEYS = (
+    "BROKER",
+    "SOURCE",
+    "TOPIC",
+    "ROUTES",
+    "CONSUMER_GROUP",
+    "WIRE_FORMAT",
+    "MAX_RETRY",
+    "MAX_DELIVERIES",
+    "HANDLER_TIMEOUT",
+    "ORDERING",
+    "ON_DEAD",
+    "UNKNOWN_EVENT",
+    "REQUIRE_TRANSACTION",
+    "RELAY_BATCH_SIZE",
+    "POLL_INTERVAL",
+    "PUBLISH_TIMEOUT",
+    "NOTIFY",
+    "DEAD_LETTER_TOPIC",
+    "RETENTION",
+    "PURGE",
+    "INBOX",
+    "REDACT",
+    "TRACING",
+    "MAX_PAYLOAD_BYTES",
+)
+BROKER_KEYS = ("BACKEND", "URL", "OPTIONS", "PRODUCER_OPTIONS", "CONSUMER_OPTIONS")
+DEFAULT_BACKEND = "django_outbox.brokers.kafka.KafkaBroker"
+DEFAULT_URL = "kafka://localhost:9092"
+DEFAULT_RETENTION: dict[str, timedelta | None] = {
+    "consumed": timedelta(days=7),
+    "published": timedelta(days=7),
+    "dead": None,
+    "inbox": timedelta(days=7),
+}
+DEFAULT_REDACT = (
+    "password",
+    "passwd",
+    "passphrase",
+    "token",
+    "secret",
+    "authorization",
+    "cookie",
+    "credential",
+    "api_key",
+    "private_key",
+    "card",
+    "cvc",
+    "cvv",
+    "iban",
+)
+OPENTELEMETRY = "django_outbox.observability.tracing.opentelemetry.OpenTelemetryTracing"
+LARGEST_COUNT = 32767
+LARGEST_PAYLOAD = 2**31 - 1
+SOURCE_LENGTH = 255
+LONGEST_WAIT = timedelta(days=1)
+LONGEST_RETENTION = timedelta(days=36500)
+SHOWN_LENGTH = 500
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerSettings:
+    """The broker and its address. The URL may contain a password and is never shown."""
+
+    backend: str = DEFAULT_BACKEND
+    url: str = field(default=DEFAULT_URL, repr=False)
+    options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    producer_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    consumer_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+def invalid(key: str, value: Any, expected: str, *, secret: bool = False) -> ImproperlyConfigured:
+    """The error for an invalid value. Of a secret value only the type is shown."""
+    shown = type(value).__name__ if secret else _shown(value)
+    return ImproperlyConfigured(f'OUTBOX["{key}"] must be {expected}, not {shown}.')
+
+
+def _shown(value: Any) -> str:
+    """An invalid value, shortened; its type if ``repr`` raises, as for a number with too many digits."""
+    try:
+        text = repr(value)
+    except Exception:
+        return type(value).__name__
+    return text if len(text) <= SHOWN_LENGTH else f"{text[:SHOWN_LENGTH]}..."
+
+
+def import_function(key: str, path: str) -> Callable[[Any], Any]:
+    """The function or class at a dotted path.
+
+    Raises:
+        ImproperlyConfigured: it cannot be imported or called.
+    """
+    try:
+        function = import_string(path)
+    except Exception as error:  # whatever the project's module raises
+        raise ImproperlyConfigured(
+            f'OUTBOX["{key}"] cannot be imported ({type(error).__name__}: {text_of(error)}).'
+        ) from error
+    if not callable(function):
+        raise invalid(key, function, "the dotted path of a function")
+    return cast(Callable[[Any], Any], function)
+
+
+def is_importable(name: str) -> bool:
+    """True if a module can be imported."""
+    try:
+        import_module(name)
+    except ImportError:
+        return False
+    return True

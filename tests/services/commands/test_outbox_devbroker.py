@@ -38,7 +38,7 @@ def answers(port: int) -> bool:
 def test_broker_serves_kafka_clients_until_a_signal_ends_it(manage: Manage, number: signal.Signals) -> None:
     port = free_port()
     broker = manage("outbox_devbroker", "--port", port)
-    broker.wait_for_line(rf"^Broker at kafka://127\.0\.0\.1:{port}, in memory\. Ctrl-C ends it\.$")
+    broker.wait_for_line(rf"^Broker at kafka://127\.0\.0\.1:{port}, in memory\. Stop it with Ctrl-C\.$")
     wait_until(lambda: answers(port), what="the broker answers")
     address = f"127.0.0.1:{port}"
     with KafkaAdminClient(bootstrap_servers=address) as admin:
@@ -60,6 +60,6 @@ def test_port_in_use_is_told(manage: Manage, taken_port: int) -> None:
     broker = manage("outbox_devbroker", "--port", taken_port)
     assert broker.wait() == 1
     assert broker.output == (
-        f"CommandError: 127.0.0.1:{taken_port} cannot be used (Address already in use). Is a broker running there "
+        f"CommandError: Cannot listen on 127.0.0.1:{taken_port} (Address already in use). If a broker is already running "
         "already? Choose another with --port."
     )

@@ -9,7 +9,7 @@ from kafka import errors as kafka_errors
 from django_outbox.brokers.errors import ClientError, Code
 from django_outbox.brokers.secrets import masked
 
-# Errors with these texts or types say only that a connection has ended.
+# These do not say why a connection failed.
 VAGUE = (kafka_errors.KafkaTimeoutError, kafka_errors.RequestTimedOutError)
 
 _FATAL = (kafka_errors.IllegalStateError, kafka_errors.KafkaProtocolError)

@@ -25,6 +25,7 @@ from django.db.models import F, QuerySet
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.models import InboxMessage
 from django_outbox.models.fields import DatabaseNow
+from django_outbox.models.message import status_is
 from django_outbox.state.inbox_insert import require_room
 from django_outbox.state.ordering import CLAIM_SECONDS, Blocker, is_blocking, release_next, same_key
 from django_outbox.state.transitions import due_at
@@ -36,7 +37,7 @@ UPDATE_SIZE = 1000
 
 def in_delivery(row_id: int, *, using: str) -> QuerySet[InboxMessage]:
     """A pending message whose delivery was counted and has not ended; for ``transitions``."""
-    return _messages(using).filter(id=row_id, status=Status.PENDING, delivery_count__gt=0)
+    return _messages(using).filter(status_is(Status.PENDING), id=row_id, delivery_count__gt=0)
 
 
 # pending -> pending
@@ -71,7 +72,7 @@ def count_delivery(
         outlived: this process has counted the delivery before and is still alive.
         wait: how long the message is not due.
     """
-    _messages(using).filter(id=row.id, status=Status.PENDING).update(
+    _messages(using).filter(status_is(Status.PENDING), id=row.id).update(
         delivery_count=F("delivery_count") + (0 if outlived else 1),
         next_retry_at=due_at(wait),
         updated_at=DatabaseNow(),
@@ -94,7 +95,7 @@ def postpone(row: InboxMessage, blocker: Blocker, *, using: str) -> int:
     # In two statements: MySQL cannot update a table that it reads, and PostgreSQL may join all rows one by one.
     return sum(
         _messages(using)
-        .filter(id__in=ids[start : start + UPDATE_SIZE], status=Status.PENDING)
+        .filter(status_is(Status.PENDING), id__in=ids[start : start + UPDATE_SIZE])
         .update(next_retry_at=until, updated_at=DatabaseNow())
         for start in range(0, len(ids), UPDATE_SIZE)
     )
@@ -113,7 +114,7 @@ def identify(row: InboxMessage, known: InboxMessage, *, using: str) -> bool:
     fields: dict[str, Any] = {name: getattr(known, name) for name in names}
     try:
         with transaction.atomic(using=using):
-            _messages(using).filter(id=row.id, status=Status.PENDING).update(
+            _messages(using).filter(status_is(Status.PENDING), id=row.id).update(
                 **fields,
                 raw_key=None,
                 raw_value=None,
@@ -151,7 +152,7 @@ def mark_consumed(row: InboxMessage, *, using: str) -> None:
     """
     changed = (
         _messages(using)
-        .filter(id=row.id, status=Status.PENDING)
+        .filter(status_is(Status.PENDING), id=row.id)
         .update(
             payload=None,
             headers={},

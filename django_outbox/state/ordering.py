@@ -17,6 +17,7 @@ from django_outbox.conf import settings
 from django_outbox.events.writer import Outgoing
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.models.fields import DatabaseNow
+from django_outbox.models.message import status_is
 from django_outbox.state.backoff import MAX_BACKOFF_SECONDS
 from django_outbox.state.dialects import dialect_of
 from django_outbox.state.dialects.base import Earlier, Key, Unsent
@@ -156,8 +157,8 @@ def _blocker(id: int, due_at: datetime | None, now: datetime) -> Blocker:
 
 def is_blocking(blocker: Blocker, *, using: str) -> bool:
     """True if the message still holds later ones."""
-    rows = InboxMessage.objects.using(using).filter(id=blocker.id, status__in=_blocking_statuses())
-    return rows.exists()
+    status = InboxMessage.objects.using(using).filter(id=blocker.id).values_list("status", flat=True).first()
+    return status in _blocking_statuses()
 
 
 def release_next(row: InboxMessage, *, using: str) -> None:
@@ -169,7 +170,7 @@ def release_next(row: InboxMessage, *, using: str) -> None:
     next_id = later.select_for_update().values_list("id", flat=True).first()
     if next_id is not None:
         InboxMessage.objects.using(using).filter(
-            id=next_id, status=Status.PENDING, retry_count=0, next_retry_at__gt=DatabaseNow()
+            status_is(Status.PENDING), id=next_id, retry_count=0, next_retry_at__gt=DatabaseNow()
         ).update(next_retry_at=DatabaseNow())
 
 

@@ -29,6 +29,7 @@ from django_outbox.conf import settings
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
+from django_outbox.models.message import status_is
 from django_outbox.state.dialects import dialect_of
 from django_outbox.state.dialects.base import Published
 from django_outbox.state.rows import LockedMessage
@@ -40,12 +41,12 @@ UPDATE_SIZE = 500
 
 def to_send(message_id: int, attempt: int, *, using: str) -> QuerySet[OutboxMessage]:
     """A pending message whose next publication is this attempt; for ``transitions``."""
-    return _messages(using).filter(id=message_id, status=Status.PENDING, publish_count=attempt - 1)
+    return _messages(using).filter(status_is(Status.PENDING), id=message_id, publish_count=attempt - 1)
 
 
 def in_delivery(message_id: int, attempt: int, *, using: str) -> QuerySet[OutboxMessage]:
     """A message that is still published as this attempt; for ``transitions``."""
-    return _messages(using).filter(id=message_id, status=Status.PUBLISHED, publish_count=attempt)
+    return _messages(using).filter(status_is(Status.PUBLISHED), id=message_id, publish_count=attempt)
 
 
 # pending -> published
@@ -107,9 +108,9 @@ def count_delivery(message_id: int, attempt: int | None, place: TopicPartition, 
     """
     messages = _messages(using).filter(
         Q(offset__isnull=True) | Q(topic=place.topic, partition=place.partition, offset=offset),
+        status_is(Status.PUBLISHED),
         id=message_id,
         source=settings.source,
-        status=Status.PUBLISHED,
     )
     if attempt is not None:
         messages = messages.filter(publish_count=attempt)

@@ -10,6 +10,7 @@ from django.db import transaction
 from django.db.models import Case, DateTimeField, QuerySet, When
 
 from django_outbox.models.fields import DatabaseNow
+from django_outbox.models.message import status_is
 
 BATCH_SIZE = 500
 
@@ -60,7 +61,7 @@ def _spread(ids: Sequence[int], retried: int, rate: int) -> Case:
 
 
 def _retry(rows: QuerySet[Any], due_at: Any, **changes: Any) -> int:
-    return rows.filter(status="dead").update(
+    return rows.filter(status_is("dead")).update(
         status="pending",
         retry_count=0,
         delivery_count=0,

@@ -25,6 +25,7 @@ from django_outbox.state.dialects.base import Published
 from django_outbox.state.dialects.postgresql import START, PostgreSQL
 from django_outbox.state.dialects.statements import PLAN_FOR_FULL_BATCH
 from django_outbox.state.retry import retry
+from django_outbox.state.transitions import mark_failed
 from django_outbox.worker.prepared_statements import PLANS_SECONDS, PreparedStatements
 from django_outbox.worker.stop import Stop
 from tests.support.clock import Clock
@@ -161,6 +162,26 @@ def test_a_look_before_a_handler_reads_no_messages_of_another_service(known: str
         assert PostgreSQL("default").unhandled_before(messages, ["order.created"], dead=True) == {}
     plan = plan_of(queries[0]["sql"])
     assert rows_read(plan) <= 100, json.dumps(plan, indent=1)
+
+
+@pytest.mark.parametrize("known", [None, Status.PENDING, Status.PUBLISHED, Status.CONSUMED])
+@pytest.mark.parametrize("status", [Status.PENDING, Status.PUBLISHED])
+def test_a_failure_reads_no_other_message_whatever_the_statistics_say(known: str | None, status: str) -> None:
+    if known is not None:
+        fill(10_000, known)
+    OutboxMessage.objects.update(status=Status.CONSUMED, next_retry_at=None, consumed_at=timezone.now())
+    analyze()
+    fill(20_000, status)
+    (id,) = OutboxMessage.objects.order_by("-id").values_list("id", flat=True)[:1]
+    rows = state.to_send if status == Status.PENDING else state.in_delivery
+    with transaction.atomic(), CaptureQueriesContext(connection) as queries:
+        assert mark_failed(rows(id, 1, using="default"), "boom")
+        transaction.set_rollback(True)
+    statements = [query["sql"] for query in queries if "FOR UPDATE" in query["sql"] or "UPDATE" in query["sql"][:6]]
+    assert len(statements) == 2
+    for sql in statements:
+        plan = plan_of(sql)
+        assert rows_read(plan) <= 10, json.dumps(plan, indent=1)
 
 
 @pytest.mark.usefixtures("expects_little")

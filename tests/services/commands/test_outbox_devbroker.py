@@ -61,5 +61,5 @@ def test_port_in_use_is_told(manage: Manage, taken_port: int) -> None:
     assert broker.wait() == 1
     assert broker.output == (
         f"CommandError: Cannot listen on 127.0.0.1:{taken_port} (Address already in use). If a broker is already running "
-        "already? Choose another with --port."
+        "there, choose another port with --port."
     )

@@ -22,7 +22,7 @@ from tests.support.app.models import Effect
 from tests.support.inbox import Receiver, Status, make_received, only, plain, received, statuses
 from tests.support.overrides import outbox_settings
 from tests.support.properties import any_text, examples
-from tests.unit.events.test_reading import BAD
+from tests.unit.events.test_reader import BAD
 
 pytestmark = pytest.mark.django_db
 

@@ -249,7 +249,9 @@ def test_what_raises_on_commit_is_logged_by_name_and_keeps_nothing_else_back(
         transaction.on_commit(partial(committed.append, 1))
 
     assert committed == [1]
-    assert f"An on_commit function of a handler raised: tests.pipeline.worker.test_faults.{name}." in caplog.text
+    assert (
+        f"An on_commit function of a handler raised: tests.pipeline.worker.test_database_errors.{name}." in caplog.text
+    )
 
 
 @pytest.mark.django_db(transaction=True)

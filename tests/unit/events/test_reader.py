@@ -223,7 +223,7 @@ def test_a_mapper_may_say_all_itself() -> None:
 
 
 def test_a_mapper_may_be_a_dotted_path() -> None:
-    with outbox_settings(INBOX={"elsewhere": "tests.unit.events.test_reading.mapped"}):
+    with outbox_settings(INBOX={"elsewhere": "tests.unit.events.test_reader.mapped"}):
         assert event(plain(b"7")).type == "legacy"
 
 

@@ -54,7 +54,7 @@ class Admin(ABC):
 class ClusterBroker(Broker):
     """A broker of a Kafka cluster; subclasses bring a client library."""
 
-    library: ClassVar[str]
+    library: ClassVar[str]  # its name, for messages
 
     def __init__(self, settings: BrokerSettings) -> None:
         super().__init__(settings)

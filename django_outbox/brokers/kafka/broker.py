@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,7 +19,7 @@ from django_outbox.brokers.cluster import Admin, ClusterBroker
 from django_outbox.brokers.errors import REFUSALS, refusal
 from django_outbox.brokers.kafka.admin import KafkaAdmin
 from django_outbox.brokers.kafka.client import NetClient, connect, connection_options
-from django_outbox.brokers.kafka.errors import client_error, error_text, is_of_listener
+from django_outbox.brokers.kafka.errors import client_error, is_of_listener
 from django_outbox.brokers.kafka.options import checked, tls_files
 from django_outbox.brokers.kafka.producer import KafkaBrokerProducer, end_client
 from django_outbox.brokers.kafka.subscription import KafkaSubscription
@@ -153,19 +153,13 @@ class KafkaBroker(ClusterBroker):
         undo: Callable[[Result], object] | None = None,
     ) -> Result:
         """Wait for a call that reaches the broker, at most so many seconds and until an interruption."""
-        with self._reaching_it(seconds):
-            return Call(call, undo).result(seconds, self.interrupted)
-
-    @contextmanager
-    def _reaching_it(self, seconds: float) -> Iterator[None]:
         try:
-            yield
+            return Call(call, undo).result(seconds, self.interrupted)
         except (kafka_errors.KafkaError, OSError, RuntimeError) as error:
             if (told := client_error(error)).code in REFUSALS:
                 raise BrokerUnavailable(refusal(self.location, told)) from error
-            raise self._access().unavailable(
-                error_text(error), seconds=seconds, may_explain=is_of_listener(error)
-            ) from error
+            may_explain = is_of_listener(error)
+            raise self._access().unavailable(told.text, seconds=seconds, may_explain=may_explain) from error
 
     def _access(self) -> Access:
         options = self._options(KafkaAdminClient)

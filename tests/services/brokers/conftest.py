@@ -1,4 +1,4 @@
-"""Brokers of a test's own, and the two client libraries by which they are reached."""
+"""Brokers that belong to one test or module, and the two client libraries."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ __all__ = ["backend"]
 
 @pytest.fixture(scope="session", autouse=True)
 def _patience(pytestconfig: pytest.Config) -> None:
-    """Keep members in their group while the machine stands still for a moment: what they lose is read twice."""
-    if pytestconfig.option.kafka != "tansu":  # which makes a member wait for the longer the longer its session may be
+    """Keep members in their group while the machine stalls for a moment: lost partitions are read twice."""
+    if pytestconfig.option.kafka != "tansu":  # where joining takes longer with a longer session timeout
         IMPATIENT["session_timeout_ms"] = IMPATIENT_TOO["session.timeout.ms"] = 10_000
 
 
 @pytest.fixture
 def own_broker(pytestconfig: pytest.Config) -> Iterator[Service]:
-    """A broker of the test's own, which may be taken away."""
+    """A broker that only this test uses and may stop."""
     with OWN[pytestconfig.option.kafka]() as service:
         yield service
 
 
 @pytest.fixture(scope="module")
 def first_of_two() -> Iterator[ApacheKafka]:
-    """A broker of the module's own, which a second one may join and leave. For tests marked with `brokers("apache")`."""
+    """A broker of this module that a second one may join and leave. For tests marked with `brokers("apache")`."""
     with ApacheKafka() as service:
         yield service
 
@@ -51,12 +51,12 @@ def _service_behind_proxy(pytestconfig: pytest.Config, _proxy: Proxy) -> Iterato
 
 @pytest.fixture
 def proxy(_proxy: Proxy) -> Iterator[Proxy]:
-    """The way to `proxied_url`, which lets everything through until it is told otherwise."""
+    """The proxy in front of `proxied_url`, which forwards everything by default."""
     yield _proxy
     _proxy.heal()
 
 
 @pytest.fixture
 def proxied_url(proxy: Proxy, _service_behind_proxy: Service) -> str:
-    """Where to reach a broker through `proxy`, and only through it."""
+    """The URL of a broker that is reached only through `proxy`."""
     return _service_behind_proxy.url

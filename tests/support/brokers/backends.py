@@ -15,7 +15,7 @@ from django_outbox.brokers.kafka import KafkaBroker
 from django_outbox.conf import BrokerSettings
 from tests.support.brokers.records import SECONDS
 
-# A member that leaves or dies is missed sooner; and Tansu lets the first one wait half of the session's timeout.
+# A member that dies is removed sooner, and Tansu makes the first member wait for half of the session timeout.
 IMPATIENT = {"session_timeout_ms": 2000, "heartbeat_interval_ms": 300}
 IMPATIENT_TOO = {name.replace("_", "."): value for name, value in IMPATIENT.items()}
 
@@ -40,14 +40,14 @@ def confluent_broker(url: str, **options: Any) -> ConfluentBroker:
 
 @dataclass(frozen=True)
 class Backend:
-    """One way to reach brokers."""
+    """One client library, and its names of options."""
 
     name: str
     make: Callable[..., Broker]
-    metadata_age: str  # the option that says how often a client looks for new topics, in ms
-    isolation: str  # the option that says which records of transactions a member reads
-    poll_interval: str  # the option that says how long a member may be away between two polls, in ms
-    session: str  # the option that says how long nothing may be heard of a member, in ms
+    metadata_age: str  # how often a client looks for new topics, in ms
+    isolation: str  # which records of transactions a member reads
+    poll_interval: str  # how long a member may take between two polls, in ms
+    session: str  # how long a member may be silent, in ms
 
     def looking_often_for_topics(self, url: str) -> Broker:
         """A broker whose members soon notice partitions that appear."""
@@ -55,16 +55,16 @@ class Backend:
         return self.make(url, consumer_options={**impatient, self.metadata_age: 200})
 
     def missing_members_soon(self, url: str) -> Broker:
-        """A broker whose members lose what they have when they do not poll for a few seconds."""
+        """A broker whose members lose their partitions if they do not poll for a few seconds."""
         impatient = self.make(url).settings.consumer_options
         return self.make(url, consumer_options={**impatient, self.poll_interval: 2500, self.session: 2000})
 
     def notice_silence_after(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-        """Let subscriptions ask for a sign of life so soon."""
+        """Have subscriptions ask for a sign of life after this silence."""
         monkeypatch.setattr(subscriptions, "SILENCE_SECONDS", seconds)
 
     def wait_for_answers(self, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
-        """Let subscriptions wait only so long for an answer."""
+        """Have subscriptions wait this long for an answer."""
         monkeypatch.setattr(subscriptions, "CONNECT_SECONDS", seconds)
 
 

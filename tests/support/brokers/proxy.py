@@ -10,15 +10,15 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-# Closing a socket with this set is heard at once at the other end, and what was not sent is lost.
+# Closing a socket with this set resets the connection and drops unsent data.
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 CHUNK = 4096
 
 
 class Proxy:
-    """Passes on what comes in at `port` to the port `target` of this machine, and back.
+    """Forwards connections at `port` to the port `target` of this machine.
 
-    Its buffers are small, so that what a client sends into a stalled connection stays with the client.
+    Its buffers are small, so that data sent into a stalled connection stays with the client.
     """
 
     def __init__(self) -> None:
@@ -31,8 +31,8 @@ class Proxy:
         self._flowing.set()
         self._open: set[socket.socket] = set()
         self._ended: set[socket.socket] = set()
-        self.held = 0  # pieces that wait for the end of a stall
-        self.alter: Callable[[bytes], bytes] = bytes  # what becomes of each piece
+        self.held = 0  # chunks that wait for the end of a stall
+        self.alter: Callable[[bytes], bytes] = bytes  # changes each chunk
         self._threads: list[threading.Thread] = []
         self._start(self._accept)
 
@@ -46,16 +46,16 @@ class Proxy:
         return len(self._open) // 2
 
     def stall(self) -> None:
-        """Let connections stay open and pass on nothing; new ones are accepted and hang, too."""
+        """Keep connections open but forward nothing; new connections are accepted and hang, too."""
         self._flowing.clear()
 
     def heal(self) -> None:
-        """Go on where `stall` stopped, and pass on all as it is."""
+        """Continue where `stall` stopped, and forward data unchanged."""
         self.alter = bytes
         self._flowing.set()
 
     def cut(self) -> None:
-        """Break all connections. New ones may be made."""
+        """Reset all connections. New ones are accepted."""
         for end in list(self._open):
             _reset(end)
 
@@ -113,7 +113,7 @@ class Proxy:
                     self._flowing.wait()
                     self.held -= 1
                 sink.sendall(self.alter(data))
-            sink.shutdown(socket.SHUT_WR)  # the other way there may be more to pass on
+            sink.shutdown(socket.SHUT_WR)  # the other direction may have more data
         except OSError:
             for end in (source, sink):
                 _reset(end)

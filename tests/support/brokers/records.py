@@ -1,4 +1,4 @@
-"""Short ways to send and to read, for the tests of all brokers."""
+"""Helpers to send, read and set up topics, for the tests of all brokers."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from django_outbox.exceptions import BrokerUnavailable
 from tests.support.processes import wait_until
 
 SECONDS = 30.0
-SLACK_SECONDS = 5.0  # beyond a deadline, on a busy machine; what has no deadline takes SECONDS or for ever
+SLACK_SECONDS = 5.0  # beyond a deadline, on a busy machine; what ignores its deadline takes SECONDS or more
 
 
 def make_topic(broker: Broker, topic: str, partitions: int = 3) -> str:
@@ -41,13 +41,13 @@ def make_topic(broker: Broker, topic: str, partitions: int = 3) -> str:
 
 
 def make_special_topic(broker: Broker, topic: str, **configs: str) -> None:
-    """Create a topic of one partition with settings of its own."""
+    """Create a topic of one partition with this configuration."""
     with KafkaAdminClient(bootstrap_servers=broker.location.removeprefix("kafka://")) as admin:
         admin.create_topics({topic: {"num_partitions": 1, "configs": configs}})
 
 
 def make_topic_on(broker: Broker, topic: str, node: int) -> None:
-    """Create a topic whose only partition is kept by one of the cluster's nodes, and wait until that leads it."""
+    """Create a topic whose only partition is on this node, and wait until the node leads it."""
     with AdminClient({"bootstrap.servers": broker.location.removeprefix("kafka://")}) as admin:
         admin.create_topics([NewTopic(topic, 1, replica_assignment=[[node]])])[topic].result()
     wait_until(lambda: leader_of(broker, topic) == node)
@@ -62,7 +62,7 @@ def leader_of(broker: Broker, topic: str) -> int | None:
 
 
 def allow(broker: Broker, principal: str, operations: Mapping[str, Sequence[str]], groups: Sequence[str] = ()) -> None:
-    """Let somebody do something with topics, and be a member of groups."""
+    """Allow a principal operations on topics, and membership of groups."""
     wanted = [
         (ResourcePattern(ResourceType.TOPIC, topic), operation)
         for topic, of_topic in operations.items()
@@ -78,7 +78,7 @@ def allow(broker: Broker, principal: str, operations: Mapping[str, Sequence[str]
 
 
 def forbid(broker: Broker, principal: str, topic: str) -> None:
-    """Take back all that somebody was allowed to do with a topic."""
+    """Revoke all of a principal's permissions on a topic."""
     resource = ResourcePattern(ResourceType.TOPIC, topic)
     with KafkaAdminClient(bootstrap_servers=broker.location.removeprefix("kafka://")) as admin:
         admin.delete_acls([ACLFilter(principal, "*", ACLOperation.ANY, ACLPermissionType.ANY, resource)])
@@ -90,7 +90,7 @@ def delete_topic(broker: Broker, topic: str) -> None:
 
 
 def delete_records(broker: Broker, topic: str, before: int) -> None:
-    """Let the first partition's log begin at an offset."""
+    """Delete the first partition's records before an offset."""
     with KafkaAdminClient(bootstrap_servers=broker.location.removeprefix("kafka://")) as admin:
         admin.delete_records({KafkaTopicPartition(topic, 0): before})
 
@@ -101,7 +101,7 @@ def numbered(topic: str, count: int, *, key: bytes | None = b"key", start: int =
 
 
 def send(producer: Producer, *records: Record) -> list[Acknowledged]:
-    """Send, and insist that all records are taken."""
+    """Send, and assert that all records are acknowledged."""
     outcomes = producer.send(records, SECONDS)
     acknowledged = [outcome for outcome in outcomes if isinstance(outcome, Acknowledged)]
     assert acknowledged == outcomes
@@ -109,7 +109,7 @@ def send(producer: Producer, *records: Record) -> list[Acknowledged]:
 
 
 def read(subscription: Subscription, count: int, *, limit: int = 500) -> list[ReceivedRecord]:
-    """Read until there are `count` records, and insist that there are no more."""
+    """Read `count` records, and assert that no more come."""
     records: list[ReceivedRecord] = []
 
     def all_there() -> bool:
@@ -123,7 +123,7 @@ def read(subscription: Subscription, count: int, *, limit: int = 500) -> list[Re
 
 
 def log_of(broker: Broker, topic: str, count: int) -> list[bytes]:
-    """The values of all records of a topic, of which there must be `count`, read without a group."""
+    """The values of all `count` records of a topic, read without a group."""
     address = broker.location.removeprefix("kafka://")
     with KafkaConsumer(bootstrap_servers=address, auto_offset_reset="earliest", enable_auto_commit=False) as consumer:
         consumer.assign([KafkaTopicPartition(topic, number) for number in consumer.partitions_for_topic(topic)])
@@ -142,7 +142,7 @@ def log_of(broker: Broker, topic: str, count: int) -> list[bytes]:
 def once(
     faults: dict[str, Refused | TopicTrouble],
 ) -> Callable[[Collection[str], float], dict[str, Refused | TopicTrouble]]:
-    """A way to ask what is wrong with topics, for a producer without a broker: this at first, no answer later."""
+    """A producer's question for topics in trouble without a broker: answers once, then no longer."""
     answers = iter([faults])
 
     def look_up(topics: Collection[str], seconds: float) -> dict[str, Refused | TopicTrouble]:
@@ -154,10 +154,9 @@ def once(
 
 
 class Reader(threading.Thread):
-    """Polls a member as a consumer does, without long pauses, and notes what it gets.
+    """Polls a member as a consumer does, without long pauses, and records what it gets.
 
-    While it does, the member belongs to this thread: a client serves one call at a time, and may let those of others
-    wait for minutes.
+    Meanwhile the member belongs to this thread: a client serves one call at a time, and may make others wait for minutes.
     """
 
     def __init__(self, subscription: Subscription) -> None:
@@ -171,7 +170,7 @@ class Reader(threading.Thread):
 
     @property
     def offsets(self) -> dict[TopicPartition, set[int]]:
-        """Which records it got; after a rebalance it gets those again that nobody has committed."""
+        """The offsets that it got; after a rebalance it gets uncommitted records again."""
         offsets: dict[TopicPartition, set[int]] = {}
         for record, place in zip(self.records, self.places, strict=False):
             offsets.setdefault(place, set()).add(record.offset)
@@ -179,7 +178,7 @@ class Reader(threading.Thread):
 
     @property
     def places(self) -> list[TopicPartition]:
-        """Where the records come from, one by one."""
+        """The partition of each record."""
         return [TopicPartition(record.topic, record.partition) for record in self.records]
 
     def run(self) -> None:
@@ -207,7 +206,7 @@ class Reader(threading.Thread):
 
 @contextmanager
 def reading(*subscriptions: Subscription) -> Iterator[list[Reader]]:
-    """Readers of these members, at work until the end of the block."""
+    """Readers of these members, which run until the end of the block."""
     readers = [Reader(subscription) for subscription in subscriptions]
     for reader in readers:
         reader.start()
@@ -219,7 +218,7 @@ def reading(*subscriptions: Subscription) -> Iterator[list[Reader]]:
 
 
 def wait_for_shares(readers: Sequence[Reader], places: Collection[TopicPartition]) -> None:
-    """Wait until each reader has some of these places, no two have the same, and none is left."""
+    """Wait until the readers share all these places, each having at least one."""
 
     def shared() -> bool:
         shares = [reader.share for reader in readers]
@@ -229,14 +228,14 @@ def wait_for_shares(readers: Sequence[Reader], places: Collection[TopicPartition
 
 
 def join(*members: Subscription, places: Collection[TopicPartition]) -> list[set[TopicPartition]]:
-    """Wait until the members share these places, and return who has which. What is read meanwhile is lost."""
+    """Wait until the members share these places, and return each one's share. Discards what is read meanwhile."""
     with reading(*members) as readers:
         wait_for_shares(readers, places)
         return [reader.share for reader in readers]
 
 
 def sole_member(broker: Broker, topic: str) -> Subscription:
-    """Create a topic of one partition, and be the only member of a group that reads it."""
+    """Create a topic of one partition, and return the only member of a group that reads it."""
     make_topic(broker, topic, partitions=1)
     member = broker.subscribe([topic], topic)
     join(member, places=places(topic, 1))
@@ -248,7 +247,7 @@ def places(topic: str, count: int) -> set[TopicPartition]:
 
 
 def seconds_until(error: type[Exception], call: Callable[[], object]) -> tuple[float, str]:
-    """Call, insist on the error, and return how long that took and what it says."""
+    """Call, expect the error, and return how long it took and the error's text."""
     started = time.monotonic()
     with pytest.raises(error) as raised:
         call()

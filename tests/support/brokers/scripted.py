@@ -1,4 +1,4 @@
-"""A broker that answers what a test wants: for answers that a real one gives only at an unlucky moment."""
+"""A broker with scripted answers, for answers that a real one gives only at an unlucky moment."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from typing import Self
 PRODUCE, METADATA, FIND_COORDINATOR, API_VERSIONS, INIT_PRODUCER_ID = 0, 3, 10, 18, 22
 
 _NONE, _UNKNOWN_TOPIC, _COORDINATOR_NOT_AVAILABLE, _UNSUPPORTED_VERSION = 0, 3, 15, 35
-# The newest version of each request that it says to know. Those without an answer below are never answered.
+# The newest version that it supports of each request. Requests without an answer below are never answered.
 _VERSIONS = {PRODUCE: 7, METADATA: 8, FIND_COORDINATOR: 0, API_VERSIONS: 0, INIT_PRODUCER_ID: 1}
 
 
 class ScriptedBroker:
-    """A cluster of one node that answers, without topics and groups.
+    """A cluster of one node, without topics and groups.
 
-    It may say that the cluster has no node at all: so do Kafka's brokers when they are about to stop.
+    It may answer that the cluster has no nodes, as Kafka's brokers do when they are about to stop.
     """
 
     def __init__(self) -> None:
         self.port = 0
-        self.asked: Counter[str] = Counter()  # how often each client has asked what there is
-        self.is_complete_for: int | None = None  # so many more answers; None: for ever
-        self.knows_topics = True  # or never answers what there is
-        self.away: list[int] = []  # ports of further nodes, at which nobody is
+        self.asked: Counter[str] = Counter()  # metadata requests by client
+        self.is_complete_for: int | None = None  # number of complete answers left; None: unlimited
+        self.knows_topics = True  # if False, never answers metadata requests
+        self.away: list[int] = []  # ports of further nodes, where nothing listens
         self._connections: list[socket.socket] = []
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
@@ -45,7 +45,7 @@ class ScriptedBroker:
         self._accepting = self._start(self._accept)
 
     def go(self) -> None:
-        """Take no new connections and close all."""
+        """Accept no new connections and close all."""
         self._listener.shutdown(socket.SHUT_RDWR)
         self._accepting.join()
         self._listener.close()

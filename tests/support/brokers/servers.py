@@ -1,4 +1,4 @@
-"""Brokers that are reached in other ways than those that all tests share."""
+"""Brokers that are reached differently from those that all tests share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ USER, PASSWORD = "alice", "open-sesame-42"
 
 
 class TansuBehindProxy(Tansu):
-    """Tells its clients to come through a proxy."""
+    """Advertises the address of a proxy."""
 
     def __init__(self, proxy: Proxy) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class TansuBehindProxy(Tansu):
 
 
 class ApacheKafkaBehindProxy(ApacheKafka):
-    """Tells its clients to come through a proxy."""
+    """Advertises the address of a proxy."""
 
     def __init__(self, proxy: Proxy) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class ApacheKafkaBehindProxy(ApacheKafka):
 
 
 class SecondApacheKafka(ApacheKafka):
-    """Joins another one's cluster as broker 2."""
+    """Joins another broker's cluster as node 2."""
 
     def __init__(self, first: ApacheKafka) -> None:
         super().__init__()

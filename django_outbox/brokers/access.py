@@ -10,7 +10,7 @@ from django_outbox.brokers.tls import TLS
 from django_outbox.brokers.url import BrokerURL
 from django_outbox.exceptions import BrokerUnavailable, NoAnswer
 
-# With less time than this, something is in hand that must not wait, such as locked rows.
+# A caller with less time than this must not wait, for example because it holds row locks.
 WORTH_EXPLAINING_SECONDS = 2.0
 
 

@@ -1,7 +1,7 @@
 """The contract of a broker backend: what relay and consumer need of a broker.
 
 A backend subclasses ``Broker``, which makes a ``Producer`` and a ``Subscription``. All times are in seconds. A backend
-raises no error of its client library: whatever is not said to be returned is a ``BrokerUnavailable``.
+raises none of its client library's errors: it returns an outcome, or raises an error that is documented here.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Failed:
-    """This record failed for a reason of its own that may pass."""
+    """This record failed, and no other is affected. The reason may pass."""
 
     reason: str
 

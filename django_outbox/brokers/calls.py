@@ -32,7 +32,7 @@ class Call(threading.Thread, Generic[Result]):
         """
         Args:
             call: starts at once.
-            undo: gets the result if nobody waits for it any more.
+            undo: gets the result if the caller no longer waits for it.
         """
         super().__init__(name="outbox-call", daemon=True)
         self._call = call
@@ -60,7 +60,7 @@ class Call(threading.Thread, Generic[Result]):
         """What the call returns or raises.
 
         Raises:
-            TimeoutError: the call has not ended after so many seconds, or is given up.
+            TimeoutError: the call has not ended after ``seconds``, or is given up.
         """
         deadline = time.monotonic() + seconds
         while self.is_alive():
@@ -104,5 +104,5 @@ class Patience:
 
 
 def close_in_time(close: Callable[[], object], seconds: float = CLOSE_SECONDS) -> None:
-    """Close a client, but wait at most so many seconds for it. Never raises."""
+    """Close a client, but wait at most ``seconds`` for it. Never raises."""
     Call(close).join(seconds)

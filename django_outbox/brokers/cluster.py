@@ -1,4 +1,4 @@
-"""A Kafka cluster, whichever client library reaches it: its topics and the progress of consumer groups."""
+"""The topics and consumer groups of a Kafka cluster. Shared by the client libraries."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ class ClusterBroker(Broker):
         """Why topics cannot be written to; topics in order are left out.
 
         Raises:
-            BrokerUnavailable: with the reason, after at most so many seconds.
+            BrokerUnavailable: with the reason, after at most ``seconds``.
         """
         if not topics:
             return {}
@@ -172,7 +172,7 @@ class ClusterBroker(Broker):
         """A group's progress in those of these partitions that exist and have a leader.
 
         Raises:
-            BrokerUnavailable: with the reason; connecting and asking take at most so many seconds each.
+            BrokerUnavailable: with the reason; connecting and asking take at most ``seconds`` each.
         """
 
         def question(admin: Admin) -> dict[TopicPartition, Progress]:

@@ -118,7 +118,7 @@ class _Port:
         return cls(name.strip("[]"), int(port), tls)
 
     def answers(self, with_tls: bool) -> bool:
-        """Whether a broker answers, whatever its certificate. Raises OSError if nothing listens."""
+        """Whether a broker answers; ignores its certificate. Raises OSError if nothing listens."""
         with self._connected() as connection:
             if not with_tls:
                 return _answers(connection)
@@ -170,7 +170,7 @@ class _Port:
             return False
 
     def _speaks_tls(self) -> bool:
-        """True if the port uses TLS, whatever its certificate; nothing is sent through it."""
+        """True if the port uses TLS; ignores its certificate and sends nothing."""
         try:
             with self._connected() as connection, _trusting().wrap_socket(connection, server_hostname=self._host):
                 return True

@@ -1,4 +1,4 @@
-"""Kafka's error codes: whose fault an error is, and what to do about it, whichever client library reports it."""
+"""Kafka's error codes: what is at fault, and what to do about it. Shared by the client libraries."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ PRODUCER_IS_BROKEN = CLIENT_AT_FAULT | {
     Code.PRODUCER_FENCED,
     Code.UNKNOWN_PRODUCER_ID,
 }
-# A rebalance is under way: whoever gets the partition reads these records again and skips them.
+# During a rebalance, the next owner of the partition reads these records again and skips them.
 REBALANCING = frozenset({Code.ILLEGAL_GENERATION, Code.REBALANCE_IN_PROGRESS, Code.UNKNOWN_MEMBER_ID})
 # Another broker takes over the group, or the coordinator waits for a replica that hangs.
 COORDINATOR_IS_MOVING = frozenset(
@@ -181,7 +181,7 @@ class ClientError:
 
     @property
     def fails_record(self) -> bool:
-        """True if the record failed for a reason of its own that may pass."""
+        """True if the record itself failed, for a reason that may pass."""
         return self.of_record or (self.code is not None and self.code > 0 and self.code not in _PASSING)
 
 

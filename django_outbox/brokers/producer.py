@@ -1,4 +1,4 @@
-"""Sending batches, whichever client library sends them: whose fault an error is, and what is sent again alone."""
+"""Sending batches: what is at fault for an error, and what is sent again. Shared by the client libraries."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class BatchProducer(Producer):
         """
         Args:
             location: of the broker, for messages.
-            look_up: asks the broker, within so many seconds, why topics cannot be written to.
+            look_up: asks the broker, within ``seconds``, why topics cannot be written to.
             interrupted: true once the process is stopping.
         """
         self._location = location

@@ -1,4 +1,4 @@
-"""Reading as a member of a consumer group, whichever client library reads: commits, progress and outages."""
+"""Reading as a member of a consumer group: commits, progress and outages. Shared by the client libraries."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class GroupMember(Subscription):
         """
         Args:
             access: to the cluster.
-            look_up: asks the broker, within so many seconds, for the group's progress. It uses another client: questions
+            look_up: asks the broker, within ``seconds``, for the group's progress. It uses another client: questions
                 would disturb this one while it joins, or wait behind its reading.
         """
         self._access = access
@@ -65,15 +65,15 @@ class GroupMember(Subscription):
 
     @abstractmethod
     def _commit_once(self, offsets: Mapping[TopicPartition, int], seconds: float) -> None:
-        """Commit and wait for the answer, if the library allows for at most so many seconds. Called in a thread."""
+        """Commit and wait for the answer, if the library allows for at most ``seconds``. Called in a thread."""
 
     @abstractmethod
     def _ask_client(self, seconds: float) -> None:
-        """Raise an error if the client gets no answer within so many seconds and no broker answers other clients."""
+        """Raise an error if the client gets no answer within ``seconds`` and no broker answers other clients."""
 
     @abstractmethod
     def _knock(self, seconds: float) -> None:
-        """Raise an error if no broker answers within so many seconds."""
+        """Raise an error if no broker answers within ``seconds``."""
 
     @abstractmethod
     def _leave(self) -> None:
@@ -140,7 +140,7 @@ class GroupMember(Subscription):
             time.sleep(SLICE_SECONDS)
 
     def _call(self, what: str, start: Callable[[], None], patience: Patience) -> None:
-        """Wait for a call of the client in a thread of its own; if it is still under way, wait for that one.
+        """Wait for a client's call in a new thread, or for the one that is still under way.
 
         Raises:
             TimeoutError: it has not ended in time.

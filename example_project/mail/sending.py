@@ -13,7 +13,7 @@ from .models import Mail
 
 
 def send_queued() -> int:
-    """Send every queued e-mail in a transaction of its own; returns their number."""
+    """Send each queued e-mail in its own transaction; returns their number."""
     sent = 0
     # Queried outside a transaction, so that an idle sender takes no lock.
     for pk in Mail.objects.filter(sent_at=None).order_by("pk").values_list("pk", flat=True):

@@ -114,7 +114,7 @@ class ConfluentAdmin(Admin):
             return True
 
     def _has_answer(self, answers: Collection[Future[Any]], seconds: float) -> bool:
-        """Whether a broker answers within so many seconds, whatever it says of single topics."""
+        """Whether a broker answers within ``seconds``, even with errors of single topics."""
         deadline = time.monotonic() + seconds
         while wait(answers, min(SLICE_SECONDS, seconds)).not_done:
             self._client.poll(0)  # lets the client report its errors

@@ -49,7 +49,7 @@ class ConfluentBroker(ClusterBroker):
         options = {
             "message.timeout.ms": milliseconds,
             "socket.timeout.ms": min(max(milliseconds * 3 // 4, 10), _LONGEST_TIMEOUT_MS),
-            # As in kafka-python and Java, so that a key stays in its partition whoever sends it.
+            # As in kafka-python and Java, so that all clients send a key to the same partition.
             "partitioner": "murmur2_random",
             "message.max.bytes": MAX_RECORD_BYTES,
             # Topics are looked up before they are used. A topic that is unknown after that was deleted.
@@ -105,7 +105,7 @@ class ConfluentBroker(ClusterBroker):
         return super().topic_faults(topics, seconds * (0.5 if seconds >= WORTH_EXPLAINING_SECONDS else 0.9))
 
     def _knock(self, seconds: float, topics: Collection[str] = (_ANY_TOPIC,)) -> None:
-        """See whether a broker answers within so many seconds.
+        """See whether a broker answers within ``seconds``.
 
         Raises:
             BrokerUnavailable: none does.

@@ -62,7 +62,7 @@ class ConfluentSubscription(GroupMember):
             client: connected; its ``error_cb`` is ``faults``.
             topics: what to read.
             access, look_up: see ``GroupMember``.
-            knock: raises ``BrokerUnavailable`` if no broker answers another client within so many seconds.
+            knock: raises ``BrokerUnavailable`` if no broker answers another client within ``seconds``.
             can_leave: whether the broker can let a member leave the group now.
         """
         super().__init__(access, look_up)

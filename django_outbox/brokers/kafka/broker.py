@@ -152,7 +152,7 @@ class KafkaBroker(ClusterBroker):
         seconds: float = 3 * CONNECT_SECONDS,
         undo: Callable[[Result], object] | None = None,
     ) -> Result:
-        """Wait for a call that reaches the broker, at most so many seconds and until an interruption."""
+        """Wait for a call that reaches the broker, at most ``seconds`` and until an interruption."""
         try:
             return Call(call, undo).result(seconds, self.interrupted)
         except (kafka_errors.KafkaError, OSError, RuntimeError) as error:

@@ -90,9 +90,9 @@ class Receiver:
         """As after a crash: what the process knew is gone."""
         self._inbox = None
 
-    def receive(self, *records: ReceivedRecord, careful: bool = False) -> list[str]:
-        """Handle fresh records, each with its delivery counted before if ``careful``; returns their outcomes."""
-        if careful:
+    def receive(self, *records: ReceivedRecord, counted: bool = False) -> list[str]:
+        """Handle fresh records, each with its delivery counted before if ``counted``; returns their outcomes."""
+        if counted:
             return [self.inbox.receive_counted(record) for record in records]
         outcomes: list[str] = []
         while len(outcomes) < len(records):

@@ -60,7 +60,7 @@ def send(broker: MemoryBroker, *, value: bytes = b"{}", headers: Any = (), topic
     broker.producer(1).send([Record(topic, None, value, tuple(headers))], 1)
 
 
-@pytest.fixture(params=["careful", "steady"])
+@pytest.fixture(params=["counted", "steady"])
 def pipeline(request: pytest.FixtureRequest) -> Pipeline:
     """With a consumer that has just started, or one that has been at work for a while."""
     return Pipeline(steady=request.param == "steady")
@@ -150,7 +150,7 @@ def test_a_coroutine_handler_is_awaited(pipeline: Pipeline) -> None:
 
 @pytest.mark.parametrize("size", [1, 100])
 def test_a_whole_life_costs_at_most_eight_queries(pipeline: Pipeline, size: int) -> None:
-    """Batches of one, with a key, in careful mode: the most expensive way that there is."""
+    """Batches of one, with a key, in counted mode: the most expensive way that there is."""
     pipeline = Pipeline(batch_size=size)
     pipeline.on("order.created")
     pipeline.turn()  # connected, joined

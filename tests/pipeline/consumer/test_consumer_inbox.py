@@ -48,18 +48,18 @@ def pipeline(clock: Clock) -> Pipeline:
     return Pipeline(clock=clock)
 
 
-def past_care(pipeline: Pipeline) -> Pipeline:
-    """A consumer whose first, careful records are behind it."""
+def unguarded(pipeline: Pipeline) -> Pipeline:
+    """A consumer whose first, counted records are behind it."""
     pipeline.consumer.guarded_records = 0
     pipeline.consumer.run_once()
     return pipeline
 
 
-@pytest.mark.parametrize("careful", [True, False])
-def test_own_and_foreign_records_of_one_topic_each_go_their_way(pipeline: Pipeline, careful: bool) -> None:
+@pytest.mark.parametrize("counted", [True, False])
+def test_own_and_foreign_records_of_one_topic_each_go_their_way(pipeline: Pipeline, counted: bool) -> None:
     pipeline.on("order.created", effect)
-    if not careful:
-        past_care(pipeline)
+    if not counted:
+        unguarded(pipeline)
     send(pipeline.broker, received("foreign 1"), received("foreign 2"), plain(b"?"))
     own = make_message(payload="own")
     pipeline.relay.run_once()
@@ -232,7 +232,7 @@ def test_a_database_that_is_gone_leaves_the_records_in_hand(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pipeline.on("order.created", effect)
-    past_care(pipeline)
+    unguarded(pipeline)
     send(pipeline.broker, *(received(n) for n in range(3)))
 
     def gone(*arguments: Any, **options: Any) -> list[str]:

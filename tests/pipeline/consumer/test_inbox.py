@@ -113,13 +113,13 @@ def test_success_keeps_only_what_deduplication_needs(receiver: Receiver) -> None
     assert row.consumed_at is not None
 
 
-@pytest.mark.parametrize("careful", [True, False])
-def test_a_copy_is_skipped_wherever_it_comes_from(receiver: Receiver, careful: bool) -> None:
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_copy_is_skipped_wherever_it_comes_from(receiver: Receiver, counted: bool) -> None:
     receiver.on("order.created", effect)
-    receiver.receive(received(1, id="e1"), careful=careful)
+    receiver.receive(received(1, id="e1"), counted=counted)
 
-    assert receiver.receive(received(2, id="e1"), careful=careful) == ["skipped"]
-    assert receiver.receive(received(3, id="e1"), received(4, id="e1"), careful=careful) == ["skipped", "skipped"]
+    assert receiver.receive(received(2, id="e1"), counted=counted) == ["skipped"]
+    assert receiver.receive(received(3, id="e1"), received(4, id="e1"), counted=counted) == ["skipped", "skipped"]
     assert effects() == ["1"]
 
 
@@ -203,9 +203,9 @@ def test_a_bad_event_costs_its_neighbours_nothing(receiver: Receiver) -> None:
 
 
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize(("payloads", "careful"), [([0, 1, 2, 3], False), ([1], False), ([1], True)])
+@pytest.mark.parametrize(("payloads", "counted"), [([0, 1, 2, 3], False), ([1], False), ([1], True)])
 def test_what_is_done_on_commit_is_lost_for_no_neighbour(
-    receiver: Receiver, payloads: list[int], careful: bool, caplog: pytest.LogCaptureFixture
+    receiver: Receiver, payloads: list[int], counted: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     committed: list[int] = []
 
@@ -216,7 +216,7 @@ def test_what_is_done_on_commit_is_lost_for_no_neighbour(
 
     receiver.on("order.created", lambda event: transaction.on_commit(lambda: on_commit(event.payload)))
 
-    done = receiver.receive(*map(received, payloads), careful=careful)
+    done = receiver.receive(*map(received, payloads), counted=counted)
 
     assert done == ["consumed"] * len(payloads)
     assert committed == [payload for payload in payloads if payload != 1]
@@ -224,9 +224,9 @@ def test_what_is_done_on_commit_is_lost_for_no_neighbour(
 
 
 @pytest.mark.parametrize("kind", [Mute, MuteReject, MuteRetry])
-@pytest.mark.parametrize("careful", [True, False])
+@pytest.mark.parametrize("counted", [True, False])
 def test_an_error_that_cannot_say_what_it_is_is_a_failure_like_any_other(
-    receiver: Receiver, kind: type[Exception], careful: bool
+    receiver: Receiver, kind: type[Exception], counted: bool
 ) -> None:
     def fail(event: Event) -> None:
         raise kind
@@ -234,7 +234,7 @@ def test_an_error_that_cannot_say_what_it_is_is_a_failure_like_any_other(
     receiver.on("order.created", fail)
     receiver.on("order.paid", effect)
 
-    done = receiver.receive(received(1), received(2, type="order.paid"), careful=careful)
+    done = receiver.receive(received(1), received(2, type="order.paid"), counted=counted)
 
     assert done == ["dead" if kind is MuteReject else "failed", "consumed"]
     assert "<exception str() failed>" in InboxMessage.objects.earliest("id").last_error
@@ -369,38 +369,38 @@ def test_the_last_failure_ends_dead_with_its_reason_and_a_retry_revives(receiver
     assert receiver.inbox.run_due(10) == ["consumed"]
 
 
-@pytest.mark.parametrize("careful", [True, False])
-def test_one_failure_is_the_last_if_no_more_are_allowed(receiver: Receiver, careful: bool) -> None:
+@pytest.mark.parametrize("counted", [True, False])
+def test_one_failure_is_the_last_if_no_more_are_allowed(receiver: Receiver, counted: bool) -> None:
     receiver.on("order.created", fails)
     with outbox_settings(MAX_RETRY=1):
-        assert receiver.receive(received(1), careful=careful) == ["failed"]
+        assert receiver.receive(received(1), counted=counted) == ["failed"]
     row = only()
     assert (row.status, row.retry_count, row.payload) == ("dead", 1, 1)
 
 
-@pytest.mark.parametrize("careful", [True, False])
-def test_reject_is_dead_at_once(receiver: Receiver, careful: bool) -> None:
+@pytest.mark.parametrize("counted", [True, False])
+def test_reject_is_dead_at_once(receiver: Receiver, counted: bool) -> None:
     def handle(event: Event) -> None:
         effect(event)
         raise Reject("the customer is gone")
 
     receiver.on("order.created", handle)
 
-    assert receiver.receive(received(1), careful=careful) == ["dead"]
+    assert receiver.receive(received(1), counted=counted) == ["dead"]
 
     row = only()
     assert (row.status, row.last_error, row.retry_count, row.payload) == ("dead", "the customer is gone", 0, 1)
     assert effects() == []
 
 
-@pytest.mark.parametrize("careful", [True, False])
-def test_retry_waits_as_long_as_it_says_and_counts(receiver: Receiver, careful: bool) -> None:
+@pytest.mark.parametrize("counted", [True, False])
+def test_retry_waits_as_long_as_it_says_and_counts(receiver: Receiver, counted: bool) -> None:
     def handle(event: Event) -> None:
         raise Retry(timedelta(hours=2), "the bank is closed")
 
     receiver.on("order.created", handle)
 
-    receiver.receive(received(1), careful=careful)
+    receiver.receive(received(1), counted=counted)
 
     row = only()
     assert (row.status, row.retry_count, row.last_error) == ("pending", 1, "the bank is closed")
@@ -482,14 +482,14 @@ def test_what_is_behind_a_failed_event_of_its_key_waits_for_it(receiver: Receive
     assert effects() == ["3", "4", "1", "2"]
 
 
-@pytest.mark.parametrize("careful", [True, False])
-def test_a_fresh_event_behind_a_pending_one_is_stored_and_not_handled(receiver: Receiver, careful: bool) -> None:
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_fresh_event_behind_a_pending_one_is_stored_and_not_handled(receiver: Receiver, counted: bool) -> None:
     receiver.on("order.created", effect)
     first = make_received(message_key="a", next_retry_at=timezone.now() + AN_HOUR)
     make_received(message_key="a", topic="another", next_retry_at=timezone.now() + AN_HOUR)
 
-    assert receiver.receive(received({"n": 2}, key="a"), careful=careful) == ["requeued"]
-    assert receiver.receive(received(3, key="b"), careful=careful) == ["consumed"]
+    assert receiver.receive(received({"n": 2}, key="a"), counted=counted) == ["requeued"]
+    assert receiver.receive(received(3, key="b"), counted=counted) == ["consumed"]
 
     second = InboxMessage.objects.get(payload={"n": 2})
     assert (second.status, second.delivery_count, second.next_retry_at) == ("pending", 0, first.next_retry_at)
@@ -601,7 +601,7 @@ def test_careful_deliveries_are_counted_before_the_handler(receiver: Receiver) -
     seen: list[tuple[str, int]] = []
     receiver.on("order.created", lambda event: seen.append((only().status, only().delivery_count)))
 
-    assert receiver.receive(received(1), careful=True) == ["consumed"]
+    assert receiver.receive(received(1), counted=True) == ["consumed"]
 
     assert seen == [("pending", 1)]
     assert (only().status, only().payload) == ("consumed", None)
@@ -612,10 +612,10 @@ def test_an_event_that_takes_its_process_down_is_dead_after_max_deliveries(recei
     receiver.on("order.created", effect)
     record = received(1, type="killer")
     with pytest.raises(Killed):
-        receiver.receive(record, careful=True)
+        receiver.receive(record, counted=True)
     for _ in range(4):
         receiver.restart()
-        assert receiver.receive(record, careful=True) == ["skipped"]
+        assert receiver.receive(record, counted=True) == ["skipped"]
         with pytest.raises(Killed):
             receiver.retry()
     receiver.restart()
@@ -628,7 +628,7 @@ def test_an_event_that_takes_its_process_down_is_dead_after_max_deliveries(recei
 
 def test_an_event_that_only_fails_is_never_taken_for_a_killer(receiver: Receiver) -> None:
     receiver.on("order.created", fails)
-    receiver.receive(received(1), careful=True)
+    receiver.receive(received(1), counted=True)
 
     for _ in range(7):
         receiver.restart()
@@ -669,8 +669,8 @@ class PassingFault(OperationalError):
     sqlstate = "40P01"
 
 
-@pytest.mark.parametrize("careful", [True, False])
-def test_a_deadlock_is_tried_again_and_not_counted(receiver: Receiver, careful: bool) -> None:
+@pytest.mark.parametrize("counted", [True, False])
+def test_a_deadlock_is_tried_again_and_not_counted(receiver: Receiver, counted: bool) -> None:
     faults = [PassingFault("deadlock detected"), PassingFault("deadlock detected")]
 
     def handle(event: Event) -> None:
@@ -680,19 +680,19 @@ def test_a_deadlock_is_tried_again_and_not_counted(receiver: Receiver, careful: 
 
     receiver.on("order.created", handle)
 
-    assert receiver.receive(received(1), careful=careful) == ["consumed"]
+    assert receiver.receive(received(1), counted=counted) == ["consumed"]
     assert (only().retry_count, effects()) == (0, ["1"])
 
 
-@pytest.mark.parametrize("careful", [True, False])
-def test_an_event_that_deadlocks_again_and_again_lets_others_pass(receiver: Receiver, careful: bool) -> None:
+@pytest.mark.parametrize("counted", [True, False])
+def test_an_event_that_deadlocks_again_and_again_lets_others_pass(receiver: Receiver, counted: bool) -> None:
     def handle(event: Event) -> None:
         raise PassingFault("deadlock detected")
 
     receiver.on("unlucky", handle)
     receiver.on("order.created", effect)
 
-    done = receiver.receive(received(1, type="unlucky"), received(2), careful=careful)
+    done = receiver.receive(received(1, type="unlucky"), received(2), counted=counted)
 
     assert done == ["requeued", "consumed"]
     row = InboxMessage.objects.get(status="pending")

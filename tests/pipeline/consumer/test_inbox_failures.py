@@ -44,9 +44,9 @@ def test_each_try_is_a_failure_of_its_own() -> None:
     assert only().status == "dead"
 
 
-@pytest.mark.parametrize("careful", [False, True])
-def test_failure_says_what_and_where_and_who(careful: bool) -> None:
-    raising(ValueError("boom")).receive(received(), careful=careful)
+@pytest.mark.parametrize("counted", [False, True])
+def test_failure_says_what_and_where_and_who(counted: bool) -> None:
+    raising(ValueError("boom")).receive(received(), counted=counted)
     failure = MessageFailure.objects.get()
     assert (failure.inbox_message, failure.message, failure.stage) == (only(), None, "handle")
     assert failure.error.startswith("ValueError: boom\n")
@@ -90,10 +90,10 @@ def test_failure_of_a_mapper_says_where_however_long_the_error() -> None:
 
 
 @pytest.mark.parametrize("max_retry", [0, 1])
-@pytest.mark.parametrize("careful", [False, True])
-def test_the_only_try_is_the_last(max_retry: int, careful: bool, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("counted", [False, True])
+def test_the_only_try_is_the_last(max_retry: int, counted: bool, caplog: pytest.LogCaptureFixture) -> None:
     with outbox_settings(MAX_RETRY=max_retry):
-        raising(ValueError("boom")).receive(received(), careful=careful)
+        raising(ValueError("boom")).receive(received(), counted=counted)
     assert kept() == [(1, True)]
     assert only().status == "dead"
     assert "failed (1 of 1) and is dead" in caplog.text

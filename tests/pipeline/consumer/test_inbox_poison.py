@@ -41,15 +41,15 @@ def revive() -> None:
     retry(InboxMessage.objects.all(), using="default")
 
 
-@pytest.mark.parametrize("careful", [True, False])
+@pytest.mark.parametrize("counted", [True, False])
 @pytest.mark.parametrize(("record", "reason"), BAD.values(), ids=BAD)
 def test_what_cannot_be_read_is_dead_with_its_bytes_and_reason(
-    receiver: Receiver, record: ReceivedRecord, reason: str, careful: bool
+    receiver: Receiver, record: ReceivedRecord, reason: str, counted: bool
 ) -> None:
     if record.headers and dict(record.headers).get("ce_type") not in (None, b"order.created"):
         receiver.on("t" * 256)
 
-    assert receiver.receive(record, careful=careful) == ["dead"]
+    assert receiver.receive(record, counted=counted) == ["dead"]
 
     row = only()
     assert (row.status, row.source, row.event_id) == ("dead", "", f"elsewhere/0/{record.offset}")
@@ -64,7 +64,7 @@ def test_a_record_that_is_read_again_changes_nothing(receiver: Receiver) -> None
     before = InboxMessage.objects.values().get()
 
     assert receiver.receive(record) == ["skipped"]
-    assert receiver.receive(record, careful=True) == ["skipped"]
+    assert receiver.receive(record, counted=True) == ["skipped"]
 
     assert InboxMessage.objects.values().get() == before
 
@@ -192,17 +192,17 @@ def test_a_record_whose_mapper_takes_the_process_down_is_dead_after_max_deliveri
     record, other = plain(b"t", key=b"7"), plain(b"t")
     for _ in range(5):
         with pytest.raises(Killed):
-            receiver.receive(record, other, careful=True)
+            receiver.receive(record, other, counted=True)
         receiver.restart()
 
-    assert receiver.receive(record, other, careful=True) == ["dead", "consumed"]
+    assert receiver.receive(record, other, counted=True) == ["dead", "consumed"]
 
     row = InboxMessage.objects.get(status="dead")
     assert row.last_error.startswith("It took its process down 5 times (MAX_DELIVERIES)")
     assert row.last_error.endswith("while the mapper ran.")
     assert (row.message_key, record_of(row).value) == ("7", b"t")
     assert [event.offset for event in receiver.handled] == [other.offset]
-    assert receiver.receive(record, careful=True) == ["skipped"]
+    assert receiver.receive(record, counted=True) == ["skipped"]
 
 
 def test_a_record_that_took_the_process_down_once_is_handled_whole_and_in_its_place(
@@ -211,15 +211,15 @@ def test_a_record_that_took_the_process_down_once_is_handled_whole_and_in_its_pl
     legacy.kills = 1
     records = [plain(b"t", headers=[("tenant", b"\xff"), ("tenant", b"2")]), plain(b"t")]
     with pytest.raises(Killed):
-        receiver.receive(*records, careful=True)
+        receiver.receive(*records, counted=True)
     receiver.restart()
 
     assert receiver.inbox.run_due(10) == []  # the record comes again, and has all of its headers
-    assert receiver.receive(*records, careful=True) == ["consumed", "consumed"]
+    assert receiver.receive(*records, counted=True) == ["consumed", "consumed"]
 
     assert [event.offset for event in receiver.handled] == [record.offset for record in records]
     assert legacy.records == [records[0], *records]
-    assert receiver.receive(*records, careful=True) == ["skipped", "skipped"]
+    assert receiver.receive(*records, counted=True) == ["skipped", "skipped"]
     assert receiver.receive(*records) == ["skipped", "skipped"]
     assert statuses() == ["consumed", "consumed"]
 
@@ -227,7 +227,7 @@ def test_a_record_that_took_the_process_down_once_is_handled_whole_and_in_its_pl
 def test_a_record_that_does_not_come_again_is_read_from_its_row(receiver: Receiver, legacy: Legacy) -> None:
     legacy.kills = 1
     with pytest.raises(Killed):
-        receiver.receive(plain(b"t"), careful=True)
+        receiver.receive(plain(b"t"), counted=True)
     receiver.restart()
 
     assert receiver.retry() == ["requeued", "consumed"]
@@ -235,16 +235,16 @@ def test_a_record_that_does_not_come_again_is_read_from_its_row(receiver: Receiv
 
 
 def test_what_a_mapper_leaves_alone_leaves_nothing_behind(receiver: Receiver, legacy: Legacy) -> None:
-    done = receiver.receive(plain(None), plain(b"unwanted"), careful=True)
+    done = receiver.receive(plain(None), plain(b"unwanted"), counted=True)
     assert (done, statuses()) == (["skipped"] * 2, [])
 
 
-@pytest.mark.parametrize("careful", [True, False])
+@pytest.mark.parametrize("counted", [True, False])
 def test_what_a_mapper_fails_on_or_nobody_wants_is_dead_either_way(
-    receiver: Receiver, legacy: Legacy, careful: bool
+    receiver: Receiver, legacy: Legacy, counted: bool
 ) -> None:
     with outbox_settings(UNKNOWN_EVENT="dead", INBOX={"elsewhere": legacy}):
-        assert receiver.receive(plain(b"\xff", key=b"7"), plain(b"unwanted"), careful=careful) == ["dead", "dead"]
+        assert receiver.receive(plain(b"\xff", key=b"7"), plain(b"unwanted"), counted=counted) == ["dead", "dead"]
     failed, unwanted = InboxMessage.objects.order_by("id")
     assert failed.last_error.startswith("It cannot be read: the mapper of INBOX for elsewhere failed.")
     assert failed.fingerprint == "It cannot be read: the mapper of INBOX for elsewhere failed."
@@ -255,9 +255,9 @@ def test_what_a_mapper_fails_on_or_nobody_wants_is_dead_either_way(
 def test_what_a_mapper_reads_waits_behind_an_earlier_one_of_its_key(receiver: Receiver, legacy: Legacy) -> None:
     first = make_received(event_type="t", message_key="k")
 
-    assert receiver.receive(plain(b"t"), careful=True) == ["requeued"]
+    assert receiver.receive(plain(b"t"), counted=True) == ["requeued"]
     legacy.key = "another"
-    assert receiver.receive(plain(b"t"), careful=True) == ["consumed"]
+    assert receiver.receive(plain(b"t"), counted=True) == ["consumed"]
     assert receiver.retry() == ["consumed", "consumed"]
 
     assert [event.key for event in receiver.handled] == ["another", "k", "k"]
@@ -268,14 +268,14 @@ def test_an_event_that_a_mapper_read_is_counted_before_its_handler_runs(receiver
     seen: list[tuple[str, str, int]] = []
     receiver.on("killer", lambda event: seen.append((only().status, only().source, only().delivery_count)))
 
-    assert receiver.receive(plain(b"killer"), careful=True) == ["consumed"]
+    assert receiver.receive(plain(b"killer"), counted=True) == ["consumed"]
     assert seen == [("pending", "elsewhere", 1)]
 
 
 @pytest.mark.databases("mariadb")
 def test_a_record_that_is_too_large_for_its_row_is_read_all_the_same(receiver: Receiver) -> None:
     with outbox_settings(INBOX={"elsewhere": lambda record: Event(type="t")}):
-        assert receiver.receive(plain(os.urandom(10 * MEGABYTE)), careful=True) == ["consumed"]
+        assert receiver.receive(plain(os.urandom(10 * MEGABYTE)), counted=True) == ["consumed"]
 
 
 # What the database refuses
@@ -315,12 +315,12 @@ def test_an_identity_that_is_too_long_for_an_index_is_dead(receiver: Receiver) -
 
 
 @pytest.mark.databases("sqlite", "postgresql")
-@pytest.mark.parametrize("careful", [True, False])
-def test_megabytes_are_stored_whole(receiver: Receiver, careful: bool) -> None:
+@pytest.mark.parametrize("counted", [True, False])
+def test_megabytes_are_stored_whole(receiver: Receiver, counted: bool) -> None:
     receiver.on("large", lambda event: len(event.payload) // (event.attempt - 1))
     junk = os.urandom(2 * MEGABYTE)
 
-    done = receiver.receive(received("x" * 2 * MEGABYTE, type="large"), received(value=junk), careful=careful)
+    done = receiver.receive(received("x" * 2 * MEGABYTE, type="large"), received(value=junk), counted=counted)
 
     assert done == ["failed", "dead"]
     assert record_of(InboxMessage.objects.get(status="dead")).value == junk
@@ -328,14 +328,14 @@ def test_megabytes_are_stored_whole(receiver: Receiver, careful: bool) -> None:
 
 
 @pytest.mark.databases("mariadb")
-@pytest.mark.parametrize("careful", [True, False])
+@pytest.mark.parametrize("counted", [True, False])
 @pytest.mark.parametrize("fails", [True, False])
-def test_what_is_too_large_for_the_database_is_handled_or_dead(receiver: Receiver, fails: bool, careful: bool) -> None:
+def test_what_is_too_large_for_the_database_is_handled_or_dead(receiver: Receiver, fails: bool, counted: bool) -> None:
     """MariaDB takes 16 megabytes in a statement by default, and ends the connection over more."""
     receiver.on("large", lambda event: 1 // (not fails))
     record = received("Zoë" * 2 * MEGABYTE, type="large")
 
-    done = receiver.receive(record, received(value=os.urandom(10 * MEGABYTE)), received(1), careful=careful)
+    done = receiver.receive(record, received(value=os.urandom(10 * MEGABYTE)), received(1), counted=counted)
 
     assert done == ["dead" if fails else "consumed", "dead", "consumed"]
     for row in InboxMessage.objects.dead():
@@ -344,12 +344,12 @@ def test_what_is_too_large_for_the_database_is_handled_or_dead(receiver: Receive
 
 
 @pytest.mark.databases("mariadb")
-@pytest.mark.parametrize("careful", [True, False])
-def test_what_is_nearly_too_large_is_stored_whole(receiver: Receiver, careful: bool) -> None:
+@pytest.mark.parametrize("counted", [True, False])
+def test_what_is_nearly_too_large_is_stored_whole(receiver: Receiver, counted: bool) -> None:
     receiver.on("large", lambda event: 1 // (event.attempt - 1))
     junk = os.urandom(7 * MEGABYTE)
 
-    done = receiver.receive(received('"' * 3 * MEGABYTE, type="large"), received(value=junk), careful=careful)
+    done = receiver.receive(received('"' * 3 * MEGABYTE, type="large"), received(value=junk), counted=counted)
 
     assert done == ["failed", "dead"]
     assert record_of(InboxMessage.objects.get(status="dead")).value == junk

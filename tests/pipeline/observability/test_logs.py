@@ -93,13 +93,13 @@ def test_no_failure_of_a_handler_logs_what_the_message_carries(
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("handle", FAILURES)
-@pytest.mark.parametrize("careful", [False, True], ids=["together", "with care"])
+@pytest.mark.parametrize("counted", [False, True], ids=["together", "counted"])
 def test_no_failure_of_an_event_of_another_service_logs_what_it_carries(
-    handle: Callable[[Event], None], careful: bool, everything: pytest.LogCaptureFixture
+    handle: Callable[[Event], None], counted: bool, everything: pytest.LogCaptureFixture
 ) -> None:
     receiver = Receiver()
     receiver.on("order.created", handle)
-    receiver.receive(received(PAYLOAD), received(PAYLOAD), careful=careful)
+    receiver.receive(received(PAYLOAD), received(PAYLOAD), counted=counted)
     receiver.retry()
 
     logged = whole(everything)

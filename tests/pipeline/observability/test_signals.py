@@ -245,15 +245,15 @@ def test_a_failure_that_was_not_counted_is_not_told(
 
 
 @pytest.fixture(params=[False, True], ids=["together", "with care"])
-def careful(request: pytest.FixtureRequest) -> bool:
+def counted(request: pytest.FixtureRequest) -> bool:
     return bool(request.param)
 
 
-def test_events_of_other_services_are_told_as_consumed(careful: bool, listener: Listener) -> None:
+def test_events_of_other_services_are_told_as_consumed(counted: bool, listener: Listener) -> None:
     receiver = Receiver()
     receiver.on("order.created")
 
-    receiver.receive(received(1, key="k", id="e1"), careful=careful)
+    receiver.receive(received(1, key="k", id="e1"), counted=counted)
 
     assert listener.told == [
         (
@@ -274,11 +274,11 @@ def test_events_of_other_services_are_told_as_consumed(careful: bool, listener: 
     ]
 
 
-def test_their_failures_are_told_with_the_number_of_the_try(careful: bool, listener: Listener) -> None:
+def test_their_failures_are_told_with_the_number_of_the_try(counted: bool, listener: Listener) -> None:
     receiver = Receiver()
     receiver.on("order.created", boom)
     with outbox_settings(MAX_RETRY=2):
-        receiver.receive(received(1), careful=careful)
+        receiver.receive(received(1), counted=counted)
         receiver.retry()
 
     assert [(name, a["attempt"], a["status"]) for name, a in listener.told] == [

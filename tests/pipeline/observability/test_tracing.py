@@ -495,15 +495,15 @@ def by_extension(spans: Spans) -> Any:
     return received(traceparent=TRACEPARENT)
 
 
-@pytest.mark.parametrize("careful", [False, True])
+@pytest.mark.parametrize("counted", [False, True])
 @pytest.mark.parametrize("record", [by_header, by_extension])
 def test_the_trace_of_another_service_goes_on_in_the_inbox(
-    spans: Spans, record: Callable[[Spans], Any], careful: bool
+    spans: Spans, record: Callable[[Spans], Any], counted: bool
 ) -> None:
     receiver = Receiver()
     receiver.on("order.created", lambda event: publish("order.paid", None))
 
-    assert receiver.receive(record(spans), careful=careful) == ["consumed"]
+    assert receiver.receive(record(spans), counted=counted) == ["consumed"]
 
     process = spans.one("process")
     assert parent_of(process) == (TRACE_ID, SPAN_ID)

@@ -228,7 +228,7 @@ def published_and_consumed(pipeline: Pipeline, **fields: Any) -> tuple[OutboxMes
     return message, record
 
 
-@pytest.mark.parametrize("steady", [False, True], ids=["careful", "steady"])
+@pytest.mark.parametrize("steady", [False, True], ids=["counted", "steady"])
 def test_a_late_copy_of_a_purged_message_is_not_handled_again(steady: bool) -> None:
     pipeline = Pipeline(steady=steady)
     pipeline.on("order.created")

@@ -72,9 +72,9 @@ def legacy(record: ReceivedRecord) -> Event:
     return Event(type="order.created", payload=number, key=str(number % 3))
 
 
-@pytest.mark.parametrize("careful", [True, False])
+@pytest.mark.parametrize("counted", [True, False])
 @pytest.mark.parametrize("mapped", [True, False])
-def test_two_consumers_with_the_same_records_handle_each_once(settings: Any, careful: bool, mapped: bool) -> None:
+def test_two_consumers_with_the_same_records_handle_each_once(settings: Any, counted: bool, mapped: bool) -> None:
     """As in a rebalance: both have read them, neither has committed the offset."""
     settings.OUTBOX = {**settings.OUTBOX, "INBOX": {"elsewhere": legacy}}
     records = [plain(b"%d" % n) if mapped else received(n, key=str(n % 3)) for n in range(30)]
@@ -85,7 +85,7 @@ def test_two_consumers_with_the_same_records_handle_each_once(settings: Any, car
         start.wait(30)
         left = records
         while left:
-            left = left[len(receiver.receive(*left, careful=careful)) :]
+            left = left[len(receiver.receive(*left, counted=counted)) :]
 
     with in_thread(work), in_thread(work):
         pass

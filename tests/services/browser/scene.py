@@ -33,7 +33,7 @@ ERROR = """shop.errors.NoWeight: no parcel weight for grand-piano
     raise NoWeight(f"no parcel weight for {item}")"""
 TIMED_OUT = "TimeoutError in shop.mail.handlers.queue_mail"
 NO_INVOICE = "shop.models.Invoice.DoesNotExist in shop.books.handlers.enter"
-UNREADABLE = "It cannot be read: the value is no JSON."
+UNREADABLE = "It cannot be read: the value is not JSON."
 
 HANDLERS = (
     ("order.created", "shop.shipping.handlers.ship", None),
@@ -80,7 +80,7 @@ def _handler(event_type: str, name: str, group: str | None) -> Handler:
 
 
 def _broker(monkeypatch: pytest.MonkeyPatch) -> None:
-    lag._questions.clear()
+    lag._queries.clear()
     offsets = {"shop": ((8410, 8406), (7932, 7931), (8127, 7893)), "books": ((8410, 8410), (7932, 7932), (8127, 8127))}
     monkeypatch.setattr(
         KafkaBroker,

@@ -92,7 +92,7 @@ def test_plots_have_a_name_and_their_numbers_a_table(browser: Any, user: Any, bu
 def test_focus_is_seen_on_every_link_and_button(browser: Any, user: Any, busy_night: Night) -> None:
     user("ada", superuser=True)
     browser.open(url("overview"))
-    browser.tab_to("Look at them")
+    browser.tab_to("Show messages")
     for _ in range(30):
         focused = browser.driver.switch_to.active_element
         outline = focused.value_of_css_property("outline-style")

@@ -44,7 +44,7 @@ def test_operator_finds_a_dead_letter_reads_why_and_retries_it_until_it_is_consu
     browser.follow("Overview")
     browser.wait_for("1 message is dead")
     browser.wait_for("ArithmeticError in tests.support.app.handlers.fails_once")
-    browser.follow("Look at them")
+    browser.follow("Show messages")
     browser.wait_for("ArithmeticError: not the first time")
     browser.follow(f"message {message.id}")
     browser.wait_for("Dead for")
@@ -75,7 +75,7 @@ def test_operator_edits_a_payload_and_the_message_is_consumed(pipeline: None, br
     browser.fill("payload", '{"now": "right"}')
     browser.fill("reason", "a typo of the customer's")
     browser.follow("Save payload and retry")
-    browser.wait_for("The payload is replaced; the message is pending again.")
+    browser.wait_for("The payload was replaced. The message is pending again.")
     wait_until(lambda: row(message).status == "consumed")
     browser.driver.refresh()
     assert json.loads(browser.one("#payload").get_attribute("value")) == {"now": "right"}
@@ -101,7 +101,7 @@ def test_operator_with_a_keyboard_alone_retries_a_dead_letter(browser: Any, user
     message = make_dead(fingerprint="ValueError in shop.ship")
     user("ada", "retry")
     browser.open(url("overview"))
-    browser.tab_to("Look at them")
+    browser.tab_to("Show messages")
     browser.press(Keys.ENTER)
     browser.wait_for("Dead letters by error")
     browser.tab_to("Retry…")
@@ -171,15 +171,15 @@ def test_operator_reads_what_could_not_be_read_and_retries_it(browser: Any, user
         source="",
         raw_value=b'{"paid": \xff',
         payload=None,
-        last_error="It cannot be read: the value is no JSON.",
+        last_error="It cannot be read: the value is not JSON.",
         fingerprint="It cannot be read",
     )
     user("root", superuser=True)
     browser.follow("Overview")
     browser.wait_for("1 message of the inbox is dead")
-    browser.follow("Look at them")
+    browser.follow("Show messages")
     browser.follow(f"message {message.id}")
-    browser.wait_for("It cannot be read: the value is no JSON.")
+    browser.wait_for("It cannot be read: the value is not JSON.")
     assert "7b 22 70 61 69 64 22 3a 20 ff" in browser.one("textarea[id^=received]").get_attribute("value")
     assert not browser.all("#payload")
     browser.follow("Retry…")

@@ -13,7 +13,6 @@ _URL = 'OUTBOX["BROKER"]["URL"]'
 class Code(IntEnum):
     """Error codes with a meaning for the outbox. Source: the protocol guide of Apache Kafka."""
 
-    UNKNOWN_SERVER_ERROR = -1
     CORRUPT_MESSAGE = 2
     UNKNOWN_TOPIC_OR_PARTITION = 3
     LEADER_NOT_AVAILABLE = 5
@@ -182,6 +181,7 @@ class ClientError:
     @property
     def fails_record(self) -> bool:
         """True if the record itself failed, for a reason that may pass."""
+        # The code -1 says only that something went wrong in the broker.
         return self.of_record or (self.code is not None and self.code > 0 and self.code not in _PASSING)
 
 

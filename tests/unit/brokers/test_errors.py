@@ -11,10 +11,10 @@ from django_outbox.brokers.confluent.errors import client_error as librdkafka_er
 from django_outbox.brokers.errors import ClientError, Code, refusal, topic_outcome
 from django_outbox.brokers.kafka.errors import client_error as kafka_python_error
 
-UNKNOWN_TO_ALL = 9999
+SERVER_ERROR, UNKNOWN_TO_ALL = -1, 9999
 
 
-@pytest.mark.parametrize("code", [*Code, UNKNOWN_TO_ALL], ids=str)
+@pytest.mark.parametrize("code", [*Code, SERVER_ERROR, UNKNOWN_TO_ALL], ids=str)
 def test_both_libraries_report_the_same_code_with_the_same_consequences(code: int) -> None:
     found = [kafka_python_error(kafka_errors.for_code(code)("why")), librdkafka_error(KafkaError(code, "why"))]
     assert [error.code for error in found] == [code, code]

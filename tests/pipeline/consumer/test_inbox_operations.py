@@ -67,7 +67,7 @@ def test_check_looks_at_the_inbox_too() -> None:
     make_old("pending", timedelta(seconds=100))
     make_received(Status.DEAD)
     assert check("--max-age", "50")[0] == 2
-    assert re.search(r"a pending message of the inbox has been due for 10\d s", check("--max-age", "50")[1])
+    assert re.search(r"a pending inbox message has been due for 10\d s", check("--max-age", "50")[1])
     code, said = check("--max-dead", "0")
     assert (code, said.partition(" | ")[0]) == (1, "OUTBOX WARNING - 1 dead in the inbox")
     assert check("--max-age", "150", "--max-dead", "1")[0] == 0
@@ -95,7 +95,7 @@ def test_retry_of_the_outbox_leaves_the_inbox_alone() -> None:
     make_received(Status.DEAD)
     run("outbox_retry", "--all")
     assert statuses() == ["dead"]
-    with pytest.raises(CommandError, match="Choose messages"):
+    with pytest.raises(CommandError, match="Select messages"):
         run("outbox_retry", "--inbox")
 
 

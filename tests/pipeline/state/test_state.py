@@ -338,7 +338,7 @@ def test_a_handler_that_removes_or_changes_its_own_row_is_an_error(change: str) 
         else:
             OutboxMessage.objects.filter(id=message.id).update(publish_count=2)
 
-    with pytest.raises(MessageNotFound, match="is gone or was changed"):
+    with pytest.raises(MessageNotFound, match="was deleted or changed"):
         consume(message, other, handle=handle)
 
     assert statuses() == ["published", "published"]

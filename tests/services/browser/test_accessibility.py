@@ -78,8 +78,8 @@ def test_plots_have_a_name_and_their_numbers_a_table(browser: Any, user: Any, bu
     browser.open(url("overview"))
     plots = browser.all("svg[role=img]")
     assert [plot.get_attribute("aria-label") for plot in plots] == [
-        "Messages of the outbox that were written, published and consumed in each ten minutes of 24 hours",
-        "Messages of the inbox that were received and consumed in each ten minutes of 24 hours",
+        "Messages of the outbox written, published and consumed per ten minutes, in the last 24 hours",
+        "Messages of the inbox received and consumed per ten minutes, in the last 24 hours",
         "Messages that became dead per day, in the last 14 days",
     ]
     browser.open_all_details()

@@ -193,7 +193,10 @@ def test_broker_backend_with_a_typo(manage: Manage) -> None:
         ({"TOPICS": "x"}, ["(django_outbox.E001)", "OUTBOX has an unknown key 'TOPICS'.", "Did you mean 'TOPIC'?"]),
         ({"SOURCE": None}, ["(django_outbox.E003)", 'OUTBOX["SOURCE"] is missing.', 'OUTBOX = {"SOURCE": "shop"}']),
         ({"MAX_RETRY": "many"}, ["(django_outbox.E002)", 'OUTBOX["MAX_RETRY"] must be a whole number', "not 'many'."]),
-        ({"TOPIC": "two words"}, ["(django_outbox.E002)", "OUTBOX[\"TOPIC\"] is no Kafka topic: 'two words'."]),
+        (
+            {"TOPIC": "two words"},
+            ["(django_outbox.E002)", "OUTBOX[\"TOPIC\"]: 'two words' is not a valid Kafka topic name"],
+        ),
     ],
 )
 def test_wrong_setting(manage: Manage, outbox: dict[str, Any], parts: list[str]) -> None:

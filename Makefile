@@ -35,7 +35,8 @@ demo: $(VENV)/demo.installed
 
 # Processes that each run a share of the tests: those of services wait more than they compute.
 PYTEST = $(BIN)/python -m pytest -o cache_dir=.pytest_cache/$@ --dist loadgroup
-CORE = tests/services/databases tests/services/processes/test_pipeline.py tests/services/processes/test_kills.py
+CORE = tests/services/databases --ignore tests/services/databases/test_postgresql.py \
+    tests/services/processes/test_pipeline.py tests/services/processes/test_kills.py
 
 quick: $(VENV)/test.installed
 	@$(PYTEST) -n auto tests/unit tests/pipeline

@@ -80,8 +80,8 @@ class WritableTopics:
             else:
                 self._health.report(topic, fault)
         self._health.resolve(set(written) - faults.keys())
+        self._used_at = self._clock()
         if faults:
-            self._used_at = self._clock()
             self._turn_ends_at = self._used_at + seconds
 
     def forget_others(self, topics: Iterable[str]) -> None:

@@ -250,7 +250,10 @@ def test_behind_a_transaction_pooler_the_relay_polls_and_says_so(
 
 def test_a_lost_connection_is_told_as_django_tells_it(listener: Listener, stop: Stop) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN %'")
+        cursor.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND query LIKE 'LISTEN %'"
+        )
 
     def wait_for_it() -> None:
         while not stop.requested:  # the server's last words come first

@@ -149,6 +149,7 @@ class Consumer:
         self._watch = TopicWatch(broker, self.topics, log, clock, self._outages)
         self._assignment = AssignmentWatch(self.group, log, clock)
         self._joined: frozenset[str] = frozenset()
+        self._was_idle = False
         self._last_record_at = clock()
         self._look_at_inbox_at = clock() + INBOX_SECONDS
         self._stop: Stop | None = None
@@ -198,6 +199,7 @@ class Consumer:
         """Leave the group. The consumer may be used again: it joins anew."""
         self._in_hand.clear()
         self._alone = 0
+        self._was_idle = False
         if self._subscription is not None:
             self._subscription.close()
             self._subscription = None
@@ -236,6 +238,8 @@ class Consumer:
                 if self._assignment.is_overdue(subscription):
                     self.close()
                     return
+                if not records:
+                    self._look_if_idle(subscription)
             self._handle_records(subscription, batch)
         except TopicNotReadable as error:
             self.close()  # what was read with it is not committed, and comes again
@@ -320,6 +324,16 @@ class Consumer:
             self._joined = self._watch.readable
             self._subscription = self.broker.subscribe(sorted(self._joined), self.group)
         return self._subscription
+
+    def _look_if_idle(self, subscription: Subscription) -> None:
+        """Look at the topics as soon as this member gets no partitions: one of them may be gone.
+
+        A client that joined its group while a topic did not exist may not notice when it is created again.
+        """
+        is_idle = subscription.is_idle
+        if is_idle and not self._was_idle:
+            self._watch.look_soon()
+        self._was_idle = is_idle
 
     def _drained(self) -> bool:
         """True if every message that could be handled was, or nothing has come for a while.

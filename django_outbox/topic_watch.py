@@ -113,6 +113,10 @@ class TopicWatch:
                 self._note(topic, faults.get(topic))
         self._leave_out()
 
+    def look_soon(self) -> None:
+        """Ask at the next opportunity, as something may have changed."""
+        self._next_look_at = self._clock()
+
     def blame(self, error: TopicNotReadable) -> None:
         """Note that reading topics ended with an error: leave them out for a while.
 

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from django_outbox.assignment_watch import REJOIN_SECONDS, WARN_SECONDS
-from django_outbox.brokers.base import Subscription
+from django_outbox.brokers.base import Subscription, TopicMissing
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.conf import BrokerSettings
 from django_outbox.consumer import Consumer
 from django_outbox.exceptions import MessagesLeft
 from django_outbox.models import Worker
 from django_outbox.runner import Stop
+from django_outbox.topic_watch import LOOK_SECONDS
 from tests.clock import Clock
 
 pytestmark = pytest.mark.django_db
@@ -28,6 +29,7 @@ class Broker(MemoryBroker):
         super().__init__(BrokerSettings(url="memory://unassigned"))
         self.clock = clock
         self.assigns = False
+        self.is_idle = False
         self.joined = 0
         self.after_poll: Callable[[], object] = lambda: None
 
@@ -39,6 +41,10 @@ class Broker(MemoryBroker):
             @property
             def is_assigned(self) -> bool:
                 return broker.assigns
+
+            @property
+            def is_idle(self) -> bool:
+                return broker.is_idle
 
             def caught_up(self) -> bool:
                 return broker.assigns
@@ -93,7 +99,7 @@ def test_it_is_over_once_partitions_are_assigned(
     broker.after_poll = after_poll
     consumer.run(stop)
 
-    assert "over after" in caplog.messages[-1]
+    assert "available again" in caplog.messages[-1]
     assert consumer.pulse.now() == (Worker.State.WORKING, "")
 
 
@@ -128,3 +134,30 @@ def test_a_drain_ends_with_an_error(consumer: Consumer, broker: Broker, clock: C
     with pytest.raises(MessagesLeft, match="The consumer group tests: No partitions were assigned"):
         consumer.run(stop, drain=True)
     assert clock.now < 1000 + 2 * WARN_SECONDS
+
+
+def test_a_member_without_partitions_looks_at_once_whether_its_topics_are_gone(
+    consumer: Consumer, broker: Broker, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that joined while its topic did not exist may never notice when it is created again."""
+    looks: list[float] = []
+
+    def unreadable_topics(topics: Iterable[str]) -> dict[str, TopicMissing]:
+        looks.append(clock.now)
+        return {topic: TopicMissing() for topic in topics} if broker.is_idle else {}
+
+    monkeypatch.setattr(broker, "unreadable_topics", unreadable_topics)
+    broker.assigns = True
+    consumer.run_once()
+    assert (broker.joined, len(looks)) == (1, 1)
+
+    broker.is_idle = True  # as after a restart of the broker, before the relay has created the topic again
+    consumer.run_once()
+    consumer.run_once()
+    assert len(looks) == 2
+    assert clock.now - looks[0] < LOOK_SECONDS
+
+    broker.is_idle = False
+    clock.now += 10
+    consumer.run_once()
+    assert broker.joined == 2

@@ -68,11 +68,13 @@ def test_existing_messages_get_the_source_of_the_settings_that_the_migration_run
             " headers, status, publish_count, delivery_count, retry_count, max_retry, last_error)"
             " VALUES ('0198c0de00007000800000000000abcd', 'e', 'v1', 'outbox', '', '1', '{}', 'pending', 0, 0, 0, 20, '')"
         )
-    settings.OUTBOX = {**settings.OUTBOX, "SOURCE": "it's 100 % ours"}
+    usual = settings.OUTBOX
+    settings.OUTBOX = {**usual, "SOURCE": "it's 100 % ours"}
     call_command("migrate", "django_outbox", verbosity=0)
     assert OutboxMessage.objects.get().source == "it's 100 % ours"
     assert OutboxMessage.objects.due().exists()
     call_command("migrate", "django_outbox", "0006", verbosity=0)
+    settings.OUTBOX = usual  # the column's default in the database is for other tests, too
     call_command("migrate", "django_outbox", verbosity=0)
 
 

@@ -231,6 +231,11 @@ class Subscription(ABC):
         """True if this member has its assignment, which may be empty; False while it waits for one."""
         return True
 
+    @property
+    def is_idle(self) -> bool:
+        """True if the member has its assignment and it is empty: others read everything, or there is nothing to read."""
+        return False
+
     @abstractmethod
     def caught_up(self) -> bool:
         """True if this member has its partitions and has read each one to its end.

@@ -126,8 +126,8 @@ class ConfluentBroker(Broker):
             # was only slow does no harm, as its messages are not handled twice.
             "session.timeout.ms": 10000,
             "partition.assignment.strategy": "range,roundrobin",
-            # Partitions that are added to a topic are read after so long.
-            "topic.metadata.refresh.interval.ms": 60_000,
+            # How soon a member notices partitions of a topic that was extended, or deleted and created again.
+            "topic.metadata.refresh.interval.ms": 30_000,
             # As kafka-python and Java do it: what disk or network have changed must not reach a handler.
             "check.crcs": True,
             **self._options("CONSUMER_OPTIONS"),

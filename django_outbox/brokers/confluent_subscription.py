@@ -158,6 +158,10 @@ class ConfluentSubscription(Subscription):
         # With cooperative assignment a member that gives something up keeps the rest, and need not be told of more.
         return not self._is_between or bool(self._mine())
 
+    @property
+    def is_idle(self) -> bool:
+        return self.is_assigned and not self._mine()
+
     def caught_up(self) -> bool:
         if not self.is_assigned:
             return False

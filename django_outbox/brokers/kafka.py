@@ -115,6 +115,8 @@ class KafkaBroker(Broker):
             "session_timeout_ms": 10000,
             # As librdkafka does it: what other services send in a transaction that they take back never happened.
             "isolation_level": "read_committed",
+            # How soon a member notices partitions of a topic that was extended, or deleted and created again.
+            "metadata_max_age_ms": 30_000,
             "metrics_enabled": False,
             **self._options(KafkaConsumer),
             "group_id": group,

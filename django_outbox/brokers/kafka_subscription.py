@@ -160,6 +160,10 @@ class KafkaSubscription(Subscription):
     def is_assigned(self) -> bool:
         return self._has_its_share()
 
+    @property
+    def is_idle(self) -> bool:
+        return self.is_assigned and not self._client.assignment()
+
     def caught_up(self) -> bool:
         if not self._has_its_share():
             return False

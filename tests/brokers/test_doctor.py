@@ -95,6 +95,7 @@ def subject_of(backend: Backend, url: str) -> Any:
     return outbox_settings(BROKER={"BACKEND": f"django_outbox.brokers.{name}", "URL": url})
 
 
+@pytest.mark.django_db
 def test_a_broker_that_is_not_there_is_a_fault(backend: Backend) -> None:
     port = free_port()
     with subject_of(backend, f"kafka://127.0.0.1:{port}"):
@@ -104,6 +105,7 @@ def test_a_broker_that_is_not_there_is_a_fault(backend: Backend) -> None:
     assert "advertised.listeners" in finding.remedy
 
 
+@pytest.mark.django_db
 def test_a_broker_that_hangs_is_a_fault_and_waited_for_once(backend: Backend, own_broker: Service) -> None:
     own_broker.suspend()
     subject = Subject("default", patience=1)
@@ -121,6 +123,7 @@ def test_a_broker_that_hangs_is_a_fault_and_waited_for_once(backend: Backend, ow
 
 
 @pytest.mark.brokers("apache")
+@pytest.mark.django_db
 def test_a_refused_login_is_a_fault_that_shows_no_password(backend: Backend, secured_kafka: SecuredKafka) -> None:
     address = secured_kafka.address("LOGIN")
     with subject_of(backend, f"kafka+sasl://{PLAIN.user}:wrong-pass-word@{address}"):

@@ -60,8 +60,8 @@ def test_a_deadline_shorter_than_the_brokers_is_found(
     (finding,) = sessions.deadlines(subject)
     assert finding.level == level
     assert finding.summary == f"The server has {name} = 5 s, and PUBLISH_TIMEOUT is 15 s."
-    assert finding.remedy.startswith(f"ALTER ROLE postgres SET {name} = '30s'")
-    set_default(name, "30s")
+    assert finding.remedy.startswith(f"ALTER ROLE postgres SET {name} = '45s'")
+    set_default(name, "45s")
     assert list(sessions.deadlines(subject)) == []
 
 

@@ -246,7 +246,7 @@ def test_two_demos_do_not_share_a_folder(tmp_path: Path) -> None:
 
 @pytest.fixture
 def signals_as_they_were() -> Iterator[None]:
-    handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
+    handlers = {signum: signal.signal(signum, signal.SIG_DFL) for signum in SIGNALS}  # nohup ignores SIGHUP
     yield
     for signum, action in handlers.items():
         signal.signal(signum, action)

@@ -101,6 +101,7 @@ def test_what_was_in_a_topic_that_is_made_anew_is_sent_again_and_handled_once(
 
 
 @pytest.mark.brokers("tansu")  # which keeps everything in memory
+@pytest.mark.databases("postgresql")  # a suspended consumer may hold the one write lock of SQLite
 @pytest.mark.parametrize("client", list(BACKENDS))
 def test_what_a_development_broker_held_is_sent_again_after_its_restart(
     client: str, own_broker: Service, manage: Callable[..., Command], send: Any, consumed: Any, topic: str
@@ -119,4 +120,4 @@ def test_what_a_development_broker_held_is_sent_again_after_its_restart(
     OutboxMessage.objects.filter(status="published").update(published_at=timezone.now() - timedelta(minutes=5))
     consumer.send_signal(signal.SIGCONT)
 
-    consumed(2, timeout=120)
+    consumed(2, timeout=240)  # half a minute each for metadata and reconciler, and more where clients try again

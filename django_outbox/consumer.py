@@ -235,7 +235,7 @@ class Consumer:
                 records = subscription.poll(0.0 if batch.retried else timeout, self.batch_size)
                 self._in_hand.extend(zip(records, self._lots(records), strict=True))
                 self._care.begin(subscription.take_assigned(), self.batch_size)
-                if self._assignment.is_overdue(subscription):
+                if self._assignment.is_overdue(subscription) or subscription.needs_new_client:
                     self.close()
                     return
                 if not records:

@@ -236,6 +236,11 @@ class Subscription(ABC):
         """True if the member has its assignment and it is empty: others read everything, or there is nothing to read."""
         return False
 
+    @property
+    def needs_new_client(self) -> bool:
+        """True if this member gets partitions only by joining again with another client."""
+        return False
+
     @abstractmethod
     def caught_up(self) -> bool:
         """True if this member has its partitions and has read each one to its end.

@@ -10,6 +10,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from django_outbox.brokers import tansu
 from django_outbox.brokers.base import Progress, ReceivedRecord, Subscription, TopicPartition, are_at_end
 from django_outbox.brokers.calls import (
     CLOSE_SECONDS,
@@ -31,7 +32,6 @@ from django_outbox.brokers.kafka_library import (
 )
 from django_outbox.brokers.kafka_records import RenamedHeaders, take_apart_carefully
 from django_outbox.brokers.refusals import refusal
-from django_outbox.brokers.tansu import is_tansu, settle
 from django_outbox.brokers.undecodable import HEADERS_ARE_NO_TEXT
 from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 
@@ -73,6 +73,7 @@ class KafkaSubscription(Subscription):
         self._listener = _Assignments()
         self._heard_at = time.monotonic()
         self._is_lost = False  # the broker is at fault
+        self._stuck_since: float | None = None
         take_apart_carefully(client)
         try:
             client.subscribe(topics=topics, listener=self._listener)
@@ -164,6 +165,17 @@ class KafkaSubscription(Subscription):
     def is_idle(self) -> bool:
         return self.is_assigned and not self._client.assignment()
 
+    @property
+    def needs_new_client(self) -> bool:
+        is_stuck = self.is_idle and self._client._coordinator._is_leader and self._is_on_tansu
+        now = time.monotonic()
+        self._stuck_since = (self._stuck_since or now) if is_stuck else None
+        return self._stuck_since is not None and now - self._stuck_since >= tansu.IDLE_SECONDS
+
+    @property
+    def _is_on_tansu(self) -> bool:
+        return tansu.is_tansu(self._client._client.cluster.cluster_id)
+
     def caught_up(self) -> bool:
         if not self._has_its_share():
             return False
@@ -175,7 +187,7 @@ class KafkaSubscription(Subscription):
 
     def close(self) -> None:
         seconds = GRACE_SECONDS if self._interrupted() else CLOSE_SECONDS
-        if is_tansu(self._client._client.cluster.cluster_id):
+        if self._is_on_tansu:
             close_in_time(self._leave_tansu, seconds)
             return
         with suppress(Exception):
@@ -185,7 +197,7 @@ class KafkaSubscription(Subscription):
         is_settled = False
         if not self._is_lost:
             with suppress(*_BROKEN):
-                is_settled = settle(self._can_leave_tansu, self._go_on)
+                is_settled = tansu.settle(self._can_leave_tansu, self._go_on)
         if not is_settled:
             self._client._coordinator.reset_generation()  # or close() would leave the group
         self._client.close(autocommit=False, timeout_ms=_milliseconds(CLOSE_SECONDS))

@@ -12,6 +12,12 @@ from collections.abc import Callable
 
 CLUSTER_ID = "tansu_cluster"  # its default
 SETTLE_SECONDS = 30.0
+IDLE_SECONDS = 10.0
+"""After this a member that leads its group and has no partitions joins again with another client.
+
+A leader that joined while its topic did not exist, as after a restart of Tansu, rebalances once the topic is there. Tansu
+then answers with the empty assignment of before.
+"""
 
 
 def is_tansu(cluster_id: str | None) -> bool:

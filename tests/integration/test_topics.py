@@ -80,7 +80,7 @@ class Topics:
     def told(self) -> list[str]:
         """What the consumer has said of the bad topic."""
         assert self.consumer is not None
-        return [line for line in self.consumer.output.splitlines() if f"topic {self.bad}" in line]
+        return [line for line in self.consumer.output.splitlines() if f"Topic {self.bad}" in line]
 
     def waits(self, ids: list[int]) -> None:
         """Insist that nothing of the bad topic is handled, counted, or committed."""

@@ -30,6 +30,7 @@ class Broker(MemoryBroker):
         self.clock = clock
         self.assigns = False
         self.is_idle = False
+        self.needs_new_client = False
         self.joined = 0
         self.after_poll: Callable[[], object] = lambda: None
 
@@ -45,6 +46,10 @@ class Broker(MemoryBroker):
             @property
             def is_idle(self) -> bool:
                 return broker.is_idle
+
+            @property
+            def needs_new_client(self) -> bool:
+                return broker.needs_new_client
 
             def caught_up(self) -> bool:
                 return broker.assigns
@@ -160,4 +165,17 @@ def test_a_member_without_partitions_looks_at_once_whether_its_topics_are_gone(
     broker.is_idle = False
     clock.now += 10
     consumer.run_once()
+    assert broker.joined == 2
+
+
+def test_a_member_that_gets_partitions_only_with_a_new_client_joins_again(consumer: Consumer, broker: Broker) -> None:
+    broker.assigns = True
+    consumer.run_once()
+    assert broker.joined == 1
+
+    broker.needs_new_client = True
+    consumer.run_once()
+    broker.needs_new_client = False
+    consumer.run_once()
+
     assert broker.joined == 2

@@ -167,7 +167,7 @@ class KafkaSubscription(Subscription):
 
     @property
     def needs_new_client(self) -> bool:
-        is_stuck = self.is_idle and self._client._coordinator._is_leader and self._is_on_tansu
+        is_stuck = self._is_on_tansu and self._client._coordinator._is_leader and self.is_idle
         now = time.monotonic()
         self._stuck_since = (self._stuck_since or now) if is_stuck else None
         return self._stuck_since is not None and now - self._stuck_since >= tansu.IDLE_SECONDS

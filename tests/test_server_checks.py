@@ -142,7 +142,8 @@ def test_an_outbox_beside_none_of_the_project_s_models_is_warned_of(settings: An
     """A rolled back order would leave its message behind, and nothing else would say so."""
     monkeypatch.setitem(connections.databases, "other", connection.settings_dict)
     settings.DATABASE_ROUTERS = [Router("django_outbox")]
-    (message,) = (each for each in run_checks() if str(each.id).startswith("django_outbox."))
+    # Without databases: whether Django's own checks ask the other one depends on its version.
+    (message,) = (each for each in run_checks(databases=[]) if str(each.id).startswith("django_outbox."))
     assert (message.id, bool(message.hint)) == ("django_outbox.W009", True)
     assert "tests_app.Effect are written to the database 'default', the outbox to 'other'." in message.msg
 

@@ -98,14 +98,14 @@ def test_changed_code_handles_the_next_message(
     pid = consumer.process.pid
 
     project.write(name="second")
-    consumer.wait_for_line(r"handlers\.py has changed: starting anew\.")
+    consumer.wait_for_line(r"handlers\.py has changed\. Restarting\.")
     consumer.wait_for_line(r"Consumer stopped\.")
     consumer.wait_for_line(r"Consumer of \S+ from \S+ in group \S+ started\.")
     assert handled() == ["second"]
     wait_until_watched(consumer, project.handlers, 2)
 
     project.write("def half(")
-    consumer.wait_for_line(r"has changed and cannot be loaded\. The code from before goes on")
+    consumer.wait_for_line(r"has changed but cannot be loaded\. The old code keeps running")
     consumer.wait_for_line(r"CommandError: reload_app\.handlers cannot be imported \(SyntaxError")
     assert handled() == ["second"]
 
@@ -134,7 +134,7 @@ def test_relay_starts_anew_with_changed_settings(manage: Manage, project: Projec
     relay = manage("outbox_relay", "--reload", env=project.env)
     wait_until_watched(relay, project.settings, 1)
     project.settings.write_text(f"{SETTINGS}\nOUTBOX['SOURCE'] = 'renamed'\n")
-    relay.wait_for_line(r"reload_settings\.py has changed: starting anew\.")
+    relay.wait_for_line(r"reload_settings\.py has changed\. Restarting\.")
     relay.wait_for_line(r"started\.")
     assert relay.stop() == 0
 

@@ -42,7 +42,7 @@ def test_operators_see_and_change_that_database(manage: Manage) -> None:
 
 def test_the_doctor_examines_that_database_and_names_it_in_no_remedy(manage: Manage) -> None:
     doctor = run(manage, "outbox_doctor", "--only", "routing", "migrations", "relays", "--fail-on", "fault")
-    assert "The outbox is where the project's models are." in doctor.output
+    assert "The outbox is in the database of the project's models." in doctor.output
     assert "manage.py outbox_relay, under systemd" in doctor.output
 
 

@@ -159,7 +159,7 @@ def test_database_server_that_hangs_is_critical_for_monitoring(manage: Manage, s
         url = re.sub(r":\d+/", f":{silent.getsockname()[1]}/", subprocess_env["DATABASE_URL"])
         check = manage("outbox_status", "--check", "--timeout", 1, env={"DATABASE_URL": url})
         assert check.wait() == 2
-    assert check.output == "OUTBOX CRITICAL - no answer within 1 s: the database hangs, or is very busy"
+    assert check.output == "OUTBOX CRITICAL - no answer within 1 s: the database hangs or is very busy"
 
 
 # The settings

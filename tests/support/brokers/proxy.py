@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import struct
 import threading
@@ -112,11 +113,19 @@ class Proxy:
                     self.held += 1
                     self._flowing.wait()
                     self.held -= 1
+                    if _was_reset(source):  # lost on the way, as nobody sends it again
+                        raise ConnectionResetError
                 sink.sendall(self.alter(data))
             sink.shutdown(socket.SHUT_WR)  # the other direction may have more data
         except OSError:
             for end in (source, sink):
                 _reset(end)
+
+
+def _was_reset(end: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(end, 0)
+    return any(flags & select.POLLERR for _, flags in poll.poll(0))
 
 
 def _reset(end: socket.socket) -> None:

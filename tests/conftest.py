@@ -45,9 +45,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--kafka", choices=sorted(BROKERS), default="tansu", help="default: %(default)s")
     group.addoption("--database-tests-only", action="store_true", help="leave out tests that use no database")
     group.addoption("--database-url", metavar="URL", help="use this server (of the kind of --database), start none")
-    group.addoption("--screenshots", metavar="DIR", help="keep the documentation's pictures of tests/browser there")
-    group.addoption("--all-screenshots", metavar="DIR", help="keep all pictures of tests/browser there")
-    group.addoption("--axe", metavar="FILE", help="use this axe.min.js, as of npm's axe-core, in tests/browser")
+    group.addoption(
+        "--screenshots", metavar="DIR", help="keep the documentation's pictures of tests/services/browser there"
+    )
+    group.addoption("--all-screenshots", metavar="DIR", help="keep all pictures of tests/services/browser there")
+    group.addoption(
+        "--axe", metavar="FILE", help="use this axe.min.js, as of npm's axe-core, in tests/services/browser"
+    )
     group.addoption("--kafka-url", metavar="URL", help="use this broker (of the kind of --kafka), start none")
 
 

@@ -1,7 +1,7 @@
 """Look for counterexamples along the code's own branches, with Atheris, for as long as one likes.
 
     pip install atheris
-    python -m tests.fuzz.coverage_guided record -max_total_time=60
+    python -m tests.unit.fuzz.coverage_guided record -max_total_time=60
 
 Targets: record, url, redaction. What follows is for libFuzzer (``-help=1`` tells). It ends at the first exception that is
 not documented, and writes what caused it to a file ``crash-...``, which can be given instead of a time. Not part of any
@@ -92,7 +92,7 @@ TARGETS: dict[str, Callable[[Any], None]] = {"record": record, "url": url, "reda
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
-        sys.exit(f"usage: python -m tests.fuzz.coverage_guided {{{','.join(TARGETS)}}} [libFuzzer's arguments]")
+        sys.exit(f"usage: python -m tests.unit.fuzz.coverage_guided {{{','.join(TARGETS)}}} [libFuzzer's arguments]")
     target = TARGETS[sys.argv.pop(1)]
     atheris.Setup(sys.argv, lambda data: target(atheris.FuzzedDataProvider(data)))
     atheris.Fuzz()

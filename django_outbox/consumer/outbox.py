@@ -23,7 +23,7 @@ from django_outbox.consumer.delivery import (
 )
 from django_outbox.events.event import Event
 from django_outbox.events.identity import RecordIdentity
-from django_outbox.exceptions import Reject, Retry, in_one_line
+from django_outbox.exceptions import Reject, in_one_line
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import OutboxMessage
 from django_outbox.observability.logging import log_extra
@@ -178,7 +178,7 @@ class OutboxSource(Source[OwnRecord]):
             if transitions.mark_dead(rows, error):
                 report_dead(log, message, error, using=self._using)
             return Outcome.DEAD
-        failed = transitions.mark_failed(rows, error, delay=error.delay if isinstance(error, Retry) else None)
+        failed = transitions.mark_failed(rows, error)
         if failed is None:
             log.warning(
                 "Message %s was changed or removed while it was handled.",

@@ -6,6 +6,8 @@ import random
 from collections.abc import Callable
 from datetime import timedelta
 
+from django_outbox.exceptions import Retry
+
 MAX_BACKOFF_SECONDS = 32
 JITTER = 0.1
 
@@ -14,3 +16,10 @@ def backoff(failures: int, jitter: Callable[[], float] = random.random) -> timed
     """The delay after the n-th failure: 1, 2, 4, 8, 16, 32, 32, ... s plus up to 10 %."""
     seconds = min(2 ** (failures - 1), MAX_BACKOFF_SECONDS) if failures < 8 else MAX_BACKOFF_SECONDS
     return timedelta(seconds=seconds * (1 + JITTER * jitter()))
+
+
+def delay_after(error: BaseException | str, failures: int) -> timedelta:
+    """The delay after the n-th failure: the one that the handler asked for, or the backoff."""
+    if isinstance(error, Retry) and error.delay is not None:
+        return error.delay
+    return backoff(failures)

@@ -15,7 +15,7 @@ from django.db.models import QuerySet
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.state import dead_letters, failures
-from django_outbox.state.backoff import backoff
+from django_outbox.state.backoff import delay_after
 from django_outbox.state.inbox_rows import key_as_text
 from django_outbox.state.ordering import release_next
 
@@ -24,13 +24,12 @@ Status = OutboxMessage.Status
 M = TypeVar("M", OutboxMessage, InboxMessage)
 
 
-def mark_failed(rows: QuerySet[M], error: BaseException | str, *, delay: timedelta | None = None) -> M | None:
-    """Count a failure: the message is pending with a backoff, or dead after its last retry.
+def mark_failed(rows: QuerySet[M], error: BaseException | str) -> M | None:
+    """Count a failure: the message is pending with a delay, or dead after its last retry.
 
     Args:
         rows: the message.
-        error: what was raised, or the reason.
-        delay: until the next try; None takes the backoff.
+        error: what was raised, or the reason. ``Retry`` may name the delay; otherwise it is the backoff.
 
     Returns:
         The message after the failure; None if it had left its state.
@@ -43,8 +42,8 @@ def mark_failed(rows: QuerySet[M], error: BaseException | str, *, delay: timedel
         changes: dict[str, Any] = {"retry_count": count, "delivery_count": 0}  # this delivery did not kill the process
         if count >= message.max_retry:
             return _fail(rows, message, error, Status.DEAD, None, **changes)
-        wait = backoff(count) if delay is None else delay
-        return _fail(rows, message, error, Status.PENDING, DatabaseNow() + wait, **changes)
+        next_try_at = DatabaseNow() + delay_after(error, count)
+        return _fail(rows, message, error, Status.PENDING, next_try_at, **changes)
 
 
 def mark_dead(rows: QuerySet[M], error: BaseException | str) -> M | None:

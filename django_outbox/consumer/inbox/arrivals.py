@@ -19,12 +19,12 @@ from django_outbox.consumer.delivery import REQUEUE_DELAY, SKIP, Claim, Outcome,
 from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.consumer.inbox.stored import UNREAD_DELAY, Stored, StoredSource
 from django_outbox.events.identity import record_reference
-from django_outbox.exceptions import Reject, Retry, UnreadableRecord, text_of
+from django_outbox.exceptions import Reject, UnreadableRecord, text_of
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import InboxMessage
 from django_outbox.observability.outcomes import report_dead, report_failed
 from django_outbox.state import inbox_insert
-from django_outbox.state.backoff import backoff
+from django_outbox.state.backoff import delay_after
 from django_outbox.state.failures import columns
 from django_outbox.state.inbox_rows import (
     consumed_row,
@@ -101,9 +101,7 @@ class ArrivalSource(Source[ReceivedRecord]):
             return self._store(item, dead_row(event, self._group, error), Outcome.DEAD, error)
         if settings.max_retry <= 1:
             return self._store(item, dead_row(event, self._group, error, retry_count=1), Outcome.FAILED, error)
-        delay = error.delay if isinstance(error, Retry) else None
-        wait = backoff(1) if delay is None else delay
-        row = pending_row(event, self._group, wait, retry_count=1, **columns(error))
+        row = pending_row(event, self._group, delay_after(error, 1), retry_count=1, **columns(error))
         return self._store(item, row, Outcome.FAILED, error)
 
     def requeue(self, item: ReceivedRecord, fault: Exception) -> Outcome:

@@ -143,7 +143,7 @@ class StoredSource(Source[Stored]):
                 return Outcome.SKIPPED
             report_dead(log, row, error, using=self._using)
             return Outcome.DEAD
-        row = transitions.mark_failed(rows, error, delay=error.delay if isinstance(error, Retry) else None)
+        row = transitions.mark_failed(rows, error)
         if row is None:
             return Outcome.SKIPPED
         report_failed(log, row, error, final=row.status == InboxMessage.Status.DEAD, using=self._using)

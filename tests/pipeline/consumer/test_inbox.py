@@ -12,14 +12,12 @@ from django.db import IntegrityError, OperationalError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_outbox.consumer.inbox import arrivals
 from django_outbox.consumer.inbox.stored import Stored
 from django_outbox.events.event import Event
 from django_outbox.exceptions import Reject, Retry
 from django_outbox.models import InboxMessage
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.state import inbox as inbox_state
-from django_outbox.state import transitions
 from django_outbox.state.backoff import backoff
 from django_outbox.state.retry import retry
 from django_outbox.worker.transactions import MAX_ATTEMPTS
@@ -307,7 +305,7 @@ def test_a_handler_that_removes_the_row_fails(receiver: Receiver) -> None:
 def test_a_failed_event_is_stored_with_its_error_and_retried_from_its_row(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(arrivals, "backoff", lambda failures: backoff(failures) + A_MINUTE)
+    monkeypatch.setattr("django_outbox.state.backoff.backoff", lambda failures: backoff(failures) + A_MINUTE)
     receiver.on("order.created", fails_on({"n": 1}))
     record = received({"n": 1}, key="k", id="e1", time="2026-01-02T03:04:05Z", headers=[("h", b"v")])
 
@@ -428,7 +426,7 @@ def test_what_no_handler_wants(
 def test_a_stored_event_whose_handler_is_gone_is_tried_again_and_dead_in_the_end(
     receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(transitions, "backoff", lambda failures: A_MINUTE)
+    monkeypatch.setattr("django_outbox.state.backoff.backoff", lambda failures: A_MINUTE)
     make_received(event_type="order.forgotten", max_retry=2)
 
     assert receiver.retry() == ["failed"]

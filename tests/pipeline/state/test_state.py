@@ -12,7 +12,7 @@ from django.db import transaction
 from django.utils import timezone
 
 from django_outbox.brokers.base import TopicPartition
-from django_outbox.exceptions import MessageNotFound
+from django_outbox.exceptions import MessageNotFound, Retry
 from django_outbox.models import OutboxMessage
 from django_outbox.state import failures
 from django_outbox.state import outbox as state
@@ -284,7 +284,7 @@ def test_a_failure_to_send_is_counted_and_ends_dead() -> None:
 def test_a_failure_may_bring_its_own_delay() -> None:
     message = make_message(Status.PUBLISHED)
 
-    mark_failed(state.in_delivery(message.id, 1, using="default"), "later", delay=timedelta(hours=1))
+    mark_failed(state.in_delivery(message.id, 1, using="default"), Retry(timedelta(hours=1), "later"))
 
     now = row(message)
     assert now.next_retry_at is not None

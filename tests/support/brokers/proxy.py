@@ -123,8 +123,11 @@ class Proxy:
 
 
 def _was_reset(end: socket.socket) -> bool:
-    poll = select.poll()
-    poll.register(end, 0)
+    try:
+        poll = select.poll()
+        poll.register(end, 0)
+    except ValueError:  # the thread of the other direction has closed it
+        return True
     return any(flags & select.POLLERR for _, flags in poll.poll(0))
 
 

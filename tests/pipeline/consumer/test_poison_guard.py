@@ -1,0 +1,152 @@
+"""The poison guard: a message that takes its process down is dead after ``MAX_DELIVERIES``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import OperationalError
+
+from django_outbox.events.event import Event
+from django_outbox.models import OutboxMessage
+from django_outbox.state import outbox as state
+from tests.support.app.models import Effect
+from tests.support.outbox import (
+    Pipeline,
+    Status,
+    make_due,
+    make_message,
+    row,
+)
+
+pytestmark = pytest.mark.django_db
+
+
+def effect(event: Event) -> None:
+    Effect.objects.create(name=event.type, event_id=event.id)
+
+
+@pytest.fixture(params=["counted", "steady"])
+def pipeline(request: pytest.FixtureRequest) -> Pipeline:
+    """With a consumer that has just started, or one that has been at work for a while."""
+    return Pipeline(steady=request.param == "steady")
+
+
+def test_the_first_deliveries_after_a_start_are_counted_before_the_handler() -> None:
+    pipeline = Pipeline()
+    seen: list[int] = []
+    pipeline.on("order.created", lambda event: seen.append(OutboxMessage.objects.get().delivery_count))
+    make_message()
+
+    pipeline.turn()
+
+    assert seen == [1]
+
+
+def test_in_steady_state_deliveries_are_not_counted() -> None:
+    pipeline = Pipeline(batch_size=2)
+    pipeline.on("order.created")
+    for _ in range(4):
+        make_message()
+
+    pipeline.run()
+
+    counts = OutboxMessage.objects.order_by("id").values_list("delivery_count", flat=True)
+    assert list(counts) == [1, 1, 0, 0]
+
+
+def test_the_first_deliveries_after_a_rebalance_are_counted_before_the_handler() -> None:
+    pipeline = Pipeline(batch_size=2)
+    seen: list[int] = []
+    pipeline.on("order.created", lambda event: seen.append(OutboxMessage.objects.get(event_id=event.id).delivery_count))
+    for _ in range(4):
+        make_message()
+    pipeline.run()
+    pipeline.broker.subscribe(["outbox"], "tests").close()  # another member comes and goes
+    for _ in range(4):
+        make_message()
+
+    pipeline.run()
+
+    assert seen == [1, 1, 0, 0, 1, 1, 0, 0]
+
+
+def test_a_consumer_that_left_its_group_forgets_what_it_had_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another member has handled it meanwhile."""
+    pipeline = Pipeline()
+    pipeline.on("order.created", effect)
+    make_message()
+    pipeline.relay.run_once()
+
+    def lock(*args: Any, **kwargs: Any) -> Any:
+        raise OperationalError("connection refused")
+
+    with monkeypatch.context() as patches:
+        patches.setattr(state, "lock", lock)
+        patches.setattr("django_outbox.worker.database_errors.is_connected", lambda using: False)
+        with pytest.raises(OperationalError):
+            pipeline.consumer.run_once()
+    pipeline.consumer.close()
+    other = Pipeline(pipeline.broker)
+    other.on("order.created", effect)
+    assert other.consumer.run_once().consumed == 1
+    other.consumer.close()
+
+    assert pipeline.consumer.run_once().received == 0
+
+
+def test_a_message_that_takes_its_process_down_is_dead_after_max_deliveries() -> None:
+    pipeline = Pipeline()
+
+    class Killed(BaseException):
+        """Stands for the end of the process; tests with real ones are among the integration tests."""
+
+    runs = 0
+
+    def handle(event: Event) -> None:
+        nonlocal runs
+        runs += 1
+        raise Killed
+
+    pipeline.on("killer", handle)
+    pipeline.on("order.created", effect)
+    killer = make_message(event_type="killer")
+    make_message()
+    pipeline.relay.run_once()
+
+    for _ in range(5):
+        with pytest.raises(Killed):
+            pipeline.consumer.run_once()
+        pipeline.restart_consumer()
+    batch = pipeline.consumer.run_once()
+
+    assert (runs, batch.dead, batch.consumed) == (5, 1, 1)
+    now = row(killer)
+    assert now.status == Status.DEAD
+    assert now.last_error.startswith("It took its process down 5 times (MAX_DELIVERIES)")
+
+
+def test_copies_that_are_skipped_are_no_deliveries() -> None:
+    """A relay that was killed before its commit, six times; each copy carries the number of the seventh."""
+    pipeline = Pipeline()
+    pipeline.on("order.created")
+    message = make_message()
+    for _ in range(6):
+        pipeline.deliver(message, publish_count=0)
+
+    pipeline.run()
+
+    assert (row(message).status, row(message).delivery_count) == (Status.CONSUMED, 1)
+
+
+def test_a_message_that_only_fails_is_never_taken_for_a_killer(pipeline: Pipeline) -> None:
+    pipeline.on("order.created", lambda event: 1 / 0)
+    message = make_message()
+
+    for _ in range(8):
+        pipeline.turn()
+        pipeline.restart_consumer()
+        make_due(message)
+
+    now = row(message)
+    assert (now.status, now.retry_count, now.delivery_count) == (Status.PENDING, 8, 0)

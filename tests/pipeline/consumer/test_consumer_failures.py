@@ -91,7 +91,7 @@ def test_a_handler_that_awaits_what_was_cancelled_has_failed(steady: bool) -> No
     assert (row(message).status, row(message).retry_count, row(other).status) == ("pending", 1, "consumed")
     assert "The handler awaited a cancelled task." in row(message).last_error
     assert row(message).fingerprint.startswith(
-        "django_outbox.exceptions.HandlerCancelled in tests.pipeline.consumer.test_consumer."
+        "django_outbox.exceptions.HandlerCancelled in tests.pipeline.consumer.test_consumer_failures."
     )
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from django import forms
@@ -13,17 +14,15 @@ from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
 from django.template.response import TemplateResponse
-from django.utils.dateparse import parse_datetime
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from django_outbox.admin import audit
-from django_outbox.admin.redaction import redaction_for
 from django_outbox.admin.tables import Table
 from django_outbox.models.fields import json_value
 from django_outbox.models.validation import json_payload
 from django_outbox.observability import text as texts
-from django_outbox.operations.retry_preview import RetryPreview, newest, preview_retry, seconds_until_last
+from django_outbox.operations.retry_preview import newest, preview_retry, seconds_until_last
 from django_outbox.operations.selection import Selection, SelectionError, parse_id
 from django_outbox.state.deletion import delete
 from django_outbox.state.retry import retry, retry_with_payload
@@ -41,16 +40,9 @@ class ReasonForm(forms.Form):
         widget=forms.TextInput(attrs={"size": 60, "autocomplete": "off"}),
     )
     # When the page was opened: messages that died later were not shown, and are not touched.
-    seen = forms.CharField(widget=forms.HiddenInput)
-
-    def clean_seen(self) -> datetime:
-        try:
-            seen = parse_datetime(self.cleaned_data["seen"])
-        except ValueError:
-            seen = None
-        if seen is None:
-            raise forms.ValidationError(_("This page is incomplete. Open it again."))
-        return seen
+    seen = forms.DateTimeField(
+        widget=forms.HiddenInput, error_messages={"invalid": _("This page is incomplete. Open it again.")}
+    )
 
 
 class RetryForm(ReasonForm):
@@ -90,88 +82,69 @@ def may_edit(table: Table, request: HttpRequest) -> bool:
     return table.may(request, "edit") and table.may(request, "see_payload")
 
 
-def retry_view(request: HttpRequest, table: Table) -> HttpResponse:
-    """Confirm, preview or execute a retry."""
-    return _ConfirmedAction(request, table, "retry").respond()
-
-
-def delete_view(request: HttpRequest, table: Table) -> HttpResponse:
-    """Confirm or execute a deletion."""
-    return _ConfirmedAction(request, table, "delete").respond()
-
-
-class _ConfirmedAction:
-    """One request of an action on all dead letters of a selection."""
-
-    def __init__(self, request: HttpRequest, table: Table, action: str) -> None:
-        if not (table.may(request, "view") and table.may(request, action)):
-            raise PermissionDenied
-        self.request = request
-        self.table = table
-        self.action = action
-
-    def respond(self) -> HttpResponse:
-        try:
-            self.selection = Selection.from_query(self.request.GET.dict())
-        except SelectionError as error:
-            return HttpResponseBadRequest(gettext("Unknown filter: %(names)s") % {"names": error})
-        if "text" in self.selection.values and not self.table.may(self.request, "see_payload"):
-            raise PermissionDenied  # the count would reveal, guess by guess, what redaction masks in errors
-        self.dead = self.selection.apply(self.table.dead)
-        form_class = RetryForm if self.action == "retry" else ReasonForm
-        if self.request.method != "POST":
-            initial = {"seen": self.table.now().isoformat(), "rate": DEFAULT_RATE}
-            return self._confirm(form_class(initial=initial))
-        form = form_class(self.request.POST)
-        if "dry_run" in self.request.POST:
-            form.fields["reason"].required = False
-        if not form.is_valid():
-            return self._confirm(form)
-        self.dead = self.dead.filter(updated_at__lte=form.cleaned_data["seen"])
+def confirm_view(request: HttpRequest, table: Table, action: str) -> HttpResponse:
+    """Confirm, preview or execute a retry or a deletion of all dead letters of a selection."""
+    if not (table.may(request, "view") and table.may(request, action)):
+        raise PermissionDenied
+    try:
+        selection = Selection.from_query(request.GET.dict())
+    except SelectionError as error:
+        return HttpResponseBadRequest(gettext("Unknown filter: %(names)s") % {"names": error})
+    if "text" in selection.values and not table.may(request, "see_payload"):
+        raise PermissionDenied  # the count would reveal, guess by guess, what redaction masks in errors
+    dead = selection.apply(table.dead)
+    is_dry_run = "dry_run" in request.POST
+    form = (RetryForm if action == "retry" else ReasonForm)(
+        request.POST if request.method == "POST" else None,
+        initial={"seen": table.now().isoformat(), "rate": DEFAULT_RATE},
+    )
+    form.fields["reason"].required = not is_dry_run
+    preview = None
+    if form.is_valid():
+        dead = dead.filter(updated_at__lte=form.cleaned_data["seen"])
         rate = form.cleaned_data.get("rate")
-        if "dry_run" in self.request.POST:
-            return self._confirm(form, preview=preview_retry(self.dead, rate))
-        return self._execute(form.cleaned_data["reason"], rate)
+        if not is_dry_run:
+            return _execute(request, table, action, selection, dead, form.cleaned_data["reason"], rate)
+        preview = preview_retry(dead, rate)
+    redaction = table.redaction(request)
+    sample = newest(dead)
+    for message in sample:
+        message.shown_error = texts.one_line(redaction.error_of(message))
+    count = dead.count()
+    titles = {
+        "retry": ngettext("Retry %(count)d dead letter?", "Retry %(count)d dead letters?", count),
+        "delete": ngettext("Delete %(count)d dead letter?", "Delete %(count)d dead letters?", count),
+    }
+    return _page(
+        request,
+        table,
+        "admin/django_outbox/confirm.html",
+        title=titles[action] % {"count": count},
+        action=action,
+        count=count,
+        criteria=selection.describe(),
+        sample=sample,
+        preview=preview,
+        form=form,
+    )
 
-    def _confirm(self, form: forms.Form, preview: RetryPreview | None = None) -> HttpResponse:
-        redaction = redaction_for(self.request.user, self.table.name)
-        sample = newest(self.dead)
-        for message in sample:
-            error = redaction.mask_text(message.last_error, message.payload, message.headers)
-            message.shown_error = texts.one_line(error)
-        count = self.dead.count()
-        titles = {
-            "retry": ngettext("Retry %(count)d dead letter?", "Retry %(count)d dead letters?", count),
-            "delete": ngettext("Delete %(count)d dead letter?", "Delete %(count)d dead letters?", count),
-        }
-        return _page(
-            self.request,
-            self.table,
-            "admin/django_outbox/confirm.html",
-            title=titles[self.action] % {"count": count},
-            action=self.action,
-            count=count,
-            criteria=self.selection.describe(),
-            sample=sample,
-            preview=preview,
-            form=form,
-        )
 
-    def _execute(self, reason: str, rate: int | None) -> HttpResponse:
-        subject = str(self.selection) or gettext("all dead letters")
-        object_id = self.selection.only_id
-        entry = audit.begin(self.request.user, self.table.model, self.action, subject, reason, object_id=object_id)
-        if self.action == "retry":
-            count = retry(self.dead, using=self.table.database, rate=rate)
-            audit.finish(entry, count, rate=rate)
-            text = _retried(count, rate)
-        else:
-            count = delete(self.dead, using=self.table.database)
-            audit.finish(entry, count)
-            text = ngettext("%(count)d dead letter was deleted.", "%(count)d dead letters were deleted.", count)
-            text %= {"count": count}
-        messages.add_message(self.request, messages.SUCCESS if count else messages.WARNING, text)
-        return HttpResponseRedirect(_back(self.table, object_id if self.action == "retry" else None))
+def _execute(
+    request: HttpRequest, table: Table, action: str, selection: Selection, dead: Any, reason: str, rate: int | None
+) -> HttpResponse:
+    subject = str(selection) or gettext("all dead letters")
+    entry = audit.begin(request.user, table.model, action, subject, reason, object_id=selection.only_id)
+    if action == "retry":
+        count = retry(dead, using=table.database, rate=rate)
+        audit.finish(entry, count, rate=rate)
+        text = _retried(count, rate)
+    else:
+        count = delete(dead, using=table.database)
+        audit.finish(entry, count)
+        text = ngettext("%(count)d dead letter was deleted.", "%(count)d dead letters were deleted.", count)
+        text %= {"count": count}
+    messages.add_message(request, messages.SUCCESS if count else messages.WARNING, text)
+    return HttpResponseRedirect(_back(table, selection.only_id if action == "retry" else None))
 
 
 def _retried(count: int, rate: int | None) -> str:
@@ -194,16 +167,13 @@ def edit_view(request: HttpRequest, table: Table) -> HttpResponse:
     message = get_object_or_404(table.dead, id=parse_id(request.GET.get("ids", "")))
     if not table.has_payload(message):
         raise Http404
-    if request.method == "POST":
-        form = EditForm(request.POST, using=table.database)
-        if form.is_valid():
-            if form.cleaned_data["seen"] == message.updated_at and _replace(request, table, message, form):
-                messages.success(request, gettext("The payload was replaced. The message is pending again."))
-                return HttpResponseRedirect(_back(table, message.id))
-            form.add_error(None, gettext("The message has changed since you opened it. Nothing was saved."))
-    else:
-        initial = {"payload": texts.pretty(message.payload), "seen": message.updated_at.isoformat()}
-        form = EditForm(initial=initial, using=table.database)
+    initial = {"payload": texts.pretty(message.payload), "seen": message.updated_at.isoformat()}
+    form = EditForm(request.POST if request.method == "POST" else None, initial=initial, using=table.database)
+    if form.is_valid():
+        if form.cleaned_data["seen"] == message.updated_at and _replace(request, table, message, form):
+            messages.success(request, gettext("The payload was replaced. The message is pending again."))
+            return HttpResponseRedirect(_back(table, message.id))
+        form.add_error(None, gettext("The message has changed since you opened it. Nothing was saved."))
     return _page(
         request,
         table,
@@ -241,4 +211,8 @@ def _page(request: HttpRequest, table: Table, template: str, **context: Any) -> 
     )
 
 
-VIEWS = {"retry": retry_view, "delete": delete_view, "edit": edit_view}
+VIEWS: dict[str, Callable[..., HttpResponse]] = {
+    "retry": partial(confirm_view, action="retry"),
+    "delete": partial(confirm_view, action="delete"),
+    "edit": edit_view,
+}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -29,9 +30,9 @@ class AuditEntry:
     time: datetime
     user: str
     action: str
-    count: int | None
     subject: str
     reason: str
+    count: int | None
     details: dict[str, Any]
 
     @property
@@ -74,21 +75,9 @@ def entries(models: Iterable[Any], *, object_id: int | None = None, limit: int =
         log = log.filter(object_id=str(object_id))
     found = []
     for entry in log.select_related("user").order_by("-action_time")[:limit]:
-        try:
+        with suppress(ValueError, LookupError, TypeError):  # another app's entry
             data = json.loads(entry.change_message)[0]["outbox"]
-        except (ValueError, LookupError, TypeError):
-            continue  # another app's entry
-        found.append(
-            AuditEntry(
-                time=entry.action_time,
-                user=entry.user.get_username(),
-                action=data["action"],
-                count=data["count"],
-                subject=data["subject"],
-                reason=data["reason"],
-                details=data["details"],
-            )
-        )
+            found.append(AuditEntry(entry.action_time, entry.user.get_username(), **data))
     return found
 
 

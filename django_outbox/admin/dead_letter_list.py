@@ -12,19 +12,9 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from django_outbox.admin import actions
-from django_outbox.admin.changelist import BEFORE
 from django_outbox.admin.error_groups import dead_letters
-from django_outbox.admin.filters import (
-    AgeFilter,
-    ErrorFilter,
-    FailuresFilter,
-    GroupFilter,
-    SourceFilter,
-    TopicFilter,
-    TypeFilter,
-)
-from django_outbox.admin.message_list import MessageAdmin
-from django_outbox.admin.redaction import redaction_for
+from django_outbox.admin.filters import filters
+from django_outbox.admin.message_list import BEFORE, MessageAdmin
 from django_outbox.admin.tables import INBOX
 from django_outbox.observability import text as texts
 from django_outbox.operations.selection import has_name
@@ -37,7 +27,7 @@ class DeadLetterAdmin(MessageAdmin):
     list_display: Any = ["id", "event", "short_error", "key", "dead_for", "failures", "in_topic"]
     # Payloads and headers are needed to mask their values in errors.
     list_defer: tuple[str, ...] = ()
-    list_filter: ClassVar[Any] = [TypeFilter, TopicFilter, SourceFilter, AgeFilter, FailuresFilter, ErrorFilter]
+    list_filter: ClassVar[Any] = filters("type", "topic", "source", "age", "failures", "error")
 
     def get_urls(self) -> list[URLPattern]:
         pages = [
@@ -48,9 +38,9 @@ class DeadLetterAdmin(MessageAdmin):
 
     def get_changelist_instance(self, request: HttpRequest) -> Any:
         found = super().get_changelist_instance(request)
-        redaction = redaction_for(request.user, self.table.name)
+        redaction = self.table.redaction(request)
         for message in found.result_list:
-            message.shown_error = redaction.mask_text(message.last_error, message.payload, message.headers)
+            message.shown_error = redaction.error_of(message)
         return found
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Any]:
@@ -66,7 +56,7 @@ class DeadLetterAdmin(MessageAdmin):
     def list_context(self, request: HttpRequest, query: dict[str, str]) -> dict[str, Any]:
         if query or BEFORE in request.GET:
             return {"acts_on_all": True}
-        letters = dead_letters(self.table, redaction_for(request.user, self.table.name))
+        letters = dead_letters(self.table, self.table.redaction(request))
         return {"acts_on_all": True, "groups": letters.groups, "more_groups": letters.more}
 
     @admin.display(description=_("last error"))
@@ -83,4 +73,4 @@ class InboxDeadLetterAdmin(DeadLetterAdmin):
 
     list_display: Any = [*DeadLetterAdmin.list_display[:-1], "in_group", "origin"]
     list_defer = INBOX.deferred
-    list_filter: ClassVar[Any] = [GroupFilter, TypeFilter, TopicFilter, AgeFilter, FailuresFilter, ErrorFilter]
+    list_filter: ClassVar[Any] = filters("group", "type", "topic", "age", "failures", "error")

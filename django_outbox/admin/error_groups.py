@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from django.db.models import Count, Max, Min
+from django.db.models import Count, F, Max, Min
 
-from django_outbox.admin.redaction import Redaction
 from django_outbox.admin.tables import Table
 from django_outbox.observability import text as texts
+from django_outbox.observability.masking import Redaction
 from django_outbox.operations.selection import Selection
 
 GROUPS = 20
@@ -51,37 +50,20 @@ def dead_letters(table: Table, redaction: Redaction, limit: int = GROUPS) -> Dea
     """The dead letters by error, each group with its newest message as a sample."""
     found = list(
         table.dead.order_by()
-        .values("fingerprint")
+        .values(title=F("fingerprint"))
         .annotate(count=Count("id"), first=Min("updated_at"), last=Max("updated_at"), sample=Max("id"))
-        .order_by("-count", "fingerprint")[:MOST_GROUPS]
+        .order_by("-count", "title")[:MOST_GROUPS]
     )
-    if not found:
-        return DeadLetters([])
-    return DeadLetters(
-        _groups(table, redaction, found[:limit]),
-        more=max(0, len(found) - limit),
-        first=min(group["first"] for group in found),
-        last=max(group["last"] for group in found),
-    )
-
-
-def _groups(table: Table, redaction: Redaction, found: Sequence[dict[str, Any]]) -> list[ErrorGroup]:
-    samples = table.messages.in_bulk([group["sample"] for group in found])
-    groups = []
-    for group in found:
-        sample = samples.get(group["sample"])
-        if sample is None:
-            continue  # deleted between the two queries
-        error = redaction.mask_text(sample.last_error, sample.payload, sample.headers)
-        groups.append(
-            ErrorGroup(
-                title=group["fingerprint"],
-                count=group["count"],
-                first=group["first"],
-                last=group["last"],
-                sample=sample,
-                error=texts.one_line(error, 200),
-                selection=Selection({"error": group["fingerprint"] or "-"}),
-            )
+    samples = table.messages.in_bulk([group["sample"] for group in found[:limit]])
+    groups = [
+        ErrorGroup(
+            **{**group, "sample": sample},
+            error=texts.one_line(redaction.error_of(sample), 200),
+            selection=Selection({"error": group["title"] or "-"}),
         )
-    return groups
+        for group in found[:limit]
+        if (sample := samples.get(group["sample"])) is not None  # else deleted between the two queries
+    ]
+    first = min((group["first"] for group in found), default=None)
+    last = max((group["last"] for group in found), default=None)
+    return DeadLetters(groups, max(0, len(found) - limit), first, last)

@@ -5,35 +5,82 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from django.contrib import admin
+from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
+from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
-from django_outbox.admin.changelist import BEFORE, KeysetChangeList
-from django_outbox.admin.filters import (
-    AgeFilter,
-    ErrorFilter,
-    FailuresFilter,
-    GroupFilter,
-    SourceFilter,
-    StatusFilter,
-    TopicFilter,
-    TypeFilter,
-)
+from django_outbox.admin.filters import filters
 from django_outbox.admin.message_page import message_context
 from django_outbox.admin.search import find_ids
-from django_outbox.admin.tables import INBOX, Table, table_of
+from django_outbox.admin.tables import INBOX, Table, page_url, table_of
 from django_outbox.observability import text as texts
-from django_outbox.operations.selection import CRITERIA, Selection
+from django_outbox.operations.selection import CRITERIA, Selection, parse_id
+
+BEFORE = "before"
 
 
-class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class KeysetChangeList(ChangeList):
+    """Stays fast on large tables: nothing is counted, and a page starts below the last id of the one before."""
+
+    older: str | None = None
+    newest: str | None = None
+    before = ""
+
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[Any]:
+        return ["-id"]
+
+    def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet[Any]:
+        # Dropped from the links of filters and search, which start with the newest again.
+        self.before = before = request.GET.get(BEFORE, "")
+        for kept in (self.params, self.filter_params):
+            kept.pop(BEFORE, None)
+        queryset = super().get_queryset(request, exclude_parameters).defer(*self.model_admin.list_defer)  # type: ignore[attr-defined]
+        last_id = parse_id(before)
+        return queryset if last_id is None else queryset.filter(id__lt=last_id)
+
+    def get_results(self, request: HttpRequest) -> None:
+        rows = list(self.queryset[: self.list_per_page + 1])
+        self.result_list = rows[: self.list_per_page]
+        if len(rows) > self.list_per_page:
+            self.older = self.get_query_string({BEFORE: rows[self.list_per_page - 1].id})
+        if self.before:
+            self.newest = self.get_query_string()
+        # Django's templates need these. The number of messages on other pages is unknown.
+        self.result_count = len(self.result_list)
+        # Equal, so that the search box shows no number and does not offer to show all.
+        self.full_result_count = None if self.query else self.result_count
+        self.show_full_result_count = False
+        self.show_admin_actions = bool(self.result_list)
+        self.can_show_all = False
+        self.multi_page = False
+        self.paginator = Paginator(self.result_list, self.list_per_page)
+
+
+class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+    """Django's own pages do not write."""
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
+        return False
+
+    def page(self, request: HttpRequest, template: str, context: dict[str, Any]) -> TemplateResponse:
+        context = {**self.admin_site.each_context(request), "opts": self.opts, **context}
+        return TemplateResponse(request, f"admin/django_outbox/{template}.html", context)
+
+
+class MessageAdmin(ReadOnlyAdmin):
     """Read-only: only ``django_outbox.state`` writes messages."""
 
     change_list_template = "admin/django_outbox/messages.html"
@@ -48,29 +95,11 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     list_display: Any = ["id", "state", "event", "key", "age", "failures", "due", "in_topic"]
     # Columns that the list does not show.
     list_defer: tuple[str, ...] = ("payload", "headers", "last_error", "fingerprint")
-    list_filter: ClassVar[Any] = [
-        StatusFilter,
-        TypeFilter,
-        TopicFilter,
-        SourceFilter,
-        AgeFilter,
-        FailuresFilter,
-        ErrorFilter,
-    ]
+    list_filter: ClassVar[Any] = filters("status", "type", "topic", "source", "age", "failures", "error")
 
     @property
     def table(self) -> Table:
         return table_of(self.model)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        """Django's deletion is off. For ours, see ``has_remove_permission``."""
-        return False
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
         return self.table.may(request, "retry")
@@ -86,7 +115,7 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
 
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest | None = None) -> bool:
         """Filters only: other lookups would reveal masked values guess by guess, and actions on a whole list ignore them."""
-        return lookup in [each.name for each in self.list_filter]
+        return lookup in [each.parameter_name for each in self.list_filter]
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
@@ -102,7 +131,6 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
             "selection": Selection(query),
             "may_retry": self.has_retry_permission(request),
             "may_delete": self.has_remove_permission(request),
-            "before": request.GET.get(BEFORE),
             **self.list_context(request, query),
             **(extra_context or {}),
         }
@@ -157,22 +185,13 @@ class MessageAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         message = self.get_object(request, object_id)
         if message is None:
             return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)  # type: ignore[no-any-return,attr-defined]
-        context = {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            **message_context(self.table, message, request),
-            **(extra_context or {}),
-        }
-        return TemplateResponse(request, "admin/django_outbox/message.html", context)
+        return self.page(request, "message", {**message_context(self.table, message, request), **(extra_context or {})})
 
     def history_view(
         self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
     ) -> HttpResponse:
         """The message's page shows its history, with secrets masked."""
-        return HttpResponseRedirect(reverse(f"admin:{self.url_name('change')}", args=[object_id]))
-
-    def url_name(self, view: str) -> str:
-        return f"{self.opts.app_label}_{self.opts.model_name}_{view}"
+        return HttpResponseRedirect(page_url(self.model, "change", object_id))
 
     @admin.action(description=_("Retry dead letters…"), permissions=["retry"])
     def retry(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
@@ -194,12 +213,4 @@ class InboxMessageAdmin(MessageAdmin):
     search_help_text = _("Exact id, event id or key, among unfinished messages and the last million.")
     list_display: Any = [*MessageAdmin.list_display[:-1], "in_group", "origin"]
     list_defer = (*MessageAdmin.list_defer, *INBOX.deferred)
-    list_filter: ClassVar[Any] = [
-        StatusFilter,
-        GroupFilter,
-        TypeFilter,
-        TopicFilter,
-        AgeFilter,
-        FailuresFilter,
-        ErrorFilter,
-    ]
+    list_filter: ClassVar[Any] = filters("status", "group", "type", "topic", "age", "failures", "error")

@@ -9,12 +9,13 @@ from django.utils import timezone
 from django.utils.translation import gettext, ngettext
 
 from django_outbox.admin import actions, audit
-from django_outbox.admin.redaction import MASK, redaction_for
 from django_outbox.admin.tables import Table
 from django_outbox.admin.timeline import timeline
 from django_outbox.conf import settings
+from django_outbox.models import MessageFailure
 from django_outbox.models.validation import as_text
 from django_outbox.observability import text as texts
+from django_outbox.observability.masking import MASK
 from django_outbox.operations.selection import Selection
 from django_outbox.state.dead_letters import has_bytes
 
@@ -25,34 +26,17 @@ SHOWN_BYTES = 4096
 
 # In this order, if the table has them.
 FACTS = (
-    "id",
-    "group",
-    "source",
-    "event_id",
-    "event_type",
-    "event_version",
-    "topic",
-    "message_key",
-    "partition",
-    "offset",
-    "publish_count",
-    "delivery_count",
-    "retry_count",
-    "max_retry",
-    "event_time",
-    "created_at",
-    "published_at",
-    "consumed_at",
-    "next_retry_at",
-    "updated_at",
-    "fingerprint",
+    *("id", "group", "source", "event_id", "event_type", "event_version", "topic", "message_key"),
+    *("partition", "offset", "publish_count", "delivery_count", "retry_count", "max_retry"),
+    *("event_time", "created_at", "published_at", "consumed_at", "next_retry_at", "updated_at", "fingerprint"),
 )
 
 
 def message_context(table: Table, message: Any, request: HttpRequest) -> dict[str, Any]:
     """The context of the page."""
-    redaction = redaction_for(request.user, table.name)
-    failures = list(table.failures(message.id).order_by("-id")[: FAILURES + 1])
+    redaction = table.redaction(request)
+    of_message = MessageFailure.objects.using(table.database).filter(**{table.failures_by: message.id})
+    failures = list(of_message.order_by("-id")[: FAILURES + 1])
     entries = audit.entries([table.model], object_id=message.id, limit=AUDIT_ENTRIES)
     # An error may repeat values of a payload that was replaced later.
     sources = [message.payload, message.headers, *(entry.details.get("payload_before") for entry in entries)]

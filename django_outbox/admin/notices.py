@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from django.http import HttpRequest
 from django.utils.translation import gettext, ngettext
 
-from django_outbox.admin.error_groups import DeadLetters
 from django_outbox.admin.history import FailingType
-from django_outbox.admin.tables import OUTBOX, Table
+from django_outbox.admin.panels import Panel
+from django_outbox.admin.tables import OUTBOX
 from django_outbox.observability import text as texts
 from django_outbox.operations.lag import NO_ANSWER, GroupLag
 from django_outbox.operations.selection import Selection
@@ -35,10 +36,9 @@ class Notice(NamedTuple):
     links: Sequence[Link] = ()
 
 
-def dead_notice(
-    table: Table, count: int, letters: DeadLetters, retry_url: str | None, now: datetime
-) -> Iterator[Notice]:
+def dead_notice(panel: Panel, now: datetime) -> Iterator[Notice]:
     """Messages of a table are dead."""
+    table, count, letters = panel.table, panel.dead.count, panel.letters
     if not count:
         return
     title = (
@@ -47,38 +47,34 @@ def dead_notice(
         else ngettext("%(count)s message is dead", "%(count)s messages are dead", count)
     ) % {"count": texts.number(count)}
     text = ""
-    if letters.groups and count == 1:
-        text = gettext("It died %(age)s ago: %(error)s") % {
-            "age": texts.age(letters.last),
-            "error": letters.groups[0].title or letters.groups[0].error,
-        }
-    elif letters.groups:
-        largest = letters.groups[0]
-        text = gettext("The first died %(first)s ago, the last %(last)s ago. Most often: %(error)s (%(count)s).") % {
+    if letters.groups:
+        largest, last = letters.groups[0], texts.age(letters.last)
+        text = (
+            gettext("It died %(age)s ago: %(error)s")
+            if count == 1
+            else gettext("The first died %(first)s ago, the last %(last)s ago. Most often: %(error)s (%(count)s).")
+        ) % {
+            "age": last,
             "first": texts.age(letters.first),
-            "last": texts.age(letters.last),
+            "last": last,
             "error": largest.title or largest.error,
             "count": texts.number(largest.count),
         }
     links = [Link(gettext("Show messages"), table.dead_list_url)]
-    if retry_url:
-        links.append(Link(gettext("Retry all…"), retry_url))
+    if panel.may_retry:
+        links.append(Link(gettext("Retry all…"), table.action_url("retry", Selection())))
     is_recent = letters.last is None or now - letters.last < RECENT
     yield Notice("bad" if is_recent else "warn", title, text, links)
 
 
-def failing_notice(table: Table, types: Sequence[FailingType], oldest: Any, error: str) -> Iterator[Notice]:
-    """Messages of a table keep failing and will be retried.
-
-    Args:
-        table: the table.
-        types: its failing event types.
-        oldest: the oldest message that keeps failing.
-        error: its last error, masked for the reader.
-    """
-    count = sum(each.stuck for each in types)
-    if not count or oldest is None:
+def failing_notice(panel: Panel, types: Sequence[FailingType], request: HttpRequest) -> Iterator[Notice]:
+    """Messages of a table keep failing and will be retried; ``types``: its failing event types."""
+    table = panel.table
+    oldest_id = min((each.oldest_stuck for each in types if each.oldest_stuck), default=None)
+    oldest = None if oldest_id is None else table.messages.filter(id=oldest_id).first()
+    if oldest is None:
         return
+    count = sum(each.stuck for each in types)
     text = gettext(
         "Message %(id)d (%(type)s), written %(age)s ago, has failed %(failures)d of %(allowed)d times: %(error)s"
     ) % {
@@ -87,7 +83,7 @@ def failing_notice(table: Table, types: Sequence[FailingType], oldest: Any, erro
         "age": texts.age(oldest.created_at),
         "failures": oldest.retry_count,
         "allowed": oldest.max_retry,
-        "error": error,
+        "error": texts.one_line(table.redaction(request).error_of(oldest), 200),
     }
     title = (
         ngettext("%(count)s message of the inbox keeps failing", "%(count)s messages of the inbox keep failing", count)

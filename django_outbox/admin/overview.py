@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from django.contrib import admin
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.db import connections
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse
-from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.translation import gettext
 
 from django_outbox.admin import audit, worker_notices
 from django_outbox.admin.history import TYPES, failing_types
-from django_outbox.admin.notices import Notice, broker_notices, unread_notices
-from django_outbox.admin.overview_plots import overview_plots
-from django_outbox.admin.panels import panel, panel_notices
+from django_outbox.admin.message_list import ReadOnlyAdmin
+from django_outbox.admin.notices import Notice, broker_notices, dead_notice, failing_notice, unread_notices
+from django_outbox.admin.panels import panel
+from django_outbox.admin.plots import overview_plots
 from django_outbox.admin.tables import INBOX, OUTBOX, TABLES
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
@@ -35,7 +34,7 @@ PARTITIONS = 20
 REFRESH_SECONDS = 10
 
 
-class OverviewAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
+class OverviewAdmin(ReadOnlyAdmin):
     """An entry among the admin's lists that is a page."""
 
     def has_view_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
@@ -44,15 +43,6 @@ class OverviewAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def has_module_permission(self, request: HttpRequest) -> bool:
         return self.has_view_permission(request)
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Model | None = None) -> bool:
-        return False
-
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(self.changelist_view)
         return [path("", view, name=f"{self.opts.app_label}_{self.opts.model_name}_changelist")]
@@ -60,14 +50,8 @@ class OverviewAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if not self.has_view_permission(request):
             raise PermissionDenied
-        context = {
-            **self.admin_site.each_context(request),
-            "opts": self.opts,
-            "title": gettext("Outbox overview"),
-            **overview(request),
-            **(extra_context or {}),
-        }
-        response = TemplateResponse(request, "admin/django_outbox/overview.html", context)
+        context = {"title": gettext("Outbox overview"), **overview(request), **(extra_context or {})}
+        response = self.page(request, "overview", context)
         if context["refresh_seconds"]:
             response["Refresh"] = str(context["refresh_seconds"])  # by the browser, without a script
         return response
@@ -102,7 +86,11 @@ def overview(request: HttpRequest) -> dict[str, Any]:
         *worker_notices.consumer_notices(alive, handlers, published, due),
         *worker_notices.trouble_notices(alive),
         *worker_notices.lost_notices(workers, alive),
-        *(notice for each in panels for notice in panel_notices(each, failing.of(each.table), request, now)),
+        *(
+            notice
+            for each in panels
+            for notice in (*dead_notice(each, now), *failing_notice(each, failing.of(each.table), request))
+        ),
         *broker_notices(lag.values()),
     ]
     notices.sort(key=lambda notice: notice.level != "bad")

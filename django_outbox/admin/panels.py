@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -10,16 +10,10 @@ from typing import Any
 from django.http import HttpRequest
 from django.utils.translation import gettext
 
-from django_outbox.admin import notices
 from django_outbox.admin.error_groups import DeadLetters, dead_letters
-from django_outbox.admin.history import FailingType
-from django_outbox.admin.notices import Notice
-from django_outbox.admin.redaction import redaction_for
 from django_outbox.admin.tables import Table
 from django_outbox.models import OutboxMessage
-from django_outbox.observability import text as texts
 from django_outbox.operations import counts
-from django_outbox.operations.selection import Selection
 from django_outbox.state.dialects import oldest_first
 
 GROUPS = 5
@@ -77,12 +71,11 @@ class Panel:
 def panel(table: Table, request: HttpRequest, waiting: Any) -> Panel:
     """Query the database for a panel."""
     statuses = [_status_count(table, status) for status in counts.statuses(table.model)]
-    redaction = redaction_for(request.user, table.name)
     return Panel(
         table,
         statuses,
         waiting,
-        letters=dead_letters(table, redaction, GROUPS) if statuses[-1].count else DeadLetters([]),
+        letters=dead_letters(table, table.redaction(request), GROUPS) if statuses[-1].count else DeadLetters([]),
         rows_estimate=counts.rows_estimate(table.model, table.database),
         may_retry=table.may(request, "retry"),
         may_delete=table.may(request, "delete"),
@@ -93,19 +86,3 @@ def _status_count(table: Table, status: str) -> StatusCount:
     count = counts.count(table.messages, status)
     oldest = oldest_first(table.messages, status).first() if count else None
     return StatusCount(status, min(count, counts.MOST_COUNTED), count > counts.MOST_COUNTED, oldest)
-
-
-def panel_notices(
-    panel: Panel, failing: Sequence[FailingType], request: HttpRequest, now: datetime
-) -> Iterator[Notice]:
-    """Dead messages, and messages that keep failing."""
-    table = panel.table
-    retry_url = table.action_url("retry", Selection()) if panel.may_retry else None
-    yield from notices.dead_notice(table, panel.dead.count, panel.letters, retry_url, now)
-    oldest_id = min((each.oldest_stuck for each in failing if each.oldest_stuck), default=None)
-    oldest = None if oldest_id is None else table.messages.filter(id=oldest_id).first()
-    error = ""
-    if oldest is not None:
-        redaction = redaction_for(request.user, table.name)
-        error = texts.one_line(redaction.mask_text(oldest.last_error, oldest.payload, oldest.headers), 200)
-    yield from notices.failing_notice(table, failing, oldest, error)

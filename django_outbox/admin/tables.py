@@ -10,15 +10,10 @@ from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.urls import reverse
 
-from django_outbox.models import (
-    DeadLetter,
-    InboxDeadLetter,
-    InboxMessage,
-    MessageFailure,
-    OutboxMessage,
-    outbox_database,
-)
+from django_outbox.conf import settings
+from django_outbox.models import DeadLetter, InboxDeadLetter, InboxMessage, OutboxMessage, outbox_database
 from django_outbox.models.fields import database_now
+from django_outbox.observability.masking import Redaction
 from django_outbox.operations.selection import Selection
 
 
@@ -46,6 +41,10 @@ class Table:
     def may(self, request: HttpRequest, action: str) -> bool:
         """True if the user has the permission to ``view``, ``retry``, ``edit``, ``delete`` or ``see_payload``."""
         return request.user.has_perm(f"django_outbox.{action}_{self.name}")
+
+    def redaction(self, request: HttpRequest) -> Redaction:
+        """Masks what the user must not see."""
+        return Redaction(() if self.may(request, "see_payload") else settings.redact)
 
     @property
     def database(self) -> str:
@@ -78,16 +77,13 @@ class Table:
         """The time of the database's clock."""
         return database_now(self.messages)
 
-    def failures(self, message_id: int) -> QuerySet[MessageFailure]:
-        return MessageFailure.objects.using(self.database).filter(**{self.failures_by: message_id})
-
     @property
     def list_url(self) -> str:
-        return reverse(_view(self.model, "changelist"))
+        return page_url(self.model, "changelist")
 
     @property
     def dead_list_url(self) -> str:
-        return reverse(_view(self.dead_model, "changelist"))
+        return page_url(self.dead_model, "changelist")
 
     def action_url(self, action: str, selection: Selection) -> str:
         """The page that confirms an action on all dead letters of a selection."""
@@ -95,11 +91,12 @@ class Table:
 
     def url_of(self, message: Any) -> str:
         """The page of a message; dead ones are among the dead letters."""
-        return reverse(_view(self.dead_model if message.status == "dead" else self.model, "change"), args=[message.id])
+        return page_url(self.dead_model if message.status == "dead" else self.model, "change", message.id)
 
 
-def _view(model: type[Any], view: str) -> str:
-    return f"admin:{model._meta.app_label}_{model._meta.model_name}_{view}"
+def page_url(model: type[Any], view: str, *arguments: object) -> str:
+    """A page of the admin about a model."""
+    return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{view}", args=arguments)
 
 
 OUTBOX = Table(OutboxMessage, DeadLetter, failures_by="message")
@@ -109,4 +106,4 @@ TABLES = (OUTBOX, INBOX)
 
 def table_of(model: type[Any]) -> Table:
     """The table of a model or of its proxy."""
-    return next(table for table in TABLES if table.model is model._meta.concrete_model)
+    return INBOX if model._meta.concrete_model is InboxMessage else OUTBOX

@@ -10,10 +10,10 @@ from django.conf import settings as django_settings
 from django.utils.translation import gettext
 
 from django_outbox.admin.audit import AuditEntry
-from django_outbox.admin.redaction import Redaction
 from django_outbox.admin.tables import Table
 from django_outbox.models import MessageFailure
 from django_outbox.observability import text as texts
+from django_outbox.observability.masking import Redaction
 
 KINDS = ("written", "published", "failed", "operator", "consumed")
 
@@ -58,7 +58,10 @@ def timeline(
     for attempt, (time, partition, offset) in published.items():
         found.append(TimelineEntry(time, "published", _publication(message.topic, attempt, partition, offset)))
     for entry in audit_entries:
-        detail = "\n".join(part for part in (entry.reason, _payload_before(entry, redaction)) if part)
+        detail = entry.reason
+        if "payload_before" in entry.details:
+            payload = texts.pretty(redaction.mask(entry.details["payload_before"]))
+            detail += "\n" + gettext("Payload before: %(payload)s") % {"payload": payload}
         time = entry.time if django_settings.USE_TZ else entry.time.replace(tzinfo=None)
         found.append(TimelineEntry(time, "operator", f"{entry.user} {entry.text}", detail))
     if message.consumed_at is not None:
@@ -76,8 +79,7 @@ def _failure(table: Table, message: Any, failure: MessageFailure) -> str:
         if table.is_inbox
         else gettext("publication %(attempt)d, worker %(worker)s")
     ) % {"attempt": failure.attempt, "worker": failure.worker}
-    end = gettext("now dead") if failure.final else ""
-    return ", ".join(part for part in (what, attempt, end) if part)
+    return ", ".join([what, attempt, *([gettext("now dead")] if failure.final else [])])
 
 
 def _origin(table: Table, message: Any) -> str:
@@ -100,10 +102,3 @@ def _publication(topic: str, attempt: int, partition: int | None, offset: int | 
         "partition": partition,
         "offset": "?" if offset is None else offset,
     }
-
-
-def _payload_before(entry: AuditEntry, redaction: Redaction) -> str:
-    if "payload_before" not in entry.details:
-        return ""
-    before = texts.pretty(redaction.mask(entry.details["payload_before"]))
-    return gettext("Payload before: %(payload)s") % {"payload": before}

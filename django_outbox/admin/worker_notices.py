@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from django.utils.translation import gettext, ngettext
@@ -39,7 +40,7 @@ def relay_notices(alive: Sequence[Any]) -> Iterator[Notice]:
     seconds = longest_due(OutboxMessage, OUTBOX.database)
     waiting = Waiting(
         seconds,
-        gettext("Messages have waited to be sent for %(age)s.") % {"age": _duration(seconds)},
+        gettext("Messages have waited to be sent for %(age)s.") % {"age": texts.duration(seconds or 0)},
         gettext("The relay is behind"),
         f"{OUTBOX.list_url}?status=pending",
     )
@@ -63,11 +64,16 @@ def consumer_notices(
         inbox_due: seconds that a message of the inbox has been due, by group.
     """
     main = settings.consumer_group
+    consumers = [worker for worker in alive if worker.kind == Worker.Kind.CONSUMER]
     for group in dict.fromkeys([*sorted(handlers.groups), *inbox_due]):
         if not (handlers.for_group(group) or group in inbox_due or (group == main and settings.inbox)):
             continue
         others = [name for name in handlers.groups if name != group]
-        waiting = [_inbox_waiting(group, inbox_due.get(group))]
+        # A consumer with a group that no handler names acts for the main group.
+        members = [each for each in consumers if each.group == group or (group == main and each.group not in others)]
+        due, pending = inbox_due.get(group), Selection({"status": "pending", "group": group})
+        url = f"{INBOX.list_url}?{pending.query}"
+        waiting = [Waiting(due, _handler_waits(due), gettext("The inbox is behind"), url)]
         if group == main:
             waiting.insert(0, Waiting(published, _handler_waits(published), gettext("The consumer is behind")))
         missing = (
@@ -77,52 +83,34 @@ def consumer_notices(
         )
         command = "manage.py outbox_consume" if group == main else f"manage.py outbox_consume --group {group}"
         advice = gettext("Its handlers are not called. Start one: %(command)s") % {"command": command}
-        yield from _notices(_consumers_of(group, alive, others), missing, advice, waiting)
-
-
-def _consumers_of(group: str, alive: Sequence[Any], others: Collection[str]) -> list[Any]:
-    """Consumers of a group. One with a group that no handler names acts for the main group."""
-    consumers = [worker for worker in alive if worker.kind == Worker.Kind.CONSUMER]
-    if group == settings.consumer_group:
-        return [worker for worker in consumers if worker.group not in others]
-    return [worker for worker in consumers if worker.group == group]
-
-
-def _inbox_waiting(group: str, seconds: float | None) -> Waiting:
-    pending = Selection({"status": "pending", "group": group})
-    return Waiting(
-        seconds, _handler_waits(seconds), gettext("The inbox is behind"), f"{INBOX.list_url}?{pending.query}"
-    )
+        yield from _notices(members, missing, advice, waiting)
 
 
 def _handler_waits(seconds: float | None) -> str:
-    return gettext("Messages have waited for their handler for %(age)s.") % {"age": _duration(seconds)}
-
-
-def _duration(seconds: float | None) -> str:
-    return texts.duration(seconds or 0)
+    return gettext("Messages have waited for their handler for %(age)s.") % {"age": texts.duration(seconds or 0)}
 
 
 def _notices(workers: Sequence[Any], missing: str, advice: str, waiting: Sequence[Waiting]) -> Iterator[Notice]:
     late = [each for each in waiting if is_late(each.seconds)]
     if not workers:
-        yield Notice("bad", missing, " ".join([*(each.text for each in late), advice]), _links(late))
+        links = [link for each in late for link in _links(each)]
+        yield Notice("bad", missing, " ".join([*(each.text for each in late), advice]), links[:1])
     elif not any(worker.trouble for worker in workers):  # otherwise the trouble is the cause
         cause = why_behind(workers)
         for each in late:
-            yield Notice("bad", each.behind, f"{each.text} {cause.why} {cause.remedy}", _links([each]))
+            yield Notice("bad", each.behind, f"{each.text} {cause.why} {cause.remedy}", _links(each))
 
 
-def _links(waiting: Sequence[Waiting]) -> list[Link]:
-    return [Link(gettext("Show messages"), each.url) for each in waiting if each.url][:1]
+def _links(waiting: Waiting) -> list[Link]:
+    return [Link(gettext("Show messages"), waiting.url)] if waiting.url else []
 
 
 def trouble_notices(alive: Sequence[Any]) -> Iterator[Notice]:
     """Workers in trouble, by trouble."""
-    by_trouble: dict[str, list[Any]] = {}
+    by_trouble: dict[str, list[Any]] = defaultdict(list)
     for worker in alive:
         if worker.trouble:
-            by_trouble.setdefault(worker.trouble, []).append(worker)
+            by_trouble[worker.trouble].append(worker)
     for trouble, workers in by_trouble.items():
         title = ngettext(
             "A worker is in trouble: %(names)s", "%(count)d workers are in trouble: %(names)s", len(workers)
@@ -131,26 +119,26 @@ def trouble_notices(alive: Sequence[Any]) -> Iterator[Notice]:
 
 
 def lost_notices(workers: Sequence[Any], alive: Sequence[Any]) -> Iterator[Notice]:
-    """Workers that disappeared and were not replaced."""
-    lost = [worker for worker in workers if worker.is_lost and not _is_replaced(worker, alive)]
+    """Workers that disappeared, and no worker of their kind and group was started later."""
+    lost = [
+        lost
+        for lost in workers
+        if lost.is_lost
+        and not any(
+            (each.kind, each.group) == (lost.kind, lost.group) and each.started_at >= lost.last_seen_at
+            for each in alive
+        )
+    ]
     if lost:
         title = ngettext("A worker disappeared: %(names)s", "%(count)d workers disappeared: %(names)s", len(lost)) % {
             "count": len(lost),
             "names": _names(lost),
         }
-        seen = texts.age(max(worker.last_seen_at for worker in lost))
         text = gettext(
             "Last seen %(age)s ago. It did not shut down cleanly: it was killed, hangs, or cannot reach the database."
         )
-        yield Notice("warn", title, text % {"age": seen})
-
-
-def _is_replaced(lost: Any, alive: Sequence[Any]) -> bool:
-    """True if a worker of the same kind and group was started later."""
-    return any(
-        (worker.kind, worker.group) == (lost.kind, lost.group) and worker.started_at >= lost.last_seen_at
-        for worker in alive
-    )
+        seen = max(worker.last_seen_at for worker in lost)
+        yield Notice("warn", title, text % {"age": texts.age(seen)})
 
 
 def _names(workers: Sequence[Any]) -> str:

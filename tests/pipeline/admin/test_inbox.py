@@ -13,10 +13,10 @@ from django.contrib.admin.models import LogEntry
 from django.db import connection
 from django.test import Client
 
-from django_outbox.admin.redaction import MASK
 from django_outbox.admin.tables import INBOX
 from django_outbox.models import InboxMessage, MessageFailure, OutboxMessage, Worker
 from django_outbox.models.fields import DatabaseNow
+from django_outbox.observability.masking import MASK
 from django_outbox.state import dead_letters
 from tests.support.inbox import Receiver, Status, make_received, only, plain, received, statuses
 from tests.support.outbox import make_message

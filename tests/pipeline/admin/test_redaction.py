@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from django_outbox.admin.redaction import MASK, Redaction
 from django_outbox.conf import settings
 from django_outbox.models import OutboxMessage
 from django_outbox.models.lengths import ERROR_LENGTH
+from django_outbox.observability.masking import MASK, Redaction
 from django_outbox.state import outbox as state
 from django_outbox.state.transitions import mark_dead
 from tests.support.outbox import Status, make_message
@@ -56,25 +56,25 @@ def test_what_has_no_secret_name_is_shown(value: Any) -> None:
     ],
 )
 def test_secret_values_are_hidden_in_errors(secret: Any, text: str) -> None:
-    masked = redaction().mask_text(text, {"list": [{"password": secret}]})
+    masked = redaction().in_texts({"list": [{"password": secret}]})(text)
     assert MASK in masked
     forms = [str(secret), "hunter2", "4111", "abcdefgh", "first-secret", "other-secret", "Gr\\u00fc"]
     assert not [form for form in forms if form in masked]
 
 
 def test_a_short_secret_leaves_longer_numbers_alone() -> None:
-    assert redaction().mask_text("order 41234, code 123", {"cvc": "123"}) == f"order 41234, code {MASK}"
+    assert redaction().in_texts({"cvc": "123"})("order 41234, code 123") == f"order 41234, code {MASK}"
 
 
 def test_a_secret_that_was_cut_at_the_end_of_an_error_is_hidden() -> None:
     text = ("x" * ERROR_LENGTH)[: ERROR_LENGTH - 7] + SECRET[:7]
-    assert redaction().mask_text(text, {"password": SECRET}).endswith(f"x{MASK}")
+    assert redaction().in_texts({"password": SECRET})(text).endswith(f"x{MASK}")
 
 
 @pytest.mark.parametrize("value", ["", True, False, None, {}])
 def test_what_is_no_secret_value_does_not_shred_errors(value: Any) -> None:
     text = "True, False, None and nothing"
-    assert redaction().mask_text(text, {"password": value}) == text
+    assert redaction().in_texts({"password": value})(text) == text
 
 
 def test_setting_names_what_is_secret() -> None:

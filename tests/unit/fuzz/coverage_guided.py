@@ -25,13 +25,13 @@ with atheris.instrument_imports(include=["django_outbox", "json", "urllib"]):
     django.setup()
     from django.core.exceptions import ImproperlyConfigured
 
-    from django_outbox.admin.redaction import Redaction
     from django_outbox.brokers.base import ReceivedRecord
     from django_outbox.brokers.url import parse_url
     from django_outbox.consumer.inbox.reader import Reader
     from django_outbox.events.identity import identify
     from django_outbox.exceptions import UnreadableRecord
     from django_outbox.models import validation
+    from django_outbox.observability.masking import Redaction
 
 SECRET = "s3cret-and-no-word"
 NAMES = [
@@ -82,7 +82,7 @@ def redaction(data: Any) -> None:
     hides = Redaction(["password"])
     secret, before = data.ConsumeUnicode(20), data.ConsumeUnicode(50)
     payload = {data.ConsumeUnicode(5): [{"Password": secret}], "password_2": {"name": SECRET}}
-    shown = hides.mask_text(f"{before}{SECRET}{secret}", payload)
+    shown = hides.in_texts(payload)(f"{before}{SECRET}{secret}")
     hides.mask(payload)
     if SECRET in shown:
         raise RuntimeError("a secret is shown")

@@ -10,9 +10,9 @@ from typing import Any
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from django_outbox.admin.redaction import MASK, Redaction
 from django_outbox.brokers import secrets
 from django_outbox.models.lengths import ERROR_LENGTH
+from django_outbox.observability.masking import MASK, Redaction
 from tests.support.properties import any_text, examples, json_values, text
 
 SECRET = "s3cret-and-no-word"
@@ -54,7 +54,7 @@ def test_an_error_does_not_repeat_a_secret(payload: Any, before: str, after: str
     for secret in secrets_of(payload):
         assume(len(secret) >= 4 and secret.strip())
         assume(secret not in before + after + MASK)
-        shown = HIDES.mask_text(f"{before} {form(secret)} {after}", payload)
+        shown = HIDES.in_texts(payload)(f"{before} {form(secret)} {after}")
         assert secret not in shown
 
 
@@ -62,7 +62,7 @@ def test_an_error_does_not_repeat_a_secret(payload: Any, before: str, after: str
 @given(error=any_text, names=st.lists(any_text, max_size=4), sources=st.lists(json_values, max_size=3))
 def test_any_error_is_shown_whatever_is_secret(error: str, names: list[str], sources: list[Any]) -> None:
     redaction = Redaction(names)
-    assert isinstance(redaction.mask_text(error, *sources), str)
+    assert isinstance(redaction.in_texts(*sources)(error), str)
     redaction.mask(sources)
 
 
@@ -72,7 +72,7 @@ def test_a_secret_as_large_as_a_payload_may_be_takes_no_time() -> None:
 
     def mask_all() -> None:
         for payload in ({"password": words}, {"password": "x" * 1_000_000}):
-            assert MASK in HIDES.mask_text(f"{'a' * (ERROR_LENGTH - 15)} {next(iter(payload.values()))[:14]}", payload)
+            assert MASK in HIDES.in_texts(payload)(f"{'a' * (ERROR_LENGTH - 15)} {next(iter(payload.values()))[:14]}")
 
     assert cpu_seconds_of(mask_all) < 10
 
@@ -81,7 +81,7 @@ def test_a_large_secret_takes_no_time_however_often_its_message_has_failed() -> 
     words = [f"word{number:08}" for number in range(100_000)]
     payload = {"password": " ".join(words)}
     texts = [f"{'a' * 1900} {word}!" for word in words[:50]]
-    one = cpu_seconds_of(lambda: HIDES.mask_text(texts[0], payload))
+    one = cpu_seconds_of(lambda: HIDES.in_texts(payload)(texts[0]))
 
     def mask_all() -> None:
         hidden = HIDES.in_texts(payload)

@@ -7,6 +7,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 from contextlib import suppress
 from typing import Generic, TypeVar
 
@@ -25,7 +26,7 @@ GRACE_SECONDS = 0.3
 DROP_UNSENT = (socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-class Call(threading.Thread, Generic[Result]):
+class Call(Generic[Result]):
     """A call in a thread that does not keep the process alive."""
 
     def __init__(self, call: Callable[[], Result], undo: Callable[[Result], object] | None = None) -> None:
@@ -34,27 +35,24 @@ class Call(threading.Thread, Generic[Result]):
             call: starts at once.
             undo: gets the result if the caller no longer waits for it.
         """
-        super().__init__(name="outbox-call", daemon=True)
         self._call = call
         self._undo = undo
-        self._lock = threading.Lock()
-        self._abandoned = False
-        self._result: list[Result] = []
-        self._error: BaseException | None = None
-        self.start()
+        self._future: Future[Result] = Future()
+        threading.Thread(target=self._run, name="outbox-call", daemon=True).start()
 
-    def run(self) -> None:
+    def _run(self) -> None:
         try:
-            result = self._call()
+            self._future.set_result(self._call())
         except BaseException as error:
-            self._error = error
-            return
-        with self._lock:
-            self._result.append(result)
-            abandoned = self._abandoned
-        if abandoned and self._undo is not None:
-            with suppress(Exception):
-                self._undo(result)
+            self._future.set_exception(error)
+
+    @property
+    def is_done(self) -> bool:
+        return self._future.done()
+
+    def wait(self, seconds: float | None = None) -> None:
+        """Wait for the end, but at most ``seconds``."""
+        wait([self._future], seconds)
 
     def result(self, seconds: float, given_up: Callable[[], bool]) -> Result:
         """What the call returns or raises.
@@ -63,18 +61,18 @@ class Call(threading.Thread, Generic[Result]):
             TimeoutError: the call has not ended after ``seconds``, or is given up.
         """
         deadline = time.monotonic() + seconds
-        while self.is_alive():
+        while not self.is_done:
             left = deadline - time.monotonic()
             if left <= 0 or given_up():
-                with self._lock:
-                    if self._result:
-                        break
-                    self._abandoned = True
+                self._future.add_done_callback(self._undo_result)
                 raise TimeoutError(f"no answer within {seconds:g} s" if left <= 0 else "this process is stopping")
-            self.join(min(SLICE_SECONDS, left))
-        if self._error is not None:
-            raise self._error
-        return self._result[0]
+            self.wait(min(SLICE_SECONDS, left))
+        return self._future.result()
+
+    def _undo_result(self, future: Future[Result]) -> None:
+        if self._undo is not None and future.exception() is None:
+            with suppress(Exception):
+                self._undo(future.result())
 
 
 class Patience:
@@ -105,4 +103,4 @@ class Patience:
 
 def close_in_time(close: Callable[[], object], seconds: float = CLOSE_SECONDS) -> None:
     """Close a client, but wait at most ``seconds`` for it. Never raises."""
-    Call(close).join(seconds)
+    Call(close).wait(seconds)

@@ -9,7 +9,6 @@ from typing import Any, ClassVar, TypeVar
 
 from django.core.exceptions import ImproperlyConfigured
 
-from django_outbox.brokers.access import Access
 from django_outbox.brokers.base import (
     Broker,
     Progress,
@@ -20,6 +19,7 @@ from django_outbox.brokers.base import (
     TopicTrouble,
 )
 from django_outbox.brokers.calls import CONNECT_SECONDS
+from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.errors import ClientError, Code
 from django_outbox.brokers.producer import TopicFaults
 from django_outbox.brokers.secrets import keep

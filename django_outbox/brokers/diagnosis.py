@@ -1,4 +1,4 @@
-"""Finding out why a broker that listens cannot be used: client libraries say little about it.
+"""Finding out why a cluster cannot be used: client libraries say little about it.
 
 Only asked after a library has failed. It opens its own connections, on which nothing secret is sent: a TLS handshake and
 a request of Kafka's protocol that needs no login.
@@ -10,14 +10,18 @@ import socket
 import ssl
 import struct
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
-from typing import Self
 
 from django_outbox.brokers.calls import Call
 from django_outbox.brokers.tls import TLS
+from django_outbox.brokers.url import BrokerURL
+from django_outbox.exceptions import BrokerUnavailable, NoAnswer
 
+# A caller with less time than this must not wait, for example because it holds row locks.
+WORTH_EXPLAINING_SECONDS = 2.0
 STEP_SECONDS = 1.0
 ALERT_SECONDS = 0.2
 SECONDS = 3.0
@@ -53,97 +57,115 @@ _API_VERSIONS = 18
 _QUESTION = struct.pack(">hhih", _API_VERSIONS, 0, 1, -1)  # version 0, number 1, from a client without a name
 
 
-def diagnose(hosts: Iterable[str], protocol: str, tls: TLS, interrupted: Callable[[], bool]) -> str | None:
-    """What is wrong with connecting, and what to do about it; None if that is unknown after a few seconds.
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How clients connect to a cluster, for errors that say why one could not.
 
-    Args:
-        hosts: ``host:port`` of the servers.
+    Attributes:
+        url: names the servers.
         protocol: Kafka's ``security.protocol``.
-        tls: the client's TLS files.
-        interrupted: whether to give up.
-
-    Returns:
-        A sentence without its subject, the broker, and without a full stop.
+        tls: what the client uses for TLS.
+        interrupted: true once the process is stopping; then nothing is examined.
     """
-    try:
-        return Call(lambda: _examine(hosts, protocol, tls)).result(SECONDS, interrupted)
-    except TimeoutError:
+
+    url: BrokerURL
+    protocol: str
+    tls: TLS
+    interrupted: Callable[[], bool]
+
+    def unavailable(self, reason: str, *, seconds: float, may_explain: bool) -> BrokerUnavailable:
+        """The error for a question without an answer.
+
+        Args:
+            reason: what the library says.
+            seconds: how long the question had.
+            may_explain: whether something is there that does not let the client in.
+        """
+        if seconds < WORTH_EXPLAINING_SECONDS:
+            return NoAnswer(self._unreachable(reason, []))
+        if may_explain and not self.interrupted() and (finding := self.diagnose()):
+            return BrokerUnavailable(f"{self.url.location} {finding}.")
+        answer = self.answering()
+        return NoAnswer(self._unreachable(reason, answer), answer)
+
+    def diagnose(self) -> str | None:
+        """What is wrong with connecting, and what to do about it; None if that is unknown after a few seconds.
+
+        Returns:
+            A sentence without its subject, the broker, and without a full stop.
+        """
+        try:
+            return Call(self._examine).result(SECONDS, self.interrupted)
+        except TimeoutError:
+            return None
+
+    def answering(self) -> list[str]:
+        """Which of several servers answer within two seconds; a single server is not asked."""
+        if len(self.url.hosts) < 2 or self.interrupted():
+            return []
+        calls = {host: Call(partial(_Port(host, self.tls).answers, "SSL" in self.protocol)) for host in self.url.hosts}
+        deadline = time.monotonic() + ANSWER_SECONDS
+        found = []
+        for host, call in calls.items():
+            with suppress(TimeoutError):
+                if call.result(max(0.0, deadline - time.monotonic()), self.interrupted):
+                    found.append(host)
+        return found
+
+    def _examine(self) -> str | None:
+        for host in self.url.hosts:
+            with suppress(OSError):  # nothing listens there, as the library has reported
+                if finding := _Port(host, self.tls).examine("SSL" in self.protocol, "SASL" in self.protocol):
+                    return finding
         return None
 
-
-def answering(hosts: Sequence[str], protocol: str, tls: TLS, interrupted: Callable[[], bool]) -> list[str]:
-    """Which of several servers answer within two seconds; a single server is not asked. See ``diagnose``."""
-    if len(hosts) < 2:
-        return []
-    calls = {host: Call(partial(_has_answer, host, protocol, tls)) for host in hosts}
-    deadline = time.monotonic() + ANSWER_SECONDS
-    found = []
-    for host, call in calls.items():
-        with suppress(TimeoutError):
-            if call.result(max(0.0, deadline - time.monotonic()), interrupted):
-                found.append(host)
-    return found
-
-
-def _has_answer(host: str, protocol: str, tls: TLS) -> bool:
-    try:
-        return _Port.of(host, tls).answers("SSL" in protocol)
-    except OSError:
-        return False
-
-
-def _examine(hosts: Iterable[str], protocol: str, tls: TLS) -> str | None:
-    for host in hosts:
-        try:
-            finding = _Port.of(host, tls).examine("SSL" in protocol, "SASL" in protocol)
-        except OSError:  # nothing listens there, as the library has reported
-            continue
-        if finding is not None:
-            return finding
-    return None
+    def _unreachable(self, reason: str, answer: list[str]) -> str:
+        location = self.url.location
+        silent = [host for host in self.url.hosts if host not in answer]
+        if not silent:
+            return f"{location} did not answer in time ({reason}), although all its brokers can be reached."
+        if answer:
+            return f"{', '.join(silent)} cannot be reached ({reason}); of {location}, {', '.join(answer)} can."
+        login = ", with its user and password" if self.url.username is not None else ""
+        return f'{location} cannot be reached ({reason}): is it running, and is OUTBOX["BROKER"]["URL"] right{login}?'
 
 
 class _Port:
-    """One port of a broker."""
+    """One port of a broker, ``host:port``."""
 
-    def __init__(self, host: str, port: int, tls: TLS) -> None:
-        self._host = host
-        self._port = port
+    def __init__(self, host: str, tls: TLS) -> None:
+        name, _, port = host.rpartition(":")
+        self._address = (name.strip("[]"), int(port))
         self._tls = tls
 
-    @classmethod
-    def of(cls, host: str, tls: TLS) -> Self:
-        """The port of a server named as ``host:port``."""
-        name, _, port = host.rpartition(":")
-        return cls(name.strip("[]"), int(port), tls)
-
     def answers(self, with_tls: bool) -> bool:
-        """Whether a broker answers; ignores its certificate. Raises OSError if nothing listens."""
-        with self._connected() as connection:
-            if not with_tls:
-                return _answers(connection)
-            with _trusting().wrap_socket(connection, server_hostname=self._host) as secured:
-                return _answers(secured)
+        """Whether a broker answers; ignores its certificate."""
+        try:
+            with self._connect() as connection:
+                if not with_tls:
+                    return _answers(connection)
+                with self._secure(connection, _trusting()) as secured:
+                    return _answers(secured)
+        except OSError:
+            return False
 
     def examine(self, with_tls: bool, with_login: bool) -> str | None:
         """What is wrong with connecting like this. Raises OSError if nothing listens."""
         if with_tls:
             return self._examine_tls(with_login)
-        with self._connected() as connection:
-            answered = _answers(connection)
-            if answered:
+        with self._connect() as connection:
+            if _answers(connection):
                 return None if with_login or _answers(connection) else NEEDS_LOGIN
         return NEEDS_TLS if self._speaks_tls() else None
 
     def _examine_tls(self, with_login: bool) -> str | None:
-        with self._connected() as connection:
+        with self._connect() as connection:
             try:
-                context = self._tls.context() if self._tls.complete else _trusting()
-                secured = context.wrap_socket(connection, server_hostname=self._host)
+                secured = self._secure(connection, self._tls.context() if self._tls.complete else _trusting())
             except ssl.SSLCertVerificationError as error:
                 return _about(error)
             except (ssl.SSLError, ConnectionError) as error:
-                return self._about_alert(error) or (NO_TLS if self._answers_without_tls() else None)
+                return self._about_alert(error) or (NO_TLS if self.answers(with_tls=False) else None)
         with secured:
             try:
                 _listen(secured)
@@ -162,27 +184,21 @@ class _Port:
             return None
         return REFUSES_CERTIFICATE if self._tls.certfile else NEEDS_CERTIFICATE
 
-    def _answers_without_tls(self) -> bool:
-        try:
-            with self._connected() as connection:
-                return _answers(connection)
-        except OSError:
-            return False
-
     def _speaks_tls(self) -> bool:
         """True if the port uses TLS; ignores its certificate and sends nothing."""
         try:
-            with self._connected() as connection, _trusting().wrap_socket(connection, server_hostname=self._host):
+            with self._connect() as connection, self._secure(connection, _trusting()):
                 return True
         except ssl.SSLError as error:
             return "ALERT" in str(error.reason or "").upper()
         except OSError:
             return False
 
-    @contextmanager
-    def _connected(self) -> Iterator[socket.socket]:
-        with socket.create_connection((self._host, self._port), timeout=STEP_SECONDS) as connection:
-            yield connection
+    def _connect(self) -> socket.socket:
+        return socket.create_connection(self._address, timeout=STEP_SECONDS)
+
+    def _secure(self, connection: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
+        return context.wrap_socket(connection, server_hostname=self._address[0])
 
 
 def _trusting() -> ssl.SSLContext:
@@ -202,11 +218,9 @@ def _answers(connection: socket.socket) -> bool:
             return False
         size, number = (int.from_bytes(head[at : at + 4]) for at in (0, 4))
         return number == 1 and 4 < size < 2**20 and len(_read(connection, size - 4)) == size - 4
-    except ssl.SSLEOFError:
-        return False
-    except ssl.SSLError:
-        raise
-    except OSError:  # closed, or no answer in time
+    except OSError as error:  # closed, or no answer in time
+        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+            raise
         return False
 
 

@@ -3,140 +3,107 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import Flag, IntEnum, auto
+from typing import Self
 
-from django_outbox.brokers.base import Refused, TopicForbidden, TopicMissing, TopicTrouble
+from django_outbox.brokers.base import Refused, TopicForbidden, TopicMissing, TopicPartition, TopicTrouble
+from django_outbox.exceptions import RecordsUndecodable
 
 _URL = 'OUTBOX["BROKER"]["URL"]'
+
+HEADERS_ARE_NO_TEXT = "the name of one of its headers is not UTF-8 text"
+
+
+class Blame(Flag):
+    """What is at fault for an error."""
+
+    UNKNOWN = 0
+    RECORD = auto()  # refused for good
+    BATCH = auto()  # of the client; the broker may not say which of its records is at fault
+    TOPIC = auto()
+    CLIENT = auto()  # the broker refuses it
+    PRODUCER = auto()  # a new one may succeed; no topic can be blamed
+    REBALANCE = auto()  # the next owner of the partition reads the records again and skips them
+    COORDINATOR = auto()  # another broker takes over the group, or the coordinator waits for a replica that hangs
+    BROKER = auto()  # the error may pass, and no record is at fault
 
 
 class Code(IntEnum):
     """Error codes with a meaning for the outbox. Source: the protocol guide of Apache Kafka."""
 
-    CORRUPT_MESSAGE = 2
+    blame: Blame
+
+    def __new__(cls, number: int, blame: Blame = Blame.UNKNOWN) -> Self:
+        code = int.__new__(cls, number)
+        code._value_ = number
+        code.blame = blame
+        return code
+
+    CORRUPT_MESSAGE = 2, Blame.BATCH
     UNKNOWN_TOPIC_OR_PARTITION = 3
-    LEADER_NOT_AVAILABLE = 5
-    NOT_LEADER_OR_FOLLOWER = 6
-    REQUEST_TIMED_OUT = 7
-    BROKER_NOT_AVAILABLE = 8
-    REPLICA_NOT_AVAILABLE = 9
-    MESSAGE_TOO_LARGE = 10
-    NETWORK_EXCEPTION = 13
-    COORDINATOR_LOAD_IN_PROGRESS = 14
-    COORDINATOR_NOT_AVAILABLE = 15
-    NOT_COORDINATOR = 16
-    INVALID_TOPIC = 17
-    RECORD_LIST_TOO_LARGE = 18
-    NOT_ENOUGH_REPLICAS = 19
-    NOT_ENOUGH_REPLICAS_AFTER_APPEND = 20
-    ILLEGAL_GENERATION = 22
-    UNKNOWN_MEMBER_ID = 25
-    REBALANCE_IN_PROGRESS = 27
+    LEADER_NOT_AVAILABLE = 5, Blame.TOPIC
+    NOT_LEADER_OR_FOLLOWER = 6, Blame.BROKER
+    REQUEST_TIMED_OUT = 7, Blame.COORDINATOR
+    BROKER_NOT_AVAILABLE = 8, Blame.BROKER
+    REPLICA_NOT_AVAILABLE = 9, Blame.BROKER
+    MESSAGE_TOO_LARGE = 10, Blame.RECORD | Blame.BATCH
+    NETWORK_EXCEPTION = 13, Blame.COORDINATOR
+    COORDINATOR_LOAD_IN_PROGRESS = 14, Blame.COORDINATOR
+    COORDINATOR_NOT_AVAILABLE = 15, Blame.COORDINATOR
+    NOT_COORDINATOR = 16, Blame.COORDINATOR
+    INVALID_TOPIC = 17, Blame.RECORD
+    RECORD_LIST_TOO_LARGE = 18, Blame.RECORD | Blame.BATCH
+    NOT_ENOUGH_REPLICAS = 19, Blame.TOPIC
+    NOT_ENOUGH_REPLICAS_AFTER_APPEND = 20, Blame.TOPIC
+    ILLEGAL_GENERATION = 22, Blame.REBALANCE
+    UNKNOWN_MEMBER_ID = 25, Blame.REBALANCE
+    REBALANCE_IN_PROGRESS = 27, Blame.REBALANCE
     TOPIC_AUTHORIZATION_FAILED = 29
-    GROUP_AUTHORIZATION_FAILED = 30
-    CLUSTER_AUTHORIZATION_FAILED = 31
-    INVALID_TIMESTAMP = 32
-    UNSUPPORTED_SASL_MECHANISM = 33
-    ILLEGAL_SASL_STATE = 34
-    UNSUPPORTED_VERSION = 35
+    GROUP_AUTHORIZATION_FAILED = 30, Blame.CLIENT
+    CLUSTER_AUTHORIZATION_FAILED = 31, Blame.CLIENT
+    INVALID_TIMESTAMP = 32, Blame.BATCH
+    UNSUPPORTED_SASL_MECHANISM = 33, Blame.CLIENT
+    ILLEGAL_SASL_STATE = 34, Blame.CLIENT
+    UNSUPPORTED_VERSION = 35, Blame.CLIENT
     TOPIC_ALREADY_EXISTS = 36
-    UNSUPPORTED_FOR_MESSAGE_FORMAT = 43
-    POLICY_VIOLATION = 44
-    OUT_OF_ORDER_SEQUENCE_NUMBER = 45
-    INVALID_PRODUCER_EPOCH = 47
-    INVALID_PRODUCER_ID_MAPPING = 49
-    TRANSACTIONAL_ID_AUTHORIZATION_FAILED = 53
-    SECURITY_DISABLED = 54
-    KAFKA_STORAGE_ERROR = 56
-    SASL_AUTHENTICATION_FAILED = 58
-    UNKNOWN_PRODUCER_ID = 59
-    DELEGATION_TOKEN_AUTH_DISABLED = 61
-    DELEGATION_TOKEN_AUTHORIZATION_FAILED = 65
-    DELEGATION_TOKEN_EXPIRED = 66
-    LISTENER_NOT_FOUND = 72
-    FENCED_LEADER_EPOCH = 74
-    UNKNOWN_LEADER_EPOCH = 75
-    UNSUPPORTED_COMPRESSION_TYPE = 76
-    INVALID_RECORD = 87
-    THROTTLING_QUOTA_EXCEEDED = 89
-    PRODUCER_FENCED = 90
-    UNKNOWN_TOPIC_ID = 100
-    INCONSISTENT_TOPIC_ID = 103
+    UNSUPPORTED_FOR_MESSAGE_FORMAT = 43, Blame.CLIENT
+    POLICY_VIOLATION = 44, Blame.TOPIC
+    OUT_OF_ORDER_SEQUENCE_NUMBER = 45, Blame.PRODUCER
+    INVALID_PRODUCER_EPOCH = 47, Blame.PRODUCER
+    INVALID_PRODUCER_ID_MAPPING = 49, Blame.PRODUCER
+    TRANSACTIONAL_ID_AUTHORIZATION_FAILED = 53, Blame.CLIENT
+    SECURITY_DISABLED = 54, Blame.CLIENT
+    KAFKA_STORAGE_ERROR = 56, Blame.BROKER
+    SASL_AUTHENTICATION_FAILED = 58, Blame.CLIENT
+    UNKNOWN_PRODUCER_ID = 59, Blame.PRODUCER
+    DELEGATION_TOKEN_AUTH_DISABLED = 61, Blame.CLIENT
+    DELEGATION_TOKEN_AUTHORIZATION_FAILED = 65, Blame.CLIENT
+    DELEGATION_TOKEN_EXPIRED = 66, Blame.CLIENT
+    LISTENER_NOT_FOUND = 72, Blame.BROKER
+    FENCED_LEADER_EPOCH = 74, Blame.BROKER
+    UNKNOWN_LEADER_EPOCH = 75, Blame.BROKER
+    UNSUPPORTED_COMPRESSION_TYPE = 76, Blame.CLIENT
+    INVALID_RECORD = 87, Blame.RECORD | Blame.BATCH
+    THROTTLING_QUOTA_EXCEEDED = 89, Blame.BROKER
+    PRODUCER_FENCED = 90, Blame.PRODUCER
+    UNKNOWN_TOPIC_ID = 100, Blame.TOPIC
+    INCONSISTENT_TOPIC_ID = 103, Blame.BROKER
 
 
-REFUSED_FOR_GOOD = frozenset(
-    {Code.MESSAGE_TOO_LARGE, Code.RECORD_LIST_TOO_LARGE, Code.INVALID_TOPIC, Code.INVALID_RECORD}
-)
-# The broker rejects a whole batch of the client and may not say which record is at fault.
-OF_A_WHOLE_BATCH = frozenset(
-    {
-        Code.CORRUPT_MESSAGE,
-        Code.INVALID_RECORD,
-        Code.INVALID_TIMESTAMP,
-        Code.MESSAGE_TOO_LARGE,
-        Code.RECORD_LIST_TOO_LARGE,
-    }
-)
-TOPIC_AT_FAULT = frozenset(
-    {
-        Code.LEADER_NOT_AVAILABLE,
-        Code.NOT_ENOUGH_REPLICAS,
-        Code.NOT_ENOUGH_REPLICAS_AFTER_APPEND,
-        Code.POLICY_VIOLATION,
-        Code.UNKNOWN_TOPIC_ID,
-    }
-)
-CLIENT_AT_FAULT = frozenset(
-    {
-        Code.CLUSTER_AUTHORIZATION_FAILED,
-        Code.DELEGATION_TOKEN_AUTHORIZATION_FAILED,
-        Code.DELEGATION_TOKEN_AUTH_DISABLED,
-        Code.DELEGATION_TOKEN_EXPIRED,
-        Code.GROUP_AUTHORIZATION_FAILED,
-        Code.ILLEGAL_SASL_STATE,
-        Code.SASL_AUTHENTICATION_FAILED,
-        Code.SECURITY_DISABLED,
-        Code.TRANSACTIONAL_ID_AUTHORIZATION_FAILED,
-        Code.UNSUPPORTED_COMPRESSION_TYPE,
-        Code.UNSUPPORTED_FOR_MESSAGE_FORMAT,
-        Code.UNSUPPORTED_SASL_MECHANISM,
-        Code.UNSUPPORTED_VERSION,
-    }
-)
+def _blamed_on(blame: Blame) -> frozenset[int]:
+    return frozenset(code for code in Code if code.blame & blame)
+
+
+REFUSED_FOR_GOOD = _blamed_on(Blame.RECORD)
+OF_A_WHOLE_BATCH = _blamed_on(Blame.BATCH)
+TOPIC_AT_FAULT = _blamed_on(Blame.TOPIC)
+CLIENT_AT_FAULT = _blamed_on(Blame.CLIENT)
 # Also a refusal where it is not about writing records.
 REFUSALS = CLIENT_AT_FAULT | {Code.TOPIC_AUTHORIZATION_FAILED}
-# No topic can be blamed for these. A new producer may succeed.
-PRODUCER_IS_BROKEN = CLIENT_AT_FAULT | {
-    Code.INVALID_PRODUCER_EPOCH,
-    Code.INVALID_PRODUCER_ID_MAPPING,
-    Code.OUT_OF_ORDER_SEQUENCE_NUMBER,
-    Code.PRODUCER_FENCED,
-    Code.UNKNOWN_PRODUCER_ID,
-}
-# During a rebalance, the next owner of the partition reads these records again and skips them.
-REBALANCING = frozenset({Code.ILLEGAL_GENERATION, Code.REBALANCE_IN_PROGRESS, Code.UNKNOWN_MEMBER_ID})
-# Another broker takes over the group, or the coordinator waits for a replica that hangs.
-COORDINATOR_IS_MOVING = frozenset(
-    {
-        Code.COORDINATOR_LOAD_IN_PROGRESS,
-        Code.COORDINATOR_NOT_AVAILABLE,
-        Code.NETWORK_EXCEPTION,
-        Code.NOT_COORDINATOR,
-        Code.REQUEST_TIMED_OUT,
-    }
-)
-# They may pass, and no record is at fault.
-_PASSING = COORDINATOR_IS_MOVING | {
-    Code.BROKER_NOT_AVAILABLE,
-    Code.FENCED_LEADER_EPOCH,
-    Code.INCONSISTENT_TOPIC_ID,
-    Code.KAFKA_STORAGE_ERROR,
-    Code.LISTENER_NOT_FOUND,
-    Code.NOT_LEADER_OR_FOLLOWER,
-    Code.REPLICA_NOT_AVAILABLE,
-    Code.THROTTLING_QUOTA_EXCEEDED,
-    Code.UNKNOWN_LEADER_EPOCH,
-}
+PRODUCER_IS_BROKEN = _blamed_on(Blame.PRODUCER | Blame.CLIENT)
+REBALANCING = _blamed_on(Blame.REBALANCE)
+COORDINATOR_IS_MOVING = _blamed_on(Blame.COORDINATOR)
+_PASSING = _blamed_on(Blame.COORDINATOR | Blame.BROKER)
 
 _ADVICE: dict[int, str] = {
     Code.TOPIC_AUTHORIZATION_FAILED: "Allow it to read the topic, by an ACL for the operation Read",
@@ -200,3 +167,21 @@ def refusal(location: str, error: ClientError) -> str:
     """The message for a client that the broker refuses: why, and what to do about it."""
     advice = _ADVICE.get(error.code or 0)
     return f"{location} refuses this client: {error.text.rstrip('.')}." + (f" {advice}." if advice else "")
+
+
+def broken(place: TopicPartition, offset: int, reason: str) -> RecordsUndecodable:
+    """The error for records from this offset on that no library could read; ``reason`` is what this one says."""
+    return RecordsUndecodable(
+        {place.topic},
+        f"its partition {place.partition} cannot be read on from offset {offset} ({reason.rstrip('.')})",
+        "Check the broker's log, or move the group's offset past the broken records with kafka-consumer-groups.sh",
+    )
+
+
+def compressed(place: TopicPartition, codec: str, package: str) -> RecordsUndecodable:
+    """The error for records whose compression needs another package."""
+    return RecordsUndecodable(
+        {place.topic},
+        f"its partition {place.partition} has records that are compressed with {codec}, which cannot be read here",
+        f"Install the package {package} and restart the consumer",
+    )

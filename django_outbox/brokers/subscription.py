@@ -9,7 +9,6 @@ from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
-from django_outbox.brokers.access import Access
 from django_outbox.brokers.base import Progress, ReceivedRecord, Subscription, TopicPartition
 from django_outbox.brokers.calls import (
     CLOSE_SECONDS,
@@ -21,6 +20,7 @@ from django_outbox.brokers.calls import (
     Patience,
     close_in_time,
 )
+from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.errors import COORDINATOR_IS_MOVING, REBALANCING, REFUSALS, ClientError, refusal
 from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 
@@ -44,7 +44,7 @@ class GroupMember(Subscription):
                 would disturb this one while it joins, or wait behind its reading.
         """
         self._access = access
-        self._location = access.location
+        self._location = access.url.location
         self._interrupted = access.interrupted
         self._look_up = look_up
         self._heard_at = time.monotonic()
@@ -122,7 +122,7 @@ class GroupMember(Subscription):
 
     def _end(self) -> None:
         for call in self._calls.values():
-            call.join()  # closing the client under a call would not be safe
+            call.wait()  # closing the client under a call would not be safe
         self._leave()
 
     def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
@@ -149,14 +149,14 @@ class GroupMember(Subscription):
         try:
             call.result(CONNECT_SECONDS, patience.is_over)
         except TimeoutError:
-            if call.is_alive():
+            if not call.is_done:
                 self._calls[what] = call
             raise
 
     def _check(self) -> None:
         """Raise TimeoutError while a call hangs: the client may let any other wait for its end."""
         for what, call in self._calls.items():
-            if call.is_alive():
+            if not call.is_done:
                 raise TimeoutError(f"no answer to {what}")
         self._calls.clear()
 

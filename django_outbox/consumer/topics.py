@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
 from django_outbox.brokers.base import Broker, TopicForbidden, TopicMissing, TopicTrouble
 from django_outbox.brokers.topics import NOT_READABLE
-from django_outbox.brokers.undecodable import TopicUndecodable
 from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
 from django_outbox.worker.outage_log import OutageLog
 from django_outbox.worker.topic_health import TopicFault, TopicHealth
@@ -23,6 +23,13 @@ _ADVICE: dict[type[TopicTrouble], str] = {
     TopicForbidden: "Let this client read it, by an ACL for the operation Read",
     TopicTrouble: "Check its partitions and their replicas",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class TopicUndecodable(TopicTrouble):
+    """The topic has records that the client library cannot decode. ``advice`` says what to do."""
+
+    advice: str
 
 
 class ReadableTopics:

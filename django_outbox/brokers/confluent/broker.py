@@ -11,7 +11,6 @@ from confluent_kafka import Producer as KafkaProducer
 from confluent_kafka.admin import AdminClient
 from django.core.exceptions import ImproperlyConfigured
 
-from django_outbox.brokers.access import WORTH_EXPLAINING_SECONDS, Access
 from django_outbox.brokers.base import Producer, Subscription
 from django_outbox.brokers.calls import CLOSE_SECONDS, CONNECT_SECONDS, SLICE_SECONDS, close_in_time
 from django_outbox.brokers.cluster import ClusterBroker
@@ -21,6 +20,7 @@ from django_outbox.brokers.confluent.errors import error_text, told_by
 from django_outbox.brokers.confluent.options import checked, tls_files
 from django_outbox.brokers.confluent.producer import ConfluentBrokerProducer
 from django_outbox.brokers.confluent.subscription import ConfluentSubscription
+from django_outbox.brokers.diagnosis import WORTH_EXPLAINING_SECONDS, Access
 from django_outbox.brokers.limits import MAX_RECORD_BYTES
 from django_outbox.brokers.producer import TopicFaults
 from django_outbox.brokers.tansu import is_tansu
@@ -83,12 +83,11 @@ class ConfluentBroker(ClusterBroker):
             "enable.partition.eof": True,
         }
         topics = list(dict.fromkeys(topics))
-        access = self._access()
-        faults = Faults(access)
+        faults = Faults(self._access())
         knock = partial(self._knock, topics=topics)
         client = self._connect(Consumer, options, faults, knock)
         can_leave = partial(self._ask, lambda admin: admin.is_stable(group)) if _is_on_tansu(client) else lambda: True
-        return ConfluentSubscription(client, faults, topics, access, partial(self._look_up, group), knock, can_leave)
+        return ConfluentSubscription(client, faults, topics, partial(self._look_up, group), knock, can_leave)
 
     def _check_options(self, key: str, options: Mapping[str, Any]) -> dict[str, Any]:
         return checked(key, options)

@@ -15,9 +15,9 @@ from typing import Any
 
 from confluent_kafka import KafkaError
 
-from django_outbox.brokers.access import Access
 from django_outbox.brokers.calls import CONNECT_SECONDS, DROP_UNSENT
 from django_outbox.brokers.confluent.errors import client_error
+from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.errors import CLIENT_AT_FAULT, ClientError, refusal
 from django_outbox.brokers.url import BrokerURL
 from django_outbox.exceptions import BrokerUnavailable
@@ -37,8 +37,8 @@ class Faults:
     """What a client has reported to its ``error_cb``, which this is."""
 
     def __init__(self, access: Access) -> None:
+        self.access = access
         self.refusal: ClientError | None = None
-        self._access = access
         self._last: KafkaError | None = None
         self._down_since: float | None = None
 
@@ -50,10 +50,6 @@ class Faults:
             self._down_since = self._down_since or time.monotonic()
         else:
             self._last = error
-
-    @property
-    def location(self) -> str:
-        return self._access.location
 
     @property
     def is_down(self) -> bool:
@@ -78,17 +74,15 @@ class Faults:
         told = client_error(error) if error is not None else None
         refused = self.refusal or (told if told is not None and told.code in CLIENT_AT_FAULT else None)
         if refused is not None:
-            return BrokerUnavailable(refusal(self.location, refused))
+            return BrokerUnavailable(refusal(self.access.url.location, refused))
         nothing = "it closes each connection" if self.is_down else f"no answer within {seconds:g} s"
         reason = self.reason or (told.text if told is not None else nothing)
-        is_of_tls = error is not None and error.code() == KafkaError._SSL
-        last = error if is_of_tls else self._last
+        last = error if error is not None and error.code() == KafkaError._SSL else self._last
         may_explain = self.is_down or (last is not None and last.code() in _OF_LISTENER)
-        return self._access.unavailable(reason, seconds=seconds, may_explain=may_explain)
+        return self.access.unavailable(reason, seconds=seconds, may_explain=may_explain)
 
 
 def connection_options(url: BrokerURL) -> dict[str, Any]:
-    """The options that connect a client to the cluster."""
     options: dict[str, Any] = {
         "bootstrap.servers": ",".join(url.hosts),
         "security.protocol": url.protocol,

@@ -51,8 +51,9 @@ _NAMES_IN_URL = {
     "ssl_keyfile": "ssl.key.location",
     "ssl_password": "ssl.key.password",
 }
-_SWITCHES_IN_URL = {
-    "ssl_check_hostname": {"https": ("true", "yes", "on", "1"), "none": ("false", "no", "off", "0")},
+_HOSTNAME_CHECKS = {
+    **dict.fromkeys(("true", "yes", "on", "1"), "https"),
+    **dict.fromkeys(("false", "no", "off", "0"), "none"),
 }
 _TLS_NAMES = {
     "cafile": "ssl.ca.location",
@@ -83,14 +84,19 @@ def checked(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ImproperlyConfigured: names key and option but not the value, which may be a password.
     """
-    named = {name: (name, value) for name, value in options.items()}
-    if key == "URL":
-        named = {name: (library_name(name), _from_text(name, value)) for name, value in options.items()}
-    for name, (its_name, value) in named.items():
+    checked_options: dict[str, Any] = {}
+    for name, value in options.items():
+        its_name = library_name(name) if key == "URL" else name
+        if key == "URL" and name == "ssl_check_hostname":
+            value = _HOSTNAME_CHECKS.get(value.lower(), value)
         if its_name in _RESERVED and (key, its_name) != _ALLOWED:
             raise _wrong(f"must not set {name!r}: {_RESERVED[its_name]}", key)
         _try(key, name, its_name, value)
-    return {its_name: _hidden(its_name, value) for its_name, value in named.values()}
+        if isinstance(value, str) and its_name.endswith(_SECRET):
+            keep(value)
+            value = Secret(value)
+        checked_options[its_name] = value
+    return checked_options
 
 
 def tls_files(options: Mapping[str, Any]) -> TLS:
@@ -107,24 +113,9 @@ def tls_files(options: Mapping[str, Any]) -> TLS:
     )
 
 
-def _hidden(its_name: str, value: Any) -> Any:
-    """The value; a secret is not shown in a repr."""
-    if not isinstance(value, str) or not its_name.endswith(_SECRET):
-        return value
-    keep(value)
-    return Secret(value)
-
-
 def library_name(name: str) -> str:
     """librdkafka's name of an option of kafka-python."""
     return _NAMES_IN_URL.get(name) or name.replace("_", ".")
-
-
-def _from_text(name: str, text: str) -> str:
-    for value, texts in _SWITCHES_IN_URL.get(name, {}).items():
-        if text.lower() in texts:
-            return value
-    return text
 
 
 def _try(key: str, name: str, its_name: str, value: Any) -> None:
@@ -132,21 +123,21 @@ def _try(key: str, name: str, its_name: str, value: Any) -> None:
     if not (value is None or callable(value) or isinstance(value, str | int | float)):
         raise _wrong(f"has an option whose value is not text, a number, True or False: {name!r}", key)
     remarks = _Remarks()
+    client: Consumer | Producer
     try:
         if key == "CONSUMER_OPTIONS":
-            consumer = Consumer({"group.id": "probe", its_name: value}, logger=remarks)
-            consumer.poll(0)
-            consumer.close()
+            client = Consumer({"group.id": "probe", its_name: value}, logger=remarks)
         else:
-            producer = Producer({its_name: value}, logger=remarks)
-            producer.poll(0)
-            producer.close()
+            client = Producer({its_name: value}, logger=remarks)
+        client.poll(0)
+        client.close()
     except (KafkaException, TypeError, ValueError) as error:
         if "Failed to create" in str(error):  # it may need other options, too: an error shows when they are used
             return
         # Without the cause, whose text may show the value.
         raise _judged(key, name, str(error)) from None
-    if key in ("PRODUCER_OPTIONS", "CONSUMER_OPTIONS") and remarks.name_another_client:
+    is_ignored = any("and will be ignored by this" in text for text in remarks.texts)
+    if is_ignored and key in ("PRODUCER_OPTIONS", "CONSUMER_OPTIONS"):
         other = "PRODUCER_OPTIONS" if key == "CONSUMER_OPTIONS" else "CONSUMER_OPTIONS"
         raise _wrong(f'has an option that belongs in OUTBOX["BROKER"]["{other}"]: {name!r}', key)
 
@@ -167,11 +158,7 @@ class _Remarks:
     """A logger that keeps librdkafka's remarks on its options to itself."""
 
     def __init__(self) -> None:
-        self._texts: list[str] = []
+        self.texts: list[str] = []
 
     def log(self, level: int, text: str, *arguments: object) -> None:
-        self._texts.append(text % arguments)
-
-    @property
-    def name_another_client(self) -> bool:
-        return any("and will be ignored by this" in text for text in self._texts)
+        self.texts.append(text % arguments)

@@ -28,12 +28,8 @@ class ConfluentBrokerProducer(BatchProducer):
         look_up: Callable[[Collection[str], float], TopicFaults],
         interrupted: Callable[[], bool],
     ) -> None:
-        """
-        Args:
-            client: connected; its ``error_cb`` is ``faults``.
-            look_up, interrupted: see ``BatchProducer``.
-        """
-        super().__init__(faults.location, look_up, interrupted)
+        """``client`` is connected, and its ``error_cb`` is ``faults``."""
+        super().__init__(faults.access.url.location, look_up, interrupted)
         self._client = client
         self._trouble = faults
         self._closed = False

@@ -11,15 +11,13 @@ from operator import methodcaller
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
-from django_outbox.brokers.access import Access
 from django_outbox.brokers.base import Headers, Progress, ReceivedRecord, TopicPartition
 from django_outbox.brokers.calls import Patience
 from django_outbox.brokers.confluent.client import Faults
 from django_outbox.brokers.confluent.errors import client_error, told_by
-from django_outbox.brokers.errors import ClientError, Code
+from django_outbox.brokers.errors import HEADERS_ARE_NO_TEXT, ClientError, Code, broken
 from django_outbox.brokers.subscription import GroupMember
 from django_outbox.brokers.tansu import settle
-from django_outbox.brokers.undecodable import HEADERS_ARE_NO_TEXT, broken
 from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable
 
 SETTLE_SLICE_SECONDS = 0.3
@@ -52,7 +50,6 @@ class ConfluentSubscription(GroupMember):
         client: Consumer,
         faults: Faults,
         topics: Sequence[str],
-        access: Access,
         look_up: Callable[[Collection[TopicPartition], float], Mapping[TopicPartition, Progress]],
         knock: Callable[[float], None],
         can_leave: Callable[[], bool] = lambda: True,
@@ -60,12 +57,11 @@ class ConfluentSubscription(GroupMember):
         """
         Args:
             client: connected; its ``error_cb`` is ``faults``.
-            topics: what to read.
-            access, look_up: see ``GroupMember``.
+            look_up: see ``GroupMember``.
             knock: raises ``BrokerUnavailable`` if no broker answers another client within ``seconds``.
             can_leave: whether the broker can let a member leave the group now.
         """
-        super().__init__(access, look_up)
+        super().__init__(faults.access, look_up)
         self._client = client
         self._faults = faults
         self._topics = topics

@@ -12,10 +12,10 @@ from django.core.exceptions import ImproperlyConfigured
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
 
-from django_outbox.brokers.access import Access
 from django_outbox.brokers.base import Producer, Subscription
 from django_outbox.brokers.calls import CONNECT_SECONDS, DROP_UNSENT, SLICE_SECONDS, Call
 from django_outbox.brokers.cluster import Admin, ClusterBroker
+from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.errors import REFUSALS, refusal
 from django_outbox.brokers.kafka.admin import KafkaAdmin
 from django_outbox.brokers.kafka.client import NetClient, connect, connection_options

@@ -24,7 +24,7 @@ from kafka.net.transport import KafkaTCPTransport
 from django_outbox.brokers.calls import CONNECT_SECONDS
 from django_outbox.brokers.errors import CLIENT_AT_FAULT
 from django_outbox.brokers.kafka.errors import client_error, is_vague
-from django_outbox.brokers.kafka.secrets import secret
+from django_outbox.brokers.kafka.options import secret
 from django_outbox.brokers.url import BrokerURL
 
 Client = TypeVar("Client")

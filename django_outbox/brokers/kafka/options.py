@@ -5,6 +5,7 @@ The client accepts almost any value, fails much later, and then shows the value.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,6 @@ from django.core.exceptions import ImproperlyConfigured
 from environ import Env
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
-from django_outbox.brokers.kafka.secrets import secret
 from django_outbox.brokers.secrets import Secret, keep
 from django_outbox.brokers.tls import TLS
 
@@ -20,11 +20,9 @@ _GUARANTEE = "the delivery guarantees depend on the outbox's own value"
 _RESERVED = {
     "bootstrap_servers": "the hosts come from the URL",
     "kafka_client": "the outbox sets its own",
-    **dict.fromkeys(
-        ("acks", "enable_idempotence", "key_serializer", "transactional_id", "value_serializer"), _GUARANTEE
-    ),
+    **dict.fromkeys(("acks", "enable_idempotence", "transactional_id"), _GUARANTEE),
     **dict.fromkeys(("auto_offset_reset", "enable_auto_commit", "group_id"), _GUARANTEE),
-    **dict.fromkeys(("key_deserializer", "value_deserializer"), _GUARANTEE),
+    **dict.fromkeys(("key_serializer", "value_serializer", "key_deserializer", "value_deserializer"), _GUARANTEE),
 }
 _CLIENTS: dict[str, tuple[Any, ...]] = {
     "URL": (KafkaProducer, KafkaConsumer, KafkaAdminClient),
@@ -34,6 +32,7 @@ _CLIENTS: dict[str, tuple[Any, ...]] = {
 }
 _TAKES: dict[Any, str] = {bool: "true or false", int | float: "a number", list | tuple: "a list", str: "text"}
 _BOOLEANS = ("true", "false", "yes", "no", "on", "off", "1", "0")
+_REQUEST_LOGGERS = ("kafka.net.connection", "kafka.protocol.parser")
 
 
 def checked(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,3 +103,31 @@ def _from_text(text: str, kind: type | None) -> Any:
             except ValueError:
                 continue
     return text
+
+
+class _NoPasswords(logging.Filter):
+    """Drops log records of requests with a password, which the client shows at the level DEBUG."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.passwords: set[bytes] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not any(self._is_shown_by(argument) for argument in record.args or ())
+
+    def _is_shown_by(self, argument: Any) -> bool:
+        data: Any = argument if isinstance(argument, bytes | bytearray) else getattr(argument, "auth_bytes", None)
+        return bool(data) and any(password in data for password in self.passwords)
+
+
+_no_passwords = _NoPasswords()
+
+
+def secret(text: str) -> Secret:
+    """The text, hidden from now on in the client's logs."""
+    keep(text)
+    if text:
+        _no_passwords.passwords.add(text.encode())
+        for name in _REQUEST_LOGGERS:
+            logging.getLogger(name).addFilter(_no_passwords)  # has no effect the second time
+    return Secret(text)

@@ -19,8 +19,8 @@ from kafka.record.memory_records import MemoryRecords
 from kafka.record.util import decode_varint
 
 from django_outbox.brokers.base import TopicPartition
+from django_outbox.brokers.errors import broken, compressed
 from django_outbox.brokers.kafka.errors import error_text
-from django_outbox.brokers.undecodable import broken, compressed
 
 _PACKAGES = {"snappy": "python-snappy", "lz4": "lz4", "zstd": "zstandard"}
 

@@ -15,14 +15,13 @@ from kafka import errors as kafka_errors
 from kafka.structs import MemberState, OffsetAndMetadata
 
 from django_outbox.brokers import tansu
-from django_outbox.brokers.access import Access
 from django_outbox.brokers.base import Progress, ReceivedRecord, TopicPartition
 from django_outbox.brokers.calls import CLOSE_SECONDS, CONNECT_SECONDS, Call
-from django_outbox.brokers.errors import ClientError
+from django_outbox.brokers.diagnosis import Access
+from django_outbox.brokers.errors import HEADERS_ARE_NO_TEXT, ClientError
 from django_outbox.brokers.kafka.errors import client_error
 from django_outbox.brokers.kafka.records import RenamedHeaders, decode_carefully
 from django_outbox.brokers.subscription import GroupMember
-from django_outbox.brokers.undecodable import HEADERS_ARE_NO_TEXT
 from django_outbox.exceptions import BrokerUnavailable
 
 JOIN_SECONDS = 5.0

@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from django_outbox.brokers import access, diagnosis
-from django_outbox.brokers.diagnosis import diagnose
+from django_outbox.brokers import diagnosis
+from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.tls import TLS
-from django_outbox.brokers.url import parse_url
+from django_outbox.brokers.url import BrokerURL, parse_url
 from django_outbox.exceptions import BrokerUnavailable
 from tests.support.brokers.backends import Backend
 from tests.support.brokers.records import SECONDS
@@ -88,8 +88,12 @@ def secured(
     return serve_secured
 
 
+def access_to(*hosts: str, protocol: str, tls: TLS | None = None, interrupted: bool = False) -> Access:
+    return Access(BrokerURL(hosts, protocol), protocol, tls or TLS(), lambda: interrupted)
+
+
 def finding(address: str, protocol: str, tls: TLS | None = None) -> str | None:
-    return diagnose([address], protocol, tls or TLS(), lambda: False)
+    return access_to(address, protocol=protocol, tls=tls).diagnose()
 
 
 @pytest.mark.parametrize("protocol", ["PLAINTEXT", "SASL_PLAINTEXT"])
@@ -171,13 +175,13 @@ def test_of_what_speaks_another_language_nothing_is_said(
 
 def test_a_host_that_is_away_leaves_the_others_to_be_looked_at() -> None:
     with listening(answering(1)) as address:
-        hosts = [f"127.0.0.1:{free_port()}", address]
-        assert diagnose(hosts, "PLAINTEXT", TLS(), lambda: False) == diagnosis.NEEDS_LOGIN
+        access = access_to(f"127.0.0.1:{free_port()}", address, protocol="PLAINTEXT")
+        assert access.diagnose() == diagnosis.NEEDS_LOGIN
 
 
 def test_who_is_to_end_does_not_wait_for_a_finding() -> None:
     with listening(silent) as address:
-        assert diagnose([address], "PLAINTEXT", TLS(), lambda: True) is None
+        assert access_to(address, protocol="PLAINTEXT", interrupted=True).diagnose() is None
 
 
 @pytest.mark.parametrize("protocol", ["PLAINTEXT", "SSL"])
@@ -185,14 +189,15 @@ def test_of_several_brokers_those_that_answer_are_known(certificates: Certificat
     serve = secured(answering(1), certificates.server) if protocol == "SSL" else answering(1)
     away = f"127.0.0.1:{free_port()}"
     with listening(serve) as one, listening(serve) as other, listening(silent) as hangs:
-        assert diagnosis.answering([away, one, hangs, other], protocol, TLS(), lambda: False) == [one, other]
-        assert diagnosis.answering([away, one], protocol, TLS(), lambda: True) == [], "the process is to end"
+        assert access_to(away, one, hangs, other, protocol=protocol).answering() == [one, other]
+        stopping = access_to(away, one, protocol=protocol, interrupted=True)
+        assert stopping.answering() == []
 
 
 def test_only_brokers_that_do_not_answer_are_said_to_be_away(monkeypatch: pytest.MonkeyPatch) -> None:
     def said(*answer: str) -> str:
-        monkeypatch.setattr(access, "answering", lambda *arguments: list(answer))
-        cluster = access.Access(parse_url("kafka+sasl://u:p@a:1,b:1,c:1"), "SASL_PLAINTEXT", TLS(), lambda: False)
+        monkeypatch.setattr(Access, "answering", lambda access: list(answer))
+        cluster = Access(parse_url("kafka+sasl://u:p@a:1,b:1,c:1"), "SASL_PLAINTEXT", TLS(), lambda: False)
         return str(cluster.unavailable("refused", seconds=SECONDS, may_explain=False))
 
     assert said("b:1", "c:1") == "a:1 cannot be reached (refused); of kafka+sasl://a:1,b:1,c:1, b:1, c:1 can."

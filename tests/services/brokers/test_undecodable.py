@@ -11,7 +11,7 @@ from kafka import KafkaProducer
 from kafka.record.default_records import DefaultRecordBatch
 
 from django_outbox.brokers.base import Record, Subscription, TopicPartition
-from django_outbox.brokers.undecodable import HEADERS_ARE_NO_TEXT
+from django_outbox.brokers.errors import HEADERS_ARE_NO_TEXT
 from django_outbox.consumer.consumer import Consumer
 from django_outbox.exceptions import MessagesLeft, RecordsUndecodable
 from django_outbox.handlers.registry import Registry

@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 from confluent_kafka import KafkaError, KafkaException, Message
 
-from django_outbox.brokers.access import Access
 from django_outbox.brokers.base import (
     Acknowledged,
     Failed,
@@ -25,6 +24,7 @@ from django_outbox.brokers.base import (
 from django_outbox.brokers.confluent import client as confluent_client
 from django_outbox.brokers.confluent.client import Faults
 from django_outbox.brokers.confluent.producer import ConfluentBrokerProducer
+from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.tls import TLS
 from django_outbox.brokers.url import parse_url
 from django_outbox.exceptions import BrokerUnavailable

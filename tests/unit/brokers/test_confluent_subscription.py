@@ -11,13 +11,13 @@ import pytest
 from confluent_kafka import KafkaError, KafkaException, Message
 
 from django_outbox.brokers import subscription as subscriptions
-from django_outbox.brokers.access import Access
 from django_outbox.brokers.base import (
     Subscription,
     TopicPartition,
 )
 from django_outbox.brokers.confluent.client import Faults
 from django_outbox.brokers.confluent.subscription import ConfluentSubscription
+from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.tls import TLS
 from django_outbox.brokers.url import parse_url
 from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
@@ -66,7 +66,7 @@ class Place:
 def subscription_of(reader: Reader, faults: Faults | None = None) -> Subscription:
     client: Any = reader
     return ConfluentSubscription(
-        client, faults or Faults(ACCESS), ["topic"], ACCESS, lambda places, seconds: {}, lambda seconds: None
+        client, faults or Faults(ACCESS), ["topic"], lambda places, seconds: {}, lambda seconds: None
     )
 
 
@@ -187,7 +187,7 @@ def test_a_late_commit_is_waited_for_as_long_as_a_broker_is_there(
             answered.set()
 
     client: Any = Late()
-    subscription = ConfluentSubscription(client, Faults(ACCESS), ["topic"], ACCESS, lambda places, seconds: {}, knock)
+    subscription = ConfluentSubscription(client, Faults(ACCESS), ["topic"], lambda places, seconds: {}, knock)
     try:
         if is_there:
             subscription.commit({TopicPartition("topic", 0): 1})

@@ -1,7 +1,7 @@
 """The contract of a broker backend: what relay and consumer need of a broker.
 
 A backend subclasses ``Broker``, which makes a ``Producer`` and a ``Subscription``. All times are in seconds. A backend
-raises none of its client library's errors: it returns an outcome, or raises an error that is documented here.
+raises none of its client library's errors: it returns a result, or raises an error that is documented here.
 """
 
 from __future__ import annotations
@@ -127,14 +127,14 @@ class TopicForbidden(TopicTrouble):
     """The broker does not allow this client to write to the topic, or to read it."""
 
 
-Outcome = Acknowledged | Refused | Failed | TopicTrouble
+SendResult = Acknowledged | Refused | Failed | TopicTrouble
 
 
 class Producer(ABC):
     """Sends batches. Used by one thread, and closed after a ``BrokerUnavailable``."""
 
     @abstractmethod
-    def send(self, records: Sequence[Record], timeout: float) -> list[Outcome]:
+    def send(self, records: Sequence[Record], timeout: float) -> list[SendResult]:
         """Send all records and wait until each is acknowledged or has failed.
 
         Records with the same topic and key get into the log in the given order. Records without an answer must never be
@@ -144,7 +144,7 @@ class Producer(ABC):
             timeout: for the whole batch.
 
         Returns:
-            One outcome per record, in the same order.
+            One result per record, in the same order.
 
         Raises:
             BrokerUnavailable: no record is known to be in the log and no topic is at fault: the broker does not answer

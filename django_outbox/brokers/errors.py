@@ -152,8 +152,8 @@ class ClientError:
         return self.of_record or (self.code is not None and self.code > 0 and self.code not in _PASSING)
 
 
-def topic_outcome(error: ClientError) -> Refused | TopicTrouble | None:
-    """The outcome of records whose topic has this error; None if neither topic nor record is to blame."""
+def topic_result(error: ClientError) -> Refused | TopicTrouble | None:
+    """The result of records whose topic has this error; None if neither topic nor record is to blame."""
     if error.code in REFUSED_FOR_GOOD:
         return Refused(error.text)
     if error.code == Code.UNKNOWN_TOPIC_OR_PARTITION:

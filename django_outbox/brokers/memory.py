@@ -12,12 +12,12 @@ from django.core.exceptions import ImproperlyConfigured
 from django_outbox.brokers.base import (
     Acknowledged,
     Broker,
-    Outcome,
     Producer,
     Progress,
     ReceivedRecord,
     Record,
     Refused,
+    SendResult,
     Subscription,
     TopicMissing,
     TopicPartition,
@@ -140,14 +140,14 @@ class _Producer(Producer):
         self._broker = broker
         self._turn = 0
 
-    def send(self, records: Sequence[Record], timeout: float) -> list[Outcome]:
+    def send(self, records: Sequence[Record], timeout: float) -> list[SendResult]:
         missing = self._broker.missing_topics({record.topic for record in records})
         with self._broker.cluster.changed:
-            outcomes = [self._append(record, missing) for record in records]
+            results = [self._append(record, missing) for record in records]
             self._broker.cluster.changed.notify_all()
-        return outcomes
+        return results
 
-    def _append(self, record: Record, missing: set[str]) -> Outcome:
+    def _append(self, record: Record, missing: set[str]) -> SendResult:
         if record.topic in missing:
             return TopicMissing()
         if len(record.value) > MAX_RECORD_BYTES:

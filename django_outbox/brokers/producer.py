@@ -8,9 +8,9 @@ from collections.abc import Callable, Collection, Sequence
 from itertools import takewhile
 from typing import cast
 
-from django_outbox.brokers.base import Acknowledged, Failed, Outcome, Producer, Record, Refused, TopicTrouble
+from django_outbox.brokers.base import Acknowledged, Failed, Producer, Record, Refused, SendResult, TopicTrouble
 from django_outbox.brokers.calls import Patience
-from django_outbox.brokers.errors import ClientError, topic_outcome
+from django_outbox.brokers.errors import ClientError, topic_result
 from django_outbox.exceptions import BrokerUnavailable
 
 TopicFaults = dict[str, Refused | TopicTrouble]
@@ -51,31 +51,31 @@ class BatchProducer(Producer):
     def usable(self) -> bool:
         return self._usable
 
-    def send(self, records: Sequence[Record], timeout: float) -> list[Outcome]:
+    def send(self, records: Sequence[Record], timeout: float) -> list[SendResult]:
         if not self._usable:
             raise BrokerUnavailable(f"{self._location} did not accept a batch: the producer is closed.")
         patience = Patience(time.monotonic() + timeout, self._interrupted)
         faults = self._faults({record.topic for record in records}, timeout)
-        outcomes: list[Outcome | None] = [None] * len(records)
+        results: list[SendResult | None] = [None] * len(records)
         if faults:
-            outcomes = [faults.get(record.topic) for record in records]
+            results = [faults.get(record.topic) for record in records]
         try:
-            if not all(outcomes):
-                self._send_undecided(records, outcomes, patience)
+            if not all(results):
+                self._send_undecided(records, results, patience)
         except BaseException:  # such as a signal: nothing may be sent after this returns
             self.close()
             raise
-        if not all(outcomes):  # an outcome is true, and comparing each with None would cost much more
-            self._settle(records, outcomes, timeout)
+        if not all(results):  # a result is true, and comparing each with None would cost much more
+            self._settle(records, results, timeout)
         if not self.usable:  # what it still holds must not go out after the rows are unlocked
             self.close()
-        return cast(list[Outcome], outcomes)
+        return cast(list[SendResult], results)
 
     @abstractmethod
     def _send_once(
-        self, records: Sequence[Record], outcomes: list[Outcome | None], chosen: Sequence[int], patience: Patience
+        self, records: Sequence[Record], results: list[SendResult | None], chosen: Sequence[int], patience: Patience
     ) -> set[int]:
-        """Send the chosen records in their order and set their outcomes; those without an answer keep None.
+        """Send the chosen records in their order and set their results; those without an answer keep None.
 
         Returns:
             Indices of records that the broker refused together, so that any of them may be the reason.
@@ -88,32 +88,32 @@ class BatchProducer(Producer):
         """Why records have no answer."""
         return self._last_error or f"no acknowledgement within {timeout:g} s"
 
-    def _send_undecided(self, records: Sequence[Record], outcomes: list[Outcome | None], patience: Patience) -> None:
-        """Send the records without an outcome; records that were refused together are sent again alone.
+    def _send_undecided(self, records: Sequence[Record], results: list[SendResult | None], patience: Patience) -> None:
+        """Send the records without a result; records that were refused together are sent again alone.
 
         If that puts a record behind a later one of its key, the later one is sent again, too.
         """
         suspects: set[int] = set()
-        while self._usable and (left := [index for index, outcome in enumerate(outcomes) if outcome is None]):
+        while self._usable and (left := [index for index, result in enumerate(results) if result is None]):
             chosen = _first_of(left, suspects)
-            found = self._send_once(records, outcomes, chosen, patience)
+            found = self._send_once(records, results, chosen, patience)
             if left[0] in suspects:
-                if isinstance(outcomes[left[0]], Acknowledged):
-                    _forget_later_ones(records, outcomes, left[0])
+                if isinstance(results[left[0]], Acknowledged):
+                    _forget_later_ones(records, results, left[0])
                 found.clear()  # nothing else was refused with it
             for index in found:
-                outcomes[index] = None
-            if not found and all(outcomes[index] is None for index in chosen):
+                results[index] = None
+            if not found and all(results[index] is None for index in chosen):
                 return
             suspects |= found
 
-    def _judge(self, topic: str, error: ClientError) -> Outcome | None:
-        """The outcome of a record with this error; None if the broker or this producer is at fault."""
-        outcome: Outcome | None = topic_outcome(error)
-        if isinstance(outcome, TopicTrouble):
+    def _judge(self, topic: str, error: ClientError) -> SendResult | None:
+        """The result of a record with this error; None if the broker or this producer is at fault."""
+        result: SendResult | None = topic_result(error)
+        if isinstance(result, TopicTrouble):
             self._known_topics.discard(topic)
-        if outcome is not None:
-            return outcome
+        if result is not None:
+            return result
         if not error.ends_producer and error.fails_record:
             return Failed(error.text)
         self._refused = self._refused or error.ends_producer
@@ -133,17 +133,17 @@ class BatchProducer(Producer):
             self._known_topics |= present
         return faults
 
-    def _settle(self, records: Sequence[Record], outcomes: list[Outcome | None], timeout: float) -> None:
-        """Set the outcomes of records without an answer, now that the others are known.
+    def _settle(self, records: Sequence[Record], results: list[SendResult | None], timeout: float) -> None:
+        """Set the results of records without an answer, now that the others are known.
 
         Raises:
             BrokerUnavailable: no record was acknowledged, and the broker does not answer.
         """
         reason = self._reason(timeout)
-        unanswered = {record.topic for record, outcome in zip(records, outcomes, strict=True) if outcome is None}
+        unanswered = {record.topic for record, result in zip(records, results, strict=True) if result is None}
         self._known_topics -= unanswered
         faults: TopicFaults = {}
-        if not any(isinstance(outcome, Acknowledged) for outcome in outcomes):
+        if not any(isinstance(result, Acknowledged) for result in results):
             self.close()  # nothing may be sent while this asks
             try:
                 if self._refused or self._interrupted():
@@ -151,9 +151,9 @@ class BatchProducer(Producer):
                 faults = self._look_up(unanswered, min(_SIGN_OF_LIFE_SECONDS, timeout / 5))
             except BrokerUnavailable as error:
                 raise BrokerUnavailable(f"{self._location} did not accept a batch: {reason}.") from error
-        for index, outcome in enumerate(outcomes):
-            if outcome is None:
-                outcomes[index] = faults.get(records[index].topic) or TopicTrouble(reason)
+        for index, result in enumerate(results):
+            if result is None:
+                results[index] = faults.get(records[index].topic) or TopicTrouble(reason)
 
 
 def _first_of(left: Sequence[int], suspects: Collection[int]) -> Sequence[int]:
@@ -163,11 +163,11 @@ def _first_of(left: Sequence[int], suspects: Collection[int]) -> Sequence[int]:
     return list(takewhile(lambda index: index not in suspects, left)) if suspects else left
 
 
-def _forget_later_ones(records: Sequence[Record], outcomes: list[Outcome | None], index: int) -> None:
+def _forget_later_ones(records: Sequence[Record], results: list[SendResult | None], index: int) -> None:
     """Forget the acknowledgements of later records of the same key, so that they are sent again."""
     topic, key = records[index].topic, records[index].key
     if key is None:
         return
     for later in range(index + 1, len(records)):
-        if records[later].key == key and records[later].topic == topic and isinstance(outcomes[later], Acknowledged):
-            outcomes[later] = None
+        if records[later].key == key and records[later].topic == topic and isinstance(results[later], Acknowledged):
+            results[later] = None

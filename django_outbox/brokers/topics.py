@@ -14,7 +14,7 @@ from django_outbox.brokers.base import (
     TopicSettings,
     TopicTrouble,
 )
-from django_outbox.brokers.errors import ClientError, Code, topic_outcome
+from django_outbox.brokers.errors import ClientError, Code, topic_result
 
 NOT_READABLE = "this client may not read it"
 NOT_EVEN_SEEN = "this client may not even see whether it exists"
@@ -41,7 +41,7 @@ class TopicDescription:
     def write_fault(self) -> Refused | TopicTrouble | None:
         """Why the topic cannot be written to."""
         if self.error is not None:
-            return topic_outcome(self.error) or TopicTrouble(self.error.text)
+            return topic_result(self.error) or TopicTrouble(self.error.text)
         return TopicTrouble(self.leaderless) if self.leaderless else None
 
     @property
@@ -52,7 +52,7 @@ class TopicDescription:
                 return TopicMissing(NO_SUCH_NAME)
             if self.error.code == Code.TOPIC_AUTHORIZATION_FAILED:
                 return TopicForbidden(NOT_EVEN_SEEN)
-            fault = topic_outcome(self.error)
+            fault = topic_result(self.error)
             return fault if isinstance(fault, TopicTrouble) else TopicTrouble(self.error.text)
         # Any right includes DESCRIBE: without it, the cluster does not know this client's rights.
         if "DESCRIBE" in self.operations and "READ" not in self.operations:

@@ -8,7 +8,7 @@ from functools import partial
 
 from django.db.models import QuerySet
 
-from django_outbox.brokers.base import Acknowledged, Failed, Outcome, Producer, Record, Refused, TopicTrouble
+from django_outbox.brokers.base import Acknowledged, Failed, Producer, Record, Refused, SendResult, TopicTrouble
 from django_outbox.conf import settings
 from django_outbox.events.writer import Outgoing, encode
 from django_outbox.models import OutboxMessage
@@ -41,7 +41,7 @@ class Batch:
         self._using = using
         self.messages: list[Outgoing] = []
         self._records: list[Record] = []
-        self._outcomes: list[Outcome] = []
+        self._outcomes: list[SendResult] = []
         self.acknowledged: list[Published] = []
         self.published = self.failed = self.dead = 0
         self.written: set[str] = set()

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.db import connection, connections
 
-from django_outbox.brokers.base import Outcome, Producer, ReceivedRecord, Record
+from django_outbox.brokers.base import Producer, ReceivedRecord, Record, SendResult
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.conf import BrokerSettings
 from django_outbox.consumer.consumer import Consumer
@@ -71,7 +71,9 @@ class ScriptedBroker(MemoryBroker):
     the relay is to see.
     """
 
-    def __init__(self, answer: Callable[[Sequence[Record], list[Outcome]], list[Outcome]], **options: Any) -> None:
+    def __init__(
+        self, answer: Callable[[Sequence[Record], list[SendResult]], list[SendResult]], **options: Any
+    ) -> None:
         super().__init__(BrokerSettings(url=f"memory://{next(_names)}", options={"partitions": 1, **options}))
         self.answer = answer
         self.producers: list[ScriptedProducer] = []
@@ -93,7 +95,7 @@ class ScriptedProducer(Producer):
     def usable(self) -> bool:
         return self.is_usable
 
-    def send(self, records: Sequence[Record], timeout: float) -> list[Outcome]:
+    def send(self, records: Sequence[Record], timeout: float) -> list[SendResult]:
         return self._broker.answer(records, self._real.send(records, timeout))
 
     def close(self) -> None:

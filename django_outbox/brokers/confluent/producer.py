@@ -8,7 +8,7 @@ from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
 
-from django_outbox.brokers.base import Acknowledged, Outcome, Record, Refused
+from django_outbox.brokers.base import Acknowledged, Record, Refused, SendResult
 from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, SLICE_SECONDS, Patience, close_in_time
 from django_outbox.brokers.confluent.client import Faults, drop_unsent
 from django_outbox.brokers.confluent.errors import client_error
@@ -54,24 +54,24 @@ class ConfluentBrokerProducer(BatchProducer):
                 self._client.list_topics(min(topics), timeout=min(1.0, timeout / 4))
 
     def _send_once(
-        self, records: Sequence[Record], outcomes: list[Outcome | None], chosen: Sequence[int], patience: Patience
+        self, records: Sequence[Record], results: list[SendResult | None], chosen: Sequence[int], patience: Patience
     ) -> set[int]:
         suspects: set[int] = set()
         produce = self._client.produce
         for index in chosen:
             record = records[index]
-            report = self._report(record.topic, outcomes, index, suspects)
+            report = self._report(record.topic, results, index, suspects)
             try:  # the speed of this backend depends on this line
                 produce(record.topic, record.value, record.key, on_delivery=report, headers=list(record.headers))
             except (BufferError, KafkaException, TypeError, ValueError):
-                outcomes[index] = self._start(record, report, patience)
+                results[index] = self._start(record, report, patience)
                 if not self._usable:
                     break
         self._await_answers(patience)
         return suspects
 
-    def _start(self, record: Record, report: DeliveryReport, patience: Patience) -> Outcome | None:
-        """Hand one record to the library as soon as it has room; returns the outcome if it does not take the record."""
+    def _start(self, record: Record, report: DeliveryReport, patience: Patience) -> SendResult | None:
+        """Hand one record to the library as soon as it has room; returns the result if it does not take the record."""
         while self._usable:
             try:
                 self._client.produce(
@@ -89,22 +89,22 @@ class ConfluentBrokerProducer(BatchProducer):
             break
         return None
 
-    def _report(self, topic: str, outcomes: list[Outcome | None], index: int, suspects: set[int]) -> DeliveryReport:
-        """What the library calls with a record's outcome."""
+    def _report(self, topic: str, results: list[SendResult | None], index: int, suspects: set[int]) -> DeliveryReport:
+        """What the library calls with a record's result."""
 
         def report(error: KafkaError | None, message: Any) -> None:
             if error is None:
-                outcomes[index] = Acknowledged(message.partition(), message.offset())
+                results[index] = Acknowledged(message.partition(), message.offset())
                 return
             told = client_error(error)
-            outcomes[index] = self._judge(topic, told)
+            results[index] = self._judge(topic, told)
             if told.code in OF_A_WHOLE_BATCH:
                 suspects.add(index)
 
         return report
 
     def _await_answers(self, patience: Patience) -> None:
-        """Wait until all records have their outcome, or abandon them."""
+        """Wait until all records have their result, or abandon them."""
         if self._closed:
             return
         before = None

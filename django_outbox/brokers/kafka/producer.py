@@ -9,7 +9,7 @@ from typing import Any
 from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
-from django_outbox.brokers.base import Acknowledged, Outcome, Record, Refused
+from django_outbox.brokers.base import Acknowledged, Record, Refused, SendResult
 from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, SLICE_SECONDS, Patience
 from django_outbox.brokers.errors import OF_A_WHOLE_BATCH
 from django_outbox.brokers.kafka.errors import client_error
@@ -50,21 +50,21 @@ class KafkaBrokerProducer(BatchProducer):
         end_client(self._client, GRACE_SECONDS if self._interrupted() else CLOSE_SECONDS)
 
     def _send_once(
-        self, records: Sequence[Record], outcomes: list[Outcome | None], chosen: Sequence[int], patience: Patience
+        self, records: Sequence[Record], results: list[SendResult | None], chosen: Sequence[int], patience: Patience
     ) -> set[int]:
         if self._spoiled:
             self._replace_client(patience, len(chosen))
         futures = {}
         for index in chosen:
             if self._usable:
-                outcomes[index], futures[index] = self._start(records[index], patience)
+                results[index], futures[index] = self._start(records[index], patience)
         started = [future for future in futures.values() if future is not None]
         refused: dict[int, list[int]] = {}  # by the identity of the error, as distinct errors may be equal
         for index, future in futures.items():
             if future is not None:
                 _await(future, started, patience)
-                outcomes[index], error = self._finish(records[index].topic, future)
-                if outcomes[index] is not None and error is not None and client_error(error).code in OF_A_WHOLE_BATCH:
+                results[index], error = self._finish(records[index].topic, future)
+                if results[index] is not None and error is not None and client_error(error).code in OF_A_WHOLE_BATCH:
                     refused.setdefault(id(error), []).append(index)
         return {index for together in refused.values() if len(together) > 1 for index in together}
 
@@ -83,7 +83,7 @@ class KafkaBrokerProducer(BatchProducer):
         else:
             self._spoiled = False
 
-    def _start(self, record: Record, patience: Patience) -> tuple[Outcome | None, Any]:
+    def _start(self, record: Record, patience: Patience) -> tuple[SendResult | None, Any]:
         while True:
             try:
                 return None, self._client.send(
@@ -97,18 +97,18 @@ class KafkaBrokerProducer(BatchProducer):
             except (TypeError, ValueError) as error:
                 return Refused(f"It cannot be encoded: {error}"), None
 
-    def _finish(self, topic: str, future: Any) -> tuple[Outcome | None, kafka_errors.KafkaError | None]:
-        """A record's outcome and the error behind it."""
+    def _finish(self, topic: str, future: Any) -> tuple[SendResult | None, kafka_errors.KafkaError | None]:
+        """A record's result and the error behind it."""
         try:
             metadata = future.get(timeout=0)
         except kafka_errors.KafkaError as error:
             found = client_error(error)
-            outcome = self._judge(topic, found)
-            if outcome is None or error.retriable:
-                return outcome, error
+            result = self._judge(topic, found)
+            if result is None or error.retriable:
+                return result, error
             self._spoiled = True
             if _failed_itself(future, error):
-                return outcome, error
+                return result, error
             self._last_error = found.text
             return None, error
         return Acknowledged(metadata.partition, metadata.offset if metadata.offset >= 0 else None), None

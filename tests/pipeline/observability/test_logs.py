@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from django_outbox.brokers.base import Outcome, Record, Refused
+from django_outbox.brokers.base import Record, Refused, SendResult
 from django_outbox.events.event import Event
 from django_outbox.exceptions import Reject, Retry
 from django_outbox.observability.logging import SHOWN, Repeats, said
@@ -133,7 +133,7 @@ def test_no_record_that_cannot_be_read_logs_what_it_carries(everything: pytest.L
 
 @pytest.mark.django_db(transaction=True)
 def test_no_refusal_of_the_broker_logs_what_the_message_carries(everything: pytest.LogCaptureFixture) -> None:
-    def answer(records: Any, outcomes: list[Outcome]) -> list[Outcome]:
+    def answer(records: Any, outcomes: list[SendResult]) -> list[SendResult]:
         return [Refused("too large") for _ in records]
 
     make_message(payload=PAYLOAD, headers={"password": SECRET})
@@ -382,7 +382,7 @@ def test_a_consumer_whose_handler_always_fails_sums_it_up_before_it_ends(
 def test_a_relay_whose_messages_are_refused_sums_it_up_before_it_ends(
     stop: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
-    def answer(records: list[Record], outcomes: list[Outcome]) -> list[Outcome]:
+    def answer(records: list[Record], outcomes: list[SendResult]) -> list[SendResult]:
         return [Refused(f"too large by {number} bytes") for number, _ in enumerate(records)]
 
     for _ in range(25):

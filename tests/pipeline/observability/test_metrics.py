@@ -11,7 +11,7 @@ from django.utils import timezone
 from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
-from django_outbox.brokers.base import Failed, Outcome, Record, Refused
+from django_outbox.brokers.base import Failed, Record, Refused, SendResult
 from django_outbox.events.event import Event
 from django_outbox.events.writer import Outgoing
 from django_outbox.exceptions import Reject
@@ -121,7 +121,7 @@ def test_failures_retries_and_dead_letters_are_counted_apart(pipeline: Pipeline)
 
 @pytest.mark.django_db(transaction=True)
 def test_what_the_relay_could_not_send_is_counted() -> None:
-    def answer(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
+    def answer(records: Sequence[Record], outcomes: list[SendResult]) -> list[SendResult]:
         return [Refused("too large"), Failed("no room"), Failed("no room"), *outcomes[3:]]
 
     for fields in ({}, {"max_retry": 5}, {"max_retry": 1}, {}):

@@ -15,7 +15,7 @@ from sentry_sdk.integrations.dedupe import DedupeIntegration
 from sentry_sdk.integrations.logging import LoggingIntegration
 from sentry_sdk.transport import Transport
 
-from django_outbox.brokers.base import Acknowledged, Failed, Outcome, Record
+from django_outbox.brokers.base import Acknowledged, Failed, Record, SendResult
 from django_outbox.conf import settings
 from django_outbox.events.event import Event
 from django_outbox.exceptions import Reject, Retry
@@ -129,7 +129,7 @@ def test_a_context_that_the_caller_gives_is_left_as_it_is(sent: Sent) -> None:
 
 
 def test_a_batch_of_the_relay_is_one_transaction(sent: Sent) -> None:
-    def answer(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
+    def answer(records: Sequence[Record], outcomes: list[SendResult]) -> list[SendResult]:
         return [Acknowledged(0, 0), Failed("no answer")]
 
     send()

@@ -10,7 +10,7 @@ from django.db import DatabaseError, connection
 from django.dispatch import Signal
 
 from django_outbox import signals
-from django_outbox.brokers.base import Failed, Outcome, Record, Refused
+from django_outbox.brokers.base import Failed, Record, Refused, SendResult
 from django_outbox.conf import settings as outbox
 from django_outbox.events.event import Event
 from django_outbox.exceptions import Reject
@@ -85,8 +85,8 @@ def fields(message: OutboxMessage, attempt: int = 1) -> dict[str, Any]:
     }
 
 
-def refusing(outcome: Outcome) -> ScriptedBroker:
-    def answer(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
+def refusing(outcome: SendResult) -> ScriptedBroker:
+    def answer(records: Sequence[Record], outcomes: list[SendResult]) -> list[SendResult]:
         return [outcome, *outcomes[1:]]
 
     return ScriptedBroker(answer)

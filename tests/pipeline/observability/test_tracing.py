@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace import ReadableSpan, SpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, Sampler, SamplingResult
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, TraceFlags, TraceState
 
-from django_outbox.brokers.base import Acknowledged, Failed, Outcome, Record, Refused
+from django_outbox.brokers.base import Acknowledged, Failed, Record, Refused, SendResult
 from django_outbox.conf import settings
 from django_outbox.events.event import Event
 from django_outbox.exceptions import BrokerUnavailable, InvalidMessage, Reject
@@ -203,7 +203,7 @@ def test_a_pass_with_nothing_to_send_has_no_span(spans: Spans) -> None:
 
 
 def test_what_the_broker_did_not_take_is_told_by_message(spans: Spans) -> None:
-    def answer(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
+    def answer(records: Sequence[Record], outcomes: list[SendResult]) -> list[SendResult]:
         return [Acknowledged(0, 0), Refused("too large"), Failed("no answer")]
 
     messages = [send(key=str(number)) for number in range(3)]
@@ -228,7 +228,7 @@ def test_what_the_broker_did_not_take_is_told_by_message(spans: Spans) -> None:
 def test_a_broker_that_is_away_is_an_error_of_the_batch_and_the_next_try_is_another_span(spans: Spans) -> None:
     answers: list[Any] = [BrokerUnavailable("gone"), [Acknowledged(0, 0)]]
 
-    def answer(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
+    def answer(records: Sequence[Record], outcomes: list[SendResult]) -> list[SendResult]:
         found = answers.pop(0)
         if isinstance(found, Exception):
             raise found

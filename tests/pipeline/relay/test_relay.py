@@ -17,9 +17,9 @@ from django.utils import timezone
 
 from django_outbox.brokers.base import (
     Failed,
-    Outcome,
     Record,
     Refused,
+    SendResult,
     TopicForbidden,
     TopicMissing,
     TopicTrouble,
@@ -43,7 +43,7 @@ def relay_to(broker: Any, **options: Any) -> Relay:
     return Relay(broker, using="default", **options)
 
 
-def unavailable(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
+def unavailable(records: Sequence[Record], outcomes: list[SendResult]) -> list[SendResult]:
     raise BrokerUnavailable("it is gone.")
 
 
@@ -219,7 +219,7 @@ def test_an_unavailable_broker_harms_no_message() -> None:
 
 
 def test_a_producer_that_missed_a_deadline_is_replaced() -> None:
-    def half(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
+    def half(records: Sequence[Record], outcomes: list[SendResult]) -> list[SendResult]:
         broker.producers[-1].is_usable = False
         return [outcomes[0], TopicTrouble("no acknowledgement within 10 s")]
 
@@ -237,7 +237,7 @@ def test_a_producer_that_missed_a_deadline_is_replaced() -> None:
 def test_a_producer_that_missed_a_deadline_is_closed_though_the_database_goes_away(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def late(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
+    def late(records: Sequence[Record], outcomes: list[SendResult]) -> list[SendResult]:
         broker.producers[-1].is_usable = False
         return outcomes
 
@@ -389,7 +389,7 @@ def test_a_topic_in_other_trouble_is_tried_again_and_then_its_messages_go_out() 
     clock = Clock(1000.0)
     trouble = True
 
-    def answer(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
+    def answer(records: Sequence[Record], outcomes: list[SendResult]) -> list[SendResult]:
         return [TopicTrouble("no leader")] if trouble else outcomes
 
     relay = relay_to(ScriptedBroker(answer), clock=clock)
@@ -431,7 +431,7 @@ def test_topics_that_take_long_to_show_their_trouble_leave_the_others_half_of_th
     bad = [f"bad-{number}" for number in range(5)]
     lost = 0.0
 
-    def answer(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
+    def answer(records: Sequence[Record], outcomes: list[SendResult]) -> list[SendResult]:
         nonlocal lost
         troubled = [record.topic in bad for record in records]
         clock.now += 10 if any(troubled) else 0.9
@@ -460,7 +460,7 @@ def test_a_topic_that_missed_its_deadline_is_tried_again_soon_if_nothing_else_is
     clock = Clock(1000.0)
     slow = True
 
-    def answer(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
+    def answer(records: Sequence[Record], outcomes: list[SendResult]) -> list[SendResult]:
         clock.now += 10 if slow else 0
         return [TopicTrouble("no acknowledgement within 10 s")] if slow else outcomes
 
@@ -478,7 +478,7 @@ def test_a_topic_of_which_only_a_part_can_be_written_to_stays_parked() -> None:
     clock = Clock(1000.0)
     broken = True
 
-    def answer(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
+    def answer(records: Sequence[Record], outcomes: list[SendResult]) -> list[SendResult]:
         return [TopicTrouble("no leader"), *outcomes[1:]] if broken else outcomes
 
     relay = relay_to(ScriptedBroker(answer), clock=clock)
@@ -556,7 +556,7 @@ def test_a_stopped_relay_ends_and_closes_its_producer(stop: Stop) -> None:
     broker = ScriptedBroker(lambda records, outcomes: outcomes)
     make_message()
 
-    def answer(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
+    def answer(records: Sequence[Record], outcomes: list[SendResult]) -> list[SendResult]:
         stop.request()  # in the midst of a batch: it is finished
         return outcomes
 
@@ -576,7 +576,7 @@ def test_regression_two_relays_never_send_the_same_row() -> None:
     broker = memory_broker()
     sending, go_on = threading.Event(), threading.Event()
 
-    def slow(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
+    def slow(records: Sequence[Record], outcomes: list[SendResult]) -> list[SendResult]:
         sending.set()
         assert go_on.wait(30)
         return outcomes
@@ -601,7 +601,7 @@ def test_regression_two_relays_never_send_the_same_row() -> None:
 def test_a_key_that_another_relay_is_sending_is_not_overtaken() -> None:
     sending, go_on = threading.Event(), threading.Event()
 
-    def slow(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
+    def slow(records: Sequence[Record], outcomes: list[SendResult]) -> list[SendResult]:
         sending.set()
         assert go_on.wait(30)
         return outcomes

@@ -9,7 +9,7 @@ import pytest
 from django.db import transaction
 
 from django_outbox import publish
-from django_outbox.brokers.base import Outcome, Refused
+from django_outbox.brokers.base import Refused, SendResult
 from django_outbox.events.event import Event
 from django_outbox.events.identity import identify
 from django_outbox.exceptions import Reject
@@ -130,7 +130,7 @@ def test_a_rejected_message_has_a_copy() -> None:
 
 
 def test_a_message_that_the_broker_refuses_has_a_copy_and_a_copy_has_none() -> None:
-    def refuse(records: Any, outcomes: list[Outcome]) -> list[Outcome]:
+    def refuse(records: Any, outcomes: list[SendResult]) -> list[SendResult]:
         return [Refused("too large")] * len(records)
 
     relay = Relay(ScriptedBroker(refuse), using="default")
@@ -156,7 +156,7 @@ def test_a_message_that_carries_null_has_a_copy_that_does_too() -> None:
 
 
 def test_a_message_that_carries_null_and_is_refused_does_not_end_the_relay() -> None:
-    def refuse(records: Any, outcomes: list[Outcome]) -> list[Outcome]:
+    def refuse(records: Any, outcomes: list[SendResult]) -> list[SendResult]:
         return [Refused("no")] * len(records)
 
     message = publish("order.created", None)

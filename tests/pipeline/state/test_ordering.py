@@ -12,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_outbox.brokers import memory
-from django_outbox.brokers.base import Failed, Outcome
+from django_outbox.brokers.base import Failed, SendResult
 from django_outbox.events.event import Event
 from django_outbox.models import OutboxMessage
 from django_outbox.relay.claims import PostgresqlClaims
@@ -135,7 +135,7 @@ def test_a_hot_key_goes_out_in_full_batches() -> None:
 
 
 def test_of_a_key_only_what_was_taken_before_a_failure_counts() -> None:
-    def second_fails(records: Any, outcomes: list[Outcome]) -> list[Outcome]:
+    def second_fails(records: Any, outcomes: list[SendResult]) -> list[SendResult]:
         return [outcomes[0], Failed("boom"), *outcomes[2:]]
 
     broker = ScriptedBroker(second_fails)

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import pytest
 
-from django_outbox.brokers.base import Outcome, Record, TopicTrouble
+from django_outbox.brokers.base import Record, SendResult, TopicTrouble
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.consumer import consumer as consumer_module
 from django_outbox.consumer.consumer import Consumer
@@ -57,7 +57,7 @@ def test_a_relay_logs_one_outage_of_topics_and_broker_once(
     caplog.set_level(logging.INFO)
     began = clock.now
 
-    def answer(records: Sequence[Record], outcomes: list[Outcome]) -> list[Outcome]:
+    def answer(records: Sequence[Record], outcomes: list[SendResult]) -> list[SendResult]:
         if clock.now < began + 4:
             clock.now += 4
             return [TopicTrouble("no acknowledgement within 4 s") for _ in records]

@@ -13,10 +13,10 @@ from confluent_kafka import KafkaError, KafkaException, Message
 from django_outbox.brokers.base import (
     Acknowledged,
     Failed,
-    Outcome,
     Producer,
     Record,
     Refused,
+    SendResult,
     TopicForbidden,
     TopicMissing,
     TopicTrouble,
@@ -128,7 +128,7 @@ def producer_with(client: Client, told: Faults | None = None, **faults: Refused 
     return ConfluentBrokerProducer(stand_in, told or Faults(ACCESS), once(faults), lambda: False)
 
 
-def outcomes_of(producer: Producer, count: int, timeout: float = SECONDS) -> list[Outcome]:
+def outcomes_of(producer: Producer, count: int, timeout: float = SECONDS) -> list[SendResult]:
     return producer.send(numbered("topic", count), timeout)
 
 

@@ -8,7 +8,7 @@ from kafka import errors as kafka_errors
 
 from django_outbox.brokers.base import TopicForbidden, TopicMissing, TopicTrouble
 from django_outbox.brokers.confluent.errors import client_error as librdkafka_error
-from django_outbox.brokers.errors import ClientError, Code, refusal, topic_outcome
+from django_outbox.brokers.errors import ClientError, Code, refusal, topic_result
 from django_outbox.brokers.kafka.errors import client_error as kafka_python_error
 
 SERVER_ERROR, UNKNOWN_TO_ALL = -1, 9999
@@ -20,14 +20,14 @@ def test_both_libraries_report_the_same_code_with_the_same_consequences(code: in
     assert [error.code for error in found] == [code, code]
     assert "why" in found[0].text
     assert found[1].text == "why"
-    assert len({(error.ends_producer, error.fails_record, type(topic_outcome(error))) for error in found}) == 1
+    assert len({(error.ends_producer, error.fails_record, type(topic_result(error))) for error in found}) == 1
 
 
 def test_a_code_that_nobody_knows_fails_the_record() -> None:
     error = ClientError(UNKNOWN_TO_ALL, "why")
     assert error.fails_record
     assert not error.ends_producer
-    assert topic_outcome(error) is None
+    assert topic_result(error) is None
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_commit_that_a_rebalance_overtook_is_one_of_a_rebalance() -> None:
 
 def test_a_topic_s_error_is_an_outcome_of_its_records() -> None:
     outcomes = [
-        topic_outcome(ClientError(code, "why"))
+        topic_result(ClientError(code, "why"))
         for code in (Code.UNKNOWN_TOPIC_OR_PARTITION, Code.TOPIC_AUTHORIZATION_FAILED, Code.LEADER_NOT_AVAILABLE)
     ]
     assert outcomes == [TopicMissing(), TopicForbidden("why"), TopicTrouble("why")]

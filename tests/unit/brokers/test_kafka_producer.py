@@ -14,9 +14,9 @@ from kafka.errors import KafkaError
 from django_outbox.brokers.base import (
     Acknowledged,
     Failed,
-    Outcome,
     Producer,
     Refused,
+    SendResult,
     TopicForbidden,
     TopicMissing,
     TopicTrouble,
@@ -105,7 +105,7 @@ def producer_with(*clients: Client, **faults: Refused | TopicTrouble) -> Produce
     return KafkaBrokerProducer(iter(clients).__next__, LOCATION, once(faults), lambda: False)
 
 
-def outcomes_of(producer: Producer, count: int, timeout: float = SECONDS) -> list[Outcome]:
+def outcomes_of(producer: Producer, count: int, timeout: float = SECONDS) -> list[SendResult]:
     return producer.send(numbered("topic", count), timeout)
 
 

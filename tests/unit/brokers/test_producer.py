@@ -10,9 +10,9 @@ import pytest
 
 from django_outbox.brokers.base import (
     Acknowledged,
-    Outcome,
     Record,
     Refused,
+    SendResult,
     TopicForbidden,
     TopicMissing,
     TopicTrouble,
@@ -32,7 +32,7 @@ class Scripted(BatchProducer):
 
     def __init__(
         self,
-        answers: dict[str, Outcome],
+        answers: dict[str, SendResult],
         *told: TopicFaults,
         refused: bool = False,
         interrupted: Callable[[], bool] = lambda: False,
@@ -53,7 +53,7 @@ class Scripted(BatchProducer):
         return self._told.pop(0)
 
     def _send_once(
-        self, records: Sequence[Record], outcomes: list[Outcome | None], chosen: Sequence[int], patience: Patience
+        self, records: Sequence[Record], outcomes: list[SendResult | None], chosen: Sequence[int], patience: Patience
     ) -> set[int]:
         for index in chosen:
             outcomes[index] = self._answers.get(records[index].topic)
@@ -69,7 +69,7 @@ class Scripted(BatchProducer):
         self.closed = True
 
 
-def outcomes(producer: BatchProducer, *topics: str) -> list[Outcome]:
+def outcomes(producer: BatchProducer, *topics: str) -> list[SendResult]:
     return producer.send([Record(topic, b"k", b"v") for topic in topics], SECONDS)
 
 

@@ -9,10 +9,9 @@ from collections.abc import Callable, Collection
 from django_outbox.brokers.base import Broker, Subscription, TopicPartition
 from django_outbox.conf import settings
 from django_outbox.consumer.assignment import AssignmentTimeout
-from django_outbox.consumer.counts import RoundCounts
 from django_outbox.consumer.engine import Engine
 from django_outbox.consumer.inbox.inbox import Inbox
-from django_outbox.consumer.lane import Lane
+from django_outbox.consumer.lane import Lane, RoundCounts
 from django_outbox.consumer.outbox import OutboxSource
 from django_outbox.consumer.reconciler import Reconciler
 from django_outbox.consumer.topics import ReadableTopics
@@ -81,7 +80,7 @@ class Consumer:
         self._stop: Stop | None = None
         self.engine = Engine(using, self.group, clock)
         self._inbox = Inbox(self.engine, using=using, handlers=self.handlers, clock=clock)
-        self._lane = Lane(self.engine, OutboxSource(using, self.handlers), self._inbox, self.handlers)
+        self._lane = Lane(self.engine, OutboxSource(using, self.handlers), self._inbox)
         self.inbox_due_at = clock() + INBOX_SECONDS
         self._prepared = PreparedStatements(using, clock)
         self._outages = OutageLog(log, clock, quiet_seconds=RELAPSE_SECONDS)
@@ -98,7 +97,7 @@ class Consumer:
     @property
     def is_guarded(self) -> bool:
         """True until the first records after a start or a rebalance have been handled."""
-        return self._lane.is_guarded
+        return bool(self._lane.guard)
 
     def run(self, stop: Stop, *, drain: bool = False) -> None:
         """Work until stopped or, with ``drain``, until all present messages have been handled.
@@ -187,7 +186,7 @@ class Consumer:
                     self.reconciler.check_if_due(subscription)
                 records = subscription.poll(0.0 if counts.retried else timeout, self.batch_size)
                 self._lane.add(records)
-                self._lane.guard(subscription.take_assigned(), self.guarded_records)
+                self._lane.guard.begin(subscription.take_assigned(), self.guarded_records)
                 if self._assignment.is_overdue(subscription) or subscription.needs_new_client:
                     self.close()
                     return

@@ -2,57 +2,113 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import takewhile
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from django_outbox.brokers.base import ReceivedRecord, TopicPartition
 from django_outbox.conf import settings
-from django_outbox.consumer.counts import RoundCounts
-from django_outbox.consumer.delivery import Outcome
-from django_outbox.consumer.engine import Engine
+from django_outbox.consumer.engine import Engine, Item, Outcome
 from django_outbox.consumer.inbox.inbox import Inbox
-from django_outbox.consumer.outbox import OutboxSource, OwnRecord
-from django_outbox.consumer.poison_guard import PoisonGuard
-from django_outbox.events.identity import identify
-from django_outbox.exceptions import UnreadableRecord
-from django_outbox.handlers.registry import GroupHandlers
+from django_outbox.consumer.outbox import OutboxSource, OwnRecord, own_record
 
-Queued = tuple[ReceivedRecord, OwnRecord | ReceivedRecord | None]
-"""A record, and what its source handles: an ``OwnRecord`` of the outbox, a record for the inbox, or None to skip it."""
+
+@dataclass(slots=True)
+class RoundCounts:
+    """What happened to the records of one poll, and to due messages of the inbox.
+
+    Attributes:
+        received: records that were read.
+        retried: due inbox messages (also counted below).
+        stored: records that became inbox messages.
+        inbox_consumed: consumed inbox messages (also counted in ``consumed``).
+        consumed, failed, dead, requeued, skipped: deliveries by their ``Outcome``.
+    """
+
+    received: int = 0
+    retried: int = 0
+    stored: int = 0
+    inbox_consumed: int = 0
+    consumed: int = 0
+    failed: int = 0
+    dead: int = 0
+    requeued: int = 0
+    skipped: int = 0
+
+    def add(self, outcomes: Sequence[Outcome]) -> None:
+        for outcome, number in Counter(outcomes).items():
+            setattr(self, outcome, getattr(self, outcome) + number)
+
+    def add_inbox(self, outcomes: Sequence[Outcome]) -> None:
+        self.add(outcomes)
+        self.inbox_consumed += outcomes.count(Outcome.CONSUMED)
+
+    @property
+    def progress(self) -> dict[str, int]:
+        """The counts by the names of ``MessageCounts``."""
+        return {
+            "consumed": self.consumed - self.inbox_consumed,
+            "inbox_received": self.stored,
+            "inbox_consumed": self.inbox_consumed,
+        }
+
+
+class PoisonGuard:
+    """Knows the first records after a start or a rebalance, one of which may have killed the previous process.
+
+    They are handled one by one, with the delivery counted and committed before the handler runs.
+    """
+
+    def __init__(self) -> None:
+        self._left: dict[TopicPartition, int] = {}
+        self._counted: ReceivedRecord | None = None  # only the last: an unfinished record is handled next
+
+    def __bool__(self) -> bool:
+        return bool(self._left)
+
+    def begin(self, partitions: Iterable[TopicPartition], records: int) -> None:
+        """Guard the next ``records`` of each newly assigned partition."""
+        if records:
+            self._left.update(dict.fromkeys(partitions, records))
+
+    def covers(self, record: ReceivedRecord) -> bool:
+        """True if the record is one of the first of its partition."""
+        return bool(self._left) and TopicPartition(record.topic, record.partition) in self._left
+
+    def is_counted(self, record: ReceivedRecord) -> bool:
+        """True if this delivery was counted already, and the process survived it."""
+        return record == self._counted
+
+    def count(self, record: ReceivedRecord) -> None:
+        """Record that a delivery was counted. The last one ends the guard of its partition."""
+        self._counted = record
+        partition = TopicPartition(record.topic, record.partition)
+        self._left[partition] -= 1
+        if not self._left[partition]:
+            del self._left[partition]
 
 
 class Lane:
     """Handles queued records in their order. All state about the records in hand is here."""
 
-    def __init__(self, engine: Engine, outbox: OutboxSource, inbox: Inbox, handlers: GroupHandlers) -> None:
+    def __init__(self, engine: Engine, outbox: OutboxSource, inbox: Inbox) -> None:
         self._engine = engine
         self._outbox = outbox
         self._inbox = inbox
-        self._handlers = handlers
-        self._queue: deque[Queued] = deque()
-        self._guard = PoisonGuard()
+        self._queue: deque[OwnRecord | ReceivedRecord] = deque()  # for the outbox, and for the inbox
+        self.guard = PoisonGuard()
 
     def __bool__(self) -> bool:
         """True if records are queued."""
         return bool(self._queue)
 
-    @property
-    def is_guarded(self) -> bool:
-        """True until the first records after a start or a rebalance have been handled."""
-        return bool(self._guard)
-
     def add(self, records: Sequence[ReceivedRecord]) -> None:
         """Queue records of one poll."""
         if self._inbox.takes_all:
-            self._queue.extend((record, record) for record in records)
-            return
-        own_sources, skips_unknown = (None, settings.source), settings.unknown_event == "ignore"
-        self._queue.extend((record, self._item(record, own_sources, skips_unknown)) for record in records)
-
-    def guard(self, partitions: Iterable[TopicPartition], records: int) -> None:
-        """Handle the next records of newly assigned partitions one by one, as one may have killed the last process."""
-        self._guard.begin(partitions, records)
+            self._queue.extend(records)
+        else:
+            source = settings.source
+            self._queue.extend(own_record(record, source) or record for record in records)
 
     def clear(self) -> None:
         """Drop the queued records: they are delivered again, as their offsets are not committed."""
@@ -65,75 +121,42 @@ class Lane:
         Raises:
             OperationalError, InterfaceError: the database is away; the records stay queued.
         """
-        handled = self._handle_first(counts, is_stopping)
-        counts.received += handled
-        return [self._queue.popleft()[0] for _ in range(handled)]
+        first = self._queue[0]
+        if isinstance(first, OwnRecord):
+            outcomes = self._handle_own(first, is_stopping)
+            counts.add(outcomes)
+        else:
+            outcomes = self._receive(first, is_stopping)
+            counts.add_inbox(outcomes)
+            counts.stored += len(outcomes) - outcomes.count(Outcome.SKIPPED)
+        counts.received += len(outcomes)
+        return [_record(self._queue.popleft()) for _ in outcomes]
 
-    def _handle_first(self, counts: RoundCounts, is_stopping: Callable[[], bool]) -> int:
-        record, item = self._queue[0]
-        if item is None:
-            counts.outcomes[Outcome.SKIPPED] += 1
-            return 1
-        is_guarded = self._guard.covers(record)
-        if isinstance(item, OwnRecord):
-            return self._handle_guarded(item, counts) if is_guarded else self._handle_own(counts, is_stopping)
-        return self._receive_guarded(item, counts) if is_guarded else self._receive(counts, is_stopping)
+    def _handle_own(self, first: OwnRecord, is_stopping: Callable[[], bool]) -> list[Outcome]:
+        record = first.record
+        if self.guard.covers(record):
+            if not self.guard.is_counted(record) and self._outbox.count_delivery(first):
+                self.guard.count(record)
+            return [self._engine.handle_alone(self._outbox, first)]
+        return self._engine.handle(self._outbox, self._first_of(OwnRecord), is_stopping)
 
-    def _handle_own(self, counts: RoundCounts, is_stopping: Callable[[], bool]) -> int:
-        """Handle messages of the outbox, up to the first record for the inbox."""
-        run = list(takewhile(lambda each: not isinstance(each[1], ReceivedRecord), self._unguarded()))
-        items = [item for _, item in run if isinstance(item, OwnRecord)]
-        outcomes = self._engine.handle(self._outbox, items, is_stopping)
-        counts.outcomes.update(outcomes)
-        records = _records_of(run, len(outcomes))
-        counts.outcomes[Outcome.SKIPPED] += records - len(outcomes)
-        return records
+    def _receive(self, first: ReceivedRecord, is_stopping: Callable[[], bool]) -> list[Outcome]:
+        if self.guard.covers(first):
+            outcome = self._inbox.receive_counted(first)
+            if outcome is not Outcome.SKIPPED:
+                self.guard.count(first)
+            return [outcome]
+        return self._inbox.receive(self._first_of(ReceivedRecord), is_stopping)
 
-    def _handle_guarded(self, item: OwnRecord, counts: RoundCounts) -> int:
-        if not self._guard.is_counted(item.record) and self._outbox.count_delivery(item):
-            self._guard.count(item.record)
-        counts.outcomes[self._engine.handle_alone(self._outbox, item)] += 1
-        return 1
-
-    def _receive(self, counts: RoundCounts, is_stopping: Callable[[], bool]) -> int:
-        """Handle records for the inbox, up to the first of the outbox."""
-        run = takewhile(lambda each: isinstance(each[1], ReceivedRecord), self._unguarded())
-        outcomes = self._inbox.receive([record for record, _ in run], is_stopping)
-        counts.add_inbox(outcomes)
-        counts.stored += len(outcomes) - outcomes.count(Outcome.SKIPPED)
-        return len(outcomes)
-
-    def _receive_guarded(self, record: ReceivedRecord, counts: RoundCounts) -> int:
-        outcome = self._inbox.receive_counted(record)
-        counts.add_inbox([outcome])
-        if outcome is not Outcome.SKIPPED:
-            counts.stored += 1
-            self._guard.count(record)
-        return 1
-
-    def _unguarded(self) -> Iterator[Queued]:
-        """Queued records, up to the first that the poison guard covers."""
-        return takewhile(lambda each: not self._guard.covers(each[0]), self._queue)
-
-    def _item(
-        self, record: ReceivedRecord, own_sources: Collection[str | None], skips_unknown: bool
-    ) -> OwnRecord | ReceivedRecord | None:
-        try:
-            identity = identify(record)
-        except UnreadableRecord:
-            return record
-        if identity.outbox_id is None or identity.source not in own_sources:
-            return record
-        if skips_unknown and identity.event_type not in self._handlers.types_of(record.topic):
-            return None
-        return OwnRecord(record, identity, identity.outbox_id)
+    def _first_of(self, kind: type[Item]) -> list[Item]:
+        """Return the first queued items of one kind, up to one that the poison guard covers."""
+        found: list[Item] = []
+        for item in self._queue:
+            if not isinstance(item, kind) or self.guard.covers(_record(item)):
+                break
+            found.append(item)
+        return found
 
 
-def _records_of(queued: Sequence[Queued], items: int) -> int:
-    """Return the number of records with the first ``items`` items, and the skipped records after them."""
-    for count, (_, item) in enumerate(queued):
-        if item is not None:
-            if not items:
-                return count
-            items -= 1
-    return len(queued)
+def _record(item: OwnRecord | ReceivedRecord) -> ReceivedRecord:
+    return item.record if isinstance(item, OwnRecord) else item

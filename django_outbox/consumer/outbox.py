@@ -6,33 +6,36 @@ import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 
 from django.db import transaction
 from django.db.models import QuerySet
 
 from django_outbox.brokers.base import ReceivedRecord, TopicPartition
 from django_outbox.conf import settings
-from django_outbox.consumer.delivery import (
+from django_outbox.consumer.engine import (
     REQUEUE_DELAY,
     SKIP,
+    UNDECIDED,
     Claim,
     Outcome,
     Source,
+    log_requeued,
     max_deliveries_reason,
+    store_failure,
     unhandled_reason,
 )
 from django_outbox.events.event import Event
-from django_outbox.events.identity import RecordIdentity
-from django_outbox.exceptions import Reject, in_one_line
+from django_outbox.events.identity import RecordIdentity, identify
+from django_outbox.exceptions import UnreadableRecord
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import OutboxMessage
 from django_outbox.observability.logging import log_extra
-from django_outbox.observability.outcomes import report_dead, report_failed
 from django_outbox.state import outbox as state
 from django_outbox.state import transitions
 from django_outbox.state.ordering import Blocker, unhandled_before
 from django_outbox.state.rows import LockedMessage
-from django_outbox.worker.transactions import MAX_ATTEMPTS, retry_transaction
+from django_outbox.worker.transactions import retry_transaction
 
 log = logging.getLogger("django_outbox.consumer")
 
@@ -98,17 +101,29 @@ class OutboxSource(Source[OwnRecord]):
         self._using = using
         self._handlers = handlers
 
-    def claim(self, items: Sequence[OwnRecord], prepared: list[Claim]) -> list[Claim]:
-        messages = state.lock([item.id for item in items], using=self._using)
+    def prepare(self, items: Sequence[OwnRecord]) -> list[Claim]:
+        if settings.unknown_event == "dead":
+            return super().prepare(items)
+        types_of = self._handlers.types_of
+        return [UNDECIDED if item.identity.event_type in types_of(item.record.topic) else SKIP for item in items]
+
+    def claim(self, items: Sequence[OwnRecord], prepared: Sequence[Claim]) -> list[Claim]:
+        wanted = [item for item, known in zip(items, prepared, strict=True) if known is not SKIP]
+        messages = state.lock([item.id for item in wanted], using=self._using)
         current: dict[int, LockedMessage] = {}
-        for item in items:
+        for item in wanted:
             message = messages.get(item.id)
             if message is not None and item.id not in current and item.is_current(message):
                 current[item.id] = message
         blockers = unhandled_before(list(current.values()), self._handlers.types_of, using=self._using)
         overtaking = _overtaking(list(current.values()))
         held: dict[Key, Hold] = {}
-        return [self._claim(item, messages, current.pop(item.id, None), blockers, overtaking, held) for item in items]
+        return [
+            SKIP
+            if known is SKIP
+            else self._claim(item, messages, current.pop(item.id, None), blockers, overtaking, held)
+            for item, known in zip(items, prepared, strict=True)
+        ]
 
     def _claim(
         self,
@@ -130,7 +145,15 @@ class OutboxSource(Source[OwnRecord]):
         """
         if message is None:
             if item.id not in messages:
-                self._log_unknown(item)
+                record = item.record
+                log.warning(
+                    "Skipped the record %s[%d]@%d: there is no outbox message %d.",
+                    record.topic,
+                    record.partition,
+                    record.offset,
+                    item.id,
+                    extra={"action": "skipped", **item.extra},
+                )
             return SKIP
         handlers = self._handlers.find(message.event_type, message.topic)
         if not handlers and settings.unknown_event == "ignore":
@@ -173,22 +196,14 @@ class OutboxSource(Source[OwnRecord]):
         message = None if claim is None else claim.message
         if not isinstance(message, LockedMessage):
             raise error
-        rows = self._in_delivery(message)
-        if isinstance(error, Reject):
-            if transitions.mark_dead(rows, error):
-                report_dead(log, message, error, using=self._using)
-            return Outcome.DEAD
-        failed = transitions.mark_failed(rows, error)
-        if failed is None:
+        outcome = store_failure(self._in_delivery(message), error, message)
+        if outcome is Outcome.SKIPPED:
             log.warning(
                 "Message %s was changed or removed while it was handled.",
                 message.id,
                 extra=log_extra("skipped", message),
             )
-            return Outcome.SKIPPED
-        message.retry_count = failed.retry_count
-        report_failed(log, message, error, final=failed.status == state.Status.DEAD, using=self._using)
-        return Outcome.FAILED
+        return outcome
 
     def requeue(self, item: OwnRecord, fault: Exception) -> Outcome:
         with transaction.atomic(using=self._using):
@@ -196,14 +211,7 @@ class OutboxSource(Source[OwnRecord]):
             if message is None or not item.is_current(message):
                 return Outcome.SKIPPED
             transitions.requeue(self._in_delivery(message), REQUEUE_DELAY)
-        log.warning(
-            "Message %s waits %d s, because the database failed %d times: %s",
-            message.id,
-            REQUEUE_DELAY.total_seconds(),
-            MAX_ATTEMPTS,
-            in_one_line(fault),
-            extra=log_extra("put_back", message),
-        )
+        log_requeued(f"Message {message.id}", fault, log_extra("put_back", message))
         return Outcome.REQUEUED
 
     def _in_delivery(self, message: LockedMessage) -> QuerySet[OutboxMessage]:
@@ -216,27 +224,24 @@ class OutboxSource(Source[OwnRecord]):
         return f"message {item.id}", item.extra
 
     def count_delivery(self, item: OwnRecord) -> bool:
-        """Count a delivery before it can kill the process; False if the record is stale."""
+        """Count a delivery before it can kill the process; False if no handler will run."""
+        if SKIP in self.prepare([item]):
+            return False
         partition = TopicPartition(item.record.topic, item.record.partition)
-
-        def count() -> bool:
-            return state.count_delivery(
-                item.id, item.identity.attempt, partition, item.record.offset, using=self._using
-            )
-
+        count = partial(state.count_delivery, item.id, item.identity.attempt, partition, item.record.offset)
         # After a rebalance another consumer may still lock the row, which InnoDB may report as a deadlock.
-        return retry_transaction(count, using=self._using)
+        return retry_transaction(partial(count, using=self._using), using=self._using)
 
-    def _log_unknown(self, item: OwnRecord) -> None:
-        record = item.record
-        log.warning(
-            "Skipped the record %s[%d]@%d: there is no outbox message %d.",
-            record.topic,
-            record.partition,
-            record.offset,
-            item.id,
-            extra={"action": "skipped", **item.extra},
-        )
+
+def own_record(record: ReceivedRecord, source: str) -> OwnRecord | None:
+    """Return a record of the outbox of this ``source``; None if it is for the inbox."""
+    try:
+        identity = identify(record)
+    except UnreadableRecord:
+        return None
+    if identity.outbox_id is None or identity.source not in (None, source):
+        return None
+    return OwnRecord(record, identity, identity.outbox_id)
 
 
 def _overtaking(messages: Sequence[LockedMessage]) -> set[int]:

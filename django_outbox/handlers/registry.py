@@ -1,24 +1,92 @@
-"""The registry of handlers: finds them in the project, and by consumer group, event type and topic."""
+"""Handlers, and their registry: finds them in the project, and by consumer group, event type and topic."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from asyncio import CancelledError
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from importlib import import_module
+from types import CodeType
 from typing import Any, TypeVar
 
+from asgiref.sync import async_to_sync
 from django.apps import apps
 from django.utils.module_loading import module_has_submodule
 
 from django_outbox.conf import settings
-from django_outbox.exceptions import HandlersNotImportable, text_of
-from django_outbox.handlers.arguments import required_parameters
-from django_outbox.handlers.handler import Handler
+from django_outbox.events.event import Event
+from django_outbox.exceptions import HandlerCancelled, HandlersNotImportable, PayloadMismatch, name_handlers, text_of
+from django_outbox.handlers.arguments import Arguments, arguments_of
+from django_outbox.handlers.timeout import call_within
 
 MODULE = "handlers"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Handler:
+    """A function registered for one type of event."""
+
+    event_type: str
+    function: Callable[..., Any]
+    topic: str | None
+    group: str | None
+
+    @cached_property
+    def name(self) -> str:
+        """The module and name of the function."""
+        function = inspect.unwrap(self.function)
+        qualname = getattr(function, "__qualname__", None)
+        return repr(function) if qualname is None else f"{function.__module__}.{qualname}"
+
+    @cached_property
+    def arguments(self) -> Arguments:
+        """What to call the function with; raises the errors of ``arguments_of``."""
+        return arguments_of(self.function)
+
+    def __call__(self, event: Event) -> None:
+        """Run the function, and end the process if it runs longer than ``HANDLER_TIMEOUT``.
+
+        Raises:
+            PayloadMismatch: the payload does not have the type that the function takes.
+        """
+        timeout = settings.handler_timeout
+        if timeout is None:
+            self._run(event)
+        else:
+            about = {"event_id": event.id, "topic": event.topic, "attempt": event.attempt}
+            subject = f"handler {self.name} with event {event.id} ({event.type})"
+            call_within(timeout, subject, self._run, event, about=about)
+
+    def _run(self, event: Event) -> None:
+        try:
+            result = self.function(*self.arguments.of(event))
+            if inspect.isawaitable(result):
+                async_to_sync(_wait_for)(result)
+        except PayloadMismatch as mismatch:
+            name_handlers(mismatch, [self.name])
+            raise
+        except CancelledError as error:
+            # It is not an Exception, and would end the process.
+            raise HandlerCancelled.of(error) from None
+
+    def replaces(self, old: Handler) -> bool:
+        """True if this is the same handler as an older one, as after a second import of its module.
+
+        Functions that only share a name, such as those of one factory or decorator, are not the same.
+        """
+        if (self.event_type, self.topic, self.group) != (old.event_type, old.topic, old.group):
+            return False
+        if self.function == old.function:
+            return True
+        code, old_code = _code(self.function), _code(old.function)
+        if code is None or old_code is None or code is old_code or self.name != old.name:
+            return False
+        return (code.co_filename, code.co_firstlineno) == (old_code.co_filename, old_code.co_firstlineno)
 
 
 class Registry:
@@ -34,12 +102,7 @@ class Registry:
         self._loaded = False
 
     def register(
-        self,
-        event_type: str,
-        function: Callable[..., Any],
-        *,
-        topic: str | None = None,
-        group: str | None = None,
+        self, event_type: str, function: Callable[..., Any], *, topic: str | None = None, group: str | None = None
     ) -> None:
         """Add a handler, or replace it if it is the same, as after a second import of its module.
 
@@ -57,7 +120,7 @@ class Registry:
 
     def for_group(self, group: str) -> list[Handler]:
         """Return the handlers that a consumer of this group runs."""
-        groups = self._groups_of(group)
+        groups = (group,) if self.is_inbox_group(group) else (None, settings.consumer_group)
         return [handler for handler in self._handlers if handler.group in groups]
 
     def is_inbox_group(self, group: str) -> bool:
@@ -75,10 +138,6 @@ class Registry:
         main = settings.consumer_group
         return [main, *sorted(self.named_groups - {main})]
 
-    def _groups_of(self, group: str) -> tuple[str | None, ...]:
-        """Return the values of ``group`` that the handlers of a consumer group have."""
-        return (group,) if self.is_inbox_group(group) else (None, settings.consumer_group)
-
     def load(self) -> None:
         """Import the ``handlers`` module of every installed app, once.
 
@@ -95,8 +154,8 @@ class Registry:
                 import_module(name)
             except Exception as error:
                 raise HandlersNotImportable(
-                    f"{name} cannot be imported ({type(error).__name__}: {text_of(error)}). No message is "
-                    f"consumed until then: fix the import and restart."
+                    f"{name} cannot be imported ({type(error).__name__}: {text_of(error)}). No message is consumed "
+                    f"until then: fix the import and restart."
                 ) from error
         for each in self._handlers:
             try:
@@ -113,7 +172,6 @@ class GroupHandlers:
         group: the consumer group.
         uses_inbox: True if all records go to its inbox, also those of this service's own outbox.
         types: event types that have a handler.
-        topics: topics that handlers name.
     """
 
     def __init__(self, registry: Registry, group: str) -> None:
@@ -121,28 +179,21 @@ class GroupHandlers:
         self.uses_inbox = registry.is_inbox_group(group)
         self._handlers = registry.for_group(group)
         self.types = frozenset(handler.event_type for handler in self._handlers)
-        self.topics = frozenset(handler.topic for handler in self._handlers if handler.topic)
         self._found: dict[tuple[str, str], list[Handler]] = {}
         self._types_of: dict[str, frozenset[str]] = {}
 
     @property
     def default_topics(self) -> frozenset[str]:
-        """The topics that a consumer of this group reads by default.
-
-        Topics that this project publishes to, that the handlers name, or that have a mapper.
-        """
+        """The topics to read by default: those of the settings, of the handlers, and with a mapper."""
         mapped = {topic for topic, mapper in settings.inbox.items() if mapper is not None}
-        return settings.topics | self.topics | mapped
+        return settings.topics | mapped | {handler.topic for handler in self._handlers if handler.topic}
 
     def find(self, event_type: str, topic: str) -> list[Handler]:
         """Return the handlers for an event of this type from this topic, in the order in which they run."""
         kind = (event_type, topic)
         if kind not in self._found:
-            self._found[kind] = [
-                handler
-                for handler in self._handlers
-                if handler.event_type == event_type and handler.topic in (None, topic)
-            ]
+            of_type = [handler for handler in self._handlers if handler.event_type == event_type]
+            self._found[kind] = [handler for handler in of_type if handler.topic in (None, topic)]
         return self._found[kind]
 
     def replace_each(self, replace: Callable[[Handler], Handler]) -> None:
@@ -153,9 +204,8 @@ class GroupHandlers:
     def types_of(self, topic: str) -> frozenset[str]:
         """Return the event types from this topic that have a handler."""
         if topic not in self._types_of:
-            self._types_of[topic] = frozenset(
-                handler.event_type for handler in self._handlers if handler.topic in (None, topic)
-            )
+            wanted = [handler for handler in self._handlers if handler.topic in (None, topic)]
+            self._types_of[topic] = frozenset(handler.event_type for handler in wanted)
         return self._types_of[topic]
 
     def accepts(self, event_type: str, topic: str) -> bool:
@@ -194,16 +244,19 @@ def handler(event_type: str, *, topic: str | None = None, group: str | None = No
             raise TypeError(f"@handler: {name} must be text or None, not {value!r}.")
 
     def register(function: Function) -> Function:
-        _require_handler(function)
+        if not callable(function):
+            raise TypeError(f"@handler must decorate a function, not {function!r}.")
+        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+            raise TypeError(f"A handler must not be a generator function: {function!r}.")
         registry.register(event_type, function, topic=topic, group=group)
         return function
 
     return register
 
 
-def _require_handler(function: Any) -> None:
-    if not callable(function):
-        raise TypeError(f"@handler must decorate a function, not {function!r}.")
-    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise TypeError(f"A handler must not be a generator function: {function!r}.")
-    required_parameters(function)
+async def _wait_for(result: Awaitable[Any]) -> None:
+    await result
+
+
+def _code(function: Any) -> CodeType | None:
+    return getattr(inspect.unwrap(function), "__code__", None)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 
 from django_outbox.events.event import Event
 from django_outbox.events.writer import Outgoing
-from django_outbox.handlers.handler import Handler
+from django_outbox.handlers.registry import Handler
 from django_outbox.models import InboxMessage
 from django_outbox.observability.counters import Counters, Histogram, Labels
 from django_outbox.observability.instrumentation import Observer

@@ -8,14 +8,14 @@ retried from its row.
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from datetime import timedelta
 
 from django.db import DatabaseError, transaction
 
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
-from django_outbox.consumer.delivery import REQUEUE_DELAY, SKIP, Claim, Outcome, Source, unhandled_reason
+from django_outbox.consumer.engine import REQUEUE_DELAY, SKIP, Claim, Outcome, Source, unhandled_reason
 from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.consumer.inbox.stored import UNREAD_DELAY, Stored, StoredSource
 from django_outbox.events.identity import record_reference
@@ -26,15 +26,8 @@ from django_outbox.observability.outcomes import report_dead, report_failed
 from django_outbox.state import inbox_insert
 from django_outbox.state.backoff import delay_after
 from django_outbox.state.failures import columns
-from django_outbox.state.inbox_rows import (
-    consumed_row,
-    dead_row,
-    pending_row,
-    poison_row,
-    unread_row,
-    unreadable,
-)
-from django_outbox.state.ordering import CLAIM_SECONDS, blocker_of, blockers_of
+from django_outbox.state.inbox_rows import consumed_row, dead_row, pending_row, poison_row, unread_row, unreadable
+from django_outbox.state.ordering import CLAIM_SECONDS, Blocker, blocker_of, blockers_of
 from django_outbox.worker.database_errors import is_transient
 
 log = logging.getLogger("django_outbox.consumer")
@@ -57,23 +50,12 @@ class ArrivalSource(Source[ReceivedRecord]):
     def prepare(self, items: Sequence[ReceivedRecord]) -> list[Claim]:
         return [self._arrival(record) for record in items]
 
-    def claim(self, items: Sequence[ReceivedRecord], prepared: list[Claim]) -> list[Claim]:
-        claims = prepared
-        rows = [claim.message for claim in claims if isinstance(claim.message, InboxMessage)]
+    def claim(self, items: Sequence[ReceivedRecord], prepared: Sequence[Claim]) -> list[Claim]:
+        rows = [claim.message for claim in prepared if isinstance(claim.message, InboxMessage)]
         self._add(rows)
         # After the insert, which may have waited for another consumer that then failed.
         blockers = blockers_of([row for row in rows if row.id is not None], using=self._using)
-        for index, claim in enumerate(claims):
-            row = claim.message
-            if not isinstance(row, InboxMessage):
-                continue
-            if not row.id:
-                claims[index] = SKIP
-                continue
-            blocker = blockers.get((row.topic, row.message_key))
-            if claim.event is not None and blocker is not None and blocker.id < row.id:
-                claims[index] = Claim(Outcome.REQUEUED, row, claim.event, until=blocker.until)
-        return claims
+        return [_in_turn(claim, blockers) for claim in prepared]
 
     def settle(self, done: Sequence[Claim], left: Sequence[Claim]) -> None:
         consumed: list[int] = []
@@ -124,39 +106,35 @@ class ArrivalSource(Source[ReceivedRecord]):
             The stored message; the outcome if nothing is left to do; None if the record must be handled without a
             row, as it carries no event or cannot be stored.
         """
-        if self._reader.uses_mapper(record):
-            return self._store_unread(record)
-        event = self._arrival(record).event
-        if event is None:
-            return None
-        row = pending_row(event, self._group, timedelta(seconds=CLAIM_SECONDS), delivery_count=1)
         try:
-            with transaction.atomic(using=self._using):
-                if not self._add([row]):
-                    return Outcome.SKIPPED
-                blocker = blocker_of(row, using=self._using)
-                if blocker is not None:
-                    inbox_insert.hold(row, row, blocker.until, using=self._using)
-                    return Outcome.REQUEUED
+            return self._store_unread(record) if self._reader.uses_mapper(record) else self._store_event(record)
         except DatabaseError as error:
             if is_transient(error, self._using):
                 raise
             return None  # its handlers can run, although it cannot be stored
+
+    def _store_event(self, record: ReceivedRecord) -> Stored | Outcome | None:
+        event = self._arrival(record).event
+        if event is None:
+            return None
+        row = pending_row(event, self._group, timedelta(seconds=CLAIM_SECONDS), delivery_count=1)
+        with transaction.atomic(using=self._using):
+            if not self._add([row]):
+                return Outcome.SKIPPED
+            blocker = blocker_of(row, using=self._using)
+            if blocker is not None:
+                inbox_insert.hold(row, row, blocker.until, using=self._using)
+                return Outcome.REQUEUED
         return Stored(row.id, record)
 
-    def _store_unread(self, record: ReceivedRecord) -> Stored | Outcome | None:
+    def _store_unread(self, record: ReceivedRecord) -> Stored | Outcome:
         """Store a record before its mapper reads it, with the delivery counted: a mapper may kill the process, too."""
         row = unread_row(record, self._group, UNREAD_DELAY)
-        try:
-            with transaction.atomic(using=self._using):
-                is_new = bool(self._add([row]))
-            # In a second transaction: after two inserts of a duplicate, InnoDB cannot lock the row for either of them.
-            if not is_new and not self._stored.count_unread(row):
-                return Outcome.SKIPPED
-        except DatabaseError as error:
-            if is_transient(error, self._using):
-                raise
-            return None
+        with transaction.atomic(using=self._using):
+            is_new = bool(self._add([row]))
+        # In a second transaction: after two inserts of a duplicate, InnoDB cannot lock the row for either of them.
+        if not is_new and not self._stored.count_unread(row):
+            return Outcome.SKIPPED
         return Stored(row.id, record)
 
     def _arrival(self, record: ReceivedRecord) -> Claim:
@@ -184,11 +162,10 @@ class ArrivalSource(Source[ReceivedRecord]):
             if is_transient(fault, self._using):
                 raise
             return self._store_poison(record, fault)
-        if outcome is Outcome.DEAD:
-            report_dead(log, row, row.last_error if error is None else error, using=self._using)
+        if error is not None and outcome is Outcome.DEAD:
+            report_dead(log, row, error, using=self._using)
         elif error is not None:
-            final = row.status == InboxMessage.Status.DEAD
-            report_failed(log, row, error, final=final, using=self._using)
+            report_failed(log, row, error, final=row.status == InboxMessage.Status.DEAD, using=self._using)
         return outcome
 
     def _store_poison(self, record: ReceivedRecord, fault: Exception) -> Outcome:
@@ -226,3 +203,16 @@ class ArrivalSource(Source[ReceivedRecord]):
         if not inbox_insert.are_known(others, using=self._using):
             raise DatabaseError("the database rejects its content")
         return new
+
+
+def _in_turn(claim: Claim, blockers: Mapping[tuple[str, str], Blocker]) -> Claim:
+    """Return the claim of an inserted row: a duplicate is skipped, and a blocked event waits."""
+    row = claim.message
+    if row is None:
+        return claim
+    if not row.id:
+        return SKIP
+    blocker = blockers.get((row.topic, row.message_key))
+    if claim.event is not None and blocker is not None and blocker.id < row.id:
+        return Claim(Outcome.REQUEUED, row, claim.event, until=blocker.until)
+    return claim

@@ -7,12 +7,12 @@ from collections.abc import Callable, Sequence
 from django.core.exceptions import ImproperlyConfigured
 
 from django_outbox.brokers.base import ReceivedRecord
-from django_outbox.consumer.delivery import Outcome
-from django_outbox.consumer.engine import TIME_BUDGET_SECONDS, Engine
+from django_outbox.consumer.engine import TIME_BUDGET_SECONDS, Engine, Outcome
 from django_outbox.consumer.inbox.arrivals import ArrivalSource
 from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.consumer.inbox.stored import Stored, StoredSource
 from django_outbox.handlers.registry import GroupHandlers
+from django_outbox.models import InboxMessage
 from django_outbox.models.lengths import GROUP_LENGTH
 
 
@@ -32,6 +32,7 @@ class Inbox:
         reader = Reader(using=using, accepts=handlers.accepts, accepts_own=handlers.uses_inbox)
         self._engine = engine
         self._clock = clock
+        self._messages = InboxMessage.objects.using(using).filter(group=group)
         self._stored = StoredSource(using, handlers, reader)
         self._arrivals = ArrivalSource(using, handlers, reader, self._stored)
         self.takes_all = handlers.uses_inbox
@@ -48,9 +49,10 @@ class Inbox:
         stored = self._arrivals.store_counted(record)
         if stored is None:
             return self._engine.handle_alone(self._arrivals, record)
+        if isinstance(stored, Outcome):
+            return stored
         outcome = self.handle(stored)
-        if outcome is Outcome.REQUEUED and isinstance(stored, Stored):
-            # The record was read only now, and carries an event: handle it.
+        if outcome is Outcome.REQUEUED:  # if it was read only now, it carries an event to handle
             return self._handle_due(only=stored.id) or outcome
         return outcome
 
@@ -74,16 +76,14 @@ class Inbox:
 
     def has_due(self) -> bool:
         """True if a stored message is due."""
-        return self._stored.has_due()
+        return self._messages.due().exists()
 
-    def handle(self, stored: Stored | Outcome) -> Outcome:
-        """Handle a stored message whose delivery is counted; an outcome is returned as it is."""
-        if isinstance(stored, Outcome):
-            return stored
+    def handle(self, stored: Stored) -> Outcome:
+        """Handle a stored message whose delivery is counted."""
         outcome = self._engine.handle_alone(self._stored, stored)
-        self._stored.end_delivery(stored)
+        self._stored.survived.discard(stored.id)
         return outcome
 
     def _handle_due(self, only: int | None = None) -> Outcome | None:
         stored = self._stored.claim_due(only=only)
-        return None if stored is None else self.handle(stored)
+        return self.handle(stored) if isinstance(stored, Stored) else stored

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -11,27 +10,25 @@ from django.db import transaction
 
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
-from django_outbox.consumer.delivery import (
+from django_outbox.consumer.engine import (
     REQUEUE_DELAY,
     SKIP,
     Claim,
     Outcome,
     Source,
+    log_requeued,
     max_deliveries_reason,
+    store_failure,
     unhandled_reason,
 )
 from django_outbox.consumer.inbox.reader import Reader
-from django_outbox.exceptions import Reject, Retry, UnreadableRecord, in_one_line
+from django_outbox.exceptions import Reject, Retry, UnreadableRecord
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import InboxMessage
-from django_outbox.observability.outcomes import report_dead, report_failed
 from django_outbox.state import inbox as state
 from django_outbox.state import transitions
 from django_outbox.state.inbox_rows import event_of, pending_row, record_of, unreadable
 from django_outbox.state.ordering import blocker_of
-from django_outbox.worker.transactions import MAX_ATTEMPTS
-
-log = logging.getLogger("django_outbox.consumer")
 
 UNREAD_DELAY = timedelta(minutes=10)
 """A record that killed the process while it was read waits so long for its redelivery, which has all its headers."""
@@ -56,8 +53,8 @@ class StoredSource(Source[Stored]):
         self._handlers = handlers
         self._group = handlers.group
         self._reader = reader
-        # Deliveries that this process has counted and survived, although the database failed.
-        self._survived: set[int] = set()
+        self.survived: set[int] = set()
+        """Ids of deliveries that this process has counted and survived, although the database failed."""
 
     def claim_due(self, only: int | None = None) -> Stored | Outcome | None:
         """Count the delivery of the most overdue message, skipping locked ones; None if none is due.
@@ -72,7 +69,7 @@ class StoredSource(Source[Stored]):
             if blocker is not None:
                 state.postpone(row, blocker, using=self._using)
                 return Outcome.REQUEUED
-            state.count_delivery(row, using=self._using, outlived=row.id in self._survived)
+            state.count_delivery(row, using=self._using, outlived=row.id in self.survived)
         return Stored(row.id)
 
     def count_unread(self, row: InboxMessage) -> bool:
@@ -84,19 +81,15 @@ class StoredSource(Source[Stored]):
             known = state.lock_unread(row, using=self._using)
             if known is None:
                 return False
-            state.count_delivery(known, using=self._using, outlived=known.id in self._survived, wait=UNREAD_DELAY)
+            state.count_delivery(known, using=self._using, outlived=known.id in self.survived, wait=UNREAD_DELAY)
         row.id = known.id
         return True
 
-    def has_due(self) -> bool:
-        """True if a message is due."""
-        return InboxMessage.objects.using(self._using).due().filter(group=self._group).exists()
-
-    def claim(self, items: Sequence[Stored], prepared: list[Claim]) -> list[Claim]:
+    def claim(self, items: Sequence[Stored], prepared: Sequence[Claim]) -> list[Claim]:
         return [self._claim(item) for item in items]
 
     def _claim(self, item: Stored) -> Claim:
-        self._survived.add(item.id)
+        self.survived.add(item.id)
         row = state.lock(item.id, using=self._using)
         if row is None:
             return SKIP
@@ -136,34 +129,13 @@ class StoredSource(Source[Stored]):
                 state.mark_consumed(claim.message, using=self._using)
 
     def fail(self, item: Stored, claim: Claim | None, error: Exception) -> Outcome:
-        rows = state.in_delivery(item.id, using=self._using)
-        if isinstance(error, Reject):
-            row = transitions.mark_dead(rows, error)
-            if row is None:
-                return Outcome.SKIPPED
-            report_dead(log, row, error, using=self._using)
-            return Outcome.DEAD
-        row = transitions.mark_failed(rows, error)
-        if row is None:
-            return Outcome.SKIPPED
-        report_failed(log, row, error, final=row.status == InboxMessage.Status.DEAD, using=self._using)
-        return Outcome.FAILED
+        return store_failure(state.in_delivery(item.id, using=self._using), error)
 
     def requeue(self, item: Stored, fault: Exception) -> Outcome:
         transitions.requeue(state.in_delivery(item.id, using=self._using), REQUEUE_DELAY)
-        log.warning(
-            "Inbox message %s waits %d s, because the database failed %d times: %s",
-            item.id,
-            REQUEUE_DELAY.total_seconds(),
-            MAX_ATTEMPTS,
-            in_one_line(fault),
-            extra={"action": "put_back", "message_id": item.id, "group": self._group},
-        )
+        extra = {"action": "put_back", "message_id": item.id, "group": self._group}
+        log_requeued(f"Inbox message {item.id}", fault, extra)
         return Outcome.REQUEUED
-
-    def end_delivery(self, item: Stored) -> None:
-        """Record that a counted delivery is over."""
-        self._survived.discard(item.id)
 
     def delivery_id(self, item: Stored) -> Hashable:
         return item.id

@@ -20,8 +20,7 @@ from django.test import override_settings
 from django_outbox import Event, handler
 from django_outbox.exceptions import HandlersNotImportable, PayloadMismatch
 from django_outbox.handlers import registry as handlers_module
-from django_outbox.handlers.handler import Handler
-from django_outbox.handlers.registry import GroupHandlers, Registry
+from django_outbox.handlers.registry import GroupHandlers, Handler, Registry
 from tests.support.overrides import outbox_settings
 
 EVENT = Event(type="order.created", payload={"id": 1}, id="17")

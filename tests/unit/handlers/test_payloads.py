@@ -25,7 +25,7 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import TypeAliasType
 
 from django_outbox.exceptions import MissingDependency, PayloadMismatch
-from django_outbox.handlers.payloads import converter, name_of
+from django_outbox.handlers.arguments import converter, name_of
 from tests.support.properties import examples
 
 SECRET = "s3cr3t"

@@ -14,7 +14,7 @@ import pytest
 
 from django_outbox.events.event import Event
 from django_outbox.handlers import timeout as deadline
-from django_outbox.handlers.handler import Handler
+from django_outbox.handlers.registry import Handler
 from django_outbox.handlers.timeout import call_within
 from tests.support.overrides import outbox_settings
 

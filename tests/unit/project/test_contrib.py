@@ -19,7 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from django_outbox.conf import OutboxSettings
 from django_outbox.events.writer import Outgoing
-from django_outbox.handlers.handler import Handler
+from django_outbox.handlers.registry import Handler
 from django_outbox.observability.backlog import Backlog, Unfinished
 from django_outbox.observability.health import default_limit, outage_limit
 from django_outbox.observability.metrics import Metrics

@@ -64,6 +64,12 @@ def memory_broker(**options: Any) -> MemoryBroker:
     return MemoryBroker(BrokerSettings(url=f"memory://{next(_names)}", options={"partitions": 1, **options}))
 
 
+def send(broker: MemoryBroker, *, value: bytes = b"{}", headers: Any = (), topic: str = "outbox") -> None:
+    """Put any record into the log."""
+    broker.missing_topics([topic])
+    broker.producer(1).send([Record(topic, None, value, tuple(headers))], 1)
+
+
 class ScriptedBroker(MemoryBroker):
     """A memory broker whose answers a test decides.
 

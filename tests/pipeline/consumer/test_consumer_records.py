@@ -7,18 +7,10 @@ from typing import Any
 
 import pytest
 
-from django_outbox.brokers.base import Record
-from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.events.event import Event
 from django_outbox.models import InboxMessage
 from tests.support.app.models import Effect
-from tests.support.outbox import (
-    Pipeline,
-    Status,
-    make_message,
-    memory_broker,
-    row,
-)
+from tests.support.outbox import Pipeline, Status, make_message, memory_broker, row, send
 
 pytestmark = pytest.mark.django_db
 
@@ -29,12 +21,6 @@ def effect(event: Event) -> None:
 
 def effects() -> list[str]:
     return list(Effect.objects.order_by("id").values_list("name", flat=True))
-
-
-def send(broker: MemoryBroker, *, value: bytes = b"{}", headers: Any = (), topic: str = "outbox") -> None:
-    """Put any record into the log."""
-    broker.missing_topics([topic])
-    broker.producer(1).send([Record(topic, None, value, tuple(headers))], 1)
 
 
 @pytest.fixture(params=["counted", "steady"])

@@ -20,7 +20,7 @@ from django_outbox.state import dead_letters
 from django_outbox.state import outbox as state
 from django_outbox.state.transitions import mark_dead, mark_failed
 from tests.support.inbox import Receiver, plain
-from tests.support.outbox import Pipeline, ScriptedBroker, Status, make_message, memory_broker, row
+from tests.support.outbox import Pipeline, ScriptedBroker, Status, make_message, memory_broker, row, send
 
 pytestmark = pytest.mark.django_db
 
@@ -181,8 +181,6 @@ def test_headers_that_were_changed_by_hand_do_not_end_the_relay(headers: Any) ->
 
 
 def test_an_event_without_data_that_is_rejected_keeps_its_reason_and_has_a_copy() -> None:
-    from tests.pipeline.consumer.test_consumer import send
-
     def reject(event: Event) -> None:
         raise Reject("nothing in it")
 
@@ -217,8 +215,6 @@ def test_copy_and_death_are_one_transaction(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_a_record_that_cannot_be_read_has_a_copy_with_its_bytes() -> None:
-    from tests.pipeline.consumer.test_consumer import send
-
     pipeline = Pipeline()
     pipeline.on("order.created", fail)
     pipeline.consumer.run_once()
@@ -244,8 +240,6 @@ def test_a_record_of_nothing_has_a_copy_of_nothing_and_does_not_end_the_consumer
 
 def test_a_record_that_there_is_no_time_for_has_one_copy_in_the_end() -> None:
     """A batch that takes long is cut, and what comes after is read again."""
-    from tests.pipeline.consumer.test_consumer import send
-
     now = [0.0]
     pipeline = Pipeline(steady=True, clock=lambda: now[0])
     pipeline.on("slow", lambda event: now.__setitem__(0, now[0] + 5))
@@ -268,8 +262,6 @@ def test_a_record_that_there_is_no_time_for_has_one_copy_in_the_end() -> None:
 
 
 def test_an_event_of_another_service_that_dies_has_a_copy() -> None:
-    from tests.pipeline.consumer.test_consumer import send
-
     pipeline = Pipeline()
     pipeline.on("payment.settled", fail)
     pipeline.consumer.run_once()

@@ -33,6 +33,9 @@ help:
 demo: $(VENV)/demo.installed
 	@$(BIN)/python example_project/demo.py
 
+# Tests start hundreds of processes: without bytecode, each would compile all that it imports.
+export PYTHONDONTWRITEBYTECODE =
+
 # Processes that each run a share of the tests: those of services wait more than they compute.
 PYTEST = $(BIN)/python -m pytest -o cache_dir=.pytest_cache/$@ --dist loadgroup
 CORE = tests/services/databases --ignore tests/services/databases/test_postgresql.py \

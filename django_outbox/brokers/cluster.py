@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -18,7 +18,7 @@ from django_outbox.brokers.base import (
     TopicSettings,
     TopicTrouble,
 )
-from django_outbox.brokers.calls import CONNECT_SECONDS
+from django_outbox.brokers.calls import CONNECT_SECONDS, Result
 from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.errors import ClientError, Code
 from django_outbox.brokers.producer import TopicFaults
@@ -27,8 +27,6 @@ from django_outbox.brokers.topics import TopicDescription, settings_of
 from django_outbox.brokers.url import parse_url
 from django_outbox.conf import BrokerSettings
 from django_outbox.exceptions import TopicNotCreated, TopicNotReadable
-
-Result = TypeVar("Result")
 
 
 class Admin(ABC):
@@ -60,16 +58,22 @@ class ClusterBroker(Broker):
         super().__init__(settings)
         self._url = parse_url(settings.url)
         keep(self._url.username, self._url.password)
-        self._given = {
-            "URL": self._check_options("URL", self._url.options),
-            "OPTIONS": self._check_options("OPTIONS", settings.options),
-            "PRODUCER_OPTIONS": self._check_options("PRODUCER_OPTIONS", settings.producer_options),
-            "CONSUMER_OPTIONS": self._check_options("CONSUMER_OPTIONS", settings.consumer_options),
+        given = {
+            "URL": self._url.options,
+            "OPTIONS": settings.options,
+            "PRODUCER_OPTIONS": settings.producer_options,
+            "CONSUMER_OPTIONS": settings.consumer_options,
         }
+        self._given = {key: self._check_options(key, options) for key, options in given.items()}
 
+    @staticmethod
     @abstractmethod
-    def _check_options(self, key: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    def _check_options(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
         """The options of one key of ``OUTBOX["BROKER"]``, as the client takes them.
+
+        Args:
+            key: ``URL`` (its query, whose values are text), ``OPTIONS``, ``PRODUCER_OPTIONS`` or ``CONSUMER_OPTIONS``.
+            options: by name.
 
         Raises:
             ImproperlyConfigured: names key and option but not the value, which may be a password.
@@ -147,9 +151,9 @@ class ClusterBroker(Broker):
                     raise TopicNotCreated(f"The topic {topic!r} cannot be created: {error.text.rstrip('.')}.")
             deadline = time.monotonic() + CONNECT_SECONDS
             # The brokers of the cluster learn of new topics one by one.
-            while any(each.write_fault for each in admin.describe_topics(wanted).values()):
-                if time.monotonic() >= deadline:
-                    break
+            while time.monotonic() < deadline and any(
+                each.write_fault for each in admin.describe_topics(wanted).values()
+            ):
                 time.sleep(0.05)
 
         if wanted:

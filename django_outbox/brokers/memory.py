@@ -56,21 +56,17 @@ class _Cluster:
 
     def rebalance(self, group: _Group) -> None:
         """Assign the partitions of the subscribed topics to the members in turn."""
-        for member in group.members:
-            member.assign(
-                {
-                    place
-                    for index, place in enumerate(self.places(member.topics))
-                    if group.members[index % len(group.members)] is member
-                },
-                group.committed,
-            )
+        for number, member in enumerate(group.members):
+            member.assign(set(self.places(member.topics)[number :: len(group.members)]), group.committed)
         self.changed.notify_all()  # members that wait may have records now
 
     def places(self, topics: Iterable[str]) -> list[TopicPartition]:
         return [
             TopicPartition(topic, number) for topic in sorted(topics) for number in range(self.partitions.get(topic, 0))
         ]
+
+    def progress(self, place: TopicPartition, group: _Group, position: int | None = None) -> Progress:
+        return Progress(0, len(self.logs[place]), group.committed.get(place), position)
 
 
 _clusters: dict[str, _Cluster] = {}
@@ -123,11 +119,8 @@ class MemoryBroker(Broker):
 
     def progress(self, topics: Iterable[str], group: str) -> dict[TopicPartition, Progress]:
         with self.cluster.changed:
-            committed = self.cluster.groups.get(group, _Group()).committed
-            return {
-                place: Progress(low=0, high=len(self.cluster.logs[place]), committed=committed.get(place))
-                for place in self.cluster.places(set(topics))
-            }
+            found = self.cluster.groups.get(group, _Group())
+            return {place: self.cluster.progress(place, found) for place in self.cluster.places(set(topics))}
 
     def create_topics(self, topics: Iterable[str], *, partitions: int | None, replication: int | None) -> None:
         with self.cluster.changed:
@@ -152,18 +145,14 @@ class _Producer(Producer):
             return TopicMissing()
         if len(record.value) > MAX_RECORD_BYTES:
             return Refused(f"{len(record.value)} bytes are more than {MAX_RECORD_BYTES}")
-        partition = self._partition(record)
+        count = self._broker.cluster.partitions[record.topic]
+        if record.key is None:
+            self._turn += 1
+        partition = (self._turn if record.key is None else zlib.crc32(record.key)) % count
         log = self._broker.cluster.logs[TopicPartition(record.topic, partition)]
         offset = len(log)
         log.append(ReceivedRecord(record.topic, partition, offset, record.key, record.value, record.headers))
         return Acknowledged(partition, offset)
-
-    def _partition(self, record: Record) -> int:
-        count = self._broker.cluster.partitions[record.topic]
-        if record.key is None:
-            self._turn += 1
-            return self._turn % count
-        return zlib.crc32(record.key) % count
 
     def close(self) -> None:
         """There is nothing to free."""
@@ -219,12 +208,7 @@ class _Subscription(Subscription):
     def progress(self) -> dict[TopicPartition, Progress]:
         with self._cluster.changed:
             return {
-                place: Progress(
-                    low=0,
-                    high=len(self._cluster.logs[place]),
-                    committed=self._group.committed.get(place),
-                    position=position,
-                )
+                place: self._cluster.progress(place, self._group, position)
                 for place, position in self._positions.items()
             }
 

@@ -47,35 +47,25 @@ class TLS:
         context.check_hostname = self.checks_name and self.checks
         if not self.checks:
             context.verify_mode = ssl.CERT_NONE
-        self._load_authorities(context)
-        self._load_certificate(context)
-        return context
-
-    def _load_authorities(self, context: ssl.SSLContext) -> None:
-        if not self.cafile:
-            return
-        if Path(self.cafile).is_dir():
+        if self.cafile and Path(self.cafile).is_dir():
             context.load_verify_locations(capath=self.cafile)
-            return
-        self._require("cafile")
-        try:
-            context.load_verify_locations(self.cafile)
-        except ssl.SSLError:
-            raise _wrong(
-                f"the file that {self.names['cafile']} names does not contain a certificate in PEM format"
-            ) from None
-
-    def _load_certificate(self, context: ssl.SSLContext) -> None:
-        if not self.certfile:
-            return
-        self._require("certfile")
-        if self.keyfile:
-            self._require("keyfile")
-        try:
-            # Without a password OpenSSL would ask for one on the terminal.
-            context.load_cert_chain(self.certfile, self.keyfile, password=self.password or "")
-        except (ssl.SSLError, OSError, ValueError) as error:
-            raise _wrong(self._why_not(error)) from None
+        elif self.cafile:
+            self._require("cafile")
+            try:
+                context.load_verify_locations(self.cafile)
+            except ssl.SSLError:
+                reason = f"the file that {self.names['cafile']} names does not contain a certificate in PEM format"
+                raise _wrong(reason) from None
+        if self.certfile:
+            self._require("certfile")
+            if self.keyfile:
+                self._require("keyfile")
+            try:
+                # Without a password OpenSSL would ask for one on the terminal.
+                context.load_cert_chain(self.certfile, self.keyfile, password=self.password or "")
+            except (ssl.SSLError, OSError, ValueError) as error:
+                raise _wrong(self._why_not(error)) from None
+        return context
 
     def _why_not(self, error: Exception) -> str:
         """Why certificate and key cannot be loaded."""

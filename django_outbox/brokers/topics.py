@@ -47,17 +47,15 @@ class TopicDescription:
     @property
     def read_fault(self) -> TopicTrouble | None:
         """Why the topic cannot be read."""
-        if self.error is not None:
-            if self.error.code == Code.INVALID_TOPIC:
-                return TopicMissing(NO_SUCH_NAME)
-            if self.error.code == Code.TOPIC_AUTHORIZATION_FAILED:
-                return TopicForbidden(NOT_EVEN_SEEN)
-            fault = topic_result(self.error)
-            return fault if isinstance(fault, TopicTrouble) else TopicTrouble(self.error.text)
+        fault = self.write_fault
+        if isinstance(fault, Refused):
+            return TopicMissing(NO_SUCH_NAME)
+        if isinstance(fault, TopicForbidden):
+            return TopicForbidden(NOT_EVEN_SEEN)
         # Any right includes DESCRIBE: without it, the cluster does not know this client's rights.
-        if "DESCRIBE" in self.operations and "READ" not in self.operations:
+        if self.error is None and "DESCRIBE" in self.operations and "READ" not in self.operations:
             return TopicForbidden(NOT_READABLE)
-        return TopicTrouble(self.leaderless) if self.leaderless else None
+        return fault
 
     @property
     def is_absent(self) -> bool:
@@ -67,16 +65,12 @@ class TopicDescription:
     @property
     def leaderless(self) -> str:
         """Which partitions have no leader, as a reason; empty if all have one."""
-        numbers = ", ".join(str(number) for number, has_leader in self.partitions.items() if not has_leader)
+        numbers = ", ".join(str(number) for number, led in self.partitions.items() if not led)
         return f"no leader of partition {numbers}" if numbers else ""
 
     def places(self, topic: str, *, with_leader: bool = False) -> set[TopicPartition]:
         """The partitions; ``with_leader``: those that have a leader."""
-        return {
-            TopicPartition(topic, number)
-            for number, has_leader in self.partitions.items()
-            if has_leader or not with_leader
-        }
+        return {TopicPartition(topic, number) for number, led in self.partitions.items() if led or not with_leader}
 
 
 def settings_of(configs: Mapping[str, str | None]) -> TopicSettings | None:

@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient
 from django.core.exceptions import ImproperlyConfigured
 
 from django_outbox.brokers.base import Producer, Subscription
-from django_outbox.brokers.calls import CLOSE_SECONDS, CONNECT_SECONDS, SLICE_SECONDS, close_in_time
+from django_outbox.brokers.calls import CLOSE_SECONDS, CONNECT_SECONDS, SLICE_SECONDS, Result, close_in_time
 from django_outbox.brokers.cluster import ClusterBroker
 from django_outbox.brokers.confluent.admin import ConfluentAdmin
 from django_outbox.brokers.confluent.client import SEND_BUFFER_BYTES, Faults, connection_options, log
@@ -28,7 +28,6 @@ from django_outbox.exceptions import NoAnswer
 
 Client = TypeVar("Client", KafkaProducer, Consumer)
 Made = TypeVar("Made")
-Result = TypeVar("Result")
 
 _ANY_TOPIC = "__consumer_offsets"  # Kafka's own; that it is hidden or missing is an answer, too
 _LONGEST_TIMEOUT_MS = 300_000  # the library's limit for a request
@@ -43,6 +42,7 @@ class ConfluentBroker(ClusterBroker):
     """
 
     library = "librdkafka"
+    _check_options = staticmethod(checked)
 
     def producer(self, timeout: float) -> Producer:
         milliseconds = max(int(timeout * 1000), 10)
@@ -88,9 +88,6 @@ class ConfluentBroker(ClusterBroker):
         client = self._connect(Consumer, options, faults, knock)
         can_leave = partial(self._ask, lambda admin: admin.is_stable(group)) if _is_on_tansu(client) else lambda: True
         return ConfluentSubscription(client, faults, topics, partial(self._look_up, group), knock, can_leave)
-
-    def _check_options(self, key: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        return checked(key, options)
 
     def _options(self, key: str | None = None) -> dict[str, Any]:
         """The options for a client from URL and settings."""

@@ -74,16 +74,7 @@ _SECRET = (".password", ".username", ".secret", ".key.pem")
 
 
 def checked(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of one key of ``OUTBOX["BROKER"]``, under librdkafka's names.
-
-    Args:
-        key: ``URL`` (its query, which also takes kafka-python's names), ``OPTIONS``, ``PRODUCER_OPTIONS`` or
-            ``CONSUMER_OPTIONS``.
-        options: by name.
-
-    Raises:
-        ImproperlyConfigured: names key and option but not the value, which may be a password.
-    """
+    """The checked options of one key, whose query in ``URL`` also takes kafka-python's names; see ``ClusterBroker``."""
     checked_options: dict[str, Any] = {}
     for name, value in options.items():
         its_name = library_name(name) if key == "URL" else name

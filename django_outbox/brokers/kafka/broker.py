@@ -13,7 +13,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka import errors as kafka_errors
 
 from django_outbox.brokers.base import Producer, Subscription
-from django_outbox.brokers.calls import CONNECT_SECONDS, DROP_UNSENT, SLICE_SECONDS, Call
+from django_outbox.brokers.calls import CONNECT_SECONDS, DROP_UNSENT, SLICE_SECONDS, Call, Result
 from django_outbox.brokers.cluster import Admin, ClusterBroker
 from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.errors import REFUSALS, refusal
@@ -27,7 +27,6 @@ from django_outbox.brokers.limits import MAX_RECORD_BYTES
 from django_outbox.exceptions import BrokerUnavailable
 
 Client = TypeVar("Client")
-Result = TypeVar("Result")
 
 _OWN_OPTIONS: dict[type, str] = {KafkaProducer: "PRODUCER_OPTIONS", KafkaConsumer: "CONSUMER_OPTIONS"}
 
@@ -36,6 +35,7 @@ class KafkaBroker(ClusterBroker):
     """A Kafka cluster, reached with kafka-python."""
 
     library = "kafka-python"
+    _check_options = staticmethod(checked)
 
     def producer(self, timeout: float) -> Producer:
         milliseconds = max(int(timeout * 1000), 10)
@@ -81,9 +81,6 @@ class KafkaBroker(ClusterBroker):
             return KafkaSubscription(client, topics, self._access(), look_up)
 
         return self._reach(join, undo=Subscription.close)
-
-    def _check_options(self, key: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        return checked(key, options)
 
     def _options(self, client: Any) -> dict[str, Any]:
         """The options for this client from URL and settings."""

@@ -36,15 +36,7 @@ _REQUEST_LOGGERS = ("kafka.net.connection", "kafka.protocol.parser")
 
 
 def checked(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options of one key of ``OUTBOX["BROKER"]``, as the client takes them.
-
-    Args:
-        key: ``URL`` (its query, whose values are text), ``OPTIONS``, ``PRODUCER_OPTIONS`` or ``CONSUMER_OPTIONS``.
-        options: by name.
-
-    Raises:
-        ImproperlyConfigured: names key and option but not the value, which may be a password.
-    """
+    """The checked options of one key; see ``ClusterBroker``."""
     return {name: _value(key, name, value) for name, value in options.items()}
 
 

@@ -15,6 +15,8 @@ from django_outbox.exceptions import BrokerUnavailable
 
 TopicFaults = dict[str, Refused | TopicTrouble]
 """Why topics cannot be written to, by topic; topics in order are left out."""
+LookUp = Callable[[Collection[str], float], TopicFaults]
+"""Asks the broker, within ``seconds``, which of these topics cannot be written to, and why."""
 
 # How long the broker has to answer after a batch without any answer.
 _SIGN_OF_LIFE_SECONDS = 1.0
@@ -27,18 +29,7 @@ class BatchProducer(Producer):
     the broker about the topics; if it answers, the topics are at fault.
     """
 
-    def __init__(
-        self,
-        location: str,
-        look_up: Callable[[Collection[str], float], TopicFaults],
-        interrupted: Callable[[], bool],
-    ) -> None:
-        """
-        Args:
-            location: of the broker, for messages.
-            look_up: asks the broker, within ``seconds``, why topics cannot be written to.
-            interrupted: true once the process is stopping.
-        """
+    def __init__(self, location: str, look_up: LookUp, interrupted: Callable[[], bool]) -> None:
         self._location = location
         self._look_up = look_up
         self._interrupted = interrupted
@@ -56,9 +47,8 @@ class BatchProducer(Producer):
             raise BrokerUnavailable(f"{self._location} did not accept a batch: the producer is closed.")
         patience = Patience(time.monotonic() + timeout, self._interrupted)
         faults = self._faults({record.topic for record in records}, timeout)
-        results: list[SendResult | None] = [None] * len(records)
-        if faults:
-            results = [faults.get(record.topic) for record in records]
+        results: list[SendResult | None]
+        results = [faults.get(record.topic) for record in records] if faults else [None] * len(records)
         try:
             if not all(results):
                 self._send_undecided(records, results, patience)

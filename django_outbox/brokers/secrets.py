@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import re
+from typing import Self
 
 _SHORT = 8
 
 
 class Secret(str):
-    """Text that is not shown in a repr."""
+    """Text that is not shown in a repr, and that ``masked`` hides from now on."""
 
     __slots__ = ()
+
+    def __new__(cls, text: str) -> Self:
+        keep(text)
+        return super().__new__(cls, text)
 
     def __repr__(self) -> str:
         return "'***'"

@@ -28,21 +28,22 @@ from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 SILENCE_SECONDS = 10.0
 
 
+LookUp = Callable[[Collection[TopicPartition], float], Mapping[TopicPartition, Progress]]
+"""Asks the broker, within ``seconds``, for the group's progress in partitions.
+
+It uses another client: questions would disturb that of a member while it joins, or wait behind its reading.
+"""
+
+
 class GroupMember(Subscription):
     """Reads through a client library."""
 
     # What the library raises while the broker is away, or after its client is closed.
     errors: ClassVar[tuple[type[Exception], ...]]
+    # One of these in Kafka's terms.
+    client_error: Callable[[Exception], ClientError]
 
-    def __init__(
-        self, access: Access, look_up: Callable[[Collection[TopicPartition], float], Mapping[TopicPartition, Progress]]
-    ) -> None:
-        """
-        Args:
-            access: to the cluster.
-            look_up: asks the broker, within ``seconds``, for the group's progress. It uses another client: questions
-                would disturb this one while it joins, or wait behind its reading.
-        """
+    def __init__(self, access: Access, look_up: LookUp) -> None:
         self._access = access
         self._location = access.url.location
         self._interrupted = access.interrupted
@@ -79,10 +80,6 @@ class GroupMember(Subscription):
     def _leave(self) -> None:
         """Leave the group and close the client. Called in a thread."""
 
-    @abstractmethod
-    def _client_error(self, error: Exception) -> ClientError:
-        """One of ``errors`` in Kafka's terms."""
-
     def poll(self, timeout: float, limit: int) -> list[ReceivedRecord]:
         try:
             self._check()
@@ -97,7 +94,7 @@ class GroupMember(Subscription):
             if positions := {place: offset for place, offset in offsets.items() if place in mine}:
                 self._commit(positions)
         except self.errors as error:
-            if self._client_error(error).code not in REBALANCING:
+            if self.client_error(error).code not in REBALANCING:
                 raise self._unavailable(error) from error
 
     @property
@@ -133,7 +130,7 @@ class GroupMember(Subscription):
                 self._call("a commit", partial(self._commit_once, offsets, CONNECT_SECONDS - SLICE_SECONDS), patience)
                 return
             except self.errors as error:
-                told = self._client_error(error)
+                told = self.client_error(error)
                 if not (told.late or told.code in COORDINATOR_IS_MOVING) or patience.is_over():
                     raise
             self._knock(CONNECT_SECONDS)
@@ -190,13 +187,11 @@ class GroupMember(Subscription):
             positions = self._positions(mine)
         except self.errors as error:
             raise self._unavailable(error) from error
-        return {
-            place: _with_position(found, *positions[place])
-            for place, found in self._look_up(mine, CONNECT_SECONDS).items()
-        }
+        found = self._look_up(mine, CONNECT_SECONDS)
+        return {place: _with_position(progress, *positions[place]) for place, progress in found.items()}
 
     def _unavailable(self, error: Exception) -> BrokerUnavailable:
-        return self._failure(self._client_error(error))
+        return self._failure(self.client_error(error))
 
     def _failure(self, error: ClientError) -> BrokerUnavailable:
         if error.code in REFUSALS:
@@ -209,7 +204,5 @@ class GroupMember(Subscription):
 
 
 def _with_position(found: Progress, position: int | None, end: int) -> Progress:
-    if position is None:
-        return replace(found, high=max(found.high, end))
     # Tansu may report too low an end; the records that it sent show the true one.
-    return replace(found, high=max(found.high, end, position), position=position)
+    return replace(found, high=max(found.high, end, position or 0), position=position)

@@ -12,7 +12,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaException, Producer
 from django.core.exceptions import ImproperlyConfigured
 
-from django_outbox.brokers.secrets import Secret, keep
+from django_outbox.brokers.secrets import Secret
 from django_outbox.brokers.tls import TLS
 
 _GUARANTEE = "the delivery guarantees depend on the outbox's own value"
@@ -83,10 +83,8 @@ def checked(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
         if its_name in _RESERVED and (key, its_name) != _ALLOWED:
             raise _wrong(f"must not set {name!r}: {_RESERVED[its_name]}", key)
         _try(key, name, its_name, value)
-        if isinstance(value, str) and its_name.endswith(_SECRET):
-            keep(value)
-            value = Secret(value)
-        checked_options[its_name] = value
+        is_secret = isinstance(value, str) and its_name.endswith(_SECRET)
+        checked_options[its_name] = Secret(value) if is_secret else value
     return checked_options
 
 

@@ -11,12 +11,12 @@ from operator import methodcaller
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
-from django_outbox.brokers.base import Headers, Progress, ReceivedRecord, TopicPartition
+from django_outbox.brokers.base import Headers, ReceivedRecord, TopicPartition
 from django_outbox.brokers.calls import Patience
 from django_outbox.brokers.confluent.client import Faults
 from django_outbox.brokers.confluent.errors import client_error, told_by
-from django_outbox.brokers.errors import HEADERS_ARE_NO_TEXT, ClientError, Code, broken
-from django_outbox.brokers.subscription import GroupMember
+from django_outbox.brokers.errors import HEADERS_ARE_NO_TEXT, Code, broken
+from django_outbox.brokers.subscription import GroupMember, LookUp
 from django_outbox.brokers.tansu import settle
 from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable
 
@@ -44,20 +44,20 @@ class ConfluentSubscription(GroupMember):
 
     # The client raises RuntimeError once it is closed.
     errors = (KafkaException, RuntimeError, TimeoutError)
+    client_error = staticmethod(client_error)
 
     def __init__(
         self,
         client: Consumer,
         faults: Faults,
         topics: Sequence[str],
-        look_up: Callable[[Collection[TopicPartition], float], Mapping[TopicPartition, Progress]],
+        look_up: LookUp,
         knock: Callable[[float], None],
         can_leave: Callable[[], bool] = lambda: True,
     ) -> None:
         """
         Args:
             client: connected; its ``error_cb`` is ``faults``.
-            look_up: see ``GroupMember``.
             knock: raises ``BrokerUnavailable`` if no broker answers another client within ``seconds``.
             can_leave: whether the broker can let a member leave the group now.
         """
@@ -142,12 +142,12 @@ class ConfluentSubscription(GroupMember):
         return KafkaException(error)
 
     def _assigned(self) -> set[TopicPartition]:
-        return {TopicPartition(place.topic, place.partition) for place in self._client.assignment()}
+        return {_ours(place) for place in self._client.assignment()}
 
     def _positions(self, places: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int | None, int]]:
         found = {}
         for told in self._client.position([_theirs(place) for place in places]):
-            place = TopicPartition(told.topic, told.partition)
+            place = _ours(told)
             # The marks of transactions behind the last record are not records.
             position = max(told.offset, self._ends.get(place, -1))
             found[place] = (position if position >= 0 else None, self._sent_end(place))
@@ -194,9 +194,8 @@ class ConfluentSubscription(GroupMember):
         except (KafkaException, TimeoutError) as error:
             self._knock(seconds)
             told = told_by(error)
-            if (
-                told is not None and told.code() == KafkaError._TRANSPORT
-            ):  # else its answer may wait behind a long fetch
+            # Otherwise the answer may wait behind a long fetch.
+            if told is not None and told.code() == KafkaError._TRANSPORT:
                 raise BrokerUnavailable(
                     f"The consumer's client has lost all brokers of {self._location}, although they answer other clients."
                 ) from error
@@ -215,23 +214,20 @@ class ConfluentSubscription(GroupMember):
         self._client.close()
 
     def _on_assign(self, client: Consumer, places: Iterable[KafkaTopicPartition]) -> None:
-        new = {TopicPartition(place.topic, place.partition) for place in places}
         self._has_assignment = True
-        self._new |= new
-        self._forget_ends(new)
-
-    def _on_revoke(self, client: Consumer, places: Iterable[KafkaTopicPartition]) -> None:
-        gone = {TopicPartition(place.topic, place.partition) for place in places}
-        self._has_assignment = False
-        self._new -= gone
-        self._forget_ends(gone)
-
-    def _forget_ends(self, places: Iterable[TopicPartition]) -> None:
-        for place in places:
+        for place in map(_ours, places):
+            self._new.add(place)
             self._ends.pop(place, None)
 
-    def _client_error(self, error: Exception) -> ClientError:
-        return client_error(error)
+    def _on_revoke(self, client: Consumer, places: Iterable[KafkaTopicPartition]) -> None:
+        self._has_assignment = False
+        for place in map(_ours, places):
+            self._new.discard(place)
+            self._ends.pop(place, None)
+
+
+def _ours(place: KafkaTopicPartition) -> TopicPartition:
+    return TopicPartition(place.topic, place.partition)
 
 
 def _theirs(place: TopicPartition, offset: int = -1001) -> KafkaTopicPartition:

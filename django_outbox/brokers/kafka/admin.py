@@ -17,11 +17,7 @@ from django_outbox.brokers.topics import TopicDescription
 
 class KafkaAdmin(Admin):
     def __init__(self, client: KafkaAdminClient, seconds: float) -> None:
-        """
-        Args:
-            client: connected.
-            seconds: for one question.
-        """
+        """``client`` is connected and has ``seconds`` for one question."""
         self._client = client
         self._milliseconds = int(seconds * 1000)
 

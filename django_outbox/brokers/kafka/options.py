@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 from environ import Env
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 
-from django_outbox.brokers.secrets import Secret, keep
+from django_outbox.brokers.secrets import Secret
 from django_outbox.brokers.tls import TLS
 
 _GUARANTEE = "the delivery guarantees depend on the outbox's own value"
@@ -69,7 +69,6 @@ def _value(key: str, name: str, value: Any) -> Any:
     if takes and (not isinstance(value, kind) or (kind is not bool and isinstance(value, bool))):
         raise ImproperlyConfigured(f'OUTBOX["BROKER"]["{key}"]: the option {name!r} must be {takes}.')
     if "username" in name:
-        keep(value)
         return Secret(value)
     return secret(value) if "password" in name else value
 
@@ -116,8 +115,7 @@ _no_passwords = _NoPasswords()
 
 
 def secret(text: str) -> Secret:
-    """The text, hidden from now on in the client's logs."""
-    keep(text)
+    """The text, hidden from now on in the client's logs, too."""
     if text:
         _no_passwords.passwords.add(text.encode())
         for name in _REQUEST_LOGGERS:

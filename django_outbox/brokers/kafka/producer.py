@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,7 +13,7 @@ from django_outbox.brokers.base import Acknowledged, Record, Refused, SendResult
 from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, SLICE_SECONDS, Patience
 from django_outbox.brokers.errors import OF_A_WHOLE_BATCH
 from django_outbox.brokers.kafka.errors import client_error
-from django_outbox.brokers.producer import BatchProducer, TopicFaults
+from django_outbox.brokers.producer import BatchProducer, LookUp
 from django_outbox.exceptions import BrokerUnavailable
 
 
@@ -25,17 +25,8 @@ class KafkaBrokerProducer(BatchProducer):
     """
 
     def __init__(
-        self,
-        connect: Callable[[], KafkaProducer],
-        location: str,
-        look_up: Callable[[Collection[str], float], TopicFaults],
-        interrupted: Callable[[], bool],
+        self, connect: Callable[[], KafkaProducer], location: str, look_up: LookUp, interrupted: Callable[[], bool]
     ) -> None:
-        """
-        Args:
-            connect: makes a connected client.
-            location, look_up, interrupted: see ``BatchProducer``.
-        """
         super().__init__(location, look_up, interrupted)
         self._connect = connect
         self._client = connect()

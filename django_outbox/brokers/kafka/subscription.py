@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -15,13 +15,13 @@ from kafka import errors as kafka_errors
 from kafka.structs import MemberState, OffsetAndMetadata
 
 from django_outbox.brokers import tansu
-from django_outbox.brokers.base import Progress, ReceivedRecord, TopicPartition
+from django_outbox.brokers.base import ReceivedRecord, TopicPartition
 from django_outbox.brokers.calls import CLOSE_SECONDS, CONNECT_SECONDS, Call
 from django_outbox.brokers.diagnosis import Access
-from django_outbox.brokers.errors import HEADERS_ARE_NO_TEXT, ClientError
+from django_outbox.brokers.errors import HEADERS_ARE_NO_TEXT
 from django_outbox.brokers.kafka.errors import client_error
 from django_outbox.brokers.kafka.records import RenamedHeaders, decode_carefully
-from django_outbox.brokers.subscription import GroupMember
+from django_outbox.brokers.subscription import GroupMember, LookUp
 from django_outbox.exceptions import BrokerUnavailable
 
 JOIN_SECONDS = 5.0
@@ -31,20 +31,9 @@ JOIN_SLICE_SECONDS = 0.2  # after which a signal is noticed
 class KafkaSubscription(GroupMember):
     # The client raises RuntimeError and OSError when its I/O thread is gone.
     errors = (kafka_errors.KafkaError, RuntimeError, OSError)
+    client_error = staticmethod(client_error)
 
-    def __init__(
-        self,
-        client: KafkaConsumer,
-        topics: Sequence[str],
-        access: Access,
-        look_up: Callable[[Collection[TopicPartition], float], Mapping[TopicPartition, Progress]],
-    ) -> None:
-        """
-        Args:
-            client: connected.
-            topics: what to read.
-            access, look_up: see ``GroupMember``.
-        """
+    def __init__(self, client: KafkaConsumer, topics: Sequence[str], access: Access, look_up: LookUp) -> None:
         super().__init__(access, look_up)
         self._client = client
         self._listener = Assignments()
@@ -110,13 +99,12 @@ class KafkaSubscription(GroupMember):
 
     def _positions(self, places: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int | None, int]]:
         # The client's own position() may ask the broker.
-        states = {place: self._client._subscription.assignment.get(_theirs(place)) for place in places}
-        return {
-            place: (None, 0)
-            if state is None or state.position is None
-            else (int(state.position.offset), state.highwater or 0)
-            for place, state in states.items()
-        }
+        found: dict[TopicPartition, tuple[int | None, int]] = {}
+        for place in places:
+            state = self._client._subscription.assignment.get(_theirs(place))
+            is_known = state is not None and state.position is not None
+            found[place] = (int(state.position.offset), state.highwater or 0) if is_known else (None, 0)
+        return found
 
     def _commit_once(self, offsets: Mapping[TopicPartition, int], seconds: float) -> None:
         positions = {_theirs(place): OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()}
@@ -178,12 +166,9 @@ class KafkaSubscription(GroupMember):
         if forbidden:
             raise kafka_errors.TopicAuthorizationFailedError(set(forbidden))
 
-    def _client_error(self, error: Exception) -> ClientError:
-        return client_error(error)
-
     def _unavailable(self, error: Exception) -> BrokerUnavailable:
-        if isinstance(error, kafka_errors.TopicAuthorizationFailedError) and error.args:
-            topics = error.args[0]
+        if isinstance(error, kafka_errors.TopicAuthorizationFailedError):
+            topics = error.args[0] if error.args else None
             if isinstance(topics, set):
                 return self._not_readable(client_error(error), topics)
         return super()._unavailable(error)

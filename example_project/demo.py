@@ -59,12 +59,7 @@ def main() -> int:
         services = None
         try:
             state_dir = StateDir(options.state_dir)
-            services = Services(
-                state_dir,
-                interrupts.pause,
-                broker_port=options.broker_port,
-                web_port=options.web_port,
-            )
+            services = Services(state_dir, interrupts.pause, broker_port=options.broker_port, web_port=options.web_port)
             Story(screen, services, interrupts.pause).tell(stay=options.stay)
         except Stopped as stopped:
             interrupts.ignore()

@@ -30,11 +30,7 @@ class Call(Generic[Result]):
     """A call in a thread that does not keep the process alive."""
 
     def __init__(self, call: Callable[[], Result], undo: Callable[[Result], object] | None = None) -> None:
-        """
-        Args:
-            call: starts at once.
-            undo: gets the result if the caller no longer waits for it.
-        """
+        """``call`` starts at once; ``undo`` gets its result if the caller no longer waits for it."""
         self._call = call
         self._undo = undo
         self._future: Future[Result] = Future()
@@ -79,11 +75,7 @@ class Patience:
     """How long to wait for answers: until a deadline, but not in vain once the process is stopping."""
 
     def __init__(self, deadline: float, interrupted: Callable[[], bool]) -> None:
-        """
-        Args:
-            deadline: on the monotonic clock.
-            interrupted: true once the process is stopping.
-        """
+        """``deadline`` is on the monotonic clock."""
         self._deadline = deadline
         self._interrupted = interrupted
         self._unanswered: int | None = None

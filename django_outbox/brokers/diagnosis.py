@@ -89,10 +89,9 @@ class Access:
         return NoAnswer(self._unreachable(reason, answer), answer)
 
     def diagnose(self) -> str | None:
-        """What is wrong with connecting, and what to do about it; None if that is unknown after a few seconds.
+        """What is wrong with connecting, and what to do about it: a sentence without its subject, the broker.
 
-        Returns:
-            A sentence without its subject, the broker, and without a full stop.
+        None if that is unknown after a few seconds.
         """
         try:
             return Call(self._examine).result(SECONDS, self.interrupted)
@@ -108,7 +107,7 @@ class Access:
         found = []
         for host, call in calls.items():
             with suppress(TimeoutError):
-                if call.result(max(0.0, deadline - time.monotonic()), self.interrupted):
+                if call.result(deadline - time.monotonic(), self.interrupted):
                     found.append(host)
         return found
 

@@ -90,21 +90,7 @@ class Code(IntEnum):
     INCONSISTENT_TOPIC_ID = 103, Blame.BROKER
 
 
-def _blamed_on(blame: Blame) -> frozenset[int]:
-    return frozenset(code for code in Code if code.blame & blame)
-
-
-REFUSED_FOR_GOOD = _blamed_on(Blame.RECORD)
-OF_A_WHOLE_BATCH = _blamed_on(Blame.BATCH)
-TOPIC_AT_FAULT = _blamed_on(Blame.TOPIC)
-CLIENT_AT_FAULT = _blamed_on(Blame.CLIENT)
-# Also a refusal where it is not about writing records.
-REFUSALS = CLIENT_AT_FAULT | {Code.TOPIC_AUTHORIZATION_FAILED}
-PRODUCER_IS_BROKEN = _blamed_on(Blame.PRODUCER | Blame.CLIENT)
-REBALANCING = _blamed_on(Blame.REBALANCE)
-COORDINATOR_IS_MOVING = _blamed_on(Blame.COORDINATOR)
-_PASSING = _blamed_on(Blame.COORDINATOR | Blame.BROKER)
-
+_CODES = frozenset(Code)
 _ADVICE: dict[int, str] = {
     Code.TOPIC_AUTHORIZATION_FAILED: "Allow it to read the topic, by an ACL for the operation Read",
     Code.GROUP_AUTHORIZATION_FAILED: "Allow it to use its consumer group, by an ACL for the operation Read on the group",
@@ -141,26 +127,36 @@ class ClientError:
     of_record: bool = False
 
     @property
+    def blame(self) -> Blame:
+        return Code(self.code).blame if self.code in _CODES else Blame.UNKNOWN
+
+    @property
+    def is_refusal(self) -> bool:
+        """True if the broker refuses this client what it asks for, other than writing records."""
+        return Blame.CLIENT in self.blame or self.code == Code.TOPIC_AUTHORIZATION_FAILED
+
+    @property
     def ends_producer(self) -> bool:
         """True if no topic can be blamed; a new producer may succeed."""
-        return self.fatal or self.code in PRODUCER_IS_BROKEN
+        return self.fatal or bool(self.blame & (Blame.PRODUCER | Blame.CLIENT))
 
     @property
     def fails_record(self) -> bool:
         """True if the record itself failed, for a reason that may pass."""
         # The code -1 says only that something went wrong in the broker.
-        return self.of_record or (self.code is not None and self.code > 0 and self.code not in _PASSING)
+        may_pass = self.code is None or self.code < 0 or bool(self.blame & (Blame.COORDINATOR | Blame.BROKER))
+        return self.of_record or not may_pass
 
 
 def topic_result(error: ClientError) -> Refused | TopicTrouble | None:
     """The result of records whose topic has this error; None if neither topic nor record is to blame."""
-    if error.code in REFUSED_FOR_GOOD:
+    if Blame.RECORD in error.blame:
         return Refused(error.text)
     if error.code == Code.UNKNOWN_TOPIC_OR_PARTITION:
         return TopicMissing()
     if error.code == Code.TOPIC_AUTHORIZATION_FAILED:
         return TopicForbidden(error.text)
-    return TopicTrouble(error.text) if error.code in TOPIC_AT_FAULT else None
+    return TopicTrouble(error.text) if Blame.TOPIC in error.blame else None
 
 
 def refusal(location: str, error: ClientError) -> str:

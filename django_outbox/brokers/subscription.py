@@ -21,7 +21,7 @@ from django_outbox.brokers.calls import (
     close_in_time,
 )
 from django_outbox.brokers.diagnosis import Access
-from django_outbox.brokers.errors import COORDINATOR_IS_MOVING, REBALANCING, REFUSALS, ClientError, refusal
+from django_outbox.brokers.errors import Blame, ClientError, refusal
 from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 
 # After so long without a record, a member asks whether a broker is still there.
@@ -94,7 +94,7 @@ class GroupMember(Subscription):
             if positions := {place: offset for place, offset in offsets.items() if place in mine}:
                 self._commit(positions)
         except self.errors as error:
-            if self.client_error(error).code not in REBALANCING:
+            if Blame.REBALANCE not in self.client_error(error).blame:
                 raise self._unavailable(error) from error
 
     @property
@@ -131,7 +131,7 @@ class GroupMember(Subscription):
                 return
             except self.errors as error:
                 told = self.client_error(error)
-                if not (told.late or told.code in COORDINATOR_IS_MOVING) or patience.is_over():
+                if not (told.late or Blame.COORDINATOR in told.blame) or patience.is_over():
                     raise
             self._knock(CONNECT_SECONDS)
             time.sleep(SLICE_SECONDS)
@@ -194,7 +194,7 @@ class GroupMember(Subscription):
         return self._failure(self.client_error(error))
 
     def _failure(self, error: ClientError) -> BrokerUnavailable:
-        if error.code in REFUSALS:
+        if error.is_refusal:
             return BrokerUnavailable(refusal(self._location, error))
         self._is_lost = True
         return BrokerUnavailable(f"{self._location} does not answer ({self._reported() or error.text}).")

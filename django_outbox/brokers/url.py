@@ -8,12 +8,7 @@ from urllib.parse import parse_qsl, unquote
 
 from django.core.exceptions import ImproperlyConfigured
 
-PROTOCOLS = {
-    "kafka": "PLAINTEXT",
-    "kafka+ssl": "SSL",
-    "kafka+sasl": "SASL_PLAINTEXT",
-    "kafka+sasl+ssl": "SASL_SSL",
-}
+PROTOCOLS = {"kafka": "PLAINTEXT", "kafka+ssl": "SSL", "kafka+sasl": "SASL_PLAINTEXT", "kafka+sasl+ssl": "SASL_SSL"}
 DEFAULT_PORT = 9092
 
 _URL = re.compile(r"(?P<scheme>[^:/?#]*)://(?:(?P<login>[^/?#@]*)@)?(?P<hosts>[^/?#@]*)/?(?:\?(?P<query>[^#]*))?\Z")

@@ -19,11 +19,6 @@ def ship(event: Event) -> None:
     shipment = Shipment.objects.create(order_id=order["order_id"], grams=grams)
     publish(
         "order.shipped",
-        {
-            "order_id": order["order_id"],
-            "customer": order["customer"],
-            "shipment_id": shipment.pk,
-            "grams": grams,
-        },
+        {"order_id": order["order_id"], "customer": order["customer"], "shipment_id": shipment.pk, "grams": grams},
         key=event.key,
     )

@@ -38,14 +38,7 @@ class Service:
 class Services:
     """All processes that the demo has started, with the same environment."""
 
-    def __init__(
-        self,
-        state_dir: StateDir,
-        pause: Callable[[float], None],
-        *,
-        broker_port: int,
-        web_port: int,
-    ) -> None:
+    def __init__(self, state_dir: StateDir, pause: Callable[[float], None], *, broker_port: int, web_port: int) -> None:
         self.state_dir = state_dir
         self.broker_port = free_port(broker_port)
         self.web_port = free_port(web_port)

@@ -66,8 +66,7 @@ class Shop:
         self._cookies = http.cookiejar.CookieJar()
         # Connect directly and ignore proxies in the environment.
         self._opener = urllib.request.build_opener(
-            urllib.request.ProxyHandler({}),
-            urllib.request.HTTPCookieProcessor(self._cookies),
+            urllib.request.ProxyHandler({}), urllib.request.HTTPCookieProcessor(self._cookies)
         )
 
     def is_up(self) -> bool:
@@ -82,12 +81,7 @@ class Shop:
         """Send the order form."""
         self._get("")
         token = next(cookie.value for cookie in self._cookies if cookie.name == "csrftoken")
-        fields = {
-            "csrfmiddlewaretoken": token,
-            "customer": customer,
-            "item": item,
-            "quantity": quantity,
-        }
+        fields = {"csrfmiddlewaretoken": token, "customer": customer, "item": item, "quantity": quantity}
         self._get("", urllib.parse.urlencode(fields).encode())
 
     def orders(self) -> list[Order]:

@@ -78,12 +78,7 @@ class Story:
         services.start("broker", "outbox_devbroker", "--port", str(services.broker_port))
         services.run("migrate", "--verbosity", "0")
         services.run("migrate", "--verbosity", "0", settings=WAREHOUSE)
-        self._wait_for(
-            "The broker did not start.",
-            lambda: answers(services.broker_port),
-            seconds=20,
-            look_at="broker",
-        )
+        self._wait_for("The broker did not start.", lambda: answers(services.broker_port), seconds=20, look_at="broker")
         # Topics first: a consumer that finds none checks again only after some seconds.
         services.run("outbox_relay", "--create-topics", "--drain")
         services.start("relay", "outbox_relay", "--create-topics")
@@ -130,10 +125,7 @@ class Story:
     def _fix_and_retry(self) -> None:
         dead = _created(_poisoned(self._shop.orders()))
         self._screen.heading("4. Fixing the bug and retrying the dead message")
-        for command in (
-            ("set_parcel_weight", POISONED_ITEM, "310000"),
-            ("outbox_retry", "--id", str(dead.id)),
-        ):
+        for command in (("set_parcel_weight", POISONED_ITEM, "310000"), ("outbox_retry", "--id", str(dead.id))):
             self._screen.lines(f"$ {typed_command(*command)}")
             self._screen.lines(*self._services.run(*command).splitlines())
         orders = self._wait_for_orders("The retried message was not handled.", lambda order: order.done, seconds=30)

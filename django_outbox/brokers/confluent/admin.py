@@ -39,17 +39,10 @@ class ConfluentAdmin(Admin):
     def __init__(
         self, client: AdminClient, faults: Faults, seconds: float, tries: int, interrupted: Callable[[], bool]
     ) -> None:
-        """
-        Args:
-            client: its ``error_cb`` is ``faults``.
-            seconds: for one question.
-            tries: how often to ask first, in this time: the library may wait for the one broker that is away.
-            interrupted: true once the process is stopping.
-        """
-        self._client = client
+        self._client = client  # whose error_cb is faults
         self._faults = faults
-        self._seconds = seconds
-        self._tries = tries
+        self._seconds = seconds  # for one question
+        self._tries = tries  # of the first question, in this time: the library may wait for the one broker that is away
         self._interrupted = interrupted
 
     def describe_topics(self, topics: Collection[str], *, with_rights: bool = False) -> dict[str, TopicDescription]:

@@ -18,7 +18,7 @@ from confluent_kafka import KafkaError
 from django_outbox.brokers.calls import CONNECT_SECONDS, DROP_UNSENT
 from django_outbox.brokers.confluent.errors import client_error
 from django_outbox.brokers.diagnosis import Access
-from django_outbox.brokers.errors import CLIENT_AT_FAULT, ClientError, refusal
+from django_outbox.brokers.errors import Blame, ClientError, refusal
 from django_outbox.brokers.url import BrokerURL
 from django_outbox.exceptions import BrokerUnavailable
 
@@ -44,7 +44,7 @@ class Faults:
 
     def __call__(self, error: KafkaError) -> None:
         told = client_error(error)
-        if told.fatal or told.code in CLIENT_AT_FAULT:
+        if told.fatal or Blame.CLIENT in told.blame:
             self.refusal = self.refusal or told
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._down_since = self._down_since or time.monotonic()
@@ -72,7 +72,7 @@ class Faults:
     def unavailable(self, error: KafkaError | None = None, *, seconds: float = CONNECT_SECONDS) -> BrokerUnavailable:
         """The error to raise when a question had no answer for so long, or only this error."""
         told = client_error(error) if error is not None else None
-        refused = self.refusal or (told if told is not None and told.code in CLIENT_AT_FAULT else None)
+        refused = self.refusal or (told if told is not None and Blame.CLIENT in told.blame else None)
         if refused is not None:
             return BrokerUnavailable(refusal(self.access.url.location, refused))
         nothing = "it closes each connection" if self.is_down else f"no answer within {seconds:g} s"

@@ -6,7 +6,7 @@ import re
 
 from confluent_kafka import KafkaError, KafkaException
 
-from django_outbox.brokers.errors import CLIENT_AT_FAULT, ClientError, Code
+from django_outbox.brokers.errors import Blame, ClientError, Code
 from django_outbox.brokers.secrets import masked
 
 # Errors that only the library has, with the code that says the same.
@@ -57,7 +57,7 @@ def is_answer(error: BaseException | None) -> bool:
     if error is None:
         return True
     told = told_by(error)
-    return told is not None and told.code() >= 0 and told.code() not in CLIENT_AT_FAULT
+    return told is not None and told.code() >= 0 and Blame.CLIENT not in client_error(told).blame
 
 
 def error_text(error: KafkaError) -> str:

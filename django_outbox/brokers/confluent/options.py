@@ -39,7 +39,6 @@ _NAMES_IN_URL = {
     "log_level": "log_level",
     "max_request_size": "message.max.bytes",
     "receive_buffer_bytes": "socket.receive.buffer.bytes",
-    "sasl_kerberos_service_name": "sasl.kerberos.service.name",
     "sasl_plain_password": "sasl.password",
     "sasl_plain_username": "sasl.username",
     "send_buffer_bytes": "socket.send.buffer.bytes",
@@ -55,12 +54,7 @@ _HOSTNAME_CHECKS = {
     **dict.fromkeys(("true", "yes", "on", "1"), "https"),
     **dict.fromkeys(("false", "no", "off", "0"), "none"),
 }
-_TLS_NAMES = {
-    "cafile": "ssl.ca.location",
-    "certfile": "ssl.certificate.location",
-    "keyfile": "ssl.key.location",
-    "password": "ssl.key.password",
-}
+_TLS_NAMES = {name: _NAMES_IN_URL[f"ssl_{name}"] for name in ("cafile", "certfile", "keyfile", "password")}
 _OTHER_TLS = (
     "ssl.ca.pem",
     "ssl.ca.certificate.stores",

@@ -12,7 +12,7 @@ from django_outbox.brokers.base import Acknowledged, Record, Refused, SendResult
 from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, SLICE_SECONDS, Patience, close_in_time
 from django_outbox.brokers.confluent.client import Faults, drop_unsent
 from django_outbox.brokers.confluent.errors import client_error
-from django_outbox.brokers.errors import OF_A_WHOLE_BATCH
+from django_outbox.brokers.errors import Blame
 from django_outbox.brokers.producer import BatchProducer, LookUp
 
 DeliveryReport = Callable[[KafkaError | None, Any], None]
@@ -92,7 +92,7 @@ class ConfluentBrokerProducer(BatchProducer):
                 return
             told = client_error(error)
             results[index] = self._judge(topic, told)
-            if told.code in OF_A_WHOLE_BATCH:
+            if Blame.BATCH in told.blame:
                 suspects.add(index)
 
         return report

@@ -16,7 +16,7 @@ from django_outbox.brokers.base import Producer, Subscription
 from django_outbox.brokers.calls import CONNECT_SECONDS, DROP_UNSENT, SLICE_SECONDS, Call, Result
 from django_outbox.brokers.cluster import Admin, ClusterBroker
 from django_outbox.brokers.diagnosis import Access
-from django_outbox.brokers.errors import REFUSALS, refusal
+from django_outbox.brokers.errors import refusal
 from django_outbox.brokers.kafka.admin import KafkaAdmin
 from django_outbox.brokers.kafka.client import NetClient, connect, connection_options
 from django_outbox.brokers.kafka.errors import client_error, is_of_listener
@@ -153,7 +153,7 @@ class KafkaBroker(ClusterBroker):
         try:
             return Call(call, undo).result(seconds, self.interrupted)
         except (kafka_errors.KafkaError, OSError, RuntimeError) as error:
-            if (told := client_error(error)).code in REFUSALS:
+            if (told := client_error(error)).is_refusal:
                 raise BrokerUnavailable(refusal(self.location, told)) from error
             may_explain = is_of_listener(error)
             raise self._access().unavailable(told.text, seconds=seconds, may_explain=may_explain) from error

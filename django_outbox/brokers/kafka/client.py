@@ -22,7 +22,7 @@ from kafka.net.selector import NetworkSelector
 from kafka.net.transport import KafkaTCPTransport
 
 from django_outbox.brokers.calls import CONNECT_SECONDS
-from django_outbox.brokers.errors import CLIENT_AT_FAULT
+from django_outbox.brokers.errors import Blame
 from django_outbox.brokers.kafka.errors import client_error, is_vague
 from django_outbox.brokers.kafka.options import secret
 from django_outbox.brokers.url import BrokerURL
@@ -86,7 +86,7 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
 
     def _note(self, node_id: Any, error: BaseException) -> None:
         _close_sockets(error)
-        if client_error(error).code in CLIENT_AT_FAULT or _ABOUT_TRUST in str(error):
+        if Blame.CLIENT in client_error(error).blame or _ABOUT_TRUST in str(error):
             self._turned_away.add(node_id)
         # The first that gives a reason: the deadline often cuts the last attempt short.
         if self.last_error is None or (is_vague(self.last_error) and not is_vague(error)):
@@ -152,9 +152,7 @@ def connection_options(url: BrokerURL) -> dict[str, Any]:
     }
     if url.password is not None:
         options.update(
-            sasl_mechanism="PLAIN",
-            sasl_plain_username=url.username,
-            sasl_plain_password=secret(url.password),
+            sasl_mechanism="PLAIN", sasl_plain_username=url.username, sasl_plain_password=secret(url.password)
         )
     if "SSL" in url.protocol:
         options["ssl_password"] = ""  # otherwise OpenSSL would ask for one on the terminal

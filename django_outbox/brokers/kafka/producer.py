@@ -11,7 +11,7 @@ from kafka import errors as kafka_errors
 
 from django_outbox.brokers.base import Acknowledged, Record, Refused, SendResult
 from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, SLICE_SECONDS, Patience
-from django_outbox.brokers.errors import OF_A_WHOLE_BATCH
+from django_outbox.brokers.errors import Blame
 from django_outbox.brokers.kafka.errors import client_error
 from django_outbox.brokers.producer import BatchProducer, LookUp
 from django_outbox.exceptions import BrokerUnavailable
@@ -55,7 +55,7 @@ class KafkaBrokerProducer(BatchProducer):
             if future is not None:
                 _await(future, started, patience)
                 results[index], error = self._finish(records[index].topic, future)
-                if results[index] is not None and error is not None and client_error(error).code in OF_A_WHOLE_BATCH:
+                if results[index] is not None and error is not None and Blame.BATCH in client_error(error).blame:
                     refused.setdefault(id(error), []).append(index)
         return {index for together in refused.values() if len(together) > 1 for index in together}
 

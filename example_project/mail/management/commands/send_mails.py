@@ -14,10 +14,7 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument(
-            "--every",
-            type=float,
-            metavar="SECONDS",
-            help="keep running and check every SECONDS (default: check once)",
+            "--every", type=float, metavar="SECONDS", help="keep running and check every SECONDS (default: check once)"
         )
 
     def handle(self, *, every: float | None, **options: object) -> None:

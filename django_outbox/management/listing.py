@@ -26,10 +26,7 @@ def list_handlers(registry: Registry, group: str | None = None) -> str:
     """
     main = settings.consumer_group
     groups = [group] if group else registry.groups
-    handlers = sorted(
-        (each for name in groups for each in registry.for_group(name)),
-        key=lambda each: each.event_type,
-    )
+    handlers = sorted((each for name in groups for each in registry.for_group(name)), key=lambda each: each.event_type)
     if not handlers:
         return f"The group {group} has no handlers." if group and registry.named_groups else NO_HANDLER
     table = [("EVENT TYPE", "TOPIC", "GROUP", "PAYLOAD", "HANDLER")]

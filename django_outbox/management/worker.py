@@ -36,9 +36,7 @@ class WorkerCommand(OutboxCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         super().add_arguments(parser)
         parser.add_argument(
-            "--drain",
-            action="store_true",
-            help="Stop when no work is due, instead of waiting for more.",
+            "--drain", action="store_true", help="Stop when no work is due, instead of waiting for more."
         )
         parser.add_argument(
             "--reload",

@@ -21,11 +21,7 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--host", type=text, default="127.0.0.1", help="Address to listen on (default: 127.0.0.1).")
         parser.add_argument(
-            "--port",
-            type=number(1, most=65535),
-            default=9092,
-            metavar="N",
-            help="Port to listen on (default: 9092).",
+            "--port", type=number(1, most=65535), default=9092, metavar="N", help="Port to listen on (default: 9092)."
         )
 
     def handle(self, *, host: str, port: int, **options: Any) -> None:

@@ -55,14 +55,7 @@ class Command(OutboxCommand):
         )
 
     def handle(
-        self,
-        *,
-        database: str,
-        only: list[str] | None,
-        broker: bool,
-        fail_on: str,
-        timeout: float,
-        **options: Any,
+        self, *, database: str, only: list[str] | None, broker: bool, fail_on: str, timeout: float, **options: Any
     ) -> None:
         chosen = [
             check for check in CHECKS if (only is None or check.name in only) and (broker or not check.needs_broker)

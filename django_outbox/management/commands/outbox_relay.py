@@ -47,10 +47,7 @@ class Command(WorkerCommand):
             help="Create missing topics. Without this option, their messages wait.",
         )
         parser.add_argument(
-            "--partitions",
-            type=number(1),
-            metavar="N",
-            help="Partitions of created topics (default: the cluster's).",
+            "--partitions", type=number(1), metavar="N", help="Partitions of created topics (default: the cluster's)."
         )
         parser.add_argument(
             "--replication",
@@ -77,13 +74,7 @@ class Command(WorkerCommand):
             raise CommandError("--partitions and --replication require --create-topics.")
         broker = get_broker(settings.broker)
         creator = _Creator(broker, partitions, replication) if create_topics else None
-        relay = Relay(
-            broker,
-            using=database,
-            batch_size=batch_size,
-            poll_interval=interval,
-            create_topics=creator,
-        )
+        relay = Relay(broker, using=database, batch_size=batch_size, poll_interval=interval, create_topics=creator)
         if settings.purge:
             relay.after_pass = BackgroundPurge(relay.worker_state, using=database, handlers=registry).run_if_due
         with self.working(
@@ -96,12 +87,7 @@ class Command(WorkerCommand):
             options=options,
             poll_interval=relay.poll_interval,
         ) as stop:
-            log.info(
-                "Relay from %s to %s started.",
-                database,
-                broker.location,
-                extra={"action": "started"},
-            )
+            log.info("Relay from %s to %s started.", database, broker.location, extra={"action": "started"})
             relay.run(stop, drain=drain)
 
 

@@ -15,10 +15,7 @@ from django_outbox.operations.doctor.installation import MODELS, Installation
 from django_outbox.worker.database_errors import UNAVAILABLE
 
 # By vendor: the required encoding, and the query for the encoding in use.
-_ENCODINGS = {
-    "postgresql": ("UTF8", "SHOW server_encoding"),
-    "mysql": ("utf8mb4", "SELECT @@character_set_database"),
-}
+_ENCODINGS = {"postgresql": ("UTF8", "SHOW server_encoding"), "mysql": ("utf8mb4", "SELECT @@character_set_database")}
 
 
 def check_servers(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:

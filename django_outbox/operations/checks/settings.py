@@ -32,12 +32,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         raw = settings.raw
     except ImproperlyConfigured as error:
         return [_invalid_value(str(error))]
-    return [
-        *_unknown_keys(raw, settings.KEYS, "OUTBOX"),
-        *_broker_keys(raw.get("BROKER")),
-        *_values(raw),
-        *_broker(),
-    ]
+    return [*_unknown_keys(raw, settings.KEYS, "OUTBOX"), *_broker_keys(raw.get("BROKER")), *_values(raw), *_broker()]
 
 
 def check_databases(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:

@@ -76,10 +76,7 @@ CHECKS = (
         "notify", sessions.notifications, "NOTIFY is off, or notifications arrive.", POSTGRESQL, in_transaction=False
     ),
     Check(
-        "prepared-statements",
-        sessions.prepared_statements,
-        "No prepared statements, or no pooler between.",
-        POSTGRESQL,
+        "prepared-statements", sessions.prepared_statements, "No prepared statements, or no pooler between.", POSTGRESQL
     ),
     Check("old-snapshots", vacuum.old_snapshots, "No session holds vacuum back.", POSTGRESQL),
     Check("prepared-transactions", vacuum.prepared_transactions, "None is open.", POSTGRESQL),

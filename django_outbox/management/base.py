@@ -68,8 +68,7 @@ class OutboxCommand(BaseCommand):
         if not self.prepares_statements:
             prepare_nothing(connections[using])
         executor = MigrationExecutor(connections[using])
-        targets = [node for node in executor.loader.graph.leaf_nodes() if node[0] == "django_outbox"]
-        if executor.migration_plan(targets):
+        if executor.migration_plan(executor.loader.graph.leaf_nodes("django_outbox")):
             database = "" if using == DEFAULT_DB_ALIAS else f" --database {using}"
             raise CommandError(
                 f"The tables of the outbox are missing or out of date. Run: manage.py migrate django_outbox{database}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import timedelta
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from django.db.models import Case, Value, When
 from django.utils.translation import gettext
@@ -38,7 +38,7 @@ def known_workers(using: str) -> list[Any]:
     )
 
 
-def is_late(seconds: float | None) -> bool:
+def is_late(seconds: float | None) -> TypeGuard[float]:
     """True if a message that has waited for so long is worth reporting."""
     return seconds is not None and seconds > LATE_SECONDS
 

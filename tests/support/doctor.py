@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,9 +12,17 @@ import pytest
 @pytest.fixture
 def installation() -> Any:
     """The installation of these tests, in the test's own thread."""
-    from django_outbox.operations.doctor.installation import Installation
+    from django_outbox.operations.doctor.base import Installation
 
     return Installation("default")
+
+
+def limited(find: Any, installation: Any, **limits: Any) -> list[Any]:
+    """The findings of a check with other constants in its module."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in limits.items():
+            patch.setattr(sys.modules[find.__module__], name, value)
+        return list(find(installation))
 
 
 @pytest.fixture(autouse=True)

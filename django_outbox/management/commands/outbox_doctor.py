@@ -12,8 +12,7 @@ from django.core.management.base import CommandParser
 from django_outbox.management.base import OutboxCommand, logging_to
 from django_outbox.management.option_types import number
 from django_outbox.operations.counts import counted
-from django_outbox.operations.doctor.finding import Finding, Level
-from django_outbox.operations.doctor.installation import Installation
+from django_outbox.operations.doctor.base import Finding, Installation, Level
 from django_outbox.operations.doctor.run import CHECKS, TIMEOUT_SECONDS, Result, run_checks
 
 EXIT_CODES = {Level.OK: 0, Level.NOTE: 0, Level.WARNING: 1, Level.FAULT: 2}

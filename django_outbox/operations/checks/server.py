@@ -10,8 +10,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, router, transaction
 
 from django_outbox.models import OutboxMessage
 from django_outbox.operations.doctor import database
-from django_outbox.operations.doctor.finding import Level
-from django_outbox.operations.doctor.installation import MODELS, Installation
+from django_outbox.operations.doctor.base import MODELS, Installation, Level
 from django_outbox.worker.database_errors import UNAVAILABLE
 
 # By vendor: the required encoding, and the query for the encoding in use.

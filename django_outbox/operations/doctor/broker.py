@@ -12,8 +12,7 @@ from django_outbox.brokers.url import DEFAULT_PORT
 from django_outbox.conf import settings
 from django_outbox.models import Worker
 from django_outbox.operations.counts import counted
-from django_outbox.operations.doctor.finding import Finding, fault, note, warning
-from django_outbox.operations.doctor.installation import Installation
+from django_outbox.operations.doctor.base import Finding, Installation, fault, note, warning
 from django_outbox.operations.workers import known_workers
 from django_outbox.state.unhandled import longest_unhandled
 
@@ -27,10 +26,6 @@ _REACH = (
     f'Start the broker, or correct OUTBOX["BROKER"]["URL"] (default port: {DEFAULT_PORT}). The broker must advertise an '
     "address that can be reached from here (advertised.listeners). For development: manage.py outbox_devbroker"
 )
-
-
-class BrokerSilent(Exception):
-    """The broker did not answer an earlier check."""
 
 
 def reachable(installation: Installation) -> Iterator[Finding]:
@@ -47,7 +42,6 @@ def reachable(installation: Installation) -> Iterator[Finding]:
 
 def topics(installation: Installation) -> Iterator[Finding]:
     """Topics that do not exist, are forbidden or have no leader."""
-    _require_answer(installation)
     for topic, trouble in installation.broker.unreadable.items():
         if not isinstance(trouble, TopicForbidden):
             yield fault(
@@ -91,7 +85,6 @@ def _create(topic: str) -> str:
 
 def partitions(installation: Installation) -> Iterator[Finding]:
     """A group has more consumers than partitions."""
-    _require_answer(installation)
     counts = installation.broker.partitions
     consumers = Counter(
         each.group
@@ -111,7 +104,6 @@ def partitions(installation: Installation) -> Iterator[Finding]:
 
 def retention(installation: Installation) -> Iterator[Finding]:
     """Topics that drop records before they are read, keep them longer than the inbox does, or are compacted."""
-    _require_answer(installation)
     topics = settings.topics.union(*installation.topics.values())
     known = {topic: each for topic, each in installation.broker.settings.items() if topic in topics}
     unknown = sorted(topics & installation.broker.partitions.keys() - known.keys())
@@ -178,8 +170,3 @@ def _configure(topic: str, setting: str) -> str:
         f"kafka-configs.sh --bootstrap-server HOST:{DEFAULT_PORT} --alter --entity-type topics --entity-name {topic} "
         f"--add-config {setting}"
     )
-
-
-def _require_answer(installation: Installation) -> None:
-    if installation.broker.trouble:
-        raise BrokerSilent("the broker does not answer")

@@ -1,12 +1,14 @@
-"""The database: migrations, transaction isolation, clock, routing and table engines."""
+"""The settings and the database: system checks, migrations, transaction isolation, clock, routing and engines."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 
 from django.apps import apps
+from django.core.checks import ERROR, run_checks
 from django.db import DEFAULT_DB_ALIAS, router
 from django.db.migrations.executor import MigrationExecutor
 from django.db.models import Model
@@ -14,10 +16,12 @@ from django.db.models import Model
 from django_outbox.conf import settings
 from django_outbox.models import OutboxMessage, outbox_database
 from django_outbox.operations.counts import counted
-from django_outbox.operations.doctor.finding import Finding, fault, note, warning
-from django_outbox.operations.doctor.installation import MODELS, Installation
+from django_outbox.operations.doctor.base import MODELS, Finding, Installation, fault, note, warning
 
+utc_now = partial(datetime.now, UTC)
 CLOCK_TOLERANCE = timedelta(seconds=2)
+# System checks that report the same as other checks of the doctor.
+REPORTED_ELSEWHERE = ("django_outbox.E007", "django_outbox.E009", "django_outbox.W004", "django_outbox.W009")
 
 
 def answers(installation: Installation) -> Iterator[Finding]:
@@ -29,16 +33,22 @@ def answers(installation: Installation) -> Iterator[Finding]:
 def migrations(installation: Installation) -> Iterator[Finding]:
     """Migrations of the outbox that are not applied."""
     executor = MigrationExecutor(installation.connection)
-    targets = [node for node in executor.loader.graph.leaf_nodes() if node[0] == "django_outbox"]
-    pending = [
-        migration.name for migration, _ in executor.migration_plan(targets) if migration.app_label == targets[0][0]
-    ]
-    if pending:
+    plan = executor.migration_plan(executor.loader.graph.leaf_nodes("django_outbox"))
+    if pending := [migration.name for migration, _ in plan if migration.app_label == "django_outbox"]:
         yield fault(
             f"{counted(len(pending), 'migration')} not applied: {', '.join(pending)}.",
             "Relays and consumers do not start until all are applied.",
             f"manage.py migrate django_outbox{installation.migrate_option}",
         )
+
+
+def system_checks(installation: Installation) -> Iterator[Finding]:
+    """What ``manage.py check --database`` reports of the outbox."""
+    for message in run_checks(databases=[installation.using]):
+        is_ours = str(message.id).startswith("django_outbox.") and message.id not in REPORTED_ELSEWHERE
+        if is_ours and not message.is_silenced():
+            find = fault if message.level >= ERROR else warning
+            yield find(message.msg, f"({message.id})", str(message.hint or ""))
 
 
 def isolation(installation: Installation) -> Iterator[Finding]:
@@ -78,17 +88,17 @@ def _isolation_remedy(installation: Installation) -> str:
     return f'DATABASES["{installation.using}"]["OPTIONS"]["isolation_level"] = "read committed" (Django\'s default)'
 
 
-def clocks(installation: Installation, *, tolerance: timedelta = CLOCK_TOLERANCE) -> Iterator[Finding]:
+def clocks(installation: Installation) -> Iterator[Finding]:
     """The clocks of this machine and of the database differ."""
-    before = installation.clock()
+    before = utc_now()
     if installation.connection.vendor == "postgresql":  # with USE_TZ = False, a time would be in the session's zone
         seconds = installation.value("SELECT extract(epoch FROM clock_timestamp())")
         database_time = datetime.fromtimestamp(float(seconds), UTC)
     else:
         database_time = installation.value("SELECT UTC_TIMESTAMP(6)").replace(tzinfo=UTC)
-    uncertainty = (installation.clock() - before) / 2
+    uncertainty = (utc_now() - before) / 2
     difference = database_time - (before + uncertainty)
-    if abs(difference) > tolerance + uncertainty:
+    if abs(difference) > CLOCK_TOLERANCE + uncertainty:
         direction = "ahead of" if difference > timedelta(0) else "behind"
         yield warning(
             f"The database's clock is {abs(difference).total_seconds():.1f} s {direction} this machine's.",

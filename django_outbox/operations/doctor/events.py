@@ -10,8 +10,7 @@ from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.handlers.registry import registry
 from django_outbox.models import InboxMessage, OutboxMessage
-from django_outbox.operations.doctor.finding import Finding, fault, note, warning
-from django_outbox.operations.doctor.installation import Installation
+from django_outbox.operations.doctor.base import Finding, Installation, fault, note, warning
 from django_outbox.operations.topics import ReadTopics, UnreadTopic, awaited
 from django_outbox.operations.workers import known_workers
 from django_outbox.state.dead_letters import unread_topic

@@ -9,8 +9,7 @@ from django.db import models
 
 from django_outbox.models import OutboxMessage
 from django_outbox.models.storage import PENDING_INDEX, PENDING_INDEX_DEFINITION
-from django_outbox.operations.doctor.finding import Finding, fault, warning
-from django_outbox.operations.doctor.installation import MODELS, Installation
+from django_outbox.operations.doctor.base import MODELS, Finding, Installation, fault, warning
 
 TOLERATED_BYTES = 64 * 2**20
 TIMES_TOO_LARGE = 4
@@ -103,9 +102,7 @@ def invalid(installation: Installation) -> Iterator[Finding]:
         )
 
 
-def bloated(
-    installation: Installation, *, tolerated_bytes: int = TOLERATED_BYTES, times: float = TIMES_TOO_LARGE
-) -> Iterator[Finding]:
+def bloated(installation: Installation) -> Iterator[Finding]:
     """Indexes that are much larger than their entries, by the statistics of the last vacuum."""
     found = installation.rows(
         """
@@ -121,7 +118,7 @@ def bloated(
     )
     for name, size, entries, width in found:
         needed = entries * (float(width) + ENTRY_BYTES) / FILL
-        if size > tolerated_bytes + times * needed:
+        if size > TOLERATED_BYTES + TIMES_TOO_LARGE * needed:
             yield warning(
                 f"The index {name} takes {size / 2**20:,.0f} MB for {entries:,.0f} entries.",
                 f"About {max(needed / 2**20, 0.1):,.1f} MB would be enough. A bloated index wastes memory and slows "

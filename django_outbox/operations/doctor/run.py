@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from django.db import DatabaseError, connections, transaction
 from django.utils import translation
 
 from django_outbox.brokers.calls import Call
 from django_outbox.exceptions import in_one_line
-from django_outbox.operations.doctor import broker, database, events, indexes, project, sessions, vacuum, workers
-from django_outbox.operations.doctor.broker import BrokerSilent
-from django_outbox.operations.doctor.finding import Finding, Level, fault, warning
-from django_outbox.operations.doctor.installation import Installation
+from django_outbox.operations.doctor import broker, database, events, indexes, sessions, vacuum, workers
+from django_outbox.operations.doctor.base import Finding, Installation, Level, fault, warning
 from django_outbox.worker.pooling import prepare_nothing
 
 TIMEOUT_SECONDS = 10.0
@@ -23,8 +21,7 @@ POSTGRESQL = ("postgresql",)
 SERVERS = ("postgresql", "mysql")
 
 
-@dataclass(frozen=True)
-class Check:
+class Check(NamedTuple):
     """One check.
 
     Attributes:
@@ -46,8 +43,7 @@ class Check:
     in_transaction: bool = True
 
 
-@dataclass(frozen=True)
-class Result:
+class Result(NamedTuple):
     """The findings of a check."""
 
     check: Check
@@ -59,10 +55,11 @@ class Result:
 
 
 DATABASE = Check("database", database.answers, "The database answers.")
+BROKER = Check("broker", broker.reachable, "The broker answers.", needs_broker=True, needs_database=False)
 CHECKS = (
     DATABASE,
     Check("migrations", database.migrations, "All migrations are applied."),
-    Check("checks", project.checks, "manage.py check finds no problems."),
+    Check("checks", database.system_checks, "manage.py check finds no problems."),
     Check("routing", database.routing, "The outbox is in the database of the project's models."),
     Check("engine", database.engine, "All tables use InnoDB.", ("mysql",)),
     Check("indexes", indexes.missing, "All indexes and constraints exist."),
@@ -91,7 +88,7 @@ CHECKS = (
     Check("events", events.without_handler, "Recent events have handlers, or need none."),
     Check("unused-handlers", events.without_events, "Every handler has had events recently."),
     Check("unread-topics", events.unread_topics, "Consumers read all topics with messages for handlers here."),
-    Check("broker", broker.reachable, "The broker answers.", needs_broker=True, needs_database=False),
+    BROKER,
     Check("topics", broker.topics, "All topics exist.", needs_broker=True, needs_database=False),
     Check("partitions", broker.partitions, "There is a partition for every consumer.", needs_broker=True),
     Check("retention", broker.retention, "Topics keep records as long as they are needed.", needs_broker=True),
@@ -128,41 +125,29 @@ def _run(installation: Installation, check: Check, timeout: float) -> Result:
         try:
             # Some texts are shared with the overview, which translates them.
             with translation.override("en"), _read_only(installation, check, timeout):
+                if check.needs_broker and check is not BROKER and installation.broker.trouble:
+                    return (warning("Skipped: the broker does not answer."),)
                 return tuple(check.find(installation))
         except DatabaseError:
-            if _has_tables(installation):
+            if set(installation.tables) <= set(installation.connection.introspection.table_names()):
                 raise
-            raise _NoTables("not all tables of the outbox exist") from None
+            return (warning("Skipped: not all tables of the outbox exist."),)
         finally:
             with suppress(Exception):  # the connection may be lost already
                 connections[installation.using].close()
 
     try:
         return Result(check, Call(find).result(timeout + 1, lambda: False))
-    except (BrokerSilent, _NoTables) as error:
-        return Result(check, (warning(f"Skipped: {error}."),))
-    except Exception as error:  # a failed check must not stop the others
+    except Exception as error:  # a failed check must not stop the others, nor look like one that found nothing
         reason = f"{type(error).__name__}: {in_one_line(error)}"
-        if check is DATABASE:
-            return Result(check, (_database_away(installation, reason),))
-        # A check that failed must not look like one that found nothing.
-        return Result(check, (warning(f"The check failed: {reason}"),))
-
-
-class _NoTables(Exception):
-    """The tables of the outbox have not been created yet."""
-
-
-def _has_tables(installation: Installation) -> bool:
-    return set(installation.tables) <= set(installation.connection.introspection.table_names())
-
-
-def _database_away(installation: Installation, reason: str) -> Finding:
-    return fault(
-        f"The database {installation.using!r} does not answer ({reason}).",
-        "No message is published, sent or handled.",
-        f'Check that it is running and that DATABASES["{installation.using}"] is correct.',
-    )
+        if check is not DATABASE:
+            return Result(check, (warning(f"The check failed: {reason}"),))
+        away = fault(
+            f"The database {installation.using!r} does not answer ({reason}).",
+            "No message is published, sent or handled.",
+            f'Check that it is running and that DATABASES["{installation.using}"] is correct.',
+        )
+        return Result(check, (away,))
 
 
 @contextmanager

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from django_outbox.conf import settings
-from django_outbox.operations.doctor.finding import Finding, fault, note, warning
-from django_outbox.operations.doctor.installation import Installation
+from django_outbox.operations.doctor.base import Finding, Installation, fault, note, warning
 from django_outbox.worker.notify import Listener
 from django_outbox.worker.pooling import is_behind_pooler, prepares
 
 LONG_KEEPALIVE_SECONDS = 900
+IS_REMOTE = """
+    SELECT coalesce(
+        inet_client_addr() <> inet_server_addr() AND NOT inet_client_addr() <<= '127.0.0.0/8'::inet, false)
+"""
 
-# Settings of PostgreSQL that end a relay's transaction while it waits for the broker ...
+# Settings of PostgreSQL that end a relay's transaction while it waits for the broker.
 _END_TRANSACTIONS = ("idle_in_transaction_session_timeout", "transaction_timeout")
-# ... and those that end a consumer's wait for rows locked by a relay.
-_END_WAITS = ("statement_timeout", "lock_timeout")
 
 
 def deadlines(installation: Installation) -> Iterator[Finding]:
@@ -49,9 +50,8 @@ def _server_timeouts(installation: Installation) -> dict[str, float]:
             "wait_timeout": float(installation.value("SELECT @@wait_timeout")),
             "innodb_lock_wait_timeout": float(installation.value("SELECT @@innodb_lock_wait_timeout")),
         }
-    rows = installation.rows(
-        "SELECT name, reset_val FROM pg_settings WHERE name = ANY(%s)", [*_END_TRANSACTIONS, *_END_WAITS]
-    )
+    names = [*_END_TRANSACTIONS, "statement_timeout", "lock_timeout"]
+    rows = installation.rows("SELECT name, reset_val FROM pg_settings WHERE name = ANY(%s)", names)
     return {name: int(milliseconds) / 1000 for name, milliseconds in rows}
 
 
@@ -63,20 +63,9 @@ def _set(installation: Installation, name: str, publish_timeout: float) -> str:
     return f"ALTER ROLE {role} SET {name} = '{seconds}s', or a separate role for relay and consumer"
 
 
-def vanished_sessions(installation: Installation, *, is_remote: bool | None = None) -> Iterator[Finding]:
-    """The server takes long to notice that a client's machine is gone.
-
-    Args:
-        installation: what to examine.
-        is_remote: whether the server is on another machine; None asks it.
-    """
-    if is_remote is None:
-        is_remote = bool(
-            installation.value(
-                "SELECT coalesce(inet_client_addr() <> inet_server_addr() AND NOT inet_client_addr() <<= "
-                "'127.0.0.0/8'::inet, false)"
-            )
-        )
+def vanished_sessions(installation: Installation) -> Iterator[Finding]:
+    """The server is on another machine and takes long to notice that a client's machine is gone."""
+    is_remote = installation.value(IS_REMOTE)
     known = dict(
         installation.rows(
             "SELECT name, reset_val::bigint FROM pg_settings "

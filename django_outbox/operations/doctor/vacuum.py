@@ -8,8 +8,7 @@ from datetime import timedelta
 
 from django_outbox.models import OutboxMessage
 from django_outbox.models.storage import STORAGE_PARAMETERS
-from django_outbox.operations.doctor.finding import Finding, fault, note, warning
-from django_outbox.operations.doctor.installation import Installation
+from django_outbox.operations.doctor.base import Finding, Installation, fault, note, warning
 
 OLD = timedelta(minutes=5)
 VERY_OLD = timedelta(hours=1)
@@ -23,21 +22,11 @@ _WHY = (
 _SLOW_POLLS = "each poll of the relay reads all of them."
 
 
-def old_snapshots(
-    installation: Installation,
-    *,
-    old: timedelta = OLD,
-    very_old: timedelta = VERY_OLD,
-    transactions: int = MANY_TRANSACTIONS,
-) -> Iterator[Finding]:
+def old_snapshots(installation: Installation) -> Iterator[Finding]:
     """Sessions and standbys whose snapshot is old enough to hold vacuum back.
 
-    Args:
-        installation: what to examine.
-        old: transactions open for longer are reported.
-        very_old: transactions open for longer are a fault.
-        transactions: how many later transactions count as many where the age is unknown: that of a standby always is,
-            that of another role's session may be hidden.
+    Where the age is unknown, later transactions are counted: that of a standby always is, that of another role's
+    session may be hidden.
     """
     # Another role's session hides its type too. Autovacuum has no role, and its snapshots are harmless.
     found = installation.rows(
@@ -56,13 +45,17 @@ def old_snapshots(
     for pid, kind, user, application, state, seconds, held_back in found:
         session = f"Session {pid} of {user}" + (f" ({application})" if application else "")
         if kind == "walsender":
-            if held_back >= transactions:
-                yield _standby(pid, application, held_back)
+            if held_back >= MANY_TRANSACTIONS:
+                yield warning(
+                    f"The standby {application or pid} holds back {held_back:,} transactions.",
+                    f"A long query runs there, and hot_standby_feedback keeps its rows here. {_WHY}",
+                    "End that query, or set max_standby_streaming_delay and hot_standby_feedback = off there.",
+                )
         elif seconds is None:
-            if held_back >= transactions:
+            if held_back >= MANY_TRANSACTIONS:
                 yield warning(f"{session} holds back {held_back:,} transactions.", _WHY, _terminate(pid, user))
-        elif (age := timedelta(seconds=int(seconds))) >= old:
-            find = fault if age >= very_old else warning
+        elif (age := timedelta(seconds=int(seconds))) >= OLD:
+            find = fault if age >= VERY_OLD else warning
             yield find(f"{session} has had a transaction open for {age} (now {state}).", _WHY, _terminate(pid, user))
 
 
@@ -73,22 +66,14 @@ def _terminate(pid: int, user: str) -> str:
     )
 
 
-def _standby(pid: int, application: str, transactions: int) -> Finding:
-    return warning(
-        f"The standby {application or pid} holds back {transactions:,} transactions.",
-        f"A long query runs there, and hot_standby_feedback keeps its rows here. {_WHY}",
-        "End that query, or set max_standby_streaming_delay and hot_standby_feedback = off there.",
-    )
-
-
-def prepared_transactions(installation: Installation, *, old: timedelta = OLD) -> Iterator[Finding]:
+def prepared_transactions(installation: Installation) -> Iterator[Finding]:
     """Two-phase transactions that were neither committed nor rolled back."""
     found = installation.rows(
         "SELECT gid, owner, extract(epoch FROM clock_timestamp() - prepared) FROM pg_prepared_xacts "
         "WHERE database = current_database() ORDER BY prepared"
     )
     for gid, owner, seconds in found:
-        if timedelta(seconds=float(seconds)) >= old:
+        if timedelta(seconds=float(seconds)) >= OLD:
             yield fault(
                 f"The prepared transaction {gid!r} of {owner} has waited for {timedelta(seconds=int(seconds))}.",
                 f"It survives sessions and restarts, and keeps its locks. {_WHY}",
@@ -96,14 +81,14 @@ def prepared_transactions(installation: Installation, *, old: timedelta = OLD) -
             )
 
 
-def replication_slots(installation: Installation, *, transactions: int = MANY_TRANSACTIONS) -> Iterator[Finding]:
+def replication_slots(installation: Installation) -> Iterator[Finding]:
     """Replication slots with the old snapshot of a standby, which may be gone for good."""
     found = installation.rows(
         "SELECT slot_name, active, age(xmin) FROM pg_replication_slots "
         "WHERE xmin IS NOT NULL AND (database IS NULL OR database = current_database()) ORDER BY 3 DESC"
     )
     for name, active, age in found:
-        if age < transactions:
+        if age < MANY_TRANSACTIONS:
             continue
         unused = "" if active else ", and no standby uses it"
         yield warning(
@@ -115,16 +100,8 @@ def replication_slots(installation: Installation, *, transactions: int = MANY_TR
         )
 
 
-def autovacuum(
-    installation: Installation, *, times: float = TIMES_BEHIND, threshold: int | None = None
-) -> Iterator[Finding]:
-    """Autovacuum is off, lacks its settings for the outbox, or does not keep up.
-
-    Args:
-        installation: what to examine.
-        times: how many times the dead rows that trigger a vacuum are too many.
-        threshold: dead rows that trigger a vacuum; None takes the table's setting.
-    """
+def autovacuum(installation: Installation) -> Iterator[Finding]:
+    """Autovacuum is off, lacks its settings for the outbox, or does not keep up."""
     for name in ("autovacuum", "track_counts"):
         if installation.value("SELECT current_setting(%s)", name) == "off":
             yield fault(
@@ -144,10 +121,10 @@ def autovacuum(
         table,
     )[0]
     yield from _table_options(table, options)
-    if threshold is None:
-        threshold = int(STORAGE_PARAMETERS["autovacuum_vacuum_threshold"])
-    due_at = threshold + STORAGE_PARAMETERS["autovacuum_vacuum_scale_factor"] * rows
-    if dead > times * due_at:
+    due_at = (
+        STORAGE_PARAMETERS["autovacuum_vacuum_threshold"] + STORAGE_PARAMETERS["autovacuum_vacuum_scale_factor"] * rows
+    )
+    if dead > TIMES_BEHIND * due_at:
         last = "it was never vacuumed" if since is None else f"the last vacuum was {timedelta(seconds=int(since))} ago"
         yield warning(
             f"{table} has {dead:,} dead rows; {last}.",

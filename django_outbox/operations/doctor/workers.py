@@ -10,8 +10,7 @@ from django_outbox.conf import settings
 from django_outbox.handlers.registry import registry
 from django_outbox.models import OutboxMessage, Worker
 from django_outbox.operations.counts import counted, foreign_messages, inbox_due, longest_due
-from django_outbox.operations.doctor.finding import Finding, fault, note, warning
-from django_outbox.operations.doctor.installation import Installation
+from django_outbox.operations.doctor.base import Finding, Installation, fault, note, warning
 from django_outbox.operations.documentation import documentation
 from django_outbox.operations.topics import awaited
 from django_outbox.operations.workers import is_late, known_workers, why_behind
@@ -26,7 +25,7 @@ def relays(installation: Installation) -> Iterator[Finding]:
     if alive:
         yield from _behind("The relay is behind.", "sent", late, alive)
     else:
-        yield _none_running(installation, "relay", "sent", late, "outbox_relay")
+        yield _none_running(installation, "relay", "sent", late)
 
 
 def consumers(installation: Installation) -> Iterator[Finding]:
@@ -39,7 +38,7 @@ def consumers(installation: Installation) -> Iterator[Finding]:
         return
     late = max(filter(None, [longest_unhandled(installation.using), *due.values()]), default=None)
     if installation.handlers or is_late(late):
-        yield _none_running(installation, "consumer", "handled", late, "outbox_consume")
+        yield _none_running(installation, "consumer", "handled", late)
 
 
 def _main_group(installation: Installation, alive: list[Any]) -> Iterator[Finding]:
@@ -67,29 +66,29 @@ def _inbox_groups(installation: Installation, alive: list[Any], due: Mapping[str
 def _group_missing(installation: Installation, group: str, late: float | None) -> Finding:
     option = "" if group == settings.consumer_group else f" --group {group}"
     summary = f"No consumer of the group {group!r} is running."
-    remedy = f"manage.py outbox_consume{option}{installation.database_option}"
-    if late is not None and is_late(late):
-        return fault(summary, _waited("handled", late), remedy)
-    return warning(summary, "The handlers of this group do not run; those of other groups do.", remedy)
+    why = "The handlers of this group do not run; those of other groups do."
+    return _not_done(summary, "handled", late, why, f"manage.py outbox_consume{option}{installation.database_option}")
 
 
 def _behind(summary: str, done: str, late: float | None, workers: list[Any]) -> Iterator[Finding]:
     """Running workers leave messages waiting. A worker in trouble reports the reason itself."""
-    if late is not None and is_late(late) and not any(worker.trouble for worker in workers):
+    if is_late(late) and not any(worker.trouble for worker in workers):
         cause = why_behind(workers)
         yield fault(summary, f"{_waited(done, late)} {cause.why}", cause.remedy)
 
 
-def _none_running(installation: Installation, kind: str, done: str, late: float | None, command: str) -> Finding:
-    summary = f"No {kind} is running."
-    remedy = f"manage.py {command}{installation.database_option}, under systemd or similar, so that it is restarted"
-    if late is not None and is_late(late):
-        return fault(summary, _waited(done, late), remedy)
-    return warning(
-        summary,
-        f"Published messages are not {done}. (Workers with --drain, as in a cron job, have no heartbeat: ignore this.)",
-        remedy,
+def _none_running(installation: Installation, kind: str, done: str, late: float | None) -> Finding:
+    command = {"relay": "outbox_relay", "consumer": "outbox_consume"}[kind]
+    why = (
+        f"Published messages are not {done}. (Workers with --drain, as in a cron job, have no heartbeat: ignore this.)"
     )
+    remedy = f"manage.py {command}{installation.database_option}, under systemd or similar, so that it is restarted"
+    return _not_done(f"No {kind} is running.", done, late, why, remedy)
+
+
+def _not_done(summary: str, done: str, late: float | None, why: str, remedy: str) -> Finding:
+    """A fault if messages wait already."""
+    return fault(summary, _waited(done, late), remedy) if is_late(late) else warning(summary, why, remedy)
 
 
 def _waited(done: str, seconds: float) -> str:
@@ -115,7 +114,7 @@ def sources(installation: Installation) -> Iterator[Finding]:
     """Unfinished messages of other sources, which the workers of this project ignore."""
     for source, pending, published, overdue in foreign_messages(installation.using):
         find, late = note, ""
-        if overdue is not None and is_late(overdue):
+        if is_late(overdue):
             find, late = warning, f" One has been due for {timedelta(seconds=int(overdue))}."
         yield find(
             f"{counted(pending, 'pending message')} and {counted(published, 'published message')} have the source "

@@ -13,8 +13,8 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
 from django_outbox.operations.doctor import database
-from django_outbox.operations.doctor.finding import Level
-from django_outbox.operations.doctor.installation import Installation
+from django_outbox.operations.doctor.base import Installation, Level
+from tests.support.doctor import limited
 from tests.support.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
@@ -63,12 +63,12 @@ def test_a_stricter_isolation_level_is_warned_of(
 
 @pytest.mark.databases("postgresql", "mariadb")
 @pytest.mark.parametrize(("seconds", "word"), [(-30, "ahead of"), (30, "behind")])
-def test_clocks_that_differ_are_warned_of(seconds: int, word: str) -> None:
-    wrong = Installation("default", clock=lambda: datetime.now(UTC) + timedelta(seconds=seconds))
-    (finding,) = database.clocks(wrong)
+def test_clocks_that_differ_are_warned_of(installation: Installation, seconds: int, word: str) -> None:
+    off = timedelta(seconds=seconds)
+    (finding,) = limited(database.clocks, installation, utc_now=lambda: datetime.now(UTC) + off)
     assert finding.level == Level.WARNING
     assert f"s {word} this machine's" in finding.summary
-    assert list(database.clocks(Installation("default"))) == []
+    assert list(database.clocks(installation)) == []
 
 
 @pytest.mark.databases("postgresql", "mariadb")
@@ -78,15 +78,16 @@ def test_clocks_are_compared_in_utc_where_the_session_has_the_project_s_time_zon
     settings.USE_TZ = False
     settings.TIME_ZONE = "Asia/Kathmandu"
     assert list(database.clocks(installation)) == []
-    (finding,) = database.clocks(Installation("default", clock=lambda: datetime.now(UTC) - timedelta(seconds=30)))
+    off = timedelta(seconds=30)
+    (finding,) = limited(database.clocks, installation, utc_now=lambda: datetime.now(UTC) - off)
     assert " s ahead of this machine's" in finding.summary
 
 
 @pytest.mark.databases("postgresql", "mariadb")
-def test_a_slow_answer_is_no_wrong_clock() -> None:
+def test_a_slow_answer_is_no_wrong_clock(installation: Installation) -> None:
     # Asked for at the beginning of the wait.
     times = iter([datetime.now(UTC) - timedelta(seconds=1), datetime.now(UTC) + timedelta(seconds=39)])
-    assert list(database.clocks(Installation("default", clock=lambda: next(times)))) == []
+    assert limited(database.clocks, installation, utc_now=lambda: next(times)) == []
 
 
 class Router:

@@ -12,10 +12,8 @@ from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.handlers.registry import Registry
 from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.operations.doctor import events
-from django_outbox.operations.doctor import installation as installations
-from django_outbox.operations.doctor.finding import Level
-from django_outbox.operations.doctor.installation import Installation
+from django_outbox.operations.doctor import base, events
+from django_outbox.operations.doctor.base import Installation, Level
 from tests.pipeline.doctor.test_workers import make_worker
 from tests.support.inbox import make_received
 from tests.support.outbox import Status, make_message
@@ -29,7 +27,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     """Handlers of the test's own."""
     handlers = Registry()
     monkeypatch.setattr(handlers, "load", lambda: None)
-    monkeypatch.setattr(installations, "registry", handlers)
+    monkeypatch.setattr(base, "registry", handlers)
     return handlers
 
 
@@ -53,7 +51,7 @@ def test_nothing_is_said_before_anything_was_published_or_is_handled(
     assert list(events.without_events(installation)) == []
     make_message(event_type="for.others")
     assert list(events.without_handler(Installation("default"))) != []
-    monkeypatch.setattr(installations, "registry", Registry())
+    monkeypatch.setattr(base, "registry", Registry())
     assert list(events.without_handler(Installation("default"))) == []  # all of its events are for others
 
 

@@ -7,8 +7,8 @@ from django.db import IntegrityError, connection, models
 
 from django_outbox.models import Activity, InboxMessage, OutboxMessage
 from django_outbox.operations.doctor import indexes
-from django_outbox.operations.doctor.finding import Level
-from django_outbox.operations.doctor.installation import Installation
+from django_outbox.operations.doctor.base import Installation, Level
+from tests.support.doctor import limited
 from tests.support.outbox import make_message
 
 pytestmark = pytest.mark.django_db
@@ -106,10 +106,10 @@ def test_a_bloated_index_is_warned_of_and_the_remedy_mends_it(installation: Inst
         "SELECT now() + n * interval '1 s', 0, 0, 0 FROM generate_series(1, 20000) n"
     )
     execute("VACUUM ANALYZE django_outbox_activity")
-    assert list(indexes.bloated(installation, tolerated_bytes=100_000)) == []
+    assert limited(indexes.bloated, installation, TOLERATED_BYTES=100_000) == []
     Activity.objects.all().delete()
     execute("VACUUM ANALYZE django_outbox_activity")
-    found = list(indexes.bloated(installation, tolerated_bytes=100_000))
+    found = limited(indexes.bloated, installation, TOLERATED_BYTES=100_000)
     assert {finding.level for finding in found} == {Level.WARNING}
     assert [finding.summary.split()[2] for finding in found] == [
         "django_outbox_activity_period_key",
@@ -117,5 +117,5 @@ def test_a_bloated_index_is_warned_of_and_the_remedy_mends_it(installation: Inst
     ]
     for finding in found:
         execute(finding.remedy)
-    assert list(indexes.bloated(installation, tolerated_bytes=100_000)) == []
+    assert limited(indexes.bloated, installation, TOLERATED_BYTES=100_000) == []
     assert list(indexes.bloated(installation)) == []

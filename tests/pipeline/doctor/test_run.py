@@ -16,9 +16,8 @@ from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.management.commands import outbox_doctor
 from django_outbox.models import Activity, Worker
-from django_outbox.operations.doctor import installation as installations
-from django_outbox.operations.doctor.finding import Level, fault, note, warning
-from django_outbox.operations.doctor.installation import Installation
+from django_outbox.operations.doctor import base
+from django_outbox.operations.doctor.base import Installation, Level, fault, note, warning
 from django_outbox.operations.doctor.run import CHECKS, Check, Result, run_checks
 from tests.pipeline.doctor.test_workers import make_worker
 from tests.support.overrides import outbox_settings
@@ -126,6 +125,14 @@ def test_a_failed_check_does_not_look_fine(monkeypatch: pytest.MonkeyPatch) -> N
     assert "warning  topics" in text
 
 
+def test_a_broker_that_does_not_answer_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(MemoryBroker, "missing_topics", away)
+    results = {result.check.name: result for result in run_checks(Installation("default"))}
+    assert results["broker"].level == Level.FAULT
+    for name in ("topics", "partitions", "retention"):
+        assert results[name].findings == (warning("Skipped: the broker does not answer."),)
+
+
 def away(self: MemoryBroker, topics: Any) -> Any:
     raise BrokerUnavailable("Nobody is there.")
 
@@ -226,8 +233,8 @@ def test_the_command_says_nothing_else_and_leaves_the_broker_only_one_question(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     asked: list[int] = []
-    real = installations.query_broker
-    monkeypatch.setattr(installations, "query_broker", lambda *arguments: asked.append(1) or real(*arguments))  # type: ignore[func-returns-value]
+    real = base.query_broker
+    monkeypatch.setattr(base, "query_broker", lambda *arguments: asked.append(1) or real(*arguments))  # type: ignore[func-returns-value]
     doctor()
     assert len(asked) == 1
     assert capsys.readouterr() == ("", "")

@@ -10,8 +10,7 @@ import pytest
 from django_outbox.models import Worker
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.operations.doctor import workers
-from django_outbox.operations.doctor.finding import Level
-from django_outbox.operations.doctor.installation import Installation
+from django_outbox.operations.doctor.base import Installation, Level
 from django_outbox.worker.heartbeat import own_version
 from tests.support.inbox import make_received
 from tests.support.outbox import Status, make_message

@@ -25,8 +25,7 @@ from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.operations.counts import unfinished
 from django_outbox.operations.doctor import workers
-from django_outbox.operations.doctor.finding import Level
-from django_outbox.operations.doctor.installation import Installation
+from django_outbox.operations.doctor.base import Installation, Level
 from django_outbox.operations.status import full_status
 from django_outbox.relay.background_purge import BackgroundPurge
 from django_outbox.relay.relay import Relay

@@ -9,10 +9,10 @@ import pytest
 from django.db import connection
 
 from django_outbox.operations.doctor import sessions
-from django_outbox.operations.doctor.finding import Level
-from django_outbox.operations.doctor.installation import Installation
+from django_outbox.operations.doctor.base import Installation, Level
 from django_outbox.worker import notify
 from django_outbox.worker.notify import Listener
+from tests.support.doctor import limited
 from tests.support.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -98,17 +98,17 @@ def test_a_server_on_another_machine_that_notices_late_who_vanished_is_noted(
     installation: Installation, set_default: Any
 ) -> None:
     assert list(sessions.vanished_sessions(installation)) == []  # here both would vanish together
-    (finding,) = sessions.vanished_sessions(installation, is_remote=True)
+    (finding,) = limited(sessions.vanished_sessions, installation, IS_REMOTE="SELECT true")
     assert finding.level == Level.NOTE
     assert "ALTER SYSTEM SET tcp_keepalives_idle = 60" in finding.remedy
     set_default("idle_in_transaction_session_timeout", "60s")
-    assert list(sessions.vanished_sessions(installation, is_remote=True)) == []
+    assert limited(sessions.vanished_sessions, installation, IS_REMOTE="SELECT true") == []
 
 
 @pytest.mark.databases("postgresql")
 def test_a_server_that_looks_after_its_connections_is_fine(installation: Installation, set_default: Any) -> None:
     set_default("tcp_keepalives_idle", "60")
-    assert list(sessions.vanished_sessions(installation, is_remote=True)) == []
+    assert limited(sessions.vanished_sessions, installation, IS_REMOTE="SELECT true") == []
 
 
 @pytest.mark.databases("postgresql")

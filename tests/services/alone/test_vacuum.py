@@ -11,9 +11,10 @@ import pytest
 from django.db import connection
 
 from django_outbox.models import OutboxMessage
+from django_outbox.models.storage import STORAGE_PARAMETERS
 from django_outbox.operations.doctor import vacuum
-from django_outbox.operations.doctor.finding import Level
-from django_outbox.operations.doctor.installation import Installation
+from django_outbox.operations.doctor.base import Installation, Level
+from tests.support.doctor import limited
 from tests.support.outbox import make_message
 from tests.support.processes import wait_until
 from tests.support.standby import standby
@@ -43,12 +44,14 @@ def test_a_session_with_an_old_snapshot_is_found_and_the_remedy_ends_it(
         cursor.execute("SELECT pg_backend_pid()")
         pid = cursor.fetchone()[0]
     assert list(vacuum.old_snapshots(installation)) == []  # not old yet
-    found = list(vacuum.old_snapshots(installation, old=AT_ONCE))
+    found = limited(vacuum.old_snapshots, installation, OLD=AT_ONCE)
     (finding,) = [finding for finding in found if f"Session {pid} of postgres (forgotten)" in finding.summary]
     assert finding.level == Level.WARNING
     assert "idle in transaction" in finding.summary
     execute(finding.remedy.partition(",")[0])
-    wait_until(lambda: not any(str(pid) in each.summary for each in vacuum.old_snapshots(installation, old=AT_ONCE)))
+    wait_until(
+        lambda: not any(str(pid) in each.summary for each in limited(vacuum.old_snapshots, installation, OLD=AT_ONCE))
+    )
 
 
 def test_remedies_quote_roles_where_that_is_needed(installation: Installation, other_session: Any) -> None:
@@ -57,7 +60,7 @@ def test_remedies_quote_roles_where_that_is_needed(installation: Installation, o
     try:
         with other_session.cursor() as cursor:
             cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
-            (finding,) = vacuum.old_snapshots(installation, old=AT_ONCE)
+            (finding,) = limited(vacuum.old_snapshots, installation, OLD=AT_ONCE)
         assert 'ALTER ROLE "sales-app" SET ' in finding.remedy
     finally:
         other_session.close()
@@ -67,7 +70,7 @@ def test_remedies_quote_roles_where_that_is_needed(installation: Installation, o
 def test_a_session_that_is_open_far_too_long_is_a_fault(installation: Installation, other_session: Any) -> None:
     with other_session.cursor() as cursor:
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
-        found = list(vacuum.old_snapshots(installation, old=AT_ONCE, very_old=AT_ONCE))
+        found = limited(vacuum.old_snapshots, installation, OLD=AT_ONCE, VERY_OLD=AT_ONCE)
         assert [finding.level for finding in found] == [Level.FAULT]
 
 
@@ -79,8 +82,8 @@ def test_a_session_of_another_role_is_known_by_what_it_holds_back(
         cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT 1")
         try:
             execute("SET ROLE stranger")
-            assert list(vacuum.old_snapshots(installation, old=AT_ONCE)) == []
-            (finding,) = vacuum.old_snapshots(installation, old=AT_ONCE, transactions=0)
+            assert limited(vacuum.old_snapshots, installation, OLD=AT_ONCE) == []
+            (finding,) = limited(vacuum.old_snapshots, installation, OLD=AT_ONCE, MANY_TRANSACTIONS=0)
         finally:
             execute("RESET ROLE")
             execute("DROP ROLE stranger")
@@ -92,7 +95,7 @@ def test_a_standby_that_holds_vacuum_back_is_found(installation: Installation) -
     snapshot = int(execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text"))
     wal = execute("SELECT pg_current_wal_flush_lsn()::text")
     with standby(connection.settings_dict, None, wal, snapshot):
-        (finding,) = wait_until(lambda: list(vacuum.old_snapshots(installation, transactions=0)))
+        (finding,) = wait_until(lambda: limited(vacuum.old_snapshots, installation, MANY_TRANSACTIONS=0))
         assert finding.level == Level.WARNING
         assert finding.summary.startswith("The standby ")
         assert list(vacuum.old_snapshots(installation)) == []
@@ -102,24 +105,24 @@ def test_a_session_between_transactions_holds_nothing_back(installation: Install
     with other_session.cursor() as cursor:
         cursor.execute("SELECT pg_backend_pid()")
         pid = cursor.fetchone()[0]
-    assert not any(str(pid) in finding.summary for finding in vacuum.old_snapshots(installation, old=AT_ONCE))
+    assert not any(str(pid) in finding.summary for finding in limited(vacuum.old_snapshots, installation, OLD=AT_ONCE))
 
 
 def test_a_prepared_transaction_is_a_fault_and_the_remedy_ends_it(
     installation: Installation, other_session: Any
 ) -> None:
-    assert list(vacuum.prepared_transactions(installation, old=AT_ONCE)) == []
+    assert limited(vacuum.prepared_transactions, installation, OLD=AT_ONCE) == []
     with other_session.cursor() as cursor:
         cursor.execute("BEGIN; LOCK TABLE django_outbox_activity IN ACCESS SHARE MODE; PREPARE TRANSACTION 'left over'")
     try:
         assert list(vacuum.prepared_transactions(installation)) == []
-        (finding,) = vacuum.prepared_transactions(installation, old=AT_ONCE)
+        (finding,) = limited(vacuum.prepared_transactions, installation, OLD=AT_ONCE)
         assert finding.level == Level.FAULT
         assert "'left over' of postgres" in finding.summary
     finally:
         execute("ROLLBACK PREPARED 'left over'")
     assert finding.remedy.startswith("ROLLBACK PREPARED 'left over'")
-    assert list(vacuum.prepared_transactions(installation, old=AT_ONCE)) == []
+    assert limited(vacuum.prepared_transactions, installation, OLD=AT_ONCE) == []
 
 
 @pytest.fixture
@@ -131,16 +134,20 @@ def slot() -> Iterator[str]:
 
 
 def test_a_slot_that_remembers_an_old_snapshot_is_found(installation: Installation, slot: str) -> None:
-    assert list(vacuum.replication_slots(installation, transactions=0)) == []
+    assert limited(vacuum.replication_slots, installation, MANY_TRANSACTIONS=0) == []
     snapshot = int(execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text"))
     wal = execute("SELECT pg_current_wal_flush_lsn()::text")
     with standby(connection.settings_dict, slot, wal, snapshot):
-        (finding,) = wait_until(lambda: list(vacuum.replication_slots(installation, transactions=0)))
+        (finding,) = wait_until(lambda: limited(vacuum.replication_slots, installation, MANY_TRANSACTIONS=0))
         assert finding.level == Level.WARNING
         assert "doctors_patient" in finding.summary
         assert "no standby uses it" not in finding.summary
     (finding,) = wait_until(
-        lambda: [f for f in vacuum.replication_slots(installation, transactions=0) if "no standby uses it" in f.summary]
+        lambda: [
+            f
+            for f in limited(vacuum.replication_slots, installation, MANY_TRANSACTIONS=0)
+            if "no standby uses it" in f.summary
+        ]
     )
     assert finding.remedy.endswith("SELECT pg_drop_replication_slot('doctors_patient')")
     assert list(vacuum.replication_slots(installation)) == []  # so few transactions are no harm
@@ -186,8 +193,13 @@ def test_dead_rows_that_nobody_removes_are_warned_of(installation: Installation)
         make_message("consumed")
     OutboxMessage.objects.all().delete()
     execute("SELECT pg_stat_force_next_flush()")
-    (finding,) = wait_until(lambda: list(vacuum.autovacuum(installation, times=1, threshold=20)))
+    parameters = {**STORAGE_PARAMETERS, "autovacuum_vacuum_threshold": 20}
+
+    def autovacuum() -> list[Any]:
+        return limited(vacuum.autovacuum, installation, TIMES_BEHIND=1, STORAGE_PARAMETERS=parameters)
+
+    (finding,) = wait_until(autovacuum)
     assert finding.level == Level.WARNING
     assert "dead rows; the last vacuum was 0:00:" in finding.summary
     execute("VACUUM django_outbox_outboxmessage")
-    wait_until(lambda: not list(vacuum.autovacuum(installation, times=1, threshold=20)))
+    wait_until(lambda: not autovacuum())

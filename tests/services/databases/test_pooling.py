@@ -15,8 +15,7 @@ from django.db import ProgrammingError, connection, connections, transaction
 from django_outbox.events.event import Event
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.operations.doctor import sessions
-from django_outbox.operations.doctor.finding import Level
-from django_outbox.operations.doctor.installation import Installation
+from django_outbox.operations.doctor.base import Installation, Level
 from django_outbox.operations.doctor.run import CHECKS, run_checks
 from django_outbox.relay.relay import Relay
 from django_outbox.worker import pooling

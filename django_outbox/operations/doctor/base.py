@@ -1,12 +1,13 @@
-"""What the doctor examines: a database with an outbox, its broker, and this project."""
+"""What every check of the doctor uses: the findings that it reports, and the installation that it examines."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from functools import cached_property
+from enum import IntEnum
+from functools import cached_property, partial
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -24,8 +25,41 @@ from django_outbox.operations.topics import topics_by_group, unfinished_topics
 MODELS = (OutboxMessage, InboxMessage, MessageFailure, Worker, Activity)
 
 
-def utc_now() -> datetime:
-    return datetime.now(UTC)
+class Level(IntEnum):
+    """The severity of a finding."""
+
+    OK = 0
+    NOTE = 1
+    """Good to know, and perhaps intended."""
+    WARNING = 2
+    """It works, but badly or not for long."""
+    FAULT = 3
+    """Something does not work."""
+
+    @property
+    def word(self) -> str:
+        return self.name.lower()
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One problem.
+
+    Attributes:
+        summary: the problem, in one sentence.
+        why: its consequence or cause.
+        remedy: the command or setting that fixes it.
+    """
+
+    level: Level
+    summary: str
+    why: str = ""
+    remedy: str = ""
+
+
+note = partial(Finding, Level.NOTE)
+warning = partial(Finding, Level.WARNING)
+fault = partial(Finding, Level.FAULT)
 
 
 @dataclass
@@ -34,13 +68,11 @@ class Installation:
 
     Attributes:
         using: alias of the database.
-        clock: the time of this machine.
         broker_timeout: seconds to wait for the broker.
         has_database: False if the database is known not to answer.
     """
 
     using: str
-    clock: Callable[[], datetime] = utc_now
     broker_timeout: float = 8.0
     has_database: bool = True
 
@@ -95,17 +127,15 @@ class Installation:
     @cached_property
     def broker(self) -> BrokerState:
         """What the broker reports. It is queried once, for at most ``broker_timeout``."""
-        location = ""
         try:
             broker = get_broker(settings.broker)
-            location = broker.location
             topics = settings.written_topics.union(self.stored_topics, *self.topics.values())
             call = Call(lambda: query_broker(broker, topics, settings.consumer_group))
             return call.result(self.broker_timeout, lambda: False)
         except (OutboxError, ImproperlyConfigured) as error:
-            return BrokerState(location, trouble=in_one_line(error))
+            return BrokerState(trouble=in_one_line(error))
         except TimeoutError:
-            return BrokerState(location, trouble=f"{location} does not answer within {self.broker_timeout:g} s.")
+            return BrokerState(trouble=f"{broker.location} does not answer within {self.broker_timeout:g} s.")
 
     @property
     def handlers(self) -> list[Any]:
@@ -130,7 +160,6 @@ class BrokerState:
         trouble: why the broker does not answer.
     """
 
-    location: str
     missing: Collection[str] = ()
     unreadable: Mapping[str, TopicTrouble] = field(default_factory=dict)
     partitions: Mapping[str, int] = field(default_factory=dict)
@@ -145,10 +174,8 @@ def query_broker(broker: Broker, topics: frozenset[str], group: str) -> BrokerSt
         BrokerUnavailable: with the reason.
     """
     troubles = broker.unreadable_topics(topics)
-    missing = {topic for topic, trouble in troubles.items() if isinstance(trouble, TopicMissing)}
-    unreadable = {topic: trouble for topic, trouble in sorted(troubles.items()) if topic not in missing}
+    missing = [topic for topic, trouble in sorted(troubles.items()) if isinstance(trouble, TopicMissing)]
+    unreadable = {topic: troubles[topic] for topic in sorted(troubles.keys() - set(missing))}
     present = topics - troubles.keys()
-    partitions: dict[str, int] = {}
-    for place in broker.progress(present, group):
-        partitions[place.topic] = partitions.get(place.topic, 0) + 1
-    return BrokerState(broker.location, sorted(missing), unreadable, partitions, broker.topic_settings(present))
+    partitions = Counter(place.topic for place in broker.progress(present, group))
+    return BrokerState(missing, unreadable, partitions, broker.topic_settings(present))

@@ -1,7 +1,8 @@
-"""The base of all commands, and their logging."""
+"""The base of all commands, their logging and their audit log."""
 
 from __future__ import annotations
 
+import getpass
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from django_outbox.exceptions import OutboxError, in_one_line
 from django_outbox.models import outbox_database
 from django_outbox.worker.database_errors import is_permission_denied, is_read_only_error, is_unavailable
 from django_outbox.worker.pooling import prepare_nothing
+
+log = logging.getLogger("django_outbox.operations")
 
 LEVELS = {0: logging.ERROR, 1: logging.INFO, 2: logging.DEBUG, 3: logging.DEBUG}
 CLIENT_LOGGERS = ("confluent_kafka", "kafka")
@@ -47,21 +50,16 @@ class OutboxCommand(BaseCommand):
             raise CommandError(in_one_line(error)) from error
         except Error as error:
             if is_read_only_error(error):
-                raise CommandError(
-                    f"The database {alias!r} is read-only ({in_one_line(error)}). "
-                    f'Check that DATABASES["{alias}"] is the primary server.'
-                ) from error
-            if is_unavailable(error):
-                raise CommandError(
-                    f"The database {alias!r} does not answer ({in_one_line(error)}). "
-                    f'Check that it is running and that DATABASES["{alias}"] is correct.'
-                ) from error
-            if not is_permission_denied(error):
+                trouble, remedy = "is read-only", f'Check that DATABASES["{alias}"] is the primary server.'
+            elif is_unavailable(error):
+                trouble = "does not answer"
+                remedy = f'Check that it is running and that DATABASES["{alias}"] is correct.'
+            elif is_permission_denied(error):
+                trouble = "denies this role permission"
+                remedy = "GRANT it the tables of the outbox and SELECT on django_migrations."
+            else:
                 raise
-            raise CommandError(
-                f"The database {alias!r} denies this role permission ({in_one_line(error)}). GRANT it the tables of the "
-                f"outbox and SELECT on django_migrations."
-            ) from error
+            raise CommandError(f"The database {alias!r} {trouble} ({in_one_line(error)}). {remedy}") from error
 
     def require_tables(self, using: str) -> None:
         """Raise ``CommandError`` if migrations of the outbox have not been applied."""
@@ -73,6 +71,15 @@ class OutboxCommand(BaseCommand):
             raise CommandError(
                 f"The tables of the outbox are missing or out of date. Run: manage.py migrate django_outbox{database}"
             )
+
+
+def record(action: str, text: str) -> None:
+    """Log what the operating system's user begins or has done: Django's admin log needs a user account."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a user without a name, as in many containers
+        user = "unknown user"
+    log.info("%s: %s", user, text, extra={"action": action, "user": user})
 
 
 @contextmanager

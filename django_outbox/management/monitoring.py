@@ -66,21 +66,9 @@ def add_arguments(parser: CommandParser) -> None:
 
 @contextmanager
 def monitored(
-    worker_state: WorkerState,
-    options: Mapping[str, Any],
-    *,
-    using: str,
-    poll_interval: float = 0.0,
-    handlers: GroupHandlers | None = None,
+    worker_state: WorkerState, options: Mapping[str, Any], *, using: str, handlers: GroupHandlers | None = None
 ) -> Iterator[None]:
-    """Monitor a worker as its options say.
-
-    Args:
-        worker_state: the state that its loop reports.
-        options: the options of the command.
-        using: alias of the database.
-        poll_interval: seconds that the loop waits when there is no work.
-        handlers: of a consumer; None for a relay.
+    """Monitor a worker as its options say; ``handlers``: those of a consumer.
 
     Raises:
         CommandError: the port cannot be opened, or the file cannot be written.
@@ -92,6 +80,7 @@ def monitored(
                 worker_state.on_progress(stack.enter_context(heartbeat_file(path)).touch)
             except OSError as error:
                 raise CommandError(f"The heartbeat file {path} cannot be written: {error.strerror}.") from error
+        poll_interval = worker_state.poll_interval
         _warn_if_too_short("WatchdogSec= of the unit", watchdog_seconds(), outage_limit() + poll_interval)
         stack.enter_context(notifying_systemd(worker_state))
         if options.get("metrics_port") is not None:

@@ -6,16 +6,15 @@ wrong usage and failures of the plugin; a database or a broker that does not ans
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 OK, WARNING, CRITICAL, UNKNOWN = 0, 1, 2, 3
 WORDS = ("OK", "WARNING", "CRITICAL", "UNKNOWN")
 
 
-@dataclass(frozen=True)
-class Limits:
+class Limits(NamedTuple):
     """The limits; None means no limit.
 
     Attributes:
@@ -29,28 +28,13 @@ class Limits:
     lag: int | None = None
 
 
-class CheckResult(NamedTuple):
-    """The exit code and the line to print."""
-
-    code: int
-    line: str
-
-
-class Exceeded(NamedTuple):
-    """A limit that is exceeded."""
-
-    code: int
-    reason: str
-
-
-def check(status: Mapping[str, Any], limits: Limits) -> CheckResult:
-    """Compare a status with limits: age and lag are CRITICAL, dead messages a WARNING."""
+def check(status: Mapping[str, Any], limits: Limits) -> tuple[int, str]:
+    """The exit code and the line to print: age and lag are CRITICAL, dead messages a WARNING."""
     exceeded = list(_exceeded(status, limits))
-    code = max((each.code for each in exceeded), default=OK)
-    outbox = status["outbox"]
-    counts = ", ".join(f"{outbox[name]} {name}" for name in ("pending", "published", "consumed", "dead"))
-    text = "; ".join(each.reason for each in exceeded) or counts
-    return CheckResult(code, line(code, text, " ".join(_performance(status, limits))))
+    code = max((code for code, _ in exceeded), default=OK)
+    counts = ", ".join(f"{status['outbox'][name]} {name}" for name in ("pending", "published", "consumed", "dead"))
+    text = "; ".join(reason for _, reason in exceeded) or counts
+    return code, line(code, text, " ".join(_performance(status, limits)))
 
 
 def line(code: int, text: str, performance: str = "") -> str:
@@ -59,13 +43,14 @@ def line(code: int, text: str, performance: str = "") -> str:
     return f"{shown} | {performance}" if performance else shown
 
 
-def _exceeded(status: Mapping[str, Any], limits: Limits) -> Iterator[Exceeded]:
+def _exceeded(status: Mapping[str, Any], limits: Limits) -> Iterator[tuple[int, str]]:
+    """The exit code and the reason for each limit that is exceeded."""
     outbox, inbox = status["outbox"], status["inbox"]
     if limits.dead is not None:
         if outbox["dead"] > limits.dead:
-            yield Exceeded(WARNING, f"{outbox['dead']} dead")
+            yield WARNING, f"{outbox['dead']} dead"
         if inbox["dead"] > limits.dead:
-            yield Exceeded(WARNING, f"{inbox['dead']} dead in the inbox")
+            yield WARNING, f"{inbox['dead']} dead in the inbox"
     if limits.age is not None:
         for seconds, text in (
             (outbox["longest_due_seconds"], "a pending message has been due for"),
@@ -73,16 +58,16 @@ def _exceeded(status: Mapping[str, Any], limits: Limits) -> Iterator[Exceeded]:
             (inbox["longest_due_seconds"], "a pending inbox message has been due for"),
         ):
             if seconds is not None and seconds > limits.age:
-                yield Exceeded(CRITICAL, f"{text} {seconds:.0f} s")
+                yield CRITICAL, f"{text} {seconds:.0f} s"
         for topic in status["unread_topics"]:
             if topic["longest_awaited_seconds"] > limits.age:
-                yield Exceeded(CRITICAL, f"no consumer reads the topic {topic['topic']}")
+                yield CRITICAL, f"no consumer reads the topic {topic['topic']}"
     if limits.lag is not None:
         for group in status["lag"]:
             if not group["trouble"] and group["lag"] > limits.lag:
-                yield Exceeded(CRITICAL, f"group {group['group']} is {group['lag']} records behind")
+                yield CRITICAL, f"group {group['group']} is {group['lag']} records behind"
         for trouble in sorted({group["trouble"] for group in status["lag"] if group["trouble"]}):
-            yield Exceeded(CRITICAL, f"lag unknown: {trouble}")
+            yield CRITICAL, f"lag unknown: {trouble}"
 
 
 def _performance(status: Mapping[str, Any], limits: Limits) -> Iterator[str]:
@@ -99,8 +84,5 @@ def _performance(status: Mapping[str, Any], limits: Limits) -> Iterator[str]:
     yield f"inbox_due_age={inbox['longest_due_seconds'] or 0:.1f}s;;{age};0"
     for group in status["lag"] or ():
         if group["lag"] is not None:
-            yield f"'lag_{_label(group['group'])}'={group['lag']};;{lag};0"
-
-
-def _label(text: str) -> str:
-    return text.replace("'", "_").replace("=", "_").replace("|", "_")
+            label = re.sub("['=|]", "_", group["group"])
+            yield f"'lag_{label}'={group['lag']};;{lag};0"

@@ -10,8 +10,6 @@ from django_outbox.operations.counts import counted
 
 PARTITIONS = 20
 
-Row = tuple[str, ...]
-
 
 def status_text(status: Mapping[str, Any]) -> str:
     """All tables that have rows."""
@@ -38,13 +36,13 @@ def _tables(status: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _states(title: str, states: Mapping[str, Any], with_age: tuple[str, ...]) -> str:
-    rows: list[Row] = [(title, "MESSAGES", "OLDEST", "LATE BY")]
+    rows = [[title, "MESSAGES", "OLDEST", "LATE BY"]]
     late = {"pending": states["longest_due_seconds"], "published": states.get("longest_awaited_seconds")}
     for state in ("pending", "published", "consumed", "dead"):
         if state in states:
             about = "~" if state == "consumed" and states["consumed_is_estimate"] else ""
             age = duration(states[f"oldest_{state}_seconds"]) if state in with_age else ""
-            rows.append((state, f"{about}{states[state]:,}", age, duration(late[state]) if state in late else ""))
+            rows.append([state, f"{about}{states[state]:,}", age, duration(late[state]) if state in late else ""])
     text = columns(rows, right={1, 2, 3})
     due = f"{states['due']:,} due now" if states["due"] else ""
     later = "" if states["next_due_seconds"] is None else f"the next is due in {duration(states['next_due_seconds'])}"
@@ -55,44 +53,41 @@ def _states(title: str, states: Mapping[str, Any], with_age: tuple[str, ...]) ->
 def _topics(topics: list[dict[str, Any]]) -> str:
     if not topics:
         return ""
-    rows: list[Row] = [("TOPIC", "PENDING", "OLDEST", "PUBLISHED", "OLDEST", "DEAD", "OLDEST")]
+    rows = [["TOPIC", "PENDING", "OLDEST", "PUBLISHED", "OLDEST", "DEAD", "OLDEST"]]
     for topic in topics:
-        cells = [topic["topic"]]
+        rows.append([topic["topic"]])
         for state in ("pending", "published", "dead"):
-            cells += [f"{topic[state]:,}", duration(topic[f"oldest_{state}_seconds"])]
-        rows.append(tuple(cells))
+            rows[-1] += [f"{topic[state]:,}", duration(topic[f"oldest_{state}_seconds"])]
     return columns(rows, right=range(1, 7))
 
 
 def _retries(retries: list[dict[str, Any]]) -> str:
     if not retries:
         return ""
-    rows: list[Row] = [("NEXT RETRIES", "EVENT TYPE", "TOPIC", "FAILURES", "DUE IN", "ERROR")]
+    rows = [["NEXT RETRIES", "EVENT TYPE", "TOPIC", "FAILURES", "DUE IN", "ERROR"]]
     for retry in retries:
-        failures = f"{retry['failures']} of {retry['max_retry']}"
+        failures, due = f"{retry['failures']} of {retry['max_retry']}", duration(retry["due_in_seconds"])
         name = f"{retry['table']} {retry['id']}"
-        rows.append(
-            (name, retry["event_type"], retry["topic"], failures, duration(retry["due_in_seconds"]), retry["error"])
-        )
+        rows.append([name, retry["event_type"], retry["topic"], failures, due, retry["error"]])
     return columns(rows)
 
 
 def _rates(rates: Mapping[str, Mapping[str, float]]) -> str:
     if not any(number for each in rates.values() for number in each.values()):
         return ""
-    rows: list[Row] = [("MESSAGES/S", "NOW", "10 MIN", "1 H", "24 H")]
+    rows = [["MESSAGES/S", "NOW", "10 MIN", "1 H", "24 H"]]
     for name in ("written", "published", "consumed"):
         cells = [rates[period].get(name) for period in ("now", "ten_minutes", "hour", "day")]
-        rows.append((name, *("-" if number is None else f"{number:,.1f}" for number in cells)))
+        rows.append([name, *("-" if number is None else f"{number:,.1f}" for number in cells)])
     return columns(rows, right=range(1, 5))
 
 
 def _workers(workers: list[dict[str, Any]]) -> str:
     if not workers:
         return "No relay or consumer is running. Start them: manage.py outbox_relay, manage.py outbox_consume"
-    rows: list[Row] = [("WORKER", "GROUP", "STATE", "RATE/S", "RUNNING", "LAST SEEN", "VERSION", "TROUBLE")]
+    rows = [["WORKER", "GROUP", "STATE", "RATE/S", "RUNNING", "LAST SEEN", "VERSION", "TROUBLE"]]
     rows += [
-        (
+        [
             f"{worker['kind']} {worker['host']}:{worker['pid']}",
             worker["group"] or "-",
             worker["state"],
@@ -101,7 +96,7 @@ def _workers(workers: list[dict[str, Any]]) -> str:
             f"{duration(worker['silent_seconds'])} ago",
             worker["version"],
             worker["trouble"],
-        )
+        ]
         for worker in workers
     ]
     return columns(rows, right={3})
@@ -118,9 +113,9 @@ def _lag(group: dict[str, Any]) -> str:
     head = (
         f"Group {group['group']} is {counted(group['lag'], 'record')} behind, in {counted(len(behind), 'partition')}."
     )
-    rows: list[Row] = [("TOPIC", "PARTITION", "COMMITTED", "END", "LAG")]
+    rows = [["TOPIC", "PARTITION", "COMMITTED", "END", "LAG"]]
     for each in behind[:PARTITIONS]:
         committed = "-" if each["committed"] is None else f"{each['committed']:,}"
-        rows.append((each["topic"], str(each["partition"]), committed, f"{each['end']:,}", f"{each['lag']:,}"))
+        rows.append([each["topic"], str(each["partition"]), committed, f"{each['end']:,}", f"{each['lag']:,}"])
     more = len(behind) - PARTITIONS
     return f"{head}\n{columns(rows, right=range(1, 5))}" + (f"\n... and {more} more" if more > 0 else "")

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from types import MappingProxyType
 from typing import Any
 
 from django.core.management.base import CommandParser
@@ -63,30 +62,24 @@ class WorkerCommand(OutboxCommand):
     def working(
         self,
         broker: Broker,
-        verbosity: int,
         worker_state: WorkerState,
+        options: Mapping[str, Any],
         *,
         using: str,
-        drain: bool,
-        reload: bool = False,
-        options: Mapping[str, Any] = MappingProxyType({}),
-        poll_interval: float = 0.0,
         handlers: GroupHandlers | None = None,
     ) -> Iterator[Stop]:
-        """Set up logging, monitoring, signals and the heartbeat around a worker.
+        """Set up logging, monitoring, signals and the heartbeat around a worker, as the command's options say.
 
-        Waits for the database first; with ``drain`` at most ``PUBLISH_TIMEOUT``. With ``reload`` it does not return if
-        the code has changed, but restarts. ``options``, ``poll_interval`` and ``handlers``: see ``monitored``.
+        Waits for the database first; with ``--drain`` at most ``PUBLISH_TIMEOUT``. With ``--reload`` it does not return
+        if the code has changed, but restarts. ``handlers``: those of a consumer.
         """
+        drain = options["drain"]
         # Django prints stderr in red on a terminal, but a log is not an error.
-        style = self.stderr.style_func
-        self.stderr.style_func = None
+        style, self.stderr.style_func = self.stderr.style_func, None
         try:
-            with logging_to(self.stderr, verbosity):
+            with logging_to(self.stderr, options["verbosity"]):
                 with (
-                    monitoring.monitored(
-                        worker_state, options, using=using, poll_interval=poll_interval, handlers=handlers
-                    ),
+                    monitoring.monitored(worker_state, options, using=using, handlers=handlers),
                     stop_on_signals(self.logger, worker_state.set_stopping) as stop,
                 ):
                     run_through_faults(
@@ -100,7 +93,7 @@ class WorkerCommand(OutboxCommand):
                     with beating(worker_state, using=using, has_row=not drain):
                         if getattr(self, "_called_from_command_line", False):  # not in the process of the tests
                             calm_collector()
-                        watch = CodeWatch(stop, self.logger, self.trial) if reload else None
+                        watch = CodeWatch(stop, self.logger, self.trial) if options["reload"] else None
                         broker.interrupted = lambda: stop.requested
                         yield stop
                 self.logger.info("%s stopped.", self.title, extra={"action": "ended"})

@@ -67,7 +67,7 @@ class WorkerState:
         """The id of the worker's row, once there is one."""
         self.changed = threading.Event()
         self._clock = clock
-        self._poll_interval = poll_interval
+        self.poll_interval = poll_interval
         self._lock = threading.Lock()
         self._counts = MessageCounts()
         self._trouble = ""
@@ -145,7 +145,7 @@ class WorkerState:
         """Return the state and what is wrong."""
         with self._lock:
             seconds = self.seconds_without_progress
-            if self._state == State.WORKING and seconds > SLOW_SECONDS + self._poll_interval:
+            if self._state == State.WORKING and seconds > SLOW_SECONDS + self.poll_interval:
                 return State.TROUBLE, f"Busy with one transaction for {seconds:.0f} s: {_SLOW[Worker.Kind(self.kind)]}"
             return self._state, self._trouble[:TROUBLE_LENGTH]
 

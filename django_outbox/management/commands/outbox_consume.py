@@ -10,12 +10,22 @@ from django.core.management.base import CommandError, CommandParser
 from django_outbox.brokers.base import get_broker
 from django_outbox.conf import LARGEST_COUNT, settings
 from django_outbox.consumer.consumer import DEFAULT_BATCH_SIZE, Consumer
-from django_outbox.handlers.registry import registry
-from django_outbox.management.listing import list_handlers
+from django_outbox.handlers.registry import GroupHandlers, Registry, registry
+from django_outbox.management.columns import columns
 from django_outbox.management.option_types import number, text
 from django_outbox.management.worker import WorkerCommand
 
 log = logging.getLogger("django_outbox.consumer")
+
+NO_HANDLER = """\
+No handlers are registered. Write one in handlers.py of an installed app:
+
+    from django_outbox import Event, handler
+
+    @handler("order.created")
+    def ship(event: Event) -> None:
+        ...
+"""
 
 
 class Command(WorkerCommand):
@@ -65,10 +75,7 @@ class Command(WorkerCommand):
         group: str | None,
         topics: list[str] | None,
         batch_size: int,
-        drain: bool,
-        reload: bool,
         only_list: bool,
-        verbosity: int,
         **options: Any,
     ) -> None:
         registry.load()
@@ -82,16 +89,8 @@ class Command(WorkerCommand):
             return
         broker = get_broker(settings.broker)
         consumer = Consumer(broker, using=database, group=group, topics=topics, batch_size=batch_size)
-        with self.working(
-            broker,
-            verbosity,
-            consumer.worker_state,
-            using=database,
-            drain=drain,
-            reload=reload,
-            options=options,
-            handlers=consumer.handlers,
-        ) as stop:
+        state, handlers = consumer.worker_state, consumer.handlers
+        with self.working(broker, state, options, using=database, handlers=handlers) as stop:
             log.info(
                 "Consumer of %s from %s in group %s started.",
                 ", ".join(sorted(consumer.topics)),
@@ -99,4 +98,28 @@ class Command(WorkerCommand):
                 consumer.group,
                 extra={"action": "started"},
             )
-            consumer.run(stop, drain=drain)
+            consumer.run(stop, drain=options["drain"])
+
+
+def list_handlers(registry: Registry, group: str | None = None) -> str:
+    """The handlers by event type, in the order in which they run, and the consumers that run them.
+
+    Args:
+        registry: loaded handlers.
+        group: show only this group; None shows all.
+    """
+    main = settings.consumer_group
+    groups = [group] if group else registry.groups
+    handlers = sorted((each for name in groups for each in registry.for_group(name)), key=lambda each: each.event_type)
+    if not handlers:
+        return f"The group {group} has no handlers." if group and registry.named_groups else NO_HANDLER
+    table = [("EVENT TYPE", "TOPIC", "GROUP", "PAYLOAD", "HANDLER")]
+    for each in handlers:
+        own_group = each.group or (main if group is None else group)
+        table.append((each.event_type, each.topic or "any", own_group, each.arguments.payload_type, each.name))
+    commands = [("COMMAND", "GROUP", "HANDLERS", "TOPICS")]
+    for name in groups:
+        command = "outbox_consume" if name == main else f"outbox_consume --group {name}"
+        topics = ", ".join(sorted(GroupHandlers(registry, name).default_topics))
+        commands.append((command, name, str(len(registry.for_group(name))), topics))
+    return f"{columns(table)}\n\n{columns(commands)}"

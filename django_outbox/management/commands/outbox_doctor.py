@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import textwrap
+from collections import Counter
+from dataclasses import asdict
 from typing import Any
 
 from django.core.management.base import CommandParser
@@ -17,7 +19,7 @@ from django_outbox.operations.doctor.run import CHECKS, TIMEOUT_SECONDS, Result,
 
 EXIT_CODES = {Level.OK: 0, Level.NOTE: 0, Level.WARNING: 1, Level.FAULT: 2}
 NAME_WIDTH = max(len(check.name) for check in CHECKS)
-TEXT_WIDTH = 100
+LINE_WIDTH = NAME_WIDTH + 111
 
 
 class Command(OutboxCommand):
@@ -60,11 +62,10 @@ class Command(OutboxCommand):
             check for check in CHECKS if (only is None or check.name in only) and (broker or not check.needs_broker)
         ]
         as_json = bool(options["json"])
+        installation = Installation(database, broker_timeout=timeout * 0.8)
         results = []
         with logging_to(self.stderr, 0):  # problems are reported as findings
-            for result in run_checks(
-                Installation(database, broker_timeout=timeout * 0.8), checks=chosen, timeout=timeout
-            ):
+            for result in run_checks(installation, checks=chosen, timeout=timeout):
                 results.append(result)
                 if not as_json:
                     self._print(result)
@@ -78,23 +79,19 @@ class Command(OutboxCommand):
 
     def _print(self, result: Result) -> None:
         """Print the result of one check as soon as it is known."""
-        if not result.findings:
-            self.stdout.write(_line(Level.OK, result, result.check.ok))
-        for finding in sorted(result.findings, key=lambda each: -each.level):
-            self.stdout.write(_line(finding.level, result, finding.summary), self._style(finding))
-            for label, text in (("why", finding.why), ("do", finding.remedy)):
+        styles = {Level.WARNING: self.style.WARNING, Level.FAULT: self.style.ERROR}
+        for finding in sorted(result.findings, key=lambda each: -each.level) or [Finding(Level.OK, result.check.ok)]:
+            head = f"{finding.level.word:<8} {result.check.name:<{NAME_WIDTH}}  "
+            self.stdout.write(_wrapped(head, finding.summary), styles.get(finding.level))
+            for label, text in (("why:", finding.why), ("do:", finding.remedy)):
                 if text:
-                    self.stdout.write(_indented(label, text))
-
-    def _style(self, finding: Finding) -> Any:
-        return {Level.WARNING: self.style.WARNING, Level.FAULT: self.style.ERROR}.get(finding.level)
+                    self.stdout.write(_wrapped(f"{'':{len(head)}}{label:<5}", text))
 
 
-def _line(level: Level, result: Result, text: str) -> str:
-    head = f"{level.word:<8} {result.check.name:<{NAME_WIDTH}}  "
+def _wrapped(head: str, text: str) -> str:
     return textwrap.fill(
         text,
-        len(head) + TEXT_WIDTH,
+        LINE_WIDTH,
         initial_indent=head,
         subsequent_indent=" " * len(head),
         break_long_words=False,
@@ -102,23 +99,9 @@ def _line(level: Level, result: Result, text: str) -> str:
     )
 
 
-def _indented(label: str, text: str) -> str:
-    margin = " " * (9 + NAME_WIDTH + 2)
-    return textwrap.fill(
-        text,
-        len(margin) + TEXT_WIDTH,
-        initial_indent=f"{margin}{label + ':':<5}",
-        subsequent_indent=f"{margin}     ",
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
 def _summary(results: list[Result]) -> str:
-    counts = {level: sum(finding.level == level for r in results for finding in r.findings) for level in Level}
-    words = [
-        f"{counts[level]} {level.word}{'s' if counts[level] > 1 else ''}" for level in reversed(Level) if counts[level]
-    ]
+    counts = Counter(finding.level for result in results for finding in result.findings)
+    words = [counted(counts[level], level.word) for level in sorted(counts, reverse=True)]
     return f"\n{counted(len(results), 'check')}: {', '.join(words) or 'no problems'}."
 
 
@@ -129,15 +112,7 @@ def _document(results: list[Result], worst: Level) -> dict[str, Any]:
             {
                 "name": result.check.name,
                 "level": result.level.word,
-                "findings": [
-                    {
-                        "level": finding.level.word,
-                        "summary": finding.summary,
-                        "why": finding.why,
-                        "remedy": finding.remedy,
-                    }
-                    for finding in result.findings
-                ],
+                "findings": [asdict(finding) | {"level": finding.level.word} for finding in result.findings],
             }
             for result in results
         ],

@@ -12,8 +12,7 @@ from django.core.management.base import CommandError, CommandParser
 
 from django_outbox.conf import settings
 from django_outbox.handlers.registry import registry
-from django_outbox.management.audit_log import record
-from django_outbox.management.base import OutboxCommand
+from django_outbox.management.base import OutboxCommand, record
 from django_outbox.management.option_types import age, number
 from django_outbox.management.progress import Progress
 from django_outbox.state.purging import Step, Walk

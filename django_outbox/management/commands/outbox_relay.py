@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from django_outbox.brokers.base import Broker, get_broker
+from django_outbox.brokers.base import get_broker
 from django_outbox.conf import LARGEST_COUNT, LONGEST_WAIT, settings
 from django_outbox.handlers.registry import registry
 from django_outbox.management.option_types import number
@@ -62,44 +62,24 @@ class Command(WorkerCommand):
         database: str,
         batch_size: int | None,
         interval: float | None,
-        drain: bool,
-        reload: bool,
         create_topics: bool,
         partitions: int | None,
         replication: int | None,
-        verbosity: int,
         **options: Any,
     ) -> None:
         if not create_topics and (partitions or replication):
             raise CommandError("--partitions and --replication require --create-topics.")
         broker = get_broker(settings.broker)
-        creator = _Creator(broker, partitions, replication) if create_topics else None
+
+        def create(topics: Iterable[str]) -> None:
+            names = list(topics)
+            broker.create_topics(names, partitions=partitions, replication=replication)
+            log.info("Created %s.", ", ".join(names), extra={"action": "created"})
+
+        creator = create if create_topics else None
         relay = Relay(broker, using=database, batch_size=batch_size, poll_interval=interval, create_topics=creator)
         if settings.purge:
             relay.after_pass = BackgroundPurge(relay.worker_state, using=database, handlers=registry).run_if_due
-        with self.working(
-            broker,
-            verbosity,
-            relay.worker_state,
-            using=database,
-            drain=drain,
-            reload=reload,
-            options=options,
-            poll_interval=relay.poll_interval,
-        ) as stop:
+        with self.working(broker, relay.worker_state, options, using=database) as stop:
             log.info("Relay from %s to %s started.", database, broker.location, extra={"action": "started"})
-            relay.run(stop, drain=drain)
-
-
-class _Creator:
-    """Creates topics with the partitions and replication of the options."""
-
-    def __init__(self, broker: Broker, partitions: int | None, replication: int | None) -> None:
-        self._broker = broker
-        self._partitions = partitions
-        self._replication = replication
-
-    def __call__(self, topics: Iterable[str]) -> None:
-        topics = list(topics)
-        self._broker.create_topics(topics, partitions=self._partitions, replication=self._replication)
-        log.info("Created %s.", ", ".join(topics), extra={"action": "created"})
+            relay.run(stop, drain=options["drain"])

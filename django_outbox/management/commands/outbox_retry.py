@@ -11,8 +11,7 @@ from django.core.management.base import CommandError, CommandParser
 from django.db.models import QuerySet
 
 from django_outbox.conf import settings
-from django_outbox.management.audit_log import record
-from django_outbox.management.base import OutboxCommand
+from django_outbox.management.base import OutboxCommand, record
 from django_outbox.management.option_types import number, text, time
 from django_outbox.management.progress import Progress
 from django_outbox.models import InboxMessage, OutboxMessage

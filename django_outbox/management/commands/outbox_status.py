@@ -7,8 +7,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, NoReturn
 
 from django.core.exceptions import ImproperlyConfigured
@@ -22,6 +21,7 @@ from django_outbox.management.base import OutboxCommand, logging_to
 from django_outbox.management.option_types import number
 from django_outbox.management.status_check import Limits
 from django_outbox.management.status_text import status_text
+from django_outbox.observability.text import local
 from django_outbox.operations.status import full_status
 from django_outbox.worker.database_errors import UNAVAILABLE, drop_broken_connections
 
@@ -107,9 +107,13 @@ class Command(OutboxCommand):
     def execute(self, *args: Any, **options: Any) -> str | None:
         if not options["check"]:
             return super().execute(*args, **options)
+        # No driver reliably gives up on a server that hangs.
+        timer = threading.Timer(options["timeout"], self._give_up, [options["timeout"]])
+        timer.daemon = True
+        if getattr(self, "_called_from_command_line", False):  # not the process of a test or of another caller
+            timer.start()
         try:
-            with self._deadline(options["timeout"]):
-                return super().execute(*args, **options)
+            return super().execute(*args, **options)
         except WrongUsage as error:
             self._exit(status_check.UNKNOWN, error)
         except (CommandError, DatabaseError) as error:
@@ -117,29 +121,16 @@ class Command(OutboxCommand):
         except Exception as error:
             # A traceback would exit with 1, which is WARNING.
             self._exit(status_check.UNKNOWN, f"{type(error).__name__}: {in_one_line(error)}")
+        finally:
+            timer.cancel()
 
     def _exit(self, code: int, reason: BaseException | str) -> NoReturn:
         text = reason if isinstance(reason, str) else in_one_line(reason)
         self.stdout.write(status_check.line(code, text))
         sys.exit(code)
 
-    @contextmanager
-    def _deadline(self, seconds: float) -> Iterator[None]:
-        """Exit if this takes longer: no driver reliably gives up on a server that hangs."""
-
-        def give_up() -> None:
-            self._exit_at_once(f"no answer within {seconds:g} s: the database hangs or is very busy")
-
-        timer = threading.Timer(seconds, give_up)
-        timer.daemon = True
-        if getattr(self, "_called_from_command_line", False):  # not the process of a test or of another caller
-            timer.start()
-        try:
-            yield
-        finally:
-            timer.cancel()
-
-    def _exit_at_once(self, reason: str) -> NoReturn:
+    def _give_up(self, seconds: float) -> NoReturn:
+        reason = f"no answer within {seconds:g} s: the database hangs or is very busy"
         self.stdout.write(status_check.line(status_check.CRITICAL, reason))
         self.stdout.flush()
         os._exit(status_check.CRITICAL)
@@ -165,13 +156,12 @@ class Command(OutboxCommand):
         if max_lag is not None and not broker:
             raise WrongUsage("--max-lag cannot be combined with --no-broker.")
         self.require_tables(database)
-        needs_broker = max_lag is not None if check else broker
         as_json = bool(options["json"])
         with logging_to(self.stderr, verbosity):  # an unavailable broker is reported in the output
             if watch is not None:
-                self._watch(database, watch, needs_broker, as_json)
+                self._watch(database, watch, broker, as_json)
                 return
-            status = full_status(database, broker=needs_broker)
+            status = full_status(database, broker=max_lag is not None if check else broker)
         if as_json:
             self.stdout.write(json.dumps(status, indent=2))
         elif not check:
@@ -189,9 +179,8 @@ class Command(OutboxCommand):
             while True:
                 text = self._status(database, broker, as_json)
                 if not as_json:
-                    head = f"{timezone.localtime() if timezone.now().tzinfo else timezone.now():%Y-%m-%d %H:%M:%S}"
-                    text = f"{CLEAR if on_terminal else ''}{head}, every {seconds:g} s, Ctrl-C to stop\n\n{text}"
-                    text += "" if on_terminal else "\n"
+                    head = f"{local(timezone.now()):%Y-%m-%d %H:%M:%S}, every {seconds:g} s, Ctrl-C to stop"
+                    text = f"{CLEAR}{head}\n\n{text}" if on_terminal else f"{head}\n\n{text}\n"
                 self.stdout.write(text)
                 self.stdout.flush()
                 time.sleep(seconds)

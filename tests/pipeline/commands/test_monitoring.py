@@ -101,7 +101,7 @@ def test_a_long_rest_is_added_to_what_systemd_has_to_allow(
 ) -> None:
     monkeypatch.setenv("WATCHDOG_USEC", "300000000")
     monkeypatch.delenv("WATCHDOG_PID", raising=False)
-    with monitored(WorkerState("relay"), {}, using="default", poll_interval=600.0):
+    with monitored(WorkerState("relay", poll_interval=600.0), {}, using="default"):
         pass
     assert "Use 695 s or more." in caplog.text
 

@@ -12,7 +12,7 @@ from django.core.management.base import CommandError, SystemCheckError
 
 from django_outbox import Event
 from django_outbox.handlers.registry import Registry
-from django_outbox.management.listing import list_handlers
+from django_outbox.management.commands.outbox_consume import list_handlers
 from tests.support.overrides import outbox_settings
 
 

@@ -149,8 +149,8 @@ class Worker(WorkerCommand):
     requires_system_checks = ()
     logger = OUTBOX
 
-    def handle(self, *, verbosity: int, **options: Any) -> None:
-        with self.working(memory_broker(), verbosity, WorkerState("relay"), using="default", drain=True):
+    def handle(self, **options: Any) -> None:
+        with self.working(memory_broker(), WorkerState("relay"), {**options, "drain": True}, using="default"):
             OUTBOX.info("all is well")
         self.stderr.write("but this is an error")
 

@@ -7,13 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from django_outbox.events.event import Event
-    from django_outbox.exceptions import (
-        InvalidMessage,
-        OutboxError,
-        Reject,
-        Retry,
-        TransactionRequired,
-    )
+    from django_outbox.exceptions import InvalidMessage, OutboxError, Reject, Retry, TransactionRequired
     from django_outbox.handlers.registry import handler
     from django_outbox.publishing import publish, publish_many
 
@@ -31,14 +25,9 @@ __all__ = [
     "publish_many",
 ]
 
-# Imported at first use: Django reads this package before models may be imported.
+# Imported at first use: Django reads this package before models may be imported. The others are exceptions.
 _MODULES = {
     "Event": "events.event",
-    "InvalidMessage": "exceptions",
-    "OutboxError": "exceptions",
-    "Reject": "exceptions",
-    "Retry": "exceptions",
-    "TransactionRequired": "exceptions",
     "handler": "handlers.registry",
     "publish": "publishing",
     "publish_many": "publishing",
@@ -46,6 +35,6 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
+    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'exceptions')}"), name)

@@ -74,12 +74,11 @@ def publish(
             topic=topic,
             headers={} if headers is None else headers,
             version=version,
+            id=event_id,  # type: ignore[arg-type]  # converted by _event_id
         ),
         using,
         largest_payload(),
     )
-    if event_id is not None:
-        message.event_id = _event_id(event_id)
     if max_retry is not None:
         message.max_retry = _max_retry(max_retry)
     if delay is not None:
@@ -144,12 +143,9 @@ def _numbered_message(number: int, event: Any, using: str, limit: int | None) ->
     if not isinstance(event, Event):
         raise InvalidMessage("events", f"number {number} must be an Event(type=..., payload=...), not {_kind(event)}")
     try:
-        message = _message(event, using, limit)
-        if event.id is not None:
-            message.event_id = _event_id(event.id)
+        return _message(event, using, limit)
     except InvalidMessage as error:
         raise InvalidMessage(error.field, f"{error.reason} (event number {number})") from error
-    return message
 
 
 def _set_ids(messages: list[OutboxMessage], using: str) -> None:
@@ -164,7 +160,9 @@ def _message(event: Event, using: str, limit: int | None) -> OutboxMessage:
     event_type = _text("event_type", event.type, TYPE_LENGTH)
     if not event_type:
         raise InvalidMessage("event_type", "it is empty; name what happened, as in order.created")
+    chosen = {} if event.id is None else {"event_id": _event_id(event.id)}
     return OutboxMessage(
+        **chosen,
         event_type=event_type,
         event_version=_text("version", event.version, VERSION_LENGTH),
         topic=_topic(event_type, event.topic),
@@ -191,17 +189,12 @@ def is_topic(name: str) -> bool:
 
 def _topic(event_type: str, topic: Any) -> str:
     if topic is None:
-        for pattern, routed in settings.routes.items():
-            if fnmatchcase(event_type, pattern):
-                topic = routed
-                break
-        else:
-            topic = settings.topic
+        routes = settings.routes.items()
+        topic = next((routed for pattern, routed in routes if fnmatchcase(event_type, pattern)), None) or settings.topic
     name = _text("topic", topic, TOPIC_LENGTH)
     if not is_topic(name):
-        raise InvalidMessage(
-            "topic", f"{name!r} is not a valid Kafka topic name; use letters, digits, '.', '_' and '-'"
-        )
+        reason = f"{name!r} is not a valid Kafka topic name; use letters, digits, '.', '_' and '-'"
+        raise InvalidMessage("topic", reason)
     return name
 
 

@@ -9,6 +9,7 @@ from django_outbox.brokers.base import Subscription
 from django_outbox.worker.incident import Incident
 
 WARN_SECONDS = 60.0
+TROUBLE = "No partitions were assigned to this consumer, as the group's rebalance does not end."
 REJOIN_SECONDS = 330.0
 """More than Kafka's default max.poll.interval.ms, for which another member may delay a rebalance."""
 
@@ -21,10 +22,9 @@ class AssignmentTimeout:
         self._clock = clock
         self._joined_at: float | None = None
         self._incident = Incident(log, f"The consumer group {group}", clock, level=logging.WARNING)
-        self._text = ""
 
     def __str__(self) -> str:
-        return f"{self._incident.subject}: {self._text}" if self._incident.is_open else ""
+        return f"{self._incident.subject}: {TROUBLE}" if self._incident.is_open else ""
 
     def is_overdue(self, subscription: Subscription) -> bool:
         """True if the member has waited so long that a new client should replace it."""
@@ -37,8 +37,7 @@ class AssignmentTimeout:
             self._joined_at = now
         waiting = now - self._joined_at
         if waiting >= WARN_SECONDS:
-            self._text = "No partitions were assigned to this consumer, as the group's rebalance does not end."
-            self._incident.report(self._text)
+            self._incident.report(TROUBLE)
         return waiting >= REJOIN_SECONDS
 
     def reset(self) -> None:

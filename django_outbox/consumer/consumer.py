@@ -86,9 +86,7 @@ class Consumer:
         self._outages = OutageLog(log, clock, quiet_seconds=RELAPSE_SECONDS)
         self.readable_topics = ReadableTopics(broker, self.topics, log, clock, self._outages)
         self._assignment = AssignmentTimeout(self.group, log, clock)
-        self.reconciler = Reconciler(
-            broker, self.handlers, clock, using=using, has_outage=lambda: self._outages.is_active
-        )
+        self.reconciler = Reconciler(broker, self.handlers, clock, using=using, outages=self._outages)
         self.subscription: Subscription | None = None
         self._subscribed: frozenset[str] = frozenset()
         self._was_idle = False

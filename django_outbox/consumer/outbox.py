@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from functools import partial
 
 from django.db import transaction
@@ -26,22 +26,21 @@ from django_outbox.consumer.engine import (
     unhandled_reason,
 )
 from django_outbox.events.event import Event
-from django_outbox.events.identity import RecordIdentity, identify
+from django_outbox.events.parsing import RecordIdentity, identify
 from django_outbox.exceptions import UnreadableRecord
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import OutboxMessage
 from django_outbox.observability.logging import log_extra
 from django_outbox.state import outbox as state
 from django_outbox.state import transitions
-from django_outbox.state.ordering import Blocker, unhandled_before
+from django_outbox.state.ordering import Blocker, holds_behind_dead, unhandled_before
 from django_outbox.state.rows import LockedMessage
 from django_outbox.worker.transactions import retry_transaction
 
 log = logging.getLogger("django_outbox.consumer")
 
 Key = tuple[str, str]
-Hold = tuple[int, datetime | timedelta]
-"""The id of a message that holds its key (it waits, or is dead), and until when."""
+"""Topic and key of a message."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +82,6 @@ class OwnRecord:
             offset=self.record.offset,
         )
 
-    @property
-    def extra(self) -> dict[str, object]:
-        """Attributes of log records."""
-        return {
-            "message_id": self.id,
-            "event_id": self.identity.event_id,
-            "topic": self.record.topic,
-            "attempt": self.identity.attempt,
-        }
-
 
 class OutboxSource(Source[OwnRecord]):
     """Messages of the outbox, as one consumer group handles them."""
@@ -117,34 +106,15 @@ class OutboxSource(Source[OwnRecord]):
                 current[item.id] = message
         blockers = unhandled_before(list(current.values()), self._handlers.types_of, using=self._using)
         overtaking = _overtaking(list(current.values()))
-        held: dict[Key, Hold] = {}
-        return [
-            SKIP
-            if known is SKIP
-            else self._claim(item, messages, current.pop(item.id, None), blockers, overtaking, held)
-            for item, known in zip(items, prepared, strict=True)
-        ]
-
-    def _claim(
-        self,
-        item: OwnRecord,
-        messages: dict[int, LockedMessage],
-        message: LockedMessage | None,
-        blockers: dict[int, Blocker],
-        overtaking: set[int],
-        held: dict[Key, Hold],
-    ) -> Claim:
-        """Decide the outcome of one record.
-
-        Args:
-            messages: all rows of the batch, by id.
-            message: its row; None if the record is stale.
-            blockers: what must be handled before a message, by its id.
-            overtaking: messages that come before an earlier one of their key in the batch.
-            held: by topic and key, what later messages wait for; extended here.
-        """
-        if message is None:
-            if item.id not in messages:
+        held: dict[Key, Blocker] = {}
+        claims: list[Claim] = []
+        for item, known in zip(items, prepared, strict=True):
+            message = current.pop(item.id, None)
+            if message is not None:
+                claims.append(self._claim(item, message, blockers.get(item.id), item.id in overtaking, held))
+                continue
+            claims.append(SKIP)
+            if known is not SKIP and item.id not in messages:
                 record = item.record
                 log.warning(
                     "Skipped the record %s[%d]@%d: there is no outbox message %d.",
@@ -152,31 +122,45 @@ class OutboxSource(Source[OwnRecord]):
                     record.partition,
                     record.offset,
                     item.id,
-                    extra={"action": "skipped", **item.extra},
+                    extra={"action": "skipped", **self.describe(item)[1]},
                 )
-            return SKIP
+        return claims
+
+    def _claim(
+        self,
+        item: OwnRecord,
+        message: LockedMessage,
+        blocker: Blocker | None,
+        overtakes: bool,
+        held: dict[Key, Blocker],
+    ) -> Claim:
+        """Decide the outcome of one record, whose row is current.
+
+        Args:
+            blocker: what must be handled before the message, if anything.
+            overtakes: it comes before an earlier one of its key in the batch.
+            held: messages that wait, or are dead and hold their key; later ones wait as long. Extended here.
+        """
         handlers = self._handlers.find(message.event_type, message.topic)
         if not handlers and settings.unknown_event == "ignore":
             return SKIP
         key = (message.topic, message.message_key)
         if message.delivery_count > settings.max_deliveries or not handlers:
             reason = max_deliveries_reason() if handlers else unhandled_reason(message.event_type)
-            if message.message_key and settings.ordering == "key" and settings.on_dead == "hold":
-                held[key] = (message.id, REQUEUE_DELAY)
+            if message.message_key and holds_behind_dead():
+                held[key] = Blocker(message.id, REQUEUE_DELAY)
             return Claim(Outcome.DEAD, message, reason=reason)
-        until: datetime | timedelta | None = None
-        holder, held_until = held.get(key, (message.id, None))
-        if message.id in blockers:
-            until = blockers[message.id].until
-        elif holder < message.id:
-            until = held_until
-        elif message.id in overtaking:
+        first = held.get(key)
+        if blocker is not None:
+            until = blocker.until
+        elif first is not None and first.id < message.id:
+            until = first.until
+        elif overtakes:
             until = timedelta(0)
-        if until is not None:
-            if message.message_key:
-                held[key] = (min(holder, message.id), until)
-            return Claim(Outcome.REQUEUED, message, until=until)
-        return Claim(Outcome.CONSUMED, message, item.event(message), handlers)
+        else:
+            return Claim(Outcome.CONSUMED, message, item.event(message), handlers)
+        held[key] = Blocker(message.id if first is None else min(first.id, message.id), until)
+        return Claim(Outcome.REQUEUED, message, until=until)
 
     def settle(self, done: Sequence[Claim], left: Sequence[Claim]) -> None:
         consumed: list[LockedMessage] = []
@@ -221,7 +205,12 @@ class OutboxSource(Source[OwnRecord]):
         return item.id
 
     def describe(self, item: OwnRecord) -> tuple[str, dict[str, object]]:
-        return f"message {item.id}", item.extra
+        return f"message {item.id}", {
+            "message_id": item.id,
+            "event_id": item.identity.event_id,
+            "topic": item.record.topic,
+            "attempt": item.identity.attempt,
+        }
 
     def count_delivery(self, item: OwnRecord) -> bool:
         """Count a delivery before it can kill the process; False if no handler will run."""

@@ -12,6 +12,7 @@ from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.state import outbox as state
 from django_outbox.worker.incident import Incident
+from django_outbox.worker.outage_log import OutageLog
 
 log = logging.getLogger("django_outbox.consumer")
 
@@ -37,13 +38,9 @@ class Reconciler:
         clock: Callable[[], float],
         *,
         using: str,
-        has_outage: Callable[[], bool] = lambda: False,
+        outages: OutageLog,
     ) -> None:
-        """
-        Args:
-            has_outage: returns True if an outage of the broker is logged already.
-        """
-        self._has_outage = has_outage
+        self._outages = outages
         self._broker = broker
         self._handlers = handlers
         self._using = using
@@ -51,8 +48,8 @@ class Reconciler:
         self._next_check_at = clock() + INTERVAL_SECONDS
         self._incident = Incident(log, "Comparing with the broker", clock, level=logging.WARNING)
 
-    def check_if_due(self, subscription: Subscription) -> int:
-        """Check every 30 s, while no record is in hand; returns how many messages were requeued.
+    def check_if_due(self, subscription: Subscription) -> None:
+        """Check every 30 s, while no record is in hand.
 
         If the broker does not answer or denies access, the next check finds the same messages.
 
@@ -60,19 +57,17 @@ class Reconciler:
             OperationalError, InterfaceError: the database is away; call again later.
         """
         if self._clock() < self._next_check_at:
-            return 0
+            return
         self._next_check_at = self._clock() + INTERVAL_SECONDS
         try:
-            found = self._check(subscription)
+            self._check(subscription)
         except BrokerUnavailable as error:
-            if not self._has_outage():
+            if not self._outages.is_active:  # otherwise the outage is logged already
                 self._incident.report(str(error))
-            return 0
-        self._incident.resolve()
-        return found
+        else:
+            self._incident.resolve()
 
-    def _check(self, subscription: Subscription) -> int:
-        using, lost = self._using, 0
+    def _check(self, subscription: Subscription) -> None:
         unknown: TopicNotReadable | None = None
         began_at = self._clock()
 
@@ -80,39 +75,32 @@ class Reconciler:
             # Excludes what was published after the broker answered, however long this check takes.
             return LOST_AFTER + timedelta(seconds=self._clock() - began_at)
 
-        for partition, progress in subscription.progress().items():
-            types = None if settings.unknown_event == "dead" else self._handlers.types_of(partition.topic)
+        for place, progress in subscription.progress().items():
+            types = None if settings.unknown_event == "dead" else self._handlers.types_of(place.topic)
             # The smaller one, as the committed offset may be of a topic that was recreated since.
-            read = min(progress.committed or 0, progress.position or 0)
-            lost += self._logged(
-                state.requeue_lost(
-                    partition, max(read, progress.low), progress.high, age=age(), event_types=types, using=using
-                ),
-                f"{partition.topic}[{partition.partition}]",
-            )
-            if partition.partition == 0:
+            read = max(min(progress.committed or 0, progress.position or 0), progress.low)
+            lost = state.requeue_lost(place, read, progress.high, age=age(), event_types=types, using=self._using)
+            _log_lost(lost, f"{place.topic}[{place.partition}]")
+            if place.partition == 0:
                 try:
-                    partitions = len(self._broker.progress([partition.topic], self._handlers.group))
+                    partitions = len(self._broker.progress([place.topic], self._handlers.group))
                 except TopicNotReadable as error:  # raised after the other topics are checked
                     unknown = error
                     continue
                 if partitions:  # a broker that has just started may not know any
-                    lost += self._logged(
-                        state.requeue_without_partition(
-                            partition.topic, partitions, age=age(), event_types=types, using=using
-                        ),
-                        f"{partition.topic}, in partitions that no longer exist",
+                    lost = state.requeue_without_partition(
+                        place.topic, partitions, age=age(), event_types=types, using=self._using
                     )
+                    _log_lost(lost, f"{place.topic}, in partitions that no longer exist")
         if unknown is not None:
             raise unknown
-        return lost
 
-    def _logged(self, lost: int, where: str) -> int:
-        if lost:
-            log.warning(
-                "%d published messages of %s were requeued: their records were skipped or lost.",
-                lost,
-                where,
-                extra={"action": "reconciled"},
-            )
-        return lost
+
+def _log_lost(lost: int, where: str) -> None:
+    if lost:
+        log.warning(
+            "%d published messages of %s were requeued: their records were skipped or lost.",
+            lost,
+            where,
+            extra={"action": "reconciled"},
+        )

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 
 from django_outbox.brokers.base import Broker, TopicForbidden, TopicMissing, TopicTrouble
 from django_outbox.brokers.topics import NOT_READABLE
 from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
 from django_outbox.worker.outage_log import OutageLog
-from django_outbox.worker.topic_health import TopicFault, TopicHealth
+from django_outbox.worker.topic_health import TopicHealth
 
 CHECK_SECONDS = 30.0  # between two checks while all topics are readable
 FAULT_CHECK_SECONDS = 5.0  # at most, while one is not
@@ -25,11 +24,8 @@ _ADVICE: dict[type[TopicTrouble], str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
 class TopicUndecodable(TopicTrouble):
-    """The topic has records that the client library cannot decode. ``advice`` says what to do."""
-
-    advice: str
+    """The topic has records that the client library cannot decode."""
 
 
 class ReadableTopics:
@@ -45,19 +41,19 @@ class ReadableTopics:
         topics: Collection[str],
         log: logging.Logger,
         clock: Callable[[], float],
-        outages: OutageLog | None = None,
+        outages: OutageLog,
     ) -> None:
         self._broker = broker
         self._topics = frozenset(topics)
         self._clock = clock
-        self._outages = outages or OutageLog(log, clock)
+        self._outages = outages
         self._health = TopicHealth(
             log,
             clock,
             _ADVICE,
             consequence="other topics are read meanwhile",
             missing_level=logging.WARNING,
-            outages=self._outages,
+            outages=outages,
         )
         self._refused: set[str] = set()  # reading them failed, although the broker reported no fault
         self._next_check_at = clock()
@@ -117,8 +113,8 @@ class ReadableTopics:
         """
         for topic in sorted(self._topics.intersection(error.topics)):
             if isinstance(error, RecordsUndecodable):
-                fault = TopicUndecodable(error.reason, error.advice)
-                self._health.report(topic, fault, advice=fault.advice, retry_after=UNDECODABLE_SECONDS)
+                fault = TopicUndecodable(error.reason)
+                self._health.report(topic, fault, advice=error.advice, retry_after=UNDECODABLE_SECONDS)
             else:
                 self._health.report(topic, TopicForbidden(NOT_READABLE))
             self._refused.add(topic)
@@ -131,7 +127,7 @@ class ReadableTopics:
         wait = known.retry_at - self._clock()
         if wait > 0:
             if isinstance(known.fault, TopicUndecodable):
-                self._health.remind(topic)
+                known.incident.report(known.text)  # again if it is time to
             self._check_within(wait)
         elif wait + PROBATION_SECONDS > 0:
             self._check_within(wait + PROBATION_SECONDS)
@@ -143,10 +139,10 @@ class ReadableTopics:
         self._next_check_at = min(self._next_check_at, self._clock() + min(seconds, FAULT_CHECK_SECONDS))
 
     def _update(self) -> None:
-        skipped = {topic for topic, each in self._health.faults.items() if self._is_skipped(topic, each)}
-        self.current = self._topics - skipped
+        self.current = self._topics - {topic for topic in self._health.faults if self._is_skipped(topic)}
 
-    def _is_skipped(self, topic: str, known: TopicFault) -> bool:
+    def _is_skipped(self, topic: str) -> bool:
+        known = self._health.faults[topic]
         if topic in self._refused:
             return self._clock() < known.retry_at
         return isinstance(known.fault, TopicMissing | TopicForbidden)

@@ -63,7 +63,11 @@ def encode(message: Outgoing, *, wire_format: Literal["cloudevents", "envelope"]
     key = message.message_key.encode()
     if wire_format == "envelope":
         value = _envelope(message)
-        headers = [*_envelope_headers(message.source), *_outbox_headers(message)]
+        headers = [
+            ("ce_source", message.source.encode()),
+            (CONTENT_TYPE, b"application/json"),
+            *_outbox_headers(message),
+        ]
     else:
         value = message.payload_json.encode()
         headers = [
@@ -74,8 +78,10 @@ def encode(message: Outgoing, *, wire_format: Literal["cloudevents", "envelope"]
         ]
         if key:
             headers.append(("ce_subject", key))
-    if message.headers:
-        headers += _application_headers(message.headers)
+    for name, text in (message.headers or {}).items():
+        if not isinstance(text, str):
+            raise ValueError(f"header {name!r} is not text")
+        headers.append((name, text.encode()))
     return Record(message.topic, key or None, value, tuple(headers))
 
 
@@ -91,21 +97,9 @@ def _cloudevent_headers(source: str, event_type: str, event_version: str) -> Hea
     )
 
 
-@lru_cache(maxsize=10)
-def _envelope_headers(source: str) -> Headers:
-    return (("ce_source", source.encode()), (CONTENT_TYPE, b"application/json"))
-
-
 def _outbox_headers(message: Outgoing) -> Headers:
     """Return the headers that identify the row and the attempt."""
     return (("ce_outboxid", b"%d" % message.id), ("ce_outboxattempt", b"%d" % message.attempt))
-
-
-def _application_headers(headers: dict[str, str]) -> list[tuple[str, bytes]]:
-    for name, text in headers.items():
-        if not isinstance(text, str):
-            raise ValueError(f"header {name!r} is not text")
-    return [(name, text.encode()) for name, text in headers.items()]
 
 
 def _time(created_at: datetime | str) -> bytes:

@@ -9,14 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping
-from types import FunctionType, MappingProxyType
+from types import FunctionType
 from typing import Any
 
 log = logging.getLogger(__name__)
 
 CHECK_SECONDS = 0.25
 GRACE_SECONDS = 1.0
-_NO_ATTRIBUTES: Mapping[str, object] = MappingProxyType({})
 
 
 def call_within(
@@ -24,7 +23,7 @@ def call_within(
     subject: str,
     function: Callable[..., Any],
     *arguments: Any,
-    about: Mapping[str, object] = _NO_ATTRIBUTES,
+    about: Mapping[str, object] | None = None,
 ) -> Any:
     """Call a function; if it takes longer, log that and end the process with exit code 1.
 
@@ -47,7 +46,7 @@ def call_within(
     )
     call = FunctionType(_call.__code__.replace(co_name=sentence, co_qualname=sentence), {})
     try:
-        _start_timer(seconds, sentence, about)
+        _start_timer(seconds, sentence, {"action": "timeout", **(about or {})})
         return call(function, arguments)
     except BaseException as error:
         # Remove the function with the unusual name from tracebacks of ordinary errors.
@@ -66,13 +65,13 @@ _current: tuple[float, str, Mapping[str, object]] | None = None
 _thread: threading.Thread | None = None
 
 
-def _start_timer(seconds: float, sentence: str, about: Mapping[str, object]) -> None:
+def _start_timer(seconds: float, sentence: str, extra: Mapping[str, object]) -> None:
     global _current, _thread
     if _thread is None or not _thread.is_alive():  # a thread does not survive a fork
         _thread = threading.Thread(target=_check_forever, name="outbox-deadline", daemon=True)
         _thread.start()
     faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True, file=_stderr())
-    _current = (time.monotonic() + seconds, sentence, about)
+    _current = (time.monotonic() + seconds, sentence, extra)
 
 
 def _stop_timer() -> None:
@@ -86,7 +85,7 @@ def _check_forever() -> None:
         current = _current
         left = CHECK_SECONDS if current is None else current[0] - time.monotonic()
         if current is not None and left <= 0:
-            log.critical(current[1], extra={"action": "timeout", **current[2]})
+            log.critical(current[1], extra=current[2])
             faulthandler.dump_traceback(_stderr())
             os._exit(1)
         time.sleep(min(left, CHECK_SECONDS))

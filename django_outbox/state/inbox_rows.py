@@ -10,7 +10,7 @@ from django.utils import timezone
 
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.events.event import Event
-from django_outbox.events.identity import record_reference
+from django_outbox.events.parsing import record_reference
 from django_outbox.exceptions import UnreadableRecord
 from django_outbox.models import InboxMessage
 from django_outbox.models.fields import DatabaseNow

@@ -85,11 +85,6 @@ class TopicHealth:
         known.retry_at = self._clock() + delay
         return delay
 
-    def remind(self, topic: str) -> None:
-        """Log a fault again if it is time to, and keep the time of the next try."""
-        known = self.faults[topic]
-        known.incident.report(known.text)
-
     def resolve(self, topics: Iterable[str]) -> None:
         """Report that topics can be used."""
         for topic in set(topics) & self.faults.keys():

@@ -18,7 +18,7 @@ from django_outbox.conf import settings
 from django_outbox.consumer.engine import REQUEUE_DELAY, SKIP, Claim, Outcome, Source, unhandled_reason
 from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.consumer.inbox.stored import UNREAD_DELAY, Stored, StoredSource
-from django_outbox.events.identity import record_reference
+from django_outbox.events.parsing import record_reference
 from django_outbox.exceptions import Reject, UnreadableRecord, text_of
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import InboxMessage

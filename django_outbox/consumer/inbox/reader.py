@@ -10,8 +10,7 @@ from typing import Any
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
 from django_outbox.events.event import Event
-from django_outbox.events.identity import record_reference
-from django_outbox.events.parsing import content_type_of, headers_of, in_utc
+from django_outbox.events.parsing import content_type_of, headers_of, in_utc, record_reference
 from django_outbox.events.reader import STRUCTURED, EventReader, require_storable, with_position
 from django_outbox.exceptions import InvalidMessage, UnreadableRecord
 from django_outbox.handlers.timeout import call_within

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.events.event import Event
-from django_outbox.events.identity import identify
+from django_outbox.events.parsing import identify
 from django_outbox.events.writer import Outgoing, encode
 from django_outbox.exceptions import InvalidMessage, UnreadableRecord
 from django_outbox.models import validation

@@ -11,7 +11,7 @@ from django.db import transaction
 from django_outbox import publish
 from django_outbox.brokers.base import Refused, SendResult
 from django_outbox.events.event import Event
-from django_outbox.events.identity import identify
+from django_outbox.events.parsing import identify
 from django_outbox.exceptions import Reject
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.models.fields import json_value

@@ -18,7 +18,7 @@ from django_outbox.consumer.topics import (
     ReadableTopics,
 )
 from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
-from django_outbox.worker.outage_log import REMINDER_SECONDS
+from django_outbox.worker.outage_log import REMINDER_SECONDS, OutageLog
 from tests.support.clock import Clock
 
 log = logging.getLogger("django_outbox.consumer")
@@ -48,7 +48,7 @@ def broker() -> Broker:
 @pytest.fixture
 def topics(broker: Broker, clock: Clock, caplog: pytest.LogCaptureFixture) -> ReadableTopics:
     caplog.set_level(logging.INFO, log.name)
-    return ReadableTopics(broker, ["a", "b", "c"], log, clock)
+    return ReadableTopics(broker, ["a", "b", "c"], log, clock, OutageLog(log, clock))
 
 
 def look(topics: ReadableTopics, clock: Clock, seconds: float = FAULT_CHECK_SECONDS) -> frozenset[str]:

@@ -13,7 +13,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from django_outbox.brokers.base import ReceivedRecord, Record
-from django_outbox.events.identity import RecordIdentity, identify
+from django_outbox.events.parsing import RecordIdentity, identify
 from django_outbox.events.writer import Outgoing, encode
 from django_outbox.exceptions import UnreadableRecord
 from tests.support.properties import any_text, examples, json_values, text

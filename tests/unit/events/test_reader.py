@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.events.event import Event
-from django_outbox.events.identity import record_reference
+from django_outbox.events.parsing import record_reference
 from django_outbox.exceptions import UnreadableRecord
 from tests.support.inbox import plain, received
 from tests.support.overrides import outbox_settings

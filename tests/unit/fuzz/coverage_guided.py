@@ -28,7 +28,7 @@ with atheris.instrument_imports(include=["django_outbox", "json", "urllib"]):
     from django_outbox.brokers.base import ReceivedRecord
     from django_outbox.brokers.url import parse_url
     from django_outbox.consumer.inbox.reader import Reader
-    from django_outbox.events.identity import identify
+    from django_outbox.events.parsing import identify
     from django_outbox.exceptions import UnreadableRecord
     from django_outbox.models import validation
     from django_outbox.observability.masking import Redaction

@@ -23,7 +23,7 @@ from django_outbox.models import OutboxMessage, outbox_database
 from django_outbox.models.fields import DatabaseNow, json_value
 from django_outbox.models.lengths import KEY_LENGTH, TOPIC_LENGTH, TYPE_LENGTH, VERSION_LENGTH
 from django_outbox.models.validation import json_payload, require_text
-from django_outbox.observability.tracing import hooks as tracing
+from django_outbox.observability.tracing.base import current_tracing
 from django_outbox.worker.notify import notify_after_commit
 
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]+\Z")
@@ -83,7 +83,7 @@ def publish(
         message.max_retry = _max_retry(max_retry)
     if delay is not None:
         message.next_retry_at = DatabaseNow() + _delay(delay)
-    with tracing.creating([message]):
+    with current_tracing().creating([message]):
         message.save(using=using, force_insert=True)
     notify_after_commit(using)
     return _stored(message)
@@ -104,7 +104,7 @@ def publish_many(events: Iterable[Event], using: str | None = None) -> list[Outb
     events = list(events)
     limit = largest_payload()
     messages = [_numbered_message(number, event, using, limit) for number, event in enumerate(events, 1)]
-    with tracing.creating(messages):
+    with current_tracing().creating(messages):
         OutboxMessage.objects.using(using).bulk_create(messages, batch_size=_BULK_SIZE)
     if not connections[using].features.can_return_rows_from_bulk_insert:
         _set_ids(messages, using)

@@ -20,7 +20,7 @@ from django_outbox.models import InboxMessage
 from django_outbox.observability import instrumentation
 from django_outbox.observability.logging import log_extra
 from django_outbox.observability.outcomes import report_dead, report_failed
-from django_outbox.observability.tracing import hooks as tracing
+from django_outbox.observability.tracing.base import current_tracing
 from django_outbox.state import transitions
 from django_outbox.state.backoff import MAX_BACKOFF_SECONDS
 from django_outbox.state.failures import fingerprint
@@ -218,7 +218,7 @@ class Engine:
             return [SKIP] * len(items)
         done: list[Claim] = []
         has_run = False
-        trace = tracing.processing(self._group, using=self._using, together=len(items) > 1)
+        trace = current_tracing().processing(self._group, using=self._using, together=len(items) > 1)
         with trace as run_handlers, handler_transaction(self._using):
             claims += source.claim(items, prepared)
             for claim in claims:

@@ -18,16 +18,7 @@ from django_outbox.events.event import Event
 from django_outbox.exceptions import Reject, Retry
 from django_outbox.observability.masking import without_values
 from django_outbox.observability.tracing import names
-from django_outbox.observability.tracing.base import (
-    NOT_CREATING,
-    NOT_PROCESSING,
-    NOT_SENDING,
-    Note,
-    Processing,
-    Run,
-    Tracing,
-    add_headers,
-)
+from django_outbox.observability.tracing.base import Note, Processing, Run, Tracing, add_headers
 from django_outbox.observability.tracing.names import Message
 from django_outbox.worker.database_errors import is_transient
 
@@ -63,41 +54,36 @@ class SentryTracing(Tracing):
         """See ``Tracing``."""
         return (SENTRY_TRACE, BAGGAGE)
 
-    def creating(self, messages: Sequence[Message]) -> AbstractContextManager[None]:
+    @contextmanager
+    def creating(self, messages: Sequence[Message]) -> Iterator[None]:
         """See ``Tracing``. Does nothing without a current span."""
-        span = sentry_sdk.get_current_span()
-        return NOT_CREATING if span is None else _creating(span, messages)
+        parent = sentry_sdk.get_current_span()
+        with ExitStack() as spans:
+            for message in messages:
+                if parent is None or any(name.lower() == SENTRY_TRACE for name in message.headers):
+                    continue  # the caller set its own context
+                span = spans.enter_context(parent.start_child(op=PUBLISH, name=message.topic, origin=ORIGIN))
+                for name, value in names.created(message).items():
+                    span.set_data(name, value)
+                add_headers(message, dict(span.iter_headers()))
+            yield
 
     def sending(self, messages: Sequence[Message]) -> AbstractContextManager[Note]:
         """See ``Tracing``."""
-        return _sending(messages) if sentry_sdk.get_client().is_active() else NOT_SENDING
+        return _sending(messages) if sentry_sdk.get_client().is_active() else super().sending(messages)
 
     def processing(self, group: str, *, using: str, together: bool) -> AbstractContextManager[Run]:
         """See ``Tracing``."""
         if not sentry_sdk.get_client().is_active():
-            return NOT_PROCESSING
+            return super().processing(group, using=using, together=together)
         return _Processing(group, using=using, together=together)
 
 
 @contextmanager
-def _creating(parent: Any, messages: Sequence[Message]) -> Iterator[None]:
-    with ExitStack() as spans:
-        for message in messages:
-            if any(name.lower() == SENTRY_TRACE for name in message.headers):
-                continue  # the caller set its own context
-            span = spans.enter_context(parent.start_child(op=PUBLISH, name=message.topic, origin=ORIGIN))
-            for name, value in names.created(message).items():
-                span.set_data(name, value)
-            add_headers(message, dict(span.iter_headers()))
-        yield
-
-
-@contextmanager
 def _sending(messages: Sequence[Message]) -> Iterator[Note]:
-    topic = names.one_topic(messages)
-    name = names.span_name(names.SEND, topic)
+    name, attributes = names.sent(messages)
     with sentry_sdk.start_transaction(op=SUBMIT_BATCH, name=name, source="task", origin=ORIGIN) as transaction:
-        for attribute, value in names.sent(len(messages), topic).items():
+        for attribute, value in attributes.items():
             transaction.set_data(attribute, value)
 
         def note(outcomes: Sequence[Any]) -> None:
@@ -159,9 +145,8 @@ class _Processing(Processing[_Task]):
 
     def _should_capture(self, error: BaseException) -> bool:
         """True for failures of a message; not for Reject and Retry, nor for temporary faults."""
-        return isinstance(error, Exception) and not (
-            isinstance(error, (Reject, Retry)) or is_transient(error, self._using)
-        )
+        is_failure = isinstance(error, Exception) and not isinstance(error, (Reject, Retry))
+        return is_failure and not is_transient(error, self._using)
 
 
 def _without_payload(payload: Any, event: Any, hint: Any) -> Any:

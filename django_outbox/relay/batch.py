@@ -14,7 +14,7 @@ from django_outbox.events.writer import Outgoing, encode
 from django_outbox.models import OutboxMessage
 from django_outbox.observability import instrumentation
 from django_outbox.observability.logging import repeats
-from django_outbox.observability.tracing import hooks as tracing
+from django_outbox.observability.tracing.base import current_tracing
 from django_outbox.state import outbox as state
 from django_outbox.state import transitions
 from django_outbox.state.dialects.base import Published
@@ -73,7 +73,7 @@ class Batch:
         """
         if not self._records:
             return
-        with tracing.sending(self.messages) as trace:
+        with current_tracing().sending(self.messages) as trace:
             answers = iter(producer.send(self._records, settings.publish_timeout))
             self._outcomes = [next(answers) if outcome is _PENDING else outcome for outcome in self._outcomes]
             trace(self._outcomes)

@@ -15,7 +15,7 @@ from django_outbox.events.reader import STRUCTURED, EventReader, require_storabl
 from django_outbox.exceptions import InvalidMessage, UnreadableRecord
 from django_outbox.handlers.timeout import call_within
 from django_outbox.models.validation import json_payload
-from django_outbox.observability.tracing import hooks as tracing
+from django_outbox.observability.tracing.base import current_tracing
 
 Mapper = Callable[[ReceivedRecord], Any]
 
@@ -77,7 +77,7 @@ class Reader:
         require_storable(event)
         if not self._accepts(event.type, record.topic):
             return None
-        event = replace(event, headers={**tracing.carried(record.headers), **event.headers})
+        event = replace(event, headers={**current_tracing().carried(record.headers), **event.headers})
         return with_position(event, record, json_payload(event.payload, using=self._using))
 
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import logging
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache
 from types import TracebackType
 from typing import Any, Generic, TypeVar
 
+from django_outbox.conf import settings
 from django_outbox.events.event import Event
 from django_outbox.exceptions import InvalidMessage
-from django_outbox.models.validation import require_text
+from django_outbox.models.validation import headers_as_text, require_text
 from django_outbox.observability.tracing.names import Message
 
 log = logging.getLogger(__name__)
@@ -32,44 +34,29 @@ def run_handlers(event: Event, handlers: Handlers) -> None:
         handler(event)
 
 
-class Harmless:
-    """Suppresses errors of a tracing library: the trace is lost, and nothing else."""
-
-    def __enter__(self) -> None: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> bool:
-        if not isinstance(error, Exception):
-            return False
+@contextmanager
+def harmless() -> Iterator[None]:
+    """Suppress errors of a tracing library: the trace is lost, and nothing else."""
+    try:
+        yield
+    except Exception as error:
         log.warning("A trace was lost.", exc_info=error, extra={"action": "trace"})
-        return True
 
 
-def _leave_it(outcomes: Sequence[Any]) -> None: ...
-
-
-# They have no state and can be shared.
-NOT_CREATING: AbstractContextManager[None] = nullcontext()
-NOT_SENDING: AbstractContextManager[Note] = nullcontext(_leave_it)
-NOT_PROCESSING: AbstractContextManager[Run] = nullcontext(run_handlers)
-
-
-class Tracing(ABC):
+class Tracing:
     """A tracing library, at the three stages of a message. ``OUTBOX["TRACING"]`` names a subclass.
 
-    One instance serves all threads.
+    One instance serves all threads. This class traces nothing.
     """
 
-    @abstractmethod
     def creating(self, messages: Sequence[Message]) -> AbstractContextManager[None]:
         """Around the INSERT of messages; adds the trace context to their headers."""
+        return nullcontext()
 
-    @abstractmethod
     def sending(self, messages: Sequence[Message]) -> AbstractContextManager[Note]:
         """Around the sending of a batch; yields a function that takes the outcomes."""
+        return nullcontext(lambda outcomes: None)
 
-    @abstractmethod
     def processing(self, group: str, *, using: str, together: bool) -> AbstractContextManager[Run]:
         """Around a transaction in which handlers run; yields a function that runs those of one event.
 
@@ -78,16 +65,27 @@ class Tracing(ABC):
             using: alias of the database of the transaction.
             together: several messages share the transaction, and are redone one by one if it fails.
         """
+        return nullcontext(run_handlers)
 
     @property
-    @abstractmethod
     def fields(self) -> Iterable[str]:
         """The names of the headers with trace context."""
+        return ()
 
-    def carried(self, headers: Iterable[tuple[str, bytes]]) -> dict[str, bytes]:
-        """The headers of a record with trace context; the first of each name."""
+    def carried(self, headers: Iterable[tuple[str, bytes]]) -> dict[str, str]:
+        """The headers of a record with trace context, as text that every database can store; the first of each name."""
         fields = self.fields
-        return {name: text for name, text in reversed(list(headers)) if name in fields}
+        return headers_as_text({name: text for name, text in reversed(list(headers)) if name in fields})
+
+
+def current_tracing() -> Tracing:
+    """The tracing library of this project."""
+    return _made(settings.tracing or Tracing)
+
+
+@cache
+def _made(kind: Callable[[], Tracing]) -> Tracing:
+    return kind()
 
 
 def add_headers(message: Message, headers: Mapping[str, str]) -> None:
@@ -161,7 +159,7 @@ class Processing(ABC, Generic[Span]):
                 fault = cause
             else:
                 fault = None if self._together else error
-            with Harmless():
+            with harmless():
                 self.finish(span, ended_ns, fault, redone=redone)
         self._ended.clear()
         self._failed = culprit = cause = None  # the error's frames hold this object

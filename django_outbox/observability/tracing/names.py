@@ -7,71 +7,34 @@ renames some attributes. ``SCHEMA_URL`` tells the backend the version; only this
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Sequence
+from typing import Any
 
 from django_outbox.events.event import Event
+from django_outbox.events.writer import Outgoing
+from django_outbox.models import OutboxMessage
 
-SCOPE = "django_outbox"
-"""The instrumentation scope."""
+Message = OutboxMessage | Outgoing
+
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 
-CREATE, SEND, PROCESS = "create", "send", "process"
-
-SYSTEM = "messaging.system"
-OPERATION_NAME = "messaging.operation.name"
-OPERATION_TYPE = "messaging.operation.type"
 DESTINATION = "messaging.destination.name"
-PARTITION = "messaging.destination.partition.id"
-GROUP = "messaging.consumer.group.name"
 MESSAGE_ID = "messaging.message.id"
-MESSAGE_COUNT = "messaging.batch.message_count"
 KEY = "messaging.kafka.message.key"
-OFFSET = "messaging.kafka.offset"
-ERROR_TYPE = "error.type"
 EVENT_TYPE = "cloudevents.event_type"
-EVENT_SOURCE = "cloudevents.event_source"
+ERROR_TYPE = "error.type"
 
 # Attributes of this package.
-ATTEMPT = "django_outbox.attempt"
 REDONE = "django_outbox.redone"
 NOT_SENT = "django_outbox.not_sent"
 REASON = "django_outbox.reason"
 ROLLED_BACK = "rolled_back"
 """The ``error.type`` of a message that was rolled back because another one failed."""
 
-KAFKA = "kafka"
-
-
-class Message(Protocol):
-    """The attributes of a message that spans use."""
-
-    @property
-    def event_id(self) -> Any: ...
-    @property
-    def event_type(self) -> str: ...
-    @property
-    def topic(self) -> str: ...
-    @property
-    def message_key(self) -> str: ...
-    @property
-    def headers(self) -> dict[str, str]: ...
-
-
-def span_name(operation: str, destination: str | None) -> str:
-    """For example ``process orders``; only the operation if there are several destinations."""
-    return operation if destination is None else f"{operation} {destination}"
-
-
-def one_topic(messages: Iterable[Message]) -> str | None:
-    """The common topic of messages; None if there are several."""
-    topics = {message.topic for message in messages}
-    return topics.pop() if len(topics) == 1 else None
-
 
 def created(message: Message) -> dict[str, Any]:
     """The attributes of the span that creates a message."""
-    return {**_operation(CREATE), DESTINATION: message.topic, **of_message(message), EVENT_TYPE: message.event_type}
+    return {**_operation("create"), DESTINATION: message.topic, **of_message(message), EVENT_TYPE: message.event_type}
 
 
 def of_message(message: Message) -> dict[str, Any]:
@@ -79,24 +42,29 @@ def of_message(message: Message) -> dict[str, Any]:
     return {MESSAGE_ID: str(message.event_id), **({KEY: message.message_key} if message.message_key else {})}
 
 
-def sent(count: int, topic: str | None) -> dict[str, Any]:
-    """The attributes of the span that sends a batch; ``topic`` is None if there are several."""
-    return {**_operation(SEND), MESSAGE_COUNT: count, **({} if topic is None else {DESTINATION: topic})}
+def sent(messages: Sequence[Message]) -> tuple[str, dict[str, Any]]:
+    """The name and the attributes of the span that sends a batch; the topic is among them if there is only one."""
+    attributes = {**_operation("send"), "messaging.batch.message_count": len(messages)}
+    topics = {message.topic for message in messages}
+    if len(topics) != 1:
+        return "send", attributes
+    (topic,) = topics
+    return f"send {topic}", {**attributes, DESTINATION: topic}
 
 
 def processed(event: Event, group: str) -> dict[str, Any]:
     """The attributes of the span in which the handlers of an event run."""
     attributes = {
-        **_operation(PROCESS),
+        **_operation("process"),
         DESTINATION: event.topic,
-        PARTITION: None if event.partition is None else str(event.partition),
-        OFFSET: event.offset,
-        GROUP: group,
+        "messaging.destination.partition.id": None if event.partition is None else str(event.partition),
+        "messaging.kafka.offset": event.offset,
+        "messaging.consumer.group.name": group,
         MESSAGE_ID: event.id,
         KEY: event.key or None,
         EVENT_TYPE: event.type,
-        EVENT_SOURCE: event.source,
-        ATTEMPT: event.attempt,
+        "cloudevents.event_source": event.source,
+        "django_outbox.attempt": event.attempt,
     }
     return {name: value for name, value in attributes.items() if value is not None}
 
@@ -108,4 +76,4 @@ def error_type(error: BaseException) -> str:
 
 
 def _operation(name: str) -> dict[str, Any]:
-    return {SYSTEM: KAFKA, OPERATION_NAME: name, OPERATION_TYPE: name}
+    return {"messaging.system": "kafka", "messaging.operation.name": name, "messaging.operation.type": name}

@@ -3,94 +3,55 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from functools import lru_cache
 from typing import Any
 
-from django.utils.module_loading import import_string
 from opentelemetry import context, propagate, trace
 from opentelemetry.trace import Link, SpanKind, Status, StatusCode
 
+from django_outbox import __version__
 from django_outbox.events.event import Event
 from django_outbox.exceptions import text_of
 from django_outbox.observability.tracing import names
 from django_outbox.observability.tracing.base import (
-    NOT_CREATING,
-    NOT_SENDING,
     Handlers,
-    Harmless,
     Note,
     Processing,
     Run,
     Tracing,
     add_headers,
+    harmless,
     run_handlers,
 )
 from django_outbox.observability.tracing.names import Message
 
-_BAGGAGE = "baggage"
-
 
 class OpenTelemetryTracing(Tracing):
     """Spans by OpenTelemetry's conventions for messaging."""
-
-    def __init__(self) -> None:
-        self._provider: trace.TracerProvider | None = None
-        self._tracer: trace.Tracer = trace.NoOpTracer()
-
-    @property
-    def tracer(self) -> trace.Tracer:
-        """The tracer of the current provider."""
-        provider = trace.get_tracer_provider()
-        if provider is not self._provider:
-            version = import_string(f"{names.SCOPE}.__version__")
-            self._tracer = provider.get_tracer(names.SCOPE, version, schema_url=names.SCHEMA_URL)
-            self._provider = provider
-        return self._tracer
-
-    @property
-    def records(self) -> bool:
-        """True if an SDK records spans."""
-        return not isinstance(trace.get_tracer_provider(), (trace.ProxyTracerProvider, trace.NoOpTracerProvider))
 
     @property
     def fields(self) -> Iterable[str]:
         """See ``Tracing``: ``traceparent``, ``tracestate`` and ``baggage``, unless OTEL_PROPAGATORS says otherwise."""
         return propagate.get_global_textmap().fields
 
-    def creating(self, messages: Sequence[Message]) -> AbstractContextManager[None]:
-        """See ``Tracing``. Does nothing without a current span."""
-        if not trace.get_current_span().get_span_context().is_valid:
-            return NOT_CREATING
-        return self._creating(messages)
-
     @contextmanager
-    def _creating(self, messages: Sequence[Message]) -> Iterator[None]:
-        spans: list[trace.Span] = []
-        with Harmless():
-            spans.extend(self._created(messages))
-        try:
-            if len(messages) == 1 and spans:
-                with _current(spans[0]):
-                    yield
-            else:
-                yield
-        except BaseException as error:
-            for span in spans:
-                _fail(span, error)
-            raise
-        finally:
-            for span in spans:
-                with Harmless():
-                    span.end()
+    def creating(self, messages: Sequence[Message]) -> Iterator[None]:
+        """See ``Tracing``. Does nothing without a current span."""
+        with ExitStack() as spans:
+            if trace.get_current_span().get_span_context().is_valid:
+                with harmless():
+                    for span in self._created(messages):
+                        spans.enter_context(_ending(span, is_current=len(messages) == 1))
+            yield
 
     def _created(self, messages: Sequence[Message]) -> Iterator[trace.Span]:
-        tracer = self.tracer
-        own = {name.lower() for name in self.fields} - {_BAGGAGE}
+        own = {name.lower() for name in self.fields} - {"baggage"}
         for message in messages:
             if any(name.lower() in own for name in message.headers):
                 continue  # the caller set its own context
-            span = tracer.start_span(
-                names.span_name(names.CREATE, message.topic), kind=SpanKind.PRODUCER, attributes=names.created(message)
+            span = _tracer().start_span(
+                f"create {message.topic}", kind=SpanKind.PRODUCER, attributes=names.created(message)
             )
             yield span
             carrier: dict[str, str] = {}
@@ -99,54 +60,71 @@ class OpenTelemetryTracing(Tracing):
 
     def sending(self, messages: Sequence[Message]) -> AbstractContextManager[Note]:
         """See ``Tracing``. The kind is CLIENT, as messages carry the context of the "create" span."""
-        if not self.records:
-            return NOT_SENDING
-        with Harmless():
-            topic = names.one_topic(messages)
-            span = self.tracer.start_span(
-                names.span_name(names.SEND, topic),
-                kind=SpanKind.CLIENT,
-                attributes=names.sent(len(messages), topic),
-                links=[link for message in messages if (link := _link_to_creation(message)) is not None],
-            )
-            return _sending(span, messages)
-        return NOT_SENDING
+        if _is_recording():
+            with harmless():
+                name, attributes = names.sent(messages)
+                links = [link for message in messages if (link := _link_to_creation(message)) is not None]
+                span = _tracer().start_span(name, kind=SpanKind.CLIENT, attributes=attributes, links=links)
+                return _sending(span, messages)
+        return super().sending(messages)
 
     def processing(self, group: str, *, using: str, together: bool) -> AbstractContextManager[Run]:
         """See ``Tracing``."""
-        return _Processing(self.tracer, group, together=together, bare=not self.records)
+        return _Processing(group, together=together)
+
+
+def _is_recording() -> bool:
+    """True if an SDK records spans."""
+    return not isinstance(trace.get_tracer_provider(), (trace.ProxyTracerProvider, trace.NoOpTracerProvider))
+
+
+def _tracer() -> trace.Tracer:
+    return _tracer_of(trace.get_tracer_provider())
+
+
+@lru_cache(maxsize=1)
+def _tracer_of(provider: trace.TracerProvider) -> trace.Tracer:
+    return provider.get_tracer("django_outbox", __version__, schema_url=names.SCHEMA_URL)
+
+
+@contextmanager
+def _ending(span: trace.Span, *, is_current: bool = True) -> Iterator[None]:
+    """Ends a span; an exception makes it an error."""
+    try:
+        with (
+            trace.use_span(span, record_exception=False, set_status_on_exception=False) if is_current else nullcontext()
+        ):
+            yield
+    except BaseException as error:
+        _fail(span, error)
+        raise
+    finally:
+        with harmless():
+            span.end()
 
 
 @contextmanager
 def _sending(span: trace.Span, messages: Sequence[Message]) -> Iterator[Note]:
     def note(outcomes: Sequence[Any]) -> None:
-        with Harmless():
+        with harmless():
             if span.is_recording():
                 _note(span, messages, outcomes)
 
-    try:
-        with _current(span):
-            yield note
-    except BaseException as error:
-        _fail(span, error)
-        raise
-    finally:
-        with Harmless():
-            span.end()
+    with _ending(span):
+        yield note
 
 
 class _Processing(Processing[trace.Span]):
-    def __init__(self, tracer: trace.Tracer, group: str, *, together: bool, bare: bool) -> None:
+    def __init__(self, group: str, *, together: bool) -> None:
         super().__init__(together=together)
-        self._tracer = tracer
         self._group = group
-        self._bare = bare
+        self._is_recording = _is_recording()
 
     def run(self, event: Event, handlers: Handlers) -> None:
-        if self._bare and not event.headers:
-            run_handlers(event, handlers)  # nothing to record and no context to pass on
-        else:
+        if event.headers or self._is_recording:
             super().run(event, handlers)
+        else:
+            run_handlers(event, handlers)  # nothing to record and no context to pass on
 
     def start(self, event: Event) -> tuple[trace.Span, Callable[[], None]]:
         """A child of the span that created the message, with a link to it.
@@ -158,8 +136,8 @@ class _Processing(Processing[trace.Span]):
         creation = trace.get_current_span(parent).get_span_context()
         if ambient.get_span_context().is_valid:
             parent = trace.set_span_in_context(ambient, propagate.extract(event.headers, context.get_current()))
-        span = self._tracer.start_span(
-            names.span_name(names.PROCESS, event.topic),
+        span = _tracer().start_span(
+            f"process {event.topic}",
             context=parent,
             kind=SpanKind.CONSUMER,
             attributes=names.processed(event, self._group),
@@ -181,10 +159,6 @@ class _Processing(Processing[trace.Span]):
         span.end(ended_ns)
 
 
-def _current(span: trace.Span) -> AbstractContextManager[trace.Span]:
-    return trace.use_span(span, record_exception=False, set_status_on_exception=False)
-
-
 def _fail(span: trace.Span, error: BaseException) -> None:
     if span.is_recording():
         with suppress(Exception):  # str(error) may raise
@@ -202,22 +176,10 @@ def _link_to_creation(message: Message) -> Link | None:
 
 def _note(span: trace.Span, messages: Sequence[Message], outcomes: Sequence[Any]) -> None:
     """Record the messages that the broker did not accept: their outcomes have a ``reason``."""
-    left = [
-        (message, outcome)
-        for message, outcome in zip(messages, outcomes, strict=True)
-        if getattr(outcome, "reason", None) is not None
-    ]
+    left = [pair for pair in zip(messages, outcomes, strict=True) if getattr(pair[1], "reason", None) is not None]
     for message, outcome in left:
-        kind = type(outcome).__name__
-        span.add_event(
-            names.NOT_SENT,
-            {
-                **names.of_message(message),
-                names.DESTINATION: message.topic,
-                names.ERROR_TYPE: kind,
-                names.REASON: outcome.reason,
-            },
-        )
+        attributes = {names.DESTINATION: message.topic, names.ERROR_TYPE: type(outcome).__name__}
+        span.add_event(names.NOT_SENT, {**names.of_message(message), **attributes, names.REASON: outcome.reason})
     if left:
         span.set_attribute(names.ERROR_TYPE, type(left[0][1]).__name__)
         span.set_status(Status(StatusCode.ERROR, f"{len(left)} of {len(messages)} messages were not sent."))

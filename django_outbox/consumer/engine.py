@@ -18,8 +18,8 @@ from django_outbox.exceptions import Reject, in_one_line, name_handlers
 from django_outbox.handlers.registry import Handler
 from django_outbox.models import InboxMessage
 from django_outbox.observability import instrumentation
+from django_outbox.observability.instrumentation import report_dead, report_failed
 from django_outbox.observability.logging import log_extra
-from django_outbox.observability.outcomes import report_dead, report_failed
 from django_outbox.observability.tracing.base import current_tracing
 from django_outbox.state import transitions
 from django_outbox.state.backoff import MAX_BACKOFF_SECONDS

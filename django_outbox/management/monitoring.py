@@ -14,7 +14,7 @@ from django.core.management.base import CommandError, CommandParser
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.management.option_types import number
 from django_outbox.observability.backlog import Backlog
-from django_outbox.observability.health import Health, Probe, default_limit, outage_limit
+from django_outbox.observability.health import Probe, default_limit, liveness, outage_limit, readiness
 from django_outbox.observability.heartbeat_file import heartbeat_file
 from django_outbox.observability.instrumentation import observed_by
 from django_outbox.observability.metrics import Metrics
@@ -85,11 +85,11 @@ def monitored(
         stack.enter_context(notifying_systemd(worker_state))
         if options.get("metrics_port") is not None:
             _warn_if_too_short("--health-timeout", options["health_timeout"], outage_limit())
-            health = Health(worker_state, limit=(options["health_timeout"] or default_limit()) + poll_interval)
+            limit = (options["health_timeout"] or default_limit()) + poll_interval
             pages: dict[str, Page] = {
                 "/metrics": _metrics(stack, worker_state, using, handlers),
-                "/healthz": lambda accept: _respond(health.liveness()),
-                "/readyz": lambda accept: _respond(health.readiness()),
+                "/healthz": lambda accept: _respond(liveness(worker_state, limit)),
+                "/readyz": lambda accept: _respond(readiness(worker_state)),
             }
             _serve(stack, options["metrics_addr"], options["metrics_port"], pages)
         yield
@@ -117,8 +117,8 @@ def _metrics(stack: ExitStack, worker_state: WorkerState, using: str, handlers: 
     if handlers is not None:
         handlers.replace_each(metrics.timed)
     stack.enter_context(observed_by(metrics))
-    answer = exposition(registry_of(metrics, Backlog(using, unfinished), worker_state))
-    return lambda accept: Response(200, *answer(accept))
+    registry = registry_of(metrics, Backlog(using, unfinished), worker_state)
+    return lambda accept: Response(200, *exposition(registry, accept))
 
 
 def _serve(stack: ExitStack, address: str, port: int, pages: Mapping[str, Page]) -> None:

@@ -34,35 +34,24 @@ def outage_limit() -> float:
 
 
 class Probe(NamedTuple):
-    """The result of a probe."""
-
     ok: bool
     text: str
 
 
-class Health:
-    """Answers the probes of a worker.
+def liveness(worker_state: WorkerState, limit: float) -> Probe:
+    """Whether the last loop iteration is at most so many seconds ago."""
+    seconds = worker_state.seconds_without_progress
+    if seconds <= limit:
+        return Probe(True, f"alive: last loop iteration {seconds:.1f} s ago")
+    return Probe(False, f"hung: no loop iteration for {seconds:.0f} s (limit: {limit:g} s); see the log")
 
-    Args:
-        worker_state: the state that its loop reports.
-        limit: seconds allowed between loop iterations.
-    """
 
-    def __init__(self, worker_state: WorkerState, *, limit: float) -> None:
-        self._worker_state = worker_state
-        self._limit = limit
-
-    def liveness(self) -> Probe:
-        seconds = self._worker_state.seconds_without_progress
-        if seconds <= self._limit:
-            return Probe(True, f"alive: last loop iteration {seconds:.1f} s ago")
-        return Probe(False, f"hung: no loop iteration for {seconds:.0f} s (limit: {self._limit:g} s); see the log")
-
-    def readiness(self) -> Probe:
-        if self._worker_state.is_stopping:
-            return Probe(False, "not ready: shutting down")
-        connected = {"broker": self._worker_state.reaches_broker, "database": self._worker_state.reaches_database}
-        missing = [name for name, is_connected in connected.items() if not is_connected]
-        if missing:
-            return Probe(False, f"not ready: no connection to the {' and the '.join(missing)}")
-        return Probe(True, "ready: connected")
+def readiness(worker_state: WorkerState) -> Probe:
+    """Whether broker and database answered when last needed, unless the worker is shutting down."""
+    if worker_state.is_stopping:
+        return Probe(False, "not ready: shutting down")
+    connected = {"broker": worker_state.reaches_broker, "database": worker_state.reaches_database}
+    missing = [name for name, is_connected in connected.items() if not is_connected]
+    if missing:
+        return Probe(False, f"not ready: no connection to the {' and the '.join(missing)}")
+    return Probe(True, "ready: connected")

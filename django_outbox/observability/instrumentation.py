@@ -1,82 +1,44 @@
-"""Notifies signals and metrics of what happened to messages, after the database has committed it.
-
-Relay, consumer and inbox call this once per batch or per failure. Without receivers, a call costs almost nothing.
-"""
+"""Reports what happened to messages, after the commit: to the log, to signals and to metrics."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
 
 from django.dispatch import Signal
 
 from django_outbox import signals
 from django_outbox.events.writer import Outgoing
+from django_outbox.exceptions import text_of
 from django_outbox.models import InboxMessage, OutboxMessage
-from django_outbox.observability.logging import Message, attempt_of, log_extra
+from django_outbox.observability.logging import Message, attempt_of, log_extra, repeats, said, said_in_full
+from django_outbox.observability.metrics import Metrics
+from django_outbox.state.dialects.base import Published
 from django_outbox.state.rows import LockedMessage
 
 log = logging.getLogger(__name__)
 
-
-class Acknowledged(Protocol):
-    """A message that the broker acknowledged, and its position."""
-
-    @property
-    def id(self) -> int: ...
-    @property
-    def partition(self) -> int | None: ...
-    @property
-    def offset(self) -> int | None: ...
-
-
-class Observer:
-    """Receives what a worker does. Override the methods that you need; they run in the worker's loop and must be quick."""
-
-    def published(self, messages: Sequence[Outgoing], seconds: float) -> None:
-        """The broker acknowledged messages, after so many seconds."""
-
-    def consumed(self, messages: Sequence[LockedMessage | InboxMessage]) -> None:
-        """Messages were handled."""
-
-    def failed(self, message: Message, *, final: bool) -> None:
-        """An attempt failed and was counted; ``final``: the message is dead."""
-
-    def dead(self, message: Message) -> None:
-        """A message is dead, after its last failure or at once."""
-
-
-_observers: list[Observer] = []
+_observers: list[Metrics] = []
 
 
 @contextmanager
-def observed_by(observer: Observer) -> Iterator[None]:
-    """Register an observer for the events of this process."""
-    _observers.append(observer)
+def observed_by(metrics: Metrics) -> Iterator[None]:
+    """Count the messages of this process inside the block."""
+    _observers.append(metrics)
     try:
         yield
     finally:
-        _observers.remove(observer)
+        _observers.remove(metrics)
 
 
-def published(
-    messages: Sequence[Outgoing], acknowledged: Sequence[Acknowledged], seconds: float, *, using: str
-) -> None:
-    """Report messages that the broker acknowledged, once their status is committed.
-
-    Args:
-        messages: the batch.
-        acknowledged: the acknowledged messages of the batch.
-        seconds: how long the broker took.
-        using: alias of the database.
-    """
+def published(messages: Sequence[Outgoing], acknowledged: Sequence[Published], seconds: float, *, using: str) -> None:
+    """Report those messages of a batch that the broker acknowledged, after so many seconds."""
     if not acknowledged or not (_observers or signals.message_published.receivers):
         return
     by_id = {message.id: message for message in messages}
     sent = [by_id[each.id] for each in acknowledged]
-    _notify(lambda observer: observer.published(sent, seconds))
+    _notify(lambda metrics: metrics.published(sent, seconds))
     if signals.message_published.receivers:
         for message, place in zip(sent, acknowledged, strict=True):
             _send(signals.message_published, message, using, partition=place.partition, offset=place.offset)
@@ -86,7 +48,7 @@ def consumed(messages: Sequence[LockedMessage | InboxMessage], *, group: str, us
     """Report handled messages, once their status is committed."""
     if not messages or not (_observers or signals.message_consumed.receivers):
         return
-    _notify(lambda observer: observer.consumed(messages))
+    _notify(lambda metrics: metrics.consumed(messages))
     if signals.message_consumed.receivers:
         for message in messages:
             _send(signals.message_consumed, message, using, group=group)
@@ -94,7 +56,7 @@ def consumed(messages: Sequence[LockedMessage | InboxMessage], *, group: str, us
 
 def failed(message: Message, error: BaseException | str, *, final: bool, using: str) -> None:
     """Report a counted failure; ``final``: the message is dead."""
-    _notify(lambda observer: observer.failed(message, final=final))
+    _notify(lambda metrics: metrics.failed(message, final=final))
     _send(signals.message_failed, message, using, counted=True, error=error, final=final)
     if final:
         dead(message, error, using=using, counted=True)
@@ -102,15 +64,15 @@ def failed(message: Message, error: BaseException | str, *, final: bool, using: 
 
 def dead(message: Message, error: BaseException | str, *, using: str, counted: bool = False) -> None:
     """Report a dead message; ``counted``: see ``attempt_of``."""
-    _notify(lambda observer: observer.dead(message))
+    _notify(lambda metrics: metrics.dead(message))
     _send(signals.message_dead, message, using, counted=counted, error=error)
 
 
-def _notify(call: Callable[[Observer], None]) -> None:
-    for observer in _observers:
+def _notify(call: Callable[[Metrics], None]) -> None:
+    for metrics in _observers:
         try:
-            call(observer)
-        except Exception:  # an observer must not change what the worker does
+            call(metrics)
+        except Exception:  # must not change what the worker does
             log.exception("An observer failed; its metric was not counted.", extra={"action": "observed"})
 
 
@@ -131,3 +93,35 @@ def _send(signal: Signal, message: Message, using: str, *, counted: bool = False
         )
     except Exception:  # send_robust raises for a failing receiver without a name, such as a partial
         log.exception("A signal receiver failed.", extra=log_extra("signal", message, counted=counted))
+
+
+def report_failed(
+    log: logging.Logger, message: LockedMessage | InboxMessage, error: Exception, *, final: bool, using: str
+) -> None:
+    """Log and report a counted failure of a handler, which ``retry_count`` includes; ``final``: the message is dead."""
+    level, status = (logging.ERROR, "dead") if final else (logging.WARNING, "pending")
+    counts = (message.retry_count, max(message.max_retry, 1))
+    arguments = (_name_of(message), *counts, status, said(error, message))
+    text = "%s failed (%d of %d) and is %s: %s"
+    repeats.log_failure(log, level, "failed", message, error, text, *arguments, counted=True)
+    if log.isEnabledFor(logging.DEBUG):
+        extra = log_extra("traceback", message, counted=True)
+        log.debug("Traceback of the failure:\n%s", said_in_full(error, message), extra=extra)
+    failed(message, error, final=final, using=using)
+
+
+def report_dead(
+    log: logging.Logger, message: LockedMessage | InboxMessage, error: BaseException | str, *, using: str
+) -> None:
+    """Log and report a message that can never be handled."""
+    text = said(message.last_error if isinstance(message, InboxMessage) else text_of(error), message)
+    repeats.log_failure(log, logging.ERROR, "dead", message, error, "%s is dead: %s", _name_of(message), text)
+    dead(message, error, using=using)
+
+
+def _name_of(message: LockedMessage | InboxMessage) -> str:
+    """The name of a message in a log line."""
+    if not isinstance(message, InboxMessage):
+        return f"Message {message.id} ({message.event_type})"
+    kind = message.event_type or f"{message.topic}[{message.partition}]@{message.offset}"
+    return f"Inbox message {message.id} ({kind} from {message.source or 'an unknown source'})"

@@ -50,9 +50,7 @@ def log_extra(action: str, message: Message, *, counted: bool = False) -> dict[s
 def attempt_of(message: Message, *, counted: bool = False) -> int:
     """The number of this publication or, of the inbox, of this attempt, counted from 1.
 
-    Args:
-        message: as it was when the attempt began.
-        counted: the ``retry_count`` of an inbox message already includes this failure.
+    ``counted``: the ``retry_count`` of an inbox message already includes this failure.
     """
     if isinstance(message, InboxMessage):
         return message.retry_count + (not counted)
@@ -75,13 +73,11 @@ def said_in_full(error: BaseException, message: Message) -> str:
 def payload_of(message: Message) -> Any:
     """The payload of a message, as far as it can be read."""
     if not isinstance(message, InboxMessage):
-        return _parsed(message.payload_json)
-    if message.raw_value is None:
+        text = message.payload_json
+    elif message.raw_value is None:
         return message.payload
-    return _parsed(bytes(message.raw_value).decode(errors="replace"))
-
-
-def _parsed(text: str) -> Any:
+    else:
+        text = bytes(message.raw_value).decode(errors="replace")
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -121,15 +117,7 @@ class Repeats:
         *arguments: object,
         counted: bool = False,
     ) -> None:
-        """Log a failure of a message, or count it.
-
-        Args:
-            log, level, text, arguments: as for ``Logger.log``.
-            action: "failed" or "dead".
-            message: the message.
-            error: its failure.
-            counted: see ``attempt_of``.
-        """
+        """Log a failure of a message, or count it; ``counted``: see ``attempt_of``."""
         # Foreign names and errors may contain line breaks, and could forge log lines.
         arguments = tuple(visible(each) if isinstance(each, str) else each for each in arguments)
         extra = log_extra(action, message, counted=counted)

@@ -20,8 +20,7 @@ from prometheus_client.registry import Collector
 
 from django_outbox import __version__
 from django_outbox.observability.backlog import Backlog
-from django_outbox.observability.counters import Histogram
-from django_outbox.observability.metrics import Metrics
+from django_outbox.observability.metrics import Histogram, Metrics
 from django_outbox.worker.state import WorkerState
 
 COUNTERS = {
@@ -41,14 +40,10 @@ def registry_of(metrics: Metrics, backlog: Backlog, worker_state: WorkerState) -
     return registry
 
 
-def exposition(registry: CollectorRegistry) -> Callable[[str], tuple[str, bytes]]:
-    """A function that answers a scrape: from the ``Accept`` header to content type and body."""
-
-    def answer(accept: str) -> tuple[str, bytes]:
-        encode, content_type = choose_encoder(accept)
-        return content_type, encode(registry)
-
-    return answer
+def exposition(registry: CollectorRegistry, accept: str) -> tuple[str, bytes]:
+    """The content type and the body that answer a scrape with this ``Accept`` header."""
+    encode, content_type = choose_encoder(accept)
+    return content_type, encode(registry)
 
 
 class OutboxCollector(Collector):
@@ -78,67 +73,35 @@ class OutboxCollector(Collector):
     def _histograms(self) -> Iterator[Metric]:
         metrics = self._metrics
         if "published" in metrics.counters:
-            yield _histogram(
-                "publish_duration_seconds",
-                "How long the broker took to acknowledge a batch.",
-                (),
-                metrics.publish_seconds,
-            )
-            yield _histogram(
-                "publish_latency_seconds",
-                "From writing a message to its acknowledgement by the broker.",
-                ("topic",),
-                metrics.seconds_to_published,
-            )
+            text = "How long the broker took to acknowledge a batch."
+            yield _histogram("publish_duration_seconds", text, (), metrics.publish_seconds)
+            text = "From writing a message to its acknowledgement by the broker."
+            yield _histogram("publish_latency_seconds", text, ("topic",), metrics.seconds_to_published)
         else:
-            yield _histogram(
-                "handler_duration_seconds",
-                "How long a handler ran, whether it succeeded or not.",
-                ("event_type", "handler"),
-                metrics.handler_seconds,
-            )
-            yield _histogram(
-                "end_to_end_latency_seconds",
-                "From writing a message to the commit of its handlers, including retries.",
-                ("topic",),
-                metrics.seconds_to_consumed,
-            )
+            text = "How long a handler ran, whether it succeeded or not."
+            yield _histogram("handler_duration_seconds", text, ("event_type", "handler"), metrics.handler_seconds)
+            text = "From writing a message to the commit of its handlers, including retries."
+            yield _histogram("end_to_end_latency_seconds", text, ("topic",), metrics.seconds_to_consumed)
 
     def _gauges(self) -> Iterator[Metric]:
-        worker_state = self._worker_state
-        yield _gauge("broker_up", "Whether the broker answered when last needed.", worker_state.reaches_broker)
-        yield _gauge("database_up", "Whether the database answered when last needed.", worker_state.reaches_database)
-        yield _gauge(
-            "last_turn_timestamp_seconds",
-            "Time of the last loop iteration, in seconds since 1970.",
-            self._clock() - worker_state.seconds_without_progress,
-        )
-        build = {"version": __version__, "django": django.__version__, "python": platform.python_version()}
-        yield InfoMetricFamily(
-            "django_outbox_build", "Versions of this worker.", value={**build, "worker": worker_state.kind}
-        )
+        state = self._worker_state
+        yield _gauge("broker_up", "Whether the broker answered when last needed.", state.reaches_broker)
+        yield _gauge("database_up", "Whether the database answered when last needed.", state.reaches_database)
+        turn_at = self._clock() - state.seconds_without_progress
+        yield _gauge("last_turn_timestamp_seconds", "Time of the last loop iteration, in seconds since 1970.", turn_at)
+        versions = {"version": __version__, "django": django.__version__, "python": platform.python_version()}
+        value = {**versions, "worker": state.kind}
+        yield InfoMetricFamily("django_outbox_build", "Versions of this worker.", value=value)
 
     def _unfinished(self) -> Iterator[Metric]:
-        messages = GaugeMetricFamily(
-            "django_outbox_messages",
-            "Unfinished messages in the database, counted up to a million.",
-            labels=("box", "status"),
-        )
-        oldest = GaugeMetricFamily(
-            "django_outbox_oldest_pending_age_seconds",
-            "Age of the oldest pending message, due or not.",
-            labels=("box",),
-        )
-        overdue = GaugeMetricFamily(
-            "django_outbox_overdue_seconds",
-            "Age of the most overdue message.",
-            labels=("box",),
-        )
-        awaited = GaugeMetricFamily(
-            "django_outbox_awaited_seconds",
-            "How long ago the published message was sent that has waited longest for its handler here.",
-            labels=(),
-        )
+        text = "Unfinished messages in the database, counted up to a million."
+        messages = GaugeMetricFamily("django_outbox_messages", text, labels=("box", "status"))
+        text = "Age of the oldest pending message, due or not."
+        oldest = GaugeMetricFamily("django_outbox_oldest_pending_age_seconds", text, labels=("box",))
+        text = "Age of the most overdue message."
+        overdue = GaugeMetricFamily("django_outbox_overdue_seconds", text, labels=("box",))
+        text = "How long ago the published message was sent that has waited longest for its handler here."
+        awaited = GaugeMetricFamily("django_outbox_awaited_seconds", text, labels=())
         for box, unfinished in self._backlog.read().items():
             for status, count in unfinished.counts.items():
                 messages.add_metric((box, status), count)
@@ -156,9 +119,6 @@ def _gauge(name: str, text: str, value: float) -> Metric:
 def _histogram(name: str, text: str, labels: tuple[str, ...], histogram: Histogram) -> Metric:
     family = HistogramMetricFamily(f"django_outbox_{name}", text, labels=labels)
     for values, buckets, total in histogram.read():
-        family.add_metric(values, [(_bound(bound), count) for bound, count in buckets], total)
+        bounds = [("+Inf" if bound == float("inf") else str(float(bound)), count) for bound, count in buckets]
+        family.add_metric(values, bounds, total)
     return family
-
-
-def _bound(bound: float) -> str:
-    return "+Inf" if bound == float("inf") else str(float(bound))

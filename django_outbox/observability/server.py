@@ -128,12 +128,6 @@ class _Handler(BaseHTTPRequestHandler):
     timeout = REQUEST_SECONDS
 
     def do_GET(self) -> None:
-        self._reply()
-
-    def do_HEAD(self) -> None:
-        self._reply()
-
-    def _reply(self) -> None:
         answer = self._answer()
         self.send_response(answer.status)
         self.send_header("Content-Type", answer.content_type)
@@ -142,6 +136,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(answer.body)
+
+    do_HEAD = do_GET  # noqa: N815
 
     def _answer(self) -> Response:
         page = self.server.pages.get(self.path.partition("?")[0])

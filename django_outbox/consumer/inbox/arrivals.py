@@ -22,7 +22,7 @@ from django_outbox.events.parsing import record_reference
 from django_outbox.exceptions import Reject, UnreadableRecord, text_of
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import InboxMessage
-from django_outbox.observability.outcomes import report_dead, report_failed
+from django_outbox.observability.instrumentation import report_dead, report_failed
 from django_outbox.state import inbox_insert
 from django_outbox.state.backoff import delay_after
 from django_outbox.state.failures import columns

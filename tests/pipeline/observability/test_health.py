@@ -13,7 +13,7 @@ from django_outbox.brokers.base import Producer
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.events.event import Event
 from django_outbox.exceptions import BrokerUnavailable
-from django_outbox.observability.health import Health, default_limit, outage_limit
+from django_outbox.observability.health import default_limit, liveness, outage_limit, readiness
 from django_outbox.observability.heartbeat_file import HeartbeatFile, heartbeat_file
 from django_outbox.relay.relay import Relay
 from django_outbox.worker.state import WorkerState
@@ -22,41 +22,32 @@ from tests.support.clock import Clock
 from tests.support.outbox import Pipeline, make_message, memory_broker
 from tests.support.overrides import outbox_settings
 
-
-@pytest.fixture
-def health(worker_state: WorkerState) -> Health:
-    return Health(worker_state, limit=60)
-
-
 # Alive
 
 
-def test_alive_while_the_loop_turns_and_not_when_it_stands_still(
-    worker_state: WorkerState, health: Health, clock: Clock
-) -> None:
-    assert health.liveness().ok, "it has just started"
+def test_alive_while_the_loop_turns_and_not_when_it_stands_still(worker_state: WorkerState, clock: Clock) -> None:
+    assert liveness(worker_state, 60).ok, "it has just started"
     clock.now += 61
-    assert not health.liveness().ok
-    assert "no loop iteration for 61 s" in health.liveness().text
+    assert not liveness(worker_state, 60).ok
+    assert "no loop iteration for 61 s" in liveness(worker_state, 60).text
     worker_state.record_round()
-    assert health.liveness().ok
+    assert liveness(worker_state, 60).ok
 
 
-def test_an_outage_is_no_standstill(worker_state: WorkerState, health: Health, clock: Clock) -> None:
+def test_an_outage_is_no_standstill(worker_state: WorkerState, clock: Clock) -> None:
     for _ in range(100):
         clock.now += 30
         worker_state.record_fault("The broker: away", is_broker=True)
         worker_state.record_fault("The database: away", is_broker=False)
-        assert health.liveness().ok
-    assert not health.readiness().ok
+        assert liveness(worker_state, 60).ok
+    assert not readiness(worker_state).ok
 
 
 def test_a_loop_that_rests_of_its_own_will_is_alive(worker_state: WorkerState, clock: Clock) -> None:
-    health = Health(worker_state, limit=660)
     clock.now += 650
-    assert health.liveness().ok
+    assert liveness(worker_state, 660).ok
     clock.now += 20
-    assert not health.liveness().ok
+    assert not liveness(worker_state, 660).ok
 
 
 @pytest.mark.parametrize(("timeout", "limit"), [(None, 300), (60, 300), (600, 630)])
@@ -95,15 +86,14 @@ class Away(MemoryBroker):
 @pytest.mark.django_db(transaction=True)
 def test_a_relay_whose_broker_is_away_is_alive_and_not_ready(clock: Clock) -> None:
     relay = Relay(Away(memory_broker().settings), using="default", clock=clock)
-    health = Health(relay.worker_state, limit=60)
     stop = PatientStop(clock, turns=20)
 
     relay.run(stop)
     stop.close()
 
     assert stop.waited > 60 * 5
-    assert health.liveness().ok
-    assert health.readiness().text == "not ready: no connection to the broker"
+    assert liveness(relay.worker_state, 60).ok
+    assert readiness(relay.worker_state).text == "not ready: no connection to the broker"
 
 
 @pytest.mark.django_db(transaction=True)
@@ -152,25 +142,25 @@ class PatientStop(Stop):
 # Ready
 
 
-def test_ready_once_connected_and_until_told_to_end(worker_state: WorkerState, health: Health) -> None:
-    assert not health.readiness().ok
+def test_ready_once_connected_and_until_told_to_end(worker_state: WorkerState) -> None:
+    assert not readiness(worker_state).ok
     worker_state.record_round()
-    assert health.readiness() == (True, "ready: connected")
+    assert readiness(worker_state) == (True, "ready: connected")
     worker_state.record_fault("The broker: away", is_broker=True)
-    assert health.readiness().text == "not ready: no connection to the broker"
+    assert readiness(worker_state).text == "not ready: no connection to the broker"
     worker_state.record_round()
     worker_state.record_fault("The database: away", is_broker=False)
-    assert health.readiness().text == "not ready: no connection to the database"
+    assert readiness(worker_state).text == "not ready: no connection to the database"
     worker_state.record_round()
-    assert health.readiness().ok
+    assert readiness(worker_state).ok
     worker_state.set_stopping()
-    assert health.readiness() == (False, "not ready: shutting down")
-    assert health.liveness().ok, "what ends is alive"
+    assert readiness(worker_state) == (False, "not ready: shutting down")
+    assert liveness(worker_state, 60).ok, "what ends is alive"
 
 
-def test_a_topic_in_trouble_leaves_it_ready(worker_state: WorkerState, health: Health) -> None:
+def test_a_topic_in_trouble_leaves_it_ready(worker_state: WorkerState) -> None:
     worker_state.record_round(trouble="orders: it does not exist")
-    assert health.readiness().ok
+    assert readiness(worker_state).ok
 
 
 # The file

@@ -17,9 +17,8 @@ from django_outbox.events.writer import Outgoing
 from django_outbox.exceptions import Reject
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.observability.backlog import Backlog, Unfinished
-from django_outbox.observability.counters import Counters, Histogram
 from django_outbox.observability.instrumentation import observed_by
-from django_outbox.observability.metrics import MOST_LABELS, Metrics
+from django_outbox.observability.metrics import MOST_LABELS, Counters, Histogram, Metrics
 from django_outbox.observability.prometheus import exposition, registry_of
 from django_outbox.relay.relay import Relay
 from django_outbox.worker.state import WorkerState
@@ -40,7 +39,7 @@ def backlog(found: dict[str, Unfinished] | None = None) -> Backlog:
 
 def samples(registry: CollectorRegistry) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """What a scrape brings, by name and labels."""
-    _, body = exposition(registry)("")
+    _, body = exposition(registry, "")
     return {
         (sample.name, tuple(sorted(sample.labels.items()))): sample.value
         for family in text_string_to_metric_families(body.decode())
@@ -185,7 +184,7 @@ def test_a_handler_is_measured_even_if_it_raises() -> None:
 def test_no_label_comes_from_a_key() -> None:
     metrics = Metrics()
     metrics.published([outgoing(key=f"customer-{number}") for number in range(1000)], 1.0)
-    _, body = exposition(registry_of(metrics, backlog(), WorkerState("relay")))("")
+    _, body = exposition(registry_of(metrics, backlog(), WorkerState("relay")), "")
     assert metrics.counters["published"].read() == {("outbox", "order.created"): 1000}
     assert b"customer" not in body
 
@@ -308,6 +307,6 @@ def test_labels_are_escaped(worker_state: WorkerState) -> None:
 
 def test_openmetrics_is_spoken_to_those_who_ask_for_it(worker_state: WorkerState) -> None:
     registry = registry_of(Metrics(), backlog(), worker_state)
-    content_type, body = exposition(registry)("application/openmetrics-text; version=1.0.0")
+    content_type, body = exposition(registry, "application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text")
     assert body.endswith(b"# EOF\n")

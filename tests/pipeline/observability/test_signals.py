@@ -16,7 +16,7 @@ from django_outbox.events.event import Event
 from django_outbox.exceptions import Reject
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.observability import instrumentation
-from django_outbox.observability.instrumentation import Observer
+from django_outbox.observability.metrics import Metrics
 from django_outbox.relay.relay import Relay
 from django_outbox.state import outbox as state
 from django_outbox.state import transitions
@@ -355,7 +355,7 @@ def test_a_receiver_that_raises_is_logged_and_harms_nothing(
 def test_an_observer_that_raises_is_logged_and_harms_nothing(
     pipeline: Pipeline, caplog: pytest.LogCaptureFixture
 ) -> None:
-    class Broken(Observer):
+    class Broken(Metrics):
         def published(self, *args: Any) -> None:
             raise RuntimeError("a bad metric")
 

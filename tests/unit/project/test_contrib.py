@@ -19,7 +19,6 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from django_outbox.conf import OutboxSettings
 from django_outbox.events.writer import Outgoing
-from django_outbox.handlers.registry import Handler
 from django_outbox.observability.backlog import Backlog, Unfinished
 from django_outbox.observability.health import default_limit, outage_limit
 from django_outbox.observability.metrics import Metrics
@@ -50,10 +49,10 @@ def exported() -> dict[str, set[str]]:
     for metrics in (relay, consumer):
         metrics.failed(message, final=False)
         metrics.dead(message)
-    consumer.handled(Handler("order.created", print, None, None), 1.0)
+    consumer.handler_seconds.add(("order.created", "print"), [1.0])
     labels: dict[str, set[str]] = {}
     for metrics, kind in ((relay, "relay"), (consumer, "consumer")):
-        _, body = exposition(registry_of(metrics, backlog, WorkerState(kind)))("")
+        _, body = exposition(registry_of(metrics, backlog, WorkerState(kind)), "")
         for family in text_string_to_metric_families(body.decode()):
             for sample in family.samples:
                 labels.setdefault(sample.name, set()).update(sample.labels)

@@ -164,7 +164,7 @@ def consume(gate: Gate, *, rows: int, warm_up: int, profile: str | None = None) 
             warm_up,
             profile,
             # A start has its price, and it is paid when a partition's first messages come, wherever that is.
-            is_warm=lambda: not consumer.is_guarded,
+            is_warm=lambda: not consumer.lane.guard,
         )
     finally:
         consumer.close()

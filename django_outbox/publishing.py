@@ -141,7 +141,9 @@ def _is_in_async_code() -> bool:
 
 def _numbered_message(number: int, event: Any, using: str, limit: int | None) -> OutboxMessage:
     if not isinstance(event, Event):
-        raise InvalidMessage("events", f"number {number} must be an Event(type=..., payload=...), not {_kind(event)}")
+        raise InvalidMessage(
+            "events", f"number {number} must be an Event(type=..., payload=...), not {type(event).__name__}"
+        )
     try:
         return _message(event, using, limit)
     except InvalidMessage as error:
@@ -205,21 +207,17 @@ def _key(key: Any) -> str:
         except ValueError:  # Python refuses to convert an int with thousands of digits
             raise InvalidMessage("key", f"it has thousands of digits; at most {KEY_LENGTH} are allowed") from None
     if not isinstance(key, str):
-        raise InvalidMessage("key", f"it must be text, an int or a UUID, not {_kind(key)}; pass str(...)")
+        raise InvalidMessage("key", f"it must be text, an int or a UUID, not {type(key).__name__}; pass str(...)")
     return _text("key", key, KEY_LENGTH)
 
 
 def _text(field: str, value: Any, length: int) -> str:
     if not isinstance(value, str):
-        raise InvalidMessage(field, f"it must be text, not {_kind(value)}")
+        raise InvalidMessage(field, f"it must be text, not {type(value).__name__}")
     if len(value) > length:
         raise InvalidMessage(field, f"it has {len(value)} characters; at most {length} are allowed")
     require_text(field, value)
     return value
-
-
-def _kind(value: Any) -> str:
-    return type(value).__name__
 
 
 def _shown(value: Any) -> str:
@@ -227,13 +225,13 @@ def _shown(value: Any) -> str:
     try:
         text = repr(value)
     except Exception:  # __repr__ of the caller may raise anything
-        return f"this {_kind(value)}"
+        return f"this {type(value).__name__}"
     return text if len(text) <= 100 else f"{text[:100]}..."
 
 
 def _headers(headers: Any) -> dict[str, str]:
     if not isinstance(headers, Mapping):
-        raise InvalidMessage("headers", f"they must be a dict, not {_kind(headers)}")
+        raise InvalidMessage("headers", f"they must be a dict, not {type(headers).__name__}")
     for name, value in headers.items():
         if not isinstance(name, str) or not isinstance(value, str) or not name:
             raise InvalidMessage("headers", f"the name and value of {_shown(name)} must be text")

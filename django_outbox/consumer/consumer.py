@@ -80,7 +80,7 @@ class Consumer:
         self._stop: Stop | None = None
         self.engine = Engine(using, self.group, clock)
         self._inbox = Inbox(self.engine, using=using, handlers=self.handlers, clock=clock)
-        self._lane = Lane(self.engine, OutboxSource(using, self.handlers), self._inbox)
+        self.lane = Lane(self.engine, OutboxSource(using, self.handlers), self._inbox)
         self.inbox_due_at = clock() + INBOX_SECONDS
         self._prepared = PreparedStatements(using, clock)
         self._outages = OutageLog(log, clock, quiet_seconds=RELAPSE_SECONDS)
@@ -91,11 +91,6 @@ class Consumer:
         self._subscribed: frozenset[str] = frozenset()
         self._was_idle = False
         self._last_record_at = clock()
-
-    @property
-    def is_guarded(self) -> bool:
-        """True until the first records after a start or a rebalance have been handled."""
-        return bool(self._lane.guard)
 
     def run(self, stop: Stop, *, drain: bool = False) -> None:
         """Work until stopped or, with ``drain``, until all present messages have been handled.
@@ -140,7 +135,7 @@ class Consumer:
 
     def close(self) -> None:
         """Leave the group. The consumer joins it again if it is used again."""
-        self._lane.clear()
+        self.lane.clear()
         self._was_idle = False
         if self.subscription is not None:
             self.subscription.close()
@@ -179,12 +174,12 @@ class Consumer:
             subscription = self._ready_subscription()
             if subscription is None:
                 return
-            if not self._lane:
+            if not self.lane:
                 if not self._inbox.takes_all:
                     self.reconciler.check_if_due(subscription)
                 records = subscription.poll(0.0 if counts.retried else timeout, self.batch_size)
-                self._lane.add(records)
-                self._lane.guard.begin(subscription.take_assigned(), self.guarded_records)
+                self.lane.add(records)
+                self.lane.guard.begin(subscription.take_assigned(), self.guarded_records)
                 if self._assignment.is_overdue(subscription) or subscription.needs_new_client:
                     self.close()
                     return
@@ -200,7 +195,7 @@ class Consumer:
 
     def _ready_subscription(self) -> Subscription | None:
         """Return the subscription to the readable topics; None if no topic is readable."""
-        if not self._lane:
+        if not self.lane:
             self.readable_topics.check_if_due(is_reading=self.subscription is not None)
             if self._subscribed != self.readable_topics.current:
                 self.close()
@@ -222,9 +217,9 @@ class Consumer:
     def _handle_records(self, subscription: Subscription, counts: RoundCounts) -> None:
         offsets: dict[TopicPartition, int] = {}
         try:
-            while self._lane and not self._is_stopping():
+            while self.lane and not self._is_stopping():
                 self.worker_state.record_progress()
-                for record in self._lane.handle_next(counts, self._is_stopping):
+                for record in self.lane.handle_next(counts, self._is_stopping):
                     offsets[TopicPartition(record.topic, record.partition)] = record.offset + 1
         finally:
             if offsets:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -114,12 +114,8 @@ class Source(ABC, Generic[Item]):
         """
 
     @abstractmethod
-    def delivery_id(self, item: Item) -> Hashable:
-        """Return the identity of a delivery, the same at each try."""
-
-    @abstractmethod
     def describe(self, item: Item) -> tuple[str, dict[str, object]]:
-        """Return the name of a delivery in log lines, and attributes for them."""
+        """Return the name of a delivery in log lines, the same at each try, and attributes for them."""
 
 
 class Engine:
@@ -178,19 +174,18 @@ class Engine:
             OperationalError, InterfaceError: the connection is lost, or the message cannot be locked.
         """
         claims: list[Claim] = []
+        what, extra = source.describe(item)
 
         def work() -> Outcome:
             claims.clear()
             return self._run(source, [item], claims, lambda: False)[0].outcome
 
         def fail(error: Exception) -> Outcome:
-            claim = claims[0] if claims else None
-            if claim is not None:
+            for claim in claims:
                 name_handlers(error, (handler.name for handler in claim.handlers))
-            return source.fail(item, claim, error)
+            return source.fail(item, claims[0] if claims else None, error)
 
         def log_retry(fault: Exception) -> None:
-            what, extra = source.describe(item)
             log.info("Retrying %s: %s", what, in_one_line(fault), extra={"action": "again", **extra})
 
         outcome = retry_transaction(
@@ -200,7 +195,7 @@ class Engine:
             on_exhausted=lambda fault: source.requeue(item, fault),
             on_retry=log_retry,
             outages=self._outages,
-            work_id=source.delivery_id(item),
+            work_id=what,
         )
         self._alone_left = max(0, self._alone_left - 1)
         return outcome

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
@@ -41,6 +41,7 @@ log = logging.getLogger("django_outbox.consumer")
 
 Key = tuple[str, str]
 """Topic and key of a message."""
+Held = dict[Key, Blocker]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +107,10 @@ class OutboxSource(Source[OwnRecord]):
                 current[item.id] = message
         blockers = unhandled_before(list(current.values()), self._handlers.types_of, using=self._using)
         overtaking = _overtaking(list(current.values()))
-        held: dict[Key, Blocker] = {}
+        held: Held = {}
         claims: list[Claim] = []
         for item, known in zip(items, prepared, strict=True):
-            message = current.pop(item.id, None)
+            message = None if known is SKIP else current.pop(item.id, None)
             if message is not None:
                 claims.append(self._claim(item, message, blockers.get(item.id), item.id in overtaking, held))
                 continue
@@ -127,12 +128,7 @@ class OutboxSource(Source[OwnRecord]):
         return claims
 
     def _claim(
-        self,
-        item: OwnRecord,
-        message: LockedMessage,
-        blocker: Blocker | None,
-        overtakes: bool,
-        held: dict[Key, Blocker],
+        self, item: OwnRecord, message: LockedMessage, blocker: Blocker | None, overtakes: bool, held: Held
     ) -> Claim:
         """Decide the outcome of one record, whose row is current.
 
@@ -200,9 +196,6 @@ class OutboxSource(Source[OwnRecord]):
 
     def _in_delivery(self, message: LockedMessage) -> QuerySet[OutboxMessage]:
         return state.in_delivery(message.id, message.publish_count, using=self._using)
-
-    def delivery_id(self, item: OwnRecord) -> Hashable:
-        return item.id
 
     def describe(self, item: OwnRecord) -> tuple[str, dict[str, object]]:
         return f"message {item.id}", {

@@ -117,11 +117,8 @@ class EventReader:
         if not self._is_accepted(attributes["type"], attributes["source"], record, "outboxid" in attributes):
             return None
         key = key_of(record)
-        extensions = {
-            name: value
-            for name, value in attributes.items()
-            if name not in _IN_EVENT and (name, value) != ("subject", key)
-        }
+        others = ((name, value) for name, value in attributes.items() if name not in _IN_EVENT)
+        extensions = {name: value for name, value in others if (name, value) != ("subject", key)}
         event = Event(
             type=attributes["type"],
             key=key,

@@ -49,11 +49,7 @@ class Handler:
         return arguments_of(self.function)
 
     def __call__(self, event: Event) -> None:
-        """Run the function, and end the process if it runs longer than ``HANDLER_TIMEOUT``.
-
-        Raises:
-            PayloadMismatch: the payload does not have the type that the function takes.
-        """
+        """Run the function, and end the process if it runs longer than ``HANDLER_TIMEOUT``."""
         timeout = settings.handler_timeout
         if timeout is None:
             self._run(event)

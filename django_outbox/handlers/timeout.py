@@ -35,9 +35,7 @@ def call_within(
     call at a time has a timeout.
 
     Args:
-        seconds: time limit of the call.
         subject: what is called, for the log sentence.
-        function: called with ``arguments``.
         about: attributes of the log record.
     """
     sentence = (

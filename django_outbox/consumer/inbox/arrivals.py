@@ -8,7 +8,7 @@ retried from its row.
 from __future__ import annotations
 
 import logging
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
 
 from django.db import DatabaseError, transaction
@@ -37,10 +37,6 @@ class ArrivalSource(Source[ReceivedRecord]):
     """Fresh records of one consumer group."""
 
     def __init__(self, using: str, handlers: GroupHandlers, reader: Reader, stored: StoredSource) -> None:
-        """
-        Args:
-            stored: counts deliveries of rows that exist already.
-        """
         self._using = using
         self._handlers = handlers
         self._group = handlers.group
@@ -68,17 +64,15 @@ class ArrivalSource(Source[ReceivedRecord]):
             elif claim.outcome is Outcome.DEAD:
                 inbox_insert.publish_copy(row, using=self._using)
             elif claim.event is not None:
-                inbox_insert.hold(
-                    row, pending_row(claim.event, self._group, timedelta(0)), claim.until, using=self._using
-                )
+                content = pending_row(claim.event, self._group, timedelta(0))
+                inbox_insert.hold(row, content, claim.until, using=self._using)
         inbox_insert.confirm(consumed, using=self._using)
         inbox_insert.remove([claim.message.id for claim in left if claim.message is not None], using=self._using)
 
     def fail(self, item: ReceivedRecord, claim: Claim | None, error: Exception) -> Outcome:
-        arrival = self._arrival(item)  # reads the record again, as a handler may have changed the payload
-        if arrival.event is None:
+        event = self._arrival(item).event  # reads the record again, as a handler may have changed the payload
+        if event is None:
             return self._store_poison(item, error)
-        event = arrival.event
         if isinstance(error, Reject):
             return self._store(item, dead_row(event, self._group, error), Outcome.DEAD, error)
         if settings.max_retry <= 1:
@@ -91,9 +85,6 @@ class ArrivalSource(Source[ReceivedRecord]):
         if event is None:
             raise fault
         return self._store(item, pending_row(event, self._group, REQUEUE_DELAY), Outcome.REQUEUED)
-
-    def delivery_id(self, item: ReceivedRecord) -> Hashable:
-        return (item.topic, item.partition, item.offset)
 
     def describe(self, item: ReceivedRecord) -> tuple[str, dict[str, object]]:
         reference = record_reference(item)

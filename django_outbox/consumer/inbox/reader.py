@@ -21,16 +21,9 @@ Mapper = Callable[[ReceivedRecord], Any]
 
 
 class Reader:
-    """Reads records for one consumer group."""
+    """Reads records for one consumer group; the arguments are those of ``EventReader``."""
 
     def __init__(self, *, using: str, accepts: Callable[[str, str], bool], accepts_own: bool) -> None:
-        """
-        Args:
-            using, accepts, accepts_own: see ``EventReader``.
-
-        Raises:
-            ImproperlyConfigured: ``INBOX`` is wrong.
-        """
         self._using = using
         self._accepts = accepts
         self._mappers = settings.inbox

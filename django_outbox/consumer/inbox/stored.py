@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -73,10 +73,7 @@ class StoredSource(Source[Stored]):
         return Stored(row.id)
 
     def count_unread(self, row: InboxMessage) -> bool:
-        """Count another delivery of an unread record that has a row already, and set the id of ``row`` to it.
-
-        Returns False if the row was read meanwhile.
-        """
+        """Count a delivery of an unread record that is stored already, and set its id; False if it was read meanwhile."""
         with transaction.atomic(using=self._using):
             known = state.lock_unread(row, using=self._using)
             if known is None:
@@ -136,9 +133,6 @@ class StoredSource(Source[Stored]):
         extra = {"action": "put_back", "message_id": item.id, "group": self._group}
         log_requeued(f"Inbox message {item.id}", fault, extra)
         return Outcome.REQUEUED
-
-    def delivery_id(self, item: Stored) -> Hashable:
-        return item.id
 
     def describe(self, item: Stored) -> tuple[str, dict[str, object]]:
         return f"inbox message {item.id}", {"message_id": item.id, "group": self._group}

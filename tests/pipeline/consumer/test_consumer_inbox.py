@@ -78,7 +78,7 @@ def test_foreign_records_are_handled_together_once_the_first_are_past(pipeline: 
     pipeline.on("order.created", effect)
     send(pipeline.broker, *(received(n) for n in range(pipeline.consumer.batch_size)))
     assert pipeline.consumer.run_once().consumed == pipeline.consumer.batch_size
-    assert not pipeline.consumer.is_guarded
+    assert not pipeline.consumer.lane.guard
     send(pipeline.broker, *(received(n) for n in range(5)))
 
     with CaptureQueriesContext(connection) as queries:

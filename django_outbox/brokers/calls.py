@@ -51,11 +51,7 @@ class Call(Generic[Result]):
         wait([self._future], seconds)
 
     def result(self, seconds: float, given_up: Callable[[], bool]) -> Result:
-        """What the call returns or raises.
-
-        Raises:
-            TimeoutError: the call has not ended after ``seconds``, or is given up.
-        """
+        """What the call returns or raises; TimeoutError if it has not ended after ``seconds``, or is given up."""
         deadline = time.monotonic() + seconds
         while not self.is_done:
             left = deadline - time.monotonic()

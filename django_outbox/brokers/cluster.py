@@ -69,28 +69,20 @@ class ClusterBroker(Broker):
     @staticmethod
     @abstractmethod
     def _check_options(key: str, options: Mapping[str, Any]) -> dict[str, Any]:
-        """The options of one key of ``OUTBOX["BROKER"]``, as the client takes them.
+        """The options of one key of ``OUTBOX["BROKER"]`` as the client takes them; those of ``URL`` are text.
 
-        Args:
-            key: ``URL`` (its query, whose values are text), ``OPTIONS``, ``PRODUCER_OPTIONS`` or ``CONSUMER_OPTIONS``.
-            options: by name.
-
-        Raises:
-            ImproperlyConfigured: names key and option but not the value, which may be a password.
+        Raises ImproperlyConfigured, which names key and option but not the value: it may be a password.
         """
 
     @abstractmethod
     def _ask(
         self, question: Callable[[Admin], Result], seconds: float = CONNECT_SECONDS, in_all: float | None = None
     ) -> Result:
-        """Connect a client for questions, ask, and close it.
+        """Connect a client for questions, ask, and close it; raises ``BrokerUnavailable`` without an answer in time.
 
         Args:
             seconds: for each answer.
             in_all: seconds for connecting and all answers, if that is more.
-
-        Raises:
-            BrokerUnavailable: there was no answer in time.
         """
 
     @abstractmethod
@@ -160,11 +152,7 @@ class ClusterBroker(Broker):
             self._ask(create, in_all=3 * CONNECT_SECONDS)
 
     def topic_faults(self, topics: Collection[str], seconds: float = CONNECT_SECONDS) -> TopicFaults:
-        """Why topics cannot be written to; topics in order are left out.
-
-        Raises:
-            BrokerUnavailable: with the reason, after at most ``seconds``.
-        """
+        """Why topics cannot be written to; topics in order are left out."""
         if not topics:
             return {}
         described = self._ask(lambda admin: admin.describe_topics(topics), seconds)
@@ -173,15 +161,11 @@ class ClusterBroker(Broker):
     def _look_up(
         self, group: str, places: Collection[TopicPartition], seconds: float
     ) -> dict[TopicPartition, Progress]:
-        """A group's progress in those of these partitions that exist and have a leader.
-
-        Raises:
-            BrokerUnavailable: with the reason; connecting and asking take at most ``seconds`` each.
-        """
+        """A group's progress in those of these partitions that exist and have a leader."""
 
         def question(admin: Admin) -> dict[TopicPartition, Progress]:
             described = admin.describe_topics({place.topic for place in places})
-            led = set().union(*(each.places(topic, with_leader=True) for topic, each in described.items()))
+            led = set().union(*(each.places(topic) for topic, each in described.items()))
             known = led.intersection(places)
             return admin.progress(group, known) if known else {}
 

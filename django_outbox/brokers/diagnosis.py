@@ -59,27 +59,17 @@ _QUESTION = struct.pack(">hhih", _API_VERSIONS, 0, 1, -1)  # version 0, number 1
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """How clients connect to a cluster, for errors that say why one could not.
-
-    Attributes:
-        url: names the servers.
-        protocol: Kafka's ``security.protocol``.
-        tls: what the client uses for TLS.
-        interrupted: true once the process is stopping; then nothing is examined.
-    """
+    """How clients connect to a cluster, for errors that say why one could not."""
 
     url: BrokerURL
-    protocol: str
+    protocol: str  # Kafka's security.protocol
     tls: TLS
-    interrupted: Callable[[], bool]
+    interrupted: Callable[[], bool]  # true once the process is stopping; then nothing is examined
 
     def unavailable(self, reason: str, *, seconds: float, may_explain: bool) -> BrokerUnavailable:
-        """The error for a question without an answer.
+        """The error for a question that had no answer for ``seconds``, and what the library says of it.
 
-        Args:
-            reason: what the library says.
-            seconds: how long the question had.
-            may_explain: whether something is there that does not let the client in.
+        ``may_explain``: whether something is there that does not let the client in.
         """
         if seconds < WORTH_EXPLAINING_SECONDS:
             return NoAnswer(self._unreachable(reason, []))

@@ -110,21 +110,13 @@ _ADVICE: dict[int, str] = {
 
 @dataclass(frozen=True, slots=True)
 class ClientError:
-    """An error of a client library, in Kafka's terms.
+    """An error of a client library, in Kafka's terms."""
 
-    Attributes:
-        code: a ``Code`` or another error code of the protocol; None for an error that only the library knows.
-        text: what the library says, without secrets.
-        fatal: the client that reports it cannot be used any more.
-        late: there was no answer in time.
-        of_record: only the library knows the error, and it blames the record.
-    """
-
-    code: int | None
-    text: str
-    fatal: bool = False
-    late: bool = False
-    of_record: bool = False
+    code: int | None  # a Code or another error code of the protocol; None for an error that only the library knows
+    text: str  # what the library says, without secrets
+    fatal: bool = False  # the client that reports it cannot be used any more
+    late: bool = False  # there was no answer in time
+    of_record: bool = False  # only the library knows the error, and it blames the record
 
     @property
     def blame(self) -> Blame:

@@ -67,8 +67,7 @@ class BatchProducer(Producer):
     ) -> set[int]:
         """Send the chosen records in their order and set their results; those without an answer keep None.
 
-        Returns:
-            Indices of records that the broker refused together, so that any of them may be the reason.
+        Returns the indices of records that the broker refused together, so that any of them may be the reason.
         """
 
     def _get_ready(self, topics: Collection[str], timeout: float) -> None:
@@ -126,8 +125,7 @@ class BatchProducer(Producer):
     def _settle(self, records: Sequence[Record], results: list[SendResult | None], timeout: float) -> None:
         """Set the results of records without an answer, now that the others are known.
 
-        Raises:
-            BrokerUnavailable: no record was acknowledged, and the broker does not answer.
+        Raises ``BrokerUnavailable`` if no record was acknowledged, and the broker does not answer.
         """
         reason = self._reason(timeout)
         unanswered = {record.topic for record, result in zip(records, results, strict=True) if result is None}

@@ -137,11 +137,7 @@ class GroupMember(Subscription):
             time.sleep(SLICE_SECONDS)
 
     def _call(self, what: str, start: Callable[[], None], patience: Patience) -> None:
-        """Wait for a client's call in a new thread, or for the one that is still under way.
-
-        Raises:
-            TimeoutError: it has not ended in time.
-        """
+        """Wait for a client's call in a new thread, or for the one that is still under way."""
         call = self._calls.pop(what, None) or Call(start)
         try:
             call.result(CONNECT_SECONDS, patience.is_over)
@@ -158,11 +154,7 @@ class GroupMember(Subscription):
         self._calls.clear()
 
     def _notice_silence(self, heard: bool) -> None:
-        """After a long silence, ask whether a broker is still there: the client waits for ever.
-
-        Raises:
-            BrokerUnavailable, or one of ``errors``: no broker answers.
-        """
+        """After a long silence, raise an error if no broker answers: the client waits for ever."""
         if not heard:
             if not self._is_down() and time.monotonic() - self._heard_at < SILENCE_SECONDS:
                 return

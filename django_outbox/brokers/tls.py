@@ -12,37 +12,23 @@ from django.core.exceptions import ImproperlyConfigured
 
 @dataclass(frozen=True, slots=True)
 class TLS:
-    """A client's TLS files.
+    """A client's TLS files."""
 
-    Attributes:
-        cafile: certificates of authorities, or a directory of them; None means the system's.
-        certfile: the client's certificate.
-        keyfile: its key; None means in ``certfile``.
-        password: of the key; never shown.
-        checks_name: whether the broker's certificate must be for its host.
-        checks: whether the broker's certificate is checked at all.
-        complete: False if the project sets more than this, such as a key store or its own context; then it is unknown
-            whom the client trusts and which certificate it shows.
-        names: the project's names of these options, for messages.
-    """
-
-    cafile: str | None = None
-    certfile: str | None = None
-    keyfile: str | None = None
-    password: str | None = field(default=None, repr=False)
-    checks_name: bool = True
-    checks: bool = True
+    cafile: str | None = None  # certificates of authorities, or a directory of them; None means the system's
+    certfile: str | None = None  # the client's certificate
+    keyfile: str | None = None  # its key; None means in certfile
+    password: str | None = field(default=None, repr=False)  # of the key
+    checks_name: bool = True  # whether the broker's certificate must be for its host
+    checks: bool = True  # whether the broker's certificate is checked at all
+    # False if the project sets more than this, such as a key store or its own context; then it is unknown whom the client
+    # trusts and which certificate it shows.
     complete: bool = True
-    names: Mapping[str, str] = field(
+    names: Mapping[str, str] = field(  # the project's names of these options, for messages
         default_factory=lambda: {name: f"ssl_{name}" for name in ("cafile", "certfile", "keyfile", "password")}
     )
 
     def context(self) -> ssl.SSLContext:
-        """A context with these files.
-
-        Raises:
-            ImproperlyConfigured: names the wrong option but not the password.
-        """
+        """A context with these files; raises ImproperlyConfigured, which names the wrong option but not the password."""
         context = ssl.create_default_context()
         context.check_hostname = self.checks_name and self.checks
         if not self.checks:

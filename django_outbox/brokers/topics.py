@@ -25,17 +25,11 @@ _LONGEST_RETENTION_MS = 36500 * 86_400_000  # a hundred years; anything longer c
 
 @dataclass(frozen=True, slots=True)
 class TopicDescription:
-    """A cluster's answer about one topic.
+    """A cluster's answer about one topic."""
 
-    Attributes:
-        error: why there is no description; None if there is one.
-        partitions: by number, whether the partition has a leader.
-        operations: names of what this client may do with the topic; empty if the cluster does not say.
-    """
-
-    error: ClientError | None = None
-    partitions: Mapping[int, bool] = field(default_factory=dict)
-    operations: Collection[str] = ()
+    error: ClientError | None = None  # why there is no description
+    partitions: Mapping[int, bool] = field(default_factory=dict)  # by number, whether the partition has a leader
+    operations: Collection[str] = ()  # what this client may do with the topic; empty if the cluster does not say
 
     @property
     def write_fault(self) -> Refused | TopicTrouble | None:
@@ -68,9 +62,9 @@ class TopicDescription:
         numbers = ", ".join(str(number) for number, led in self.partitions.items() if not led)
         return f"no leader of partition {numbers}" if numbers else ""
 
-    def places(self, topic: str, *, with_leader: bool = False) -> set[TopicPartition]:
-        """The partitions; ``with_leader``: those that have a leader."""
-        return {TopicPartition(topic, number) for number, led in self.partitions.items() if led or not with_leader}
+    def places(self, topic: str) -> set[TopicPartition]:
+        """The partitions that have a leader."""
+        return {TopicPartition(topic, number) for number, led in self.partitions.items() if led}
 
 
 def settings_of(configs: Mapping[str, str | None]) -> TopicSettings | None:

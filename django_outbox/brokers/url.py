@@ -18,20 +18,13 @@ _HOST = re.compile(r"(?P<host>\[[0-9A-Fa-f:.]+\]|[^:\[\]\s]+)(?::(?P<port>\d+))?
 
 @dataclass(frozen=True, slots=True)
 class BrokerURL:
-    """A parsed broker URL.
+    """A parsed broker URL."""
 
-    Attributes:
-        hosts: ``host:port`` of the servers to connect to first.
-        protocol: Kafka's ``security.protocol``.
-        username, password: percent-decoded, None if not given; never shown.
-        options: the query as text; the client defines what each option means.
-    """
-
-    hosts: tuple[str, ...]
-    protocol: str
-    username: str | None = field(default=None, repr=False)
+    hosts: tuple[str, ...]  # host:port of the servers to connect to first
+    protocol: str  # Kafka's security.protocol
+    username: str | None = field(default=None, repr=False)  # percent-decoded, as the password
     password: str | None = field(default=None, repr=False)
-    options: dict[str, str] = field(default_factory=dict, repr=False)
+    options: dict[str, str] = field(default_factory=dict, repr=False)  # whose meaning the client defines
 
     @property
     def location(self) -> str:
@@ -41,13 +34,9 @@ class BrokerURL:
 
 
 def parse_url(url: str) -> BrokerURL:
-    """Parse a broker URL.
+    """Parse a URL of one of ``PROTOCOLS``; raises ImproperlyConfigured, without user and password in its text.
 
-    Schemes are ``kafka``, ``kafka+ssl``, ``kafka+sasl`` and ``kafka+sasl+ssl``. Several hosts are separated by commas, user
-    and password are percent-encoded, and the query holds client options.
-
-    Raises:
-        ImproperlyConfigured: says what is wrong, without user and password.
+    Several hosts are separated by commas, user and password are percent-encoded, and the query holds client options.
     """
     match = _URL.match(url)
     if match is None:

@@ -123,21 +123,13 @@ class ConfluentAdmin(Admin):
         return self._faults.unavailable(None if only_late else told, seconds=self._seconds)
 
     def _await(self, answers: Collection[Future[Any]]) -> None:
-        """Wait for answers, which all come in time, even if they are errors.
-
-        Raises:
-            BrokerUnavailable: the wait was interrupted.
-        """
+        """Wait for answers, which all come in time, even if they are errors."""
         while wait(answers, SLICE_SECONDS).not_done:
             if self._interrupted():
                 raise self._faults.unavailable()
 
     def _errors(self, answers: Mapping[str, Future[Any]]) -> dict[str, ClientError]:
-        """The errors by topic.
-
-        Raises:
-            BrokerUnavailable: there was no answer, or one that concerns the client.
-        """
+        """The errors by topic; raises ``BrokerUnavailable`` without an answer, or for one that concerns the client."""
         self._await(answers.values())
         errors: dict[str, ClientError] = {}
         for topic, answer in answers.items():

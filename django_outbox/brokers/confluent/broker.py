@@ -101,11 +101,7 @@ class ConfluentBroker(ClusterBroker):
         return super().topic_faults(topics, seconds * (0.5 if seconds >= WORTH_EXPLAINING_SECONDS else 0.9))
 
     def _knock(self, seconds: float, topics: Collection[str] = (_ANY_TOPIC,)) -> None:
-        """See whether a broker answers within ``seconds``.
-
-        Raises:
-            BrokerUnavailable: none does.
-        """
+        """Raise ``BrokerUnavailable`` if no broker answers within ``seconds``."""
         try:
             self._ask(lambda admin: admin.describe_topics(topics), seconds)
         except NoAnswer as error:

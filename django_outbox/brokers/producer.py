@@ -10,6 +10,7 @@ from typing import cast
 
 from django_outbox.brokers.base import Acknowledged, Failed, Producer, Record, Refused, SendResult, TopicTrouble
 from django_outbox.brokers.calls import Patience
+from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.errors import ClientError, topic_result
 from django_outbox.exceptions import BrokerUnavailable
 
@@ -29,10 +30,10 @@ class BatchProducer(Producer):
     the broker about the topics; if it answers, the topics are at fault.
     """
 
-    def __init__(self, location: str, look_up: LookUp, interrupted: Callable[[], bool]) -> None:
-        self._location = location
+    def __init__(self, access: Access, look_up: LookUp) -> None:
+        self._location = access.url.location
+        self._interrupted = access.interrupted
         self._look_up = look_up
-        self._interrupted = interrupted
         self._usable = True
         self._refused = False  # by the broker, or by its own state: no topic can be blamed
         self._last_error = ""  # empty: there was no answer in time

@@ -42,6 +42,8 @@ class GroupMember(Subscription):
     errors: ClassVar[tuple[type[Exception], ...]]
     # One of these in Kafka's terms.
     client_error: Callable[[Exception], ClientError]
+    # Raises an error if no broker answers within so many seconds.
+    _knock: Callable[[float], None]
 
     def __init__(self, access: Access, look_up: LookUp) -> None:
         self._access = access
@@ -71,10 +73,6 @@ class GroupMember(Subscription):
     @abstractmethod
     def _ask_client(self, seconds: float) -> None:
         """Raise an error if the client gets no answer within ``seconds`` and no broker answers other clients."""
-
-    @abstractmethod
-    def _knock(self, seconds: float) -> None:
-        """Raise an error if no broker answers within ``seconds``."""
 
     @abstractmethod
     def _leave(self) -> None:

@@ -15,6 +15,12 @@ class StateDir:
 
     def __init__(self, path: Path) -> None:
         self.path = path.resolve()
+        self.shown = shown_path(self.path)
+        self.logs = self.path / "logs"
+        self.mails = self.path / "mails"
+        self.database = self.path / "shop.sqlite3"
+        self.warehouse_database = self.path / "warehouse.sqlite3"
+        self.environment = self.path / "env"  # the settings of this run, for a shell in another terminal
         self.path.mkdir(parents=True, exist_ok=True)
         if any(self.path.iterdir()) and not (self.path / LOCK_NAME).exists():
             raise DemoFailed(
@@ -28,31 +34,6 @@ class StateDir:
                 entry.unlink()
         self.logs.mkdir()
         self.mails.mkdir()
-
-    @property
-    def logs(self) -> Path:
-        return self.path / "logs"
-
-    @property
-    def mails(self) -> Path:
-        return self.path / "mails"
-
-    @property
-    def database(self) -> Path:
-        return self.path / "shop.sqlite3"
-
-    @property
-    def warehouse_database(self) -> Path:
-        return self.path / "warehouse.sqlite3"
-
-    @property
-    def environment(self) -> Path:
-        """A shell file with the settings of this run, for commands in other terminals."""
-        return self.path / "env"
-
-    @property
-    def shown(self) -> str:
-        return shown_path(self.path)
 
     def release(self) -> None:
         """Unlock the folder for another demo. The end of this process unlocks it, too."""

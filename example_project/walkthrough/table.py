@@ -20,7 +20,7 @@ def table(orders: Sequence[Order], *, width: int, height: int, colour: bool) -> 
             break
         shown = lines + shown
     cells = ("order", "", *TYPES, "e-mails")
-    return [_paint(_row(cells), "1", colour), *shown]
+    return [_paint("".join(_padded(cells)).rstrip(), "1", colour), *shown]
 
 
 def changes(before: Sequence[Order], after: Sequence[Order]) -> list[str]:
@@ -52,7 +52,7 @@ def _order_lines(order: Order, width: int, colour: bool) -> Iterator[str]:
     messages = [order.message(event_type) for event_type in TYPES]
     states = [_state(message) if message else "-" for message in messages]
     cells = [f"{order.id:>5} ", order.label, *states, str(order.mails_sent or "-")]
-    padded = [f"{cell:<{size}}" for cell, size in zip(cells, WIDTHS, strict=True)]
+    padded = _padded(cells)
     for at, message in enumerate(messages, start=2):
         if message:
             padded[at] = _paint(padded[at], COLOURS.get(message.status, "0"), colour)
@@ -62,8 +62,8 @@ def _order_lines(order: Order, width: int, colour: bool) -> Iterator[str]:
             yield _paint(f"{INDENT}{message.reason}"[: width - 1], COLOURS["dead"], colour)
 
 
-def _row(cells: Sequence[str]) -> str:
-    return "".join(f"{cell:<{size}}" for cell, size in zip(cells, WIDTHS, strict=True)).rstrip()
+def _padded(cells: Sequence[str]) -> list[str]:
+    return [f"{cell:<{size}}" for cell, size in zip(cells, WIDTHS, strict=True)]
 
 
 def _state(message: Message) -> str:

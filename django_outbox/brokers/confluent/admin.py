@@ -7,7 +7,7 @@ process with a failed assertion.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, wait
 from typing import Any
 
@@ -36,14 +36,12 @@ _LAST = OffsetSpec.latest()  # type: ignore[no-untyped-call]
 
 
 class ConfluentAdmin(Admin):
-    def __init__(
-        self, client: AdminClient, faults: Faults, seconds: float, tries: int, interrupted: Callable[[], bool]
-    ) -> None:
+    def __init__(self, client: AdminClient, faults: Faults, seconds: float, tries: int) -> None:
         self._client = client  # whose error_cb is faults
         self._faults = faults
         self._seconds = seconds  # for one question
         self._tries = tries  # of the first question, in this time: the library may wait for the one broker that is away
-        self._interrupted = interrupted
+        self._interrupted = faults.access.interrupted
 
     def describe_topics(self, topics: Collection[str], *, with_rights: bool = False) -> dict[str, TopicDescription]:
         asked = TopicCollection(list(topics))

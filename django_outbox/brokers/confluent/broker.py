@@ -62,7 +62,7 @@ class ConfluentBroker(ClusterBroker):
         }
         faults = Faults(self._access())
         client = self._connect(KafkaProducer, options, faults, self._knock)
-        return ConfluentBrokerProducer(client, faults, self.topic_faults, self._is_interrupted)
+        return ConfluentBrokerProducer(client, faults, self.topic_faults)
 
     def subscribe(self, topics: Iterable[str], group: str) -> Subscription:
         options = {
@@ -118,7 +118,7 @@ class ConfluentBroker(ClusterBroker):
         client = self._make(AdminClient, self._options(), faults)
         tries = min(len(self._url.hosts), 2)
         try:
-            return question(ConfluentAdmin(client, faults, seconds, tries, self._is_interrupted))
+            return question(ConfluentAdmin(client, faults, seconds, tries))
         finally:
             self._close(partial(client.__exit__, None, None, None))
 

@@ -21,9 +21,9 @@ DeliveryReport = Callable[[KafkaError | None, Any], None]
 class ConfluentBrokerProducer(BatchProducer):
     """Hands all records of a batch to the library and waits for their delivery reports."""
 
-    def __init__(self, client: Producer, faults: Faults, look_up: LookUp, interrupted: Callable[[], bool]) -> None:
+    def __init__(self, client: Producer, faults: Faults, look_up: LookUp) -> None:
         """``client`` is connected, and its ``error_cb`` is ``faults``."""
-        super().__init__(faults.access.url.location, look_up, interrupted)
+        super().__init__(faults.access, look_up)
         self._client = client
         self._trouble = faults
         self._closed = False

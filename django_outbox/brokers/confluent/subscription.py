@@ -55,17 +55,12 @@ class ConfluentSubscription(GroupMember):
         knock: Callable[[float], None],
         can_leave: Callable[[], bool] = lambda: True,
     ) -> None:
-        """
-        Args:
-            client: connected; its ``error_cb`` is ``faults``.
-            knock: raises ``BrokerUnavailable`` if no broker answers another client within ``seconds``.
-            can_leave: whether the broker can let a member leave the group now.
-        """
+        """The client is connected, and its ``error_cb`` is ``faults``; ``knock`` and ``can_leave`` ask through another."""
         super().__init__(faults.access, look_up)
         self._client = client
         self._faults = faults
         self._topics = topics
-        self._knock_at_broker = knock
+        self._knock = knock
         self._can_leave = can_leave
         self._new: set[TopicPartition] = set()
         self._has_assignment = False
@@ -150,14 +145,11 @@ class ConfluentSubscription(GroupMember):
             place = _ours(told)
             # The marks of transactions behind the last record are not records.
             position = max(told.offset, self._ends.get(place, -1))
-            found[place] = (position if position >= 0 else None, self._sent_end(place))
+            end = -1  # that came with the last records
+            with suppress(KafkaException):
+                end = self._client.get_watermark_offsets(_theirs(place), cached=True)[1]
+            found[place] = (position if position >= 0 else None, end)
         return found
-
-    def _sent_end(self, place: TopicPartition) -> int:
-        """The end that came with the last records."""
-        with suppress(KafkaException):
-            return self._client.get_watermark_offsets(_theirs(place), cached=True)[1]
-        return -1
 
     def _commit_once(self, offsets: Mapping[TopicPartition, int], seconds: float) -> None:
         positions = [_theirs(place, offset) for place, offset in offsets.items()]
@@ -199,9 +191,6 @@ class ConfluentSubscription(GroupMember):
                 raise BrokerUnavailable(
                     f"The consumer's client has lost all brokers of {self._location}, although they answer other clients."
                 ) from error
-
-    def _knock(self, seconds: float) -> None:
-        self._knock_at_broker(seconds)
 
     def _leave(self) -> None:
         if not self._is_lost:

@@ -28,6 +28,7 @@ from django_outbox.exceptions import BrokerUnavailable
 
 Client = TypeVar("Client")
 
+_FILE_ERRORS = (FileNotFoundError, IsADirectoryError, PermissionError)  # of an ssl_ option
 _OWN_OPTIONS: dict[type, str] = {KafkaProducer: "PRODUCER_OPTIONS", KafkaConsumer: "CONSUMER_OPTIONS"}
 
 
@@ -56,7 +57,7 @@ class KafkaBroker(ClusterBroker):
         def connect() -> KafkaProducer:
             return self._reach(lambda: self._connect(KafkaProducer, options), undo=end_client)
 
-        return KafkaBrokerProducer(connect, self.location, self.topic_faults, self._is_interrupted)
+        return KafkaBrokerProducer(connect, self._access(), self.topic_faults)
 
     def subscribe(self, topics: Iterable[str], group: str) -> Subscription:
         options = {
@@ -102,9 +103,7 @@ class KafkaBroker(ClusterBroker):
             tls_files(options).context()  # raises what the client would retry for ever
         try:
             return connect(client, options, make_net)
-        except (kafka_errors.KafkaConfigurationError, RuntimeError) as error:
-            raise self._refused(client, str(error)) from error
-        except (FileNotFoundError, IsADirectoryError, PermissionError) as error:  # of an ssl_ option
+        except (kafka_errors.KafkaConfigurationError, RuntimeError, *_FILE_ERRORS) as error:
             raise self._refused(client, str(error)) from error
         except (kafka_errors.KafkaError, OSError):
             raise

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -24,12 +25,8 @@ _RESERVED = {
     **dict.fromkeys(("auto_offset_reset", "enable_auto_commit", "group_id"), _GUARANTEE),
     **dict.fromkeys(("key_serializer", "value_serializer", "key_deserializer", "value_deserializer"), _GUARANTEE),
 }
-_CLIENTS: dict[str, tuple[Any, ...]] = {
-    "URL": (KafkaProducer, KafkaConsumer, KafkaAdminClient),
-    "OPTIONS": (KafkaProducer, KafkaConsumer, KafkaAdminClient),
-    "PRODUCER_OPTIONS": (KafkaProducer,),
-    "CONSUMER_OPTIONS": (KafkaConsumer,),
-}
+_CLIENTS = (KafkaProducer, KafkaConsumer, KafkaAdminClient)
+_ONE_CLIENT = {"PRODUCER_OPTIONS": (KafkaProducer,), "CONSUMER_OPTIONS": (KafkaConsumer,)}
 _TAKES: dict[Any, str] = {bool: "true or false", int | float: "a number", list | tuple: "a list", str: "text"}
 _BOOLEANS = ("true", "false", "yes", "no", "on", "off", "1", "0")
 _REQUEST_LOGGERS = ("kafka.net.connection", "kafka.protocol.parser")
@@ -55,7 +52,9 @@ def tls_files(options: Mapping[str, Any]) -> TLS:
 def _value(key: str, name: str, value: Any) -> Any:
     if name in _RESERVED:
         raise ImproperlyConfigured(f'OUTBOX["BROKER"]["{key}"] must not set {name!r}: {_RESERVED[name]}.')
-    defaults = [client.DEFAULT_CONFIG[name] for client in _CLIENTS[key] if name in client.DEFAULT_CONFIG]
+    defaults = [
+        client.DEFAULT_CONFIG[name] for client in _ONE_CLIENT.get(key, _CLIENTS) if name in client.DEFAULT_CONFIG
+    ]
     if not defaults:
         raise ImproperlyConfigured(
             f'OUTBOX["BROKER"]["{key}"] has an option that kafka-python does not know: {name!r}.'
@@ -89,10 +88,8 @@ def _from_text(text: str, kind: type | None) -> Any:
         return Env.parse_value(text, bool)
     if kind == int | float:
         for number in (int, float):
-            try:
+            with suppress(ValueError):
                 return number(text)
-            except ValueError:
-                continue
     return text
 
 

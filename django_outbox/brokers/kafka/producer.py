@@ -11,6 +11,7 @@ from kafka import errors as kafka_errors
 
 from django_outbox.brokers.base import Acknowledged, Record, Refused, SendResult
 from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, SLICE_SECONDS, Patience
+from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.errors import Blame
 from django_outbox.brokers.kafka.errors import client_error
 from django_outbox.brokers.producer import BatchProducer, LookUp
@@ -24,10 +25,8 @@ class KafkaBrokerProducer(BatchProducer):
     with that error.
     """
 
-    def __init__(
-        self, connect: Callable[[], KafkaProducer], location: str, look_up: LookUp, interrupted: Callable[[], bool]
-    ) -> None:
-        super().__init__(location, look_up, interrupted)
+    def __init__(self, connect: Callable[[], KafkaProducer], access: Access, look_up: LookUp) -> None:
+        super().__init__(access, look_up)
         self._connect = connect
         self._client = connect()
         self._spoiled = False
@@ -80,11 +79,11 @@ class KafkaBrokerProducer(BatchProducer):
                 return None, self._client.send(
                     record.topic, value=record.value, key=record.key, headers=list(record.headers)
                 )
-            except kafka_errors.KafkaTimeoutError as error:  # no room, or the client does not know the topic
-                if patience.is_over():
-                    return self._judge(record.topic, client_error(error)), None
             except kafka_errors.KafkaError as error:
-                return self._judge(record.topic, client_error(error)), None
+                # There may be no room, or the client does not know the topic.
+                may_wait = isinstance(error, kafka_errors.KafkaTimeoutError) and not patience.is_over()
+                if not may_wait:
+                    return self._judge(record.topic, client_error(error)), None
             except (TypeError, ValueError) as error:
                 return Refused(f"It cannot be encoded: {error}"), None
 
@@ -95,13 +94,12 @@ class KafkaBrokerProducer(BatchProducer):
         except kafka_errors.KafkaError as error:
             found = client_error(error)
             result = self._judge(topic, found)
-            if result is None or error.retriable:
-                return result, error
-            self._spoiled = True
-            if _failed_itself(future, error):
-                return result, error
-            self._last_error = found.text
-            return None, error
+            if result is not None and not error.retriable:
+                self._spoiled = True
+                if not _failed_itself(future, error):
+                    self._last_error = found.text
+                    result = None
+            return result, error
         return Acknowledged(metadata.partition, metadata.offset if metadata.offset >= 0 else None), None
 
 

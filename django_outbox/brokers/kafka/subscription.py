@@ -36,6 +36,7 @@ class KafkaSubscription(GroupMember):
     def __init__(self, client: KafkaConsumer, topics: Sequence[str], access: Access, look_up: LookUp) -> None:
         super().__init__(access, look_up)
         self._client = client
+        self._knock = self._ask_client
         self._listener = Assignments()
         self._stuck_since: float | None = None
         decode_carefully(client)
@@ -117,8 +118,6 @@ class KafkaSubscription(GroupMember):
         except self.errors:
             if not self._access.answering():  # or only the broker that the client asked is away
                 raise
-
-    _knock = _ask_client
 
     def _leave(self) -> None:
         if self._is_on_tansu:

@@ -125,7 +125,7 @@ def producer_of(*answers: object, **faults: Refused | TopicTrouble) -> Producer:
 
 def producer_with(client: Client, told: Faults | None = None, **faults: Refused | TopicTrouble) -> Producer:
     stand_in: Any = client
-    return ConfluentBrokerProducer(stand_in, told or Faults(ACCESS), once(faults), lambda: False)
+    return ConfluentBrokerProducer(stand_in, told or Faults(ACCESS), once(faults))
 
 
 def outcomes_of(producer: Producer, count: int, timeout: float = SECONDS) -> list[SendResult]:
@@ -465,7 +465,7 @@ def test_a_topic_is_asked_about_once_until_it_makes_trouble() -> None:
         return {}
 
     client: Any = Client(1, 2, error(KafkaError.LEADER_NOT_AVAILABLE), 3)
-    producer = ConfluentBrokerProducer(client, Faults(ACCESS), look_up, lambda: False)
+    producer = ConfluentBrokerProducer(client, Faults(ACCESS), look_up)
     for _ in range(4):
         outcomes_of(producer, 1)
     assert asked == [{"topic"}, {"topic"}]

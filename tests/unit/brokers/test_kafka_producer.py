@@ -21,12 +21,16 @@ from django_outbox.brokers.base import (
     TopicMissing,
     TopicTrouble,
 )
+from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.kafka.producer import KafkaBrokerProducer
+from django_outbox.brokers.tls import TLS
+from django_outbox.brokers.url import parse_url
 from django_outbox.exceptions import BrokerUnavailable
 from tests.support.brokers.records import SECONDS, numbered, once, seconds_until
 from tests.support.clock import Clock
 
 LOCATION = "kafka://broker:9092"
+ACCESS = Access(parse_url(LOCATION), "PLAINTEXT", TLS(), lambda: False)
 CLOCK = Clock(1000.0)
 
 
@@ -102,7 +106,7 @@ def producer_of(*answers: object, **faults: Refused | TopicTrouble) -> Producer:
 
 def producer_with(*clients: Client, **faults: Refused | TopicTrouble) -> Producer:
     """A producer that takes these clients, one after the other; the broker tells of topics once and is gone then."""
-    return KafkaBrokerProducer(iter(clients).__next__, LOCATION, once(faults), lambda: False)
+    return KafkaBrokerProducer(iter(clients).__next__, ACCESS, once(faults))
 
 
 def outcomes_of(producer: Producer, count: int, timeout: float = SECONDS) -> list[SendResult]:
@@ -308,7 +312,7 @@ def test_a_broker_that_goes_away_while_the_rest_is_to_be_sent_again_is_reported(
             return client
         raise BrokerUnavailable("kafka://broker:9092 cannot be reached.")
 
-    producer = KafkaBrokerProducer(connect, LOCATION, lambda topics, seconds: {}, lambda: False)
+    producer = KafkaBrokerProducer(connect, ACCESS, lambda topics, seconds: {})
     with pytest.raises(BrokerUnavailable, match="cannot be reached"):
         outcomes_of(producer, 2)
     assert not producer.usable
@@ -387,7 +391,7 @@ def test_a_topic_is_asked_about_once_until_it_makes_trouble() -> None:
         return {}
 
     client = Client(Place(1), Place(2), kafka_errors.LeaderNotAvailableError(), Place(3))
-    producer = KafkaBrokerProducer(lambda: client, LOCATION, look_up, lambda: False)
+    producer = KafkaBrokerProducer(lambda: client, ACCESS, look_up)
     for _ in range(4):
         outcomes_of(producer, 1)
     assert asked == [{"topic"}, {"topic"}]

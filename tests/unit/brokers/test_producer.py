@@ -18,7 +18,10 @@ from django_outbox.brokers.base import (
     TopicTrouble,
 )
 from django_outbox.brokers.calls import GRACE_SECONDS, Call, Patience
+from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.producer import BatchProducer, TopicFaults
+from django_outbox.brokers.tls import TLS
+from django_outbox.brokers.url import parse_url
 from django_outbox.exceptions import BrokerUnavailable
 from tests.support.brokers.records import SECONDS
 from tests.support.clock import Clock
@@ -37,7 +40,7 @@ class Scripted(BatchProducer):
         refused: bool = False,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
-        super().__init__("kafka://broker:9092", self.ask, interrupted)
+        super().__init__(Access(parse_url("kafka://broker:9092"), "PLAINTEXT", TLS(), interrupted), self.ask)
         self._answers = answers
         self._told = list(told)
         self._broken = refused

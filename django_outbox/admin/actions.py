@@ -22,7 +22,7 @@ from django_outbox.admin.tables import Table
 from django_outbox.models.fields import json_value
 from django_outbox.models.validation import json_payload
 from django_outbox.observability import text as texts
-from django_outbox.operations.retry_preview import newest, preview_retry, seconds_until_last
+from django_outbox.operations.retry_preview import frequent_types, newest, seconds_until_last
 from django_outbox.operations.selection import Selection, SelectionError, parse_id
 from django_outbox.state.deletion import delete
 from django_outbox.state.retry import retry, retry_with_payload
@@ -105,7 +105,9 @@ def confirm_view(request: HttpRequest, table: Table, action: str) -> HttpRespons
         rate = form.cleaned_data.get("rate")
         if not is_dry_run:
             return _execute(request, table, action, selection, dead, form.cleaned_data["reason"], rate)
-        preview = preview_retry(dead, rate)
+        seconds = seconds_until_last(dead.count(), rate)
+        duration = texts.duration(seconds) if seconds else ""
+        preview = {"count": dead.count(), "types": frequent_types(dead), "duration": duration}
     redaction = table.redaction(request)
     sample = newest(dead)
     for message in sample:

@@ -129,7 +129,7 @@ def inbox_due(using: str) -> dict[str, float]:
     messages = InboxMessage.objects.using(using)
     ages = {
         group: _first_due(messages.due().filter(group=group))
-        for group in _distinct(messages.pending() if _has_partial_indexes(using) else messages, "group")
+        for group in distinct(messages.pending() if has_partial_indexes(using) else messages, "group")
     }
     return {group: age for group, age in ages.items() if age is not None}
 
@@ -183,8 +183,8 @@ def foreign_messages(using: str) -> list[ForeignMessages]:
 
 def foreign_sources(using: str) -> list[str]:
     """Other services with unfinished messages. Without partial indexes: with any, as the indexes hold all rows."""
-    tables = _by_source(using) if _has_partial_indexes(using) else (OutboxMessage.objects.using(using),)
-    return sorted({source for rows in tables for source in _distinct(rows, "source")} - {settings.source})
+    tables = _by_source(using) if has_partial_indexes(using) else (OutboxMessage.objects.using(using),)
+    return sorted({source for rows in tables for source in distinct(rows, "source")} - {settings.source})
 
 
 def _by_source(using: str) -> tuple[Any, Any]:
@@ -193,7 +193,7 @@ def _by_source(using: str) -> tuple[Any, Any]:
     return messages.pending().filter(next_retry_at__isnull=False), messages.published().filter(publish_count__gt=0)
 
 
-def _distinct(messages: Any, column: str) -> Iterator[str]:
+def distinct(messages: Any, column: str) -> Iterator[str]:
     """The distinct values of the first column of an index, one index lookup each."""
     value = messages.aggregate(first=Min(column))["first"]
     while value is not None:
@@ -201,7 +201,7 @@ def _distinct(messages: Any, column: str) -> Iterator[str]:
         value = messages.filter(**{f"{column}__gt": value}).aggregate(next=Min(column))["next"]
 
 
-def _has_partial_indexes(using: str) -> bool:
+def has_partial_indexes(using: str) -> bool:
     return connections[using].features.supports_partial_indexes
 
 

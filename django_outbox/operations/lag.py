@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
 from django_outbox.brokers.base import get_broker
+from django_outbox.brokers.calls import Call
 from django_outbox.conf import settings
 from django_outbox.exceptions import in_one_line
 
@@ -39,31 +40,11 @@ class GroupLag(NamedTuple):
 NO_ANSWER = GroupLag([], f"No answer within {TIMEOUT_SECONDS:g} s.")
 
 
-class _Query:
-    """Runs in its own thread. A broker that never answers costs one thread, not one for each page."""
-
-    def __init__(self, ask: Callable[[], list[PartitionLag]]) -> None:
-        self.result: GroupLag | None = None
-        self.finished_at = 0.0
-        self._ask = ask
-        self._done = threading.Event()
-        threading.Thread(target=self._run, name="outbox-lag", daemon=True).start()
-
-    def _run(self) -> None:
-        try:
-            self.result = GroupLag(self._ask())
-        except Exception as error:  # whatever the client raises, the page must be shown
-            self.result = GroupLag([], in_one_line(error))
-        self.finished_at = time.monotonic()
-        self._done.set()
-
-    def wait(self, seconds: float) -> GroupLag:
-        self._done.wait(seconds)
-        return self.result or NO_ANSWER
-
+Query = Call[tuple[GroupLag, float]]
+"""Its result has the time when it ended."""
 
 _lock = threading.Lock()
-_queries: dict[Any, _Query] = {}
+_queries: dict[Any, Query] = {}
 
 
 def lag_of_groups(
@@ -74,24 +55,39 @@ def lag_of_groups(
 ) -> dict[str, GroupLag]:
     """The lag of each group in its topics. ``NO_ANSWER`` if the broker does not answer in time.
 
-    All groups are queried at once. Results are reused for a few seconds; a late one serves the next caller.
+    All groups are queried at once. Results are reused for a few seconds; a late one serves the next caller. A broker that
+    never answers costs one thread for each group, not one for each page.
 
     Raises:
         ImproperlyConfigured: the settings name no usable broker.
     """
     queries = {group: _query(each, group, clock) for group, each in topics.items()}
     deadline = time.monotonic() + timeout
-    return {group: query.wait(max(0.0, deadline - time.monotonic())) for group, query in queries.items()}
+    for query in queries.values():
+        query.wait(max(0.0, deadline - time.monotonic()))
+    return {group: _ended(query)[0] if query.is_done else NO_ANSWER for group, query in queries.items()}
 
 
-def _query(topics: Collection[str], group: str, clock: Callable[[], float]) -> _Query:
+def _query(topics: Collection[str], group: str, clock: Callable[[], float]) -> Query:
+    """The query that runs, or whose result is fresh; else a new one."""
     broker = get_broker(settings.broker)
+
+    def ask() -> tuple[GroupLag, float]:
+        try:
+            return GroupLag(_ask(broker, sorted(topics), group)), time.monotonic()
+        except Exception as error:  # whatever the client raises, the page must be shown
+            return GroupLag([], in_one_line(error)), time.monotonic()
+
     key = (settings.broker.url, group, frozenset(topics))
     with _lock:
         query = _queries.get(key)
-        if query is None or (query.result is not None and clock() - query.finished_at > FRESH_SECONDS):
-            query = _queries[key] = _Query(lambda: _ask(broker, sorted(topics), group))
+        if query is None or (query.is_done and clock() - _ended(query)[1] > FRESH_SECONDS):
+            query = _queries[key] = Call(ask)
     return query
+
+
+def _ended(query: Query) -> tuple[GroupLag, float]:
+    return query.result(0, lambda: False)
 
 
 def _ask(broker: Any, topics: Collection[str], group: str) -> list[PartitionLag]:

@@ -92,7 +92,8 @@ def _unread_topics(longest_unhandled: float | None, workers: list[Any], using: s
     """Topics with late messages that no consumer reads."""
     if not is_late(longest_unhandled):
         return []
-    return [{"topic": each.topic, "longest_awaited_seconds": each.seconds} for each in awaited(using, workers).unread]
+    _, unread = awaited(using, workers)
+    return [{"topic": each.topic, "longest_awaited_seconds": each.seconds} for each in unread]
 
 
 def _next_retries(table: str, model: Model, using: str) -> list[dict[str, Any]]:

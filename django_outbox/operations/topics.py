@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
-from django.db import connections
 from django.utils.translation import gettext
 
 from django_outbox.conf import settings
@@ -16,7 +15,7 @@ from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.handlers.registry import GroupHandlers, Registry, registry
 from django_outbox.models import OutboxMessage, Worker
 from django_outbox.observability import text as texts
-from django_outbox.operations.counts import own
+from django_outbox.operations.counts import distinct, has_partial_indexes, own
 from django_outbox.operations.workers import Cause
 from django_outbox.state.dialects import oldest_first
 from django_outbox.state.unhandled import longest_unhandled_by_topic
@@ -51,19 +50,11 @@ def unfinished_topics(using: str) -> frozenset[str]:
     topics: set[str] = set()
     messages = own(OutboxMessage, using)
     for status in ("pending", "published"):
-        if connections[using].features.supports_partial_indexes:
-            topics.update(islice(_distinct_topics(messages.filter(status=status)), MOST_TOPICS))
+        if has_partial_indexes(using):
+            topics.update(islice(distinct(messages.filter(status=status), "topic"), MOST_TOPICS))
         else:
             topics.update(oldest_first(messages, status).values_list("topic", flat=True)[:MOST_ROWS])
     return frozenset(topics)
-
-
-def _distinct_topics(messages: Any) -> Iterator[str]:
-    topics = messages.order_by("topic").values_list("topic", flat=True)
-    topic = topics.first()
-    while topic is not None:
-        yield topic
-        topic = topics.filter(topic__gt=topic).first()
 
 
 @dataclass(frozen=True)
@@ -138,31 +129,18 @@ class UnreadTopic(NamedTuple):
         return Cause(f"{waited} {why}", remedy)
 
 
-class Awaited(NamedTuple):
-    """How long messages have waited for their handler.
+def awaited(using: str, workers: Collection[Any]) -> tuple[float | None, list[UnreadTopic]]:
+    """How long messages have waited for their handler in topics that are read, and the topics that are not read.
 
-    Attributes:
-        seconds: in topics that are read; None if none waits there.
-        unread: the topics that are not read, by name.
+    If handlers cannot be imported, all topics count as read.
     """
-
-    seconds: float | None
-    unread: list[UnreadTopic]
-
-
-def awaited(using: str, workers: Collection[Any]) -> Awaited:
-    """How long messages have waited. If handlers cannot be imported, all topics count as read."""
     ages = longest_unhandled_by_topic(using)
     try:
         registry.load()
     except HandlersNotImportable:
-        return Awaited(max(ages.values(), default=None), [])
+        return max(ages.values(), default=None), []
     read = ReadTopics.of(workers)
-    return Awaited(
-        max((seconds for topic, seconds in ages.items() if topic in read), default=None),
-        [
-            UnreadTopic(topic, seconds, topic in read.default)
-            for topic, seconds in sorted(ages.items())
-            if topic not in read
-        ],
-    )
+    unread = [
+        UnreadTopic(topic, age, topic in read.default) for topic, age in sorted(ages.items()) if topic not in read
+    ]
+    return max((age for topic, age in ages.items() if topic in read), default=None), unread

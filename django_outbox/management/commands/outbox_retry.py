@@ -17,7 +17,7 @@ from django_outbox.management.progress import Progress
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.models.fields import database_now
 from django_outbox.observability import text as texts
-from django_outbox.operations.retry_preview import newest, preview_retry, seconds_until_last
+from django_outbox.operations.retry_preview import frequent_types, newest, seconds_until_last
 from django_outbox.operations.selection import LARGEST_ID, Selection
 from django_outbox.state.retry import retry_in_batches
 from django_outbox.worker.stop import stop_on_signals
@@ -27,14 +27,7 @@ log = logging.getLogger("django_outbox.retry")
 MANY = 100
 """Retrying more than this asks for confirmation on a terminal."""
 INTERRUPTED = 130
-CRITERIA = {
-    "event_type": "type",
-    "topic": "topic",
-    "key": "key",
-    "error_contains": "text",
-    "since": "since",
-    "until": "until",
-}
+CRITERIA = ("type", "topic", "key", "text", "since", "until")
 
 
 class Command(OutboxCommand):
@@ -50,13 +43,17 @@ class Command(OutboxCommand):
         parser.add_argument(
             "--id", nargs="+", type=number(1, most=LARGEST_ID), metavar="N", help="Messages with these ids."
         )
-        parser.add_argument("--event-type", type=text, metavar="TYPE", help="Messages of this event type.")
+        parser.add_argument("--event-type", dest="type", type=text, metavar="TYPE", help="Messages of this event type.")
         parser.add_argument("--topic", type=text, metavar="T", help="Messages of this topic.")
         parser.add_argument(
             "--key", type=text, metavar="K", help='Messages with this key; "" selects those without a key.'
         )
         parser.add_argument(
-            "--error-contains", type=text, metavar="TEXT", help="Messages whose last error contains this text."
+            "--error-contains",
+            dest="text",
+            type=text,
+            metavar="TEXT",
+            help="Messages whose last error contains this text.",
         )
         parser.add_argument(
             "--since",
@@ -110,7 +107,7 @@ class Command(OutboxCommand):
         if not count and not all:
             raise CommandError("\n".join(missing) or f"No dead message matches ({selection}). Nothing was retried.")
         if dry_run:
-            self._preview(dead, rate)
+            self._preview(dead, count, rate)
         elif self._confirm(count, interactive):
             about = ("inbox: " if inbox else "") + (str(selection) or "all")
             self._retry(dead, count, about, rate, database)
@@ -144,16 +141,15 @@ class Command(OutboxCommand):
                 returncode=INTERRUPTED,
             )
 
-    def _preview(self, dead: QuerySet[Any], rate: int | None) -> None:
-        found = preview_retry(dead, rate)
-        self.stdout.write(f"{_messages(found.count)} would be retried.")
-        if found.seconds:
-            self.stdout.write(f"The last would be due in {timedelta(seconds=found.seconds)}.")
-        for event_type, count in found.types:
-            self.stdout.write(f"{count:>10,}  {_type(event_type)}")
+    def _preview(self, dead: QuerySet[Any], count: int, rate: int | None) -> None:
+        self.stdout.write(f"{_messages(count)} would be retried.")
+        if seconds := seconds_until_last(count, rate):
+            self.stdout.write(f"The last would be due in {timedelta(seconds=seconds)}.")
+        for event_type, messages in frequent_types(dead):
+            self.stdout.write(f"{messages:>10,}  {_type(event_type)}")
         sample = newest(dead.defer("payload", "headers"))
         if sample:
-            self.stdout.write("The newest:" if len(sample) < found.count else "All:")
+            self.stdout.write("The newest:" if len(sample) < count else "All:")
         for message in sample:
             # The error may contain secrets; its fingerprint contains no values.
             key = f" key {texts.visible(message.message_key)}" if message.message_key else ""
@@ -165,7 +161,7 @@ class Command(OutboxCommand):
 
 
 def _selection(ids: list[int] | None, options: dict[str, Any]) -> Selection:
-    values = {name: options[option] for option, name in CRITERIA.items() if options[option] is not None}
+    values = {name: options[name] for name in CRITERIA if options[name] is not None}
     return Selection(values if ids is None else {"ids": ",".join(map(str, ids)), **values})
 
 

@@ -41,30 +41,19 @@ def _broker() -> Iterator[CheckMessage]:
         url = parse_url(given.url)
     except ImproperlyConfigured:
         return  # another check reports it, or the project has its own broker class with its own URLs
+    protocol, unencrypted = _protocol(given, url), f"The connection to {url.location} is not encrypted"
     if all(map(_is_local, url.hosts)):
         yield Warning(
             f"The broker {url.location} is on this machine.",
             hint='Set OUTBOX["BROKER"]["URL"] to your cluster. outbox_devbroker keeps all records in memory.',
             id="django_outbox.W022",
         )
-    else:
-        yield from _encryption(url, _protocol(given, url))
-
-
-def _encryption(url: BrokerURL, protocol: str) -> Iterator[CheckMessage]:
-    if protocol == "SASL_PLAINTEXT":
-        yield Warning(
-            f"The connection to {url.location} is not encrypted: others on the network can read user, password and "
-            "events.",
-            hint=_TLS_HINT,
-            id="django_outbox.W024",
-        )
+    elif protocol == "SASL_PLAINTEXT":
+        text = f"{unencrypted}: others on the network can read user, password and events."
+        yield Warning(text, hint=_TLS_HINT, id="django_outbox.W024")
     elif protocol == "PLAINTEXT":
-        yield Warning(
-            f"The connection to {url.location} is not encrypted, and the broker does not authenticate its clients.",
-            hint=_TLS_HINT,
-            id="django_outbox.W023",
-        )
+        text = f"{unencrypted}, and the broker does not authenticate its clients."
+        yield Warning(text, hint=_TLS_HINT, id="django_outbox.W023")
 
 
 def _protocol(given: BrokerSettings, url: BrokerURL) -> str:

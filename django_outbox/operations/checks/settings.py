@@ -32,7 +32,10 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
         raw = settings.raw
     except ImproperlyConfigured as error:
         return [_invalid_value(str(error))]
-    return [*_unknown_keys(raw, settings.KEYS, "OUTBOX"), *_broker_keys(raw.get("BROKER")), *_values(raw), *_broker()]
+    found = [*_unknown_keys(raw, settings.KEYS, "OUTBOX")]
+    if isinstance(broker := raw.get("BROKER"), dict):
+        found += _unknown_keys(broker, OutboxSettings.BROKER_KEYS, 'OUTBOX["BROKER"]')
+    return [*found, *_values(raw), *_broker()]
 
 
 def check_databases(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
@@ -89,11 +92,6 @@ def _unknown_keys(given: Any, known: Sequence[str], name: str) -> Iterator[Check
         similar = get_close_matches(str(key).upper(), known, n=1)
         hint = f"Did you mean {similar[0]!r}?" if similar else f"Valid keys: {', '.join(known)}."
         yield Error(f"{name} has an unknown key {key!r}.", hint=hint, id="django_outbox.E001")
-
-
-def _broker_keys(broker: Any) -> Iterator[CheckMessage]:
-    if isinstance(broker, dict):
-        yield from _unknown_keys(broker, OutboxSettings.BROKER_KEYS, 'OUTBOX["BROKER"]')
 
 
 def _values(raw: Any) -> Iterator[CheckMessage]:

@@ -77,7 +77,8 @@ def unread_topics(installation: Installation) -> Iterator[Finding]:
     if not installation.handlers:
         return  # all events are for other services
     workers = known_workers(installation.using)
-    unread = {each.topic: each for each in awaited(installation.using, workers).unread}
+    _, found = awaited(installation.using, workers)
+    unread = {each.topic: each for each in found}
     for each in unread.values():
         yield _unread(each)
     read, wanted = ReadTopics.of(workers), HandledEvents.by(registry.for_group(settings.consumer_group))

@@ -44,7 +44,7 @@ def consumers(installation: Installation) -> Iterator[Finding]:
 def _main_group(installation: Installation, alive: list[Any]) -> Iterator[Finding]:
     """Published messages. A consumer with a group that no handler names acts for the main group."""
     group = settings.consumer_group
-    late = awaited(installation.using, alive).seconds
+    late, _ = awaited(installation.using, alive)
     if workers := [worker for worker in alive if not registry.is_inbox_group(worker.group)]:
         yield from _behind("The consumer is behind.", "handled", late, workers)
     elif is_late(late) or registry.for_group(group):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from django_outbox.events.event import Event
 from django_outbox.exceptions import Reject, Retry
 from django_outbox.observability.masking import without_values
 from django_outbox.observability.tracing import names
-from django_outbox.observability.tracing.base import Note, Processing, Run, Tracing, add_headers
+from django_outbox.observability.tracing.base import Finish, Note, Processing, Run, Tracing, add_headers
 from django_outbox.observability.tracing.names import Message
 from django_outbox.worker.database_errors import is_transient
 
@@ -76,7 +75,7 @@ class SentryTracing(Tracing):
         """See ``Tracing``."""
         if not sentry_sdk.get_client().is_active():
             return super().processing(group, using=using, together=together)
-        return _Processing(group, using=using, together=together)
+        return Processing(partial(_start, group, using), together=together)
 
 
 @contextmanager
@@ -94,59 +93,41 @@ def _sending(messages: Sequence[Message]) -> Iterator[Note]:
         yield note
 
 
-@dataclass(slots=True)
-class _Task:
-    """The transaction of a message, its span, and the scopes in which errors are captured."""
+def _start(group: str, using: str, event: Event) -> tuple[Callable[[], object], Finish]:
+    scopes = ExitStack()
+    isolation = scopes.enter_context(sentry_sdk.isolation_scope())
+    current = sentry_sdk.get_current_scope()
+    attributes = names.processed(event, group)
+    isolation.clear_breadcrumbs()
+    isolation.set_context("outbox", attributes)
+    transaction = sentry_sdk.start_transaction(
+        sentry_sdk.continue_trace(dict(event.headers), op=TASK, name=event.type, source="task", origin=ORIGIN)
+    )
+    span = transaction.start_child(op=PROCESS, name=event.topic, origin=ORIGIN)
+    for name, value in attributes.items():
+        span.set_data(name, value)
+    span.set_data(RETRY_COUNT, max(0, event.attempt - 1))
+    if event.time is not None:
+        span.set_data(LATENCY, (datetime.now(UTC) - event.time.astimezone(UTC)).total_seconds() * 1000)
+    current.span = span
 
-    transaction: Any
-    span: Any
-    isolation: Any
-    current: Any
-    payload: Any
-
-
-class _Processing(Processing[_Task]):
-    def __init__(self, group: str, *, using: str, together: bool) -> None:
-        super().__init__(together=together)
-        self._group = group
-        self._using = using
-
-    def start(self, event: Event) -> tuple[_Task, Callable[[], None]]:
-        scopes = ExitStack()
-        isolation = scopes.enter_context(sentry_sdk.isolation_scope())
-        current = sentry_sdk.get_current_scope()
-        attributes = names.processed(event, self._group)
-        isolation.clear_breadcrumbs()
-        isolation.set_context("outbox", attributes)
-        transaction = sentry_sdk.start_transaction(
-            sentry_sdk.continue_trace(dict(event.headers), op=TASK, name=event.type, source="task", origin=ORIGIN)
-        )
-        span = transaction.start_child(op=PROCESS, name=event.topic, origin=ORIGIN)
-        for name, value in attributes.items():
-            span.set_data(name, value)
-        span.set_data(RETRY_COUNT, max(0, event.attempt - 1))
-        if event.time is not None:
-            span.set_data(LATENCY, (datetime.now(UTC) - event.time.astimezone(UTC)).total_seconds() * 1000)
-        current.span = span
-        return _Task(transaction, span, isolation, current, event.payload), scopes.close
-
-    def finish(self, span: _Task, ended_ns: int, error: BaseException | None, *, redone: bool) -> None:
-        status = "ok" if error is None else "internal_error"
+    def finish(ended_ns: int, error: BaseException | None, redone: bool) -> None:
         if redone:
-            span.span.set_data(names.REDONE, True)
-            status = "aborted"
-        with use_isolation_scope(span.isolation), use_scope(span.current):
-            if error is not None and not redone and self._should_capture(error):
-                span.current.add_event_processor(partial(_without_payload, span.payload))
+            span.set_data(names.REDONE, True)
+        with use_isolation_scope(isolation), use_scope(current):
+            if not redone and _is_failure(error, using):
+                current.add_event_processor(partial(_without_payload, event.payload))
                 sentry_sdk.capture_exception(error)
-            for each in (span.span, span.transaction):
-                each.set_status(status)
+            for each in (span, transaction):
+                each.set_status("aborted" if redone else "ok" if error is None else "internal_error")
                 each.finish(end_timestamp=ended_ns / 1e9)
 
-    def _should_capture(self, error: BaseException) -> bool:
-        """True for failures of a message; not for Reject and Retry, nor for temporary faults."""
-        is_failure = isinstance(error, Exception) and not isinstance(error, (Reject, Retry))
-        return is_failure and not is_transient(error, self._using)
+    return scopes.close, finish
+
+
+def _is_failure(error: BaseException | None, using: str) -> bool:
+    """True for failures of a message; not for Reject and Retry, nor for temporary faults."""
+    return isinstance(error, Exception) and not isinstance(error, (Reject, Retry)) and not is_transient(error, using)
 
 
 def _without_payload(payload: Any, event: Any, hint: Any) -> Any:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from types import TracebackType
-from typing import Any, Generic, TypeVar
+from typing import Any
 
 from django_outbox.conf import settings
 from django_outbox.events.event import Event
@@ -19,13 +18,14 @@ from django_outbox.observability.tracing.names import Message
 
 log = logging.getLogger(__name__)
 
-Span = TypeVar("Span")
-
 Handlers = Sequence[Callable[[Event], None]]
 Run = Callable[[Event, Handlers], None]
 """Runs the handlers of one event."""
 Note = Callable[[Sequence[Any]], None]
 """Takes the outcomes of a batch, one for each message."""
+Finish = Callable[[int, BaseException | None, bool], None]
+"""Finishes a span. Takes the time when its handlers had run, in nanoseconds since 1970; the failure of its message, or
+None; and whether the message will be redone, as the transaction was rolled back (without a failure: of another one)."""
 
 
 def run_handlers(event: Event, handlers: Handlers) -> None:
@@ -100,49 +100,42 @@ def add_headers(message: Message, headers: Mapping[str, str]) -> None:
             message.headers[name] = text
 
 
-class Processing(ABC, Generic[Span]):
+class Processing:
     """The spans of the messages of one transaction.
 
     A span ends with its handlers but is finished after the transaction, as only a commit makes it a success. If the
     transaction fails, the message whose handler raised has failed; the others are finished as rolled back.
+
+    Args:
+        start: starts the span of an event and makes it current. Returns None if there is nothing to trace, or two
+            functions: one makes the previous span current again, the other is a ``Finish``.
+        together: see ``Tracing.processing``.
     """
 
-    def __init__(self, *, together: bool) -> None:
+    def __init__(self, start: Callable[[Event], tuple[Callable[[], object], Finish] | None], *, together: bool) -> None:
+        self._start = start
         self._together = together
-        self._ended: list[tuple[Span, int]] = []
-        self._failed: tuple[Span, BaseException] | None = None
-
-    @abstractmethod
-    def start(self, event: Event) -> tuple[Span, Callable[[], None]]:
-        """Start the span of an event and make it current. The function makes the previous one current again."""
-
-    @abstractmethod
-    def finish(self, span: Span, ended_ns: int, error: BaseException | None, *, redone: bool) -> None:
-        """Finish a span.
-
-        Args:
-            span: from ``start()``.
-            ended_ns: when its handlers had run, in nanoseconds since 1970.
-            error: the failure of the message; None if it did not fail.
-            redone: the transaction was rolled back and the message will be redone; without an error, because another
-                message failed.
-        """
+        self._ended: list[tuple[Finish, int]] = []
+        self._failed: tuple[Finish, BaseException] | None = None
 
     def run(self, event: Event, handlers: Handlers) -> None:
         """Run the handlers of an event within its span."""
         try:
-            span, leave = self.start(event)
+            started = self._start(event)
         except Exception:
             log.warning("Event %s is handled without a trace.", event.id, exc_info=True, extra={"action": "trace"})
+            started = None
+        if started is None:
             return run_handlers(event, handlers)
+        leave, finish = started
         try:
             run_handlers(event, handlers)
         except BaseException as error:
-            self._failed = (span, error)
+            self._failed = (finish, error)
             raise
         finally:
             leave()
-            self._ended.append((span, time.time_ns()))
+            self._ended.append((finish, time.time_ns()))
 
     def __enter__(self) -> Run:
         return self.run
@@ -152,14 +145,14 @@ class Processing(ABC, Generic[Span]):
     ) -> None:
         culprit, cause = self._failed or (None, None)
         redone = error is not None and self._together
-        for span, ended_ns in self._ended:
+        for finish, ended_ns in self._ended:
             if error is None:
                 fault = None
-            elif span is culprit:
+            elif finish is culprit:
                 fault = cause
             else:
                 fault = None if self._together else error
             with harmless():
-                self.finish(span, ended_ns, fault, redone=redone)
+                finish(ended_ns, fault, redone)
         self._ended.clear()
         self._failed = culprit = cause = None  # the error's frames hold this object

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from functools import lru_cache
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import lru_cache, partial
 from typing import Any
 
 from opentelemetry import context, propagate, trace
@@ -14,16 +14,7 @@ from django_outbox import __version__
 from django_outbox.events.event import Event
 from django_outbox.exceptions import text_of
 from django_outbox.observability.tracing import names
-from django_outbox.observability.tracing.base import (
-    Handlers,
-    Note,
-    Processing,
-    Run,
-    Tracing,
-    add_headers,
-    harmless,
-    run_handlers,
-)
+from django_outbox.observability.tracing.base import Finish, Note, Processing, Run, Tracing, add_headers, harmless
 from django_outbox.observability.tracing.names import Message
 
 
@@ -70,7 +61,7 @@ class OpenTelemetryTracing(Tracing):
 
     def processing(self, group: str, *, using: str, together: bool) -> AbstractContextManager[Run]:
         """See ``Tracing``."""
-        return _Processing(group, together=together)
+        return Processing(partial(_start, group), together=together)
 
 
 def _is_recording() -> bool:
@@ -91,9 +82,9 @@ def _tracer_of(provider: trace.TracerProvider) -> trace.Tracer:
 def _ending(span: trace.Span, *, is_current: bool = True) -> Iterator[None]:
     """Ends a span; an exception makes it an error."""
     try:
-        with (
-            trace.use_span(span, record_exception=False, set_status_on_exception=False) if is_current else nullcontext()
-        ):
+        with ExitStack() as stack:
+            if is_current:
+                stack.enter_context(trace.use_span(span, record_exception=False, set_status_on_exception=False))
             yield
     except BaseException as error:
         _fail(span, error)
@@ -114,49 +105,39 @@ def _sending(span: trace.Span, messages: Sequence[Message]) -> Iterator[Note]:
         yield note
 
 
-class _Processing(Processing[trace.Span]):
-    def __init__(self, group: str, *, together: bool) -> None:
-        super().__init__(together=together)
-        self._group = group
-        self._is_recording = _is_recording()
+def _start(group: str, event: Event) -> tuple[Callable[[], object], Finish] | None:
+    """Start a child of the span that created the message, with a link to it.
 
-    def run(self, event: Event, handlers: Handlers) -> None:
-        if event.headers or self._is_recording:
-            super().run(event, handlers)
-        else:
-            run_handlers(event, handlers)  # nothing to record and no context to pass on
+    If the project called the consumer within its own span, that one is the parent.
+    """
+    if not event.headers and not _is_recording():
+        return None  # nothing to record and no context to pass on
+    ambient = trace.get_current_span()
+    parent = propagate.extract(event.headers, context.Context())
+    creation = trace.get_current_span(parent).get_span_context()
+    if ambient.get_span_context().is_valid:
+        parent = trace.set_span_in_context(ambient, propagate.extract(event.headers, context.get_current()))
+    span = _tracer().start_span(
+        f"process {event.topic}",
+        context=parent,
+        kind=SpanKind.CONSUMER,
+        attributes=names.processed(event, group),
+        links=[Link(creation)] if creation.is_valid else None,
+    )
+    token = context.attach(trace.set_span_in_context(span, parent))
+    return partial(context.detach, token), partial(_finish, span)
 
-    def start(self, event: Event) -> tuple[trace.Span, Callable[[], None]]:
-        """A child of the span that created the message, with a link to it.
 
-        If the project called the consumer within its own span, that one is the parent.
-        """
-        ambient = trace.get_current_span()
-        parent = propagate.extract(event.headers, context.Context())
-        creation = trace.get_current_span(parent).get_span_context()
-        if ambient.get_span_context().is_valid:
-            parent = trace.set_span_in_context(ambient, propagate.extract(event.headers, context.get_current()))
-        span = _tracer().start_span(
-            f"process {event.topic}",
-            context=parent,
-            kind=SpanKind.CONSUMER,
-            attributes=names.processed(event, self._group),
-            links=[Link(creation)] if creation.is_valid else None,
-        )
-        token = context.attach(trace.set_span_in_context(span, parent))
-        return span, lambda: context.detach(token)
-
-    def finish(self, span: trace.Span, ended_ns: int, error: BaseException | None, *, redone: bool) -> None:
-        if redone:
-            span.set_attribute(names.REDONE, True)
-        if error is not None:
-            _fail(span, error)
-        elif redone:
-            span.set_attribute(names.ERROR_TYPE, names.ROLLED_BACK)
-            span.set_status(
-                Status(StatusCode.ERROR, "Rolled back: another message of the transaction failed. It will be redone.")
-            )
-        span.end(ended_ns)
+def _finish(span: trace.Span, ended_ns: int, error: BaseException | None, redone: bool) -> None:
+    if redone:
+        span.set_attribute(names.REDONE, True)
+    if error is not None:
+        _fail(span, error)
+    elif redone:
+        span.set_attribute(names.ERROR_TYPE, names.ROLLED_BACK)
+        text = "Rolled back: another message of the transaction failed. It will be redone."
+        span.set_status(Status(StatusCode.ERROR, text))
+    span.end(ended_ns)
 
 
 def _fail(span: trace.Span, error: BaseException) -> None:

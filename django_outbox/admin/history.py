@@ -6,7 +6,7 @@ from collections.abc import Collection, Sequence
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 
-from django.db.models import BooleanField, Case, Count, F, IntegerField, Max, Min, Q, Value, When
+from django.db.models import Case, Count, F, IntegerField, Max, Min, Q, Value, When
 
 from django_outbox.admin.tables import OUTBOX, Table
 from django_outbox.models import MessageFailure
@@ -30,16 +30,12 @@ def dead_by_day(tables: Collection[Table], now: datetime) -> dict[date, dict[Tab
         *(When(occurred_at__gte=start, then=Value(n)) for n, start in reversed(list(enumerate(starts)))),
         output_field=IntegerField(),
     )
-    counts = (
-        MessageFailure.objects.using(OUTBOX.database)
-        .filter(final=True, occurred_at__gte=starts[0])
-        .values(day=day, of_inbox=Case(When(inbox_message=None, then=False), default=True, output_field=BooleanField()))
-        .annotate(count=Count("id"))
-        .order_by()
-    )
-    found = {(each["day"], bool(each["of_inbox"])): each["count"] for each in counts}
+    dead = MessageFailure.objects.using(OUTBOX.database).filter(final=True, occurred_at__gte=starts[0])
+    counts = {f"of_{table.failures_by}": Count(table.failures_by) for table in tables}
+    by_day: dict[int, Any] = {each["day"]: each for each in dead.values(day=day).annotate(**counts).order_by()}
     return {
-        start.date(): {table: found.get((n, table.is_inbox), 0) for table in tables} for n, start in enumerate(starts)
+        start.date(): {table: by_day[n][f"of_{table.failures_by}"] if n in by_day else 0 for table in tables}
+        for n, start in enumerate(starts)
     }
 
 

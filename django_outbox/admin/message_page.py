@@ -50,7 +50,10 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
         payload = dict.fromkeys(payload, MASK)
     # The headers of a copy of a dead letter contain its error.
     in_texts = redaction.in_texts(*sources)
-    headers = redaction.mask(_first_lines(message.headers) if hides_bytes else message.headers, in_texts)
+    headers = message.headers
+    if hides_bytes:
+        headers = {name: _first_line(text) for name, text in headers.items()}
+    headers = redaction.mask(headers, in_texts)
 
     def masked(error: str) -> str:
         return in_texts(_first_line(error) if hides_bytes else error)
@@ -83,10 +86,6 @@ def _first_line(error: str) -> str:
     return error.partition("\n")[0]
 
 
-def _first_lines(headers: dict[str, str]) -> dict[str, str]:
-    return {name: _first_line(text) for name, text in headers.items()}
-
-
 def _received(message: Any) -> list[tuple[str, str]]:
     """Key and value of an unreadable record, as text and in hexadecimal, up to 4096 bytes each."""
     titles = {"raw_key": gettext("Key as received"), "raw_value": gettext("Value as received")}
@@ -107,11 +106,10 @@ def _headline(table: Table, message: Any) -> str:
             "age": texts.age(message.updated_at)
         }
     if message.status == "consumed":
-        text = (
-            gettext("Handled %(age)s ago. Its content has been removed.")
-            if table.is_inbox
-            else gettext("Handled %(age)s ago.")
-        )
+        if table.is_inbox:
+            text = gettext("Handled %(age)s ago. Its content has been removed.")
+        else:
+            text = gettext("Handled %(age)s ago.")
         return text % {"age": texts.age(message.consumed_at)}
     if message.status == "published":
         return gettext("In Kafka for %(age)s, not yet handled.") % {"age": texts.age(message.published_at)}

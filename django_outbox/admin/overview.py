@@ -17,7 +17,7 @@ from django_outbox.admin import audit, worker_notices
 from django_outbox.admin.history import TYPES, failing_types
 from django_outbox.admin.message_list import ReadOnlyAdmin
 from django_outbox.admin.notices import Notice, broker_notices, dead_notice, failing_notice, unread_notices
-from django_outbox.admin.panels import panel
+from django_outbox.admin.panels import Panel
 from django_outbox.admin.plots import overview_plots
 from django_outbox.admin.tables import INBOX, OUTBOX, TABLES
 from django_outbox.conf import settings
@@ -66,7 +66,7 @@ def overview(request: HttpRequest) -> dict[str, Any]:
     due = inbox_due(database) if INBOX in tables else {}
     wanted = HandledEvents.by(handlers.for_group(settings.consumer_group))
     waiting = {OUTBOX: oldest_awaited(database, wanted), INBOX: most_overdue(database, due)}
-    panels = [panel(table, request, waiting[table]) for table in tables]
+    panels = [Panel(table, request, waiting[table]) for table in tables]
     failing = failing_types(tables, now)
     workers = known_workers(database)
     alive = [worker for worker in workers if not worker.is_lost]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -19,70 +17,31 @@ from django_outbox.state.dialects import oldest_first
 GROUPS = 5
 
 
-@dataclass(frozen=True)
 class StatusCount:
-    """Messages with one status: the number, whether there are more than could be counted, and the oldest."""
+    """The messages of a table with one status, and the oldest of them; ``is_more``: there are more than were counted."""
 
-    status: str
-    count: int
-    is_more: bool
-    oldest: Any
+    def __init__(self, table: Table, status: str) -> None:
+        count = counts.count(table.messages, status)
+        self.status = status
+        self.title = dict(OutboxMessage.Status.choices)[status]
+        self.count = min(count, counts.MOST_COUNTED)
+        self.is_more = count > counts.MOST_COUNTED
+        self.oldest = oldest_first(table.messages, status).first() if count else None
 
-    @property
-    def title(self) -> str:
-        return str(dict(OutboxMessage.Status.choices)[self.status])
 
-
-@dataclass(frozen=True)
 class Panel:
-    """What the page shows of a table.
+    """What the page shows of a table; ``waiting``: the message that has waited longest for its handler, if any."""
 
-    Attributes:
-        statuses: the unfinished messages, the dead last.
-        waiting: the message that has waited longest for its handler; None if none waits.
-        letters: the dead letters by error.
-        rows_estimate: the estimated number of rows.
-    """
-
-    table: Table
-    statuses: Sequence[StatusCount]
-    waiting: Any
-    letters: DeadLetters
-    rows_estimate: int | None
-    may_retry: bool
-    may_delete: bool
-
-    @property
-    def title(self) -> str:
-        return gettext("Inbox") if self.table.is_inbox else gettext("Outbox")
-
-    @property
-    def waiting_since(self) -> datetime | None:
-        if self.waiting is None:
-            return None
-        since: datetime = self.waiting.next_retry_at if self.table.is_inbox else self.waiting.published_at
-        return since
-
-    @property
-    def dead(self) -> StatusCount:
-        return self.statuses[-1]
-
-
-def panel(table: Table, request: HttpRequest, waiting: Any) -> Panel:
-    """Query the database for a panel."""
-    statuses = [_status_count(table, status) for status in counts.statuses(table.model)]
-    return Panel(
-        table,
-        statuses,
-        waiting,
-        letters=dead_letters(table, table.redaction(request), GROUPS) if statuses[-1].count else DeadLetters([]),
-        rows_estimate=counts.rows_estimate(table.model, table.database),
-        may_retry=table.may(request, "retry"),
-        may_delete=table.may(request, "delete"),
-    )
-
-
-def _status_count(table: Table, status: str) -> StatusCount:
-    count = counts.count(table.messages, status)
-    oldest = oldest_first(table.messages, status).first() if count else None
-    return StatusCount(status, min(count, counts.MOST_COUNTED), count > counts.MOST_COUNTED, oldest)
+    def __init__(self, table: Table, request: HttpRequest, waiting: Any) -> None:
+        self.table = table
+        self.title = gettext("Inbox") if table.is_inbox else gettext("Outbox")
+        self.statuses = [StatusCount(table, status) for status in counts.statuses(table.model)]
+        self.dead = self.statuses[-1]
+        self.letters = dead_letters(table, table.redaction(request), GROUPS) if self.dead.count else DeadLetters([])
+        self.waiting = waiting
+        self.waiting_since: datetime | None = None
+        if waiting is not None:
+            self.waiting_since = waiting.next_retry_at if table.is_inbox else waiting.published_at
+        self.rows_estimate = counts.rows_estimate(table.model, table.database)
+        self.may_retry = table.may(request, "retry")
+        self.may_delete = table.may(request, "delete")

@@ -46,17 +46,15 @@ def timeline(
 ) -> list[TimelineEntry]:
     """All that happened to a message, oldest first; ``masked`` masks an error."""
     found = [TimelineEntry(message.created_at, "written", _origin(table, message))]
-    published: dict[int, tuple[datetime, int | None, int | None]] = {}
+    publications: dict[int, TimelineEntry] = {}
     for failure in failures:
         if failure.published_at is not None:
-            published[failure.attempt] = (failure.published_at, failure.partition, failure.offset)
-        found.append(
-            TimelineEntry(failure.occurred_at, "failed", _failure(table, message, failure), masked(failure.error))
-        )
+            publications[failure.attempt] = _publication(message.topic, failure.attempt, failure)
+        text = _failure(table, message, failure)
+        found.append(TimelineEntry(failure.occurred_at, "failed", text, masked(failure.error)))
     if getattr(message, "published_at", None) is not None:
-        published[message.publish_count] = (message.published_at, message.partition, message.offset)
-    for attempt, (time, partition, offset) in published.items():
-        found.append(TimelineEntry(time, "published", _publication(message.topic, attempt, partition, offset)))
+        publications[message.publish_count] = _publication(message.topic, message.publish_count, message)
+    found += publications.values()
     for entry in audit_entries:
         detail = entry.reason
         if "payload_before" in entry.details:
@@ -93,12 +91,16 @@ def _origin(table: Table, message: Any) -> str:
     }
 
 
-def _publication(topic: str, attempt: int, partition: int | None, offset: int | None) -> str:
-    if partition is None:
-        return gettext("Publication %(attempt)d to %(topic)s") % {"attempt": attempt, "topic": topic}
-    return gettext("Publication %(attempt)d to %(topic)s, partition %(partition)d, offset %(offset)s") % {
+def _publication(topic: str, attempt: int, place: Any) -> TimelineEntry:
+    """A publication; ``place`` has its time, partition and offset."""
+    text = (
+        gettext("Publication %(attempt)d to %(topic)s")
+        if place.partition is None
+        else gettext("Publication %(attempt)d to %(topic)s, partition %(partition)d, offset %(offset)s")
+    ) % {
         "attempt": attempt,
         "topic": topic,
-        "partition": partition,
-        "offset": "?" if offset is None else offset,
+        "partition": place.partition,
+        "offset": "?" if place.offset is None else place.offset,
     }
+    return TimelineEntry(place.published_at, "published", text)

@@ -77,7 +77,7 @@ def monitored(
         path: Path | None = options.get("heartbeat_file")
         if path is not None:
             try:
-                worker_state.on_progress(stack.enter_context(heartbeat_file(path)).touch)
+                worker_state.on_progress(stack.enter_context(heartbeat_file(path)))
             except OSError as error:
                 raise CommandError(f"The heartbeat file {path} cannot be written: {error.strerror}.") from error
         poll_interval = worker_state.poll_interval

@@ -15,39 +15,34 @@ log = logging.getLogger(__name__)
 SECONDS = 1.0
 
 
-class HeartbeatFile:
-    """Touched by the loop, at most once a second. Errors are logged and do not stop the worker."""
-
-    def __init__(self, path: Path, clock: Callable[[], float] = time.monotonic) -> None:
-        self._path = path
-        self._clock = clock
-        self._next_at = 0.0
-        self._incident = Incident(log, f"The heartbeat file {path}", clock)
-
-    def touch(self) -> None:
-        """Touch the file, unless that was done less than a second ago."""
-        now = self._clock()
-        if now < self._next_at:
-            return
-        self._next_at = now + SECONDS
-        try:
-            self._path.touch()
-        except OSError as error:
-            self._incident.report(error.strerror or error)
-        else:
-            self._incident.resolve()
-
-
 @contextmanager
-def heartbeat_file(path: Path) -> Iterator[HeartbeatFile]:
-    """A heartbeat file that exists while a worker runs, and is removed when it shuts down.
+def heartbeat_file(path: Path, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[], None]]:
+    """A file that exists while a worker runs; yields a function for its loop, which touches it at most once a second.
+
+    Later errors are logged and do not stop the worker.
 
     Raises:
         OSError: the file cannot be written.
     """
     path.touch()
+    incident = Incident(log, f"The heartbeat file {path}", clock)
+    next_at = 0.0
+
+    def touch() -> None:
+        nonlocal next_at
+        now = clock()
+        if now < next_at:
+            return
+        next_at = now + SECONDS
+        try:
+            path.touch()
+        except OSError as error:
+            incident.report(error.strerror or error)
+        else:
+            incident.resolve()
+
     try:
-        yield HeartbeatFile(path)
+        yield touch
     finally:
         with suppress(OSError):
             path.unlink()

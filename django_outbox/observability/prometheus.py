@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 import django
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -46,16 +47,13 @@ def exposition(registry: CollectorRegistry, accept: str) -> tuple[str, bytes]:
     return content_type, encode(registry)
 
 
+@dataclass(eq=False)  # hashable
 class OutboxCollector(Collector):
     """Collects the metrics of a worker on each scrape."""
 
-    def __init__(
-        self, metrics: Metrics, backlog: Backlog, worker_state: WorkerState, clock: Callable[[], float] = time.time
-    ) -> None:
-        self._metrics = metrics
-        self._backlog = backlog
-        self._worker_state = worker_state
-        self._clock = clock
+    metrics: Metrics
+    backlog: Backlog
+    worker_state: WorkerState
 
     def collect(self) -> Iterator[Metric]:
         yield from self._counters()
@@ -64,14 +62,14 @@ class OutboxCollector(Collector):
         yield from self._unfinished()
 
     def _counters(self) -> Iterator[Metric]:
-        for name, counters in self._metrics.counters.items():
+        for name, counters in self.metrics.counters.items():
             family = CounterMetricFamily(f"django_outbox_{name}", COUNTERS[name], labels=("topic", "event_type"))
             for labels, number in counters.read().items():
                 family.add_metric(labels, number)
             yield family
 
     def _histograms(self) -> Iterator[Metric]:
-        metrics = self._metrics
+        metrics = self.metrics
         if "published" in metrics.counters:
             text = "How long the broker took to acknowledge a batch."
             yield _histogram("publish_duration_seconds", text, (), metrics.publish_seconds)
@@ -84,10 +82,10 @@ class OutboxCollector(Collector):
             yield _histogram("end_to_end_latency_seconds", text, ("topic",), metrics.seconds_to_consumed)
 
     def _gauges(self) -> Iterator[Metric]:
-        state = self._worker_state
+        state = self.worker_state
         yield _gauge("broker_up", "Whether the broker answered when last needed.", state.reaches_broker)
         yield _gauge("database_up", "Whether the database answered when last needed.", state.reaches_database)
-        turn_at = self._clock() - state.seconds_without_progress
+        turn_at = time.time() - state.seconds_without_progress
         yield _gauge("last_turn_timestamp_seconds", "Time of the last loop iteration, in seconds since 1970.", turn_at)
         versions = {"version": __version__, "django": django.__version__, "python": platform.python_version()}
         value = {**versions, "worker": state.kind}
@@ -102,7 +100,7 @@ class OutboxCollector(Collector):
         overdue = GaugeMetricFamily("django_outbox_overdue_seconds", text, labels=("box",))
         text = "How long ago the published message was sent that has waited longest for its handler here."
         awaited = GaugeMetricFamily("django_outbox_awaited_seconds", text, labels=())
-        for box, unfinished in self._backlog.read().items():
+        for box, unfinished in self.backlog.read().items():
             for status, count in unfinished.counts.items():
                 messages.add_metric((box, status), count)
             oldest.add_metric((box,), unfinished.oldest)

@@ -14,7 +14,7 @@ from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.events.event import Event
 from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.observability.health import default_limit, liveness, outage_limit, readiness
-from django_outbox.observability.heartbeat_file import HeartbeatFile, heartbeat_file
+from django_outbox.observability.heartbeat_file import heartbeat_file
 from django_outbox.relay.relay import Relay
 from django_outbox.worker.state import WorkerState
 from django_outbox.worker.stop import Stop
@@ -170,7 +170,6 @@ def test_the_file_is_touched_at_turns_once_a_second_at_most(
     tmp_path: Path, worker_state: WorkerState, clock: Clock
 ) -> None:
     path = tmp_path / "alive"
-    worker_state.on_progress(HeartbeatFile(path, clock).touch)
 
     def touched() -> bool:
         """Whether a turn touches it."""
@@ -179,18 +178,20 @@ def test_the_file_is_touched_at_turns_once_a_second_at_most(
         worker_state.record_progress()
         return path.exists() and path.stat().st_mtime > 1
 
-    assert touched()
-    assert not touched()
-    clock.now += 1.1
-    assert touched()
-    clock.now += 1.1
-    worker_state.record_round()
-    worker_state.record_fault("The broker: away", is_broker=True)
-    assert not touched(), "a step is a turn"
-    clock.now += 1.1
-    os.utime(path, (1, 1))
-    worker_state.record_fault("The broker: away", is_broker=True)
-    assert path.stat().st_mtime > 1, "and so is a fault that is waited out"
+    with heartbeat_file(path, clock) as touch:
+        worker_state.on_progress(touch)
+        assert touched()
+        assert not touched()
+        clock.now += 1.1
+        assert touched()
+        clock.now += 1.1
+        worker_state.record_round()
+        worker_state.record_fault("The broker: away", is_broker=True)
+        assert not touched(), "a step is a turn"
+        clock.now += 1.1
+        os.utime(path, (1, 1))
+        worker_state.record_fault("The broker: away", is_broker=True)
+        assert path.stat().st_mtime > 1, "and so is a fault that is waited out"
 
 
 def test_the_file_is_there_from_the_start_and_gone_at_the_end(tmp_path: Path) -> None:
@@ -206,14 +207,16 @@ def test_a_file_that_cannot_be_touched_any_more_is_told_once_and_stops_nothing(
     def full(self: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    heartbeat = HeartbeatFile(tmp_path / "alive", clock)
-    with monkeypatch.context() as patch:
-        patch.setattr(Path, "touch", full)
-        for _ in range(5):
-            clock.now += 2
-            heartbeat.touch()
-    assert len(caplog.messages) == 1
-    assert f"The heartbeat file {tmp_path}/alive: No space left on device." in caplog.text
-    clock.now += 2
-    heartbeat.touch()
-    assert (tmp_path / "alive").exists()
+    path = tmp_path / "alive"
+    with heartbeat_file(path, clock) as touch:
+        path.unlink()
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "touch", full)
+            for _ in range(5):
+                clock.now += 2
+                touch()
+        assert len(caplog.messages) == 1
+        assert f"The heartbeat file {tmp_path}/alive: No space left on device." in caplog.text
+        clock.now += 2
+        touch()
+        assert path.exists()

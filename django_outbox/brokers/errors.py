@@ -12,6 +12,9 @@ from django_outbox.exceptions import RecordsUndecodable
 _URL = 'OUTBOX["BROKER"]["URL"]'
 
 HEADERS_ARE_NO_TEXT = "the name of one of its headers is not UTF-8 text"
+NOT_READABLE = "this client may not read it"
+NOT_EVEN_SEEN = "this client may not even see whether it exists"
+NO_SUCH_NAME = "its name is not valid"
 
 
 class Blame(Flag):

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Collection
 
 from django_outbox.brokers.base import Broker, TopicForbidden, TopicMissing, TopicTrouble
-from django_outbox.brokers.topics import NOT_READABLE
+from django_outbox.brokers.errors import NOT_READABLE
 from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable, TopicNotReadable
 from django_outbox.worker.outage_log import OutageLog
 from django_outbox.worker.topic_health import TopicHealth

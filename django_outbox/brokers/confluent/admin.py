@@ -24,11 +24,10 @@ from confluent_kafka.cimpl import NewTopic
 
 from django_outbox.brokers.base import Progress, TopicPartition
 from django_outbox.brokers.calls import CONNECT_SECONDS, SLICE_SECONDS
-from django_outbox.brokers.cluster import Admin
+from django_outbox.brokers.cluster import Admin, TopicDescription
 from django_outbox.brokers.confluent.client import Faults
 from django_outbox.brokers.confluent.errors import client_error, is_answer, told_by
 from django_outbox.brokers.errors import ClientError
-from django_outbox.brokers.topics import TopicDescription
 from django_outbox.exceptions import BrokerUnavailable
 
 _FIRST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]

@@ -71,16 +71,16 @@ class ConfluentBrokerProducer(BatchProducer):
                 self._client.produce(
                     record.topic, record.value, record.key, on_delivery=report, headers=list(record.headers)
                 )
+                return None
             except BufferError:
                 if self._keeps_waiting(patience, len(self._client)):
                     self._client.poll(SLICE_SECONDS)
-                    continue
-                self._abandon()
+                else:
+                    self._abandon()
             except KafkaException as error:
                 return self._judge(record.topic, client_error(error))
             except (TypeError, ValueError) as error:
                 return Refused(f"It cannot be encoded: {error}")
-            break
         return None
 
     def _report(self, topic: str, results: list[SendResult | None], index: int, suspects: set[int]) -> DeliveryReport:

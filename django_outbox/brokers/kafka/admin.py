@@ -9,10 +9,9 @@ from kafka import TopicPartition as KafkaTopicPartition
 from kafka.admin import ConfigFilterType, ConfigResource, ConfigResourceType, OffsetSpec
 
 from django_outbox.brokers.base import Progress, TopicPartition
-from django_outbox.brokers.cluster import Admin
+from django_outbox.brokers.cluster import Admin, TopicDescription
 from django_outbox.brokers.errors import ClientError
 from django_outbox.brokers.kafka.errors import error_for
-from django_outbox.brokers.topics import TopicDescription
 
 
 class KafkaAdmin(Admin):

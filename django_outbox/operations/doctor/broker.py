@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 from django_outbox.brokers.base import TopicForbidden
-from django_outbox.brokers.topics import NOT_EVEN_SEEN
+from django_outbox.brokers.errors import NOT_EVEN_SEEN
 from django_outbox.brokers.url import DEFAULT_PORT
 from django_outbox.conf import settings
 from django_outbox.models import Worker

@@ -150,7 +150,7 @@ def _measure() -> None:
 
 def _purge(rows: int) -> None:
     from django_outbox.models import OutboxMessage
-    from django_outbox.state.deletion import delete
+    from django_outbox.state.purging import delete
 
     first = OutboxMessage.objects.filter(status="consumed").earliest("id").id
     start = time.perf_counter()

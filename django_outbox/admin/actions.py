@@ -24,7 +24,7 @@ from django_outbox.models.validation import json_payload
 from django_outbox.observability import text as texts
 from django_outbox.operations.retry_preview import frequent_types, newest, seconds_until_last
 from django_outbox.operations.selection import Selection, SelectionError, parse_id
-from django_outbox.state.deletion import delete
+from django_outbox.state.purging import delete
 from django_outbox.state.retry import retry, retry_with_payload
 
 DEFAULT_RATE = 50

@@ -23,7 +23,7 @@ from django_outbox.worker.incident import RELAPSE_SECONDS
 from django_outbox.worker.loop import run_through_faults
 from django_outbox.worker.outage_log import OutageLog
 from django_outbox.worker.prepared_statements import PreparedStatements
-from django_outbox.worker.state import MessageCounts, WorkerState
+from django_outbox.worker.state import WorkerState
 from django_outbox.worker.stop import Stop
 
 log = logging.getLogger("django_outbox.consumer")
@@ -155,7 +155,7 @@ class Consumer:
             self._retry_from_inbox(counts)
             self._consume(counts, timeout)
         except Exception:
-            self.worker_state.add_counts(MessageCounts(**counts.progress))
+            self.worker_state.add_counts(counts.progress)
             raise
         return counts
 

@@ -45,7 +45,7 @@ class RoundCounts:
 
     @property
     def progress(self) -> dict[str, int]:
-        """The counts by the names of ``MessageCounts``."""
+        """The counts by the columns of ``Activity``."""
         return {
             "consumed": self.consumed - self.inbox_consumed,
             "inbox_received": self.stored,

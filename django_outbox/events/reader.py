@@ -159,7 +159,7 @@ class EventReader:
         """Return the payload if it can be stored. ``text`` is JSON that contains it."""
         validation.require_depth(payload, text, using=self._using)
         if "\\u" in text:  # may escape a character that a database does not accept
-            validation.require_json(payload, json.dumps(payload, ensure_ascii=False))
+            validation.require_json(json.dumps(payload, ensure_ascii=False))
         return payload
 
 

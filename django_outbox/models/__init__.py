@@ -3,13 +3,7 @@
 from django_outbox.models.inbox import InboxDeadLetter, InboxMessage, InboxQuerySet
 from django_outbox.models.message import default_max_retry
 from django_outbox.models.operations import Activity, MessageFailure, Worker
-from django_outbox.models.outbox import (
-    DeadLetter,
-    OutboxMessage,
-    OutboxQuerySet,
-    Overview,
-    outbox_database,
-)
+from django_outbox.models.outbox import DeadLetter, OutboxMessage, OutboxQuerySet, Overview, outbox_database
 
 __all__ = [
     "Activity",

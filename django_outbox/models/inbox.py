@@ -62,9 +62,7 @@ class InboxMessage(Message):
         indexes: ClassVar[list[models.Index]] = [
             # For the consumer's claims.
             PartialIndex(
-                name="django_outbox_inbox_due",
-                fields=["group", "next_retry_at", "id"],
-                where=Q(status="pending"),
+                name="django_outbox_inbox_due", fields=["group", "next_retry_at", "id"], where=Q(status="pending")
             ),
             # For the order of keys.
             PartialIndex(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from django_outbox.exceptions import InvalidMessage, text_of
 _MAX_DEPTH = 99
 _MAX_DEPTH_ON_MARIADB = 31
 _MAX_BYTES_PER_CHARACTER = 12
+_ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # not a backslash that is escaped, followed by "u0000"
 
 
 def require_text(field: str, text: str) -> None:
@@ -64,7 +66,7 @@ def json_payload(payload: Any, *, using: str, limit: int | None = None) -> Any:
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidMessage("payload", f"JSON cannot represent it: {text_of(error)}") from error
     require_depth(payload, text, using=using)
-    require_json(payload, text)
+    require_json(text)
     if limit is not None and len(text) * _MAX_BYTES_PER_CHARACTER > limit:
         require_size(payload, text, limit, using=using)
     return payload
@@ -107,16 +109,14 @@ def require_depth(payload: Any, text: str, *, using: str) -> None:
         )
 
 
-def require_json(payload: Any, text: str) -> None:
-    """Refuse a payload that contains text that cannot be stored; ``text`` is its JSON, not escaped.
+def require_json(text: str) -> None:
+    """Refuse JSON, not escaped, that contains text that cannot be stored.
 
     Raises:
         InvalidMessage: naming the payload.
     """
-    if "\\u0000" in text:
-        # This may also be an escaped backslash followed by "u0000".
-        _no_nul(payload)
-    require_text("payload", text)
+    has_nul = "\\u0000" in text and _ESCAPED_NUL.search(text)
+    require_text("payload", "\0" if has_nul else text)
 
 
 def _depth(payload: Any) -> int:
@@ -127,15 +127,3 @@ def _depth(payload: Any) -> int:
         depth += 1
         level = [item for value in level for item in (value.values() if isinstance(value, dict) else value)]
     return depth
-
-
-def _no_nul(value: Any) -> None:
-    if isinstance(value, str):
-        require_text("payload", value)
-    elif isinstance(value, dict):
-        for name, item in value.items():
-            _no_nul(name)
-            _no_nul(item)
-    elif isinstance(value, list):
-        for item in value:
-            _no_nul(item)

@@ -38,11 +38,9 @@ class Pace(NamedTuple):
 
 
 IDLE = Pace(rest=9.0, step_seconds=0.020)
-BUSY = Pace(rest=19.0, step_seconds=0.006)
-"""A message was sent within the last second: the next one may have to wait for a step."""
-BEHIND = Pace(rest=59.0, step_seconds=0.006)
-"""A batch was full within the last second: a step delays messages that are due."""
-RECENT_SECONDS = 1.0
+BUSY = Pace(rest=19.0, step_seconds=0.006)  # the next message may have to wait for a step
+BEHIND = Pace(rest=59.0, step_seconds=0.006)  # a batch was full: a step delays messages that are due
+RECENT_SECONDS = 1.0  # for which a relay stays busy or behind after a pass
 STEP_ROWS = (20, 1000)
 BETWEEN_WALKS_SECONDS = 60.0
 LEADER_CHECK_SECONDS = 10.0
@@ -57,12 +55,7 @@ class BackgroundPurge:
     """
 
     def __init__(
-        self,
-        worker_state: WorkerState,
-        *,
-        using: str,
-        handlers: Registry,
-        clock: Callable[[], float] = time.monotonic,
+        self, worker_state: WorkerState, *, using: str, handlers: Registry, clock: Callable[[], float] = time.monotonic
     ) -> None:
         """
         Args:
@@ -98,19 +91,25 @@ class BackgroundPurge:
         try:
             if not self._leads(now):
                 return
-            is_unfinished = self._step()
+            self._steps = self._steps or self._walk()
+            step = next(self._steps, None)
         except Exception as error:
             self._steps = None
             if is_outage(error, self._using):
                 raise
-            self._fail(error)
+            self._rest_after(error)
             return
         self._ended_at = self._clock()
         self._step_took = self._ended_at - now
-        if is_unfinished:
-            self._adapt(pace.step_seconds)
-        else:
-            self._end_walk()
+        if step is None:
+            self._steps = None
+            self._not_before = self._ended_at + BETWEEN_WALKS_SECONDS
+            self._log_deleted()
+            return
+        self._deleted += step.counts
+        least, most = STEP_ROWS
+        factor = max(0.5, min(pace.step_seconds / max(self._step_took, 0.001), 2.0))
+        self._rows = max(least, min(round(self._rows * factor), most))
 
     def _pace(self, now: float, busy: bool, behind: bool) -> Pace:
         if busy:
@@ -121,30 +120,16 @@ class BackgroundPurge:
             return BEHIND
         return BUSY if now < self._busy_until else IDLE
 
-    def _fail(self, error: Exception) -> None:
-        """Log an error, such as of a foreign key of the project that protects a message."""
+    def _rest_after(self, error: Exception) -> None:
+        """Rest after an error, such as of a foreign key of the project that protects a message."""
         if stop_preparing(error, self._using) or is_transient(error, self._using):
-            self._rest(BETWEEN_WALKS_SECONDS)
+            self._not_before = self._clock() + BETWEEN_WALKS_SECONDS
             return
-        self._rest(AFTER_ERROR_SECONDS)
-        log.warning(
-            "Old messages could not be deleted. Next attempt in one hour. %s: %s",
-            type(error).__name__,
-            in_one_line(error),
-            extra={"action": "purge"},
-        )
+        self._not_before = self._clock() + AFTER_ERROR_SECONDS
+        text = "Old messages could not be deleted. Next attempt in one hour. %s: %s"
+        log.warning(text, type(error).__name__, in_one_line(error), extra={"action": "purge"})
 
-    def _step(self) -> bool:
-        """Run the next step; False if all old messages are deleted."""
-        if self._steps is None:
-            self._steps = self._new_walk()
-        step = next(self._steps, None)
-        if step is None:
-            return False
-        self._deleted += step.counts
-        return True
-
-    def _new_walk(self) -> Iterator[Step]:
+    def _walk(self) -> Iterator[Step]:
         for expiry in expiries(settings.retention, self._loaded()):
             yield from Walk(expiry, using=self._using).steps(lambda: self._rows)
 
@@ -153,31 +138,18 @@ class BackgroundPurge:
             self._handlers.load()
         except HandlersNotImportable as error:
             if not self._is_reported:
-                log.warning(
-                    "Published messages are kept, as handlers are unknown: %s",
-                    in_one_line(error),
-                    extra={"action": "purge"},
-                )
+                text = "Published messages are kept, as handlers are unknown: %s"
+                log.warning(text, in_one_line(error), extra={"action": "purge"})
             self._is_reported = True
             return None
         self._is_reported = False
         return self._handlers
 
-    def _end_walk(self) -> None:
-        self._steps = None
-        self._rest(BETWEEN_WALKS_SECONDS)
+    def _log_deleted(self) -> None:
         if self._deleted:
             counts = ", ".join(f"{count} {name}" for name, count in self._deleted.items() if count)
             log.info("Deleted old messages: %s.", counts, extra={"action": "purge"})
             self._deleted.clear()
-
-    def _adapt(self, wanted: float) -> None:
-        least, most = STEP_ROWS
-        factor = max(0.5, min(wanted / max(self._step_took, 0.001), 2.0))
-        self._rows = max(least, min(round(self._rows * factor), most))
-
-    def _rest(self, seconds: float) -> None:
-        self._not_before = self._clock() + seconds
 
     def _leads(self, now: float) -> bool:
         """True if this relay purges: the oldest one of those that work."""

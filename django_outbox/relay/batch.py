@@ -6,12 +6,9 @@ import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 
-from django.db.models import QuerySet
-
 from django_outbox.brokers.base import Acknowledged, Failed, Producer, Record, Refused, SendResult, TopicTrouble
 from django_outbox.conf import settings
 from django_outbox.events.writer import Outgoing, encode
-from django_outbox.models import OutboxMessage
 from django_outbox.observability import instrumentation
 from django_outbox.observability.logging import repeats
 from django_outbox.observability.tracing.base import current_tracing
@@ -94,42 +91,34 @@ class Batch:
                 self.written.add(message.topic)
                 self.acknowledged.append(Published(message.id, message.attempt, outcome.partition, outcome.offset))
                 continue
-            if isinstance(outcome, Refused):
-                self._store_refused(message, outcome.reason)
-                is_broken = holds_behind_dead()
-            elif isinstance(outcome, Failed):
-                self._store_failed(message, outcome.reason)
-                is_broken = True
-            else:
+            if isinstance(outcome, TopicTrouble):
                 self.faults.setdefault(message.topic, outcome)
-                is_broken = True
-            if is_broken and has_order(message):
+            else:
+                self._store_failure(message, outcome)
+            if has_order(message) and (not isinstance(outcome, Refused) or holds_behind_dead()):
                 broken.add(key)
         self.published = state.mark_published(self.acknowledged, using=self._using)
 
-    def _store_refused(self, message: Outgoing, reason: str) -> None:
-        if transitions.mark_dead(self._to_send(message), reason):
-            self.dead += 1
-            self.after_commit.append(partial(_report_refused, message, reason, self._using))
-
-    def _store_failed(self, message: Outgoing, reason: str) -> None:
-        if failed := transitions.mark_failed(self._to_send(message), reason):
-            self.failed += 1
-            self.after_commit.append(partial(_report_failed, message, reason, failed.status, self._using))
-
-    def _to_send(self, message: Outgoing) -> QuerySet[OutboxMessage]:
-        return state.to_send(message.id, message.attempt, using=self._using)
+    def _store_failure(self, message: Outgoing, outcome: Refused | Failed) -> None:
+        rows = state.to_send(message.id, message.attempt, using=self._using)
+        if isinstance(outcome, Refused):
+            failed = transitions.mark_dead(rows, outcome.reason)
+            self.dead += failed is not None
+        else:
+            failed = transitions.mark_failed(rows, outcome.reason)
+            self.failed += failed is not None
+        if failed is not None:
+            self.after_commit.append(partial(_report, message, outcome, failed.status, self._using))
 
 
-def _report_refused(message: Outgoing, reason: str, using: str) -> None:
-    text = "Message %s (%s) is dead, as it can never be sent: %s"
-    repeats.log_failure(log, logging.ERROR, "dead", message, reason, text, message.id, message.event_type, reason)
-    instrumentation.dead(message, reason, using=using)
-
-
-def _report_failed(message: Outgoing, reason: str, status: str, using: str) -> None:
-    final = status == state.Status.DEAD
+def _report(message: Outgoing, outcome: Refused | Failed, status: str, using: str) -> None:
+    reason, final = outcome.reason, status == state.Status.DEAD
     level = logging.ERROR if final else logging.WARNING
-    text = "Message %s (%s) could not be sent and is %s: %s"
-    repeats.log_failure(log, level, "failed", message, reason, text, message.id, message.event_type, status, reason)
-    instrumentation.failed(message, reason, final=final, using=using)
+    if isinstance(outcome, Refused):
+        text = "Message %s (%s) is dead, as it can never be sent: %s"
+        repeats.log_failure(log, level, "dead", message, reason, text, message.id, message.event_type, reason)
+        instrumentation.dead(message, reason, using=using)
+    else:
+        text = "Message %s (%s) could not be sent and is %s: %s"
+        repeats.log_failure(log, level, "failed", message, reason, text, message.id, message.event_type, status, reason)
+        instrumentation.failed(message, reason, final=final, using=using)

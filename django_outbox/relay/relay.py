@@ -21,11 +21,11 @@ from django_outbox.observability.logging import repeats
 from django_outbox.relay.batch import Batch
 from django_outbox.relay.claims import Claimed, claims_of
 from django_outbox.relay.topics import CreateTopics, WritableTopics
-from django_outbox.relay.waiting import WorkWaiter
 from django_outbox.state import outbox as state
 from django_outbox.state.ordering import unsent_before
 from django_outbox.worker.incident import RELAPSE_SECONDS
 from django_outbox.worker.loop import run_through_faults
+from django_outbox.worker.notify import Listener
 from django_outbox.worker.outage_log import OutageLog
 from django_outbox.worker.prepared_statements import PreparedStatements
 from django_outbox.worker.state import WorkerState
@@ -99,14 +99,9 @@ class Relay:
         self._producer: Producer | None = None
         self._outages = OutageLog(log, clock, quiet_seconds=RELAPSE_SECONDS)
         self._topics = WritableTopics(broker, create_topics, log, clock, self._outages)
-        self._waiter = WorkWaiter(using, clock)
+        self.listener = Listener(using, clock)
         self._claims = claims_of(using, clock)
         self._prepared = PreparedStatements(using, clock)
-
-    @property
-    def is_listening(self) -> bool:
-        """True if notifications of new messages arrive."""
-        return self._waiter.is_listening
 
     def run(self, stop: Stop, *, drain: bool = False) -> None:
         """Work until stopped or, with ``drain``, until nothing is due.
@@ -119,8 +114,8 @@ class Relay:
 
         def step() -> float | None:
             if not drain:
-                self._waiter.listen_if_due()
-            self._prepared.wanted = self._waiter.is_listening
+                self.listener.open_if_due()
+            self._prepared.wanted = self.listener.is_open
             self._prepared.renew_plans()
             began_at = self._clock()
             done = self.run_once()
@@ -132,10 +127,10 @@ class Relay:
                 return 0.0
             if drain and not done.claimed and not self._claims.is_skipping:
                 return None
-            return self._waiter.seconds(began_at, self.poll_interval)
+            return self.listener.seconds_to_wait(began_at, self.poll_interval)
 
         def wait_for_work(seconds: float) -> None:
-            if self._waiter.wait(stop, seconds):
+            if self.listener.wait(stop, seconds):
                 self.is_idle = False
 
         try:
@@ -158,7 +153,7 @@ class Relay:
 
     def close(self) -> None:
         """Close all connections. They are opened again if the relay is used again."""
-        self._waiter.close()
+        self.listener.close()
         self._drop_producer()
 
     def run_once(self) -> Pass:

@@ -15,17 +15,12 @@ from django_outbox.models.lengths import ERROR_LENGTH
 from django_outbox.models.validation import clean_text
 from django_outbox.state.failures import Stage
 
-UNREADABLE = "unreadable"
-"""The event type of a copy whose record could not be read."""
+UNREADABLE = "unreadable"  # the event type of a copy whose record could not be read
 LARGEST_RAW_BYTES = 256 * 1024
 
 
 def unread_topic(named: Collection[str | None] = ()) -> str | None:
-    """``DEAD_LETTER_TOPIC`` if this project does not read it; None otherwise.
-
-    Args:
-        named: topics that handlers name, and that are read for that reason.
-    """
+    """``DEAD_LETTER_TOPIC`` if this project does not read it, and no handler has ``named`` it; None otherwise."""
     topic = settings.dead_letter_topic
     if topic is None or topic in settings.topics or topic in named or settings.inbox.get(topic) is not None:
         return None
@@ -39,12 +34,6 @@ def publish_copy(
 
     The headers are those of Spring's ``DeadLetterPublishingRecoverer``, as text
     (``org.springframework.kafka.support.KafkaHeaders``, names that begin with ``DLT_``).
-
-    Args:
-        message: as it is stored.
-        error: why it is dead.
-        stage: where it failed.
-        using: alias of the database.
     """
     topic = settings.dead_letter_topic
     if topic is None or message.topic == topic:  # a copy that cannot be sent is not copied again
@@ -53,12 +42,13 @@ def publish_copy(
         group: str | None = message.group
     else:
         group = settings.consumer_group if stage == Stage.HANDLE else None
+    kind = type(error)
     found = {
         "kafka_dlt-original-topic": message.topic,
         "kafka_dlt-original-partition": message.partition,
         "kafka_dlt-original-offset": message.offset,
         "kafka_dlt-original-consumer-group": group,
-        "kafka_dlt-exception-fqcn": None if isinstance(error, str) else _name(error),
+        "kafka_dlt-exception-fqcn": None if isinstance(error, str) else f"{kind.__module__}.{kind.__qualname__}",
         "kafka_dlt-exception-message": text_of(error)[:ERROR_LENGTH],
         "kafka_dlt-exception-stacktrace": message.last_error,
     }
@@ -79,10 +69,9 @@ def publish_copy(
 
 def _content(message: OutboxMessage | InboxMessage) -> Any:
     """The payload, or the bytes of a record that could not be read."""
-    raw_key, raw_value = (getattr(message, name, None) for name in ("raw_key", "raw_value"))
-    if raw_key is None and raw_value is None:
+    if isinstance(message, OutboxMessage) or (message.raw_key is None and message.raw_value is None):
         return message.payload
-    return {"key_base64": _base64(raw_key), "value_base64": _base64(raw_value)}
+    return {"key_base64": _base64(message.raw_key), "value_base64": _base64(message.raw_value)}
 
 
 def has_bytes(payload: Any) -> bool:
@@ -94,7 +83,3 @@ def _base64(raw: bytes | memoryview | None) -> str | None:
     if raw is None or len(raw) > LARGEST_RAW_BYTES:
         return None
     return base64.b64encode(raw).decode()
-
-
-def _name(error: BaseException) -> str:
-    return f"{type(error).__module__}.{type(error).__qualname__}"

@@ -12,8 +12,8 @@ import traceback
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path, PurePath
-from types import CodeType, FrameType
-from typing import Any, NamedTuple
+from types import CodeType
+from typing import NamedTuple
 
 from django_outbox.exceptions import Reject, Retry, handlers_of, text_of
 from django_outbox.models import InboxMessage, MessageFailure, OutboxMessage
@@ -112,17 +112,15 @@ def _describe(error: BaseException, length: int) -> str:
 
 def _calls(error: BaseException) -> list[Call]:
     """The calls of the traceback, outermost first, without this package's own."""
-    return [
-        Call(str(frame.f_globals.get("__name__", "")), frame.f_code, line, _file_of(frame))
-        for frame, line in traceback.walk_tb(error.__traceback__)
-        if not frame.f_code.co_filename.startswith(_PACKAGE)
-    ]
-
-
-def _file_of(frame: FrameType) -> str:
-    """The file of the module. The code of compiled extensions has relative file names."""
-    file = frame.f_code.co_filename
-    return file if file.startswith("<") or Path(file).is_absolute() else str(frame.f_globals.get("__file__") or file)
+    calls = []
+    for frame, line in traceback.walk_tb(error.__traceback__):
+        file, names = frame.f_code.co_filename, frame.f_globals
+        if file.startswith(_PACKAGE):
+            continue
+        if not file.startswith("<") and not Path(file).is_absolute():  # compiled extensions have relative names
+            file = str(names.get("__file__") or file)
+        calls.append(Call(str(names.get("__name__", "")), frame.f_code, line, file))
+    return calls
 
 
 def _own(calls: list[Call]) -> Call | None:
@@ -136,7 +134,7 @@ def fingerprint(error: BaseException | str) -> str:
     Without line and file, it stays the same across releases and machines. For a text, or a ``Reject`` or ``Retry``
     that no handler raised, it is the first line with numbers and quoted values masked.
     """
-    place = "" if isinstance(error, str) else _place(error)
+    place = "" if isinstance(error, str) else _function_of(error)
     if isinstance(error, str) or (isinstance(error, (Reject, Retry)) and not place):
         first_line = text_of(error).strip().split("\n", 1)[0].replace("\0", "")
         text = _VALUES.sub(lambda value: "#" if value[0].isdigit() else "'…'", first_line)
@@ -147,23 +145,19 @@ def fingerprint(error: BaseException | str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")[:FINGERPRINT_LENGTH]
 
 
-def _place(error: BaseException) -> str:
-    """The project's innermost function, or the handlers, or the innermost function of an installed package."""
+def _function_of(error: BaseException) -> str:
+    """The project's innermost function, or the handlers, or the innermost function of an installed package.
+
+    Of packages, that of the first one other than Django and Python, else of any.
+    """
     calls = _calls(error)
-    own = _own(calls)
-    if own is not None:
+    if own := _own(calls):
         return own.function
-    return handlers_of(error) or _foreign_place(calls)
-
-
-def _foreign_place(calls: list[Call]) -> str:
-    """The innermost function of the first package other than Django and Python, else of any package."""
+    if names := handlers_of(error):
+        return names
     roots = [call.module.partition(".")[0] for call in calls]
     first = next((root for root in roots if root not in _FOREIGN), None)
-    for call, root in reversed(list(zip(calls, roots, strict=True))):
-        if first in (root, None):
-            return call.function
-    return ""
+    return next((call.function for call in reversed(calls) if first in (None, call.module.partition(".")[0])), "")
 
 
 def columns(error: BaseException | str) -> dict[str, str]:
@@ -190,32 +184,22 @@ def record(messages: Iterable[OutboxMessage | InboxMessage], *, stage: str, atte
     Args:
         messages: as they are after the failure.
         stage, attempt: see ``stage_of`` and ``attempt_of``; of the messages before the failure.
-        using: alias of the database.
     """
-    MessageFailure.objects.using(using).bulk_create(
-        [
-            MessageFailure(
-                **_reference(message, stage),
-                worker=worker_name(),
-                stage=stage,
-                attempt=attempt,
-                final=message.status == OutboxMessage.Status.DEAD,
-                error=message.last_error,
-                fingerprint=message.fingerprint,
-            )
-            for message in messages
-        ]
-    )
-
-
-def _reference(message: OutboxMessage | InboxMessage, stage: str) -> dict[str, Any]:
-    if isinstance(message, InboxMessage):
-        return {"inbox_message_id": message.id}
-    if stage == Stage.SEND:
-        return {"message_id": message.id}
-    return {
-        "message_id": message.id,
-        "published_at": message.published_at,
-        "partition": message.partition,
-        "offset": message.offset,
-    }
+    rows = []
+    for message in messages:
+        row = MessageFailure(
+            worker=worker_name(),
+            stage=stage,
+            attempt=attempt,
+            final=message.status == OutboxMessage.Status.DEAD,
+            error=message.last_error,
+            fingerprint=message.fingerprint,
+        )
+        if isinstance(message, InboxMessage):
+            row.inbox_message_id = message.id
+        else:
+            row.message_id = message.id
+            if stage == Stage.HANDLE:
+                row.published_at, row.partition, row.offset = message.published_at, message.partition, message.offset
+        rows.append(row)
+    MessageFailure.objects.using(using).bulk_create(rows)

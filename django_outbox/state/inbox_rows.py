@@ -37,14 +37,7 @@ def dead_row(event: Event, group: str, error: BaseException | str, **counts: Any
 
 
 def poison_row(record: ReceivedRecord, group: str, reason: str, *, raw: bool = True) -> InboxMessage:
-    """The row of a record that is not a valid event: dead, with its bytes, and identified by its position.
-
-    Args:
-        record: as it was received.
-        group: the consumer group.
-        reason: what is wrong with it.
-        raw: whether to store its bytes and headers.
-    """
+    """The row of a record that is not a valid event: dead, identified by its position, and if ``raw`` with its bytes."""
     headers = headers_as_text(dict(reversed(record.headers)))
     event_type = headers.get("ce_type", "")
     return InboxMessage(

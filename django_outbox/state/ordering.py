@@ -32,12 +32,7 @@ CLAIM_SECONDS = 1.0
 
 
 class Blocker(NamedTuple):
-    """An earlier message of a key, for which later ones must wait.
-
-    Attributes:
-        id: its id.
-        until: when the later ones are due again, or how long from now.
-    """
+    """An earlier message of a key, and until when or for how long later ones must wait for it."""
 
     id: int
     until: datetime | timedelta
@@ -55,7 +50,7 @@ def holds_behind_dead() -> bool:
 
 def _blocking_statuses() -> list[str]:
     """The statuses in which a message always holds later ones."""
-    return [Status.PENDING.value, Status.DEAD.value] if settings.on_dead == "hold" else [Status.PENDING.value]
+    return ["pending", "dead"] if settings.on_dead == "hold" else ["pending"]
 
 
 # Outbox
@@ -67,7 +62,6 @@ def unsent_before(batch: Sequence[Outgoing], pending: Sequence[Unsent] | None = 
     Args:
         batch: messages to send, by ascending id.
         pending: earlier pending messages that the claim found; None if it did not look.
-        using: alias of the database.
     """
     keyed = [message for message in batch if message.message_key]
     if not keyed or settings.ordering != "key":
@@ -84,7 +78,6 @@ def unhandled_before(
     Args:
         messages: published and locked.
         types_of: the event types of a topic that have a handler; others hold nothing.
-        using: alias of the database.
     """
     by_topic: dict[str, list[LockedMessage]] = {}
     if settings.ordering == "key":
@@ -112,12 +105,8 @@ def blocker_of(row: InboxMessage, *, using: str) -> Blocker | None:
     """The message that must be handled before this one, if any."""
     if not has_order(row):
         return None
-    earlier = (
-        _unfinished(row, from_status=min(_blocking_statuses()), using=using)
-        .filter(id__lt=row.id)
-        .values_list("id", "next_retry_at", DatabaseNow())
-        .first()
-    )
+    unfinished = _unfinished(row, from_status=min(_blocking_statuses()), using=using)
+    earlier = unfinished.filter(id__lt=row.id).values_list("id", "next_retry_at", DatabaseNow()).first()
     return None if earlier is None else _blocker(*earlier)
 
 
@@ -126,18 +115,14 @@ def blockers_of(rows: Sequence[InboxMessage], *, using: str) -> dict[Key, Blocke
     keyed = [row for row in rows if has_order(row)]
     if not keyed:
         return {}
-    messages = InboxMessage.objects.using(using).order_by()
-    firsts = (
-        messages.filter(
-            status__in=_blocking_statuses(),
-            group=keyed[0].group,
-            topic__in={row.topic for row in keyed},
-            message_key__in={row.message_key for row in keyed},
-        )
-        .values("topic", "message_key")
-        .annotate(first=Min("id"))
+    messages = InboxMessage.objects.using(using)
+    blocking = messages.filter(
+        status__in=_blocking_statuses(),
+        group=keyed[0].group,
+        topic__in={row.topic for row in keyed},
+        message_key__in={row.message_key for row in keyed},
     )
-    ids = [row["first"] for row in firsts]
+    ids = [first for *_, first in blocking.values_list("topic", "message_key").annotate(first=Min("id"))]
     if not ids:
         return {}
     columns = ("topic", "message_key", "id", "next_retry_at", DatabaseNow())
@@ -185,5 +170,5 @@ def _unfinished(row: InboxMessage, *, from_status: str, using: str) -> QuerySet[
 
 def same_key(row: InboxMessage, *, using: str) -> QuerySet[InboxMessage]:
     """All messages with the group, topic and key of this one."""
-    messages = InboxMessage.objects.using(using).order_by()
+    messages = InboxMessage.objects.using(using)
     return messages.filter(group=row.group, topic=row.topic, message_key=row.message_key)

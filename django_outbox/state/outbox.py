@@ -25,7 +25,6 @@ from django.db import transaction
 from django.db.models import F, Q, QuerySet
 
 from django_outbox.brokers.base import TopicPartition
-from django_outbox.conf import settings
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
@@ -41,12 +40,14 @@ UPDATE_SIZE = 500
 
 def to_send(message_id: int, attempt: int, *, using: str) -> QuerySet[OutboxMessage]:
     """A pending message whose next publication is this attempt; for ``transitions``."""
-    return _messages(using).filter(status_is(Status.PENDING), id=message_id, publish_count=attempt - 1)
+    messages = OutboxMessage.objects.using(using)
+    return messages.filter(status_is(Status.PENDING), id=message_id, publish_count=attempt - 1)
 
 
 def in_delivery(message_id: int, attempt: int, *, using: str) -> QuerySet[OutboxMessage]:
     """A message that is still published as this attempt; for ``transitions``."""
-    return _messages(using).filter(status_is(Status.PUBLISHED), id=message_id, publish_count=attempt)
+    messages = OutboxMessage.objects.using(using)
+    return messages.filter(status_is(Status.PUBLISHED), id=message_id, publish_count=attempt)
 
 
 # pending -> published
@@ -57,9 +58,7 @@ def mark_published(published: Sequence[Published], *, using: str) -> int:
 
     A message that has failed or ended since has another count of publications or another status and stays as it is.
     """
-    if not published:
-        return 0
-    return dialect_of(using).mark_published(published)
+    return dialect_of(using).mark_published(published) if published else 0
 
 
 # pending -> pending
@@ -74,7 +73,6 @@ def postpone(earlier_ids: Collection[int], *, first_due: int | None = None, usin
     Args:
         earlier_ids: ids of messages; those that are neither pending nor dead hold nothing.
         first_due: id of the message of the batch that is due first.
-        using: alias of the database.
     """
     return dialect_of(using).postpone(earlier_ids, first_due)
 
@@ -106,11 +104,11 @@ def count_delivery(message_id: int, attempt: int | None, place: TopicPartition, 
 
     False if the message is not published, belongs to another service, or was last published as another record.
     """
-    messages = _messages(using).filter(
+    messages = OutboxMessage.objects.using(using).own()
+    messages = messages.filter(
         Q(offset__isnull=True) | Q(topic=place.topic, partition=place.partition, offset=offset),
         status_is(Status.PUBLISHED),
         id=message_id,
-        source=settings.source,
     )
     if attempt is not None:
         messages = messages.filter(publish_count=attempt)
@@ -121,25 +119,17 @@ def count_delivery(message_id: int, attempt: int | None, place: TopicPartition, 
 
 
 def requeue_lost(
-    place: TopicPartition,
-    first: int,
-    end: int,
-    *,
-    age: timedelta,
-    event_types: Collection[str] | None,
-    using: str,
+    place: TopicPartition, first: int, end: int, *, age: timedelta, event_types: Collection[str] | None, using: str
 ) -> int:
     """Requeue messages that are published to a partition but will not be read from it, uncounted.
 
     Rows locked by another session are skipped. Returns how many changed.
 
     Args:
-        place: the partition.
         first: the first offset that is yet to be read.
         end: the offset after the last.
         age: minimum time since the publication; the offsets may be older than later publications.
         event_types: types with a handler; None for all.
-        using: alias of the database.
     """
     published = _published_before(age, place.topic, event_types, using).filter(partition=place.partition)
     beyond = Q(offset__gte=end)
@@ -159,26 +149,19 @@ def requeue_without_partition(
 def _published_before(
     age: timedelta, topic: str, event_types: Collection[str] | None, using: str
 ) -> QuerySet[OutboxMessage]:
-    messages = _messages(using).filter(
-        source=settings.source,
-        status=Status.PUBLISHED,
-        publish_count__gt=0,  # true of all; makes the index usable
-        topic=topic,
-        published_at__lt=DatabaseNow() - age,
-    )
+    messages = OutboxMessage.objects.using(using).own().published()
+    # The count is true of all; it makes the index usable.
+    messages = messages.filter(publish_count__gt=0, topic=topic, published_at__lt=DatabaseNow() - age)
     return messages if event_types is None else messages.filter(event_type__in=event_types)
 
 
 def _requeue_all(messages: QuerySet[OutboxMessage], using: str) -> int:
+    rows = OutboxMessage.objects.using(using)
     with transaction.atomic(using=using):
         ids = list(messages.select_for_update(skip_locked=True).values_list("id", flat=True))
         return sum(
-            _messages(using)
-            .filter(id__in=ids[start : start + UPDATE_SIZE])
-            .update(status=Status.PENDING, next_retry_at=DatabaseNow(), updated_at=DatabaseNow())
+            rows.filter(id__in=ids[start : start + UPDATE_SIZE]).update(
+                status=Status.PENDING, next_retry_at=DatabaseNow(), updated_at=DatabaseNow()
+            )
             for start in range(0, len(ids), UPDATE_SIZE)
         )
-
-
-def _messages(using: str) -> QuerySet[OutboxMessage]:
-    return OutboxMessage.objects.using(using).order_by()

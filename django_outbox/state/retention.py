@@ -19,8 +19,6 @@ INBOX = "inbox"
 """The name of consumed inbox messages in ``RETENTION``."""
 INBOX_DEAD = "dead inbox"
 
-Ages = Mapping[str, timedelta | None]
-
 
 @dataclass(frozen=True)
 class Expiry:
@@ -39,11 +37,6 @@ class Expiry:
     statuses: Mapping[str, str]
     unhandled: Q | None = None
     own: Q = field(default_factory=Q)
-
-    @property
-    def shortest(self) -> timedelta:
-        """Messages that were written more recently than this have not expired."""
-        return min(self.ages.values())
 
     @property
     def expired(self) -> Q:
@@ -65,7 +58,7 @@ class Expiry:
         return next(name for name in self.ages if self.statuses[name] == status)
 
 
-def expiries(ages: Ages, handlers: Registry | None) -> list[Expiry]:
+def expiries(ages: Mapping[str, timedelta | None], handlers: Registry | None) -> list[Expiry]:
     """What may be deleted in each table, without tables that keep everything.
 
     A published message with a handler in this project is never deleted, because it is not handled yet. Without a
@@ -75,24 +68,15 @@ def expiries(ages: Ages, handlers: Registry | None) -> list[Expiry]:
         ages: as in ``RETENTION``; None keeps.
         handlers: of the project, loaded; None if unknown, which keeps all published messages.
     """
-    names = ("consumed", "published", "dead")
     if handlers is None:
         unhandled: Q | None = Q(status="published")
     else:
         unhandled = HandledEvents.by(handlers.for_group(settings.consumer_group)).condition
-    of_inbox = {INBOX: ages.get(INBOX), INBOX_DEAD: ages.get("dead")}
+    of_outbox = {name: age for name in ("consumed", "published", "dead") if (age := ages.get(name)) is not None}
+    inbox_names = {INBOX: "consumed", INBOX_DEAD: "dead"}
+    of_inbox = {name: age for name, key in ((INBOX, INBOX), (INBOX_DEAD, "dead")) if (age := ages.get(key)) is not None}
     found = [
-        Expiry(
-            OutboxMessage,
-            _set({name: ages.get(name) for name in names}),
-            {name: name for name in names},
-            unhandled,
-            own=Q(source=settings.source),
-        ),
-        Expiry(InboxMessage, _set(of_inbox), {INBOX: "consumed", INBOX_DEAD: "dead"}),
+        Expiry(OutboxMessage, of_outbox, {name: name for name in of_outbox}, unhandled, own=Q(source=settings.source)),
+        Expiry(InboxMessage, of_inbox, inbox_names),
     ]
     return [each for each in found if each.ages]
-
-
-def _set(ages: Ages) -> dict[str, timedelta]:
-    return {name: age for name, age in ages.items() if age is not None}

@@ -16,13 +16,9 @@ BATCH_SIZE = 500
 
 
 def retry(messages: QuerySet[Any], *, using: str, rate: int | None = None) -> int:
-    """Make dead messages pending with all their retries; returns how many.
-
-    ``last_error`` stays until the next success.
+    """Make dead messages pending with all their retries; returns how many. Others stay as they are.
 
     Args:
-        messages: the messages; those that are not dead stay as they are.
-        using: alias of the database.
         rate: messages per second that become due, ordered by id, to protect a recovering service; None makes all
             due at once.
     """
@@ -61,11 +57,7 @@ def _spread(ids: Sequence[int], retried: int, rate: int) -> Case:
 
 
 def _retry(rows: QuerySet[Any], due_at: Any, **changes: Any) -> int:
+    counts = {"retry_count": 0, "delivery_count": 0}
     return rows.filter(status_is("dead")).update(
-        status="pending",
-        retry_count=0,
-        delivery_count=0,
-        next_retry_at=due_at,
-        updated_at=DatabaseNow(),
-        **changes,
+        status="pending", **counts, next_retry_at=due_at, updated_at=DatabaseNow(), **changes
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from typing import Any
 
@@ -30,24 +30,6 @@ class LockedMessage:
     headers_json: str
     payload_json: str
 
-    COLUMNS = (
-        "id",
-        "source",
-        "event_id",
-        "event_type",
-        "event_version",
-        "topic",
-        "message_key",
-        "created_at",
-        "status",
-        "publish_count",
-        "delivery_count",
-        "retry_count",
-        "max_retry",
-        "partition",
-        "offset",
-    )
-
     @property
     def headers(self) -> dict[str, str]:
         """A new object at each access, because handlers may change theirs."""
@@ -58,3 +40,6 @@ class LockedMessage:
     def payload(self) -> Any:
         """A new object at each access, because handlers may change theirs."""
         return json.loads(self.payload_json)
+
+
+COLUMNS = tuple(field.name for field in fields(LockedMessage) if not field.name.endswith("_json"))

@@ -27,23 +27,16 @@ M = TypeVar("M", OutboxMessage, InboxMessage)
 def mark_failed(rows: QuerySet[M], error: BaseException | str) -> M | None:
     """Count a failure: the message is pending with a delay, or dead after its last retry.
 
-    Args:
-        rows: the message.
-        error: what was raised, or the reason. ``Retry`` may name the delay; otherwise it is the backoff.
-
-    Returns:
-        The message after the failure; None if it had left its state.
+    Returns it as it is then; None if it had left its state. A ``Retry`` may name the delay.
     """
     with transaction.atomic(using=rows.db):
         message = rows.select_for_update().first()
         if message is None:
             return None
         count = message.retry_count + 1
-        changes: dict[str, Any] = {"retry_count": count, "delivery_count": 0}  # this delivery did not kill the process
-        if count >= message.max_retry:
-            return _fail(rows, message, error, Status.DEAD, None, **changes)
-        next_try_at = DatabaseNow() + delay_after(error, count)
-        return _fail(rows, message, error, Status.PENDING, next_try_at, **changes)
+        wait = delay_after(error, count) if count < message.max_retry else None
+        # This delivery did not kill the process.
+        return _fail(rows, message, error, wait, retry_count=count, delivery_count=0)
 
 
 def mark_dead(rows: QuerySet[M], error: BaseException | str) -> M | None:
@@ -52,16 +45,17 @@ def mark_dead(rows: QuerySet[M], error: BaseException | str) -> M | None:
         message = rows.select_for_update().first()
         if message is None:
             return None
-        changes: dict[str, Any] = {}
         if isinstance(message, InboxMessage) and not message.source:  # a record that was not read yet has no key
-            changes["message_key"] = key_as_text(message.raw_key)
-        return _fail(rows, message, error, Status.DEAD, None, **changes)
+            return _fail(rows, message, error, None, message_key=key_as_text(message.raw_key))
+        return _fail(rows, message, error, None)
 
 
-def requeue(rows: QuerySet[Any], until: datetime | timedelta) -> bool:
+def requeue(rows: QuerySet[Any], until: datetime | timedelta, **changes: Any) -> bool:
     """Let a message wait, uncounted, until a time or for a timedelta; False if it had left its state."""
     return bool(
-        rows.update(status=Status.PENDING, delivery_count=0, next_retry_at=due_at(until), updated_at=DatabaseNow())
+        rows.update(
+            status=Status.PENDING, delivery_count=0, next_retry_at=due_at(until), updated_at=DatabaseNow(), **changes
+        )
     )
 
 
@@ -70,16 +64,15 @@ def due_at(when: datetime | timedelta) -> Any:
     return DatabaseNow() + when if isinstance(when, timedelta) else when
 
 
-def _fail(
-    rows: QuerySet[M], message: M, error: BaseException | str, status: str, next_retry_at: Any, **changes: Any
-) -> M:
+def _fail(rows: QuerySet[M], message: M, error: BaseException | str, wait: timedelta | None, **changes: Any) -> M:
+    """Write a failure; the message is dead if ``wait`` is None."""
     stage, attempt = failures.stage_of(message), failures.attempt_of(message)
-    changes |= {"status": status, **failures.columns(error)}
-    rows.update(**changes, next_retry_at=next_retry_at, updated_at=DatabaseNow())
+    changes |= {"status": Status.DEAD if wait is None else Status.PENDING, **failures.columns(error)}
+    rows.update(**changes, next_retry_at=None if wait is None else due_at(wait), updated_at=DatabaseNow())
     for name, value in changes.items():
         setattr(message, name, value)
     failures.record([message], stage=stage, attempt=attempt, using=rows.db)
-    if status == Status.DEAD:
+    if wait is None:
         dead_letters.publish_copy(message, error, stage=stage, using=rows.db)
         if isinstance(message, InboxMessage):
             release_next(message, using=rows.db)

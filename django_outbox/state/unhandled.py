@@ -79,34 +79,43 @@ def longest_unhandled(using: str) -> float | None:
     Reads, for each event type, the first ten thousand in the log and, if there are more, the first of each partition.
     Without an index for that, or if all types are handled, it reads the oldest ten thousand.
     """
-    ages: list[float] = []
-    for messages, by_partition in _searches(using):
-        ages += _ages(messages, by_partition=by_partition)
-    return max(ages, default=None)
+    return max((seconds for _, seconds in _ages(using, by_topic=False)), default=None)
 
 
 def longest_unhandled_by_topic(using: str) -> dict[str, float]:
     """The same by topic. It reads more rows: for reports, not for gauges."""
     ages: dict[str, float] = {}
-
-    def add(topic: str, since: datetime | None, now: datetime) -> None:
-        if since is not None:
-            ages[topic] = max(ages.get(topic, 0.0), _seconds(since, now))
-
-    for messages, by_partition in _searches(using):
-        rows = list(messages.values_list("topic", "published_at", DatabaseNow())[:SAMPLE_SIZE])
-        for row in rows:
-            add(*row)
-        if by_partition and len(rows) == SAMPLE_SIZE:
-            for topic, _, since, now in _first_of_partitions(messages.filter(partition__isnull=False)):
-                add(topic, since, now)
+    for topic, seconds in _ages(using, by_topic=True):
+        ages[topic] = max(seconds, ages.get(topic, 0.0))
     return ages
+
+
+def _ages(using: str, *, by_topic: bool) -> Iterator[tuple[str, float]]:
+    """The topic of unhandled messages, and the seconds since each was published; without topic only of the oldest."""
+    for messages, by_partition in _searches(using):
+        rows: list[Any]
+        if by_topic:
+            rows = list(messages.values_list("topic", "published_at", DatabaseNow())[:SAMPLE_SIZE])
+            count = len(rows)
+        else:
+            first = messages.annotate(clock=DatabaseNow()).values("published_at", "clock")[:SAMPLE_SIZE]
+            found = first.aggregate(count=Count("clock"), since=Min("published_at"), now=Max("clock"))
+            rows, count = [("", found["since"], found["now"])], found["count"]
+        if by_partition and count == SAMPLE_SIZE:
+            rows += _first_of_partitions(messages.filter(partition__isnull=False))
+        for topic, since, now in rows:
+            if since is not None:
+                yield topic, max(0.0, (now - since).total_seconds())
 
 
 def _searches(using: str) -> Iterator[tuple[Any, bool]]:
     """Unhandled messages in the order of an index, and whether that is the order of partitions."""
     published = OutboxMessage.objects.using(using).own().filter(publish_count__gt=0)
-    handled = handled_here()
+    try:
+        registry.load()
+        handled = HandledEvents.by(registry.for_group(settings.consumer_group))
+    except HandlersNotImportable:
+        handled = HandledEvents(frozenset(), everything=True, unread=unread_topic())
     if handled.everything:
         yield oldest_first(published.filter(handled.read), "published"), False
         return
@@ -121,36 +130,11 @@ def _searches(using: str) -> Iterator[tuple[Any, bool]]:
         yield messages, has_index
 
 
-def _ages(messages: Any, *, by_partition: bool = False) -> Iterator[float]:
-    """Seconds since the oldest of the first messages was published, and with ``by_partition`` of each partition."""
-    first = messages.annotate(clock=DatabaseNow()).values("published_at", "clock")[:SAMPLE_SIZE]
-    found = first.aggregate(count=Count("clock"), since=Min("published_at"), now=Max("clock"))
-    if found["since"]:
-        yield _seconds(found["since"], found["now"])
-    if by_partition and found["count"] == SAMPLE_SIZE:
-        for _, _, since, now in _first_of_partitions(messages.filter(partition__isnull=False)):
-            if since:
-                yield _seconds(since, now)
-
-
-def _first_of_partitions(messages: Any) -> Iterator[tuple[str, int, datetime | None, datetime]]:
-    """Topic, partition, time of publication and current time of the first message of each partition."""
-    rows = messages.values_list("topic", "partition", "published_at", DatabaseNow())
+def _first_of_partitions(messages: Any) -> Iterator[tuple[str, datetime | None, datetime]]:
+    """Topic, time of publication and current time of the first message of each partition."""
+    rows = messages.values_list("topic", "published_at", DatabaseNow(), "partition")
     row = rows.first()
     while row is not None:
-        yield row
-        topic, partition, _, _ = row
+        topic, since, now, partition = row
+        yield topic, since, now
         row = rows.filter(topic=topic, partition__gt=partition).first() or rows.filter(topic__gt=topic).first()
-
-
-def handled_here() -> HandledEvents:
-    """The events that this project handles; all of them if its handlers cannot be imported."""
-    try:
-        registry.load()
-    except HandlersNotImportable:
-        return HandledEvents(frozenset(), everything=True, unread=unread_topic())
-    return HandledEvents.by(registry.for_group(settings.consumer_group))
-
-
-def _seconds(since: datetime, now: datetime) -> float:
-    return max(0.0, (now - since).total_seconds())

@@ -10,7 +10,8 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from datetime import datetime, timedelta
 from functools import cache
@@ -24,7 +25,7 @@ from django.utils import timezone
 from django_outbox.models import Activity, OutboxMessage, Worker
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.state import failures
-from django_outbox.worker.state import MessageCounts, WorkerState
+from django_outbox.worker.state import WorkerState
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,6 @@ class Heartbeat:
         self._worker_state = worker_state
         self._using = using
         self._clock = clock
-        self._row_id: int | None = None
         self._beats = 0
         self._last_beat_at = clock()
 
@@ -59,28 +59,23 @@ class Heartbeat:
             self._worker_state.add_counts(counts)
             log.debug("The heartbeat failed.", exc_info=True, extra={"action": "heartbeat"})
 
-    def _write(self, counts: MessageCounts) -> None:
-        now = self._clock()
-        seconds = max(now - self._last_beat_at, 0.1)
-        state, trouble = self._worker_state.snapshot()
-        values = {
-            "state": state,
-            "trouble": trouble,
-            "rate": round(counts.total / seconds, 1),
-            "last_seen_at": DatabaseNow(),
-        }
-        workers = Worker.objects.using(self._using)
-        if self._row_id is None or not workers.filter(id=self._row_id).update(**values):
-            self._row_id = workers.create(
-                kind=self._worker_state.kind,
-                group=self._worker_state.group,
-                topics=self._worker_state.topics,
+    def _write(self, counts: Counter[str]) -> None:
+        worker, now = self._worker_state, self._clock()
+        state, trouble = worker.snapshot()
+        handled = counts.total() - counts["inbox_received"]  # those still have to be consumed
+        rate = round(handled / max(now - self._last_beat_at, 0.1), 1)
+        values = {"state": state, "trouble": trouble, "rate": rate, "last_seen_at": DatabaseNow()}
+        rows = Worker.objects.using(self._using)
+        if worker.row_id is None or not rows.filter(id=worker.row_id).update(**values):
+            worker.row_id = rows.create(
+                kind=worker.kind,
+                group=worker.group,
+                topics=worker.topics,
                 host=failures.host(),
                 pid=os.getpid(),
                 version=own_version(),
                 **values,
             ).pk
-            self._worker_state.row_id = self._row_id
         record_activity(counts, timezone.now(), using=self._using)
         if self._beats % BEATS_BETWEEN_CLEANUPS == 0:
             delete_old_heartbeats(using=self._using)
@@ -90,8 +85,8 @@ class Heartbeat:
     def remove(self) -> None:
         """Delete the row, as the worker shuts down cleanly."""
         with suppress(Exception):
-            if self._row_id is not None:
-                Worker.objects.using(self._using).filter(id=self._row_id).delete()
+            if self._worker_state.row_id is not None:
+                Worker.objects.using(self._using).filter(id=self._worker_state.row_id).delete()
 
 
 def delete_old_heartbeats(*, using: str) -> None:
@@ -109,13 +104,13 @@ def own_version() -> str:
         return ""
 
 
-def record_activity(counts: MessageCounts, now: datetime, *, using: str) -> None:
+def record_activity(counts: Mapping[str, int], now: datetime, *, using: str) -> None:
     """Add to the counts of the current period, and store the highest message id."""
     activities = Activity.objects.using(using)
     newest = OutboxMessage.objects.using(using).aggregate(newest=Max("id"))["newest"] or 0
     period = period_of(now)
     changes = {
-        **{name: F(name) + count for name, count in counts._asdict().items()},
+        **{name: F(name) + count for name, count in counts.items()},
         "last_id": Greatest(F("last_id"), Value(newest)),
     }
     if not activities.filter(period=period).update(**changes):
@@ -145,9 +140,19 @@ def beating(worker_state: WorkerState, *, using: str, has_row: bool) -> Iterator
                 record_activity(worker_state.take_counts(), timezone.now(), using=using)
         return
     end = threading.Event()
-    thread = threading.Thread(
-        target=_run, args=(heartbeat, worker_state, end, using), name="outbox-heartbeat", daemon=True
-    )
+
+    def run() -> None:
+        while not end.is_set():
+            worker_state.changed.clear()
+            heartbeat.beat()
+            _disconnect(using)  # holds no connection between two beats
+            if not end.wait(MIN_INTERVAL_SECONDS):
+                worker_state.changed.wait(INTERVAL_SECONDS - MIN_INTERVAL_SECONDS)
+        heartbeat.beat()  # stores the last counts
+        heartbeat.remove()
+        _disconnect(using)
+
+    thread = threading.Thread(target=run, name="outbox-heartbeat", daemon=True)
     thread.start()
     try:
         yield
@@ -155,18 +160,6 @@ def beating(worker_state: WorkerState, *, using: str, has_row: bool) -> Iterator
         end.set()
         worker_state.changed.set()
         thread.join(JOIN_SECONDS)
-
-
-def _run(heartbeat: Heartbeat, worker_state: WorkerState, end: threading.Event, using: str) -> None:
-    while not end.is_set():
-        worker_state.changed.clear()
-        heartbeat.beat()
-        _disconnect(using)  # holds no connection between two beats
-        if not end.wait(MIN_INTERVAL_SECONDS):
-            worker_state.changed.wait(INTERVAL_SECONDS - MIN_INTERVAL_SECONDS)
-    heartbeat.beat()  # stores the last counts
-    heartbeat.remove()
-    _disconnect(using)
 
 
 def _disconnect(using: str) -> None:

@@ -13,25 +13,10 @@ RELAPSE_SECONDS = 5.0
 BACKOFF_SECONDS = (0.5, 30.0)
 
 
-class Backoff:
-    """Delays of half a second, doubled each time up to 30 s, minus up to 20 % jitter."""
-
-    def __init__(
-        self,
-        seconds: tuple[float, float] = BACKOFF_SECONDS,
-        jitter: Callable[[], float] = random.random,
-    ) -> None:
-        self._first, self._max = seconds
-        self._jitter = jitter
-        self._failures = 0
-
-    def next(self) -> float:
-        delay = min(self._first * 2.0 ** min(self._failures, 16), self._max)
-        self._failures += 1
-        return delay * (1 - 0.2 * self._jitter())
-
-    def reset(self) -> None:
-        self._failures = 0
+def delay_of(failures: int, jitter: Callable[[], float] = random.random) -> float:
+    """Half a second, doubled with each failure before this one up to 30 s, minus up to 20 % jitter."""
+    first, longest = BACKOFF_SECONDS
+    return min(first * 2.0 ** min(failures, 16), longest) * (1 - 0.2 * jitter())
 
 
 class Incident:
@@ -57,17 +42,17 @@ class Incident:
             outages: combines incidents of one outage; None if this incident is logged alone.
             separate: True if the incident is never part of another outage.
         """
-        self._level = level
         self.subject = subject
         self._clock = clock
+        self._level = level
         self._outages = outages or OutageLog(log, clock)
-        self.separate = separate
+        self._separate = separate
         self._began_at: float | None = None
         self._last_began_at: float | None = None
         self._ended_at = 0.0
         self._ok_since: float | None = None
         self._is_relapse = False
-        self._backoff = Backoff()
+        self._failures = 0
 
     @property
     def is_open(self) -> bool:
@@ -86,10 +71,11 @@ class Incident:
             self._is_relapse = self._last_began_at is not None and now - self._ended_at < RELAPSE_SECONDS
             if not self._is_relapse:
                 self._last_began_at = now
-                self._backoff.reset()
+                self._failures = 0
             self._began_at = self._last_began_at
-        self._outages.report(self.subject, str(reason), level=self._level, separate=self.separate, is_new=is_new)
-        return self._backoff.next()
+        self._outages.report(self.subject, str(reason), level=self._level, separate=self._separate, is_new=is_new)
+        self._failures += 1
+        return delay_of(self._failures - 1)
 
     def resolve(self) -> None:
         """Report that the fault is absent."""

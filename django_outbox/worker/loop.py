@@ -49,8 +49,7 @@ def run_through_faults(
         on_fault: called with the reason of each fault, and True for the broker or False for the database.
 
     Raises:
-        BrokerUnavailable, OperationalError, InterfaceError, InternalError: only with ``patience``. PostgreSQL raises the last
-            one when it is read-only.
+        BrokerUnavailable, OperationalError, InterfaceError, InternalError: only with ``patience``.
     """
     outages = outages or OutageLog(log, clock)
     broker = Incident(log, "The broker", clock, outages=outages)

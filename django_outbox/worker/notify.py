@@ -8,9 +8,11 @@ moment after it.
 from __future__ import annotations
 
 import logging
+import math
 import selectors
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -18,6 +20,8 @@ from django.db import Error, connections, transaction
 
 from django_outbox.conf import settings
 from django_outbox.exceptions import in_one_line
+from django_outbox.worker.database_errors import UNAVAILABLE
+from django_outbox.worker.incident import Incident
 from django_outbox.worker.stop import Selector, Stop
 
 log = logging.getLogger(__name__)
@@ -34,9 +38,13 @@ _lock = threading.Lock()
 _allowed: dict[str, tuple[float, float]] = {}  # by alias: notifications left, and when that was counted
 
 
+def _is_used(using: str) -> bool:
+    return settings.notify and connections[using].vendor == "postgresql"
+
+
 def notify_after_commit(using: str) -> None:
     """Notify the relays of this database after the current transaction commits."""
-    if settings.notify and connections[using].vendor == "postgresql":
+    if _is_used(using):
         transaction.on_commit(partial(_notify, using), using=using)
 
 
@@ -60,11 +68,42 @@ def _may_notify(using: str, now: float) -> bool:
 
 
 class Listener:
-    """A separate connection of the relay that receives notifications while the relay waits."""
+    """A separate connection of the relay that receives notifications while the relay waits.
 
-    def __init__(self, using: str) -> None:
+    Where there are none, it waits for the poll interval.
+    """
+
+    def __init__(self, using: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._using = using
+        self._clock = clock
         self._connection: Any = None
+        self._incident = Incident(
+            logging.getLogger("django_outbox.relay"), "Listening for NOTIFY", clock, level=logging.WARNING
+        )
+        self._open_at = 0.0 if _is_used(using) else math.inf
+        self._alert_until = 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """True if notifications arrive. So there is no pooler that gives each transaction another session."""
+        return self._connection is not None
+
+    def open_if_due(self) -> None:
+        """Start to listen where NOTIFY is used. If the server has no connection left, try again later.
+
+        Raises:
+            OperationalError, InterfaceError: the database is away.
+        """
+        if self.is_open or self._clock() < self._open_at:
+            return
+        with connections[self._using].cursor() as cursor:  # raises if the database is away altogether
+            cursor.execute("SELECT 1")
+        try:
+            self._open_at = 0.0 if self.open() else math.inf
+        except UNAVAILABLE as error:
+            self._open_at = self._clock() + self._incident.report(f"Polling meanwhile. {in_one_line(error)}")
+        else:
+            self._incident.resolve()
 
     def open(self) -> bool:
         """Start to listen; False, with a warning, if notifications do not arrive.
@@ -75,32 +114,29 @@ class Listener:
             OperationalError, InterfaceError: the database is away.
         """
         self.close()
+        arrives = False
         try:
-            return self._open()
-        except BaseException:  # not connected, or not tested
-            self.close()
-            raise
+            self._connection = connections[self._using].copy()
+            with self._connection.cursor() as cursor:
+                cursor.execute(f"LISTEN {CHANNEL}")
+            with connections[self._using].cursor() as cursor:
+                cursor.execute(f"NOTIFY {CHANNEL}")
+            arrives = self._is_readable(SELF_TEST_SECONDS) and self._take()
+        finally:
+            if not arrives:
+                self.close()
+        if not arrives:
+            log.warning(
+                "NOTIFY does not arrive through this connection to the database. Is it a pooler in transaction mode? "
+                "The relay polls every %g s instead.",
+                settings.poll_interval,
+                extra={"action": "notify"},
+            )
+        return arrives
 
-    def _open(self) -> bool:
-        self._connection = connections[self._using].copy()
-        with self._connection.cursor() as cursor:
-            cursor.execute(f"LISTEN {CHANNEL}")
-        with connections[self._using].cursor() as cursor:
-            cursor.execute(f"NOTIFY {CHANNEL}")
-        if self._is_readable(SELF_TEST_SECONDS) and self._take():
-            return True
-        log.warning(
-            "NOTIFY does not arrive through this connection to the database. Is it a pooler in transaction mode? "
-            "The relay polls every %g s instead.",
-            settings.poll_interval,
-            extra={"action": "notify"},
-        )
-        self.close()
-        return False
-
-    @property
-    def is_open(self) -> bool:
-        return self._connection is not None
+    def seconds_to_wait(self, pass_began_at: float, poll_interval: float) -> float:
+        """How long to wait after a pass. One soon after a notification may have missed messages that it stands for."""
+        return ALERT_SECONDS if pass_began_at < self._alert_until else poll_interval
 
     def wait(self, stop: Stop, seconds: float) -> bool:
         """Wait up to this many seconds; True if there was a notification.
@@ -111,8 +147,15 @@ class Listener:
         if not self.is_open:
             stop.wait(seconds)
             return False
-        stop.wait(seconds, self._connection.connection)
-        return self._take()
+        try:
+            stop.wait(seconds, self._connection.connection)
+            is_notified = self._take()
+        except UNAVAILABLE:
+            self.close()
+            raise
+        if is_notified:
+            self._alert_until = self._clock() + ALERT_FOR_SECONDS
+        return is_notified
 
     def close(self) -> None:
         if self._connection is not None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 REMINDER_SECONDS = 60.0
-# A fault this soon after the beginning of an outage is part of it.
-JOIN_SECONDS = 60.0
+JOIN_SECONDS = 60.0  # a fault this soon after the beginning of an outage is part of it
 
 _TOPIC = "Topic "
 
@@ -21,27 +20,16 @@ def topic_subject(topic: str) -> str:
 
 @dataclass(slots=True)
 class _Outage:
-    """One outage.
-
-    Attributes:
-        began_at: by the clock.
-        level: of its log lines, except the last.
-        separate: nothing else is part of it, as with a topic that does not exist.
-        down: reasons by subject, of what is unavailable now.
-        subjects: everything that was unavailable.
-        logged_at: time of the last log line; None before the first.
-        is_reported: True if it was reported since that line.
-        ok_since: when the last subject recovered; None while one is down.
-    """
+    """One outage. If it is separate, nothing else is part of it, as with a topic that does not exist."""
 
     began_at: float
-    level: int
+    level: int  # of its log lines, except the last
     separate: bool
-    down: dict[str, str] = field(default_factory=dict)
-    subjects: list[str] = field(default_factory=list)
+    down: dict[str, str] = field(default_factory=dict)  # reasons by subject, of what is unavailable now
+    subjects: list[str] = field(default_factory=list)  # everything that was unavailable
     logged_at: float | None = None
-    is_reported: bool = False
-    ok_since: float | None = None
+    is_reported: bool = False  # since the last log line
+    ok_since: float | None = None  # when the last subject recovered
 
 
 class OutageLog:
@@ -75,11 +63,15 @@ class OutageLog:
             is_new: True if it was not reported before with this reason; if separate, it is logged at once.
         """
         self.log_ended()
-        known = next((outage for outage in self._outages if subject in outage.down), None)
-        if known is not None and (known.separate != separate or (separate and is_new)):
-            self._withdraw(subject, known)
-            known = None
-        outage = known or self._current(separate) or self._begin(level, separate)
+        outage = next((outage for outage in self._outages if subject in outage.down), None)
+        if outage is not None and (outage.separate != separate or (separate and is_new)):
+            self._withdraw(subject, outage)
+            outage = None
+        if outage is None and not separate:
+            outage = next(filter(self._is_joinable, reversed(self._outages)), None)
+        if outage is None:
+            outage = _Outage(self._clock(), level, separate)
+            self._outages.append(outage)
         outage.down[subject] = reason
         outage.ok_since = None
         outage.is_reported = True
@@ -113,26 +105,15 @@ class OutageLog:
                 continue
             if shutdown or outage.separate or now - outage.ok_since >= self._quiet_seconds:
                 self._outages.remove(outage)
+                names, verb = _names(outage.subjects)
+                seconds = outage.ok_since - outage.began_at
                 self._log.info(
-                    "%s %s available again after %.0f s.",
-                    _names(outage.subjects),
-                    "is" if len(outage.subjects) == 1 else "are",
-                    outage.ok_since - outage.began_at,
-                    extra={"action": "recovered"},
+                    "%s %s available again after %.0f s.", names, verb, seconds, extra={"action": "recovered"}
                 )
 
-    def _current(self, separate: bool) -> _Outage | None:
-        now = self._clock()
-        for outage in reversed(self._outages):
-            is_recent = now - outage.began_at < JOIN_SECONDS or outage.ok_since is not None
-            if is_recent and not separate and not outage.separate:
-                return outage
-        return None
-
-    def _begin(self, level: int, separate: bool) -> _Outage:
-        outage = _Outage(self._clock(), level, separate)
-        self._outages.append(outage)
-        return outage
+    def _is_joinable(self, outage: _Outage) -> bool:
+        is_recent = self._clock() - outage.began_at < JOIN_SECONDS or outage.ok_since is not None
+        return is_recent and not outage.separate
 
     def _withdraw(self, subject: str, outage: _Outage) -> None:
         """Remove a subject that turned out to be another outage."""
@@ -144,34 +125,32 @@ class OutageLog:
             outage.ok_since = self._clock()
 
     def _log_reported(self) -> None:
-        now = self._clock()
+        now, extra = self._clock(), {"action": "trouble"}
         for outage in self._outages:
             if not outage.is_reported:
                 continue
             outage.is_reported = False
             reasons = " ".join(dict.fromkeys(map(_sentence, outage.down.values())))
-            names, extra = _names(outage.down), {"action": "trouble"}
+            names, verb = _names(outage.down)
             if outage.logged_at is None:
-                self._log.log(outage.level, "%s: %s Trying again until it works.", names, reasons, extra=extra)
+                text = "%s: %s Trying again until it works."
+                self._log.log(outage.level, text, names, reasons, extra=extra)
             elif outage.down and now - outage.logged_at >= REMINDER_SECONDS:
-                verb = "is" if len(outage.down) == 1 else "are"
-                seconds = now - outage.began_at
-                self._log.log(
-                    outage.level, "%s %s still unavailable after %.0f s: %s", names, verb, seconds, reasons, extra=extra
-                )
+                text = "%s %s still unavailable after %.0f s: %s"
+                self._log.log(outage.level, text, names, verb, now - outage.began_at, reasons, extra=extra)
             else:
                 continue
             outage.logged_at = now
 
 
-def _names(subjects: Iterable[str]) -> str:
-    """Return all subjects as the beginning of a sentence."""
+def _names(subjects: Collection[str]) -> tuple[str, str]:
+    """Return all subjects as the beginning of a sentence, and the verb after them."""
     topics = [subject.removeprefix(_TOPIC) for subject in subjects if subject.startswith(_TOPIC)]
     others = [subject for subject in subjects if not subject.startswith(_TOPIC)]
     if topics:
         others = [subject[0].lower() + subject[1:] for subject in others]
         others.insert(0, f"Topic{'s' if len(topics) > 1 else ''} {', '.join(topics)}")
-    return " and ".join(others)
+    return " and ".join(others), "is" if len(subjects) == 1 else "are"
 
 
 def _sentence(text: str) -> str:

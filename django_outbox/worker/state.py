@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection
-from typing import NamedTuple
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 
 from django_outbox.models import Worker
 from django_outbox.models.lengths import TOPICS_LENGTH, TROUBLE_LENGTH
@@ -23,23 +23,6 @@ _SLOW = {
     Worker.Kind.CONSUMER: "a handler is slow or hangs. Restart the consumer if it does not continue. "
     'OUTBOX["HANDLER_TIMEOUT"] ends handlers that take too long.',
 }
-
-
-class MessageCounts(NamedTuple):
-    """Messages handled since the last heartbeat. The names are those of the columns of ``Activity``."""
-
-    published: int = 0
-    consumed: int = 0
-    inbox_received: int = 0
-    inbox_consumed: int = 0
-
-    @property
-    def total(self) -> int:
-        """All of them, except ``inbox_received``: those messages still have to be consumed."""
-        return self.published + self.consumed + self.inbox_consumed
-
-    def plus(self, other: MessageCounts) -> MessageCounts:
-        return MessageCounts(*map(sum, zip(self, other, strict=True)))
 
 
 class WorkerState:
@@ -69,12 +52,14 @@ class WorkerState:
         self._clock = clock
         self.poll_interval = poll_interval
         self._lock = threading.Lock()
-        self._counts = MessageCounts()
+        self._counts: Counter[str] = Counter()
         self._trouble = ""
         self._state = State.STARTING
         self._progress_at = clock()
-        self._reaches_broker = False
-        self._reaches_database = True  # until it fails
+        self.reaches_broker = False
+        """True if the last use of the broker succeeded."""
+        self.reaches_database = True  # until it fails
+        """True if the last use of the database succeeded."""
         self._callbacks: list[Callable[[], object]] = []
 
     def record_progress(self) -> None:
@@ -92,16 +77,6 @@ class WorkerState:
         return self._clock() - self._progress_at
 
     @property
-    def reaches_broker(self) -> bool:
-        """True if the last use of the broker succeeded."""
-        return self._reaches_broker
-
-    @property
-    def reaches_database(self) -> bool:
-        """True if the last use of the database succeeded."""
-        return self._reaches_database
-
-    @property
     def is_stopping(self) -> bool:
         """True if the worker finishes its work in hand and ends."""
         return self._state == State.STOPPING
@@ -111,21 +86,21 @@ class WorkerState:
 
         Args:
             trouble: what keeps other messages from being handled, if anything.
-            counts: messages that this round handled, by the names of ``MessageCounts``.
+            counts: messages that this round handled, by the columns of ``Activity``.
         """
         self.record_progress()
         with self._lock:
-            self._counts = self._counts.plus(MessageCounts(**counts))
-            self._reaches_broker = self._reaches_database = True
+            self._counts.update(counts)
+            self.reaches_broker = self.reaches_database = True
             self._set(State.TROUBLE if trouble else State.WORKING, trouble)
 
     def record_fault(self, reason: str, is_broker: bool = True) -> None:
         """Record that the broker, or else the database, is unavailable."""
         with self._lock:
             if is_broker:
-                self._reaches_broker = False
+                self.reaches_broker = False
             else:
-                self._reaches_database = False
+                self.reaches_database = False
             self._set(State.TROUBLE, reason)
         self.record_progress()
 
@@ -149,16 +124,16 @@ class WorkerState:
                 return State.TROUBLE, f"Busy with one transaction for {seconds:.0f} s: {_SLOW[Worker.Kind(self.kind)]}"
             return self._state, self._trouble[:TROUBLE_LENGTH]
 
-    def take_counts(self) -> MessageCounts:
+    def take_counts(self) -> Counter[str]:
         """Return the counts since the last call, and start from zero."""
         with self._lock:
-            counts, self._counts = self._counts, MessageCounts()
+            counts, self._counts = self._counts, Counter()
             return counts
 
-    def add_counts(self, counts: MessageCounts) -> None:
+    def add_counts(self, counts: Mapping[str, int]) -> None:
         """Add counts that could not be stored, or of a round that failed in the middle."""
         with self._lock:
-            self._counts = self._counts.plus(counts)
+            self._counts.update(counts)
 
 
 def _joined(topics: Collection[str]) -> str:

@@ -11,16 +11,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Protocol
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import HasFileno
 
 # Needs no file descriptor, unlike the default, so that waiting also works when the process has none left.
 Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
-
-
-class HasFileno(Protocol):
-    """Something with a file descriptor, such as a socket."""
-
-    def fileno(self) -> int: ...
 
 
 class Stop:
@@ -33,28 +30,24 @@ class Stop:
     def __init__(self) -> None:
         self._reader, self._writer = socket.socketpair()
         self._writer.setblocking(False)
-        self._requested = False
+        self.requested = False
 
     def request(self) -> None:
-        if not self._requested:
-            self._requested = True
+        if not self.requested:
+            self.requested = True
             self._writer.send(b"\0")
-
-    @property
-    def requested(self) -> bool:
-        return self._requested
 
     def wait(self, seconds: float | None, *others: HasFileno) -> bool:
         """Wait up to this many seconds, or forever if None; return True if a stop was requested.
 
         The wait also ends when one of the ``others`` is readable.
         """
-        if not self._requested and (seconds is None or seconds > 0):
+        if not self.requested and (seconds is None or seconds > 0):
             with Selector() as selector:
                 for source in (self._reader, *others):
                     selector.register(source, selectors.EVENT_READ)
                 selector.select(seconds)
-        return self._requested
+        return self.requested
 
     def close(self) -> None:
         self._reader.close()

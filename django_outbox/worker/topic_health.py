@@ -77,11 +77,19 @@ class TopicHealth:
         """
         known = self.faults.get(topic)
         if known is None or type(known.fault) is not type(fault):
-            known = self.faults[topic] = TopicFault(fault, self._incident(topic, fault))
+            incident = Incident(
+                self._log,
+                topic_subject(topic),
+                self._clock,
+                level=self._missing_level if isinstance(fault, TopicMissing) else logging.ERROR,
+                outages=self._outages,
+                separate=type(fault) is not TopicTrouble,
+            )
+            known = self.faults[topic] = TopicFault(fault, incident)
         known.fault = fault
         known.text = f"{fault.reason}. {advice or self._advice[type(fault)]}; {self._consequence}."
-        delay = known.incident.report(known.text)
-        delay = delay if retry_after is None else retry_after
+        backoff = known.incident.report(known.text)
+        delay = backoff if retry_after is None else retry_after
         known.retry_at = self._clock() + delay
         return delay
 
@@ -89,13 +97,3 @@ class TopicHealth:
         """Report that topics can be used."""
         for topic in set(topics) & self.faults.keys():
             self.faults.pop(topic).incident.resolve()
-
-    def _incident(self, topic: str, fault: TopicTrouble) -> Incident:
-        return Incident(
-            self._log,
-            topic_subject(topic),
-            self._clock,
-            level=self._missing_level if isinstance(fault, TopicMissing) else logging.ERROR,
-            outages=self._outages,
-            separate=type(fault) is not TopicTrouble,
-        )

@@ -6,12 +6,12 @@ import logging
 from asyncio import CancelledError
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NoReturn, TypeVar
 
-from django.db import connections, transaction
+from django.db import connections, router, transaction
 
 from django_outbox.worker.database_errors import is_outage, is_transient, session_of
-from django_outbox.worker.pinned_reads import pinned_reads
 from django_outbox.worker.pooling import stop_preparing
 
 log = logging.getLogger(__name__)
@@ -39,8 +39,7 @@ class OutageCounts:
         self._outages[work] = count + 1, outage
 
     def reset(self, work: Hashable) -> None:
-        if self._outages:
-            self._outages.pop(work, None)
+        self._outages.pop(work, None)
 
     def limit_reached(self, work: Hashable) -> Exception | None:
         """Return the last outage of this work if there were ``MAX_ATTEMPTS``, else None."""
@@ -98,6 +97,35 @@ def retry_transaction(
     return on_exhausted(fault)
 
 
+_pinned: ContextVar[str | None] = ContextVar("django_outbox_pinned_reads", default=None)
+
+
+class _Router:
+    """Has handlers read from the database of the outbox, not from a replica that may lag.
+
+    It precedes ``DATABASE_ROUTERS``, which decide for models that are written to another database.
+    """
+
+    def db_for_read(self, model: Any, **hints: Any) -> str | None:
+        alias = _pinned.get()
+        return alias if alias is not None and router.db_for_write(model, **hints) == alias else None
+
+
+_ROUTER = _Router()
+
+
+@contextmanager
+def _pinned_reads(using: str) -> Iterator[None]:
+    routers = router.routers
+    if routers and routers[0] is not _ROUTER:
+        routers.insert(0, _ROUTER)  # at each use, as override_settings creates a new list
+    token = _pinned.set(using)
+    try:
+        yield
+    finally:
+        _pinned.reset(token)
+
+
 @contextmanager
 def handler_transaction(using: str) -> Iterator[None]:
     """A transaction for handlers and the state of their messages.
@@ -106,7 +134,7 @@ def handler_transaction(using: str) -> Iterator[None]:
     handlers run after the commit; an error in one is logged.
     """
     connection = connections[using]
-    with pinned_reads(using), transaction.atomic(using=using):
+    with _pinned_reads(using), transaction.atomic(using=using):
         existing = len(connection.run_on_commit)
         if connection.vendor == "mysql":
             # InnoDB ends the whole transaction at a deadlock. If a handler ignores that error, releasing this

@@ -23,7 +23,7 @@ from django_outbox.exceptions import Reject, UnreadableRecord, text_of
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import InboxMessage
 from django_outbox.observability.instrumentation import report_dead, report_failed
-from django_outbox.state import inbox_insert
+from django_outbox.state import inbox as state
 from django_outbox.state.backoff import delay_after
 from django_outbox.state.failures import columns
 from django_outbox.state.inbox_rows import consumed_row, dead_row, pending_row, poison_row, unread_row, unreadable
@@ -62,12 +62,12 @@ class ArrivalSource(Source[ReceivedRecord]):
             if claim.outcome is Outcome.CONSUMED:
                 consumed.append(row.id)
             elif claim.outcome is Outcome.DEAD:
-                inbox_insert.publish_copy(row, using=self._using)
+                state.publish_copy(row, using=self._using)
             elif claim.event is not None:
                 content = pending_row(claim.event, self._group, timedelta(0))
-                inbox_insert.hold(row, content, claim.until, using=self._using)
-        inbox_insert.confirm(consumed, using=self._using)
-        inbox_insert.remove([claim.message.id for claim in left if claim.message is not None], using=self._using)
+                state.hold(row, content, claim.until, using=self._using)
+        state.confirm(consumed, using=self._using)
+        state.remove([claim.message.id for claim in left if claim.message is not None], using=self._using)
 
     def fail(self, item: ReceivedRecord, claim: Claim | None, error: Exception) -> Outcome:
         event = self._arrival(item).event  # reads the record again, as a handler may have changed the payload
@@ -114,7 +114,7 @@ class ArrivalSource(Source[ReceivedRecord]):
                 return Outcome.SKIPPED
             blocker = blocker_of(row, using=self._using)
             if blocker is not None:
-                inbox_insert.hold(row, row, blocker.until, using=self._using)
+                state.hold(row, row, blocker.until, using=self._using)
                 return Outcome.REQUEUED
         return Stored(row.id, record)
 
@@ -180,7 +180,7 @@ class ArrivalSource(Source[ReceivedRecord]):
         with transaction.atomic(using=self._using):
             if not self._add([row]):
                 return False
-            inbox_insert.publish_copy(row, using=self._using)
+            state.publish_copy(row, using=self._using)
         return True
 
     def _add(self, rows: Sequence[InboxMessage]) -> int:
@@ -189,9 +189,9 @@ class ArrivalSource(Source[ReceivedRecord]):
         Raises:
             DatabaseError: a row was rejected. MySQL and MariaDB skip rejected rows as they skip duplicates.
         """
-        new = inbox_insert.add(rows, using=self._using)
+        new = state.add(rows, using=self._using)
         others = [row for row in rows if row.id is None]
-        if not inbox_insert.are_known(others, using=self._using):
+        if not state.are_known(others, using=self._using):
             raise DatabaseError("the database rejects its content")
         return new
 

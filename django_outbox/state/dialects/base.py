@@ -14,7 +14,7 @@ from django_outbox.events.writer import Outgoing
 from django_outbox.models import OutboxMessage, OutboxQuerySet
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.state.backoff import MAX_BACKOFF_SECONDS
-from django_outbox.state.rows import LockedMessage
+from django_outbox.state.rows import COLUMNS, LockedMessage
 
 Status = OutboxMessage.Status
 Key = tuple[str, str]
@@ -30,19 +30,15 @@ class Published(NamedTuple):
 
 
 class Earlier(NamedTuple):
-    """A message that must be handled before another one of its key.
+    """A pending, published or dead message that must be handled before another one of its key.
 
-    Attributes:
-        id: its id.
-        status: pending, published or dead.
-        due_at: None unless it is pending.
-        is_coming: it is published after the other one, so its record will be read later.
+    ``is_coming`` is true if it is published after the other one, so its record will be read later.
     """
 
     id: int
     status: str
     due_at: datetime | None
-    is_coming: bool = False
+    is_coming: bool
 
 
 class Unsent(NamedTuple):
@@ -67,11 +63,8 @@ class Dialect:
 
     def claim(self, limit: int, without_topics: Sequence[str]) -> list[Outgoing]:
         """Lock and read due messages by due time, skipping those locked by other relays."""
-        rows = (
-            self._due(without_topics)
-            .select_for_update(skip_locked=True)
-            .values_list(*Outgoing.COLUMNS, Cast("payload", TextField()))[:limit]
-        )
+        due = self._due(without_topics).select_for_update(skip_locked=True)
+        rows = due.values_list(*Outgoing.COLUMNS, Cast("payload", TextField()))[:limit]
         return [Outgoing(*row) for row in rows]
 
     def is_due(self, without_topics: Sequence[str]) -> bool:
@@ -89,20 +82,7 @@ class Dialect:
             dead: whether a dead message holds its key.
             pending: earlier pending messages that the claim found, on PostgreSQL.
         """
-        firsts = (
-            self._messages()
-            .own()
-            .filter(
-                status__in=[Status.PENDING, Status.DEAD] if dead else [Status.PENDING],
-                topic__in={message.topic for message in keyed},
-                message_key__in={message.message_key for message in keyed},
-                id__lt=keyed[-1].id,
-            )
-            .exclude(id__in=[message.id for message in keyed])
-            .values("topic", "message_key")
-            .annotate(first=Min("id"))
-        )
-        return {(row["topic"], row["message_key"]): row["first"] for row in firsts}
+        return _first_of_keys(self._messages().own().filter(status__in=_blocking(dead)), keyed)
 
     def mark_published(self, published: Sequence[Published]) -> int:
         """Pending to published; returns how many changed."""
@@ -127,40 +107,36 @@ class Dialect:
 
     def postpone(self, earlier_ids: Collection[int], first_due: int | None) -> int:
         """Move the due time of later messages of the same keys; returns how many wait longer than before."""
-        earlier = self._messages().filter(id__in=earlier_ids, status__in=[Status.PENDING, Status.DEAD])
-        if first_due is not None:  # see LATER in postgresql.py
-            earlier = earlier.exclude(next_retry_at__lte=self._messages().filter(id=first_due).values("next_retry_at"))
-        return sum(map(self._postpone, earlier))
-
-    def _postpone(self, earlier: OutboxMessage) -> int:
+        messages = self._messages()
+        earlier = messages.filter(id__in=earlier_ids, status__in=_blocking(dead=True))
+        if first_due is not None:  # see LATER in statements.py
+            earlier = earlier.exclude(next_retry_at__lte=messages.filter(id=first_due).values("next_retry_at"))
         # Behind a dead message only due messages: the others wait already.
-        due_before = earlier.next_retry_at or DatabaseNow()
-        until = earlier.next_retry_at or DatabaseNow() + timedelta(seconds=MAX_BACKOFF_SECONDS)
-        behind = self._messages().filter(
-            status=Status.PENDING,
-            topic=earlier.topic,
-            message_key=earlier.message_key,
-            source=earlier.source,
-            id__gt=earlier.id,
-            next_retry_at__lt=due_before,
+        return sum(
+            messages.filter(
+                status=Status.PENDING,
+                topic=each.topic,
+                message_key=each.message_key,
+                source=each.source,
+                id__gt=each.id,
+                next_retry_at__lt=each.next_retry_at or DatabaseNow(),
+            ).update(
+                next_retry_at=each.next_retry_at or DatabaseNow() + timedelta(seconds=MAX_BACKOFF_SECONDS),
+                updated_at=DatabaseNow(),
+            )
+            for each in earlier
         )
-        return behind.update(next_retry_at=until, updated_at=DatabaseNow())
 
     # Consumer
 
     def lock(self, ids: Collection[int]) -> list[LockedMessage]:
         """Lock and read messages by id, with any status."""
-        rows = (
-            self._messages()
-            .select_for_update()
-            .filter(id__in=ids)
-            .order_by("id")
-            .values_list(*LockedMessage.COLUMNS, Cast("headers", TextField()), Cast("payload", TextField()))
-        )
-        messages = [LockedMessage(*row) for row in rows]
-        for message in messages:
+        messages = self._messages().select_for_update().filter(id__in=ids).order_by("id")
+        rows = messages.values_list(*COLUMNS, Cast("headers", TextField()), Cast("payload", TextField()))
+        locked = [LockedMessage(*row) for row in rows]
+        for message in locked:
             message.event_id = str(message.event_id)
-        return messages
+        return locked
 
     def mark_consumed(self, messages: Sequence[LockedMessage]) -> int:
         """Published to consumed; returns how many changed."""
@@ -184,56 +160,28 @@ class Dialect:
             known_types: event types that have a handler.
             dead: whether a dead message holds its key.
         """
-        ids = [message.id for message in messages]
-        unhandled = self._unhandled(known_types, dead)
-        firsts = self._first_unhandled(unhandled, messages, ids)
+        on_its_way = Q(status=Status.PUBLISHED, event_type__in=known_types)
+        unhandled = self._messages().own().filter(Q(status__in=_blocking(dead)) | on_its_way)
+        firsts = _first_of_keys(unhandled, messages)
+        others = unhandled.exclude(id__in=[message.id for message in messages]).order_by("status", "id")
         blocked: dict[int, Earlier] = {}
         for message in messages:
-            if firsts.get((message.topic, message.message_key), message.id) < message.id:
-                earlier = self._first_before(unhandled, message, ids)
-                if earlier is not None:
-                    blocked[message.id] = earlier
-        return blocked
-
-    def _unhandled(self, known_types: Collection[str], dead: bool) -> QuerySet[OutboxMessage]:
-        blocking = [Status.PENDING, Status.DEAD] if dead else [Status.PENDING]
-        on_its_way = Q(status=Status.PUBLISHED, event_type__in=known_types)
-        return self._messages().own().filter(Q(status__in=blocking) | on_its_way)
-
-    def _first_unhandled(
-        self, unhandled: QuerySet[OutboxMessage], messages: Sequence[LockedMessage], ids: Collection[int]
-    ) -> dict[Key, int]:
-        """By topic and key, the id of the first unhandled message."""
-        firsts = (
-            unhandled.filter(
-                topic__in={message.topic for message in messages},
-                message_key__in={message.message_key for message in messages},
-                id__lt=max(message.id for message in messages),
+            if firsts.get((message.topic, message.message_key), message.id) >= message.id:
+                continue
+            # A later record with a lower offset: the topic has lost its records.
+            is_coming = Exists(
+                OutboxMessage.objects.filter(
+                    id=message.id,
+                    partition=OuterRef("partition"),
+                    offset__lt=OuterRef("offset"),
+                    published_at__lte=OuterRef("published_at"),
+                )
             )
-            .exclude(id__in=ids)
-            .values("topic", "message_key")
-            .annotate(first=Min("id"))
-        )
-        return {(row["topic"], row["message_key"]): row["first"] for row in firsts}
-
-    def _first_before(
-        self, unhandled: QuerySet[OutboxMessage], message: LockedMessage, ids: Collection[int]
-    ) -> Earlier | None:
-        # A later record with a lower offset: the topic has lost its records.
-        in_the_log_before = OutboxMessage.objects.filter(
-            id=message.id,
-            partition=OuterRef("partition"),
-            offset__lt=OuterRef("offset"),
-            published_at__lte=OuterRef("published_at"),
-        )
-        earlier = (
-            unhandled.filter(topic=message.topic, message_key=message.message_key, id__lt=message.id)
-            .exclude(id__in=ids)
-            .order_by("status", "id")
-            .values_list("id", "status", "next_retry_at", Exists(in_the_log_before))
-            .first()
-        )
-        return None if earlier is None else Earlier(*earlier)
+            before = others.filter(topic=message.topic, message_key=message.message_key, id__lt=message.id)
+            earlier = before.values_list("id", "status", "next_retry_at", is_coming).first()
+            if earlier is not None:
+                blocked[message.id] = Earlier(*earlier)
+        return blocked
 
     # Reports
 
@@ -242,10 +190,32 @@ class Dialect:
         return messages.filter(status=status, id__gt=0).order_by("id")
 
     def _due(self, without_topics: Sequence[str]) -> OutboxQuerySet:
-        return OutboxMessage.objects.using(self.using).due().except_topics(without_topics)
+        return self._messages().due().except_topics(without_topics)
 
     def _messages(self) -> OutboxQuerySet:
-        return OutboxMessage.objects.using(self.using).order_by()
+        return OutboxMessage.objects.using(self.using)
+
+
+def _blocking(dead: bool) -> list[str]:
+    return [Status.PENDING, Status.DEAD] if dead else [Status.PENDING]
+
+
+def _first_of_keys(
+    messages: QuerySet[OutboxMessage], batch: Sequence[Outgoing] | Sequence[LockedMessage]
+) -> dict[Key, int]:
+    """By topic and key of a batch, the id of the first of these messages that is before its end and not in it."""
+    ids = [message.id for message in batch]
+    firsts = (
+        messages.filter(
+            topic__in={message.topic for message in batch},
+            message_key__in={message.message_key for message in batch},
+            id__lt=max(ids),
+        )
+        .exclude(id__in=ids)
+        .values_list("topic", "message_key")
+        .annotate(first=Min("id"))
+    )
+    return {(topic, key): first for topic, key, first in firsts}
 
 
 def _by_id(numbers: Mapping[int, int | None]) -> RawSQL:

@@ -16,10 +16,8 @@ from django_outbox.state.dialects import statements
 from django_outbox.state.dialects.base import Dialect, Earlier, Key, Published, Unsent
 from django_outbox.state.rows import LockedMessage
 
-Place = tuple[str, int]
-"""A due time and an id: a place in the order of claims."""
-START = ("-infinity", 0)
-"""The place before all messages."""
+Place = tuple[str, int]  # a due time and an id: a place in the order of claims
+START = ("-infinity", 0)  # the place before all messages
 
 UPDATE_SIZE = 5000
 MOST_PENDING_BEFORE = 1000
@@ -52,9 +50,8 @@ class PostgreSQL(Dialect):
         source = settings.source
         parameters = [source, list(without_topics), *begin, limit, source, source, MOST_PENDING_BEFORE]
         rows = self._fetch(statements.CLAIM_DUE_AND_PENDING_BEFORE, parameters)
-        claimed = [_outgoing(row) for row in rows if row[2] is not None]
         earlier = [Unsent(row[5], row[6], row[0], "pending") for row in rows if row[2] is None]
-        return claimed, earlier
+        return [_outgoing(row) for row in rows if row[2] is not None], earlier
 
     def is_due(self, without_topics: Sequence[str]) -> bool:
         return bool(self._fetch(statements.IS_DUE, [settings.source, list(without_topics)]))

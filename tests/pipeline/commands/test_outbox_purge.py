@@ -19,7 +19,7 @@ from django.utils import timezone
 from django_outbox.management.commands import outbox_purge
 from django_outbox.models import Activity, MessageFailure, OutboxMessage, Worker
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.state.deletion import delete_batch
+from django_outbox.state.purging import delete_batch
 from django_outbox.state.retry import retry
 from tests.support.inbox import make_received
 from tests.support.outbox import Status, in_thread, make_message, statuses

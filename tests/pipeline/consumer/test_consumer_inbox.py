@@ -287,4 +287,4 @@ def test_what_the_inbox_did_counts_though_the_broker_is_away(
     with pytest.raises(BrokerUnavailable):
         pipeline.consumer.run_once()
     assert only().status == "consumed"
-    assert pipeline.consumer.worker_state.take_counts().inbox_consumed == 1
+    assert pipeline.consumer.worker_state.take_counts()["inbox_consumed"] == 1

@@ -18,8 +18,7 @@ from django_outbox.handlers.registry import Registry
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.state import purging
-from django_outbox.state.deletion import delete_batch
-from django_outbox.state.purging import Walk
+from django_outbox.state.purging import Walk, delete_batch
 from django_outbox.state.retention import expiries
 from django_outbox.state.retry import retry
 from tests.support.inbox import Receiver, received

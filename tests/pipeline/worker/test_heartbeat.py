@@ -14,7 +14,7 @@ from django_outbox.models.fields import DatabaseNow
 from django_outbox.models.lengths import TOPICS_LENGTH
 from django_outbox.worker import heartbeat
 from django_outbox.worker.heartbeat import Heartbeat, beating, period_of, record_activity
-from django_outbox.worker.state import MessageCounts, WorkerState
+from django_outbox.worker.state import WorkerState
 from tests.support.clock import Clock
 from tests.support.outbox import make_message
 from tests.support.processes import wait_until
@@ -121,10 +121,10 @@ def test_a_heartbeat_needs_no_database(beats: Heartbeat) -> None:
 def test_activity_adds_up_in_its_period() -> None:
     now = datetime(2026, 5, 1, 3, 17, 5, tzinfo=UTC)
     make_message(id=41)
-    record_activity(MessageCounts(3, 0), now, using="default")
+    record_activity({"published": 3}, now, using="default")
     make_message(id=57)
-    record_activity(MessageCounts(4, 2), now + timedelta(minutes=2), using="default")
-    record_activity(MessageCounts(0, 1), now + timedelta(minutes=3), using="default")
+    record_activity({"published": 4, "consumed": 2}, now + timedelta(minutes=2), using="default")
+    record_activity({"consumed": 1}, now + timedelta(minutes=3), using="default")
     found = list(Activity.objects.order_by("period").values_list("period", "published", "consumed", "last_id"))
     assert found == [
         (datetime(2026, 5, 1, 3, 10, tzinfo=UTC), 7, 2, 57),
@@ -133,16 +133,15 @@ def test_activity_adds_up_in_its_period() -> None:
 
 
 @pytest.mark.django_db
-def test_activity_of_the_inbox_is_counted_apart() -> None:
-    worker_state = WorkerState("consumer")
+def test_activity_of_the_inbox_is_counted_apart(worker_state: WorkerState, beats: Heartbeat, clock: Clock) -> None:
     worker_state.record_round(consumed=3, inbox_received=5, inbox_consumed=4)
     worker_state.record_round(consumed=1, inbox_received=1)
-    done = worker_state.take_counts()
-    assert done.total == 8
-    record_activity(done, timezone.now(), using="default")
+    clock.now += 10
+    beats.beat()
+    assert worker().rate == 0.8
     activity = Activity.objects.get()
     assert (activity.consumed, activity.inbox_received, activity.inbox_consumed) == (4, 6, 4)
-    assert worker_state.take_counts() == MessageCounts()
+    assert not worker_state.take_counts()
 
 
 def test_periods_are_ten_minutes() -> None:

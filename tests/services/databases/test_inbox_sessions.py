@@ -18,7 +18,6 @@ from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.events.event import Event
 from django_outbox.models import InboxMessage
 from django_outbox.state import inbox as inbox_state
-from django_outbox.state import inbox_insert
 from django_outbox.state.inbox_rows import pending_row
 from django_outbox.state.ordering import Blocker
 from django_outbox.state.retry import retry
@@ -131,7 +130,7 @@ def test_what_is_behind_one_that_another_consumer_stores_meanwhile_waits_for_it(
     done: list[str] = []
 
     with ExitStack() as beside, transaction.atomic():
-        inbox_insert.add([stored(first)], using="default")
+        inbox_state.add([stored(first)], using="default")
         beside.enter_context(in_thread(lambda: done.extend(receiver_with(effect).receive(first, second))))
         wait_until(is_waiting_for_a_lock)
 

@@ -133,7 +133,7 @@ def test_the_relay_is_woken_long_before_it_would_look(stop: Stop) -> None:
     relay = Relay(memory_broker(), using="default", poll_interval=600)
     with in_thread(lambda: relay.run(stop)):
         try:
-            wait_until(lambda: relay.is_listening and relay.is_idle)
+            wait_until(lambda: relay.listener.is_open and relay.is_idle)
             messages = [publish_now() for _ in range(20)]
             wait_until(lambda: all(row(m).status == Status.PUBLISHED for m in messages))
         finally:
@@ -171,14 +171,14 @@ def test_a_relay_whose_listening_connection_is_lost_listens_again(stop: Stop, ca
     relay = Relay(memory_broker(), using="default", poll_interval=600)
     with in_thread(lambda: relay.run(stop)):
         try:
-            wait_until(lambda: relay.is_listening and relay.is_idle)
+            wait_until(lambda: relay.listener.is_open and relay.is_idle)
             with connection.cursor() as cursor:
                 cursor.execute(
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
                     " WHERE datname = current_database() AND query LIKE 'LISTEN %'"
                 )
             wait_until(lambda: "The database: " in caplog.text)
-            wait_until(lambda: relay.is_listening and relay.is_idle)
+            wait_until(lambda: relay.listener.is_open and relay.is_idle)
             message = publish_now()
             wait_until(lambda: row(message).status == Status.PUBLISHED)
         finally:
@@ -203,7 +203,7 @@ def test_a_relay_that_cannot_listen_yet_listens_when_it_can(
     relay = Relay(memory_broker(), using="default", poll_interval=0.01)
     with in_thread(lambda: relay.run(stop)):
         try:
-            wait_until(lambda: relay.is_listening)  # as it is once that has been tested
+            wait_until(lambda: relay.listener.is_open)  # as it is once that has been tested
             message = publish_now()
             wait_until(lambda: row(message).status == Status.PUBLISHED)
         finally:

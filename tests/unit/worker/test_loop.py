@@ -13,7 +13,7 @@ import pytest
 from django.db import OperationalError
 
 from django_outbox.exceptions import BrokerUnavailable
-from django_outbox.worker.incident import RELAPSE_SECONDS, Backoff, Incident
+from django_outbox.worker.incident import RELAPSE_SECONDS, Incident, delay_of
 from django_outbox.worker.loop import run_through_faults
 from django_outbox.worker.stop import Stop, stop_on_signals
 from tests.support.clock import Clock
@@ -122,17 +122,12 @@ def test_in_a_thread_there_is_a_stop_but_no_signal() -> None:
 
 
 def test_delays_double_up_to_thirty_seconds() -> None:
-    backoff = Backoff(jitter=lambda: 0.0)
-
-    assert [backoff.next() for _ in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
-
-    backoff.reset()
-    assert backoff.next() == 0.5
+    assert [delay_of(failures, lambda: 0.0) for failures in range(8)] == [0.5, 1, 2, 4, 8, 16, 30, 30]
 
 
 def test_delays_differ_between_processes() -> None:
-    assert 0.4 <= Backoff().next() <= 0.5
-    assert Backoff(jitter=lambda: 1.0).next() == 0.4
+    assert 0.4 <= delay_of(0) <= 0.5
+    assert delay_of(0, lambda: 1.0) == 0.4
 
 
 def test_trouble_is_told_when_it_starts_once_a_minute_and_when_it_ends(

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from django.contrib import admin
 
-from django_outbox.admin.dead_letter_list import DeadLetterAdmin, InboxDeadLetterAdmin
-from django_outbox.admin.message_list import InboxMessageAdmin, MessageAdmin
+from django_outbox.admin.message_list import DeadLetterAdmin, InboxDeadLetterAdmin, InboxMessageAdmin, MessageAdmin
 from django_outbox.admin.overview import OverviewAdmin
 from django_outbox.models import DeadLetter, InboxDeadLetter, InboxMessage, OutboxMessage, Overview
 

@@ -13,10 +13,10 @@ from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.translation import gettext
 
-from django_outbox.admin import audit, worker_notices
-from django_outbox.admin.history import TYPES, failing_types
+from django_outbox.admin import audit, notices
+from django_outbox.admin.failures import TYPES, failing_types
 from django_outbox.admin.message_list import ReadOnlyAdmin
-from django_outbox.admin.notices import Notice, broker_notices, dead_notice, failing_notice, unread_notices
+from django_outbox.admin.notices import Notice
 from django_outbox.admin.panels import Panel
 from django_outbox.admin.plots import overview_plots
 from django_outbox.admin.tables import INBOX, OUTBOX, TABLES
@@ -79,29 +79,32 @@ def overview(request: HttpRequest) -> dict[str, Any]:
         published, unread = awaited(database, workers)
     # A service that only consumes needs no relay.
     publishes = INBOX not in tables or any(each.count for each in panels[0].statuses) or any(done.written)
-    notices = [
+    found = [
         *_handler_notices(),
-        *unread_notices(unread),
-        *(worker_notices.relay_notices(alive) if publishes else ()),
-        *worker_notices.consumer_notices(alive, handlers, published, due),
-        *worker_notices.trouble_notices(alive),
-        *worker_notices.lost_notices(workers, alive),
+        *notices.unread_notices(unread),
+        *(notices.relay_notices(alive) if publishes else ()),
+        *notices.consumer_notices(alive, handlers, published, due),
+        *notices.trouble_notices(alive),
+        *notices.lost_notices(workers, alive),
         *(
             notice
             for each in panels
-            for notice in (*dead_notice(each, now), *failing_notice(each, failing.of(each.table), request))
+            for notice in (
+                *notices.dead_notice(each, now),
+                *notices.failing_notice(each, failing.of(each.table), request),
+            )
         ),
-        *broker_notices(lag.values()),
+        *notices.broker_notices(lag.values()),
     ]
-    notices.sort(key=lambda notice: notice.level != "bad")
+    found.sort(key=lambda notice: notice.level != "bad")
     partitions = sorted(
         ((group, partition) for group, each in lag.items() for partition in each.partitions),
-        key=lambda found: -found[1].lag,
+        key=lambda pair: -pair[1].lag,
     )
     return {
         "now": now,
         "refresh_seconds": REFRESH_SECONDS if "watch" in request.GET else None,
-        "notices": notices or [Notice("good", gettext("No problems"), gettext("No message is stuck or dead."))],
+        "notices": found or [Notice("good", gettext("No problems"), gettext("No message is stuck or dead."))],
         "panels": panels,
         "consumed_in_a_day": {"outbox": sum(done.consumed), "inbox": sum(done.inbox_consumed)},
         "plots": overview_plots(tables, done, now),

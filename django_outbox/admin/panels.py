@@ -8,7 +8,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.utils.translation import gettext
 
-from django_outbox.admin.error_groups import DeadLetters, dead_letters
+from django_outbox.admin.failures import DeadLetters, dead_letters
 from django_outbox.admin.tables import Table
 from django_outbox.models import OutboxMessage
 from django_outbox.operations import counts

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from django.utils.formats import date_format
 from django.utils.translation import gettext, pgettext
 
-from django_outbox.admin.history import dead_by_day
+from django_outbox.admin.failures import dead_by_day
 from django_outbox.admin.tables import INBOX, Table
 from django_outbox.observability import text as texts
 from django_outbox.operations.activity import Throughput

@@ -14,12 +14,19 @@ from django.core.management.base import CommandError, CommandParser
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.management.option_types import number
 from django_outbox.observability.backlog import Backlog
-from django_outbox.observability.health import Probe, default_limit, liveness, outage_limit, readiness
-from django_outbox.observability.heartbeat_file import heartbeat_file
+from django_outbox.observability.health import (
+    Probe,
+    default_limit,
+    heartbeat_file,
+    liveness,
+    notifying_systemd,
+    outage_limit,
+    readiness,
+    watchdog_seconds,
+)
 from django_outbox.observability.instrumentation import observed_by
 from django_outbox.observability.metrics import Metrics
 from django_outbox.observability.server import Page, Response, plain, serving
-from django_outbox.observability.systemd import notifying_systemd, watchdog_seconds
 from django_outbox.operations.counts import unfinished
 from django_outbox.worker.state import WorkerState
 

@@ -1,4 +1,4 @@
-"""Liveness and readiness of a worker.
+"""Liveness and readiness of a worker, for HTTP probes, a heartbeat file and systemd.
 
 A worker is *alive* while its loop iterates: transactions, polls, or waiting for an unavailable broker or database, which
 a restart would not bring back. A handler that does not return stops the loop. It is *ready* if broker and database
@@ -7,15 +7,25 @@ answered when last needed, and it is not shutting down.
 
 from __future__ import annotations
 
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import NamedTuple
 
 from django_outbox.conf import settings
-from django_outbox.worker.incident import BACKOFF_SECONDS
+from django_outbox.worker.incident import BACKOFF_SECONDS, Incident
 from django_outbox.worker.state import WorkerState
+
+log = logging.getLogger("django_outbox.observability.heartbeat_file")
 
 LEAST_SECONDS = 300.0
 """Kafka's ``max.poll.interval.ms``: how long it waits for a consumer's next poll."""
 MARGIN_SECONDS = 30.0
+TOUCH_SECONDS = 1.0
 CONNECT_SECONDS = 50.0
 """Upper bound of the time to give up on a server that does not answer: several requests, some seconds each."""
 
@@ -55,3 +65,81 @@ def readiness(worker_state: WorkerState) -> Probe:
     if missing:
         return Probe(False, f"not ready: no connection to the {' and the '.join(missing)}")
     return Probe(True, "ready: connected")
+
+
+@contextmanager
+def heartbeat_file(path: Path, clock: Callable[[], float] = time.monotonic) -> Iterator[Callable[[], None]]:
+    """A file that exists while a worker runs; yields a function for its loop, which touches it at most once a second.
+
+    Later errors are logged and do not stop the worker.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    path.touch()
+    incident = Incident(log, f"The heartbeat file {path}", clock)
+
+    def touch() -> None:
+        try:
+            path.touch()
+        except OSError as error:
+            incident.report(error.strerror or error)
+        else:
+            incident.resolve()
+
+    try:
+        yield _once_a_second(touch, clock)
+    finally:
+        with suppress(OSError):
+            path.unlink()
+
+
+def watchdog_seconds() -> float | None:
+    """The watchdog timeout that systemd sets for this process (``WatchdogSec=``); None if there is none.
+
+    See sd_watchdog_enabled(3).
+    """
+    try:
+        limit, process = int(os.environ["WATCHDOG_USEC"]), int(os.environ.get("WATCHDOG_PID") or os.getpid())
+    except (KeyError, ValueError):
+        return None
+    return limit / 1_000_000 if process == os.getpid() else None
+
+
+@contextmanager
+def notifying_systemd(worker_state: WorkerState, clock: Callable[[], float] = time.monotonic) -> Iterator[None]:
+    """Notify systemd (``Type=notify``) that a worker starts, stops, and that its loop iterates. See sd_notify(3).
+
+    Does nothing if systemd did not start this process.
+    """
+    path = os.environ.get("NOTIFY_SOCKET", "")
+    if not path:
+        yield
+        return
+    address = f"\0{path[1:]}" if path.startswith("@") else path
+
+    def notify(state: str) -> None:
+        with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel:
+            channel.setblocking(False)  # the loop must not wait
+            channel.sendto(state.encode(), address)
+
+    worker_state.on_progress(_once_a_second(lambda: notify("WATCHDOG=1"), clock))
+    notify("READY=1")
+    try:
+        yield
+    finally:
+        notify("STOPPING=1")
+
+
+def _once_a_second(call: Callable[[], None], clock: Callable[[], float]) -> Callable[[], None]:
+    """The same function, but calls less than a second after the last one do nothing."""
+    next_at = 0.0
+
+    def limited() -> None:
+        nonlocal next_at
+        now = clock()
+        if now >= next_at:
+            next_at = now + TOUCH_SECONDS
+            call()
+
+    return limited

@@ -104,7 +104,6 @@ class Repeats:
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._counts: dict[_Kind, _Count] = {}
-        self._next_summary_at = 0.0
 
     def log_failure(
         self,
@@ -135,21 +134,18 @@ class Repeats:
     def sum_up(self, *, now: bool = False) -> None:
         """Log the summaries of kinds whose minute is over, or of all. The loops call this on each iteration."""
         at = self._clock()
-        if not self._counts or (at < self._next_summary_at and not now):
-            return
-        for kind, count in list(self._counts.items()):
-            if now or at - count.since >= SECONDS:
-                del self._counts[kind]
-                _log_summary(kind, count, at)
-        self._next_summary_at = min((count.since + SECONDS for count in self._counts.values()), default=0.0)
+        while self._counts:
+            kind, count = next(iter(self._counts.items()))  # the oldest
+            if not now and at - count.since < SECONDS:
+                return
+            del self._counts[kind]
+            _log_summary(kind, count, at)
 
     def _count_of(self, log: logging.Logger, kind: _Kind) -> _Count:
         self.sum_up()
         if kind not in self._counts and len(self._counts) >= KINDS:
             kind = ("", kind[1], kind[2], "various causes")
-        count = self._counts.setdefault(kind, _Count(log, self._clock()))
-        self._next_summary_at = min(self._next_summary_at or count.since + SECONDS, count.since + SECONDS)
-        return count
+        return self._counts.setdefault(kind, _Count(log, self._clock()))
 
 
 def _log_summary(kind: _Kind, count: _Count, at: float) -> None:

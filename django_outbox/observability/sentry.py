@@ -27,15 +27,9 @@ try:
 except ImportError as error:
     raise ImproperlyConfigured("Sentry's SDK is not installed: pip install sentry-sdk.") from error
 
-SENTRY_TRACE = "sentry-trace"
-BAGGAGE = "baggage"
-
 # Source: Sentry's documentation, "Instrument Queues". The names with "outbox" follow those of its integrations.
 ORIGIN = "auto.queue.outbox"
-PUBLISH, PROCESS = "queue.publish", "queue.process"
-SUBMIT_BATCH, TASK = "queue.submit.outbox", "queue.task.outbox"
-RETRY_COUNT = "messaging.message.retry.count"
-LATENCY = "messaging.message.receive.latency"
+SENTRY_TRACE = "sentry-trace"
 
 
 class SentryTracing(Tracing):
@@ -50,8 +44,7 @@ class SentryTracing(Tracing):
 
     @property
     def fields(self) -> Iterable[str]:
-        """See ``Tracing``."""
-        return (SENTRY_TRACE, BAGGAGE)
+        return (SENTRY_TRACE, "baggage")
 
     @contextmanager
     def creating(self, messages: Sequence[Message]) -> Iterator[None]:
@@ -61,18 +54,16 @@ class SentryTracing(Tracing):
             for message in messages:
                 if parent is None or any(name.lower() == SENTRY_TRACE for name in message.headers):
                     continue  # the caller set its own context
-                span = spans.enter_context(parent.start_child(op=PUBLISH, name=message.topic, origin=ORIGIN))
+                span = spans.enter_context(parent.start_child(op="queue.publish", name=message.topic, origin=ORIGIN))
                 for name, value in names.created(message).items():
                     span.set_data(name, value)
                 add_headers(message, dict(span.iter_headers()))
             yield
 
     def sending(self, messages: Sequence[Message]) -> AbstractContextManager[Note]:
-        """See ``Tracing``."""
         return _sending(messages) if sentry_sdk.get_client().is_active() else super().sending(messages)
 
     def processing(self, group: str, *, using: str, together: bool) -> AbstractContextManager[Run]:
-        """See ``Tracing``."""
         if not sentry_sdk.get_client().is_active():
             return super().processing(group, using=using, together=together)
         return Processing(partial(_start, group, using), together=together)
@@ -81,7 +72,7 @@ class SentryTracing(Tracing):
 @contextmanager
 def _sending(messages: Sequence[Message]) -> Iterator[Note]:
     name, attributes = names.sent(messages)
-    with sentry_sdk.start_transaction(op=SUBMIT_BATCH, name=name, source="task", origin=ORIGIN) as transaction:
+    with sentry_sdk.start_transaction(op="queue.submit.outbox", name=name, source="task", origin=ORIGIN) as transaction:
         for attribute, value in attributes.items():
             transaction.set_data(attribute, value)
 
@@ -101,14 +92,17 @@ def _start(group: str, using: str, event: Event) -> tuple[Callable[[], object], 
     isolation.clear_breadcrumbs()
     isolation.set_context("outbox", attributes)
     transaction = sentry_sdk.start_transaction(
-        sentry_sdk.continue_trace(dict(event.headers), op=TASK, name=event.type, source="task", origin=ORIGIN)
+        sentry_sdk.continue_trace(
+            dict(event.headers), op="queue.task.outbox", name=event.type, source="task", origin=ORIGIN
+        )
     )
-    span = transaction.start_child(op=PROCESS, name=event.topic, origin=ORIGIN)
+    span = transaction.start_child(op="queue.process", name=event.topic, origin=ORIGIN)
     for name, value in attributes.items():
         span.set_data(name, value)
-    span.set_data(RETRY_COUNT, max(0, event.attempt - 1))
+    span.set_data("messaging.message.retry.count", max(0, event.attempt - 1))
     if event.time is not None:
-        span.set_data(LATENCY, (datetime.now(UTC) - event.time.astimezone(UTC)).total_seconds() * 1000)
+        latency = datetime.now(UTC) - event.time.astimezone(UTC)
+        span.set_data("messaging.message.receive.latency", latency.total_seconds() * 1000)
     current.span = span
 
     def finish(ended_ns: int, error: BaseException | None, redone: bool) -> None:

@@ -60,7 +60,6 @@ class OpenTelemetryTracing(Tracing):
         return super().sending(messages)
 
     def processing(self, group: str, *, using: str, together: bool) -> AbstractContextManager[Run]:
-        """See ``Tracing``."""
         return Processing(partial(_start, group), together=together)
 
 

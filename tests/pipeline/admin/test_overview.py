@@ -16,7 +16,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 from django.utils import timezone
 
-from django_outbox.admin import history, panels
+from django_outbox.admin import failures, panels
 from django_outbox.admin.tables import INBOX, OUTBOX, TABLES
 from django_outbox.brokers.base import TopicPartition
 from django_outbox.brokers.memory import MemoryBroker
@@ -433,8 +433,8 @@ def test_given_up_messages_of_outbox_and_inbox_are_counted_by_day() -> None:
             MessageFailure.objects.filter(id=failure.id).update(occurred_at=timezone.now() - days * DAY)
     make_failure(received, final=True)
     with timezone.override("UTC"):  # whose days all have 24 hours
-        counts = list(history.dead_by_day(TABLES, timezone.now()).values())
-        of_outbox = list(history.dead_by_day([OUTBOX], timezone.now()).values())
+        counts = list(failures.dead_by_day(TABLES, timezone.now()).values())
+        of_outbox = list(failures.dead_by_day([OUTBOX], timezone.now()).values())
     assert (len(counts), counts[-1], counts[-4]) == (14, {OUTBOX: 2, INBOX: 3}, {OUTBOX: 1, INBOX: 0})
     assert sum(sum(count.values()) for count in counts) == 6
     assert of_outbox[-1] == {OUTBOX: 2}
@@ -448,7 +448,7 @@ def test_types_with_most_failures_are_those_of_a_day_of_both_tables() -> None:
     last = make_failure(often)
     make_failure(received)
     MessageFailure.objects.filter(id=make_failure(once).id).update(occurred_at=timezone.now() - 2 * DAY)
-    found = history.failing_types(TABLES, timezone.now())
+    found = failures.failing_types(TABLES, timezone.now())
     assert [(each.table, each.event_type, each.failures, each.stuck, each.oldest_stuck) for each in found.types] == [
         (OUTBOX, "often", 3, 0, None),
         (INBOX, "often", 1, 0, None),
@@ -459,16 +459,16 @@ def test_types_with_most_failures_are_those_of_a_day_of_both_tables() -> None:
 
 
 def test_failing_types_look_at_a_bounded_number_of_failures(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(history, "FAILURES", 3)
+    monkeypatch.setattr(failures, "FAILURES", 3)
     message = make_message()
     for _ in range(5):
         make_failure(message)
-    found = history.failing_types(TABLES, timezone.now())
+    found = failures.failing_types(TABLES, timezone.now())
     assert ([each.failures for each in found.types], found.is_cut) == ([3], True)
     MessageFailure.objects.filter(id__lte=MessageFailure.objects.latest("id").id - 3).update(
         occurred_at=timezone.now() - 2 * DAY
     )
-    assert not history.failing_types(TABLES, timezone.now()).is_cut
+    assert not failures.failing_types(TABLES, timezone.now()).is_cut
 
 
 @pytest.mark.usefixtures("workers")

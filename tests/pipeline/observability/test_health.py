@@ -13,8 +13,7 @@ from django_outbox.brokers.base import Producer
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.events.event import Event
 from django_outbox.exceptions import BrokerUnavailable
-from django_outbox.observability.health import default_limit, liveness, outage_limit, readiness
-from django_outbox.observability.heartbeat_file import heartbeat_file
+from django_outbox.observability.health import default_limit, heartbeat_file, liveness, outage_limit, readiness
 from django_outbox.relay.relay import Relay
 from django_outbox.worker.state import WorkerState
 from django_outbox.worker.stop import Stop

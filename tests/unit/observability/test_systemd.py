@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from django_outbox.observability.systemd import notifying_systemd, watchdog_seconds
+from django_outbox.observability.health import notifying_systemd, watchdog_seconds
 from django_outbox.worker.state import WorkerState
 
 

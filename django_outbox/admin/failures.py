@@ -1,8 +1,9 @@
-"""Recent failures, and messages that became dead, for the overview."""
+"""Failures for the pages: dead letters by error, dead messages by day, and failing event types."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -11,12 +12,16 @@ from django.db.models import Case, Count, F, IntegerField, Max, Min, Q, Value, W
 from django_outbox.admin.tables import OUTBOX, Table
 from django_outbox.models import MessageFailure
 from django_outbox.observability import text as texts
+from django_outbox.observability.masking import Redaction
 from django_outbox.operations.activity import HOURS
+from django_outbox.operations.selection import Selection
 
 FAILURES = 5000
 KEEPS_FAILING = 3
 TYPES = 8
 DAYS = 14
+GROUPS = 20
+MOST_GROUPS = 1000
 
 
 def dead_by_day(tables: Collection[Table], now: datetime) -> dict[date, dict[Table, int]]:
@@ -94,3 +99,55 @@ def _failing_types(recent: Any, table: Table) -> list[FailingType]:
         .order_by("-failures")
     )
     return [FailingType(table, **row) for row in rows]
+
+
+@dataclass(frozen=True)
+class ErrorGroup:
+    """Dead letters with the same fingerprint."""
+
+    title: str
+    count: int
+    first: datetime
+    last: datetime
+    sample: Any
+    error: str
+    selection: Selection
+
+
+@dataclass(frozen=True)
+class DeadLetters:
+    """The dead letters of a table.
+
+    Attributes:
+        groups: the largest groups.
+        more: the number of other groups.
+        first, last: when the first and the last of all dead letters died; None if there are none.
+    """
+
+    groups: list[ErrorGroup]
+    more: int = 0
+    first: datetime | None = None
+    last: datetime | None = None
+
+
+def dead_letters(table: Table, redaction: Redaction, limit: int = GROUPS) -> DeadLetters:
+    """The dead letters by error, each group with its newest message as a sample."""
+    found = list(
+        table.dead.order_by()
+        .values(title=F("fingerprint"))
+        .annotate(count=Count("id"), first=Min("updated_at"), last=Max("updated_at"), sample=Max("id"))
+        .order_by("-count", "title")[:MOST_GROUPS]
+    )
+    samples = table.messages.in_bulk([group["sample"] for group in found[:limit]])
+    groups = [
+        ErrorGroup(
+            **{**group, "sample": sample},
+            error=texts.one_line(redaction.error_of(sample), 200),
+            selection=Selection({"error": group["title"] or "-"}),
+        )
+        for group in found[:limit]
+        if (sample := samples.get(group["sample"])) is not None  # else deleted between the two queries
+    ]
+    first = min((group["first"] for group in found), default=None)
+    last = max((group["last"] for group in found), default=None)
+    return DeadLetters(groups, max(0, len(found) - limit), first, last)

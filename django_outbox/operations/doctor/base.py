@@ -43,18 +43,14 @@ class Level(IntEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """One problem.
-
-    Attributes:
-        summary: the problem, in one sentence.
-        why: its consequence or cause.
-        remedy: the command or setting that fixes it.
-    """
+    """One problem, in one sentence."""
 
     level: Level
     summary: str
     why: str = ""
+    """Its consequence or cause."""
     remedy: str = ""
+    """The command or setting that fixes it."""
 
 
 note = partial(Finding, Level.NOTE)
@@ -64,17 +60,14 @@ fault = partial(Finding, Level.FAULT)
 
 @dataclass
 class Installation:
-    """One installation.
-
-    Attributes:
-        using: alias of the database.
-        broker_timeout: seconds to wait for the broker.
-        has_database: False if the database is known not to answer.
-    """
+    """What the doctor examines: a database with an outbox, its broker, and this project."""
 
     using: str
+    """Alias of the database."""
     broker_timeout: float = 8.0
+    """Seconds to wait for the broker."""
     has_database: bool = True
+    """False if the database is known not to answer."""
 
     @property
     def connection(self) -> BaseDatabaseWrapper:
@@ -111,12 +104,6 @@ class Installation:
         return topics_by_group()
 
     @cached_property
-    def inbox_topics(self) -> frozenset[str]:
-        """Topics whose records go to the inbox: those of other services, and all that other groups read."""
-        main, *others = self.topics.values()
-        return (main - settings.topics).union(*others)
-
-    @cached_property
     def stored_topics(self) -> frozenset[str]:
         """Topics of pending and published messages; empty if the database does not answer."""
         if self.has_database:
@@ -150,21 +137,18 @@ class Installation:
 
 @dataclass(frozen=True)
 class BrokerState:
-    """What a broker reports.
-
-    Attributes:
-        missing: topics that do not exist.
-        unreadable: why other topics cannot be read, by topic.
-        partitions: the number of partitions, by topic.
-        settings: cleanup settings by topic, as far as the broker reports them.
-        trouble: why the broker does not answer.
-    """
+    """What a broker reports."""
 
     missing: Collection[str] = ()
+    """Topics that do not exist."""
     unreadable: Mapping[str, TopicTrouble] = field(default_factory=dict)
+    """Why other topics cannot be read."""
     partitions: Mapping[str, int] = field(default_factory=dict)
+    """The number of partitions of each topic."""
     settings: Mapping[str, TopicSettings] = field(default_factory=dict)
+    """By topic, as far as the broker reports them."""
     trouble: str = ""
+    """Why the broker does not answer."""
 
 
 def query_broker(broker: Broker, topics: frozenset[str], group: str) -> BrokerState:

@@ -123,7 +123,10 @@ def retention(installation: Installation) -> Iterator[Finding]:
             )
     own = {topic: each.retention for topic, each in known.items() if topic in settings.topics}
     yield from _unread_records(installation, own)
-    yield from _inbox({topic: each.retention for topic, each in known.items() if topic in installation.inbox_topics})
+    # The inbox has the records of other services, and all that other groups than the main one read.
+    main, *others = installation.topics.values()
+    inbox = (main - settings.topics).union(*others)
+    yield from _inbox({topic: each.retention for topic, each in known.items() if topic in inbox})
 
 
 def _unread_records(installation: Installation, kept: dict[str, timedelta | None]) -> Iterator[Finding]:

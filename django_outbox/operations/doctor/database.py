@@ -53,39 +53,34 @@ def system_checks(installation: Installation) -> Iterator[Finding]:
 
 def isolation(installation: Installation) -> Iterator[Finding]:
     """An isolation level that makes relays and consumers fail more often than necessary."""
-    level = str(installation.value(_isolation_query(installation))).lower().replace("-", " ")
+    options = f'DATABASES["{installation.using}"]["OPTIONS"]'
+    if installation.connection.vendor == "postgresql":
+        query = "SHOW transaction_isolation"
+        repeatable_read = (
+            "A worker that waits for a row locked by another fails with a serialization failure and starts over, "
+            "instead of reading the row as it is then."
+        )
+        remedy = (
+            f"Remove \"isolation_level\" from {options}, and set default_transaction_isolation to 'read committed' for "
+            "server and role. If other code needs a higher level, give relay and consumer their own alias."
+        )
+    else:
+        mariadb = getattr(installation.connection, "mysql_is_mariadb", False)
+        query = "SELECT @@tx_isolation" if mariadb else "SELECT @@transaction_isolation"
+        repeatable_read = (
+            "InnoDB then also locks the gaps between rows: relays block publishers and deadlock with them."
+        )
+        remedy = f'{options}["isolation_level"] = "read committed" (Django\'s default)'
+    level = str(installation.value(query)).lower().replace("-", " ")
     if level == "serializable":
         yield warning(
             "Transactions are SERIALIZABLE.",
             "The database may refuse a relay's transaction after its batch was sent: the batch is then sent again, and "
             "consumers skip the duplicates. Nothing is lost, but much is done twice.",
-            _isolation_remedy(installation),
+            remedy,
         )
     elif level == "repeatable read":
-        why = (
-            "A worker that waits for a row locked by another fails with a serialization failure and starts over, "
-            "instead of reading the row as it is then."
-            if installation.connection.vendor == "postgresql"
-            else "InnoDB then also locks the gaps between rows: relays block publishers and deadlock with them."
-        )
-        yield warning("Transactions are REPEATABLE READ.", why, _isolation_remedy(installation))
-
-
-def _isolation_query(installation: Installation) -> str:
-    if installation.connection.vendor == "postgresql":
-        return "SHOW transaction_isolation"
-    mariadb = getattr(installation.connection, "mysql_is_mariadb", False)
-    return "SELECT @@tx_isolation" if mariadb else "SELECT @@transaction_isolation"
-
-
-def _isolation_remedy(installation: Installation) -> str:
-    if installation.connection.vendor == "postgresql":
-        return (
-            f'Remove "isolation_level" from DATABASES["{installation.using}"]["OPTIONS"], and set '
-            "default_transaction_isolation to 'read committed' for server and role. If other code needs a higher level, "
-            "give relay and consumer their own alias."
-        )
-    return f'DATABASES["{installation.using}"]["OPTIONS"]["isolation_level"] = "read committed" (Django\'s default)'
+        yield warning("Transactions are REPEATABLE READ.", repeatable_read, remedy)
 
 
 def clocks(installation: Installation) -> Iterator[Finding]:
@@ -178,11 +173,10 @@ def _project_models() -> list[type[Model]]:
 
 def engine(installation: Installation) -> Iterator[Finding]:
     """Tables of MySQL or MariaDB without transactions."""
-    marks = ", ".join(["%s"] * len(installation.tables))
     found = installation.rows(
-        "SELECT table_name, engine FROM information_schema.tables "  # noqa: S608  # only placeholders
-        f"WHERE table_schema = database() AND table_name IN ({marks}) AND engine <> 'InnoDB'",
-        *installation.tables,
+        "SELECT table_name, engine FROM information_schema.tables "
+        "WHERE table_schema = database() AND table_name IN %s AND engine <> 'InnoDB'",
+        tuple(installation.tables),
     )
     for table, name in found:
         yield fault(

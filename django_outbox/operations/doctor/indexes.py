@@ -16,8 +16,6 @@ TIMES_TOO_LARGE = 4
 ENTRY_BYTES = 20  # overhead of an entry of a B-tree
 FILL = 0.7  # share of a page that is used after splits
 
-_SLOW = "Queries that need it read the whole table instead."
-
 
 def missing(installation: Installation) -> Iterator[Finding]:
     """Tables, indexes and constraints of the models that the database does not have."""
@@ -34,21 +32,15 @@ def missing(installation: Installation) -> Iterator[Finding]:
             continue
         with installation.connection.cursor() as cursor:
             found = introspection.get_constraints(cursor, table)
-        yield from _missing_indexes(installation, model, found)
+        indexes = {index.name: _statement(installation, index, model) for index in model._meta.indexes}
+        if model is OutboxMessage and installation.connection.vendor == "postgresql":
+            indexes[PENDING_INDEX] = f"CREATE INDEX CONCURRENTLY {PENDING_INDEX} ON {table} {PENDING_INDEX_DEFINITION}"
+        for name, create in indexes.items():
+            if name not in found:
+                yield fault(
+                    f"{table} lacks the index {name}.", "Queries that need it read the whole table instead.", create
+                )
         yield from _missing_constraints(installation, model, found)
-
-
-def _missing_indexes(installation: Installation, model: type[models.Model], found: dict[str, Any]) -> Iterator[Finding]:
-    table = model._meta.db_table
-    for index in model._meta.indexes:
-        if index.name not in found:
-            yield fault(f"{table} lacks the index {index.name}.", _SLOW, _statement(installation, index, model))
-    if model is OutboxMessage and installation.connection.vendor == "postgresql" and PENDING_INDEX not in found:
-        yield fault(
-            f"{table} lacks the index {PENDING_INDEX}.",
-            _SLOW,
-            f"CREATE INDEX CONCURRENTLY {PENDING_INDEX} ON {table} {PENDING_INDEX_DEFINITION}",
-        )
 
 
 def _missing_constraints(

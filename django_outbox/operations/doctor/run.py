@@ -22,25 +22,17 @@ SERVERS = ("postgresql", "mysql")
 
 
 class Check(NamedTuple):
-    """One check.
-
-    Attributes:
-        name: to select it with ``--only``.
-        find: yields the problems.
-        ok: what to print if there are none.
-        vendors: the databases that it is for; None: all.
-        needs_broker: it waits for the broker.
-        needs_database: it queries the database.
-        in_transaction: False for a check that has to see its own commits.
-    """
+    """One check: ``find`` yields the problems, and ``ok`` says that there are none."""
 
     name: str
     find: Callable[[Installation], Iterable[Finding]]
     ok: str
     vendors: Collection[str] | None = None
+    """The databases that it is for; None: all."""
     needs_broker: bool = False
     needs_database: bool = True
     in_transaction: bool = True
+    """False for a check that has to see its own commits."""
 
 
 class Result(NamedTuple):
@@ -98,14 +90,10 @@ CHECKS = (
 def run_checks(
     installation: Installation, *, checks: Iterable[Check] = CHECKS, timeout: float = TIMEOUT_SECONDS
 ) -> Iterator[Result]:
-    """Run checks and yield each result. If the database does not answer, the checks that need it are skipped.
+    """Run the checks that are for this database, each for at most ``timeout`` seconds, and yield each result.
 
-    Each check runs in its own thread and on its own connection, so that one that hangs can be left behind.
-
-    Args:
-        installation: what to examine.
-        checks: the checks; those for other databases are left out.
-        timeout: seconds that each may take.
+    Each check runs in its own thread and on its own connection, so that one that hangs can be left behind. If the
+    database does not answer, the checks that need it are skipped.
     """
     database_result = _run(installation, DATABASE, timeout)
     installation.has_database = database_result.level < Level.FAULT
@@ -156,14 +144,14 @@ def _read_only(installation: Installation, check: Check, timeout: float) -> Iter
     if not check.needs_database:
         yield
         return
-    vendor, connection = installation.connection.vendor, installation.connection
+    connection = installation.connection
     prepare_nothing(connection)
-    if vendor == "sqlite":
+    if connection.vendor == "sqlite":
         connection.cursor().execute("PRAGMA query_only = ON")
         yield
     elif check.needs_broker or not check.in_transaction:
         yield  # a transaction must not stay open while the check waits for something else
-    elif vendor == "postgresql":
+    elif connection.vendor == "postgresql":
         with transaction.atomic(using=installation.using):
             connection.cursor().execute(
                 f"SET TRANSACTION READ ONLY; SET LOCAL statement_timeout = {int(timeout * 1000)}"

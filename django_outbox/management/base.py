@@ -91,25 +91,23 @@ def logging_to(stream: Any, verbosity: int) -> Iterator[None]:
     """
     outbox = logging.getLogger("django_outbox")
     clients = [logging.getLogger(name) for name in CLIENT_LOGGERS]
-    changed = []
+    levels: dict[logging.Logger, int] = {}
     if verbosity != 1 or outbox.level == logging.NOTSET:
-        changed.append((outbox, LEVELS[verbosity]))
+        levels[outbox] = LEVELS[verbosity]
     if verbosity < 3:
-        changed += [(client, logging.CRITICAL + 1) for client in clients if client.level == logging.NOTSET]
-    levels = [(logger, logger.level) for logger, _ in changed]
-    shown: list[logging.Logger] = []
+        levels |= {client: logging.CRITICAL + 1 for client in clients if client.level == logging.NOTSET}
+    before = {logger: logger.level for logger in levels}
+    shown = [] if outbox.hasHandlers() else [outbox, *clients] if verbosity == 3 else [outbox]
     handler: logging.Handler = logging.StreamHandler(stream)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    if not outbox.hasHandlers():
-        shown = [outbox, *clients] if verbosity == 3 else [outbox]
     for logger in shown:
         logger.addHandler(handler)
-    for logger, level in changed:
+    for logger, level in levels.items():
         logger.setLevel(level)
     try:
         yield
     finally:
-        for logger, level in levels:
+        for logger, level in before.items():
             logger.setLevel(level)
         for logger in shown:
             logger.removeHandler(handler)

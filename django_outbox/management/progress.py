@@ -29,11 +29,7 @@ class Progress:
             self._write("\r" + " " * self._drawn + "\r")
 
     def show(self, share: float, text: str) -> None:
-        """
-        Args:
-            share: the part that is done, from 0 to 1.
-            text: what has been done.
-        """
+        """Show the share that is done, from 0 to 1, and what has been done."""
         now = self._clock()
         if now - self._shown_at < (REDRAW_SECONDS if self._bar else LINE_SECONDS):
             return

@@ -23,19 +23,12 @@ class CodeWatch:
     :func:`restart` replaces the process, which keeps its pid, terminal and signals. While the changed code cannot be
     loaded, the worker keeps running the old code.
 
-    Attributes:
-        changed: True if the worker was stopped for a restart.
-        thread: watches until the process ends.
+    ``trial`` is an option with which the command only loads the code.
     """
 
     def __init__(self, stop: Stop, log: logging.Logger, trial: str) -> None:
-        """
-        Args:
-            stop: requested for a restart.
-            log: where to log changes.
-            trial: an option with which the command only loads the code.
-        """
         self.changed = False
+        """True if the worker was stopped for a restart."""
         self._stop = stop
         self._log = log
         self._trial = trial
@@ -59,7 +52,7 @@ class CodeWatch:
         if self._stop.requested:
             return
         trial = subprocess.run(  # noqa: S603  # the same command
-            [*_command(), self._trial], stdin=subprocess.DEVNULL, capture_output=True, text=True
+            [*autoreload.get_child_arguments(), self._trial], stdin=subprocess.DEVNULL, capture_output=True, text=True
         )
         if trial.returncode:
             self._log.error(
@@ -79,9 +72,5 @@ def restart() -> NoReturn:
     connections.close_all()
     sys.stdout.flush()
     sys.stderr.flush()
-    command = _command()
+    command = autoreload.get_child_arguments()
     os.execv(command[0], command)  # noqa: S606  # the same command
-
-
-def _command() -> list[str]:
-    return [str(argument) for argument in autoreload.get_child_arguments()]

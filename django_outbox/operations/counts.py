@@ -160,25 +160,16 @@ def oldest_awaited(using: str, awaited: HandledEvents) -> OutboxMessage | None:
     return messages.defer("payload", "headers").first()
 
 
-class ForeignMessages(NamedTuple):
-    """Unfinished messages of another service in the same table. ``overdue``: as ``longest_due``."""
+def foreign_messages(using: str) -> Iterator[tuple[str, int, int, float | None]]:
+    """Of each other service in the table: its source, pending messages, published messages and ``longest_due``.
 
-    source: str
-    pending: int
-    published: int
-    overdue: float | None
-
-
-def foreign_messages(using: str) -> list[ForeignMessages]:
-    """Unfinished messages of other services, by ``SOURCE``. Does not read own messages."""
-    found = []
+    Does not read own messages.
+    """
     for source in foreign_sources(using):
         pending, published = (rows.filter(source=source) for rows in _by_source(using))
         overdue = _first_due(pending.filter(next_retry_at__lte=DatabaseNow()).order_by("next_retry_at"))
-        foreign = ForeignMessages(source, pending.count(), published.count(), overdue)
-        if foreign.pending or foreign.published:
-            found.append(foreign)
-    return found
+        if any(counts := (pending.count(), published.count())):
+            yield source, *counts, overdue
 
 
 def foreign_sources(using: str) -> list[str]:
@@ -209,7 +200,6 @@ def rows_estimate(model: type[models.Model], using: str) -> int | None:
     """The number of rows of a table, from the database's statistics; None if it has none."""
     connection = connections[using]
     name = model._meta.db_table
-    arguments: list[Any]
     if connection.vendor == "postgresql":
         # As the planner: rows per page at the last vacuum, times the pages of now.
         query = """
@@ -218,14 +208,13 @@ def rows_estimate(model: type[models.Model], using: str) -> int | None:
                    ELSE reltuples END
               FROM pg_class WHERE oid = %s::regclass
         """
-        arguments = [f'"{name}"']
+        name = f'"{name}"'
     elif connection.vendor == "mysql":
         query = "SELECT table_rows FROM information_schema.tables WHERE table_schema = database() AND table_name = %s"
-        arguments = [name]
     else:
         return model._base_manager.using(using).count()  # SQLite is for development
     with connection.cursor() as cursor:
-        cursor.execute(query, arguments)
+        cursor.execute(query, [name])
         row = cursor.fetchone()
     return None if row is None or row[0] is None or row[0] < 0 else int(row[0])
 

@@ -16,7 +16,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.operations.time_parsing import in_query, parse_time
+from django_outbox.operations.time_parsing import parse_time
 
 LARGEST_ID = 2**63 - 1
 NOTHING = Q(pk__in=[])
@@ -53,9 +53,11 @@ def _ids(text: str) -> Q:
 
 def _changed(comparison: str, text: str) -> Q:
     try:
-        return Q(**{f"updated_at__{comparison}": in_query(parse_time(text))})
+        time = parse_time(text)
     except ValueError:
         return NOTHING
+    # Ages count from the database's clock.
+    return Q(**{f"updated_at__{comparison}": DatabaseNow() - time if isinstance(time, timedelta) else time})
 
 
 def has_id(text: str) -> Q:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, time, timedelta
-from typing import Any
 
 from django.conf import settings as django_settings
-from django.db.models import Value
 from django.utils import timezone
 from django.utils.dateparse import parse_date, parse_datetime
 
 from django_outbox.conf import LONGEST_RETENTION
-from django_outbox.models.fields import DatabaseNow
 
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _AGE = re.compile(
@@ -57,11 +54,6 @@ def parse_time(text: str) -> datetime | timedelta:
         f"{text!r} is not a valid time; use for example 2026-11-24, 2026-11-24T18:30, 2026-11-24T18:30+01:00, or an age "
         "such as 30m, 2h, 3d or 1w"
     )
-
-
-def in_query(parsed: datetime | timedelta) -> Any:
-    """A parsed time as a query expression. Ages count from the database's clock."""
-    return DatabaseNow() - parsed if isinstance(parsed, timedelta) else Value(parsed)
 
 
 def _in_project_zone(parsed: datetime) -> datetime:

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Warning
-from django.db import DEFAULT_DB_ALIAS, connections, router, transaction
+from django.db import connections, router, transaction
 
-from django_outbox.models import OutboxMessage
+from django_outbox.models import OutboxMessage, outbox_database
 from django_outbox.operations.doctor import database
-from django_outbox.operations.doctor.base import MODELS, Installation, Level
+from django_outbox.operations.doctor.base import Installation, Level
 from django_outbox.worker.database_errors import UNAVAILABLE
 
 # By vendor: the required encoding, and the query for the encoding in use.
@@ -60,12 +60,10 @@ def _encoding(installation: Installation) -> Iterator[CheckMessage]:
 
 def check_routing(**kwargs: Any) -> list[CheckMessage]:
     """Check that all tables of the outbox are in one database, with the project's models."""
-    homes = {model: router.db_for_write(model) or DEFAULT_DB_ALIAS for model in MODELS}
-    home = homes[OutboxMessage]
-    separate = [model.__name__ for model, alias in homes.items() if alias != home]
+    home = outbox_database()
     problems: list[str] = []
-    if separate:
-        problems.append(f"{', '.join(separate)} are written to another database than OutboxMessage, to {home!r}.")
+    if separate := database.separate_models(home):
+        problems.append(f"{separate} are written to another database than OutboxMessage, to {home!r}.")
     if home not in connections:
         problems.append(f"DATABASE_ROUTERS route the outbox to {home!r}, which is not in DATABASES.")
     elif not router.allow_migrate_model(home, OutboxMessage):

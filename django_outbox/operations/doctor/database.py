@@ -120,14 +120,18 @@ def routing(installation: Installation) -> Iterator[Finding]:
             f"manage.py outbox_doctor --database {home}, and the same for outbox_relay and outbox_consume; or route "
             "django_outbox here in DATABASE_ROUTERS",
         )
-    separate = [model.__name__ for model in MODELS if (router.db_for_write(model) or DEFAULT_DB_ALIAS) != home]
-    if separate:
+    if separate := separate_models(home):
         yield fault(
-            f"{', '.join(separate)} are not in the database of OutboxMessage, {home!r}.",
+            f"{separate} are not in the database of OutboxMessage, {home!r}.",
             "All tables of the outbox are written in one transaction.",
             "Route the whole app django_outbox to one database in DATABASE_ROUTERS.",
         )
     yield from models_elsewhere(home)
+
+
+def separate_models(home: str) -> str:
+    """The names of our models that are written to another database."""
+    return ", ".join(model.__name__ for model in MODELS if (router.db_for_write(model) or DEFAULT_DB_ALIAS) != home)
 
 
 def _is_routed() -> bool:

@@ -158,7 +158,7 @@ class Watched:
 
 def watch(monkeypatch: pytest.MonkeyPatch, stop: Any, *, restart: bool = True, trial: str = "") -> CodeWatch:
     monkeypatch.setattr(reload.autoreload, "get_reloader", lambda: Watched(restart=restart))
-    monkeypatch.setattr(reload, "_command", lambda: [sys.executable, "-c", trial])
+    monkeypatch.setattr(reload.autoreload, "get_child_arguments", lambda: [sys.executable, "-c", trial])
     watch = CodeWatch(stop, logging.getLogger("django_outbox"), "--list")
     watch.thread.join(30)
     return watch

@@ -19,7 +19,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_outbox.admin import audit
 from django_outbox.admin.tables import Table
-from django_outbox.models.fields import json_value
+from django_outbox.models.fields import database_now, json_value
 from django_outbox.models.validation import json_payload
 from django_outbox.observability import text as texts
 from django_outbox.operations.retry_preview import frequent_types, newest, seconds_until_last
@@ -96,7 +96,7 @@ def confirm_view(request: HttpRequest, table: Table, action: str) -> HttpRespons
     is_dry_run = "dry_run" in request.POST
     form = (RetryForm if action == "retry" else ReasonForm)(
         request.POST if request.method == "POST" else None,
-        initial={"seen": table.now().isoformat(), "rate": DEFAULT_RATE},
+        initial={"seen": database_now(table.messages).isoformat(), "rate": DEFAULT_RATE},
     )
     form.fields["reason"].required = not is_dry_run
     preview = None

@@ -67,9 +67,6 @@ class Failing(NamedTuple):
     types: Sequence[FailingType]
     is_cut: bool
 
-    def of(self, table: Table) -> list[FailingType]:
-        return [each for each in self.types if each.table is table]
-
 
 def failing_types(tables: Collection[Table], now: datetime) -> Failing:
     """Event types by failures, among the last 5,000 failures in 24 hours."""

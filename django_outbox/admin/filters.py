@@ -59,9 +59,6 @@ class CriterionFilter(admin.SimpleListFilter):
     def lookups(self, request: HttpRequest, model_admin: Any) -> Choices:
         return CHOICES[self.parameter_name](model_admin.table)
 
-    def has_output(self) -> bool:
-        return bool(self.lookup_choices)
-
     def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any]:
         value = self.value()
         return Selection({self.parameter_name: value}).apply(queryset) if value else queryset

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 from django.contrib import admin
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.core.paginator import Paginator
-from django.db.models import Model, QuerySet
+from django.db.models import Max, Model, Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
@@ -21,12 +22,15 @@ from django_outbox.admin import actions
 from django_outbox.admin.failures import dead_letters
 from django_outbox.admin.filters import filters
 from django_outbox.admin.message_page import message_context
-from django_outbox.admin.search import find_ids
-from django_outbox.admin.tables import INBOX, Table, page_url, table_of
+from django_outbox.admin.tables import INBOX, OUTBOX, Table, page_url
+from django_outbox.models import InboxMessage
 from django_outbox.observability import text as texts
-from django_outbox.operations.selection import CRITERIA, Selection, has_name, parse_id
+from django_outbox.operations.selection import CRITERIA, Selection, has_event_id, has_id, has_name, parse_id
+from django_outbox.operations.topics import known_topics, loaded_registry
 
 BEFORE = "before"
+RECENT = 1_000_000
+MOST_FOUND = 500
 
 
 class KeysetChangeList(ChangeList):
@@ -83,6 +87,37 @@ class ReadOnlyAdmin(admin.ModelAdmin):  # type: ignore[type-arg]
         return TemplateResponse(request, f"admin/django_outbox/{template}.html", context)
 
 
+def _column(title: Any, shown: Callable[[Any], str]) -> Any:
+    """A column of a list, with a function from a message to its text."""
+    return admin.display(description=title)(lambda self, message: shown(message))
+
+
+def find_ids(table: Table, term: str) -> set[int]:
+    """The newest messages with this id, event id or key.
+
+    By key: unfinished messages in known topics (inbox: and groups), and all among the last million messages. An index
+    on all keys would slow every write down for a rare search. The same is true of event ids in the inbox.
+    """
+    messages = table.messages.order_by("-id").values_list("id", flat=True)
+    newest = table.messages.aggregate(newest=Max("id"))["newest"] or 0
+    unfinished = messages.filter(topic__in=known_topics(), message_key=term)
+    recent = messages.filter(id__gt=newest - RECENT)
+    # In separate queries, as each has its own partial index on keys.
+    unfinished_statuses = (("pending", "dead"), ("published",))
+    named = has_id(term)
+    if table.is_inbox:
+        unfinished = unfinished.filter(group__in=loaded_registry().groups)
+        recent = recent.filter(Q(message_key=term) | has_event_id(table.model, term))
+    else:
+        recent = recent.filter(message_key=term)
+        named |= has_event_id(table.model, term)
+    return {
+        *messages.filter(named)[:2],
+        *(id for statuses in unfinished_statuses for id in unfinished.filter(status__in=statuses)[:MOST_FOUND]),
+        *recent[:MOST_FOUND],
+    }
+
+
 class MessageAdmin(ReadOnlyAdmin):
     """Read-only: only ``django_outbox.state`` writes messages."""
 
@@ -102,7 +137,7 @@ class MessageAdmin(ReadOnlyAdmin):
 
     @property
     def table(self) -> Table:
-        return table_of(self.model)
+        return INBOX if issubclass(self.model, InboxMessage) else OUTBOX
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
         return self.table.may(request, "retry")
@@ -142,37 +177,14 @@ class MessageAdmin(ReadOnlyAdmin):
     def list_context(self, request: HttpRequest, query: dict[str, str]) -> dict[str, Any]:
         return {"acts_on_all": query.get("status") == "dead"}
 
-    @admin.display(description=_("status"))
-    def state(self, message: Any) -> SafeString:
-        return texts.status_badge(message)
-
-    @admin.display(description=_("event type"))
-    def event(self, message: Any) -> SafeString:
-        return texts.breakable(texts.shortened(message.event_type))
-
-    @admin.display(description=_("key"))
-    def key(self, message: Any) -> SafeString:
-        return texts.in_pieces(texts.shortened(message.message_key))
-
-    @admin.display(description=_("age"))
-    def age(self, message: Any) -> str:
-        return texts.age(message.created_at)
-
-    @admin.display(description=_("due"))
-    def due(self, message: Any) -> str:
-        return texts.until(message.next_retry_at)
-
-    @admin.display(description=_("failures"))
-    def failures(self, message: Any) -> str:
-        return f"{message.retry_count} / {max(message.max_retry, 1)}"
-
-    @admin.display(description=_("topic"))
-    def in_topic(self, message: Any) -> SafeString:
-        return texts.breakable(message.topic)
-
-    @admin.display(description=_("consumer group"))
-    def in_group(self, message: Any) -> SafeString:
-        return texts.breakable(message.group)
+    state = _column(_("status"), texts.status_badge)
+    event = _column(_("event type"), lambda message: texts.breakable(texts.shortened(message.event_type)))
+    key = _column(_("key"), lambda message: texts.in_pieces(texts.shortened(message.message_key)))
+    age = _column(_("age"), lambda message: texts.age(message.created_at))
+    due = _column(_("due"), lambda message: texts.until(message.next_retry_at))
+    failures = _column(_("failures"), lambda message: f"{message.retry_count} / {max(message.max_retry, 1)}")
+    in_topic = _column(_("topic"), lambda message: texts.breakable(message.topic))
+    in_group = _column(_("consumer group"), lambda message: texts.breakable(message.group))
 
     @admin.display(description=_("topic and source"))
     def origin(self, message: Any) -> SafeString:
@@ -258,13 +270,8 @@ class DeadLetterAdmin(MessageAdmin):
         letters = dead_letters(self.table, self.table.redaction(request))
         return {"acts_on_all": True, "groups": letters.groups, "more_groups": letters.more}
 
-    @admin.display(description=_("last error"))
-    def short_error(self, message: Any) -> SafeString:
-        return texts.breakable(texts.one_line(message.shown_error))
-
-    @admin.display(description=_("dead for"))
-    def dead_for(self, message: Any) -> str:
-        return texts.age(message.updated_at)
+    short_error = _column(_("last error"), lambda message: texts.breakable(texts.one_line(message.shown_error)))
+    dead_for = _column(_("dead for"), lambda message: texts.age(message.updated_at))
 
 
 class InboxDeadLetterAdmin(DeadLetterAdmin):

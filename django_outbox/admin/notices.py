@@ -74,8 +74,9 @@ def dead_notice(panel: Panel, now: datetime) -> Iterator[Notice]:
 
 
 def failing_notice(panel: Panel, types: Sequence[FailingType], request: HttpRequest) -> Iterator[Notice]:
-    """Messages of a table keep failing and will be retried; ``types``: its failing event types."""
+    """Messages of a table keep failing and will be retried."""
     table = panel.table
+    types = [each for each in types if each.table is table]
     oldest_id = min((each.oldest_stuck for each in types if each.oldest_stuck), default=None)
     oldest = None if oldest_id is None else table.messages.filter(id=oldest_id).first()
     if oldest is None:
@@ -121,14 +122,7 @@ def broker_notices(lags: Collection[GroupLag]) -> Iterator[Notice]:
 
 
 class Waiting(NamedTuple):
-    """Messages that wait for a worker.
-
-    Attributes:
-        seconds: the age of the oldest wait; None if nothing waits.
-        text: what they wait for.
-        behind: the title if workers are running.
-        url: the list of these messages; "" if there is none.
-    """
+    """Messages that wait for a worker: how long, what for, the title if workers are running, and their list, if any."""
 
     seconds: float | None
     text: str
@@ -158,11 +152,7 @@ def consumer_notices(
 ) -> Iterator[Notice]:
     """The same for the consumers of each group that has handlers or due messages.
 
-    Args:
-        alive: the running workers.
-        handlers: of this project.
-        published: seconds that a published message has waited for its handler, in topics that are read.
-        inbox_due: seconds that a message of the inbox has been due, by group.
+    ``published``: seconds that a published message has waited for its handler; ``inbox_due``: as ``counts.inbox_due``.
     """
     main = settings.consumer_group
     consumers = [worker for worker in alive if worker.kind == Worker.Kind.CONSUMER]

@@ -91,7 +91,7 @@ def overview(request: HttpRequest) -> dict[str, Any]:
             for each in panels
             for notice in (
                 *notices.dead_notice(each, now),
-                *notices.failing_notice(each, failing.of(each.table), request),
+                *notices.failing_notice(each, failing.types, request),
             )
         ),
         *notices.broker_notices(lag.values()),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Any
 
 from django.db.models import QuerySet
@@ -12,26 +11,21 @@ from django.urls import reverse
 
 from django_outbox.conf import settings
 from django_outbox.models import DeadLetter, InboxDeadLetter, InboxMessage, OutboxMessage, outbox_database
-from django_outbox.models.fields import database_now
 from django_outbox.observability.masking import Redaction
 from django_outbox.operations.selection import Selection
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of messages.
-
-    Attributes:
-        model: the model.
-        dead_model: the proxy model that lists its dead letters in the admin.
-        failures_by: the foreign key of ``MessageFailure`` to this table.
-        deferred: columns that only the page of one message reads.
-    """
+    """A table of messages."""
 
     model: type[Any]
     dead_model: type[Any]
+    """The proxy model that lists its dead letters in the admin."""
     failures_by: str
+    """The foreign key of ``MessageFailure`` to this table."""
     deferred: tuple[str, ...] = ()
+    """Columns that only the page of one message reads."""
 
     @property
     def name(self) -> str:
@@ -73,10 +67,6 @@ class Table:
         """False for an unreadable record in the inbox: a retry reads its bytes again."""
         return not self.is_inbox or message.source != ""
 
-    def now(self) -> datetime:
-        """The time of the database's clock."""
-        return database_now(self.messages)
-
     @property
     def list_url(self) -> str:
         return page_url(self.model, "changelist")
@@ -102,8 +92,3 @@ def page_url(model: type[Any], view: str, *arguments: object) -> str:
 OUTBOX = Table(OutboxMessage, DeadLetter, failures_by="message")
 INBOX = Table(InboxMessage, InboxDeadLetter, failures_by="inbox_message", deferred=("raw_key", "raw_value"))
 TABLES = (OUTBOX, INBOX)
-
-
-def table_of(model: type[Any]) -> Table:
-    """The table of a model or of its proxy."""
-    return INBOX if model._meta.concrete_model is InboxMessage else OUTBOX

@@ -69,20 +69,17 @@ class _Server(ThreadingHTTPServer):
         Raises:
             OSError: not possible now; the connection stays queued.
         """
-        self._make_room()
-        try:
-            return super().get_request()
-        except OSError:  # it has disconnected, or there is no file descriptor left
-            self.pause()
-            raise
-
-    def _make_room(self) -> None:
         with self._changed:
             if len(self._deadlines) >= MOST_REQUESTS:
                 for oldest in [request for request, deadline in self._deadlines.items() if deadline < math.inf][:1]:
                     self._drop(oldest)
             if not self._changed.wait_for(lambda: len(self._deadlines) < MOST_REQUESTS, PAUSE_SECONDS):
                 raise BlockingIOError
+        try:
+            return super().get_request()
+        except OSError:  # it has disconnected, or there is no file descriptor left
+            self.pause()
+            raise
 
     def pause(self) -> None:
         """Wait a moment, or until a request ends and frees its file descriptor."""

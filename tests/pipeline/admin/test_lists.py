@@ -303,7 +303,7 @@ def test_search_finds_id_event_id_and_key_exactly(admin_client: Client) -> None:
 def test_search_finds_a_key_among_the_unfinished_and_the_last_of_the_finished(
     admin_client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_outbox.admin.search.RECENT", 10)
+    monkeypatch.setattr("django_outbox.admin.message_list.RECENT", 10)
     old, unfinished = make_message(Status.CONSUMED, id=1, message_key="k"), make_message(id=2, message_key="k")
     recent = make_message(Status.CONSUMED, id=100, message_key="k")
     assert search(admin_client, "k") == [recent.id, unfinished.id]

@@ -6,13 +6,12 @@ import asyncio
 import os
 import re
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from fnmatch import fnmatchcase
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, connections, transaction
-from django.db.models import Value
+from django.db import DEFAULT_DB_ALIAS, transaction
 
 from django_outbox.brokers.limits import largest_payload
 from django_outbox.conf import LARGEST_COUNT, settings
@@ -20,14 +19,16 @@ from django_outbox.events.event import Event
 from django_outbox.events.parsing import CONTENT_TYPE, RESERVED_PREFIX
 from django_outbox.exceptions import LONGEST_DELAY, InvalidMessage, TransactionRequired
 from django_outbox.models import OutboxMessage, outbox_database
-from django_outbox.models.fields import DatabaseNow, json_value
+from django_outbox.models.fields import uuid7
 from django_outbox.models.lengths import KEY_LENGTH, TOPIC_LENGTH, TYPE_LENGTH, VERSION_LENGTH
-from django_outbox.models.validation import json_payload, require_text
+from django_outbox.models.validation import payload_and_json, require_text
 from django_outbox.observability.tracing.base import current_tracing
+from django_outbox.state import outbox as state
+from django_outbox.state.rows import NewMessage
 from django_outbox.worker.notify import notify_after_commit
 
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]+\Z")
-_BULK_SIZE = 1000
+NO_DELAY = timedelta()
 
 
 def publish(
@@ -47,7 +48,8 @@ def publish(
 
     Args:
         event_type: name of what happened, such as ``"order.created"``; at most 255 characters.
-        payload: any value that JSON can represent; at most ``MAX_PAYLOAD_BYTES`` as JSON.
+        payload: any value that JSON can represent, with dates, times, ``timedelta``, ``Decimal``, ``UUID`` and lazy texts
+            as ``DjangoJSONEncoder`` writes them; a dataclass or a pydantic model; at most ``MAX_PAYLOAD_BYTES`` as JSON.
         key: events with the same topic and key keep their order; at most 255 characters, ``""`` for none. An int or
             a UUID is converted to text.
         topic: Kafka topic; None takes the first match in ``ROUTES``, else ``TOPIC``.
@@ -66,51 +68,43 @@ def publish(
         InvalidMessage: an argument is invalid; the error names it. Nothing was written and the transaction can go on.
     """
     using = _database(using)
-    message = _message(
-        Event(
-            type=event_type,
-            payload=payload,
-            key=key,  # type: ignore[arg-type]  # converted by _key
-            topic=topic,
-            headers={} if headers is None else headers,
-            version=version,
-            id=event_id,  # type: ignore[arg-type]  # converted by _event_id
-        ),
-        using,
-        largest_payload(),
+    event = Event(
+        type=event_type,
+        payload=payload,
+        key=key,  # type: ignore[arg-type]  # converted by _key
+        topic=topic,
+        headers={} if headers is None else headers,
+        version=version,
+        id=event_id,  # type: ignore[arg-type]  # converted by _event_id
+        delay=delay,
+        max_retry=max_retry,
     )
-    if max_retry is not None:
-        message.max_retry = _max_retry(max_retry)
-    if delay is not None:
-        message.next_retry_at = DatabaseNow() + _delay(delay)
-    with current_tracing().creating([message]):
-        message.save(using=using, force_insert=True)
-    notify_after_commit(using)
-    return _stored(message)
+    (stored,) = _insert([_Maker(using).make(event)], using)
+    return stored
 
 
 def publish_many(events: Iterable[Event], using: str | None = None) -> list[OutboxMessage]:
     """Write many events with one bulk insert; they keep their order.
 
     Args:
-        events: their ``type``, ``payload``, ``key``, ``topic``, ``headers``, ``version`` and ``id`` are used; see
-            ``publish``.
+        events: their ``type``, ``payload``, ``key``, ``topic``, ``headers``, ``version``, ``id``, ``delay`` and
+            ``max_retry`` are used; see ``publish``.
         using: alias of the database; None asks the database router.
 
     Raises:
         TransactionRequired, InvalidMessage: as ``publish`` does; then nothing is written.
     """
     using = _database(using)
-    events = list(events)
-    limit = largest_payload()
-    messages = [_numbered_message(number, event, using, limit) for number, event in enumerate(events, 1)]
+    maker = _Maker(using)
+    return _insert([maker.make_numbered(number, event) for number, event in enumerate(events, 1)], using)
+
+
+def _insert(messages: Sequence[NewMessage], using: str) -> list[OutboxMessage]:
     with current_tracing().creating(messages):
-        OutboxMessage.objects.using(using).bulk_create(messages, batch_size=_BULK_SIZE)
-    if not connections[using].features.can_return_rows_from_bulk_insert:
-        _set_ids(messages, using)
-    if messages:
+        stored = state.insert(messages, using=using)
+    if stored:
         notify_after_commit(using)
-    return [_stored(message) for message in messages]
+    return stored
 
 
 def _database(using: str | None) -> str:
@@ -139,49 +133,44 @@ def _is_in_async_code() -> bool:
     return not os.environ.get("DJANGO_ALLOW_ASYNC_UNSAFE")
 
 
-def _numbered_message(number: int, event: Any, using: str, limit: int | None) -> OutboxMessage:
-    if not isinstance(event, Event):
-        raise InvalidMessage(
-            "events", f"number {number} must be an Event(type=..., payload=...), not {type(event).__name__}"
-        )
-    try:
-        return _message(event, using, limit)
-    except InvalidMessage as error:
-        raise InvalidMessage(error.field, f"{error.reason} (event number {number})") from error
+class _Maker:
+    """Makes rows of events; reads the settings once for all of them."""
 
+    def __init__(self, using: str) -> None:
+        self._using = using
+        self._limit = largest_payload()
+        self._max_retry = settings.max_retry
+        self._topics: dict[tuple[str, Any], str] = {}
 
-def _set_ids(messages: list[OutboxMessage], using: str) -> None:
-    """Read the ids if the database, such as MySQL, does not return them from a bulk INSERT."""
-    stored = OutboxMessage.objects.using(using).filter(event_id__in=[message.event_id for message in messages])
-    ids = dict(stored.values_list("event_id", "id"))
-    for message in messages:
-        message.id = ids[message.event_id]
+    def make_numbered(self, number: int, event: Any) -> NewMessage:
+        if not isinstance(event, Event):
+            reason = f"number {number} must be an Event(type=..., payload=...), not {type(event).__name__}"
+            raise InvalidMessage("events", reason)
+        try:
+            return self.make(event)
+        except InvalidMessage as error:
+            raise InvalidMessage(error.field, f"{error.reason} (event number {number})") from error
 
+    def make(self, event: Event) -> NewMessage:
+        event_type = _text("event_type", event.type, TYPE_LENGTH)
+        if not event_type:
+            raise InvalidMessage("event_type", "it is empty; name what happened, as in order.created")
+        version = _text("version", event.version, VERSION_LENGTH)
+        topic = self._topic(event_type, event.topic)
+        key = _key(event.key)
+        payload, text = payload_and_json(event.payload, using=self._using, limit=self._limit)
+        headers = _headers(event.headers)
+        event_id = uuid7() if event.id is None else _event_id(event.id)
+        max_retry = self._max_retry if event.max_retry is None else _max_retry(event.max_retry)
+        delay = NO_DELAY if event.delay is None else _delay(event.delay)
+        return NewMessage(event_id, event_type, version, topic, key, headers, payload, text, max_retry, delay)
 
-def _message(event: Event, using: str, limit: int | None) -> OutboxMessage:
-    event_type = _text("event_type", event.type, TYPE_LENGTH)
-    if not event_type:
-        raise InvalidMessage("event_type", "it is empty; name what happened, as in order.created")
-    chosen = {} if event.id is None else {"event_id": _event_id(event.id)}
-    return OutboxMessage(
-        **chosen,
-        event_type=event_type,
-        event_version=_text("version", event.version, VERSION_LENGTH),
-        topic=_topic(event_type, event.topic),
-        message_key=_key(event.key),
-        payload=json_value(json_payload(event.payload, using=using, limit=limit)),
-        headers=_headers(event.headers),
-    )
-
-
-def _stored(message: OutboxMessage) -> OutboxMessage:
-    """Drop expressions that the database evaluated; Django reads such columns on first access."""
-    if isinstance(message.payload, Value):
-        message.payload = None
-    for name, value in list(message.__dict__.items()):
-        if hasattr(value, "resolve_expression"):
-            del message.__dict__[name]
-    return message
+    def _topic(self, event_type: str, topic: Any) -> str:
+        try:
+            return self._topics[event_type, topic]
+        except (KeyError, TypeError):  # a new one, or no text at all
+            name = self._topics[event_type, topic] = _topic(event_type, topic)
+            return name
 
 
 def is_topic(name: str) -> bool:

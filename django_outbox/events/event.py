@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 
@@ -14,7 +14,7 @@ class Event:
 
     To publish, or in a mapper of ``INBOX``, only ``type`` and ``payload`` are required. The event of a mapper takes
     its ``id`` from the record's position and its ``source`` from the topic if they are None. A handler receives all
-    attributes:
+    attributes except ``delay`` and ``max_retry``, which are for ``publish_many``:
 
     Attributes:
         type: name of what happened, such as ``"order.created"``.
@@ -30,6 +30,8 @@ class Event:
         attempt: how many times it has been sent or, through the inbox, tried; counted from 1.
         partition: Kafka partition of the record.
         offset: Kafka offset of the record.
+        delay: seconds or a timedelta to wait before it is sent.
+        max_retry: number of failures after which it is dead; None takes ``MAX_RETRY``.
     """
 
     type: str
@@ -44,3 +46,5 @@ class Event:
     attempt: int = 0
     partition: int | None = None
     offset: int | None = None
+    delay: timedelta | float | None = None
+    max_retry: int | None = None

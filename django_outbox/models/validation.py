@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Mapping
 from typing import Any
 
+from django.core.serializers.json import DjangoJSONEncoder
 from django.db import connections
 
 from django_outbox.exceptions import InvalidMessage, text_of
@@ -49,19 +51,46 @@ def headers_as_text(headers: Mapping[str, bytes | None]) -> dict[str, str]:
     }
 
 
-def json_payload(payload: Any, *, using: str, limit: int | None = None) -> Any:
-    """The payload as JSON returns it: lists in place of tuples, text in place of numeric keys.
+def json_payload(payload: Any, *, using: str) -> Any:
+    """The payload as JSON returns it: lists in place of tuples, text in place of dates and numeric keys.
 
     Args:
-        payload: any value.
+        payload: what JSON can represent; also dates, times, ``timedelta``, ``Decimal``, ``UUID`` and lazy texts, as
+            ``DjangoJSONEncoder`` writes them, dataclasses and pydantic models.
+        using: alias of the database.
+
+    Raises:
+        InvalidMessage: JSON cannot represent the payload, or the database cannot store it.
+    """
+    return payload_and_json(payload, using=using)[0]
+
+
+def _as_json(value: Any) -> Any:
+    """What ``json`` itself cannot write: dataclasses, pydantic models, and the values that Django's encoder knows."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if hasattr(type(value), "model_dump"):
+        # By alias, as pydantic reads it again in a handler.
+        return value.model_dump(mode="json", by_alias=True)
+    return DjangoJSONEncoder().default(value)
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_as_json)
+
+
+def payload_and_json(payload: Any, *, using: str, limit: int | None = None) -> tuple[Any, str]:
+    """The payload as JSON returns it, and its JSON, not escaped.
+
+    Args:
+        payload: see ``json_payload``.
         using: alias of the database.
         limit: maximum size in bytes as sent to the broker; None for no limit.
 
     Raises:
-        InvalidMessage: JSON cannot represent the payload, the database cannot store it, or it is too large.
+        InvalidMessage: as of ``json_payload``, or the payload is too large.
     """
     try:
-        text = json.dumps(payload, ensure_ascii=False, allow_nan=False)
+        text = _ENCODER.encode(payload)
         payload = json.loads(text)
     except (TypeError, ValueError, RecursionError) as error:
         raise InvalidMessage("payload", f"JSON cannot represent it: {text_of(error)}") from error
@@ -69,7 +98,7 @@ def json_payload(payload: Any, *, using: str, limit: int | None = None) -> Any:
     require_json(text)
     if limit is not None and len(text) * _MAX_BYTES_PER_CHARACTER > limit:
         require_size(payload, text, limit, using=using)
-    return payload
+    return payload, text
 
 
 def require_size(payload: Any, text: str, limit: int, *, using: str) -> None:

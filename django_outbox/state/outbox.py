@@ -31,7 +31,7 @@ from django_outbox.models.fields import DatabaseNow
 from django_outbox.models.message import status_is
 from django_outbox.state.dialects import dialect_of
 from django_outbox.state.dialects.base import Published
-from django_outbox.state.rows import LockedMessage
+from django_outbox.state.rows import LockedMessage, NewMessage
 
 Status = OutboxMessage.Status
 
@@ -48,6 +48,17 @@ def in_delivery(message_id: int, attempt: int, *, using: str) -> QuerySet[Outbox
     """A message that is still published as this attempt; for ``transitions``."""
     messages = OutboxMessage.objects.using(using)
     return messages.filter(status_is(Status.PUBLISHED), id=message_id, publish_count=attempt)
+
+
+# -> pending
+
+
+def insert(messages: Sequence[NewMessage], *, using: str) -> list[OutboxMessage]:
+    """Insert messages in this order and return them as they are stored."""
+    if not messages:
+        return []
+    with transaction.atomic(using=using, savepoint=False):
+        return dialect_of(using).insert(messages)
 
 
 # pending -> published

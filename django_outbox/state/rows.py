@@ -1,11 +1,28 @@
-"""The consumer's view of an outbox row, lighter than a model instance."""
+"""Rows of the outbox as they are written and locked, lighter than model instances."""
 
 from __future__ import annotations
 
 import json
+import uuid
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
+
+
+@dataclass(slots=True)
+class NewMessage:
+    """An outbox message to insert; ``payload_json`` is its payload as JSON text."""
+
+    event_id: uuid.UUID
+    event_type: str
+    event_version: str
+    topic: str
+    message_key: str
+    headers: dict[str, str]
+    payload: Any
+    payload_json: str
+    max_retry: int
+    delay: timedelta
 
 
 @dataclass(slots=True)

@@ -12,9 +12,9 @@ from typing import Any
 
 from django_outbox.events.event import Event
 from django_outbox.events.writer import Outgoing
-from django_outbox.models import OutboxMessage
+from django_outbox.state.rows import NewMessage
 
-Message = OutboxMessage | Outgoing
+Message = NewMessage | Outgoing
 
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 

@@ -6,18 +6,20 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from django.db.models import Exists, Min, OuterRef, Q, QuerySet, TextField
+from django.db import connections
+from django.db.models import Exists, Min, OuterRef, Q, QuerySet, TextField, Value
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast
 
 from django_outbox.events.writer import Outgoing
 from django_outbox.models import OutboxMessage, OutboxQuerySet
-from django_outbox.models.fields import DatabaseNow
+from django_outbox.models.fields import DatabaseNow, json_value
 from django_outbox.state.backoff import MAX_BACKOFF_SECONDS
-from django_outbox.state.rows import COLUMNS, LockedMessage
+from django_outbox.state.rows import COLUMNS, LockedMessage, NewMessage
 
 Status = OutboxMessage.Status
 Key = tuple[str, str]
+BULK_SIZE = 1000
 
 
 class Published(NamedTuple):
@@ -58,6 +60,38 @@ class Dialect:
 
     def __init__(self, using: str) -> None:
         self.using = using
+
+    # Publishing
+
+    def insert(self, messages: Sequence[NewMessage]) -> list[OutboxMessage]:
+        """Insert messages in this order and return them as they are stored."""
+        rows = [
+            OutboxMessage(
+                event_id=message.event_id,
+                event_type=message.event_type,
+                event_version=message.event_version,
+                topic=message.topic,
+                message_key=message.message_key,
+                headers=message.headers,
+                payload=json_value(message.payload),
+                max_retry=message.max_retry,
+                next_retry_at=DatabaseNow() + message.delay,
+            )
+            for message in messages
+        ]
+        if len(rows) == 1:  # every database returns the id
+            rows[0].save(using=self.using, force_insert=True)
+        else:
+            self._messages().bulk_create(rows, batch_size=BULK_SIZE)
+            if not connections[self.using].features.can_return_rows_from_bulk_insert:
+                self._set_ids(rows)
+        return [_as_stored(row) for row in rows]
+
+    def _set_ids(self, rows: Sequence[OutboxMessage]) -> None:
+        stored = self._messages().filter(event_id__in=[row.event_id for row in rows])
+        ids = dict(stored.values_list("event_id", "id"))
+        for row in rows:
+            row.id = ids[row.event_id]
 
     # Relay
 
@@ -216,6 +250,16 @@ def _first_of_keys(
         .annotate(first=Min("id"))
     )
     return {(topic, key): first for topic, key, first in firsts}
+
+
+def _as_stored(row: OutboxMessage) -> OutboxMessage:
+    """Drop expressions that the database evaluated; Django reads such columns on first access."""
+    if isinstance(row.payload, Value):
+        row.payload = None
+    for name, value in list(row.__dict__.items()):
+        if hasattr(value, "resolve_expression"):
+            del row.__dict__[name]
+    return row
 
 
 def _by_id(numbers: Mapping[int, int | None]) -> RawSQL:

@@ -2,6 +2,22 @@
 
 from __future__ import annotations
 
+# Arrays in place of a parameter per column and row.
+INSERT = """
+    INSERT INTO django_outbox_outboxmessage (
+        source, event_id, event_type, event_version, topic, message_key, headers, payload, max_retry, next_retry_at,
+        status, publish_count, delivery_count, retry_count, last_error
+    )
+    SELECT %s, event_id, event_type, event_version, topic, message_key, headers::jsonb, payload::jsonb, max_retry,
+           statement_timestamp() + delay * interval '1 microsecond', 'pending', 0, 0, 0, ''
+    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[],
+                %s::bigint[])
+         WITH ORDINALITY
+         AS new (event_id, event_type, event_version, topic, message_key, headers, payload, max_retry, delay, number)
+    ORDER BY number
+    RETURNING id, created_at
+"""
+
 # Until the transaction ends, read in index order: with stale statistics, PostgreSQL would read and sort everything
 # pending at each pass. And plan for the actual arrays: a prepared statement may keep a plan made for a few ids.
 PLAN_FOR_FULL_BATCH = """

@@ -107,14 +107,14 @@ def test_publish_is_one_insert() -> None:
     with CaptureQueriesContext(connection) as queries:
         publish("order.created", {"id": 1}, delay=5)
     (query,) = queries.captured_queries
-    assert query["sql"].startswith("INSERT INTO")
+    assert query["sql"].strip().startswith("INSERT INTO")
 
 
 def test_publish_many_is_one_insert() -> None:
     events = [Event(type="order.created", payload={"id": n}) for n in range(20)]
     with CaptureQueriesContext(connection) as queries:
         publish_many(events)
-    assert [query["sql"][:11] for query in queries.captured_queries if "SAVEPOINT" not in query["sql"]] == [
+    assert [query["sql"].strip()[:11] for query in queries.captured_queries if "SAVEPOINT" not in query["sql"]] == [
         "INSERT INTO"
     ]
 
@@ -123,6 +123,17 @@ def test_publish_many_keeps_the_order() -> None:
     messages = publish_many(Event(type="order.created", payload=n) for n in range(1500))
     assert [message.payload for message in messages] == list(range(1500))
     assert list(OutboxMessage.objects.order_by("id").values_list("payload", flat=True)) == list(range(1500))
+
+
+def test_each_event_of_publish_many_may_have_its_own_delay_and_number_of_failures() -> None:
+    plain, late = publish_many(
+        [Event(type="t"), Event(type="t", delay=timedelta(minutes=1), max_retry=3, headers={"a": "b"})]
+    )
+    assert (plain.next_retry_at, plain.max_retry, plain.headers) == (plain.created_at, 20, {})
+    assert values(late) == values(stored(late))
+    assert (late.next_retry_at, late.max_retry) == (late.created_at + timedelta(minutes=1), 3)
+    assert late.headers == {"a": "b"}
+    assert list(OutboxMessage.objects.due()) == [plain]
 
 
 def test_publish_many_of_nothing_writes_nothing() -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Decimal
 from typing import Any
 
+import pydantic
 import pytest
-from django.db import connection, models
+from django.db import connection, models, transaction
 from django.test.utils import CaptureQueriesContext
+from django.utils.translation import gettext_lazy
 from hypothesis import given
 from hypothesis import strategies as st
 
 from django_outbox import Event, InvalidMessage, publish, publish_many
 from django_outbox.models import OutboxMessage
+from tests.support.outbox import Pipeline
 from tests.support.properties import any_text, examples, json_values
 
 pytestmark = pytest.mark.django_db
@@ -103,9 +110,38 @@ class Colour(models.TextChoices):
     RED = "red"
 
 
+@dataclass
+class Line:
+    product: str
+    price: Decimal
+
+
+class Invoice(pydantic.BaseModel):
+    number: int = pydantic.Field(alias="No")
+    due: date
+    lines: list[Line]
+
+
+LINE = Line("tea", Decimal("12.50"))
+LINE_AS_JSON = {"product": "tea", "price": "12.50"}
+
+
 @pytest.mark.parametrize(
     ("payload", "back"),
     [
+        (datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC), "2026-01-02T03:04:05.678Z"),
+        (
+            {"on": date(2026, 1, 2), "at": time(3, 4), "for": timedelta(hours=1)},
+            {"on": "2026-01-02", "at": "03:04:00", "for": "P0DT01H00M00S"},
+        ),
+        ([Decimal("0.10"), uuid.UUID(int=7)], ["0.10", "00000000-0000-0000-0000-000000000007"]),
+        ({"label": gettext_lazy("Monday")}, {"label": "Monday"}),
+        (LINE, LINE_AS_JSON),
+        ({"lines": [LINE]}, {"lines": [LINE_AS_JSON]}),
+        (
+            Invoice(No=7, due=date(2026, 1, 2), lines=[LINE]),
+            {"No": 7, "due": "2026-01-02", "lines": [LINE_AS_JSON]},
+        ),
         ((1, (2,)), [1, [2]]),
         ({2: "a", None: "b", True: "c"}, {"2": "a", "null": "b", "true": "c"}),
         ({1: "first", "1": "second"}, {"1": "second"}),
@@ -118,6 +154,23 @@ def test_payload_of_the_returned_message_is_what_is_stored(payload: Any, back: A
     for message in (publish("order.created", payload), bulk):
         assert message.payload == back
         assert stored(message).payload == back
+
+
+@pytest.mark.parametrize("payload", [Invoice(No=7, due=date(2026, 1, 2), lines=[LINE]), LINE])
+@pytest.mark.django_db(transaction=True)
+def test_handler_receives_the_object_that_was_published(payload: Any) -> None:
+    received = []
+
+    def handle(content: Any) -> None:
+        received.append(content)
+
+    handle.__annotations__["content"] = type(payload)
+    pipeline = Pipeline()
+    pipeline.on("order.created", handle)
+    with transaction.atomic():
+        publish("order.created", payload)
+    pipeline.turn()
+    assert received == [payload]
 
 
 def test_later_changes_of_the_caller_s_objects_change_nothing() -> None:

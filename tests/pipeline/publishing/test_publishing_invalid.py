@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import UTC, time, timedelta
 from typing import Any
 
 import pytest
@@ -37,6 +38,11 @@ def nested(depth: int, innermost: Any = None) -> Any:
 class Unshowable:
     def __repr__(self) -> str:
         raise ZeroDivisionError
+
+
+@dataclass
+class Unfit:
+    content: Any
 
 
 recursive: list[Any] = []
@@ -84,9 +90,9 @@ INVALID: dict[str, list[Any]] = {
         object(),
         {1, 2},
         b"bytes",
-        datetime(2026, 1, 1, tzinfo=UTC),
-        uuid.UUID(int=1),
-        gettext_lazy("lazy"),
+        time(12, tzinfo=UTC),
+        Unfit(object()),
+        {uuid.UUID(int=1): 1},
         {("a", "b"): 1},
         {b"a": 1},
         10**5000,
@@ -152,7 +158,7 @@ def test_invalid_argument_is_named_and_the_transaction_goes_on(field: str, value
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    invalid_cases("event_type", "version", "key", "topic", "headers", "payload", "event_id"),
+    invalid_cases(),
 )
 def test_one_invalid_event_keeps_all_of_publish_many_from_being_written(field: str, value: Any) -> None:
     events = [Event(type="good"), event_with(field, value), Event(type="good")]

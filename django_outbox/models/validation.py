@@ -21,11 +21,7 @@ _ESCAPED_NUL = re.compile(r"(?<!\\)(?:\\\\)*\\u0000")  # not a backslash that is
 
 
 def require_text(field: str, text: str) -> None:
-    """Refuse text that some supported database cannot store, before it breaks the transaction.
-
-    Raises:
-        InvalidMessage: naming ``field``.
-    """
+    """Raise ``InvalidMessage`` for text that some database cannot store, before it breaks the transaction."""
     if "\0" in text:
         raise InvalidMessage(field, "it contains a NUL character, which PostgreSQL cannot store")
     try:
@@ -57,7 +53,6 @@ def json_payload(payload: Any, *, using: str) -> Any:
     Args:
         payload: what JSON can represent; also dates, times, ``timedelta``, ``Decimal``, ``UUID`` and lazy texts, as
             ``DjangoJSONEncoder`` writes them, dataclasses and pydantic models.
-        using: alias of the database.
 
     Raises:
         InvalidMessage: JSON cannot represent the payload, or the database cannot store it.
@@ -83,7 +78,6 @@ def payload_and_json(payload: Any, *, using: str, limit: int | None = None) -> t
 
     Args:
         payload: see ``json_payload``.
-        using: alias of the database.
         limit: maximum size in bytes as sent to the broker; None for no limit.
 
     Raises:
@@ -97,38 +91,22 @@ def payload_and_json(payload: Any, *, using: str, limit: int | None = None) -> t
     require_depth(payload, text, using=using)
     require_json(text)
     if limit is not None and len(text) * _MAX_BYTES_PER_CHARACTER > limit:
-        require_size(payload, text, limit, using=using)
+        size = _stored_bytes(payload, text, using)
+        if size > limit:
+            raise InvalidMessage("payload", f"its JSON has {size} bytes; the limit is {limit} (MAX_PAYLOAD_BYTES)")
     return payload, text
 
 
-def require_size(payload: Any, text: str, limit: int, *, using: str) -> None:
-    """Refuse a payload that is too large to send; ``text`` is its JSON, not escaped.
-
-    Raises:
-        InvalidMessage: naming the payload.
-    """
-    if text.isascii():
-        size = len(text)
-    elif _keeps_escapes(using):
-        size = len(json.dumps(payload))
-    else:
-        size = len(text.encode())
-    if size > limit:
-        raise InvalidMessage("payload", f"its JSON has {size} bytes; the limit is {limit} (MAX_PAYLOAD_BYTES)")
-
-
-def _keeps_escapes(using: str) -> bool:
-    """True if the database stores the text that Django writes, with up to twelve bytes per character."""
+def _stored_bytes(payload: Any, text: str, using: str) -> int:
+    """SQLite and MariaDB store the text that Django writes, with up to twelve bytes per character."""
     connection = connections[using]
-    return connection.vendor == "sqlite" or bool(getattr(connection, "mysql_is_mariadb", False))
+    if connection.vendor == "sqlite" or getattr(connection, "mysql_is_mariadb", False):
+        return len(json.dumps(payload))
+    return len(text.encode())
 
 
 def require_depth(payload: Any, text: str, *, using: str) -> None:
-    """Refuse a payload that is nested too deeply; ``text`` is its JSON.
-
-    Raises:
-        InvalidMessage: naming the payload.
-    """
+    """Raise ``InvalidMessage`` if a payload is nested too deeply; ``text`` is its JSON."""
     on_mariadb = getattr(connections[using], "mysql_is_mariadb", False)
     limit = _MAX_DEPTH_ON_MARIADB if on_mariadb else _MAX_DEPTH
     if text.count("[") + text.count("{") > limit and _depth(payload) > limit:
@@ -139,11 +117,7 @@ def require_depth(payload: Any, text: str, *, using: str) -> None:
 
 
 def require_json(text: str) -> None:
-    """Refuse JSON, not escaped, that contains text that cannot be stored.
-
-    Raises:
-        InvalidMessage: naming the payload.
-    """
+    """Raise ``InvalidMessage`` if JSON, not escaped, contains text that cannot be stored."""
     has_nul = "\\u0000" in text and _ESCAPED_NUL.search(text)
     require_text("payload", "\0" if has_nul else text)
 

@@ -35,13 +35,10 @@ def claims_of(using: str, clock: Callable[[], float]) -> Claims:
 
 
 class Claims:
-    """Locks and reads due messages, batch by batch.
-
-    Attributes:
-        is_skipping: True while claims skip messages that are blocked by rows which other relays have locked.
-    """
+    """Locks and reads due messages, batch by batch."""
 
     is_skipping = False
+    """True while claims skip messages that are blocked by rows which other relays have locked."""
 
     def __init__(self, dialect: Dialect) -> None:
         self._dialect = dialect
@@ -69,14 +66,11 @@ class PostgresqlClaims(Claims):
     The index has a dead entry before the due messages for each message published since the last vacuum, and a claim
     from the start would scan all of them. Messages may become due before the start at any time, so a claim scans from
     the beginning of the index once a second, and whenever the batch is not full.
-
-    Attributes:
-        expects_full: True if the last claim was a full batch.
     """
 
-    expects_full = True
-
     _dialect: PostgreSQL
+    expects_full = True
+    """True if the last claim was a full batch."""
 
     def __init__(self, dialect: PostgreSQL, clock: Callable[[], float]) -> None:
         super().__init__(dialect)

@@ -14,10 +14,10 @@ from django_outbox.worker.topic_health import TopicHealth
 
 CreateTopics = Callable[[Iterable[str]], None]
 
+# Between two checks for missing topics while nothing is due: a broker may restart without them.
 CHECK_SECONDS = 10.0
-"""Between two checks for missing topics while nothing is due: a broker may restart without them."""
+# The turn of the other topics ends early if none of their messages was due for this long.
 UNUSED_TURN_SECONDS = 1.0
-"""The turn of the other topics ends early if none of their messages was due for this long."""
 
 _ADVICE: dict[type[TopicTrouble], str] = {
     TopicMissing: "Create the topic, or start the relay with --create-topics",
@@ -38,10 +38,7 @@ class WritableTopics:
         clock: Callable[[], float],
         outages: OutageLog | None = None,
     ) -> None:
-        """
-        Args:
-            create_topics: called with topics that do not exist; None reports them.
-        """
+        """``create_topics`` is called with topics that do not exist; None reports them."""
         self._broker = broker
         self._create_topics = create_topics
         self._clock = clock

@@ -28,12 +28,13 @@ def consumed_row(event: Event, group: str) -> InboxMessage:
 
 def pending_row(event: Event, group: str, wait: timedelta, **counts: Any) -> InboxMessage:
     """The row of an event that is handled later."""
-    return _with_content(_row(event, group, next_retry_at=DatabaseNow() + wait, **counts), event)
+    return _row(event, group, next_retry_at=DatabaseNow() + wait, **_content(event), **counts)
 
 
 def dead_row(event: Event, group: str, error: BaseException | str, **counts: Any) -> InboxMessage:
     """The row of an event that can never be handled."""
-    return _with_content(_row(event, group, status=Status.DEAD, next_retry_at=None, **columns(error), **counts), event)
+    dead = {"status": Status.DEAD, "next_retry_at": None, **columns(error)}
+    return _row(event, group, **dead, **_content(event), **counts)
 
 
 def poison_row(record: ReceivedRecord, group: str, reason: str, *, raw: bool = True) -> InboxMessage:
@@ -127,9 +128,8 @@ def _row(event: Event, group: str, **fields: Any) -> InboxMessage:
     return InboxMessage(group=group, created_at=DatabaseNow(), updated_at=DatabaseNow(), **values)
 
 
-def _with_content(row: InboxMessage, event: Event) -> InboxMessage:
-    row.payload, row.headers = event.payload, dict(event.headers)
-    return row
+def _content(event: Event) -> dict[str, Any]:
+    return {"payload": event.payload, "headers": dict(event.headers)}
 
 
 def unreadable(error: UnreadableRecord) -> str:

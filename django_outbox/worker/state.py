@@ -39,8 +39,6 @@ class WorkerState:
     ) -> None:
         """
         Args:
-            kind: relay or consumer.
-            group, topics: of a consumer: its group and what it reads.
             poll_interval: seconds for which the loop waits when nothing is due.
         """
         self.kind = kind

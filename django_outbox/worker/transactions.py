@@ -73,7 +73,8 @@ def retry_transaction(
     Raises:
         OperationalError, InterfaceError, InternalError: the connection is lost, or the server is read-only.
     """
-    if outages is not None and (outage := outages.limit_reached(work_id)):
+    outages = outages or OutageCounts()
+    if outage := outages.limit_reached(work_id):
         result = on_exhausted(outage)
         outages.reset(work_id)
         return result
@@ -81,14 +82,12 @@ def retry_transaction(
         session = session_of(using)  # if this raises, the work did not cause it
         try:
             result = work()
-            if outages is not None:
-                outages.reset(work_id)
+            outages.reset(work_id)
             return result
         except Exception as error:
             if not stop_preparing(error, using):
                 if is_outage(error, using, session):
-                    if outages is not None:
-                        outages.add(work_id, error)
+                    outages.add(work_id, error)
                     raise
                 if not is_transient(error, using, session):
                     return on_error(error)

@@ -151,21 +151,17 @@ class GroupMember(Subscription):
                 raise TimeoutError(f"no answer to {what}")
         self._calls.clear()
 
-    def _notice_silence(self, heard: bool) -> None:
-        """After a long silence, raise an error if no broker answers: the client waits for ever."""
+    def _notice_silence(self, heard: bool, *, is_down: bool = False) -> bool:
+        """Raise an error if no broker answers after a long silence, or at once if ``is_down``: the client waits for ever.
+
+        Returns whether a broker is known to be there.
+        """
         if not heard:
-            if not self._is_down() and time.monotonic() - self._heard_at < SILENCE_SECONDS:
-                return
+            if not is_down and time.monotonic() - self._heard_at < SILENCE_SECONDS:
+                return False
             self._ask_client(CONNECT_SECONDS)
-        self._heard()
-
-    def _is_down(self) -> bool:
-        """True if the client reports that all brokers are away."""
-        return False
-
-    def _heard(self) -> None:
-        """Record that a broker is there."""
         self._heard_at = time.monotonic()
+        return True
 
     def _reported(self) -> str:
         """What the client has reported of an outage."""

@@ -87,7 +87,10 @@ class ConfluentSubscription(GroupMember):
         deadline = time.monotonic() + timeout
         while True:
             records = self._poll(max(0.0, deadline - time.monotonic()), limit)
-            self._notice_silence(bool(records))
+            if self._faults.refusal is not None:
+                raise self._failure(self._faults.refusal)
+            if self._notice_silence(bool(records), is_down=self._faults.is_down):
+                self._faults.heard()
             if records or time.monotonic() >= deadline:
                 return records
 
@@ -161,23 +164,11 @@ class ConfluentSubscription(GroupMember):
             if answer.error is not None:
                 raise self._exception(answer.error, {answer.topic})
 
-    def _notice_silence(self, heard: bool) -> None:
-        if self._faults.refusal is not None:
-            raise self._failure(self._faults.refusal)
-        super()._notice_silence(heard)
-
-    def _is_down(self) -> bool:
-        return self._faults.is_down
-
-    def _heard(self) -> None:
-        self._faults.heard()
-        super()._heard()
-
     def _reported(self) -> str:
         return self._faults.reason
 
     def _ask_client(self, seconds: float) -> None:
-        if self._is_down():
+        if self._faults.is_down:
             self._knock(seconds)  # another client fails sooner, and says why
         # The client may lose all brokers for ever (librdkafka issue 5301) while others find them.
         question = partial(self._client.list_topics, self._topics[0], seconds)

@@ -75,12 +75,7 @@ class DeadLetterManager(models.Manager[_M]):
 
 
 def status_constraints(prefix: str, statuses: Sequence[str]) -> list[models.BaseConstraint]:
-    """Constraints that keep ``status`` and the columns that depend on it consistent.
-
-    Args:
-        prefix: of their names.
-        statuses: valid values of ``status``.
-    """
+    """Constraints that keep ``status`` and the columns that depend on it consistent."""
     return [
         models.CheckConstraint(name=f"{prefix}_status_known", condition=Q(status__in=statuses)),
         models.CheckConstraint(

@@ -26,15 +26,10 @@ log = logging.getLogger("django_outbox.relay")
 
 
 class Pace(NamedTuple):
-    """The share of a relay's time for the purge.
+    """The share of a relay's time for the purge."""
 
-    Attributes:
-        rest: length of the pause after a step, as a multiple of the step's time.
-        step_seconds: target time of a step; the number of rows per step adapts to it.
-    """
-
-    rest: float
-    step_seconds: float
+    rest: float  # length of the pause after a step, as a multiple of the step's time
+    step_seconds: float  # target time of a step; the number of rows per step adapts to it
 
 
 IDLE = Pace(rest=9.0, step_seconds=0.020)
@@ -57,10 +52,7 @@ class BackgroundPurge:
     def __init__(
         self, worker_state: WorkerState, *, using: str, handlers: Registry, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        """
-        Args:
-            handlers: of the project. Messages with a handler are never deleted before they are handled.
-        """
+        """Messages with one of these ``handlers`` are never deleted before they are handled."""
         self._worker_state = worker_state
         self._using = using
         self._handlers = handlers

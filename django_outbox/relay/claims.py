@@ -17,15 +17,10 @@ STALLED_SECONDS = 0.5  # a relay that locks a batch for longer is slow or stuck
 
 
 class Claimed(NamedTuple):
-    """Messages, locked until the transaction ends.
-
-    Attributes:
-        messages: by due time.
-        pending_before: earlier pending messages of their keys; None if they have not been queried yet.
-    """
+    """Messages by due time, locked until the transaction ends."""
 
     messages: list[Outgoing]
-    pending_before: list[Unsent] | None = None
+    pending_before: list[Unsent] | None = None  # of their keys; None if they have not been queried yet
 
 
 def claims_of(using: str, clock: Callable[[], float]) -> Claims:

@@ -36,25 +36,15 @@ log = logging.getLogger("django_outbox.relay")
 
 @dataclass(slots=True)
 class Pass:
-    """Counts of one pass, in messages.
+    """Counts of one pass, in messages."""
 
-    Attributes:
-        claimed: due and locked by this relay.
-        published: acknowledged by the broker and marked published.
-        failed: could not be sent; they wait for a retry, or are dead after the last one.
-        dead: can never be sent.
-        blocked: not sent, as an earlier message of their key comes first.
-        postponed: those and others that now wait as long as an earlier message of their key.
-        skipped: blocked by messages that a stalled relay has locked; claimed again later.
-    """
-
-    claimed: int = 0
-    published: int = 0
-    failed: int = 0
-    dead: int = 0
-    blocked: int = 0
-    postponed: int = 0
-    skipped: int = 0
+    claimed: int = 0  # due and locked by this relay
+    published: int = 0  # acknowledged by the broker and marked published
+    failed: int = 0  # could not be sent; they wait for a retry, or are dead after the last one
+    dead: int = 0  # can never be sent
+    blocked: int = 0  # not sent, as an earlier message of their key comes first
+    postponed: int = 0  # those and others that now wait as long as an earlier message of their key
+    skipped: int = 0  # blocked by messages that a stalled relay has locked; claimed again later
 
     @property
     def moved(self) -> bool:

@@ -181,9 +181,7 @@ def attempt_of(message: OutboxMessage | InboxMessage) -> int:
 def record(messages: Iterable[OutboxMessage | InboxMessage], *, stage: str, attempt: int, using: str) -> None:
     """Write a failure for each message, in the transaction that writes the messages.
 
-    Args:
-        messages: as they are after the failure.
-        stage, attempt: see ``stage_of`` and ``attempt_of``; of the messages before the failure.
+    ``stage`` and ``attempt`` are of the messages before the failure.
     """
     rows = []
     for message in messages:

@@ -22,21 +22,13 @@ INBOX_DEAD = "dead inbox"
 
 @dataclass(frozen=True)
 class Expiry:
-    """When messages of one table may be deleted.
-
-    Attributes:
-        model: of the table.
-        ages: how long a message is kept after its last change, by the name that users see.
-        statuses: the status of each name.
-        unhandled: published messages that are kept because a handler has not handled them yet.
-        own: restricts the table to messages of this service.
-    """
+    """When messages of one table may be deleted."""
 
     model: type[Any]
-    ages: Mapping[str, timedelta]
-    statuses: Mapping[str, str]
-    unhandled: Q | None = None
-    own: Q = field(default_factory=Q)
+    ages: Mapping[str, timedelta]  # how long they are kept after their last change, by the name that users see
+    statuses: Mapping[str, str]  # the status of each name
+    unhandled: Q | None = None  # published messages that are kept because a handler has not handled them yet
+    own: Q = field(default_factory=Q)  # messages of this service
 
     @property
     def expired(self) -> Q:

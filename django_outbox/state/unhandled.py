@@ -26,17 +26,11 @@ Kind = tuple[str, str | None]
 
 @dataclass(frozen=True)
 class HandledEvents:
-    """The events that the main consumer group handles. Other published messages are for other services.
+    """The events that the main consumer group handles. Other published messages are for other services."""
 
-    Attributes:
-        kinds: those with a handler.
-        everything: the consumer also handles all others, by making them dead.
-        unread: a topic that this project does not read.
-    """
-
-    kinds: frozenset[Kind]
-    everything: bool
-    unread: str | None
+    kinds: frozenset[Kind]  # those with a handler
+    everything: bool  # the consumer also handles all others, by making them dead
+    unread: str | None  # a topic that this project does not read
 
     @classmethod
     def by(cls, handlers: Iterable[Handler]) -> HandledEvents:

@@ -55,10 +55,8 @@ def session_of(using: str) -> object:
 def is_transient(error: BaseException, using: str, session: object = None) -> bool:
     """True if the same work may succeed later, so the message did not cause the error.
 
-    Args:
-        error: raised by the ORM or by code around it.
-        session: ``session_of`` it when the work began, if known. A server that disappears sends no error code,
-            and Django reconnects at the end of ``atomic()``.
+    ``session`` is ``session_of`` the database when the work began, if known: a server that disappears sends no error
+    code, and Django reconnects at the end of ``atomic()``.
     """
     if not isinstance(error, DatabaseError | InterfaceError):
         return False
@@ -113,10 +111,7 @@ def drop_broken_connections(after: BaseException | None = None) -> None:
     """Close connections that no longer work, so that the next query reconnects.
 
     Connections within ``atomic()``, as in a ``TestCase``, stay open: Django's ``close_old_connections`` would end
-    that transaction.
-
-    Args:
-        after: an error. After one of a read-only server, all are closed, as a failover may have replaced it.
+    that transaction. After the error of a read-only server, all are closed, as a failover may have replaced it.
     """
     for connection in connections.all(initialized_only=True):
         if connection.in_atomic_block:

@@ -42,7 +42,6 @@ def run_through_faults(
     """Call ``step`` until it returns None or ``stop`` is requested, and wait out faults of broker and database.
 
     Args:
-        stop: ends the loop and its waits.
         step: returns the seconds to wait before the next call, or None to end the loop.
         patience: seconds after which a fault that lasts is raised; None waits forever.
         wait_for_work: waits between two calls; None takes ``stop.wait``. Not used after a fault.

@@ -20,13 +20,11 @@ class PreparedStatements:
 
     PostgreSQL keeps a plan until the table is analyzed. A plan for an empty table scans all of it: with 300,000 messages
     a batch of 100 took 17 s. A new plan uses the table's current size, even if its statistics are old.
-
-    Attributes:
-        wanted: prepare statements within ``used()``, although the project does not. Not for a pooler in transaction mode.
     """
 
     def __init__(self, using: str, clock: Callable[[], float]) -> None:
         self.wanted = False
+        """Prepare statements within ``used()``, although the project does not. Not for a pooler in transaction mode."""
         self._using = using
         self._clock = clock
         self._renew_at = 0.0

@@ -10,6 +10,8 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 
+from django.utils.text import Truncator
+
 from django_outbox.models import Worker
 from django_outbox.models.lengths import TOPICS_LENGTH, TROUBLE_LENGTH
 
@@ -37,13 +39,10 @@ class WorkerState:
         topics: Collection[str] = (),
         poll_interval: float = 0.0,
     ) -> None:
-        """
-        Args:
-            poll_interval: seconds for which the loop waits when nothing is due.
-        """
+        """``poll_interval`` is for how many seconds the loop waits when nothing is due."""
         self.kind = kind
         self.group = group
-        self.topics = _joined(topics)
+        self.topics = Truncator(", ".join(sorted(topics))).chars(TOPICS_LENGTH)
         self.row_id: int | None = None
         """The id of the worker's row, once there is one."""
         self.changed = threading.Event()
@@ -132,8 +131,3 @@ class WorkerState:
         """Add counts that could not be stored, or of a round that failed in the middle."""
         with self._lock:
             self._counts.update(counts)
-
-
-def _joined(topics: Collection[str]) -> str:
-    text = ", ".join(sorted(topics))
-    return text if len(text) <= TOPICS_LENGTH else f"{text[: TOPICS_LENGTH - 1]}…"

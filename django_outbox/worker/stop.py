@@ -58,10 +58,8 @@ class Stop:
 def stop_on_signals(log: logging.Logger, on_stop: Callable[[], object] = lambda: None) -> Iterator[Stop]:
     """Yield a ``Stop`` that SIGTERM and SIGINT request; a second signal ends the process at once.
 
-    In a thread other than the main one, signals do not request it.
-
-    Args:
-        on_stop: called in another thread once the stop was requested.
+    In a thread other than the main one, signals do not request it. ``on_stop`` is called in another thread once the
+    stop was requested.
     """
     stop = Stop()
     received: list[int] = []

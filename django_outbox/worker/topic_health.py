@@ -13,19 +13,12 @@ from django_outbox.worker.outage_log import OutageLog, topic_subject
 
 @dataclass(slots=True)
 class TopicFault:
-    """A topic that cannot be used now.
-
-    Attributes:
-        fault: as the broker or its client reported it.
-        incident: its log lines and backoff.
-        text: the fault, and what to do about it.
-        retry_at: when to try the topic again, by the clock.
-    """
+    """A topic that cannot be used now."""
 
     fault: TopicTrouble
-    incident: Incident
-    text: str = ""
-    retry_at: float = 0.0
+    incident: Incident  # its log lines and backoff
+    text: str = ""  # the fault, and what to do about it
+    retry_at: float = 0.0  # when to try the topic again, by the clock
 
 
 class TopicHealth:

@@ -111,8 +111,7 @@ class Dialect:
         """By topic and key, the id of the first unsent message that is not in a batch.
 
         Args:
-            keyed: the messages of the batch that have a key, by ascending id.
-            ids: of all messages of the batch.
+            keyed: the messages of the batch that have a key, by ascending id; ``ids`` are those of all.
             dead: whether a dead message holds its key.
             pending: earlier pending messages that the claim found, on PostgreSQL.
         """

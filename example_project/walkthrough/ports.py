@@ -9,8 +9,7 @@ def free_port(preferred: int) -> int:
     """The preferred port if it is free; otherwise, or for 0, one that the system picks."""
     if preferred and not answers(preferred) and _can_bind(preferred):
         return preferred
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
+    with socket.create_server((HOST, 0)) as probe:
         port: int = probe.getsockname()[1]
         return port
 
@@ -23,11 +22,8 @@ def answers(port: int) -> bool:
 
 
 def _can_bind(port: int) -> bool:
-    with socket.socket() as probe:
-        # As servers do: connections that have just ended do not occupy the port.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
+    try:
+        socket.create_server((HOST, port)).close()
+    except OSError:
+        return False
     return True

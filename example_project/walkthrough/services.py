@@ -31,8 +31,7 @@ class Service:
     name: str
     process: subprocess.Popen[bytes]
     log: Path
-    runs_on: bool
-    """True if it must run until the demo ends."""
+    runs_on: bool  # until the demo ends
 
 
 class Services:
@@ -45,7 +44,7 @@ class Services:
         self.admin_password = secrets.token_hex(4)
         self._pause = pause
         self._running: list[Service] = []
-        self._settings = {
+        settings = {
             "DATABASE_URL": f"sqlite:///{quote(str(state_dir.database))}",
             "WAREHOUSE_DATABASE_URL": f"sqlite:///{quote(str(state_dir.warehouse_database))}",
             "KAFKA_URL": f"kafka://{HOST}:{self.broker_port}",
@@ -54,14 +53,15 @@ class Services:
         }
         self._environment = {
             **os.environ,
-            **self._settings,
+            **settings,
             "DJANGO_SUPERUSER_PASSWORD": self.admin_password,
             "DEBUG": "true",
             "SECRET_KEY": secrets.token_urlsafe(32),
             "ALLOWED_HOSTS": f"{HOST},localhost",
             "PYTHONUNBUFFERED": "1",
         }
-        self._write_environment_file()
+        lines = [f"export {name}={shlex.quote(text)}\n" for name, text in settings.items()]
+        state_dir.environment.write_text("".join(lines))
         self._janitor = subprocess.Popen(
             [sys.executable, janitor.__file__],
             stdin=subprocess.PIPE,
@@ -163,10 +163,6 @@ class Services:
 
     def _log(self, name: str) -> Path:
         return self.state_dir.logs / f"{name}.log"
-
-    def _write_environment_file(self) -> None:
-        lines = [f"export {name}={shlex.quote(text)}\n" for name, text in self._settings.items()]
-        self.state_dir.environment.write_text("".join(lines))
 
 
 def typed_command(*arguments: str) -> str:

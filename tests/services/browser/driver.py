@@ -19,7 +19,7 @@ from tests.support.processes import wait_until
 MISSING = "{name} is missing: install the packages chromium and chromium-driver (Debian)."
 WIDE, PHONE = (1280, 900), (390, 844)
 TALLEST = 2400
-COLOURS = 48
+COLOURS = 128
 
 
 def _find(*names: str) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -57,49 +56,33 @@ def unfinished_topics(using: str) -> frozenset[str]:
     return frozenset(topics)
 
 
-@dataclass(frozen=True)
-class ReadTopics:
-    """The topics that consumers of the main group read.
+def default_topics() -> frozenset[str]:
+    """The topics that a consumer of the main group reads if it is started without ``--topics``."""
+    return GroupHandlers(loaded_registry(), settings.consumer_group).default_topics
 
-    Attributes:
-        default: what a consumer reads that is started without ``--topics``.
-        running: what the running consumers report.
-        is_complete: consumers are running, and all report what they read.
-    """
 
-    default: frozenset[str]
-    running: frozenset[str]
-    is_complete: bool
-
-    @classmethod
-    def of(cls, workers: Iterable[Any]) -> ReadTopics:
-        main, handlers = settings.consumer_group, loaded_registry()
-        other_groups = handlers.named_groups - {main}
-        reported = [
-            worker.topics
-            for worker in workers
-            if worker.kind == Worker.Kind.CONSUMER and not worker.is_lost and worker.group not in other_groups
-        ]
-        topics = frozenset(topic for text in reported for topic in text.split(", ") if topic)
-        # Workers of older versions report nothing, and a long list is cut.
-        is_complete = bool(reported) and all(text and not text.endswith("…") for text in reported)
-        return cls(GroupHandlers(handlers, main).default_topics, topics, is_complete)
-
-    def __contains__(self, topic: str) -> bool:
-        return topic in self.running or (not self.is_complete and topic in self.default)
+def read_topics(workers: Iterable[Any]) -> frozenset[str]:
+    """The topics that running consumers of the main group report, and the default ones unless all report."""
+    other_groups = loaded_registry().named_groups - {settings.consumer_group}
+    reported = [
+        worker.topics
+        for worker in workers
+        if worker.kind == Worker.Kind.CONSUMER and not worker.is_lost and worker.group not in other_groups
+    ]
+    topics = frozenset(topic for text in reported for topic in text.split(", ") if topic)
+    # Workers of older versions report nothing, and a long list is cut.
+    is_complete = bool(reported) and all(text and not text.endswith("…") for text in reported)
+    return topics if is_complete else topics | default_topics()
 
 
 class UnreadTopic(NamedTuple):
-    """A topic with messages for handlers here that no consumer of the main group reads.
-
-    Attributes:
-        seconds: how long the oldest of its published messages has waited; None if none is published yet.
-        is_default: a consumer that is started without ``--topics`` reads it.
-    """
+    """A topic with messages for handlers here that no consumer of the main group reads."""
 
     topic: str
     seconds: float | None
+    """How long the oldest of its published messages has waited; None if none is published yet."""
     is_default: bool
+    """It is one of ``default_topics``."""
 
     @property
     def title(self) -> str:
@@ -139,8 +122,6 @@ def awaited(using: str, workers: Collection[Any]) -> tuple[float | None, list[Un
         registry.load()
     except HandlersNotImportable:
         return max(ages.values(), default=None), []
-    read = ReadTopics.of(workers)
-    unread = [
-        UnreadTopic(topic, age, topic in read.default) for topic, age in sorted(ages.items()) if topic not in read
-    ]
+    read, default = read_topics(workers), default_topics()
+    unread = [UnreadTopic(topic, age, topic in default) for topic, age in sorted(ages.items()) if topic not in read]
     return max((age for topic, age in ages.items() if topic in read), default=None), unread

@@ -30,20 +30,9 @@ class Command(BaseCommand):
         address = f"tcp://{host}:{port}"
         self.stdout.write(f"Broker at kafka://{host}:{port}, in memory. Stop it with Ctrl-C.")
         self.stdout.flush()
+        command = [binary, "broker", "--listener-url", address, "--advertised-listener-url", address]
         # The broker replaces this process: it receives its signals and never outlives it.
-        os.execv(  # noqa: S606
-            binary,
-            [
-                binary,
-                "broker",
-                "--listener-url",
-                address,
-                "--advertised-listener-url",
-                address,
-                "--storage-engine",
-                "memory://tansu/",
-            ],
-        )
+        os.execv(binary, [*command, "--storage-engine", "memory://tansu/"])  # noqa: S606
 
     def _binary(self) -> str:
         try:

@@ -41,11 +41,7 @@ def _check_server(installation: Installation) -> Iterator[CheckMessage]:
     if vendor == "mysql":
         for finding in database.engine(installation):
             yield Error(f"{finding.summary} {finding.why}", hint=finding.remedy, id="django_outbox.E007")
-    yield from _encoding(installation)
-
-
-def _encoding(installation: Installation) -> Iterator[CheckMessage]:
-    required, query = _ENCODINGS[installation.connection.vendor]
+    required, query = _ENCODINGS[vendor]
     encoding = str(installation.value(query))
     if encoding != required:
         name = installation.connection.settings_dict["NAME"]

@@ -11,7 +11,7 @@ from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.handlers.registry import registry
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.operations.doctor.base import Finding, Installation, fault, note, warning
-from django_outbox.operations.topics import ReadTopics, UnreadTopic, awaited
+from django_outbox.operations.topics import UnreadTopic, awaited, default_topics, read_topics
 from django_outbox.operations.workers import known_workers
 from django_outbox.state.dead_letters import unread_topic
 from django_outbox.state.unhandled import HandledEvents
@@ -81,11 +81,10 @@ def unread_topics(installation: Installation) -> Iterator[Finding]:
     unread = {each.topic: each for each in found}
     for each in unread.values():
         yield _unread(each)
-    read, wanted = ReadTopics.of(workers), HandledEvents.by(registry.for_group(settings.consumer_group))
+    read = read_topics(workers) | default_topics()
+    wanted = HandledEvents.by(registry.for_group(settings.consumer_group))
     for_others = []
-    for topic in sorted(installation.stored_topics - unread.keys() - {wanted.unread}):
-        if topic in read or topic in read.default:
-            continue
+    for topic in sorted(installation.stored_topics - unread.keys() - read - {wanted.unread}):
         pending = OutboxMessage.objects.using(installation.using).own().pending().filter(topic=topic)
         types = set(pending.values_list("event_type", flat=True)[:RECENT])
         if any(wanted.includes(event_type, topic) for event_type in types):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from datetime import timedelta
 
@@ -114,13 +113,12 @@ def autovacuum(installation: Installation) -> Iterator[Finding]:
         """
         SELECT greatest(c.reltuples, 0), s.n_dead_tup,
                extract(epoch FROM clock_timestamp() - greatest(s.last_vacuum, s.last_autovacuum)),
-               coalesce((SELECT jsonb_object_agg(option_name, option_value)::text
-                           FROM pg_options_to_table(c.reloptions)), '{}')
+               coalesce(c.reloptions, '{}')
           FROM pg_class c JOIN pg_stat_all_tables s ON s.relid = c.oid WHERE c.oid = %s::regclass
         """,
         table,
     )[0]
-    yield from _table_options(table, options)
+    yield from _table_options(table, dict(option.split("=", 1) for option in options))
     due_at = (
         STORAGE_PARAMETERS["autovacuum_vacuum_threshold"] + STORAGE_PARAMETERS["autovacuum_vacuum_scale_factor"] * rows
     )
@@ -134,8 +132,7 @@ def autovacuum(installation: Installation) -> Iterator[Finding]:
         )
 
 
-def _table_options(table: str, text: str) -> Iterator[Finding]:
-    options = json.loads(text)
+def _table_options(table: str, options: dict[str, str]) -> Iterator[Finding]:
     if options.get("autovacuum_enabled") in ("false", "off", "0"):
         yield fault(
             f"Autovacuum is switched off for {table}.",

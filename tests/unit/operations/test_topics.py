@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from django_outbox.operations.topics import ReadTopics
+from django_outbox.operations.topics import read_topics
 from tests.support.overrides import outbox_settings
 
 
@@ -17,8 +17,7 @@ def consumer(topics: str, **fields: Any) -> Any:
 
 def reads(*workers: Any) -> set[str]:
     with outbox_settings(ROUTES={"order.*": "orders"}):
-        read = ReadTopics.of(workers)
-        return {topic for topic in ("outbox", "orders", "exports") if topic in read}
+        return {"outbox", "orders", "exports"} & read_topics(workers)
 
 
 def test_without_running_consumers_the_settings_tell() -> None:

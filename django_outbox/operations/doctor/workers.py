@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
 
@@ -32,42 +32,34 @@ def consumers(installation: Installation) -> Iterator[Finding]:
     """No consumer is running for a group that has work, or messages wait although one is."""
     alive = _alive(installation, Worker.Kind.CONSUMER)
     due = inbox_due(installation.using)
-    if alive:
-        yield from _main_group(installation, alive)
-        yield from _inbox_groups(installation, alive, due)
+    if not alive:
+        late = max(filter(None, [longest_unhandled(installation.using), *due.values()]), default=None)
+        if installation.handlers or is_late(late):
+            yield _none_running(installation, "consumer", "handled", late)
         return
-    late = max(filter(None, [longest_unhandled(installation.using), *due.values()]), default=None)
-    if installation.handlers or is_late(late):
-        yield _none_running(installation, "consumer", "handled", late)
-
-
-def _main_group(installation: Installation, alive: list[Any]) -> Iterator[Finding]:
-    """Published messages. A consumer with a group that no handler names acts for the main group."""
-    group = settings.consumer_group
+    main, *named = installation.topics
     late, _ = awaited(installation.using, alive)
-    if workers := [worker for worker in alive if not registry.is_inbox_group(worker.group)]:
-        yield from _behind("The consumer is behind.", "handled", late, workers)
-    elif is_late(late) or registry.for_group(group):
-        yield _group_missing(installation, group, late)
-
-
-def _inbox_groups(installation: Installation, alive: list[Any], due: Mapping[str, float]) -> Iterator[Finding]:
-    """Groups that handlers name, and due messages of the inbox in any group."""
-    _, *named = installation.topics
+    # A consumer with a group that no handler names acts for the main group.
+    members = [worker for worker in alive if not registry.is_inbox_group(worker.group)]
+    has_handlers = bool(registry.for_group(main))
+    yield from _group(installation, main, members, has_handlers, late, "The consumer is behind.")
     for group in dict.fromkeys([*named, *due]):
-        late = due.get(group)
         # Consumers of an older version do not report their group.
-        if workers := [worker for worker in alive if worker.group in (group, "")]:
-            yield from _behind(f"The inbox of the group {group!r} is behind.", "handled", late, workers)
-        elif is_late(late) or group in named:
-            yield _group_missing(installation, group, late)
+        members = [worker for worker in alive if worker.group in (group, "")]
+        behind = f"The inbox of the group {group!r} is behind."
+        yield from _group(installation, group, members, group in named, due.get(group), behind)
 
 
-def _group_missing(installation: Installation, group: str, late: float | None) -> Finding:
-    option = "" if group == settings.consumer_group else f" --group {group}"
-    summary = f"No consumer of the group {group!r} is running."
-    why = "The handlers of this group do not run; those of other groups do."
-    return _not_done(summary, "handled", late, why, f"manage.py outbox_consume{option}{installation.database_option}")
+def _group(
+    installation: Installation, group: str, members: list[Any], has_handlers: bool, late: float | None, behind: str
+) -> Iterator[Finding]:
+    if members:
+        yield from _behind(behind, "handled", late, members)
+    elif is_late(late) or has_handlers:
+        option = "" if group == settings.consumer_group else f" --group {group}"
+        why = "The handlers of this group do not run; those of other groups do."
+        remedy = f"manage.py outbox_consume{option}{installation.database_option}"
+        yield _not_done(f"No consumer of the group {group!r} is running.", "handled", late, why, remedy)
 
 
 def _behind(summary: str, done: str, late: float | None, workers: list[Any]) -> Iterator[Finding]:

@@ -103,10 +103,6 @@ def _values(raw: Any) -> Iterator[CheckMessage]:
                 getattr(settings, key.lower())
             except ImproperlyConfigured as error:
                 yield _invalid_value(str(error))
-    yield from map(_invalid_value, _invalid_topics())
-
-
-def _invalid_topics() -> list[str]:
     try:
         topics = {'OUTBOX["TOPIC"]': settings.topic}
         topics |= {f'OUTBOX["ROUTES"][{pattern!r}]': topic for pattern, topic in settings.routes.items()}
@@ -114,13 +110,13 @@ def _invalid_topics() -> list[str]:
         if settings.dead_letter_topic:
             topics['OUTBOX["DEAD_LETTER_TOPIC"]'] = settings.dead_letter_topic
     except ImproperlyConfigured:
-        return []  # reported as an invalid value
-    return [
-        f"{setting}: {topic!r} is not a valid Kafka topic name; use letters, digits, '.', '_' and '-', at most "
-        f"{TOPIC_LENGTH} characters."
-        for setting, topic in topics.items()
-        if not is_topic(topic)
-    ]
+        return  # reported as an invalid value
+    for setting, topic in topics.items():
+        if not is_topic(topic):
+            yield _invalid_value(
+                f"{setting}: {topic!r} is not a valid Kafka topic name; use letters, digits, '.', '_' and '-', at most "
+                f"{TOPIC_LENGTH} characters."
+            )
 
 
 def _invalid_value(text: str) -> CheckMessage:

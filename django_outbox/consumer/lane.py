@@ -151,8 +151,9 @@ class Lane:
     def _first_of(self, kind: type[Item]) -> list[Item]:
         """Return the first queued items of one kind, up to one that the poison guard covers."""
         found: list[Item] = []
+        is_guarding = bool(self.guard)
         for item in self._queue:
-            if not isinstance(item, kind) or self.guard.covers(_record(item)):
+            if not isinstance(item, kind) or (is_guarding and self.guard.covers(_record(item))):
                 break
             found.append(item)
         return found

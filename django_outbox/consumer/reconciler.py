@@ -40,11 +40,11 @@ class Reconciler:
         using: str,
         outages: OutageLog,
     ) -> None:
-        self._outages = outages
         self._broker = broker
         self._handlers = handlers
-        self._using = using
         self._clock = clock
+        self._using = using
+        self._outages = outages
         self._next_check_at = clock() + INTERVAL_SECONDS
         self._incident = Incident(log, "Comparing with the broker", clock, level=logging.WARNING)
 

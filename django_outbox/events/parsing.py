@@ -76,11 +76,9 @@ def identify(record: ReceivedRecord) -> RecordIdentity:
 
 def record_reference(record: ReceivedRecord) -> str:
     """Return ``topic/partition/offset``, the identity of a record without an event id."""
-    reference = f"{record.topic}/{record.partition}/{record.offset}"
-    if len(reference) <= EVENT_ID_LENGTH:
-        return reference
-    digest = sha256(record.topic.encode()).hexdigest()
-    return f"{digest}/{record.partition}/{record.offset}"
+    position = f"/{record.partition}/{record.offset}"
+    fits = len(record.topic) + len(position) <= EVENT_ID_LENGTH
+    return (record.topic if fits else sha256(record.topic.encode()).hexdigest()) + position
 
 
 def headers_of(record: ReceivedRecord) -> Headers:

@@ -36,19 +36,12 @@ class Arguments:
     payload_type: str
 
     def of(self, event: Event) -> list[Any]:
-        """
-        Raises:
-            PayloadMismatch: the payload does not have the type that the function takes.
-        """
+        """Return the arguments; raises ``PayloadMismatch``."""
         return [event if convert is None else convert(event.payload) for convert in self.converters]
 
 
 def _required_parameters(function: Any) -> list[inspect.Parameter]:
-    """Return the one or two parameters of a handler.
-
-    Raises:
-        TypeError: it cannot be called with one or two positional arguments.
-    """
+    """Return the one or two parameters of a handler, or raise ``TypeError``."""
     try:
         parameters = list(inspect.signature(function).parameters.values())
     except ValueError:

@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 CHECK_SECONDS = 0.25
 GRACE_SECONDS = 1.0
 
+_current: tuple[float, str, Mapping[str, object]] | None = None
+_thread: threading.Thread | None = None
+
 
 def call_within(
     seconds: float,
@@ -38,13 +41,18 @@ def call_within(
         subject: what is called, for the log sentence.
         about: attributes of the log record.
     """
+    global _current, _thread
     sentence = (
         f'OUTBOX["HANDLER_TIMEOUT"] ended the process: {subject} took longer than {seconds:g} s. '
         f"The message is delivered again after the next start, MAX_DELIVERIES times at most."
     )
     call = FunctionType(_call.__code__.replace(co_name=sentence, co_qualname=sentence), {})
     try:
-        _start_timer(seconds, sentence, {"action": "timeout", **(about or {})})
+        if _thread is None or not _thread.is_alive():  # a thread does not survive a fork
+            _thread = threading.Thread(target=_check_forever, name="outbox-deadline", daemon=True)
+            _thread.start()
+        faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True, file=_stderr())
+        _current = (time.monotonic() + seconds, sentence, {"action": "timeout", **(about or {})})
         return call(function, arguments)
     except BaseException as error:
         # Remove the function with the unusual name from tracebacks of ordinary errors.
@@ -52,30 +60,12 @@ def call_within(
             error.__traceback__ = error.__traceback__.tb_next
         raise
     finally:
-        _stop_timer()
+        _current = None
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
     return function(*arguments)
-
-
-_current: tuple[float, str, Mapping[str, object]] | None = None
-_thread: threading.Thread | None = None
-
-
-def _start_timer(seconds: float, sentence: str, extra: Mapping[str, object]) -> None:
-    global _current, _thread
-    if _thread is None or not _thread.is_alive():  # a thread does not survive a fork
-        _thread = threading.Thread(target=_check_forever, name="outbox-deadline", daemon=True)
-        _thread.start()
-    faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True, file=_stderr())
-    _current = (time.monotonic() + seconds, sentence, extra)
-
-
-def _stop_timer() -> None:
-    global _current
-    _current = None
-    faulthandler.cancel_dump_traceback_later()
 
 
 def _check_forever() -> None:

@@ -79,8 +79,6 @@ def _call(mapper: Mapper, record: ReceivedRecord) -> Any:
     timeout = settings.handler_timeout
     if timeout is None:
         return mapper(record)
-    reference = record_reference(record)
-    subject = f'mapper OUTBOX["INBOX"][{record.topic!r}] with record {reference}'
-    return call_within(
-        timeout, subject, mapper, record, about={"event_id": reference, "topic": record.topic, "attempt": 1}
-    )
+    about = {"event_id": record_reference(record), "topic": record.topic, "attempt": 1}
+    subject = f'mapper OUTBOX["INBOX"][{record.topic!r}] with record {about["event_id"]}'
+    return call_within(timeout, subject, mapper, record, about=about)

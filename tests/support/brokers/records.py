@@ -41,9 +41,10 @@ def make_topic(broker: Broker, topic: str, partitions: int = 3) -> str:
 
 
 def make_special_topic(broker: Broker, topic: str, **configs: str) -> None:
-    """Create a topic of one partition with this configuration."""
+    """Create a topic of one partition with this configuration, and wait until the broker knows it."""
     with KafkaAdminClient(bootstrap_servers=broker.location.removeprefix("kafka://")) as admin:
         admin.create_topics({topic: {"num_partitions": 1, "configs": configs}})
+    wait_until(lambda: leader_of(broker, topic) is not None)
 
 
 def make_topic_on(broker: Broker, topic: str, node: int) -> None:

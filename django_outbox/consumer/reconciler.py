@@ -77,8 +77,9 @@ class Reconciler:
 
         for place, progress in subscription.progress().items():
             types = None if settings.unknown_event == "dead" else self._handlers.types_of(place.topic)
-            # The smaller one, as the committed offset may be of a topic that was recreated since.
-            read = max(min(progress.committed or 0, progress.position or 0), progress.low)
+            # No record is in hand, so this member has handled all before its position. The committed offset may be of a
+            # topic that was recreated since.
+            read = max(progress.position or 0, progress.low)
             lost = state.requeue_lost(place, read, progress.high, age=age(), event_types=types, using=self._using)
             _log_lost(lost, f"{place.topic}[{place.partition}]")
             if place.partition == 0:

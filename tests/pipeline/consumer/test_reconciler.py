@@ -93,6 +93,20 @@ def test_what_was_published_to_a_topic_that_was_made_anew_is_read_and_not_sent_a
     assert [event.attempt for event in pipeline.handled] == [1]
 
 
+def test_what_a_member_will_not_read_as_the_new_log_is_as_long_as_the_lost_one_is_sent_again(
+    pipeline: Pipeline, clock: Clock
+) -> None:
+    """It waits at the end of the log, where it was, and the broker has lost what the group committed, too."""
+    assert pipeline.consumer.subscription is not None
+    for group in pipeline.broker.cluster.groups.values():
+        group.committed.clear()
+    message = published_long_ago(offset=1)
+
+    look(pipeline, clock)
+
+    assert row(message).status == Status.PENDING
+
+
 def test_what_was_published_to_a_partition_that_is_gone_is_sent_again(pipeline: Pipeline, clock: Clock) -> None:
     message = published_long_ago(partition=5, offset=1)
 

@@ -28,7 +28,7 @@ from django_outbox.state.rows import NewMessage
 from django_outbox.worker.notify import notify_after_commit
 
 _TOPIC = re.compile(r"[a-zA-Z0-9._-]+\Z")
-NO_DELAY = timedelta()
+_NO_DELAY = timedelta()
 
 
 def publish(
@@ -140,7 +140,7 @@ class _Maker:
         self._using = using
         self._limit = largest_payload()
         self._max_retry = settings.max_retry
-        self._topics: dict[tuple[str, Any], str] = {}
+        self._routed: dict[str, str] = {}
 
     def make_numbered(self, number: int, event: Any) -> NewMessage:
         if not isinstance(event, Event):
@@ -162,15 +162,15 @@ class _Maker:
         headers = _headers(event.headers)
         event_id = uuid7() if event.id is None else _event_id(event.id)
         max_retry = self._max_retry if event.max_retry is None else _max_retry(event.max_retry)
-        delay = NO_DELAY if event.delay is None else _delay(event.delay)
+        delay = _NO_DELAY if event.delay is None else _delay(event.delay)
         return NewMessage(event_id, event_type, version, topic, key, headers, payload, text, max_retry, delay)
 
     def _topic(self, event_type: str, topic: Any) -> str:
-        try:
-            return self._topics[event_type, topic]
-        except (KeyError, TypeError):  # a new one, or no text at all
-            name = self._topics[event_type, topic] = _topic(event_type, topic)
-            return name
+        if topic is not None:
+            return _topic(event_type, topic)
+        if event_type not in self._routed:
+            self._routed[event_type] = _topic(event_type, None)
+        return self._routed[event_type]
 
 
 def is_topic(name: str) -> bool:
@@ -255,4 +255,4 @@ def _delay(delay: Any) -> timedelta:
 def _max_retry(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_COUNT:
         raise InvalidMessage("max_retry", f"{_shown(value)} is not an integer from 0 to {LARGEST_COUNT}")
-    return value
+    return int(value)

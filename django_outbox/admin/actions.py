@@ -99,20 +99,21 @@ def confirm_view(request: HttpRequest, table: Table, action: str) -> HttpRespons
         initial={"seen": database_now(table.messages).isoformat(), "rate": DEFAULT_RATE},
     )
     form.fields["reason"].required = not is_dry_run
-    preview = None
+    preview: dict[str, Any] | None = None
     if form.is_valid():
         dead = dead.filter(updated_at__lte=form.cleaned_data["seen"])
         rate = form.cleaned_data.get("rate")
         if not is_dry_run:
             return _execute(request, table, action, selection, dead, form.cleaned_data["reason"], rate)
-        seconds = seconds_until_last(dead.count(), rate)
-        duration = texts.duration(seconds) if seconds else ""
-        preview = {"count": dead.count(), "types": frequent_types(dead), "duration": duration}
+        preview = {"types": frequent_types(dead)}
     redaction = table.redaction(request)
     sample = newest(dead)
     for message in sample:
         message.shown_error = texts.one_line(redaction.error_of(message))
     count = dead.count()
+    if preview is not None:
+        seconds = seconds_until_last(count, rate)
+        preview |= {"count": count, "duration": texts.duration(seconds) if seconds else ""}
     titles = {
         "retry": ngettext("Retry %(count)d dead letter?", "Retry %(count)d dead letters?", count),
         "delete": ngettext("Delete %(count)d dead letter?", "Delete %(count)d dead letters?", count),

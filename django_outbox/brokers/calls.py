@@ -56,6 +56,8 @@ class Call(Generic[Result]):
         while not self.is_done:
             left = deadline - time.monotonic()
             if left <= 0 or given_up():
+                if self._future.done():  # just now
+                    break
                 self._future.add_done_callback(self._undo_result)
                 raise TimeoutError(f"no answer within {seconds:g} s" if left <= 0 else "this process is stopping")
             self.wait(min(SLICE_SECONDS, left))

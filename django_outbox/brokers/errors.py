@@ -139,7 +139,7 @@ class ClientError:
     def fails_record(self) -> bool:
         """True if the record itself failed, for a reason that may pass."""
         # The code -1 says only that something went wrong in the broker.
-        may_pass = self.code is None or self.code < 0 or bool(self.blame & (Blame.COORDINATOR | Blame.BROKER))
+        may_pass = self.code is None or self.code <= 0 or bool(self.blame & (Blame.COORDINATOR | Blame.BROKER))
         return self.of_record or not may_pass
 
 

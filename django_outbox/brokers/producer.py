@@ -16,7 +16,7 @@ from django_outbox.exceptions import BrokerUnavailable
 
 TopicFaults = dict[str, Refused | TopicTrouble]
 """Why topics cannot be written to, by topic; topics in order are left out."""
-LookUp = Callable[[Collection[str], float], TopicFaults]
+LookUpTopics = Callable[[Collection[str], float], TopicFaults]
 """Asks the broker, within ``seconds``, which of these topics cannot be written to, and why."""
 
 # How long the broker has to answer after a batch without any answer.
@@ -30,7 +30,7 @@ class BatchProducer(Producer):
     the broker about the topics; if it answers, the topics are at fault.
     """
 
-    def __init__(self, access: Access, look_up: LookUp) -> None:
+    def __init__(self, access: Access, look_up: LookUpTopics) -> None:
         self._location = access.url.location
         self._interrupted = access.interrupted
         self._look_up = look_up

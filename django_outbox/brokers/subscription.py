@@ -7,7 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from django_outbox.brokers.base import Progress, ReceivedRecord, Subscription, TopicPartition
 from django_outbox.brokers.calls import (
@@ -28,7 +28,7 @@ from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 SILENCE_SECONDS = 10.0
 
 
-LookUp = Callable[[Collection[TopicPartition], float], Mapping[TopicPartition, Progress]]
+LookUpProgress = Callable[[Collection[TopicPartition], float], Mapping[TopicPartition, Progress]]
 """Asks the broker, within ``seconds``, for the group's progress in partitions.
 
 It uses another client: questions would disturb that of a member while it joins, or wait behind its reading.
@@ -40,12 +40,8 @@ class GroupMember(Subscription):
 
     # What the library raises while the broker is away, or after its client is closed.
     errors: ClassVar[tuple[type[Exception], ...]]
-    # One of these in Kafka's terms.
-    client_error: Callable[[Exception], ClientError]
-    # Raises an error if no broker answers within so many seconds.
-    _knock: Callable[[float], None]
 
-    def __init__(self, access: Access, look_up: LookUp) -> None:
+    def __init__(self, access: Access, look_up: LookUpProgress) -> None:
         self._access = access
         self._location = access.url.location
         self._interrupted = access.interrupted
@@ -53,6 +49,15 @@ class GroupMember(Subscription):
         self._heard_at = time.monotonic()
         self._is_lost = False  # the broker is away
         self._calls: dict[str, Call[None]] = {}  # under way, by what they ask for
+
+    @staticmethod
+    @abstractmethod
+    def client_error(error: Any) -> ClientError:
+        """One of these errors in Kafka's terms."""
+
+    @abstractmethod
+    def _knock(self, seconds: float) -> None:
+        """Raise an error if no broker answers within ``seconds``."""
 
     @abstractmethod
     def _read(self, timeout: float, limit: int) -> list[ReceivedRecord]:

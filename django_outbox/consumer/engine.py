@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from itertools import islice
 from typing import Any, Generic, TypeVar
 
 from django.db.models import QuerySet
@@ -81,6 +82,10 @@ UNDECIDED = Claim(Outcome.CONSUMED)
 class Source(ABC, Generic[Item]):
     """Where messages come from, and what a retry means. The engine is the same for outbox and inbox."""
 
+    def ignores(self, item: Item) -> bool:
+        """True if no handler is for a delivery, as it shows without the database."""
+        return False
+
     def prepare(self, items: Sequence[Item]) -> list[Claim]:
         """Read deliveries before the transaction of the handlers. If all claims are ``SKIP``, there is none."""
         return [UNDECIDED] * len(items)
@@ -143,9 +148,19 @@ class Engine:
         Raises:
             OperationalError, InterfaceError: the connection is lost; nothing changed.
         """
-        batch = items[: self.transaction_size]
+        wanted = list(islice((item for item in items if not source.ignores(item)), self.transaction_size))
+        outcomes = iter(self._handle(source, wanted, is_stopping) if wanted else ())
+        handled: list[Outcome] = []
+        for item in items:
+            outcome = Outcome.SKIPPED if source.ignores(item) else next(outcomes, None)
+            if outcome is None:
+                break
+            handled.append(outcome)
+        return handled
+
+    def _handle(self, source: Source[Item], batch: Sequence[Item], is_stopping: Callable[[], bool]) -> list[Outcome]:
         if len(batch) < 2 or self._alone_left:
-            return [self.handle_alone(source, items[0])]
+            return [self.handle_alone(source, batch[0])]
         started = self._clock()
         session = session_of(self._using)
 
@@ -165,7 +180,7 @@ class Engine:
             return [claim.outcome for claim in done]
         # Outside the except block, where the error would be the context of later ones.
         self.transaction_size = max(2, len(batch) // 2)
-        return [self.handle_alone(source, items[0])]
+        return [self.handle_alone(source, batch[0])]
 
     def handle_alone(self, source: Source[Item], item: Item) -> Outcome:
         """Handle one delivery in its own transaction, again after transient faults.
@@ -173,6 +188,8 @@ class Engine:
         Raises:
             OperationalError, InterfaceError: the connection is lost, or the message cannot be locked.
         """
+        if source.ignores(item):
+            return Outcome.SKIPPED
         claims: list[Claim] = []
         what, extra = source.describe(item)
 

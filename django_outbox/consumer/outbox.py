@@ -16,7 +16,6 @@ from django_outbox.conf import settings
 from django_outbox.consumer.engine import (
     REQUEUE_DELAY,
     SKIP,
-    UNDECIDED,
     Claim,
     Outcome,
     Source,
@@ -91,17 +90,14 @@ class OutboxSource(Source[OwnRecord]):
         self._using = using
         self._handlers = handlers
 
-    def prepare(self, items: Sequence[OwnRecord]) -> list[Claim]:
-        if settings.unknown_event == "dead":
-            return super().prepare(items)
-        types_of = self._handlers.types_of
-        return [UNDECIDED if item.identity.event_type in types_of(item.record.topic) else SKIP for item in items]
+    def ignores(self, item: OwnRecord) -> bool:
+        is_known = item.identity.event_type in self._handlers.types_of(item.record.topic)
+        return not is_known and settings.unknown_event != "dead"
 
     def claim(self, items: Sequence[OwnRecord], prepared: Sequence[Claim]) -> list[Claim]:
-        wanted = [item for item, known in zip(items, prepared, strict=True) if known is not SKIP]
-        messages = state.lock([item.id for item in wanted], using=self._using)
+        messages = state.lock([item.id for item in items], using=self._using)
         current: dict[int, LockedMessage] = {}
-        for item in wanted:
+        for item in items:
             message = messages.get(item.id)
             if message is not None and item.id not in current and item.is_current(message):
                 current[item.id] = message
@@ -109,13 +105,13 @@ class OutboxSource(Source[OwnRecord]):
         overtaking = _overtaking(list(current.values()))
         held: Held = {}
         claims: list[Claim] = []
-        for item, known in zip(items, prepared, strict=True):
-            message = None if known is SKIP else current.pop(item.id, None)
+        for item in items:
+            message = current.pop(item.id, None)
             if message is not None:
                 claims.append(self._claim(item, message, blockers.get(item.id), item.id in overtaking, held))
                 continue
             claims.append(SKIP)
-            if known is not SKIP and item.id not in messages:
+            if item.id not in messages:
                 record = item.record
                 log.warning(
                     "Skipped the record %s[%d]@%d: there is no outbox message %d.",
@@ -207,7 +203,7 @@ class OutboxSource(Source[OwnRecord]):
 
     def count_delivery(self, item: OwnRecord) -> bool:
         """Count a delivery before it can kill the process; False if no handler will run."""
-        if SKIP in self.prepare([item]):
+        if self.ignores(item):
             return False
         partition = TopicPartition(item.record.topic, item.record.partition)
         count = partial(state.count_delivery, item.id, item.identity.attempt, partition, item.record.offset)

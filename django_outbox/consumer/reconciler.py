@@ -21,9 +21,9 @@ LOST_AFTER = timedelta(seconds=30)
 
 
 class Reconciler:
-    """Compares published rows with the broker's logs and the group's offsets.
+    """Compares published rows with the broker's logs and this member's positions.
 
-    A row that is still published is lost if the group has read past its record, or if the log does not hold the
+    A row that is still published is lost if this member has read past its record, or if the log does not hold the
     record: the topic was recreated, the broker lost its disk, records expired, offsets were set manually, or the
     consumer had no handler for the event yet. The row goes back to pending, and no retry is counted.
 

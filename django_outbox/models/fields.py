@@ -6,7 +6,7 @@ import os
 import time
 import uuid
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from django.db import models
@@ -31,6 +31,14 @@ class DatabaseNow(Now):
         self, compiler: SQLCompiler, connection: BaseDatabaseWrapper, **extra: Any
     ) -> tuple[str, tuple[str | int, ...]]:
         return "UTC_TIMESTAMP(6)", ()
+
+
+def due_at(when: datetime | timedelta) -> Any:
+    """A value for ``next_retry_at``; a timedelta counts from now by the database's clock."""
+    if not isinstance(when, timedelta):
+        return when
+    # SQLite compares times as text, and a sum has more digits: it would be due a millisecond late.
+    return DatabaseNow() + when if when else DatabaseNow()
 
 
 def database_now(rows: models.QuerySet[Any]) -> datetime:

@@ -62,12 +62,15 @@ def json_payload(payload: Any, *, using: str) -> Any:
 
 def _as_json(value: Any) -> Any:
     """What ``json`` itself cannot write: dataclasses, pydantic models, and the values that Django's encoder knows."""
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-    if hasattr(type(value), "model_dump"):
-        # By alias, as pydantic reads it again in a handler.
-        return value.model_dump(mode="json", by_alias=True)
-    return DjangoJSONEncoder().default(value)
+    try:
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        if hasattr(type(value), "model_dump"):
+            # By alias, as pydantic reads it again in a handler.
+            return value.model_dump(mode="json", by_alias=True)
+        return DjangoJSONEncoder().default(value)
+    except Exception as error:  # a field may not be set, and model_dump() may be the project's own
+        raise TypeError(text_of(error)) from error
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, default=_as_json)

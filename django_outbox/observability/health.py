@@ -20,12 +20,12 @@ from django_outbox.conf import settings
 from django_outbox.worker.incident import BACKOFF_SECONDS, Incident
 from django_outbox.worker.state import WorkerState
 
-log = logging.getLogger("django_outbox.observability.heartbeat_file")
+log = logging.getLogger("django_outbox.observability.heartbeat_file")  # a name that settings may have
 
 LEAST_SECONDS = 300.0
 """Kafka's ``max.poll.interval.ms``: how long it waits for a consumer's next poll."""
 MARGIN_SECONDS = 30.0
-TOUCH_SECONDS = 1.0
+SIGN_SECONDS = 1.0  # between two signs of life, for a file or for systemd
 CONNECT_SECONDS = 50.0
 """Upper bound of the time to give up on a server that does not answer: several requests, some seconds each."""
 
@@ -139,7 +139,7 @@ def _once_a_second(call: Callable[[], None], clock: Callable[[], float]) -> Call
         nonlocal next_at
         now = clock()
         if now >= next_at:
-            next_at = now + TOUCH_SECONDS
+            next_at = now + SIGN_SECONDS
             call()
 
     return limited

@@ -17,7 +17,7 @@ from django_outbox.events.event import Event
 from django_outbox.exceptions import Reject, Retry
 from django_outbox.observability.masking import without_values
 from django_outbox.observability.tracing import names
-from django_outbox.observability.tracing.base import Finish, Note, Processing, Run, Tracing, add_headers
+from django_outbox.observability.tracing.base import NOTHING, Finish, Note, Processing, Run, Tracing, add_headers
 from django_outbox.observability.tracing.names import Message
 from django_outbox.worker.database_errors import is_transient
 
@@ -61,11 +61,11 @@ class SentryTracing(Tracing):
             yield
 
     def sending(self, messages: Sequence[Message]) -> AbstractContextManager[Note]:
-        return _sending(messages) if sentry_sdk.get_client().is_active() else super().sending(messages)
+        return _sending(messages) if sentry_sdk.get_client().is_active() else NOTHING.sending(messages)
 
     def processing(self, group: str, *, using: str, together: bool) -> AbstractContextManager[Run]:
         if not sentry_sdk.get_client().is_active():
-            return super().processing(group, using=using, together=together)
+            return NOTHING.processing(group, using=using, together=together)
         return Processing(partial(_start, group, using), together=together)
 
 
@@ -76,8 +76,8 @@ def _sending(messages: Sequence[Message]) -> Iterator[Note]:
         for attribute, value in attributes.items():
             transaction.set_data(attribute, value)
 
-        def note(outcomes: Sequence[Any]) -> None:
-            if left := sum(getattr(outcome, "reason", None) is not None for outcome in outcomes):
+        def note(results: Sequence[Any]) -> None:
+            if left := sum(getattr(result, "reason", None) is not None for result in results):
                 transaction.set_data(names.NOT_SENT, left)
                 transaction.set_status("internal_error")
 

@@ -75,7 +75,7 @@ def _query(topics: Collection[str], group: str, clock: Callable[[], float]) -> Q
     def ask() -> tuple[GroupLag, float]:
         try:
             return GroupLag(_ask(broker, sorted(topics), group)), time.monotonic()
-        except Exception as error:  # whatever the client raises, the page must be shown
+        except BaseException as error:  # whatever the client raises, the page must be shown
             return GroupLag([], in_one_line(error)), time.monotonic()
 
     key = (settings.broker.url, group, frozenset(topics))

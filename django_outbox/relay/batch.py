@@ -1,4 +1,4 @@
-"""A batch of the relay: encodes its messages, sends them, and stores the outcome of each."""
+"""A batch of the relay: encodes its messages, sends them, and stores the result of each."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from django_outbox.state.ordering import has_order, holds_behind_dead
 
 log = logging.getLogger("django_outbox.relay")
 
-_PENDING = Failed("no answer")  # placeholder until the broker's outcome is known
+_PENDING = Failed("no answer")  # placeholder until the broker's result is known
 
 
 class Batch:
@@ -38,7 +38,7 @@ class Batch:
         self._using = using
         self.messages: list[Outgoing] = []
         self._records: list[Record] = []
-        self._outcomes: list[SendResult] = []
+        self._results: list[SendResult] = []
         self.acknowledged: list[Published] = []
         self.published = self.failed = self.dead = 0
         self.written: set[str] = set()
@@ -56,65 +56,65 @@ class Batch:
             try:
                 self._records.append(encode(message, wire_format=wire_format))
             except (ValueError, TypeError, AttributeError) as error:
-                self._outcomes.append(Refused(f"It cannot be encoded: {error}"))
+                self._results.append(Refused(f"It cannot be encoded: {error}"))
                 if holds_behind_dead() and has_order(message):
                     held.add((message.topic, message.message_key))
             else:
-                self._outcomes.append(_PENDING)
+                self._results.append(_PENDING)
 
     def send(self, producer: Producer) -> None:
-        """Send all records, and wait for all outcomes.
+        """Send all records, and wait for all results.
 
         Raises:
-            BrokerUnavailable: no outcome is known.
+            BrokerUnavailable: no result is known.
         """
         if not self._records:
             return
         with current_tracing().sending(self.messages) as trace:
             answers = iter(producer.send(self._records, settings.publish_timeout))
-            self._outcomes = [next(answers) if outcome is _PENDING else outcome for outcome in self._outcomes]
-            trace(self._outcomes)
+            self._results = [next(answers) if result is _PENDING else result for result in self._results]
+            trace(self._results)
 
     def store(self) -> None:
-        """Store the outcomes in the transaction that locked the messages.
+        """Store the results in the transaction that locked the messages.
 
         Of each key, only the messages before the first one that was not sent count as published. One after it may be
         in the log already. It is sent again after the failed one, the row then names that record, and the consumer
         skips the earlier record.
         """
         broken: set[tuple[str, str]] = set()
-        for message, outcome in zip(self.messages, self._outcomes, strict=True):
+        for message, result in zip(self.messages, self._results, strict=True):
             key = (message.topic, message.message_key)
             if key in broken:
                 continue
-            if isinstance(outcome, Acknowledged):
+            if isinstance(result, Acknowledged):
                 self.written.add(message.topic)
-                self.acknowledged.append(Published(message.id, message.attempt, outcome.partition, outcome.offset))
+                self.acknowledged.append(Published(message.id, message.attempt, result.partition, result.offset))
                 continue
-            if isinstance(outcome, TopicTrouble):
-                self.faults.setdefault(message.topic, outcome)
+            if isinstance(result, TopicTrouble):
+                self.faults.setdefault(message.topic, result)
             else:
-                self._store_failure(message, outcome)
-            if has_order(message) and (not isinstance(outcome, Refused) or holds_behind_dead()):
+                self._store_failure(message, result)
+            if has_order(message) and (not isinstance(result, Refused) or holds_behind_dead()):
                 broken.add(key)
         self.published = state.mark_published(self.acknowledged, using=self._using)
 
-    def _store_failure(self, message: Outgoing, outcome: Refused | Failed) -> None:
+    def _store_failure(self, message: Outgoing, result: Refused | Failed) -> None:
         rows = state.to_send(message.id, message.attempt, using=self._using)
-        if isinstance(outcome, Refused):
-            failed = transitions.mark_dead(rows, outcome.reason)
+        if isinstance(result, Refused):
+            failed = transitions.mark_dead(rows, result.reason)
             self.dead += failed is not None
         else:
-            failed = transitions.mark_failed(rows, outcome.reason)
+            failed = transitions.mark_failed(rows, result.reason)
             self.failed += failed is not None
         if failed is not None:
-            self.after_commit.append(partial(_report, message, outcome, failed.status, self._using))
+            self.after_commit.append(partial(_report, message, result, failed.status, self._using))
 
 
-def _report(message: Outgoing, outcome: Refused | Failed, status: str, using: str) -> None:
-    reason, final = outcome.reason, status == state.Status.DEAD
+def _report(message: Outgoing, result: Refused | Failed, status: str, using: str) -> None:
+    reason, final = result.reason, status == state.Status.DEAD
     level = logging.ERROR if final else logging.WARNING
-    if isinstance(outcome, Refused):
+    if isinstance(result, Refused):
         text = "Message %s (%s) is dead, as it can never be sent: %s"
         repeats.log_failure(log, level, "dead", message, reason, text, message.id, message.event_type, reason)
         instrumentation.dead(message, reason, using=using)

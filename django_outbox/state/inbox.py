@@ -28,11 +28,10 @@ from django.db.models.sql import InsertQuery
 
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.models import InboxMessage
-from django_outbox.models.fields import DatabaseNow
+from django_outbox.models.fields import DatabaseNow, due_at
 from django_outbox.models.message import status_is
 from django_outbox.state import dead_letters, failures, transitions
 from django_outbox.state.ordering import CLAIM_SECONDS, Blocker, is_blocking, release_next, same_key
-from django_outbox.state.transitions import due_at
 
 Status = InboxMessage.Status
 

@@ -59,4 +59,4 @@ class LockedMessage:
         return json.loads(self.payload_json)
 
 
-COLUMNS = tuple(field.name for field in fields(LockedMessage) if not field.name.endswith("_json"))
+LOCKED_COLUMNS = tuple(field.name for field in fields(LockedMessage) if not field.name.endswith("_json"))

@@ -13,7 +13,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from django_outbox.models import InboxMessage, OutboxMessage
-from django_outbox.models.fields import DatabaseNow
+from django_outbox.models.fields import DatabaseNow, due_at
 from django_outbox.state import dead_letters, failures
 from django_outbox.state.backoff import delay_after
 from django_outbox.state.inbox_rows import key_as_text
@@ -57,11 +57,6 @@ def requeue(rows: QuerySet[Any], until: datetime | timedelta, **changes: Any) ->
             status=Status.PENDING, delivery_count=0, next_retry_at=due_at(until), updated_at=DatabaseNow(), **changes
         )
     )
-
-
-def due_at(when: datetime | timedelta) -> Any:
-    """A value for ``next_retry_at``; a timedelta counts from now by the database's clock."""
-    return DatabaseNow() + when if isinstance(when, timedelta) else when
 
 
 def _fail(rows: QuerySet[M], message: M, error: BaseException | str, wait: timedelta | None, **changes: Any) -> M:

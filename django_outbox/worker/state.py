@@ -42,7 +42,7 @@ class WorkerState:
         """``poll_interval`` is for how many seconds the loop waits when nothing is due."""
         self.kind = kind
         self.group = group
-        self.topics = Truncator(", ".join(sorted(topics))).chars(TOPICS_LENGTH)
+        self.topics = Truncator(", ".join(sorted(topics))).chars(TOPICS_LENGTH, "…")  # not a translated one
         self.row_id: int | None = None
         """The id of the worker's row, once there is one."""
         self.changed = threading.Event()

@@ -13,7 +13,7 @@ from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, SLICE_SECO
 from django_outbox.brokers.confluent.client import Faults, drop_unsent
 from django_outbox.brokers.confluent.errors import client_error
 from django_outbox.brokers.errors import Blame
-from django_outbox.brokers.producer import BatchProducer, LookUp
+from django_outbox.brokers.producer import BatchProducer, LookUpTopics
 
 DeliveryReport = Callable[[KafkaError | None, Any], None]
 
@@ -21,7 +21,7 @@ DeliveryReport = Callable[[KafkaError | None, Any], None]
 class ConfluentBrokerProducer(BatchProducer):
     """Hands all records of a batch to the library and waits for their delivery reports."""
 
-    def __init__(self, client: Producer, faults: Faults, look_up: LookUp) -> None:
+    def __init__(self, client: Producer, faults: Faults, look_up: LookUpTopics) -> None:
         """``client`` is connected, and its ``error_cb`` is ``faults``."""
         super().__init__(faults.access, look_up)
         self._client = client

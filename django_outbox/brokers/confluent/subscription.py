@@ -16,7 +16,7 @@ from django_outbox.brokers.calls import Patience
 from django_outbox.brokers.confluent.client import Faults
 from django_outbox.brokers.confluent.errors import client_error, told_by
 from django_outbox.brokers.errors import HEADERS_ARE_NO_TEXT, Code, broken
-from django_outbox.brokers.subscription import GroupMember, LookUp
+from django_outbox.brokers.subscription import GroupMember, LookUpProgress
 from django_outbox.brokers.tansu import settle
 from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable
 
@@ -51,7 +51,7 @@ class ConfluentSubscription(GroupMember):
         client: Consumer,
         faults: Faults,
         topics: Sequence[str],
-        look_up: LookUp,
+        look_up: LookUpProgress,
         knock: Callable[[float], None],
         can_leave: Callable[[], bool] = lambda: True,
     ) -> None:
@@ -60,7 +60,7 @@ class ConfluentSubscription(GroupMember):
         self._client = client
         self._faults = faults
         self._topics = topics
-        self._knock = knock
+        self._ask_brokers = knock
         self._can_leave = can_leave
         self._new: set[TopicPartition] = set()
         self._has_assignment = False
@@ -148,6 +148,8 @@ class ConfluentSubscription(GroupMember):
             place = _ours(told)
             # The marks of transactions behind the last record are not records.
             position = max(told.offset, self._ends.get(place, -1))
+            if self._undecodable is not None:  # the client is past records that were not returned
+                position = -1
             end = -1  # that came with the last records
             with suppress(KafkaException):
                 end = self._client.get_watermark_offsets(_theirs(place), cached=True)[1]
@@ -166,6 +168,9 @@ class ConfluentSubscription(GroupMember):
 
     def _reported(self) -> str:
         return self._faults.reason
+
+    def _knock(self, seconds: float) -> None:
+        self._ask_brokers(seconds)
 
     def _ask_client(self, seconds: float) -> None:
         if self._faults.is_down:

@@ -14,7 +14,7 @@ from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, SLICE_SECO
 from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.errors import Blame
 from django_outbox.brokers.kafka.errors import client_error
-from django_outbox.brokers.producer import BatchProducer, LookUp
+from django_outbox.brokers.producer import BatchProducer, LookUpTopics
 from django_outbox.exceptions import BrokerUnavailable
 
 
@@ -25,7 +25,7 @@ class KafkaBrokerProducer(BatchProducer):
     with that error.
     """
 
-    def __init__(self, connect: Callable[[], KafkaProducer], access: Access, look_up: LookUp) -> None:
+    def __init__(self, connect: Callable[[], KafkaProducer], access: Access, look_up: LookUpTopics) -> None:
         super().__init__(access, look_up)
         self._connect = connect
         self._client = connect()

@@ -21,7 +21,7 @@ from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.errors import HEADERS_ARE_NO_TEXT
 from django_outbox.brokers.kafka.errors import client_error
 from django_outbox.brokers.kafka.records import RenamedHeaders, decode_carefully
-from django_outbox.brokers.subscription import GroupMember, LookUp
+from django_outbox.brokers.subscription import GroupMember, LookUpProgress
 from django_outbox.exceptions import BrokerUnavailable
 
 JOIN_SECONDS = 5.0
@@ -33,10 +33,9 @@ class KafkaSubscription(GroupMember):
     errors = (kafka_errors.KafkaError, RuntimeError, OSError)
     client_error = staticmethod(client_error)
 
-    def __init__(self, client: KafkaConsumer, topics: Sequence[str], access: Access, look_up: LookUp) -> None:
+    def __init__(self, client: KafkaConsumer, topics: Sequence[str], access: Access, look_up: LookUpProgress) -> None:
         super().__init__(access, look_up)
         self._client = client
-        self._knock = self._ask_client
         self._listener = Assignments()
         self._stuck_since: float | None = None
         decode_carefully(client)
@@ -110,6 +109,9 @@ class KafkaSubscription(GroupMember):
     def _commit_once(self, offsets: Mapping[TopicPartition, int], seconds: float) -> None:
         positions = {_theirs(place): OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()}
         self._client.commit(positions, timeout_ms=_milliseconds(seconds))
+
+    def _knock(self, seconds: float) -> None:
+        self._ask_client(seconds)
 
     def _ask_client(self, seconds: float) -> None:
         question = Call(partial(self._client.bootstrap, timeout_ms=_milliseconds(seconds), refresh=True))

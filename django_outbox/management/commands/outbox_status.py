@@ -113,7 +113,10 @@ class Command(OutboxCommand):
         if getattr(self, "_called_from_command_line", False):  # not the process of a test or of another caller
             timer.start()
         try:
-            return super().execute(*args, **options)
+            try:
+                return super().execute(*args, **options)
+            finally:
+                timer.cancel()
         except WrongUsage as error:
             self._exit(status_check.UNKNOWN, error)
         except (CommandError, DatabaseError) as error:
@@ -121,8 +124,6 @@ class Command(OutboxCommand):
         except Exception as error:
             # A traceback would exit with 1, which is WARNING.
             self._exit(status_check.UNKNOWN, f"{type(error).__name__}: {in_one_line(error)}")
-        finally:
-            timer.cancel()
 
     def _exit(self, code: int, reason: BaseException | str) -> NoReturn:
         text = reason if isinstance(reason, str) else in_one_line(reason)

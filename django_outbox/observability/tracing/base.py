@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
@@ -22,7 +23,7 @@ Handlers = Sequence[Callable[[Event], None]]
 Run = Callable[[Event, Handlers], None]
 """Runs the handlers of one event."""
 Note = Callable[[Sequence[Any]], None]
-"""Takes the outcomes of a batch, one for each message."""
+"""Takes the results of a batch, one for each message."""
 Finish = Callable[[int, BaseException | None, bool], None]
 """Finishes a span. Takes the time when its handlers had run, in nanoseconds since 1970; the failure of its message, or
 None; and whether the message will be redone, as the transaction was rolled back (without a failure: of another one)."""
@@ -43,20 +44,21 @@ def harmless() -> Iterator[None]:
         log.warning("A trace was lost.", exc_info=error, extra={"action": "trace"})
 
 
-class Tracing:
+class Tracing(ABC):
     """A tracing library, at the three stages of a message. ``OUTBOX["TRACING"]`` names a subclass.
 
-    One instance serves all threads. This class traces nothing.
+    One instance serves all threads.
     """
 
+    @abstractmethod
     def creating(self, messages: Sequence[Message]) -> AbstractContextManager[None]:
         """Around the INSERT of messages; adds the trace context to their headers."""
-        return nullcontext()
 
+    @abstractmethod
     def sending(self, messages: Sequence[Message]) -> AbstractContextManager[Note]:
-        """Around the sending of a batch; yields a function that takes the outcomes."""
-        return nullcontext(lambda outcomes: None)
+        """Around the sending of a batch; yields a function that takes the results."""
 
+    @abstractmethod
     def processing(self, group: str, *, using: str, together: bool) -> AbstractContextManager[Run]:
         """Around a transaction in which handlers run; yields a function that runs those of one event.
 
@@ -65,12 +67,11 @@ class Tracing:
             using: alias of the database of the transaction.
             together: several messages share the transaction, and are redone one by one if it fails.
         """
-        return nullcontext(run_handlers)
 
     @property
+    @abstractmethod
     def fields(self) -> Iterable[str]:
         """The names of the headers with trace context."""
-        return ()
 
     def carried(self, headers: Iterable[tuple[str, bytes]]) -> dict[str, str]:
         """The headers of a record with trace context, as text that every database can store; the first of each name."""
@@ -78,9 +79,27 @@ class Tracing:
         return headers_as_text({name: text for name, text in reversed(list(headers)) if name in fields})
 
 
+class NoTracing(Tracing):
+    """Traces nothing."""
+
+    fields = ()
+
+    def creating(self, messages: Sequence[Message]) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def sending(self, messages: Sequence[Message]) -> AbstractContextManager[Note]:
+        return nullcontext(lambda results: None)
+
+    def processing(self, group: str, *, using: str, together: bool) -> AbstractContextManager[Run]:
+        return nullcontext(run_handlers)
+
+
+NOTHING = NoTracing()
+
+
 def current_tracing() -> Tracing:
     """The tracing library of this project."""
-    return _made(settings.tracing or Tracing)
+    return _made(settings.tracing or NoTracing)
 
 
 @cache

@@ -14,7 +14,16 @@ from django_outbox import __version__
 from django_outbox.events.event import Event
 from django_outbox.exceptions import text_of
 from django_outbox.observability.tracing import names
-from django_outbox.observability.tracing.base import Finish, Note, Processing, Run, Tracing, add_headers, harmless
+from django_outbox.observability.tracing.base import (
+    NOTHING,
+    Finish,
+    Note,
+    Processing,
+    Run,
+    Tracing,
+    add_headers,
+    harmless,
+)
 from django_outbox.observability.tracing.names import Message
 
 
@@ -57,7 +66,7 @@ class OpenTelemetryTracing(Tracing):
                 links = [link for message in messages if (link := _link_to_creation(message)) is not None]
                 span = _tracer().start_span(name, kind=SpanKind.CLIENT, attributes=attributes, links=links)
                 return _sending(span, messages)
-        return super().sending(messages)
+        return NOTHING.sending(messages)
 
     def processing(self, group: str, *, using: str, together: bool) -> AbstractContextManager[Run]:
         return Processing(partial(_start, group), together=together)
@@ -95,10 +104,10 @@ def _ending(span: trace.Span, *, is_current: bool = True) -> Iterator[None]:
 
 @contextmanager
 def _sending(span: trace.Span, messages: Sequence[Message]) -> Iterator[Note]:
-    def note(outcomes: Sequence[Any]) -> None:
+    def note(results: Sequence[Any]) -> None:
         with harmless():
             if span.is_recording():
-                _note(span, messages, outcomes)
+                _note(span, messages, results)
 
     with _ending(span):
         yield note
@@ -154,12 +163,12 @@ def _link_to_creation(message: Message) -> Link | None:
     return Link(creation, names.of_message(message)) if creation.is_valid else None
 
 
-def _note(span: trace.Span, messages: Sequence[Message], outcomes: Sequence[Any]) -> None:
-    """Record the messages that the broker did not accept: their outcomes have a ``reason``."""
-    left = [pair for pair in zip(messages, outcomes, strict=True) if getattr(pair[1], "reason", None) is not None]
-    for message, outcome in left:
-        attributes = {names.DESTINATION: message.topic, names.ERROR_TYPE: type(outcome).__name__}
-        span.add_event(names.NOT_SENT, {**names.of_message(message), **attributes, names.REASON: outcome.reason})
+def _note(span: trace.Span, messages: Sequence[Message], results: Sequence[Any]) -> None:
+    """Record the messages that the broker did not accept: their results have a ``reason``."""
+    left = [pair for pair in zip(messages, results, strict=True) if getattr(pair[1], "reason", None) is not None]
+    for message, result in left:
+        attributes = {names.DESTINATION: message.topic, names.ERROR_TYPE: type(result).__name__}
+        span.add_event(names.NOT_SENT, {**names.of_message(message), **attributes, names.REASON: result.reason})
     if left:
         span.set_attribute(names.ERROR_TYPE, type(left[0][1]).__name__)
         span.set_status(Status(StatusCode.ERROR, f"{len(left)} of {len(messages)} messages were not sent."))

@@ -32,14 +32,17 @@ def missing(installation: Installation) -> Iterator[Finding]:
             continue
         with installation.connection.cursor() as cursor:
             found = introspection.get_constraints(cursor, table)
-        indexes = {index.name: _statement(installation, index, model) for index in model._meta.indexes}
-        if model is OutboxMessage and installation.connection.vendor == "postgresql":
-            indexes[PENDING_INDEX] = f"CREATE INDEX CONCURRENTLY {PENDING_INDEX} ON {table} {PENDING_INDEX_DEFINITION}"
-        for name, create in indexes.items():
-            if name not in found:
-                yield fault(
-                    f"{table} lacks the index {name}.", "Queries that need it read the whole table instead.", create
-                )
+        lacking = {
+            index.name: _statement(installation, index, model)
+            for index in model._meta.indexes
+            if index.name not in found
+        }
+        if model is OutboxMessage and installation.connection.vendor == "postgresql" and PENDING_INDEX not in found:
+            lacking[PENDING_INDEX] = f"CREATE INDEX CONCURRENTLY {PENDING_INDEX} ON {table} {PENDING_INDEX_DEFINITION}"
+        for name, create in lacking.items():
+            yield fault(
+                f"{table} lacks the index {name}.", "Queries that need it read the whole table instead.", create
+            )
         yield from _missing_constraints(installation, model, found)
 
 

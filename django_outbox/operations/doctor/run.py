@@ -30,6 +30,7 @@ class Check(NamedTuple):
     vendors: Collection[str] | None = None
     """The databases that it is for; None: all."""
     needs_broker: bool = False
+    """Skipped if the broker does not answer."""
     needs_database: bool = True
     in_transaction: bool = True
     """False for a check that has to see its own commits."""

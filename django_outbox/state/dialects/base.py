@@ -13,9 +13,9 @@ from django.db.models.functions import Cast
 
 from django_outbox.events.writer import Outgoing
 from django_outbox.models import OutboxMessage, OutboxQuerySet
-from django_outbox.models.fields import DatabaseNow, json_value
+from django_outbox.models.fields import DatabaseNow, due_at, json_value
 from django_outbox.state.backoff import MAX_BACKOFF_SECONDS
-from django_outbox.state.rows import COLUMNS, LockedMessage, NewMessage
+from django_outbox.state.rows import LOCKED_COLUMNS, LockedMessage, NewMessage
 
 Status = OutboxMessage.Status
 Key = tuple[str, str]
@@ -75,16 +75,13 @@ class Dialect:
                 headers=message.headers,
                 payload=json_value(message.payload),
                 max_retry=message.max_retry,
-                next_retry_at=DatabaseNow() + message.delay,
+                next_retry_at=due_at(message.delay),
             )
             for message in messages
         ]
-        if len(rows) == 1:  # every database returns the id
-            rows[0].save(using=self.using, force_insert=True)
-        else:
-            self._messages().bulk_create(rows, batch_size=BULK_SIZE)
-            if not connections[self.using].features.can_return_rows_from_bulk_insert:
-                self._set_ids(rows)
+        self._messages().bulk_create(rows, batch_size=BULK_SIZE)
+        if not connections[self.using].features.can_return_rows_from_bulk_insert:
+            self._set_ids(rows)
         return [_as_stored(row) for row in rows]
 
     def _set_ids(self, rows: Sequence[OutboxMessage]) -> None:
@@ -165,7 +162,7 @@ class Dialect:
     def lock(self, ids: Collection[int]) -> list[LockedMessage]:
         """Lock and read messages by id, with any status."""
         messages = self._messages().select_for_update().filter(id__in=ids).order_by("id")
-        rows = messages.values_list(*COLUMNS, Cast("headers", TextField()), Cast("payload", TextField()))
+        rows = messages.values_list(*LOCKED_COLUMNS, Cast("headers", TextField()), Cast("payload", TextField()))
         locked = [LockedMessage(*row) for row in rows]
         for message in locked:
             message.event_id = str(message.event_id)

@@ -55,12 +55,11 @@ class PostgreSQL(Dialect):
             _array(message.delay // timedelta(microseconds=1) for message in messages),
         ]
         rows = self._fetch(statements.INSERT, parameters)
-        return [
-            self._stored(message, source, id, created_at)
-            for message, (id, created_at) in zip(messages, rows, strict=True)
-        ]
+        return [self._stored(message, source, *returned) for message, returned in zip(messages, rows, strict=True)]
 
-    def _stored(self, message: NewMessage, source: str, id: int, created_at: datetime) -> OutboxMessage:
+    def _stored(
+        self, message: NewMessage, source: str, id: int, created_at: datetime, next_retry_at: datetime
+    ) -> OutboxMessage:
         values = {
             **_NEW,
             "id": id,
@@ -73,7 +72,7 @@ class PostgreSQL(Dialect):
             "headers": message.headers,
             "payload": message.payload,
             "max_retry": message.max_retry,
-            "next_retry_at": created_at + message.delay,
+            "next_retry_at": next_retry_at,
             "created_at": created_at,
             "updated_at": created_at,
         }

@@ -15,7 +15,7 @@ INSERT = """
          WITH ORDINALITY
          AS new (event_id, event_type, event_version, topic, message_key, headers, payload, max_retry, delay, number)
     ORDER BY number
-    RETURNING id, created_at
+    RETURNING id, created_at, next_retry_at
 """
 
 # Until the transaction ends, read in index order: with stale statistics, PostgreSQL would read and sort everything

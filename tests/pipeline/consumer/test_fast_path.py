@@ -356,6 +356,22 @@ def test_foreign_and_unknown_records_between_are_passed_over(pipeline: WarmPipel
     assert statuses() == ["consumed", "published"] * 3
 
 
+def test_the_only_message_with_a_handler_among_others_is_handled_once_when_it_fails(pipeline: WarmPipeline) -> None:
+    calls: list[str] = []
+
+    def handle(event: Event) -> None:
+        calls.append(event.payload)
+        raise ZeroDivisionError
+
+    pipeline.handle = handle
+    for payload in ("before", "wanted", "after"):
+        make_message(event_type="order.paid" if payload == "wanted" else "nobody.wants.it", payload=payload)
+    pipeline.relay.run_once()
+    pipeline.consumer.run_once()
+    assert calls == ["wanted"]
+    assert statuses() == [Status.PUBLISHED, Status.PENDING, Status.PUBLISHED]
+
+
 def test_events_without_a_handler_may_be_dead(pipeline: WarmPipeline, settings: Any) -> None:
     settings.OUTBOX = {**settings.OUTBOX, "UNKNOWN_EVENT": "dead"}
     for event_type in ("order.created", "nobody.wants.it", "order.created"):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.db import connection, connections, models
 from django.db.models import F
+from django.db.models.signals import post_save
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
@@ -69,6 +70,30 @@ def test_new_message_is_pending_and_due_now() -> None:
     assert message.status == "pending"
     assert message.next_retry_at == message.created_at == message.updated_at
     assert list(OutboxMessage.objects.due()) == [message]
+
+
+@pytest.mark.databases("sqlite")
+def test_new_message_is_due_at_once_where_times_are_texts() -> None:
+    """A sum of times has more digits, and would be due only in the next millisecond."""
+    publish("order.created", {"id": 1}, delay=0)
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT next_retry_at = created_at FROM django_outbox_outboxmessage")
+        assert cursor.fetchall() == [(1,)]
+
+
+def test_publishing_sends_no_signals_of_the_model() -> None:
+    received: list[Any] = []
+
+    def receive(**signal: Any) -> None:
+        received.append(signal)
+
+    post_save.connect(receive, sender=OutboxMessage)
+    try:
+        publish("order.created", {"id": 1})
+        publish_many([Event(type="order.created")])
+    finally:
+        post_save.disconnect(receive, sender=OutboxMessage)
+    assert received == []
 
 
 def test_defaults() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, time, timedelta
 from typing import Any
 
@@ -43,6 +43,7 @@ class Unshowable:
 @dataclass
 class Unfit:
     content: Any
+    unset: Any = field(init=False)
 
 
 recursive: list[Any] = []

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.utils import translation
 
 from django_outbox.relay.relay import Relay
 from django_outbox.worker.state import WorkerState
@@ -26,6 +27,13 @@ def test_state_follows_what_the_loop_says(worker_state: WorkerState) -> None:
     worker_state.set_stopping()
     worker_state.record_round()
     assert worker_state.snapshot() == ("stopping", "")
+
+
+@pytest.mark.parametrize("language", ["en", "zh-hans"])  # Django cuts texts in other ways there
+def test_a_long_list_of_topics_is_cut_so_that_readers_notice(language: str, clock: Clock) -> None:
+    with translation.override(language):
+        state = WorkerState("consumer", clock, topics=[f"topic-{number}" for number in range(1000)])
+    assert state.topics.endswith("…")
 
 
 def test_only_a_change_of_state_is_told_at_once(worker_state: WorkerState) -> None:

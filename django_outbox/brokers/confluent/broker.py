@@ -103,7 +103,7 @@ class ConfluentBroker(ClusterBroker):
     def _knock(self, seconds: float, topics: Collection[str] = (_ANY_TOPIC,)) -> None:
         """Raise ``BrokerUnavailable`` if no broker answers within ``seconds``."""
         try:
-            self._ask(lambda admin: admin.describe_topics(topics), seconds)
+            self._ask_of(self._url.hosts, lambda admin: admin.describe_topics(topics), seconds)
         except NoAnswer as error:
             if not error.answering:  # or only the broker that the library asked is away
                 raise
@@ -114,9 +114,20 @@ class ConfluentBroker(ClusterBroker):
         seconds: float = CONNECT_SECONDS,
         in_all: float | None = None,
     ) -> Result:
+        try:
+            return self._ask_of(self._url.hosts, question, seconds)
+        except NoAnswer as error:
+            if not error.answering:
+                raise
+            # The library stays with a broker that hangs. It turns to others only if it knows no other than those.
+            return self._ask_of(error.answering, question, min(seconds, CONNECT_SECONDS))
+
+    def _ask_of(self, hosts: Collection[str], question: Callable[[ConfluentAdmin], Result], seconds: float) -> Result:
+        """Ask one of these brokers."""
         faults = Faults(self._access())
-        client = self._make(AdminClient, self._options(), faults)
-        tries = min(len(self._url.hosts), 2)
+        options = {**self._options(), "bootstrap.servers": ",".join(hosts)}
+        client = self._make(AdminClient, options, faults)
+        tries = min(len(hosts), 2)
         try:
             return question(ConfluentAdmin(client, faults, seconds, tries))
         finally:

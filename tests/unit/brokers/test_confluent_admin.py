@@ -1,0 +1,63 @@
+"""Asking a cluster with confluent-kafka: one broker that hangs is not waited for in vain."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+from typing import Any
+
+import pytest
+from confluent_kafka import KafkaError, KafkaException
+
+from django_outbox.brokers import diagnosis
+from django_outbox.brokers.confluent import broker as confluent
+from django_outbox.brokers.confluent.broker import ConfluentBroker
+from django_outbox.brokers.diagnosis import Access
+from django_outbox.conf import BrokerSettings
+from django_outbox.exceptions import NoAnswer
+
+HANGS, ANSWERS = "127.0.0.1:1", "127.0.0.1:2"
+
+
+class Client:
+    """librdkafka's choice is the broker that hangs, as long as it knows of it."""
+
+    asked: list[str]
+
+    def __init__(self, options: dict[str, Any], **more: Any) -> None:
+        self._hosts = options["bootstrap.servers"]
+
+    def describe_topics(self, topics: Any, **options: Any) -> dict[str, Future[Any]]:
+        self.asked.append(self._hosts)
+        answer: Future[Any] = Future()
+        if HANGS not in self._hosts:
+            answer.set_exception(KafkaException(KafkaError(3)))  # an answer, too
+        return {"orders": answer}
+
+    def poll(self, timeout: float) -> None: ...
+
+    def __exit__(self, *error: object) -> None: ...
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> ConfluentBroker:
+    Client.asked = []
+    monkeypatch.setattr(confluent, "AdminClient", Client)
+    monkeypatch.setattr(diagnosis, "WORTH_EXPLAINING_SECONDS", 0.0)
+    return ConfluentBroker(BrokerSettings(url=f"kafka://{HANGS},{ANSWERS}"))
+
+
+def test_a_question_that_one_broker_leaves_open_is_put_to_those_that_answer(
+    broker: ConfluentBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Access, "answering", lambda self: [ANSWERS])
+    assert broker.topic_faults(["orders"], 0.2).keys() == {"orders"}
+    assert Client.asked == [f"{HANGS},{ANSWERS}"] * 2 + [ANSWERS]
+
+
+def test_without_a_broker_that_answers_there_is_nobody_else_to_ask(
+    broker: ConfluentBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Access, "answering", lambda self: [])
+    with pytest.raises(NoAnswer):
+        broker.topic_faults(["orders"], 0.2)
+    assert Client.asked == [f"{HANGS},{ANSWERS}"] * 2

@@ -19,7 +19,7 @@ from django_outbox.state import outbox as state
 from django_outbox.state import retry as retrying
 from django_outbox.state.dialects.base import Published
 from django_outbox.state.retry import retry, retry_in_batches, retry_with_payload
-from django_outbox.state.rows import COLUMNS
+from django_outbox.state.rows import LOCKED_COLUMNS
 from django_outbox.state.transitions import mark_dead, mark_failed, requeue
 from tests.support.outbox import (
     Status,
@@ -312,7 +312,7 @@ def test_what_is_locked_is_what_the_row_has() -> None:
         (locked,) = state.lock([message.id], using="default").values()
 
     assert locked.event_id == str(message.event_id)
-    for name in (*COLUMNS, "headers", "payload"):
+    for name in (*LOCKED_COLUMNS, "headers", "payload"):
         if name != "event_id":
             assert getattr(locked, name) == getattr(message, name), name
 

@@ -19,7 +19,7 @@ TOX = if command -v pyenv >/dev/null 2>&1; then \
 
 help:
 	@echo 'make demo       the example shop: orders travel from the database through a broker to their handlers'
-	@echo 'make quick      tests without services: SQLite, memory broker (80 s on 2 cores)'
+	@echo 'make quick      tests without services: SQLite, memory broker (65 s on 2 cores)'
 	@echo 'make test       make quick, then PostgreSQL, and real processes with a broker (3 minutes)'
 	@echo 'make test-browser  the admin in a real browser (needs Chromium and its driver)'
 	@echo 'make test-full  all supported Pythons and Djangos, MariaDB, Apache Kafka, browser, style, types, package'

@@ -1,6 +1,6 @@
 """What tests that look for counterexamples (with Hypothesis) have in common.
 
-``FUZZ`` in the environment multiplies the number of examples. The default, 0.2, suits `make quick`. Up to 1, the full
+``FUZZ`` in the environment multiplies the number of examples. The default, 0.1, suits `make quick`. Up to 1, the full
 number, the examples are the same in each run; above it they are random.
 """
 
@@ -12,7 +12,7 @@ from typing import Any
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
-FUZZ = float(os.environ.get("FUZZ", "0.2"))
+FUZZ = float(os.environ.get("FUZZ", "0.1"))
 
 
 def examples(count: int) -> Any:

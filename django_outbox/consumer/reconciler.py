@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from datetime import timedelta
 
-from django_outbox.brokers.base import Broker, Subscription
+from django_outbox.brokers.base import Broker, Progress, Subscription, TopicPartition
 from django_outbox.conf import settings
 from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 from django_outbox.handlers.registry import GroupHandlers
@@ -46,6 +46,7 @@ class Reconciler:
         self._using = using
         self._outages = outages
         self._next_check_at = clock() + INTERVAL_SECONDS
+        self._last: dict[TopicPartition, Progress] = {}
         self._incident = Incident(log, "Comparing with the broker", clock, level=logging.WARNING)
 
     def check_if_due(self, subscription: Subscription) -> None:
@@ -75,11 +76,15 @@ class Reconciler:
             # Excludes what was published after the broker answered, however long this check takes.
             return LOST_AFTER + timedelta(seconds=self._clock() - began_at)
 
-        for place, progress in subscription.progress().items():
+        found = subscription.progress()
+        for place, progress in found.items():
             types = None if settings.unknown_event == "dead" else self._handlers.types_of(place.topic)
             # No record is in hand, so this member has handled all before its position. The committed offset may be of a
             # topic that was recreated since.
             read = max(progress.position or 0, progress.low)
+            if progress == self._last.get(place):
+                # It has read nothing since the last check: an end behind its position is that of a log that is gone.
+                read = max(read, progress.high)
             lost = state.requeue_lost(place, read, progress.high, age=age(), event_types=types, using=self._using)
             _log_lost(lost, f"{place.topic}[{place.partition}]")
             if place.partition == 0:
@@ -93,6 +98,7 @@ class Reconciler:
                         place.topic, partitions, age=age(), event_types=types, using=self._using
                     )
                     _log_lost(lost, f"{place.topic}, in partitions that no longer exist")
+        self._last = dict(found)
         if unknown is not None:
             raise unknown
 

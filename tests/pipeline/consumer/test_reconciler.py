@@ -10,7 +10,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_outbox.brokers.base import Subscription, TopicPartition
+from django_outbox.brokers.base import Progress, Subscription, TopicPartition
 from django_outbox.consumer.reconciler import LOST_AFTER
 from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 from django_outbox.models import OutboxMessage
@@ -104,6 +104,25 @@ def test_what_a_member_will_not_read_as_the_new_log_is_as_long_as_the_lost_one_i
 
     look(pipeline, clock)
 
+    assert row(message).status == Status.PENDING
+
+
+def test_what_lies_before_the_end_of_a_log_that_is_gone_is_sent_again_as_the_member_stands_still(
+    pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its client still says where the former log ended."""
+    subscription = pipeline.consumer.subscription
+    assert subscription is not None
+    message = published_long_ago(offset=2)
+    seen = {OUTBOX: Progress(0, 3, None, 2)}
+    monkeypatch.setattr(subscription, "progress", lambda: seen)
+
+    look(pipeline, clock)
+    assert row(message).status == Status.PUBLISHED
+    seen = {OUTBOX: Progress(0, 4, None, 2)}  # it may be about to read
+    look(pipeline, clock)
+    assert row(message).status == Status.PUBLISHED
+    look(pipeline, clock)
     assert row(message).status == Status.PENDING
 
 

@@ -13,6 +13,7 @@ from django_outbox import publish
 from django_outbox.events.event import Event
 from django_outbox.worker.stop import Stop
 from tests.support.app.models import Effect
+from tests.support.effects import effect_of_type, effects
 from tests.support.outbox import (
     Pipeline,
     Status,
@@ -22,20 +23,6 @@ from tests.support.outbox import (
 )
 
 pytestmark = pytest.mark.django_db
-
-
-def effect(event: Event) -> None:
-    Effect.objects.create(name=event.type, event_id=event.id)
-
-
-def effects() -> list[str]:
-    return list(Effect.objects.order_by("id").values_list("name", flat=True))
-
-
-@pytest.fixture(params=["counted", "steady"])
-def pipeline(request: pytest.FixtureRequest) -> Pipeline:
-    """With a consumer that has just started, or one that has been at work for a while."""
-    return Pipeline(steady=request.param == "steady")
 
 
 # The whole way
@@ -67,7 +54,7 @@ def test_a_published_event_reaches_its_handler_complete(pipeline: Pipeline) -> N
 
 
 def test_effects_and_state_are_committed_together(pipeline: Pipeline) -> None:
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     message = make_message()
 
     pipeline.run()
@@ -78,7 +65,7 @@ def test_effects_and_state_are_committed_together(pipeline: Pipeline) -> None:
 
 def test_handlers_run_in_order_in_one_transaction(pipeline: Pipeline) -> None:
     order: list[str] = []
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     pipeline.on("order.created", lambda event: order.append("second"))
 
     def third(event: Event) -> None:
@@ -97,7 +84,7 @@ def test_handlers_run_in_order_in_one_transaction(pipeline: Pipeline) -> None:
 
 def test_a_handler_may_publish_in_its_own_transaction(pipeline: Pipeline) -> None:
     pipeline.on("order.created", lambda event: publish("order.shipped", None))
-    pipeline.on("order.shipped", effect)
+    pipeline.on("order.shipped", effect_of_type)
     make_message()
 
     pipeline.run()
@@ -151,7 +138,7 @@ def test_an_idle_consumer_asks_the_database_nothing(pipeline: Pipeline, django_a
 
 
 def test_drain_ends_when_all_that_could_be_handled_was(pipeline: Pipeline, stop: Stop) -> None:
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     for _ in range(250):
         make_message()
     make_message(event_type="of.nobody")
@@ -182,7 +169,7 @@ def test_drain_does_not_wait_for_ever_for_a_record_that_was_lost(
 
 def test_a_stopped_consumer_finishes_the_message_in_hand_and_commits(pipeline: Pipeline, stop: Stop) -> None:
     def handle(event: Event) -> None:
-        effect(event)
+        effect_of_type(event)
         stop.request()
 
     pipeline.on("order.created", handle)

@@ -14,7 +14,7 @@ from django_outbox.events.event import Event
 from django_outbox.exceptions import Reject, Retry
 from django_outbox.models import OutboxMessage
 from django_outbox.state.retry import retry
-from tests.support.app.models import Effect
+from tests.support.effects import effect_of_type, effects
 from tests.support.mute import Mute, MuteReject, MuteRetry
 from tests.support.outbox import (
     Pipeline,
@@ -27,20 +27,6 @@ from tests.support.outbox import (
 from tests.support.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
-
-
-def effect(event: Event) -> None:
-    Effect.objects.create(name=event.type, event_id=event.id)
-
-
-def effects() -> list[str]:
-    return list(Effect.objects.order_by("id").values_list("name", flat=True))
-
-
-@pytest.fixture(params=["counted", "steady"])
-def pipeline(request: pytest.FixtureRequest) -> Pipeline:
-    """With a consumer that has just started, or one that has been at work for a while."""
-    return Pipeline(steady=request.param == "steady")
 
 
 @pytest.mark.django_db(transaction=True)
@@ -62,7 +48,7 @@ def test_an_error_that_cannot_say_what_it_is_is_a_failure_like_any_other(
         raise kind
 
     pipeline.on("order.created", handle)
-    pipeline.on("order.paid", effect)
+    pipeline.on("order.paid", effect_of_type)
     with outbox_settings(DEAD_LETTER_TOPIC="outbox.dead"):
         message, other = make_message(max_retry=1), make_message(event_type="order.paid")
         pipeline.turn()
@@ -83,7 +69,7 @@ def test_a_handler_that_awaits_what_was_cancelled_has_failed(steady: bool) -> No
 
     pipeline = Pipeline(steady=steady)
     pipeline.on("order.created", handle)
-    pipeline.on("order.paid", effect)
+    pipeline.on("order.paid", effect_of_type)
     message, other = make_message(), make_message(event_type="order.paid")
 
     pipeline.turn()
@@ -101,7 +87,7 @@ def test_a_failed_message_is_retried_until_it_works(pipeline: Pipeline) -> None:
     def handle(event: Event) -> None:
         if failures:
             raise failures.pop(0)
-        effect(event)
+        effect_of_type(event)
 
     pipeline.on("order.created", handle)
     message = make_message()
@@ -142,7 +128,7 @@ def test_the_last_failure_ends_dead_with_its_reason_and_a_retry_revives(pipeline
 
 def test_a_failed_message_never_blocks_its_partition(pipeline: Pipeline) -> None:
     pipeline.on("bad", lambda event: 1 / 0)
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     make_message(event_type="bad")
     for _ in range(3):
         make_message()
@@ -155,7 +141,7 @@ def test_a_failed_message_never_blocks_its_partition(pipeline: Pipeline) -> None
 
 def test_reject_is_dead_at_once(pipeline: Pipeline) -> None:
     def handle(event: Event) -> None:
-        effect(event)
+        effect_of_type(event)
         raise Reject("the customer is gone")
 
     pipeline.on("order.created", handle)

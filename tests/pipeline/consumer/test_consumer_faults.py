@@ -17,6 +17,7 @@ from django_outbox.models import OutboxMessage
 from django_outbox.state import outbox as state
 from django_outbox.state import transitions
 from tests.support.app.models import Effect
+from tests.support.effects import effect_of_type, effects
 from tests.support.outbox import (
     Pipeline,
     Status,
@@ -30,20 +31,6 @@ from tests.support.outbox import (
 from tests.support.processes import wait_until
 
 pytestmark = pytest.mark.django_db
-
-
-def effect(event: Event) -> None:
-    Effect.objects.create(name=event.type, event_id=event.id)
-
-
-def effects() -> list[str]:
-    return list(Effect.objects.order_by("id").values_list("name", flat=True))
-
-
-@pytest.fixture(params=["counted", "steady"])
-def pipeline(request: pytest.FixtureRequest) -> Pipeline:
-    """With a consumer that has just started, or one that has been at work for a while."""
-    return Pipeline(steady=request.param == "steady")
 
 
 # Faults that pass
@@ -61,7 +48,7 @@ def test_a_deadlock_is_tried_again_and_not_counted(pipeline: Pipeline) -> None:
     def handle(event: Event) -> None:
         if faults:
             raise faults.pop()
-        effect(event)
+        effect_of_type(event)
 
     pipeline.on("order.created", handle)
     message = make_message()
@@ -75,7 +62,7 @@ def test_a_message_that_deadlocks_again_and_again_lets_others_pass(pipeline: Pip
         raise PassingFault("deadlock detected")
 
     pipeline.on("unlucky", handle)
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     unlucky = make_message(event_type="unlucky")
     make_message()
 
@@ -94,7 +81,7 @@ def test_a_lost_connection_is_not_the_messages_fault(pipeline: Pipeline) -> None
     lose = [True]
 
     def handle(event: Event) -> None:
-        effect(event)
+        effect_of_type(event)
         if lose:
             lose.clear()
             pid = connection.connection.info.backend_pid
@@ -121,7 +108,7 @@ def test_a_server_that_just_goes_away_is_not_the_messages_fault(pipeline: Pipeli
     lose = [True]
 
     def handle(event: Event) -> None:
-        effect(event)
+        effect_of_type(event)
         if lose:
             lose.clear()
             with socket.socket(fileno=os.dup(connection.connection.fileno())) as peer:
@@ -162,7 +149,7 @@ def test_a_message_that_is_removed_while_it_fails_is_skipped(pipeline: Pipeline)
 
 
 def test_a_database_that_is_gone_leaves_the_record_in_hand(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     message = make_message()
     pipeline.relay.run_once()
     gone = True
@@ -197,7 +184,7 @@ def test_a_message_that_cannot_even_be_locked_stays_in_hand(
     def handle(event: Event) -> None:
         if busy:
             raise PassingFault("deadlock detected")
-        effect(event)
+        effect_of_type(event)
 
     pipeline.on("order.created", handle)
     message = make_message()
@@ -226,7 +213,7 @@ def test_a_message_that_cannot_even_be_locked_stays_in_hand(
 @pytest.mark.django_db(transaction=True)
 def test_a_consumer_faster_than_the_relay_waits_for_its_commit(pipeline: Pipeline) -> None:
     """The record is in the log, the relay's transaction is still open."""
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     message = make_message()
 
     with ExitStack() as beside, transaction.atomic():
@@ -254,7 +241,7 @@ def test_two_consumers_with_the_same_record_handle_it_once() -> None:
     broker = memory_broker()
     pipelines = [Pipeline(broker, group="one"), Pipeline(broker, group="two")]
     for pipeline in pipelines:
-        pipeline.on("order.created", effect)
+        pipeline.on("order.created", effect_of_type)
     pipelines[0].relay.run_once()
 
     with in_thread(lambda: work(pipelines[0])), in_thread(lambda: work(pipelines[1])):

@@ -16,21 +16,13 @@ from django_outbox.events.event import Event
 from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.models import InboxMessage
 from django_outbox.worker.stop import Stop
-from tests.support.app.models import Effect
 from tests.support.clock import Clock
+from tests.support.effects import effect_of_payload, effects
 from tests.support.inbox import make_due, make_received, only, plain, received
 from tests.support.outbox import Pipeline, Status, make_message, row
 from tests.support.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
-
-
-def effect(event: Event) -> None:
-    Effect.objects.create(name=str(event.payload), event_id=event.id)
-
-
-def effects() -> list[str]:
-    return list(Effect.objects.order_by("id").values_list("name", flat=True))
 
 
 def send(broker: MemoryBroker, *records: ReceivedRecord) -> None:
@@ -57,7 +49,7 @@ def unguarded(pipeline: Pipeline) -> Pipeline:
 
 @pytest.mark.parametrize("counted", [True, False])
 def test_own_and_foreign_records_of_one_topic_each_go_their_way(pipeline: Pipeline, counted: bool) -> None:
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_payload)
     if not counted:
         unguarded(pipeline)
     send(pipeline.broker, received("foreign 1"), received("foreign 2"), plain(b"?"))
@@ -75,7 +67,7 @@ def test_own_and_foreign_records_of_one_topic_each_go_their_way(pipeline: Pipeli
 
 
 def test_foreign_records_are_handled_together_once_the_first_are_past(pipeline: Pipeline) -> None:
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_payload)
     send(pipeline.broker, *(received(n) for n in range(pipeline.consumer.batch_size)))
     assert pipeline.consumer.run_once().consumed == pipeline.consumer.batch_size
     assert not pipeline.consumer.lane.guard
@@ -92,7 +84,7 @@ def test_foreign_records_are_handled_together_once_the_first_are_past(pipeline: 
 
 
 def test_copies_count_as_received_once_and_retries_as_consumed(pipeline: Pipeline, clock: Clock) -> None:
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_payload)
     record = received("foreign", id="the-only")
     send(pipeline.broker, record, record)
     assert pipeline.consumer.run_once().progress == {"consumed": 0, "inbox_received": 1, "inbox_consumed": 1}
@@ -104,7 +96,7 @@ def test_copies_count_as_received_once_and_retries_as_consumed(pipeline: Pipelin
 
 def test_a_record_of_this_service_without_row_is_skipped_as_before(pipeline: Pipeline) -> None:
     """After a purge a topic may hold many of these."""
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_payload)
     send(pipeline.broker, received(1, source="tests", outboxid="7"))
 
     assert pipeline.consumer.run_once().skipped == 1
@@ -115,7 +107,7 @@ def test_a_record_of_this_service_without_row_is_skipped_as_before(pipeline: Pip
 def test_a_record_that_only_says_that_it_is_of_this_service_is_dead(
     pipeline: Pipeline, attributes: dict[str, str]
 ) -> None:
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_payload)
     send(pipeline.broker, received(1, source="tests", **attributes))
 
     assert pipeline.consumer.run_once().dead == 1
@@ -126,7 +118,7 @@ def test_a_record_that_only_says_that_it_is_of_this_service_is_dead(
 
 def test_a_group_of_its_own_takes_all_records_through_the_inbox() -> None:
     pipeline = Pipeline(group="reports")
-    pipeline.handlers.register("order.created", effect, group="reports")
+    pipeline.handlers.register("order.created", effect_of_payload, group="reports")
     pipeline.on("order.created", lambda event: 1 / 0)
     own = make_message(payload="own")
     pipeline.relay.run_once()
@@ -143,7 +135,7 @@ def test_a_group_of_its_own_takes_all_records_through_the_inbox() -> None:
 
 def test_an_own_event_that_is_sent_again_is_handled_once_by_another_group() -> None:
     pipeline = Pipeline(group="reports")
-    pipeline.handlers.register("order.created", effect, group="reports")
+    pipeline.handlers.register("order.created", effect_of_payload, group="reports")
     message = make_message()
     pipeline.relay.run_once()
     pipeline.deliver(message)
@@ -155,7 +147,7 @@ def test_an_own_event_that_is_sent_again_is_handled_once_by_another_group() -> N
 
 def test_a_group_that_no_handler_names_takes_the_place_of_the_main_one() -> None:
     pipeline = Pipeline(group="blue")
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_payload)
     own = make_message()
     pipeline.relay.run_once()
 
@@ -169,7 +161,7 @@ def test_a_group_that_no_handler_names_takes_the_place_of_the_main_one() -> None
 def test_what_waits_is_looked_at_once_a_second(
     pipeline: Pipeline, clock: Clock, django_assert_num_queries: Any
 ) -> None:
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_payload)
     make_received(payload=1)
     pipeline.consumer.run_once()
     assert effects() == []
@@ -186,7 +178,7 @@ def test_what_waits_is_looked_at_once_a_second(
 def test_what_waits_is_handled_while_the_broker_is_away(
     pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_payload)
     make_received(payload=1)
     pipeline.consumer.close()  # made, before the clock goes on
     monkeypatch.setattr(pipeline.broker, "missing_topics", lambda topics: set(topics))
@@ -199,7 +191,7 @@ def test_a_failed_foreign_event_is_retried_from_its_row(pipeline: Pipeline, cloc
     def handle(event: Event) -> None:
         if event.attempt == 1:
             raise ArithmeticError
-        effect(event)
+        effect_of_payload(event)
 
     pipeline.on("order.created", handle)
     send(pipeline.broker, received(1, key="a"), received(2, key="b"))
@@ -214,7 +206,7 @@ def test_a_failed_foreign_event_is_retried_from_its_row(pipeline: Pipeline, cloc
 
 def test_a_record_that_is_read_again_after_a_kill_is_skipped(pipeline: Pipeline) -> None:
     """Killed between the database's commit and that of the offset."""
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_payload)
     pipeline.consumer.run_once()
     send(pipeline.broker, received(1))
     subscription = pipeline.consumer.subscription
@@ -231,7 +223,7 @@ def test_a_record_that_is_read_again_after_a_kill_is_skipped(pipeline: Pipeline)
 def test_a_database_that_is_gone_leaves_the_records_in_hand(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_payload)
     unguarded(pipeline)
     send(pipeline.broker, *(received(n) for n in range(3)))
 
@@ -252,7 +244,7 @@ def test_a_database_that_is_gone_leaves_the_records_in_hand(
 @pytest.mark.parametrize("group", ["tests", "reports"])
 def test_drain_ends_when_nothing_is_due(group: str, stop: Stop) -> None:
     pipeline = Pipeline(group=group)
-    pipeline.handlers.register("order.created", effect, group=group)
+    pipeline.handlers.register("order.created", effect_of_payload, group=group)
     for n in range(30):
         make_received(payload=n, group=group)
     make_received(payload="later", group=group)
@@ -268,8 +260,8 @@ def test_drain_ends_when_nothing_is_due(group: str, stop: Stop) -> None:
 def test_topics_with_a_mapper_are_read() -> None:
     with outbox_settings(INBOX={"legacy": len, "ignored": None}):
         pipeline = Pipeline()
-        pipeline.handlers.register("a", effect, topic="of.a.handler")
-        pipeline.handlers.register("b", effect, topic="of.another.group", group="other")
+        pipeline.handlers.register("a", effect_of_payload, topic="of.a.handler")
+        pipeline.handlers.register("b", effect_of_payload, topic="of.another.group", group="other")
         assert pipeline.consumer.topics == {"outbox", "legacy", "of.a.handler"}
 
 
@@ -279,7 +271,7 @@ def test_what_the_inbox_did_counts_though_the_broker_is_away(
     def away(topics: Any, group: str) -> Any:
         raise BrokerUnavailable("nobody is there")
 
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_payload)
     make_received()
     pipeline.consumer.close()  # made, before the clock goes on
     monkeypatch.setattr(pipeline.broker, "subscribe", away)

@@ -7,33 +7,18 @@ from typing import Any
 
 import pytest
 
-from django_outbox.events.event import Event
 from django_outbox.models import InboxMessage
-from tests.support.app.models import Effect
+from tests.support.effects import effect_of_type, effects
 from tests.support.outbox import Pipeline, Status, make_message, memory_broker, row, send
 
 pytestmark = pytest.mark.django_db
-
-
-def effect(event: Event) -> None:
-    Effect.objects.create(name=event.type, event_id=event.id)
-
-
-def effects() -> list[str]:
-    return list(Effect.objects.order_by("id").values_list("name", flat=True))
-
-
-@pytest.fixture(params=["counted", "steady"])
-def pipeline(request: pytest.FixtureRequest) -> Pipeline:
-    """With a consumer that has just started, or one that has been at work for a while."""
-    return Pipeline(steady=request.param == "steady")
 
 
 # Records that are not the one to handle
 
 
 def test_a_record_that_comes_twice_is_handled_once(pipeline: Pipeline) -> None:
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     message = make_message()
     pipeline.relay.run_once()
     pipeline.deliver(message, publish_count=0)  # a copy of what the relay has sent
@@ -46,7 +31,7 @@ def test_a_record_that_comes_twice_is_handled_once(pipeline: Pipeline) -> None:
 
 def test_a_record_that_is_read_again_after_a_kill_is_skipped(pipeline: Pipeline) -> None:
     """Killed between the database's commit and that of the offset."""
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     pipeline.consumer.run_once()
     make_message()
     pipeline.relay.run_once()
@@ -62,7 +47,7 @@ def test_a_record_that_is_read_again_after_a_kill_is_skipped(pipeline: Pipeline)
 
 
 def test_a_record_whose_relay_was_killed_before_its_commit_is_skipped(pipeline: Pipeline) -> None:
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     message = make_message()
     pipeline.deliver(message)
 
@@ -74,7 +59,7 @@ def test_a_record_whose_relay_was_killed_before_its_commit_is_skipped(pipeline: 
 
 
 def test_an_older_publication_of_a_message_is_skipped(pipeline: Pipeline) -> None:
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     message = make_message(Status.PUBLISHED, publish_count=2)
     pipeline.deliver(message, publish_count=0)
 
@@ -84,7 +69,7 @@ def test_an_older_publication_of_a_message_is_skipped(pipeline: Pipeline) -> Non
 
 @pytest.mark.parametrize("status", [Status.CONSUMED, Status.DEAD])
 def test_final_states_are_never_handled(pipeline: Pipeline, status: str) -> None:
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     message = make_message(status, publish_count=1)
     pipeline.deliver(message, publish_count=0)
 
@@ -105,7 +90,7 @@ def test_a_forged_record_cannot_feed_a_handler(pipeline: Pipeline) -> None:
 
 def test_a_forged_event_type_does_not_choose_the_handler(pipeline: Pipeline) -> None:
     pipeline.on("order.created")
-    pipeline.on("refund", effect)
+    pipeline.on("refund", effect_of_type)
     message = make_message(Status.PUBLISHED)
     pipeline.deliver(message, publish_count=0, event_type="refund")
 
@@ -136,7 +121,7 @@ def test_a_record_without_row_is_not_a_success(pipeline: Pipeline, caplog: pytes
 
 
 def test_records_of_other_services_are_for_the_inbox(pipeline: Pipeline) -> None:
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     message = make_message(Status.PUBLISHED)
     record = pipeline.deliver(message, publish_count=0)
     foreign = [(n, b"other" if n == "ce_source" else v) for n, v in record.headers]
@@ -163,7 +148,7 @@ def test_records_of_other_services_are_for_the_inbox(pipeline: Pipeline) -> None
     ],
 )
 def test_unreadable_records_are_dead_in_the_inbox(pipeline: Pipeline, value: bytes, headers: Any) -> None:
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     send(pipeline.broker, value=value, headers=headers)
     make_message()
 
@@ -175,7 +160,7 @@ def test_unreadable_records_are_dead_in_the_inbox(pipeline: Pipeline, value: byt
 
 
 def test_both_wire_formats_are_read(pipeline: Pipeline, settings: Any) -> None:
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     for wire_format in ("cloudevents", "envelope"):
         settings.OUTBOX = {**settings.OUTBOX, "WIRE_FORMAT": wire_format}
         make_message()
@@ -185,7 +170,7 @@ def test_both_wire_formats_are_read(pipeline: Pipeline, settings: Any) -> None:
 
 
 def test_an_envelope_of_the_former_system_without_headers_is_read(pipeline: Pipeline) -> None:
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     message = make_message(Status.PUBLISHED)
     value = f'{{"outbox_id": {message.id}, "event_id": "{message.event_id}", "event_type": "order.created"}}'
     send(pipeline.broker, value=value.encode())
@@ -218,7 +203,7 @@ def test_unknown_events_may_be_dead(pipeline: Pipeline, settings: Any) -> None:
 
 
 def test_a_handler_of_another_topic_does_not_run(pipeline: Pipeline) -> None:
-    pipeline.handlers.register("order.created", effect, topic="elsewhere")
+    pipeline.handlers.register("order.created", effect_of_type, topic="elsewhere")
     message = make_message()
 
     assert pipeline.turn().skipped == 1

@@ -8,10 +8,9 @@ import pytest
 
 from django_outbox.brokers.base import Subscription, TopicForbidden
 from django_outbox.brokers.memory import MemoryBroker
-from django_outbox.events.event import Event
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotReadable
 from django_outbox.worker.stop import Stop
-from tests.support.app.models import Effect
+from tests.support.effects import effect_of_type, effects
 from tests.support.outbox import (
     Pipeline,
     Status,
@@ -22,20 +21,6 @@ from tests.support.outbox import (
 )
 
 pytestmark = pytest.mark.django_db
-
-
-def effect(event: Event) -> None:
-    Effect.objects.create(name=event.type, event_id=event.id)
-
-
-def effects() -> list[str]:
-    return list(Effect.objects.order_by("id").values_list("name", flat=True))
-
-
-@pytest.fixture(params=["counted", "steady"])
-def pipeline(request: pytest.FixtureRequest) -> Pipeline:
-    """With a consumer that has just started, or one that has been at work for a while."""
-    return Pipeline(steady=request.param == "steady")
 
 
 class Unavailable(MemoryBroker):
@@ -53,7 +38,7 @@ def test_a_broker_that_goes_away_is_joined_again() -> None:
     broker = memory_broker()
     broker.__class__ = Unavailable
     pipeline = Pipeline(broker)
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     make_message()
     pipeline.relay.run_once()
 
@@ -68,7 +53,7 @@ def test_missing_topics_are_waited_for(caplog: pytest.LogCaptureFixture) -> None
     now = [0.0]
     broker = memory_broker(create_topics=False)
     pipeline = Pipeline(broker, topics=["outbox", "late"], clock=lambda: now[0])
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     assert pipeline.consumer.run_once().received == 0
     for topic in ("late", "outbox"):
         assert f"Topic {topic}: it does not exist. Create the topic, or start outbox_relay with" in caplog.text
@@ -89,7 +74,7 @@ def test_a_topic_that_is_refused_when_it_is_read_or_committed_is_left_out_and_no
 ) -> None:
     now = [0.0]
     pipeline = Pipeline(topics=["bad", "outbox"], clock=lambda: now[0])
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     pipeline.consumer.run_once()
     subscription: Any = type(pipeline.consumer.subscription)
     poll, commit = subscription.poll, subscription.commit
@@ -139,7 +124,7 @@ def test_what_was_read_together_with_a_refusal_comes_again_however_soon_the_topi
 ) -> None:
     now = [0.0]
     pipeline = Pipeline(topics=["bad", "outbox"], clock=lambda: now[0])
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     pipeline.consumer.run_once()
     subscription: Any = type(pipeline.consumer.subscription)
     poll = subscription.poll
@@ -166,7 +151,7 @@ def test_what_was_read_together_with_a_refusal_comes_again_however_soon_the_topi
 
 def test_a_drain_ends_with_an_error_if_a_topic_cannot_be_read(monkeypatch: pytest.MonkeyPatch, stop: Stop) -> None:
     pipeline = Pipeline(topics=["bad", "outbox"])
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     trouble = {"bad": TopicForbidden("this client may not read it")}
     monkeypatch.setattr(pipeline.broker, "unreadable_topics", lambda topics: trouble)
     make_message(topic="outbox")
@@ -179,7 +164,7 @@ def test_a_drain_ends_with_an_error_if_a_topic_cannot_be_read(monkeypatch: pytes
 def test_by_default_the_topics_of_settings_and_handlers_are_read(settings: Any) -> None:
     settings.OUTBOX = {**settings.OUTBOX, "ROUTES": {"audit.*": "audit"}}
     pipeline = Pipeline()
-    pipeline.handlers.register("a", effect, topic="of.a.handler")
-    pipeline.handlers.register("b", effect, topic="of.another.group", group="other")
+    pipeline.handlers.register("a", effect_of_type, topic="of.a.handler")
+    pipeline.handlers.register("b", effect_of_type, topic="of.another.group", group="other")
 
     assert pipeline.consumer.topics == {"outbox", "audit", "of.a.handler"}

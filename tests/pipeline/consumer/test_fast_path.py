@@ -18,6 +18,7 @@ from django_outbox.exceptions import Reject
 from django_outbox.models import OutboxMessage
 from django_outbox.worker.stop import Stop
 from tests.support.app.models import Effect
+from tests.support.effects import effect_of_payload, effects
 from tests.support.outbox import Pipeline, Status, in_thread, make_due, make_message, row, statuses
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -25,21 +26,13 @@ pytestmark = pytest.mark.django_db(transaction=True)
 AN_HOUR = timedelta(hours=1)
 
 
-def effect(event: Event) -> None:
-    Effect.objects.create(name=str(event.payload), event_id=event.id)
-
-
-def effects() -> list[str]:
-    return list(Effect.objects.order_by("id").values_list("name", flat=True))
-
-
 class WarmPipeline(Pipeline):
     """At work for a while; ``handle`` is what each test wants done with the events of type order.paid."""
 
     def __init__(self) -> None:
         super().__init__(steady=True, clock=lambda: 0.0)
-        self.handle: Callable[[Event], Any] = effect
-        self.on("order.created", effect)
+        self.handle: Callable[[Event], Any] = effect_of_payload
+        self.on("order.created", effect_of_payload)
         self.on("order.paid", lambda event: self.handle(event))
         self.consumer.engine.transaction_size = 100  # it has learned how many fit into a second
 
@@ -86,7 +79,7 @@ def test_a_hundred_messages_cost_one_transaction_and_three_statements_more(pipel
 
 def test_one_that_fails_costs_its_neighbours_nothing(pipeline: WarmPipeline) -> None:
     def handle(event: Event) -> None:
-        effect(event)
+        effect_of_payload(event)
         if event.payload == 5:
             raise ArithmeticError("boom")
 
@@ -105,7 +98,7 @@ def test_one_that_fails_costs_its_neighbours_nothing(pipeline: WarmPipeline) -> 
 
 def test_one_that_is_rejected_or_breaks_the_transaction_costs_its_neighbours_nothing(pipeline: WarmPipeline) -> None:
     def handle(event: Event) -> None:
-        effect(event)
+        effect_of_payload(event)
         if event.payload == 2:
             raise Reject("never")
         if event.payload == 3:
@@ -142,7 +135,7 @@ def test_it_ends_after_about_a_second_and_goes_on_in_the_next_transaction() -> N
 
 def test_a_stop_ends_the_transaction_after_the_message_in_hand(stop: Stop, pipeline: WarmPipeline) -> None:
     def handle(event: Event) -> None:
-        effect(event)
+        effect_of_payload(event)
         if event.payload == 2:
             stop.request()
 
@@ -247,7 +240,7 @@ def test_a_handler_that_changes_a_later_message_has_it_handled_by_itself(pipelin
     messages = []
 
     def handle(event: Event) -> None:
-        effect(event)
+        effect_of_payload(event)
         if event.payload == 0:
             OutboxMessage.objects.filter(id=messages[2].id).delete()
 
@@ -268,7 +261,7 @@ def test_a_passing_fault_is_tried_again_and_counted_on_none(pipeline: WarmPipeli
     faults = [Deadlock("deadlock detected")]
 
     def handle(event: Event) -> None:
-        effect(event)
+        effect_of_payload(event)
         if event.payload == 3 and faults:
             raise faults.pop()
 
@@ -290,7 +283,7 @@ def test_a_deadlock_that_a_handler_swallows_loses_no_effect(pipeline: WarmPipeli
     swallowed = []
 
     def handle(event: Event) -> None:
-        effect(event)
+        effect_of_payload(event)
         Effect.objects.filter(id=rows[0].id).update(name="mine")
         mine.set()
         try:
@@ -325,7 +318,7 @@ def test_a_connection_that_is_lost_in_the_middle_loses_and_doubles_nothing(pipel
     lose = [True]
 
     def handle(event: Event) -> None:
-        effect(event)
+        effect_of_payload(event)
         if event.payload == 3 and lose:
             lose.clear()
             pid = connection.connection.info.backend_pid

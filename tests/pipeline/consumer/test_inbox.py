@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -13,7 +12,7 @@ from django.test.utils import CaptureQueriesContext
 from django_outbox.events.event import Event
 from django_outbox.models import InboxMessage
 from django_outbox.models.fields import DatabaseNow
-from tests.support.app.models import Effect
+from tests.support.effects import effect_of_payload, effects, fails, fails_on
 from tests.support.inbox import Receiver, make_due, make_received, only, received, statuses
 from tests.support.mute import Mute, MuteReject, MuteRetry
 from tests.support.overrides import outbox_settings
@@ -21,37 +20,6 @@ from tests.support.overrides import outbox_settings
 pytestmark = pytest.mark.django_db
 
 A_MINUTE, AN_HOUR = timedelta(minutes=1), timedelta(hours=1)
-
-
-def effect(event: Event) -> None:
-    Effect.objects.create(name=str(event.payload), event_id=event.id)
-
-
-def effects() -> list[str]:
-    return list(Effect.objects.order_by("id").values_list("name", flat=True))
-
-
-def fails(event: Event) -> None:
-    effect(event)
-    raise ArithmeticError("boom")
-
-
-def fails_on(*payloads: Any) -> Any:
-    """A handler that fails once for each of these payloads."""
-    left = list(payloads)
-
-    def handle(event: Event) -> None:
-        if event.payload in left:
-            left.remove(event.payload)
-            fails(event)
-        effect(event)
-
-    return handle
-
-
-@pytest.fixture
-def receiver() -> Receiver:
-    return Receiver()
 
 
 # Once
@@ -96,7 +64,7 @@ def test_success_keeps_only_what_deduplication_needs(receiver: Receiver) -> None
 
 @pytest.mark.parametrize("counted", [True, False])
 def test_a_copy_is_skipped_wherever_it_comes_from(receiver: Receiver, counted: bool) -> None:
-    receiver.on("order.created", effect)
+    receiver.on("order.created", effect_of_payload)
     receiver.receive(received(1, id="e1"), counted=counted)
 
     assert receiver.receive(received(2, id="e1"), counted=counted) == ["skipped"]
@@ -105,7 +73,7 @@ def test_a_copy_is_skipped_wherever_it_comes_from(receiver: Receiver, counted: b
 
 
 def test_of_copies_in_one_batch_the_first_is_handled(receiver: Receiver) -> None:
-    receiver.on("order.created", effect)
+    receiver.on("order.created", effect_of_payload)
 
     done = receiver.receive(received(1, id="a"), received(2, id="b"), received(3, id="a"), received(4, id="c"))
 
@@ -117,7 +85,7 @@ def test_of_copies_in_one_batch_the_first_is_handled(receiver: Receiver) -> None
     "other", [{"id": "E1"}, {"id": "e1 "}, {"source": "Warehouse"}, {"source": "warehouse ", "id": "e1"}]
 )
 def test_identity_is_exact(receiver: Receiver, other: dict[str, str]) -> None:
-    receiver.on("order.created", effect)
+    receiver.on("order.created", effect_of_payload)
 
     done = receiver.receive(received(1, id="e1"), received(2, **{"id": "e1", **other}))
 
@@ -128,13 +96,13 @@ def test_each_group_handles_an_event_once() -> None:
     record = received(1)
     for group in ("one", "two"):
         receiver = Receiver(group)
-        receiver.on("order.created", effect)
+        receiver.on("order.created", effect_of_payload)
         assert receiver.receive(record) == ["consumed"]
     assert effects() == ["1", "1"]
 
 
 def test_handlers_run_in_order_in_one_transaction_with_the_row(receiver: Receiver) -> None:
-    receiver.on("order.created", effect)
+    receiver.on("order.created", effect_of_payload)
     receiver.on("order.created", fails)
 
     assert receiver.receive(received(1)) == ["failed"]
@@ -149,7 +117,7 @@ def test_a_database_that_does_not_return_what_it_inserted_finds_copies_too(
 ) -> None:
     """As MySQL, which has no RETURNING."""
     monkeypatch.setattr(type(connection.features), "can_return_rows_from_bulk_insert", False)
-    receiver.on("order.created", effect)
+    receiver.on("order.created", effect_of_payload)
     if not fast:
         receiver.receive(received(0, id="b"))
 
@@ -213,7 +181,7 @@ def test_an_error_that_cannot_say_what_it_is_is_a_failure_like_any_other(
         raise kind
 
     receiver.on("order.created", fail)
-    receiver.on("order.paid", effect)
+    receiver.on("order.paid", effect_of_payload)
 
     done = receiver.receive(received(1), received(2, type="order.paid"), counted=counted)
 
@@ -240,7 +208,7 @@ def test_a_batch_ends_after_about_a_second_and_leaves_no_trace_of_the_rest() -> 
 
     def handle(event: Event) -> None:
         now[0] += 0.4
-        effect(event)
+        effect_of_payload(event)
 
     receiver = Receiver(clock=lambda: now[0])
     receiver.on("order.created", handle)
@@ -258,7 +226,7 @@ def test_a_handler_that_breaks_the_transaction_fails_alone(receiver: Receiver, t
     """It hides a database error; nothing of that transaction can be committed, and nothing is lost."""
 
     def handle(event: Event) -> None:
-        effect(event)
+        effect_of_payload(event)
         if event.payload == "bad":
             try:
                 with transaction.atomic(savepoint=False):
@@ -287,7 +255,7 @@ def test_a_handler_that_removes_the_row_fails(receiver: Receiver) -> None:
 
 def test_a_group_that_handlers_name_runs_those_alone() -> None:
     receiver = Receiver("reports")
-    receiver.on("order.created", effect, group="reports")
+    receiver.on("order.created", effect_of_payload, group="reports")
     receiver.on("order.created", fails)
 
     assert receiver.inbox.takes_all
@@ -299,9 +267,9 @@ def test_a_group_that_handlers_name_runs_those_alone() -> None:
 @pytest.mark.parametrize("group", ["tests", "another"])
 def test_the_main_group_runs_handlers_without_a_group_and_those_that_name_it(group: str) -> None:
     receiver = Receiver(group)
-    receiver.on("order.created", effect)
+    receiver.on("order.created", effect_of_payload)
     if group == "tests":
-        receiver.on("order.created", effect, group="tests")
+        receiver.on("order.created", effect_of_payload, group="tests")
     receiver.on("order.created", fails, group="reports")
 
     assert not receiver.inbox.takes_all
@@ -310,7 +278,7 @@ def test_the_main_group_runs_handlers_without_a_group_and_those_that_name_it(gro
 
 
 def test_stored_events_are_retried_by_their_own_group_alone(receiver: Receiver) -> None:
-    receiver.on("order.created", effect)
+    receiver.on("order.created", effect_of_payload)
     make_received(group="another")
 
     assert receiver.retry() == []
@@ -322,7 +290,7 @@ def test_a_group_whose_name_is_too_long_is_refused() -> None:
 
 
 def test_due_times_come_from_the_databases_clock(receiver: Receiver) -> None:
-    receiver.on("order.created", effect)
+    receiver.on("order.created", effect_of_payload)
     make_received(next_retry_at=DatabaseNow() + timedelta(seconds=30))
     assert (receiver.inbox.has_due(), receiver.inbox.run_due(10)) == (False, [])
 

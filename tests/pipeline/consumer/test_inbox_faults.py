@@ -13,7 +13,7 @@ from django_outbox.events.event import Event
 from django_outbox.models import InboxMessage
 from django_outbox.state import inbox as inbox_state
 from django_outbox.worker.transactions import MAX_ATTEMPTS
-from tests.support.app.models import Effect
+from tests.support.effects import effect_of_payload, effects, fails
 from tests.support.inbox import Receiver, make_received, only, received, statuses
 
 pytestmark = pytest.mark.django_db
@@ -21,31 +21,13 @@ pytestmark = pytest.mark.django_db
 A_MINUTE, AN_HOUR = timedelta(minutes=1), timedelta(hours=1)
 
 
-def effect(event: Event) -> None:
-    Effect.objects.create(name=str(event.payload), event_id=event.id)
-
-
-def effects() -> list[str]:
-    return list(Effect.objects.order_by("id").values_list("name", flat=True))
-
-
-def fails(event: Event) -> None:
-    effect(event)
-    raise ArithmeticError("boom")
-
-
 class Killed(BaseException):
     """Stands for the end of the process; tests with real ones are among the integration tests."""
 
 
 def killed(event: Event) -> None:
-    effect(event)
+    effect_of_payload(event)
     raise Killed
-
-
-@pytest.fixture
-def receiver() -> Receiver:
-    return Receiver()
 
 
 # Processes that end
@@ -63,7 +45,7 @@ def test_careful_deliveries_are_counted_before_the_handler(receiver: Receiver) -
 
 def test_an_event_that_takes_its_process_down_is_dead_after_max_deliveries(receiver: Receiver) -> None:
     receiver.on("killer", killed)
-    receiver.on("order.created", effect)
+    receiver.on("order.created", effect_of_payload)
     record = received(1, type="killer")
     with pytest.raises(Killed):
         receiver.receive(record, counted=True)
@@ -106,7 +88,7 @@ def test_a_claimed_event_is_not_claimed_again_at_once(receiver: Receiver, monkey
 
 def test_a_delivery_that_another_consumer_has_ended_is_not_gone_on_with(receiver: Receiver) -> None:
     """It failed there, so the event waits for its next try."""
-    receiver.on("order.created", effect)
+    receiver.on("order.created", effect_of_payload)
     row = make_received(delivery_count=0, retry_count=1, next_retry_at=timezone.now() + AN_HOUR)
 
     assert receiver.inbox.handle(Stored(row.id)) == "skipped"
@@ -130,7 +112,7 @@ def test_a_deadlock_is_tried_again_and_not_counted(receiver: Receiver, counted: 
     def handle(event: Event) -> None:
         if faults:
             raise faults.pop()
-        effect(event)
+        effect_of_payload(event)
 
     receiver.on("order.created", handle)
 
@@ -144,7 +126,7 @@ def test_an_event_that_deadlocks_again_and_again_lets_others_pass(receiver: Rece
         raise PassingFault("deadlock detected")
 
     receiver.on("unlucky", handle)
-    receiver.on("order.created", effect)
+    receiver.on("order.created", effect_of_payload)
 
     done = receiver.receive(received(1, type="unlucky"), received(2), counted=counted)
 
@@ -162,7 +144,7 @@ def test_a_database_that_goes_away_leaves_what_is_not_done(receiver: Receiver, m
     def handle(event: Event) -> None:
         if event.payload in gone:
             raise OperationalError("the connection is lost")
-        effect(event)
+        effect_of_payload(event)
 
     monkeypatch.setattr("django_outbox.worker.database_errors.is_connected", lambda using: False)
     receiver.on("order.created", handle)

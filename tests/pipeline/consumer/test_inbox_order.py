@@ -3,53 +3,20 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from django.db import connection
 from django.utils import timezone
 
-from django_outbox.events.event import Event
 from django_outbox.models import InboxMessage
 from django_outbox.state.retry import retry
-from tests.support.app.models import Effect
+from tests.support.effects import effect_of_payload, effects, fails, fails_on
 from tests.support.inbox import Receiver, Status, make_due, make_received, received
 from tests.support.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
 
 A_MINUTE, AN_HOUR = timedelta(minutes=1), timedelta(hours=1)
-
-
-def effect(event: Event) -> None:
-    Effect.objects.create(name=str(event.payload), event_id=event.id)
-
-
-def effects() -> list[str]:
-    return list(Effect.objects.order_by("id").values_list("name", flat=True))
-
-
-def fails(event: Event) -> None:
-    effect(event)
-    raise ArithmeticError("boom")
-
-
-def fails_on(*payloads: Any) -> Any:
-    """A handler that fails once for each of these payloads."""
-    left = list(payloads)
-
-    def handle(event: Event) -> None:
-        if event.payload in left:
-            left.remove(event.payload)
-            fails(event)
-        effect(event)
-
-    return handle
-
-
-@pytest.fixture
-def receiver() -> Receiver:
-    return Receiver()
 
 
 def test_what_is_behind_a_failed_event_of_its_key_waits_for_it(receiver: Receiver) -> None:
@@ -69,7 +36,7 @@ def test_what_is_behind_a_failed_event_of_its_key_waits_for_it(receiver: Receive
 
 @pytest.mark.parametrize("counted", [True, False])
 def test_a_fresh_event_behind_a_pending_one_is_stored_and_not_handled(receiver: Receiver, counted: bool) -> None:
-    receiver.on("order.created", effect)
+    receiver.on("order.created", effect_of_payload)
     first = make_received(message_key="a", next_retry_at=timezone.now() + AN_HOUR)
     make_received(message_key="a", topic="another", next_retry_at=timezone.now() + AN_HOUR)
 
@@ -82,7 +49,7 @@ def test_a_fresh_event_behind_a_pending_one_is_stored_and_not_handled(receiver: 
 
 
 def test_order_is_of_one_group_and_topic(receiver: Receiver) -> None:
-    receiver.on("order.created", effect)
+    receiver.on("order.created", effect_of_payload)
     make_received(message_key="a", group="another", next_retry_at=timezone.now() + AN_HOUR)
     make_received(message_key="A", next_retry_at=timezone.now() + AN_HOUR)
     make_received(message_key="a", topic="other", next_retry_at=timezone.now() + AN_HOUR)
@@ -91,14 +58,14 @@ def test_order_is_of_one_group_and_topic(receiver: Receiver) -> None:
 
 
 def test_without_ordering_nothing_waits(receiver: Receiver) -> None:
-    receiver.on("order.created", effect)
+    receiver.on("order.created", effect_of_payload)
     make_received(message_key="a", next_retry_at=timezone.now() + AN_HOUR)
     with outbox_settings(ORDERING="none"):
         assert receiver.receive(received(1, key="a")) == ["consumed"]
 
 
 def test_dead_events_let_others_pass_or_hold_them(receiver: Receiver) -> None:
-    receiver.on("order.created", effect)
+    receiver.on("order.created", effect_of_payload)
     dead = make_received(Status.DEAD, message_key="a", payload="dead")
 
     assert receiver.receive(received(1, key="a")) == ["consumed"]
@@ -112,7 +79,7 @@ def test_dead_events_let_others_pass_or_hold_them(receiver: Receiver) -> None:
 
 
 def test_an_unreadable_record_holds_its_key_too(receiver: Receiver) -> None:
-    receiver.on("order.created", effect)
+    receiver.on("order.created", effect_of_payload)
     with outbox_settings(ON_DEAD="hold"):
         done = receiver.receive(received(1, key="a"), received(key="a", value=b"{"), received(2, key="a"))
     assert done == ["consumed", "dead", "requeued"]
@@ -133,7 +100,7 @@ def test_a_failing_head_takes_all_that_is_behind_it_along(receiver: Receiver) ->
 @pytest.mark.databases("postgresql", "mariadb")
 def test_a_hundred_thousand_blocked_events_do_not_keep_a_free_one_back(receiver: Receiver) -> None:
     """They come first by their due time, and all wait for one that fails."""
-    receiver.on("order.created", effect)
+    receiver.on("order.created", effect_of_payload)
     head = make_received(message_key="failing", next_retry_at=timezone.now() + AN_HOUR)
     columns = (
         "source, event_type, event_version, topic, {partition}, {offset}, message_key, headers, status,"
@@ -165,7 +132,7 @@ def test_a_hundred_thousand_blocked_events_do_not_keep_a_free_one_back(receiver:
 
 def test_what_waits_for_one_in_hand_goes_on_as_soon_as_that_ends(receiver: Receiver) -> None:
     """It was looked at while the other was handled elsewhere, and told to look again later."""
-    receiver.on("order.created", effect)
+    receiver.on("order.created", effect_of_payload)
     first = make_received(message_key="a", payload=1)
     second = make_received(message_key="a", payload=2, next_retry_at=timezone.now() + AN_HOUR)
     third = make_received(message_key="a", payload=3, retry_count=1, next_retry_at=timezone.now() + AN_HOUR)

@@ -13,44 +13,13 @@ from django_outbox.exceptions import Reject, Retry
 from django_outbox.models import InboxMessage
 from django_outbox.state.backoff import backoff
 from django_outbox.state.retry import retry
-from tests.support.app.models import Effect
+from tests.support.effects import effect_of_payload, effects, fails, fails_on
 from tests.support.inbox import Receiver, make_received, only, received, statuses
 from tests.support.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
 
 A_MINUTE, AN_HOUR = timedelta(minutes=1), timedelta(hours=1)
-
-
-def effect(event: Event) -> None:
-    Effect.objects.create(name=str(event.payload), event_id=event.id)
-
-
-def effects() -> list[str]:
-    return list(Effect.objects.order_by("id").values_list("name", flat=True))
-
-
-def fails(event: Event) -> None:
-    effect(event)
-    raise ArithmeticError("boom")
-
-
-def fails_on(*payloads: Any) -> Any:
-    """A handler that fails once for each of these payloads."""
-    left = list(payloads)
-
-    def handle(event: Event) -> None:
-        if event.payload in left:
-            left.remove(event.payload)
-            fails(event)
-        effect(event)
-
-    return handle
-
-
-@pytest.fixture
-def receiver() -> Receiver:
-    return Receiver()
 
 
 def test_a_failed_event_is_stored_with_its_error_and_retried_from_its_row(
@@ -101,7 +70,7 @@ def test_the_last_failure_ends_dead_with_its_reason_and_a_retry_revives(receiver
     def handle(event: Event) -> None:
         if broken:
             raise LookupError("no price")
-        effect(event)
+        effect_of_payload(event)
 
     receiver.on("order.created", handle)
     with outbox_settings(MAX_RETRY=2):
@@ -130,7 +99,7 @@ def test_one_failure_is_the_last_if_no_more_are_allowed(receiver: Receiver, coun
 @pytest.mark.parametrize("counted", [True, False])
 def test_reject_is_dead_at_once(receiver: Receiver, counted: bool) -> None:
     def handle(event: Event) -> None:
-        effect(event)
+        effect_of_payload(event)
         raise Reject("the customer is gone")
 
     receiver.on("order.created", handle)

@@ -10,7 +10,7 @@ from django.db import OperationalError
 from django_outbox.events.event import Event
 from django_outbox.models import OutboxMessage
 from django_outbox.state import outbox as state
-from tests.support.app.models import Effect
+from tests.support.effects import effect_of_type
 from tests.support.outbox import (
     Pipeline,
     Status,
@@ -20,16 +20,6 @@ from tests.support.outbox import (
 )
 
 pytestmark = pytest.mark.django_db
-
-
-def effect(event: Event) -> None:
-    Effect.objects.create(name=event.type, event_id=event.id)
-
-
-@pytest.fixture(params=["counted", "steady"])
-def pipeline(request: pytest.FixtureRequest) -> Pipeline:
-    """With a consumer that has just started, or one that has been at work for a while."""
-    return Pipeline(steady=request.param == "steady")
 
 
 def test_the_first_deliveries_after_a_start_are_counted_before_the_handler() -> None:
@@ -74,7 +64,7 @@ def test_the_first_deliveries_after_a_rebalance_are_counted_before_the_handler()
 def test_a_consumer_that_left_its_group_forgets_what_it_had_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """Another member has handled it meanwhile."""
     pipeline = Pipeline()
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     make_message()
     pipeline.relay.run_once()
 
@@ -88,7 +78,7 @@ def test_a_consumer_that_left_its_group_forgets_what_it_had_read(monkeypatch: py
             pipeline.consumer.run_once()
     pipeline.consumer.close()
     other = Pipeline(pipeline.broker)
-    other.on("order.created", effect)
+    other.on("order.created", effect_of_type)
     assert other.consumer.run_once().consumed == 1
     other.consumer.close()
 
@@ -109,7 +99,7 @@ def test_a_message_that_takes_its_process_down_is_dead_after_max_deliveries() ->
         raise Killed
 
     pipeline.on("killer", handle)
-    pipeline.on("order.created", effect)
+    pipeline.on("order.created", effect_of_type)
     killer = make_message(event_type="killer")
     make_message()
     pipeline.relay.run_once()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from django.db import connection, connections, models
+from django.db import connection, models
 from django.db.models import F
 from django.db.models.signals import post_save
 from django.test.utils import CaptureQueriesContext
@@ -18,36 +17,21 @@ from django_outbox import Event, InvalidMessage, publish, publish_many
 from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
 from tests.support.app.models import Effect
+from tests.support.outbox import row
 from tests.support.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
 
 FIELDS = [field.attname for field in OutboxMessage._meta.concrete_fields]
-ALIAS = "other"
 
 
 def values(message: OutboxMessage) -> dict[str, Any]:
     return {name: getattr(message, name) for name in FIELDS}
 
 
-def stored(message: OutboxMessage) -> OutboxMessage:
-    return OutboxMessage.objects.get(id=message.id)
-
-
 def database_time() -> datetime:
     effect = Effect.objects.create(name="clock")
     return Effect.objects.annotate(now=DatabaseNow()).get(id=effect.id).now
-
-
-@pytest.fixture
-def other(transactional_db: None) -> Iterator[str]:
-    """A second alias for the same database."""
-    connections.settings[ALIAS] = dict(connection.settings_dict)
-    connections[ALIAS].connect()  # past Django's guard, which knows only what was there at the start
-    yield ALIAS
-    connections[ALIAS].close()
-    del connections[ALIAS]
-    del connections.settings[ALIAS]
 
 
 # What publish() returns
@@ -57,12 +41,12 @@ def other(transactional_db: None) -> Iterator[str]:
 def test_returned_message_is_the_stored_one(delay: Any) -> None:
     message = publish("order.created", {"id": 1}, key="k", headers={"trace": "t"}, version="v2", delay=delay)
     assert message.id is not None
-    assert values(message) == values(stored(message))
+    assert values(message) == values(row(message))
 
 
 def test_returned_messages_of_publish_many_are_the_stored_ones() -> None:
     messages = publish_many([Event(type="order.created", payload=n, key=str(n)) for n in range(3)])
-    assert [values(message) for message in messages] == [values(stored(message)) for message in messages]
+    assert [values(message) for message in messages] == [values(row(message)) for message in messages]
 
 
 def test_new_message_is_pending_and_due_now() -> None:
@@ -97,7 +81,7 @@ def test_publishing_sends_no_signals_of_the_model() -> None:
 
 
 def test_defaults() -> None:
-    message = stored(publish("order.created", {"id": 1}))
+    message = row(publish("order.created", {"id": 1}))
     assert message.topic == "outbox"
     assert message.message_key == ""
     assert message.headers == {}
@@ -120,7 +104,7 @@ def test_times_are_the_database_clock_s(monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize("delay", [90, 1.25, timedelta(hours=5), timedelta(days=3650)])
 def test_delayed_message_is_not_due_before(delay: Any) -> None:
-    message = stored(publish("order.created", {"id": 1}, delay=delay))
+    message = row(publish("order.created", {"id": 1}, delay=delay))
     wait = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
     assert message.next_retry_at == message.created_at + wait
     assert not OutboxMessage.objects.due().exists()
@@ -155,7 +139,7 @@ def test_each_event_of_publish_many_may_have_its_own_delay_and_number_of_failure
         [Event(type="t"), Event(type="t", delay=timedelta(minutes=1), max_retry=3, headers={"a": "b"})]
     )
     assert (plain.next_retry_at, plain.max_retry, plain.headers) == (plain.created_at, 20, {})
-    assert values(late) == values(stored(late))
+    assert values(late) == values(row(late))
     assert (late.next_retry_at, late.max_retry) == (late.created_at + timedelta(minutes=1), 3)
     assert late.headers == {"a": "b"}
     assert list(OutboxMessage.objects.due()) == [plain]
@@ -171,7 +155,7 @@ def test_publish_many_takes_all_that_an_event_has() -> None:
     (message,) = publish_many(
         [Event(type="t", payload=[1], key="k", headers={"h": "v"}, topic="elsewhere", version="v9", id=str(event_id))]
     )
-    message = stored(message)
+    message = row(message)
     assert (message.event_type, message.payload, message.message_key, message.headers) == ("t", [1], "k", {"h": "v"})
     assert (message.topic, message.event_version, message.event_id) == ("elsewhere", "v9", event_id)
 
@@ -183,24 +167,24 @@ def test_message_is_complete_where_an_insert_returns_nothing_but_the_id(monkeypa
         monkeypatch.setattr(type(connection.features), feature, False)
     messages = [publish("one", 1), *publish_many([Event(type="two", payload=2), Event(type="three", payload=None)])]
     assert [message.event_type for message in OutboxMessage.objects.order_by("id")] == ["one", "two", "three"]
-    assert [values(message) for message in messages] == [values(stored(message)) for message in messages]
+    assert [values(message) for message in messages] == [values(row(message)) for message in messages]
 
 
 @pytest.mark.parametrize("event_id", ["01890a5d-ac96-774b-bcce-b302099a8057", uuid.UUID(int=7)])
 def test_event_id_may_be_chosen(event_id: Any) -> None:
     message = publish("order.created", 1, event_id=event_id)
-    assert message.event_id == stored(message).event_id == uuid.UUID(str(event_id))
+    assert message.event_id == row(message).event_id == uuid.UUID(str(event_id))
     message.delete()
     (message,) = publish_many([Event(type="order.created", id=event_id)])
-    assert message.event_id == stored(message).event_id == uuid.UUID(str(event_id))
+    assert message.event_id == row(message).event_id == uuid.UUID(str(event_id))
 
 
 def test_max_retry_comes_from_the_argument_else_from_the_settings() -> None:
     with outbox_settings(MAX_RETRY=3):
-        assert stored(publish("order.created", 1)).max_retry == 3
+        assert row(publish("order.created", 1)).max_retry == 3
         assert publish_many([Event(type="order.created")])[0].max_retry == 3
-        assert stored(publish("order.created", 1, max_retry=7)).max_retry == 7
-        assert stored(publish("order.created", 1, max_retry=0)).max_retry == 0
+        assert row(publish("order.created", 1, max_retry=7)).max_retry == 7
+        assert row(publish("order.created", 1, max_retry=0)).max_retry == 0
 
 
 # Keys
@@ -224,7 +208,7 @@ class Number(models.IntegerChoices):
 def test_key_may_be_a_number_or_a_uuid_as_primary_keys_are(key: Any, stored_key: str) -> None:
     (bulk,) = publish_many([Event(type="order.created", key=key)])
     for message in (publish("order.created", 1, key=key), bulk):
-        assert message.message_key == stored(message).message_key == stored_key
+        assert message.message_key == row(message).message_key == stored_key
 
 
 @pytest.mark.parametrize("key", [True, None, 1.0, b"7"])
@@ -252,7 +236,7 @@ def test_first_matching_route_names_the_topic(event_type: str, topic: str) -> No
     if event_type == "Order.created":
         del routes["*.created"]
     with outbox_settings(TOPIC="rest", ROUTES=routes):
-        assert stored(publish(event_type, 1)).topic == topic
+        assert row(publish(event_type, 1)).topic == topic
         assert publish_many([Event(type=event_type)])[0].topic == topic
 
 
@@ -264,7 +248,7 @@ def test_topic_argument_beats_routes() -> None:
 
 @pytest.mark.parametrize("topic", ["a", "A.b_c-9", "...", "x" * 249])
 def test_every_topic_that_kafka_allows(topic: str) -> None:
-    assert stored(publish("order.created", 1, topic=topic)).topic == topic
+    assert row(publish("order.created", 1, topic=topic)).topic == topic
 
 
 def test_illegal_topic_of_the_settings_is_refused_too() -> None:

@@ -18,36 +18,21 @@ from hypothesis import strategies as st
 
 from django_outbox import Event, InvalidMessage, publish, publish_many
 from django_outbox.models import OutboxMessage
-from tests.support.outbox import Pipeline
+from tests.support.outbox import Pipeline, row
 from tests.support.properties import any_text, examples, json_values
+from tests.support.publishing import nested, publish_with
 
 pytestmark = pytest.mark.django_db
 MARIADB_DEPTH = 31
 DEPTH = 99
 
 
-def stored(message: OutboxMessage) -> OutboxMessage:
-    return OutboxMessage.objects.get(id=message.id)
-
-
 def payload_in_database(payload: Any) -> Any:
-    return stored(publish("order.created", payload)).payload
-
-
-def nested(depth: int, innermost: Any = None) -> Any:
-    value = [] if innermost is None else [innermost]
-    for level in range(depth - 1):
-        value = [value] if level % 2 else {"in": value}  # type: ignore[assignment]
-    return value
+    return row(publish("order.created", payload)).payload
 
 
 def lasting_depth() -> int:
     return MARIADB_DEPTH if connection.vendor == "mysql" else DEPTH
-
-
-def publish_with(field: str, value: Any) -> None:
-    arguments = {"event_type": "order.created", "payload": {"id": 1}, field: value}
-    publish(arguments.pop("event_type"), arguments.pop("payload"), **arguments)
 
 
 @pytest.mark.parametrize(
@@ -153,7 +138,7 @@ def test_payload_of_the_returned_message_is_what_is_stored(payload: Any, back: A
     (bulk,) = publish_many([Event(type="order.created", payload=payload)])
     for message in (publish("order.created", payload), bulk):
         assert message.payload == back
-        assert stored(message).payload == back
+        assert row(message).payload == back
 
 
 @pytest.mark.parametrize("payload", [Invoice(No=7, due=date(2026, 1, 2), lines=[LINE]), LINE])
@@ -183,7 +168,7 @@ def test_later_changes_of_the_caller_s_objects_change_nothing() -> None:
 
 @pytest.mark.parametrize("headers", [{}, {"trace-id": "", "Ünï": "ü\n"}, {"c": "e_"}])
 def test_headers_come_back_unchanged(headers: dict[str, str]) -> None:
-    assert stored(publish("order.created", 1, headers=headers)).headers == headers
+    assert row(publish("order.created", 1, headers=headers)).headers == headers
 
 
 @examples(60)

@@ -14,22 +14,12 @@ from django.utils.translation import gettext_lazy
 
 from django_outbox import Event, InvalidMessage, OutboxError, publish, publish_many
 from django_outbox.models import OutboxMessage
-from tests.support.outbox import Pipeline
+from tests.support.outbox import Pipeline, row
 from tests.support.overrides import outbox_settings
+from tests.support.publishing import nested, publish_with
 
 pytestmark = pytest.mark.django_db
 DEPTH = 99
-
-
-def stored(message: OutboxMessage) -> OutboxMessage:
-    return OutboxMessage.objects.get(id=message.id)
-
-
-def nested(depth: int, innermost: Any = None) -> Any:
-    value = [] if innermost is None else [innermost]
-    for level in range(depth - 1):
-        value = [value] if level % 2 else {"in": value}  # type: ignore[assignment]
-    return value
 
 
 # What cannot be carried
@@ -134,11 +124,6 @@ def invalid_cases(*names: str) -> list[Any]:
     ]
 
 
-def publish_with(field: str, value: Any) -> None:
-    arguments = {"event_type": "order.created", "payload": {"id": 1}, field: value}
-    publish(arguments.pop("event_type"), arguments.pop("payload"), **arguments)
-
-
 def event_with(field: str, value: Any) -> Event:
     names = {"event_type": "type", "event_id": "id"}
     return Event(**{"type": "order.created", names.get(field, field): value})
@@ -187,7 +172,7 @@ def test_invalid_message_is_a_value_error_and_an_outbox_error() -> None:
 
 def test_longest_texts_are_stored_whole() -> None:
     text = "\N{GRINNING FACE}" * 255
-    message = stored(publish(text, 1, key=text, version="ü" * 32))
+    message = row(publish(text, 1, key=text, version="ü" * 32))
     assert (message.event_type, message.message_key, message.event_version) == (text, text, "ü" * 32)
 
 

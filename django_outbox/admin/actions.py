@@ -1,4 +1,4 @@
-"""Retrying, editing and deleting dead letters: each action is confirmed, needs a reason, and is recorded."""
+"""The pages of actions on messages: each action is confirmed, needs a reason, and is recorded."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from django_outbox.admin import audit
+from django_outbox.admin.bulk import BULK, Bulk
 from django_outbox.admin.tables import Table
 from django_outbox.models.fields import database_now, json_value
 from django_outbox.models.validation import json_payload
 from django_outbox.observability import text as texts
 from django_outbox.operations.retry_preview import frequent_types, newest, seconds_until_last
 from django_outbox.operations.selection import Selection, SelectionError, parse_id
-from django_outbox.state.purging import delete
-from django_outbox.state.retry import retry, retry_with_payload
+from django_outbox.state.ordering import holds_behind_dead
+from django_outbox.state.retry import retry_with_payload
 
 DEFAULT_RATE = 50
 
@@ -83,8 +84,9 @@ def may_edit(table: Table, request: HttpRequest) -> bool:
 
 
 def confirm_view(request: HttpRequest, table: Table, action: str) -> HttpResponse:
-    """Confirm, preview or execute a retry or a deletion of all dead letters of a selection."""
-    if not (table.may(request, "view") and table.may(request, action)):
+    """Confirm, preview or execute an action on all messages of a selection."""
+    bulk = BULK[action]
+    if not (table.may(request, "view") and table.may(request, bulk.permission)):
         raise PermissionDenied
     try:
         selection = Selection.from_query(request.GET.dict())
@@ -92,38 +94,38 @@ def confirm_view(request: HttpRequest, table: Table, action: str) -> HttpRespons
         return HttpResponseBadRequest(gettext("Unknown filter: %(names)s") % {"names": error})
     if "text" in selection.values and not table.may(request, "see_payload"):
         raise PermissionDenied  # the count would reveal, guess by guess, what redaction masks in errors
-    dead = selection.apply(table.dead)
+    selected = selection.apply(bulk.messages(table))
     is_dry_run = "dry_run" in request.POST
-    form = (RetryForm if action == "retry" else ReasonForm)(
+    form = (RetryForm if bulk.has_rate else ReasonForm)(
         request.POST if request.method == "POST" else None,
         initial={"seen": database_now(table.messages).isoformat(), "rate": DEFAULT_RATE},
     )
     form.fields["reason"].required = not is_dry_run
     preview: dict[str, Any] | None = None
     if form.is_valid():
-        dead = dead.filter(updated_at__lte=form.cleaned_data["seen"])
+        selected = selected.filter(**{f"{bulk.seen}__lte": form.cleaned_data["seen"]})
         rate = form.cleaned_data.get("rate")
         if not is_dry_run:
-            return _execute(request, table, action, selection, dead, form.cleaned_data["reason"], rate)
-        preview = {"types": frequent_types(dead)}
+            return _execute(request, table, action, selection, selected, form.cleaned_data["reason"], rate)
+        preview = {"types": frequent_types(selected)}
     redaction = table.redaction(request)
-    sample = newest(dead)
+    sample = newest(selected)
     for message in sample:
         message.shown_error = texts.one_line(redaction.error_of(message))
-    count = dead.count()
+    count = selected.count()
     if preview is not None:
         seconds = seconds_until_last(count, rate)
         preview |= {"count": count, "duration": texts.duration(seconds) if seconds else ""}
-    titles = {
-        "retry": ngettext("Retry %(count)d dead letter?", "Retry %(count)d dead letters?", count),
-        "delete": ngettext("Delete %(count)d dead letter?", "Delete %(count)d dead letters?", count),
-    }
     return _page(
         request,
         table,
         "admin/django_outbox/confirm.html",
-        title=titles[action] % {"count": count},
+        title=bulk.title % {"count": count},
         action=action,
+        bulk=bulk,
+        button=bulk.button % {"count": count},
+        back=_list_url(table, bulk),
+        holds=action == "cancel" and holds_behind_dead(),
         count=count,
         criteria=selection.describe(),
         sample=sample,
@@ -133,34 +135,34 @@ def confirm_view(request: HttpRequest, table: Table, action: str) -> HttpRespons
 
 
 def _execute(
-    request: HttpRequest, table: Table, action: str, selection: Selection, dead: Any, reason: str, rate: int | None
+    request: HttpRequest, table: Table, action: str, selection: Selection, selected: Any, reason: str, rate: int | None
 ) -> HttpResponse:
-    subject = str(selection) or gettext("all dead letters")
+    bulk = BULK[action]
+    subject = str(selection) or str(bulk.all)
     entry = audit.begin(request.user, table.model, action, subject, reason, object_id=selection.only_id)
-    if action == "retry":
-        count = retry(dead, using=table.database, rate=rate)
-        audit.finish(entry, count, rate=rate)
-        text = _retried(count, rate)
-    else:
-        count = delete(dead, using=table.database)
-        audit.finish(entry, count)
-        text = ngettext("%(count)d dead letter was deleted.", "%(count)d dead letters were deleted.", count)
-        text %= {"count": count}
-    messages.add_message(request, messages.SUCCESS if count else messages.WARNING, text)
-    return HttpResponseRedirect(_back(table, selection.only_id if action == "retry" else None))
+    done, skipped = bulk.work(selected, table, request.user.get_username(), reason, rate)
+    audit.finish(entry, done, **({"rate": rate} if bulk.has_rate else {}))
+    text = _in_time(done, rate) if rate is not None and done > rate else str(bulk.done % {"count": done})
+    if skipped:
+        text += " " + ngettext(
+            "%(count)d was skipped: it is being sent or handled, or has changed.",
+            "%(count)d were skipped: they are being sent or handled, or have changed.",
+            skipped,
+        ) % {"count": skipped}
+    messages.add_message(request, messages.SUCCESS if done else messages.WARNING, text)
+    message = None if selection.only_id is None else table.messages.filter(id=selection.only_id).first()
+    return HttpResponseRedirect(_list_url(table, bulk) if message is None else table.url_of(message))
 
 
-def _retried(count: int, rate: int | None) -> str:
-    if rate is None or count <= rate:
-        return ngettext(
-            "%(count)d dead letter is pending again and due now.",
-            "%(count)d dead letters are pending again and due now.",
-            count,
-        ) % {"count": count}
+def _in_time(count: int, rate: int) -> str:
     return gettext("%(count)d dead letters are pending again. The last will be due in %(duration)s.") % {
         "count": count,
         "duration": texts.duration(seconds_until_last(count, rate)),
     }
+
+
+def _list_url(table: Table, bulk: Bulk) -> str:
+    return table.dead_list_url if bulk.status == "dead" else f"{table.list_url}?status={bulk.status}"
 
 
 def edit_view(request: HttpRequest, table: Table) -> HttpResponse:
@@ -175,7 +177,7 @@ def edit_view(request: HttpRequest, table: Table) -> HttpResponse:
     if form.is_valid():
         if form.cleaned_data["seen"] == message.updated_at and _replace(request, table, message, form):
             messages.success(request, gettext("The payload was replaced. The message is pending again."))
-            return HttpResponseRedirect(_back(table, message.id))
+            return HttpResponseRedirect(table.url_of(get_object_or_404(table.messages, id=message.id)))
         form.add_error(None, gettext("The message has changed since you opened it. Nothing was saved."))
     return _page(
         request,
@@ -201,11 +203,6 @@ def _replace(request: HttpRequest, table: Table, message: Any, form: EditForm) -
     return False
 
 
-def _back(table: Table, message_id: int | None) -> str:
-    message = None if message_id is None else table.messages.filter(id=message_id).first()
-    return table.dead_list_url if message is None else table.url_of(message)
-
-
 def _page(request: HttpRequest, table: Table, template: str, **context: Any) -> HttpResponse:
     return TemplateResponse(
         request,
@@ -215,7 +212,6 @@ def _page(request: HttpRequest, table: Table, template: str, **context: Any) -> 
 
 
 VIEWS: dict[str, Callable[..., HttpResponse]] = {
-    "retry": partial(confirm_view, action="retry"),
-    "delete": partial(confirm_view, action="delete"),
+    **{action: partial(confirm_view, action=action) for action in BULK},
     "edit": edit_view,
 }

@@ -18,6 +18,8 @@ REPR_LENGTH = 200
 # What Django's pages show of an entry. Ours read the part under "outbox".
 _FOR_DJANGO: dict[str, dict[str, Any]] = {
     "retry": {"changed": {"fields": ["Status"]}},
+    "send_now": {"changed": {"fields": ["Due at"]}},
+    "cancel": {"changed": {"fields": ["Status"]}},
     "edit": {"changed": {"fields": ["Payload", "Status"]}},
     "delete": {"deleted": {}},
 }
@@ -39,11 +41,18 @@ class AuditEntry:
     def text(self) -> str:
         """The action, in words."""
         if self.count is None:
-            begun = {"retry": gettext("began to retry"), "edit": gettext("began to edit")}
+            begun = {
+                "retry": gettext("began to retry"),
+                "edit": gettext("began to edit"),
+                "send_now": gettext("began to make messages due"),
+                "cancel": gettext("began to cancel"),
+            }
             return begun.get(self.action, gettext("began to delete"))
         texts = {
             "retry": ngettext("retried %(count)d dead letter", "retried %(count)d dead letters", self.count),
             "edit": gettext("edited the payload and retried"),
+            "send_now": ngettext("made %(count)d message due", "made %(count)d messages due", self.count),
+            "cancel": ngettext("cancelled %(count)d message", "cancelled %(count)d messages", self.count),
             "delete": ngettext("deleted %(count)d dead letter", "deleted %(count)d dead letters", self.count),
         }
         return texts.get(self.action, self.action) % {"count": self.count}

@@ -75,7 +75,9 @@ def failing_types(tables: Collection[Table], now: datetime) -> Failing:
     newest = failures.aggregate(newest=Max("id"))["newest"] or 0
     last_uncounted = failures.filter(id__lte=newest - FAILURES).order_by("-id").values_list("occurred_at", flat=True)
     uncounted_at = last_uncounted.first() if newest > FAILURES else None
-    recent = failures.filter(id__gt=newest - FAILURES, occurred_at__gte=since)
+    recent = failures.filter(id__gt=newest - FAILURES, occurred_at__gte=since).exclude(
+        stage=MessageFailure.Stage.CANCEL
+    )
     found = [each for table in tables for each in _failing_types(recent, table)]
     found.sort(key=lambda each: (-each.failures, each.event_type))
     return Failing(found, is_cut=uncounted_at is not None and uncounted_at >= since)

@@ -126,7 +126,7 @@ class MessageAdmin(ReadOnlyAdmin):
     show_facets = admin.ShowFacets.NEVER
     list_per_page = 50
     sortable_by = ()
-    actions = ("retry", "delete")
+    actions: Any = ("retry", "send_now", "cancel", "delete")
     search_help_text = _("Exact id, event id or key. By key: unfinished messages and the last million.")
     search_fields = ("id",)  # shows the search box; see get_search_results
     # The most important columns first: small screens cut off the last ones.
@@ -141,6 +141,9 @@ class MessageAdmin(ReadOnlyAdmin):
 
     def has_retry_permission(self, request: HttpRequest) -> bool:
         return self.table.may(request, "retry")
+
+    def has_cancel_permission(self, request: HttpRequest) -> bool:
+        return self.table.may(request, "cancel")
 
     def has_remove_permission(self, request: HttpRequest) -> bool:
         return self.table.may(request, "delete")
@@ -168,6 +171,7 @@ class MessageAdmin(ReadOnlyAdmin):
             "table": self.table,
             "selection": Selection(query),
             "may_retry": self.has_retry_permission(request),
+            "may_cancel": self.has_cancel_permission(request),
             "may_delete": self.has_remove_permission(request),
             **self.list_context(request, query),
             **(extra_context or {}),
@@ -175,7 +179,7 @@ class MessageAdmin(ReadOnlyAdmin):
         return super().changelist_view(request, context)
 
     def list_context(self, request: HttpRequest, query: dict[str, str]) -> dict[str, Any]:
-        return {"acts_on_all": query.get("status") == "dead"}
+        return {"acts_on_all": query.get("status")}
 
     state = _column(_("status"), texts.status_badge)
     event = _column(_("event type"), lambda message: texts.breakable(texts.shortened(message.event_type)))
@@ -212,6 +216,14 @@ class MessageAdmin(ReadOnlyAdmin):
     def retry(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
         return self._confirm("retry", request)
 
+    @admin.action(description=_("Make waiting messages due now…"), permissions=["retry"])
+    def send_now(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
+        return self._confirm("send_now", request)
+
+    @admin.action(description=_("Cancel pending messages…"), permissions=["cancel"])
+    def cancel(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
+        return self._confirm("cancel", request)
+
     @admin.action(description=_("Delete dead letters…"), permissions=["remove"])
     def delete(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse:
         return self._confirm("delete", request)
@@ -234,6 +246,7 @@ class InboxMessageAdmin(MessageAdmin):
 class DeadLetterAdmin(MessageAdmin):
     """Dead letters, grouped by error, with the actions on them."""
 
+    actions: Any = ("retry", "delete")
     search_help_text = _("Exact id, event id or key")
     list_display: Any = ["id", "event", "short_error", "key", "dead_for", "failures", "in_topic"]
     # Payloads and headers are needed to mask their values in errors.
@@ -266,9 +279,9 @@ class DeadLetterAdmin(MessageAdmin):
 
     def list_context(self, request: HttpRequest, query: dict[str, str]) -> dict[str, Any]:
         if query or BEFORE in request.GET:
-            return {"acts_on_all": True}
+            return {"acts_on_all": "dead"}
         letters = dead_letters(self.table, self.table.redaction(request))
-        return {"acts_on_all": True, "groups": letters.groups, "more_groups": letters.more}
+        return {"acts_on_all": "dead", "groups": letters.groups, "more_groups": letters.more}
 
     short_error = _column(_("last error"), lambda message: texts.breakable(texts.one_line(message.shown_error)))
     dead_for = _column(_("dead for"), lambda message: texts.age(message.updated_at))

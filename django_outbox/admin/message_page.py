@@ -13,6 +13,7 @@ from django.utils.translation import gettext, ngettext
 
 from django_outbox.admin import actions, audit
 from django_outbox.admin.audit import AuditEntry
+from django_outbox.admin.bulk import BULK
 from django_outbox.admin.tables import Table
 from django_outbox.conf import settings
 from django_outbox.models import MessageFailure
@@ -77,9 +78,15 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
         "hides_bytes": hides_bytes and (payload is not None or bool(_received(message))),
         "timeline": timeline(table, message, failures[:FAILURES], entries, redaction, masked),
         "has_more_failures": len(failures) > FAILURES,
-        "retry_url": table.action_url("retry", selection) if is_dead and table.may(request, "retry") else None,
-        "edit_url": table.action_url("edit", selection) if may_edit else None,
-        "delete_url": table.action_url("delete", selection) if is_dead and table.may(request, "delete") else None,
+        "urls": {
+            **{
+                action: table.action_url(action, selection)
+                for action, bulk in BULK.items()
+                if message.status == bulk.status and table.may(request, bulk.permission)
+                if action != "send_now" or message.next_retry_at > timezone.now()
+            },
+            **({"edit": table.action_url("edit", selection)} if may_edit else {}),
+        },
         "facts": [name for name in FACTS if hasattr(message, name)],
         **_same_key(table, message),
     }
@@ -204,6 +211,8 @@ def timeline(
 
 
 def _failure(table: Table, message: Any, failure: MessageFailure) -> str:
+    if failure.stage == failure.Stage.CANCEL:
+        return gettext("Cancelled")
     if failure.stage == failure.Stage.SEND:
         what = gettext("Could not be sent")
     else:

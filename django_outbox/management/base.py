@@ -15,6 +15,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from django_outbox.exceptions import OutboxError, in_one_line
 from django_outbox.models import outbox_database
+from django_outbox.state.failures import host
 from django_outbox.worker.database_errors import is_permission_denied, is_read_only_error, is_unavailable
 from django_outbox.worker.pooling import prepare_nothing
 
@@ -75,11 +76,20 @@ class OutboxCommand(BaseCommand):
 
 def record(action: str, text: str) -> None:
     """Log what the operating system's user begins or has done: Django's admin log needs a user account."""
-    try:
-        user = getpass.getuser()
-    except (OSError, KeyError, ImportError):  # a user without a name, as in many containers
-        user = "unknown user"
+    user = _user()
     log.info("%s: %s", user, text, extra={"action": action, "user": user})
+
+
+def operator() -> str:
+    """The operating system's user and the host, to store with what they did."""
+    return f"{_user()}@{host()}"
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):  # a user without a name, as in many containers
+        return "unknown user"
 
 
 @contextmanager

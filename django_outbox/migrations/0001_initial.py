@@ -118,7 +118,11 @@ class Migration(migrations.Migration):
                 "verbose_name": "inbox message",
                 "verbose_name_plural": "inbox messages",
                 "permissions": [
-                    ("retry_inboxmessage", "Can retry dead letters of the inbox"),
+                    (
+                        "retry_inboxmessage",
+                        "Can retry dead letters of the inbox and handle waiting messages now",
+                    ),
+                    ("cancel_inboxmessage", "Can cancel pending messages of the inbox"),
                     ("edit_inboxmessage", "Can edit the payload of dead letters of the inbox"),
                     ("delete_inboxmessage", "Can delete dead letters of the inbox"),
                     ("see_payload_inboxmessage", "Can see secret values and unreadable records in the inbox"),
@@ -236,7 +240,8 @@ class Migration(migrations.Migration):
                 "verbose_name": "outbox message",
                 "verbose_name_plural": "outbox messages",
                 "permissions": [
-                    ("retry_outboxmessage", "Can retry dead letters"),
+                    ("retry_outboxmessage", "Can retry dead letters and send waiting messages now"),
+                    ("cancel_outboxmessage", "Can cancel pending messages"),
                     ("edit_outboxmessage", "Can edit the payload of dead letters"),
                     ("delete_outboxmessage", "Can delete dead letters"),
                     ("see_payload_outboxmessage", "Can see secret values in payloads"),
@@ -329,7 +334,11 @@ class Migration(migrations.Migration):
                 ("worker", models.CharField("worker", max_length=255)),
                 (
                     "stage",
-                    fields.ExactCharField("stage", choices=[("send", "sending"), ("handle", "handling")], max_length=6),
+                    fields.ExactCharField(
+                        "stage",
+                        choices=[("send", "sending"), ("handle", "handling"), ("cancel", "cancellation")],
+                        max_length=6,
+                    ),
                 ),
                 ("attempt", models.PositiveIntegerField("attempt")),
                 ("published_at", models.DateTimeField("published at", null=True)),

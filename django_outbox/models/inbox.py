@@ -49,7 +49,8 @@ class InboxMessage(Message):
         verbose_name_plural = _("inbox messages")
         default_permissions = ("view",)
         permissions: ClassVar[list[tuple[str, Any]]] = [
-            ("retry_inboxmessage", _("Can retry dead letters of the inbox")),
+            ("retry_inboxmessage", _("Can retry dead letters of the inbox and handle waiting messages now")),
+            ("cancel_inboxmessage", _("Can cancel pending messages of the inbox")),
             ("edit_inboxmessage", _("Can edit the payload of dead letters of the inbox")),
             ("delete_inboxmessage", _("Can delete dead letters of the inbox")),
             ("see_payload_inboxmessage", _("Can see secret values and unreadable records in the inbox")),

@@ -21,6 +21,8 @@ class MessageFailure(models.Model):
         """The relay could not send the message."""
         HANDLE = "handle", _("handling")
         """The handler raised, or must not run."""
+        CANCEL = "cancel", _("cancellation")
+        """An operator cancelled the message."""
 
     id = models.BigAutoField(primary_key=True)
     # Exactly one of the two is set.

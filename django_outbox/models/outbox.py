@@ -70,7 +70,8 @@ class OutboxMessage(Message):
         verbose_name_plural = _("outbox messages")
         default_permissions = ("view",)
         permissions: ClassVar[list[tuple[str, Any]]] = [
-            ("retry_outboxmessage", _("Can retry dead letters")),
+            ("retry_outboxmessage", _("Can retry dead letters and send waiting messages now")),
+            ("cancel_outboxmessage", _("Can cancel pending messages")),
             ("edit_outboxmessage", _("Can edit the payload of dead letters")),
             ("delete_outboxmessage", _("Can delete dead letters")),
             ("see_payload_outboxmessage", _("Can see secret values in payloads")),

@@ -1,4 +1,4 @@
-"""The state machine of the inbox: every write of a stored message's status, with ``transitions`` and ``retry``.
+"""The state machine of the inbox: every write of a stored message's status, with ``transitions``, ``retry``, ``controls``.
 
 ::
 

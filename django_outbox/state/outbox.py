@@ -1,4 +1,4 @@
-"""The state machine of the outbox: every write of a message's status, with ``transitions`` and ``retry``.
+"""The state machine of the outbox: every write of a message's status, with ``transitions``, ``retry`` and ``controls``.
 
 ::
 
@@ -9,7 +9,9 @@
      mark_failed │   mark_failed, requeue   │ mark_failed
                  v                          v
                dead <───────────────────────┘
-                 └──> pending   retry (an operator)
+                 └──> pending   retry (an operator); also from consumed
+
+An operator may also make pending messages due, or dead (``controls``).
 
 Each write names in its WHERE clause the status that it leaves, so a late writer changes nothing. Functions that read
 before they write lock the row until their transaction ends. ``using`` is the alias of the database; times come from

@@ -28,6 +28,7 @@ register.simple_tag(texts.status_badge, name="status")
 register.filter("number", texts.number)
 register.filter("shortened", texts.shortened)
 register.filter("age", texts.age)
+register.filter("until", texts.until)
 register.filter("breakable", texts.breakable)
 
 

@@ -11,11 +11,14 @@ from django.contrib.admin.models import LogEntry
 from django.test import Client
 from django.urls import reverse
 
-from django_outbox.admin import actions
+from django_outbox.admin import actions, bulk
 from django_outbox.models import MessageFailure, OutboxMessage
 from django_outbox.models.fields import DatabaseNow
+from django_outbox.state import controls
 from django_outbox.state.retry import retry
+from tests.support.inbox import make_received
 from tests.support.outbox import Status, make_message, row, statuses
+from tests.support.overrides import outbox_settings
 from tests.support.pages import (
     DEAD_LETTERS,
     Login,
@@ -377,7 +380,7 @@ def test_an_action_that_is_cut_off_leaves_its_trace(login: Login, monkeypatch: p
     def dies(*arguments: Any, **options: Any) -> int:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(actions, "delete", dies)
+    monkeypatch.setattr(bulk, "delete", dies)
     client = login("delete")
     with pytest.raises(KeyboardInterrupt):
         act(client, "delete", make_dead())
@@ -394,3 +397,122 @@ def test_entries_of_others_are_no_trouble(admin_client: Client, django_user_mode
         LogEntry.objects.filter(id=entry.id).update(change_message=text)
         assert content(admin_client, page_of(message))
         assert content(admin_client, url("overview"))
+
+
+# Pending messages
+
+
+def make_waiting(**fields: Any) -> OutboxMessage:
+    return make_message(next_retry_at=DatabaseNow() + A_DAY, **fields)
+
+
+PENDING_ACTIONS = [("send_now", "retry"), ("cancel", "cancel")]
+
+
+def test_waiting_message_is_made_due(login: Login) -> None:
+    message, other = make_waiting(retry_count=2), make_waiting()
+    response = act(login("retry"), "send_now", message)
+    assert told(response) == ["1 message is due now."]
+    assert response.url == page_of(message)
+    assert [each.id for each in OutboxMessage.objects.due()] == [message.id]
+    assert (row(message).retry_count, row(other).status) == (2, "pending")
+
+
+def test_pending_message_is_cancelled_in_the_name_of_the_user(login: Login) -> None:
+    message = make_waiting()
+    response = act(login("cancel"), "cancel", message, reason="sent twice")
+    assert told(response) == ["1 message was cancelled."]
+    after = row(message)
+    assert (after.status, after.last_error) == ("dead", "Cancelled by staff.\n\nsent twice")
+    assert response.url == page_of(after)
+
+
+@pytest.mark.parametrize(("action", "permission"), PENDING_ACTIONS)
+def test_whole_list_is_acted_on(login: Login, action: str, permission: str) -> None:
+    client = login(permission)
+    for _ in range(3):
+        make_waiting(topic="orders")
+    other = make_waiting()
+    page = f"{url('outboxmessage')}?status=pending&topic=orders"
+    assert action_url(action, status="pending", topic="orders").replace("&", "&amp;") in content(client, page)
+    response = act(client, action, query={"status": "pending", "topic": "orders"})
+    assert response.url == f"{url('outboxmessage')}?status=pending"
+    assert told(response)[0].startswith("3 messages ")
+    assert (row(other).status, row(other).updated_at) == ("pending", other.updated_at)
+    assert said()["count"] == 3
+
+
+@pytest.mark.parametrize(("action", "permission"), PENDING_ACTIONS)
+def test_pending_messages_need_the_permission(login: Login, action: str, permission: str) -> None:
+    client = login(*({"retry", "cancel", "delete", "edit"} - {permission}))
+    message = make_waiting()
+    page = action_url(action, ids=str(message.id))
+    assert client.get(page).status_code == 403
+    assert client.post(page, {"reason": "x", "seen": "2100-01-01T00:00"}).status_code == 403
+    assert page not in content(client, page_of(message))
+    assert page not in content(client, f"{url('outboxmessage')}?status=pending")
+    assert row(message).updated_at == message.updated_at
+
+
+@pytest.mark.parametrize(("action", "permission"), PENDING_ACTIONS)
+def test_other_messages_are_not_acted_on(login: Login, action: str, permission: str) -> None:
+    client = login(permission)
+    messages = [make_message(status) for status in ("published", "consumed", "dead")]
+    response = act(client, action, *messages)
+    assert told(response)[0].startswith("0 messages ")
+    assert statuses() == ["published", "consumed", "dead"]
+
+
+@pytest.mark.parametrize(("action", "permission"), PENDING_ACTIONS)
+def test_messages_written_after_the_page_was_shown_are_left_alone(login: Login, action: str, permission: str) -> None:
+    client = login(permission)
+    make_waiting()
+    form = client.get(action_url(action)).context["form"]
+    late = make_waiting(created_at=DatabaseNow() + A_DAY)
+    client.post(action_url(action), {"reason": "x", "seen": form["seen"].value()})
+    assert row(late).updated_at == late.updated_at
+    assert said()["count"] == 1
+
+
+@pytest.mark.parametrize("on_dead", ["hold", "continue"])
+def test_page_says_if_cancelled_messages_hold_their_keys(login: Login, on_dead: str) -> None:
+    message = make_waiting(message_key="k")
+    client = login("cancel")
+    with outbox_settings(ON_DEAD=on_dead):
+        shown = content(client, action_url("cancel", ids=str(message.id)))
+    assert ("later messages with the same keys wait until someone retries" in shown) == (on_dead == "hold")
+
+
+def test_skipped_messages_are_counted(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
+    client = login("cancel")
+    make_waiting()
+    monkeypatch.setattr(controls, "cancel", lambda *arguments, **options: iter([controls.Controlled(1, 2)]))
+    assert told(act(client, "cancel", query={"status": "pending"})) == [
+        "1 message was cancelled. 2 were skipped: they are being sent or handled, or have changed."
+    ]
+
+
+def test_message_that_is_due_is_not_offered_to_be_sent_now(login: Login) -> None:
+    message = make_message()
+    shown = content(login("retry", "cancel"), page_of(message))
+    assert action_url("send_now", ids=str(message.id)) not in shown
+    assert action_url("cancel", ids=str(message.id)) in shown
+
+
+def test_cancellation_is_in_the_history(login: Login) -> None:
+    client = login("cancel")
+    message = make_waiting()
+    act(client, "cancel", message, reason="sent twice")
+    shown = content(client, page_of(row(message)))
+    assert "staff cancelled 1 message" in shown
+    assert "Cancelled by staff." in shown
+
+
+def test_pending_message_of_the_inbox_is_acted_on(login: Login) -> None:
+    message = make_received(next_retry_at=DatabaseNow() + A_DAY)
+    client = login("retry", "cancel", table="inboxmessage", dead="inboxdeadletter")
+    assert "Handle now…" in content(client, page_of(message))
+    assert told(act(client, "send_now", message, table="inboxmessage")) == ["1 message is due now."]
+    assert told(act(client, "cancel", message, table="inboxmessage")) == ["1 message was cancelled."]
+    message.refresh_from_db()
+    assert message.status == "dead"

@@ -453,7 +453,7 @@ def test_who_may_not_view_gets_nowhere(client: Client, django_user_model: Any, m
 
 def test_permissions_are_these_alone() -> None:
     names = Permission.objects.filter(content_type__app_label="django_outbox").values_list("codename", flat=True)
-    actions = ("delete", "edit", "retry", "see_payload", "view")
+    actions = ("cancel", "delete", "edit", "retry", "see_payload", "view")
     expected = [f"{action}_{model}" for action in actions for model in ("inboxmessage", "outboxmessage")]
     assert sorted(names) == sorted(["view_deadletter", "view_inboxdeadletter", *expected])
 

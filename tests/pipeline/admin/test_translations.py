@@ -71,7 +71,7 @@ def written(locale: Path) -> Catalog:
 
 def test_texts_are_found() -> None:
     assert "Reason" in set(texts_of_code())
-    assert {"All would be due now.", "Retry %(count)s dead letter"} <= set(texts_of_templates())
+    assert {"All would be due now.", "%(count)s message would be retried."} <= set(texts_of_templates())
 
 
 @pytest.mark.parametrize("locale", LOCALES, ids=lambda path: path.name)
@@ -106,7 +106,7 @@ def test_pages_come_in_every_language(admin_client: Client, locale: Path) -> Non
     with translation.override(locale.name):
         for page in (url("overview"), url("deadletter"), url("outboxmessage"), page_of(message)):
             assert f'lang="{locale.name}"' in content(admin_client, page)
-        for action in ("retry", "delete", "edit"):
+        for action in ("retry", "delete", "edit", "send_now", "cancel"):
             assert content(admin_client, action_url(action, ids=ids))
         received = make_received("dead", source="", raw_value=b"no event", last_error="boom")
         for page in (url("overview"), url("inboxdeadletter"), url("inboxmessage"), page_of(received)):

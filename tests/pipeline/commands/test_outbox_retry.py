@@ -15,12 +15,12 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from django_outbox.management.commands import outbox_retry
-from django_outbox.models import OutboxMessage
+from django_outbox.management import selecting
+from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.state import retry as retrying
 from tests.support.inbox import make_received
-from tests.support.outbox import Status, make_message, row, statuses
+from tests.support.outbox import Pipeline, Status, make_message, row, statuses
 
 pytestmark = pytest.mark.django_db
 
@@ -225,7 +225,7 @@ class Terminal:
         monkeypatch.setattr("sys.stdin", io.StringIO(answer))
         monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
         monkeypatch.setattr("builtins.input", self.input)
-        monkeypatch.setattr(outbox_retry, "MANY", 2)
+        monkeypatch.setattr(selecting, "MANY", 2)
         self.answer = answer
 
     def input(self, question: str) -> str:
@@ -306,3 +306,123 @@ def test_wrong_rate_is_refused(retry: Any, rate: str) -> None:
 def test_largest_id_is_just_not_there(retry: Any) -> None:
     with pytest.raises(CommandError, match=f"^Message {2**63 - 1} does not exist\\.$"):
         retry("--id", 2**63 - 1)
+
+
+# Messages that wait
+
+
+def make_waiting(**fields: Any) -> OutboxMessage:
+    return make_message(next_retry_at=DatabaseNow() + timedelta(days=1), **fields)
+
+
+def test_waiting_messages_are_due_now(retry: Any) -> None:
+    message, dead = make_waiting(retry_count=3), make_dead()
+    assert retry("--waiting", "--all")[0] == "1 waiting message due now.\n"
+    assert OutboxMessage.objects.due().filter(id=message.id).exists()
+    assert (row(message).retry_count, row(dead).status) == (3, "dead")
+
+
+def test_waiting_messages_of_the_inbox_are_due_now(retry: Any) -> None:
+    make_waiting()
+    message = make_received(next_retry_at=DatabaseNow() + timedelta(days=1))
+    assert retry("--inbox", "--waiting", "--all")[0] == "1 waiting message due now.\n"
+    assert [each.id for each in InboxMessage.objects.due()] == [message.id]
+    assert not OutboxMessage.objects.due().exists()
+
+
+def test_messages_that_do_not_wait_are_named(retry: Any) -> None:
+    due, dead = make_message(), make_dead()
+    with pytest.raises(CommandError) as error:
+        retry("--waiting", "--id", due.id, dead.id)
+    assert str(error.value) == f"Message {due.id} is due already.\nMessage {dead.id} is dead, not waiting."
+
+
+def test_dry_run_says_until_when_messages_would_have_waited(retry: Any) -> None:
+    make_waiting()
+    out, _ = retry("--waiting", "--all", "--dry-run")
+    assert out.startswith("1 waiting message would be retried.\n")
+    assert "  order.created, due 2" in out
+    assert not OutboxMessage.objects.due().exists()
+
+
+def test_waiting_messages_get_no_rate(retry: Any) -> None:
+    make_waiting()
+    with pytest.raises(CommandError, match=r"^--rate cannot be combined"):
+        retry("--waiting", "--all", "--rate", 1)
+
+
+# Messages that were consumed
+
+
+CONFIRMED = ("--yes", "--reason", "the report was wrong")
+
+
+def test_consumed_messages_are_sent_and_handled_again(retry: Any) -> None:
+    pipeline = Pipeline()
+    pipeline.on("order.created")
+    messages = [make_message(message_key="k") for _ in range(3)]
+    pipeline.run()
+    assert retry("--consumed", "--event-type", "order.created", "--since", "1h", *CONFIRMED)[0] == (
+        "3 consumed messages pending again.\n"
+    )
+    assert {row(message).consumed_at for message in messages} == {None}
+    pipeline.run()
+    handled = [str(event.id) for event in pipeline.handled]
+    assert handled == [str(message.event_id) for message in messages] * 2
+    assert statuses() == ["consumed"] * 3
+
+
+def test_only_consumed_messages_are_reprocessed(retry: Any) -> None:
+    for status in Status.values:
+        make_message(status, retry_count=2)
+    retry("--consumed", "--all", *CONFIRMED)
+    assert statuses() == ["pending", "published", "pending", "dead"]
+    assert row(OutboxMessage.objects.order_by("id")[2]).retry_count == 0
+
+
+def test_messages_consumed_before_are_left_alone(retry: Any) -> None:
+    old, new = make_message(Status.CONSUMED), make_message(Status.CONSUMED)
+    OutboxMessage.objects.filter(id=old.id).update(updated_at=DatabaseNow() - timedelta(days=2))
+    retry("--consumed", "--since", "1d", *CONFIRMED)
+    assert (row(old).status, row(new).status) == ("consumed", "pending")
+
+
+def test_reprocessing_has_a_rate_and_a_dry_run(retry: Any) -> None:
+    messages = [make_message(Status.CONSUMED) for _ in range(3)]
+    out, _ = retry("--consumed", "--all", "--rate", 1, "--dry-run")
+    assert out.startswith("3 consumed messages would be reprocessed.\nThe last would be due in 0:00:02.\n")
+    assert statuses() == ["consumed"] * 3
+    assert retry("--consumed", "--all", "--rate", 1, *CONFIRMED)[0] == (
+        "3 consumed messages pending again; the last is due in 0:00:02.\n"
+    )
+    due = [row(message).next_retry_at for message in messages]
+    assert round((due[2] - due[0]).total_seconds()) == 2
+
+
+@pytest.mark.parametrize("arguments", [[], ["--yes"], ["--reason", "x"], ["--yes", "--reason", " "]])
+def test_nothing_is_reprocessed_without_confirmation_and_reason(retry: Any, arguments: list[str]) -> None:
+    make_message(Status.CONSUMED)
+    with pytest.raises(CommandError, match=r"^--consumed runs handlers again .* confirm with --yes --reason"):
+        retry("--consumed", "--all", *arguments)
+    assert statuses() == ["consumed"]
+
+
+def test_inbox_keeps_no_content_to_reprocess(retry: Any) -> None:
+    with pytest.raises(CommandError, match="content has been removed"):
+        retry("--inbox", "--consumed", "--all", *CONFIRMED)
+
+
+def test_the_log_says_why_messages_were_reprocessed(retry: Any, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "django_outbox.operations")
+    make_message(Status.CONSUMED)
+    with patch("getpass.getuser", return_value="ada"):
+        retry("--consumed", "--all", *CONFIRMED)
+    assert [record.getMessage() for record in caplog.records] == [
+        "ada: reprocesses consumed messages (all), all at once: the report was wrong",
+        "ada: has reprocessed 1 consumed message (all)",
+    ]
+
+
+def test_one_kind_at_a_time(retry: Any) -> None:
+    with pytest.raises(CommandError, match="not allowed with argument"):
+        retry("--waiting", "--consumed", "--all")

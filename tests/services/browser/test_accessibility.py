@@ -49,6 +49,7 @@ def test_axe_finds_nothing_wrong(browser: Any, user: Any, busy_night: Night, axe
     pages = [url(model) for model in ("overview", "outboxmessage", "deadletter", "inboxmessage", "inboxdeadletter")]
     pages += [page_of(busy_night.dead), page_of(busy_night.unreadable), action_url("edit", ids=ids)]
     pages += [action_url(action, error=NO_WEIGHT) for action in ("retry", "delete")]
+    pages += [action_url(action, status="pending") for action in ("send_now", "cancel")]
     for page in pages:
         browser.open(page)
         browser.open_all_details()

@@ -60,6 +60,9 @@ def test_pages_as_pictures(
         "retry": dry_run,
         "edit": page(action_url("edit", ids=str(busy_night.dead.id))),
         "delete": page(action_url("delete", **selection)),
+        "pending": page(f"{url('outboxmessage')}?status=pending"),
+        "send-now": page(action_url("send_now", status="pending")),
+        "cancel": page(action_url("cancel", status="pending")),
     }
     for name, open_page in pages.items():
         open_page()

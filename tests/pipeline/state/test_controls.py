@@ -1,0 +1,259 @@
+"""Making pending messages due now, and cancelling them: only pending ones that nobody works on, and nobody waits in vain."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import transaction
+
+from django_outbox.models import InboxMessage, MessageFailure, OutboxMessage
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.state import controls
+from django_outbox.state.outbox import postpone
+from tests.support.inbox import Receiver, make_received, received
+from tests.support.outbox import Pipeline, Status, in_thread, is_waiting_for_a_lock, make_message, row, statuses
+from tests.support.overrides import outbox_settings
+from tests.support.processes import wait_until
+
+pytestmark = pytest.mark.django_db
+
+LATER = DatabaseNow() + timedelta(days=1)
+
+
+def make_waiting(**fields: Any) -> OutboxMessage:
+    return make_message(**{"next_retry_at": LATER, **fields})
+
+
+def make_due_now(**filters: Any) -> tuple[int, int]:
+    return _sum(controls.make_due(OutboxMessage.objects.filter(**filters), using="default"))
+
+
+def cancel(model: Any = OutboxMessage, **filters: Any) -> tuple[int, int]:
+    return _sum(controls.cancel(model.objects.filter(**filters), "Cancelled by ada.\n\nwrong", using="default"))
+
+
+def _sum(batches: Any) -> tuple[int, int]:
+    found = list(batches)
+    return sum(each.changed for each in found), sum(each.skipped for each in found)
+
+
+def is_due(message: OutboxMessage) -> bool:
+    return OutboxMessage.objects.due().filter(id=message.id).exists()
+
+
+# Making due
+
+
+def test_waiting_message_is_due_now_and_its_failures_stay_counted() -> None:
+    message = make_waiting(retry_count=3, last_error="boom", fingerprint="f")
+    assert make_due_now() == (1, 0)
+    after = row(message)
+    assert is_due(message)
+    assert (after.status, after.retry_count, after.last_error) == ("pending", 3, "boom")
+
+
+def test_messages_that_are_due_or_not_pending_stay_as_they_are() -> None:
+    messages = [make_message(status) for status in Status.values]
+    before = [row(message).updated_at for message in messages]
+    assert make_due_now() == (0, 0)
+    assert [row(message).updated_at for message in messages] == before
+
+
+def test_all_batches_are_made_due(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controls, "BATCH_SIZE", 2)
+    messages = [make_waiting() for _ in range(5)]
+    assert make_due_now() == (5, 0)
+    assert all(is_due(message) for message in messages)
+
+
+def postponed(behind: OutboxMessage, **fields: Any) -> OutboxMessage:
+    """A message that a relay has found due, behind another one of its key."""
+    later = make_message(message_key="k", created_at=DatabaseNow() - timedelta(minutes=1), **fields)
+    with transaction.atomic():
+        postpone([behind.id], using="default")
+    assert row(later).next_retry_at == row(behind).next_retry_at
+    return later
+
+
+def test_messages_that_took_over_the_due_time_are_due_too() -> None:
+    message = make_waiting(message_key="k")
+    later, other = postponed(message), make_waiting(message_key="other")
+    assert make_due_now(id=message.id) == (1, 0)
+    assert (is_due(later), is_due(other)) == (True, False)
+
+
+def test_message_with_its_own_delay_keeps_it() -> None:
+    message = make_waiting(message_key="k")
+    same = make_waiting(message_key="k")
+    OutboxMessage.objects.filter(id=same.id).update(next_retry_at=row(message).next_retry_at)
+    longer = make_message(message_key="k", next_retry_at=DatabaseNow() + timedelta(days=2))
+    make_due_now(id=message.id)
+    assert not is_due(same)
+    assert not is_due(longer)
+
+
+def test_earlier_message_of_the_key_keeps_its_due_time() -> None:
+    earlier = make_waiting(message_key="k")
+    later = postponed(earlier)
+    make_due_now(id=later.id)
+    assert (is_due(earlier), is_due(later)) == (False, True)
+
+
+def test_order_is_kept_as_only_a_later_message_is_due() -> None:
+    pipeline = Pipeline()
+    pipeline.on("order.created")
+    earlier = make_waiting(message_key="k")
+    later = postponed(earlier)
+    make_due_now(id=later.id)
+    pipeline.run()
+    assert pipeline.handled == []
+    make_due_now()
+    pipeline.run()
+    assert [str(event.id) for event in pipeline.handled] == [str(earlier.event_id), str(later.event_id)]
+
+
+# Cancelling
+
+
+def test_cancelled_message_is_dead_with_its_reason() -> None:
+    message = make_waiting(retry_count=3, publish_count=4)
+    assert cancel() == (1, 0)
+    after = row(message)
+    assert (after.status, after.next_retry_at, after.retry_count) == ("dead", None, 3)
+    assert (after.last_error, after.fingerprint) == ("Cancelled by ada.\n\nwrong", "Cancelled by ada.")
+    failure = MessageFailure.objects.get()
+    assert (failure.message_id, failure.stage, failure.attempt, failure.final) == (message.id, "cancel", 4, True)
+
+
+def test_only_pending_messages_are_cancelled() -> None:
+    for status in Status.values:
+        make_message(status)
+    assert cancel() == (1, 0)
+    assert statuses() == ["dead", "published", "consumed", "dead"]
+    assert MessageFailure.objects.count() == 1
+
+
+def test_cancelled_message_is_copied_to_the_topic_of_dead_letters() -> None:
+    message = make_message()
+    with outbox_settings(DEAD_LETTER_TOPIC="dead"):
+        cancel()
+    copy = OutboxMessage.objects.exclude(id=message.id).get()
+    assert (copy.topic, copy.status) == ("dead", "pending")
+    assert copy.headers["kafka_dlt-exception-message"] == "Cancelled by ada.\n\nwrong"
+
+
+def test_later_messages_of_a_cancelled_one_continue() -> None:
+    pipeline = Pipeline()
+    pipeline.on("order.created")
+    message = make_waiting(message_key="k")
+    later = postponed(message)
+    cancel(id=message.id)
+    pipeline.run()
+    assert (row(message).status, row(later).status) == ("dead", "consumed")
+
+
+def test_cancelled_message_holds_its_key_where_dead_ones_do() -> None:
+    pipeline = Pipeline()
+    pipeline.on("order.created")
+    message = make_waiting(message_key="k")
+    later = postponed(message)
+    with outbox_settings(ON_DEAD="hold"):
+        cancel(id=message.id)
+        pipeline.run()
+    assert (row(message).status, row(later).status) == ("dead", "pending")
+
+
+def test_inbox_message_is_cancelled_and_the_next_of_its_key_continues() -> None:
+    receiver = Receiver()
+
+    def handle(event: Any) -> None:
+        if event.payload == 1:
+            raise ValueError
+        receiver.handled.append(event)
+
+    receiver.on("order.created", handle)
+    receiver.receive(received(1, key="k"), received(2, key="k"))
+    first = InboxMessage.objects.order_by("id").first()
+    assert first is not None
+    assert cancel(InboxMessage, id=first.id) == (1, 0)
+    assert receiver.inbox.run_due(10) == ["consumed"]
+    assert receiver.payloads == [2]
+    failure = MessageFailure.objects.get(stage="cancel")
+    assert (failure.inbox_message_id, failure.attempt) == (first.id, 1)
+
+
+def test_waiting_inbox_message_is_handled_once_it_is_due() -> None:
+    receiver = Receiver()
+    receiver.on("order.created")
+    make_received(next_retry_at=LATER)
+    assert receiver.inbox.run_due(10) == []
+    assert _sum(controls.make_due(InboxMessage.objects.all(), using="default")) == (1, 0)
+    assert receiver.inbox.run_due(10) == ["consumed"]
+
+
+def test_delivery_that_is_cancelled_before_its_handler_runs_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    receiver = Receiver()
+    receiver.on("order.created")
+    message = make_received()
+    handle = receiver.inbox.handle
+
+    def cancelled_before(stored: Any) -> Any:
+        cancel(InboxMessage)
+        return handle(stored)
+
+    monkeypatch.setattr(receiver.inbox, "handle", cancelled_before)
+    assert receiver.inbox.run_due(10) == ["skipped"]
+    message.refresh_from_db()
+    assert (message.status, receiver.handled) == ("dead", [])
+
+
+# Rows that others work on
+
+
+@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("action", [make_due_now, cancel])
+def test_locked_messages_are_skipped(action: Any) -> None:
+    locked, free = make_waiting(), make_waiting()
+    results: list[tuple[int, int]] = []
+    with transaction.atomic():
+        list(OutboxMessage.objects.select_for_update().filter(id=locked.id))
+        with in_thread(lambda: results.append(action())):
+            pass
+    assert results == [(1, 1)]
+    assert not is_due(locked)
+    assert row(locked).status == "pending"
+    assert row(free).updated_at > row(locked).updated_at
+
+
+@pytest.mark.databases("postgresql")
+@pytest.mark.django_db(transaction=True)
+def test_message_that_a_relay_is_postponing_is_due_too() -> None:
+    message = make_waiting(message_key="k")
+    later = make_message(message_key="k")
+    with ExitStack() as stack, transaction.atomic():
+        postpone([message.id], using="default")
+        stack.enter_context(in_thread(lambda: make_due_now(id=message.id)))
+        wait_until(is_waiting_for_a_lock)
+    assert is_due(later)
+
+
+@pytest.mark.parametrize("action", [make_due_now, cancel])
+def test_message_that_was_sent_meanwhile_is_skipped(action: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from django_outbox.state.dialects.base import Published
+    from django_outbox.state.outbox import mark_published
+
+    message = make_waiting()
+    atomic = transaction.atomic
+
+    def sent_before(*arguments: Any, **options: Any) -> Any:
+        monkeypatch.setattr(transaction, "atomic", atomic)
+        mark_published([Published(message.id, 1, 0, 7)], using="default")
+        return atomic(*arguments, **options)
+
+    monkeypatch.setattr(transaction, "atomic", sent_before)
+    assert action() == (0, 1)
+    assert row(message).status == "published"

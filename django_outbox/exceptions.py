@@ -72,7 +72,17 @@ class MessagesLeft(OutboxError):
     """A drain ended with messages left, as their topics cannot be written or read."""
 
 
-class Retry(OutboxError):
+class HandlerRequest(OutboxError):
+    """Base of ``Retry`` and ``Reject``. A batch handler may name the ``events`` of its list that it is about."""
+
+    def __init__(self, reason: str, events: Iterable[object] | None) -> None:
+        super().__init__(reason)
+        self.events = None if events is None else tuple(events)
+        if self.events == ():
+            raise ValueError(f"{type(self).__name__}: events must name at least one event, or be None.")
+
+
+class Retry(HandlerRequest):
     """Raised by a handler to retry the message after ``delay``.
 
     The attempt counts as a failure: a message that is always retried becomes a dead letter.
@@ -80,25 +90,36 @@ class Retry(OutboxError):
     Args:
         delay: seconds or a timedelta, at most ten years; None uses the usual backoff.
         reason: stored as the message's ``last_error``.
+        events: for a batch handler, the items of its list to retry. The others are handled again without them.
 
     Raises:
-        ValueError, TypeError, OverflowError: the delay is not valid. A failure of the handler like any other.
+        ValueError, TypeError, OverflowError: an argument is not valid. A failure of the handler like any other.
     """
 
-    def __init__(self, delay: float | timedelta | None = None, reason: str = "") -> None:
+    def __init__(
+        self, delay: float | timedelta | None = None, reason: str = "", *, events: Iterable[object] | None = None
+    ) -> None:
         if isinstance(delay, (int, float)):
             delay = timedelta(seconds=delay)
         if delay is not None and not -LONGEST_DELAY <= delay <= LONGEST_DELAY:
             raise ValueError(f"The delay of Retry must be at most {LONGEST_DELAY.days} days, got {delay}.")
-        super().__init__(reason or "The handler asked for a retry.")
+        super().__init__(reason or "The handler asked for a retry.", events)
         self.delay = delay
 
 
-class Reject(OutboxError):
-    """Raised by a handler to make the message a dead letter at once."""
+class Reject(HandlerRequest):
+    """Raised by a handler to make the message a dead letter at once.
 
-    def __init__(self, reason: str = "") -> None:
-        super().__init__(reason or "The handler rejected the message.")
+    Args:
+        reason: stored as the message's ``last_error``.
+        events: for a batch handler, the items of its list to reject. The others are handled again without them.
+
+    Raises:
+        ValueError, TypeError: ``events`` is not valid. A failure of the handler like any other.
+    """
+
+    def __init__(self, reason: str = "", *, events: Iterable[object] | None = None) -> None:
+        super().__init__(reason or "The handler rejected the message.", events)
 
 
 class BrokerError(OutboxError):
@@ -163,7 +184,7 @@ def name_handlers(error: BaseException, names: Iterable[str]) -> None:
 
     For example, a payload mismatch, or a constraint that the database checks at the commit. The first call wins.
     """
-    if not isinstance(error, (Reject, Retry)):
+    if not isinstance(error, HandlerRequest):
         with suppress(Exception):  # a handler may be anything callable, and its repr may raise
             vars(error).setdefault(_HANDLERS, ", ".join(names))
 

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Collection
 
-from django_outbox.brokers.base import Broker, Subscription, TopicPartition
+from django_outbox.brokers.base import Broker, ReceivedRecord, Subscription, TopicPartition
 from django_outbox.conf import settings
 from django_outbox.consumer.assignment import AssignmentTimeout
 from django_outbox.consumer.engine import Engine
@@ -61,7 +61,7 @@ class Consumer:
         Args:
             group: consumer group; None takes ``CONSUMER_GROUP``.
             topics: topics to read; None takes ``TOPIC`` and those of ``ROUTES``, of ``INBOX`` and of the handlers.
-            batch_size: records per poll.
+            batch_size: records to read before the offsets are committed; more if a batch handler takes more.
 
         Raises:
             HandlersNotImportable: a ``handlers`` module cannot be imported.
@@ -72,8 +72,8 @@ class Consumer:
         self.group = group or settings.consumer_group
         self.handlers = GroupHandlers(handlers, self.group)
         self.topics = frozenset(topics or self.handlers.default_topics)
-        self.batch_size = batch_size
-        self.guarded_records = batch_size
+        self.batch_size = max(batch_size, self.handlers.largest_batch)
+        self.guarded_records = self.batch_size
         """Records of a newly assigned partition that are handled one by one."""
         self.worker_state = WorkerState("consumer", clock, group=self.group, topics=self.topics)
         self._clock = clock
@@ -177,7 +177,7 @@ class Consumer:
             if not self.lane:
                 if not self._inbox.takes_all:
                     self.reconciler.check_if_due(subscription)
-                records = subscription.poll(0.0 if counts.retried else timeout, self.batch_size)
+                records = self._poll(subscription, 0.0 if counts.retried else timeout)
                 self.lane.add(records)
                 self.lane.guard.begin(subscription.take_assigned(), self.guarded_records)
                 if self._assignment.is_overdue(subscription) or subscription.needs_new_client:
@@ -192,6 +192,15 @@ class Consumer:
         except BrokerUnavailable:
             self.close()
             raise
+
+    def _poll(self, subscription: Subscription, timeout: float) -> list[ReceivedRecord]:
+        """Read up to ``batch_size`` records. For batch handlers, poll again until no more are available."""
+        records = subscription.poll(timeout, self.batch_size)
+        found = len(records) if self.handlers.largest_batch else 0
+        while found and len(records) < self.batch_size:
+            found = len(more := subscription.poll(0.0, self.batch_size - len(records)))
+            records += more
+        return records
 
     def _ready_subscription(self) -> Subscription | None:
         """Return the subscription to the readable topics; None if no topic is readable."""

@@ -3,124 +3,26 @@
 from __future__ import annotations
 
 import logging
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from datetime import datetime, timedelta
-from enum import StrEnum
-from itertools import islice
-from typing import Any, Generic, TypeVar
+from functools import partial
 
-from django.db.models import QuerySet
-
-from django_outbox.conf import settings
-from django_outbox.events.event import Event
-from django_outbox.exceptions import Reject, in_one_line, name_handlers
-from django_outbox.handlers.registry import Handler
-from django_outbox.models import InboxMessage
+from django_outbox.consumer.calls import Calls
+from django_outbox.consumer.named import NamedFailures
+from django_outbox.consumer.source import SKIP, Claim, Item, Outcome, Source
+from django_outbox.exceptions import in_one_line, name_handlers
 from django_outbox.observability import instrumentation
-from django_outbox.observability.instrumentation import report_dead, report_failed
+from django_outbox.observability.instrumentation import report_dead
 from django_outbox.observability.logging import log_extra
 from django_outbox.observability.tracing.base import current_tracing
-from django_outbox.state import transitions
-from django_outbox.state.backoff import MAX_BACKOFF_SECONDS
 from django_outbox.state.failures import fingerprint
-from django_outbox.state.rows import LockedMessage
 from django_outbox.worker.database_errors import is_outage, session_of
 from django_outbox.worker.pooling import stop_preparing
-from django_outbox.worker.transactions import MAX_ATTEMPTS, OutageCounts, handler_transaction, retry_transaction
+from django_outbox.worker.transactions import OutageCounts, handler_transaction, retry_transaction
 
 log = logging.getLogger("django_outbox.consumer")
 
 TIME_BUDGET_SECONDS = 1.0
 """For one transaction of several messages. Offsets are committed and stop requests are checked in between."""
-REQUEUE_DELAY = timedelta(seconds=MAX_BACKOFF_SECONDS)
-"""How long a message waits if its turn has no known time."""
-
-Item = TypeVar("Item")
-
-
-class Outcome(StrEnum):
-    """What happened to a delivery."""
-
-    CONSUMED = "consumed"
-    """The handlers ran, and their effects were committed with the message's state."""
-    FAILED = "failed"
-    """A handler raised. The message waits for a retry, or is dead after the last one."""
-    DEAD = "dead"
-    """The message can never be handled."""
-    REQUEUED = "requeued"
-    """The message waits, and no retry is counted: it was not its turn, or the database failed."""
-    SKIPPED = "skipped"
-    """Nothing to do: a duplicate, or an event without a handler."""
-
-
-@dataclass(slots=True)
-class Claim:
-    """A delivery whose message is locked.
-
-    Attributes:
-        outcome: of the delivery, unless a handler raises.
-        message: its row, if there is one.
-        event, handlers: the handlers to run, and the event to pass to them.
-        reason: why the message is dead.
-        until: when a requeued message is due; a timedelta counts from now.
-    """
-
-    outcome: Outcome
-    message: LockedMessage | InboxMessage | None = None
-    event: Event | None = None
-    handlers: Sequence[Handler] = ()
-    reason: str = ""
-    until: datetime | timedelta = REQUEUE_DELAY
-
-
-SKIP = Claim(Outcome.SKIPPED)
-UNDECIDED = Claim(Outcome.CONSUMED)
-
-
-class Source(ABC, Generic[Item]):
-    """Where messages come from, and what a retry means. The engine is the same for outbox and inbox."""
-
-    def ignores(self, item: Item) -> bool:
-        """True if no handler is for a delivery, as it shows without the database."""
-        return False
-
-    def prepare(self, items: Sequence[Item]) -> list[Claim]:
-        """Read deliveries before the transaction of the handlers. If all claims are ``SKIP``, there is none."""
-        return [UNDECIDED] * len(items)
-
-    @abstractmethod
-    def claim(self, items: Sequence[Item], prepared: Sequence[Claim]) -> list[Claim]:
-        """Lock messages and decide the outcome of each, in the transaction of the handlers."""
-
-    @abstractmethod
-    def settle(self, done: Sequence[Claim], left: Sequence[Claim]) -> None:
-        """Store the outcomes of claims, in the transaction of the handlers, after they ran.
-
-        Args:
-            done: claims whose handlers ran, or that have none.
-            left: claims for which there was no time.
-
-        Raises:
-            MessageNotFound: a handler changed or removed a row. The transaction must be rolled back.
-        """
-
-    @abstractmethod
-    def fail(self, item: Item, claim: Claim | None, error: Exception) -> Outcome:
-        """Count a failure, after its transaction was rolled back. There is no claim if claiming failed."""
-
-    @abstractmethod
-    def requeue(self, item: Item, fault: Exception) -> Outcome:
-        """Postpone a message after faults of the database; no retry is counted.
-
-        Raises:
-            OperationalError: the message cannot be locked.
-        """
-
-    @abstractmethod
-    def describe(self, item: Item) -> tuple[str, dict[str, object]]:
-        """Return the name of a delivery in log lines, the same at each try, and attributes for them."""
 
 
 class Engine:
@@ -135,8 +37,8 @@ class Engine:
         self._group = group
         self._clock = clock
         self._outages = OutageCounts()
-        self.transaction_size = 2
-        """Messages per transaction; adapted so that they take about ``TIME_BUDGET_SECONDS``."""
+        self.transaction_size = 2.0
+        """Cost of the messages of a transaction; adapted so that they take about ``TIME_BUDGET_SECONDS``."""
         self._alone_left = 0  # messages to handle one by one
 
     def handle(self, source: Source[Item], items: Sequence[Item], is_stopping: Callable[[], bool]) -> list[Outcome]:
@@ -148,39 +50,58 @@ class Engine:
         Raises:
             OperationalError, InterfaceError: the connection is lost; nothing changed.
         """
-        wanted = list(islice((item for item in items if not source.ignores(item)), self.transaction_size))
-        outcomes = iter(self._handle(source, wanted, is_stopping) if wanted else ())
-        handled: list[Outcome] = []
+        left = self.transaction_size
+        costs: list[float] = []
+        wanted: list[Item] = []
         for item in items:
-            outcome = Outcome.SKIPPED if source.ignores(item) else next(outcomes, None)
+            cost = source.cost(item)
+            if cost:
+                if left < cost / 2:  # not less than 0, which sums of fractions may miss
+                    break
+                left -= cost
+                wanted.append(item)
+            costs.append(cost)
+        if not wanted:
+            return [Outcome.SKIPPED] * len(costs)
+        outcomes = iter(self._handle(source, wanted, self.transaction_size - left, is_stopping))
+        handled: list[Outcome] = []
+        for cost in costs:
+            outcome = next(outcomes, None) if cost else Outcome.SKIPPED
             if outcome is None:
                 break
             handled.append(outcome)
         return handled
 
-    def _handle(self, source: Source[Item], batch: Sequence[Item], is_stopping: Callable[[], bool]) -> list[Outcome]:
+    def _handle(
+        self, source: Source[Item], batch: Sequence[Item], cost: float, is_stopping: Callable[[], bool]
+    ) -> list[Outcome]:
         if len(batch) < 2 or self._alone_left:
             return [self.handle_alone(source, batch[0])]
-        started = self._clock()
         session = session_of(self._using)
-
-        def is_over() -> bool:
-            return is_stopping() or self._clock() - started >= TIME_BUDGET_SECONDS
-
-        try:
-            done = self._run(source, batch, [], is_over)
-        except Exception as error:
-            self._alone_left = len(batch)  # also after an outage, to find the message that causes it
-            if not stop_preparing(error, self._using) and is_outage(error, self._using, session):
-                raise
-            log.debug("Handling one by one after %s", fingerprint(error), extra={"action": "one_by_one"})
-        else:
-            is_slow = self._clock() - started >= TIME_BUDGET_SECONDS
-            self.transaction_size = max(2, len(done)) if is_slow else max(self.transaction_size, 2 * len(batch))
-            return [claim.outcome for claim in done]
+        named = NamedFailures(batch)
+        while True:
+            over_at = self._clock() + TIME_BUDGET_SECONDS
+            claims: list[Claim] = []
+            try:
+                done = self._run(source, named.others, claims, partial(self._is_over, over_at, is_stopping))
+            except Exception as error:
+                if named.add(error, claims):
+                    continue
+                self._alone_left = len(batch)  # also after an outage, to find the message that causes it
+                if not stop_preparing(error, self._using) and is_outage(error, self._using, session):
+                    raise
+                log.debug("Handling one by one after %s", fingerprint(error), extra={"action": "one_by_one"})
+                break
+            is_slow = self._clock() >= over_at
+            done_cost = cost * len(done) / len(batch)
+            self.transaction_size = max(2.0, done_cost) if is_slow else max(self.transaction_size, 2 * cost)
+            return named.outcomes(done, source.fail)
         # Outside the except block, where the error would be the context of later ones.
-        self.transaction_size = max(2, len(batch) // 2)
+        self.transaction_size = max(2.0, cost / 2)
         return [self.handle_alone(source, batch[0])]
+
+    def _is_over(self, over_at: float, is_stopping: Callable[[], bool]) -> bool:
+        return is_stopping() or self._clock() >= over_at
 
     def handle_alone(self, source: Source[Item], item: Item) -> Outcome:
         """Handle one delivery in its own transaction, again after transient faults.
@@ -188,7 +109,7 @@ class Engine:
         Raises:
             OperationalError, InterfaceError: the connection is lost, or the message cannot be locked.
         """
-        if source.ignores(item):
+        if not source.cost(item):
             return Outcome.SKIPPED
         claims: list[Claim] = []
         what, extra = source.describe(item)
@@ -229,17 +150,19 @@ class Engine:
         if all(claim is SKIP for claim in prepared):
             return [SKIP] * len(items)
         done: list[Claim] = []
-        has_run = False
+        has_begun = False
         trace = current_tracing().processing(self._group, using=self._using, together=len(items) > 1)
         with trace as run_handlers, handler_transaction(self._using):
             claims += source.claim(items, prepared)
+            calls = Calls(run_handlers)
             for claim in claims:
                 if claim.event is not None and claim.outcome is Outcome.CONSUMED:
-                    if has_run and is_over():
+                    if has_begun and is_over():
                         break
-                    run_handlers(claim.event, claim.handlers)
-                    has_run = True
+                    calls.add(claim.event, claim.handlers)
+                    has_begun = True
                 done.append(claim)
+            calls.finish()
             source.settle(done, claims[len(done) :])
         self._report(done)
         return done
@@ -254,51 +177,3 @@ class Engine:
         if log.isEnabledFor(logging.DEBUG):
             for message in handled:
                 log.debug("%s is consumed.", message, extra=log_extra("consumed", message))
-
-
-def store_failure(rows: QuerySet[Any], error: Exception, message: LockedMessage | None = None) -> Outcome:
-    """Count and report a failure, after its transaction was rolled back.
-
-    Args:
-        rows: the message, as ``transitions`` takes it.
-        message: of the outbox, as it was locked.
-
-    Returns:
-        The outcome; ``SKIPPED`` if the message left its state meanwhile.
-    """
-    is_rejected = isinstance(error, Reject)
-    row = transitions.mark_dead(rows, error) if is_rejected else transitions.mark_failed(rows, error)
-    if row is None:
-        return Outcome.SKIPPED
-    if message is not None:
-        message.retry_count = row.retry_count
-    if is_rejected:
-        report_dead(log, message or row, error, using=rows.db)
-        return Outcome.DEAD
-    report_failed(log, message or row, error, final=row.status == InboxMessage.Status.DEAD, using=rows.db)
-    return Outcome.FAILED
-
-
-def log_requeued(name: str, fault: Exception, extra: dict[str, object]) -> None:
-    """Log that a message waits, as the database failed each time that it was handled."""
-    log.warning(
-        "%s waits %d s, because the database failed %d times: %s",
-        name,
-        REQUEUE_DELAY.total_seconds(),
-        MAX_ATTEMPTS,
-        in_one_line(fault),
-        extra=extra,
-    )
-
-
-def max_deliveries_reason(what: str = "handler") -> str:
-    """Return why a message is dead that killed its process too often."""
-    return (
-        f"It took its process down {settings.max_deliveries} times (MAX_DELIVERIES): the "
-        f"process ended, was killed, or was ended by HANDLER_TIMEOUT, while the {what} ran."
-    )
-
-
-def unhandled_reason(event_type: str) -> str:
-    """Return why a message without a handler is dead."""
-    return f"No handler is registered for {event_type!r} (UNKNOWN_EVENT is 'dead')."

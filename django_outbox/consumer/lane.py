@@ -8,9 +8,10 @@ from dataclasses import dataclass
 
 from django_outbox.brokers.base import ReceivedRecord, TopicPartition
 from django_outbox.conf import settings
-from django_outbox.consumer.engine import Engine, Item, Outcome
+from django_outbox.consumer.engine import Engine
 from django_outbox.consumer.inbox.inbox import Inbox
 from django_outbox.consumer.outbox import OutboxSource, OwnRecord, own_record
+from django_outbox.consumer.source import Item, Outcome
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ from django.db.models import QuerySet
 
 from django_outbox.brokers.base import ReceivedRecord, TopicPartition
 from django_outbox.conf import settings
-from django_outbox.consumer.engine import (
+from django_outbox.consumer.source import (
     REQUEUE_DELAY,
     SKIP,
     Claim,
@@ -90,9 +90,9 @@ class OutboxSource(Source[OwnRecord]):
         self._using = using
         self._handlers = handlers
 
-    def ignores(self, item: OwnRecord) -> bool:
-        is_known = item.identity.event_type in self._handlers.types_of(item.record.topic)
-        return not is_known and settings.unknown_event != "dead"
+    def cost(self, item: OwnRecord) -> float:
+        cost = self._handlers.find(item.identity.event_type, item.record.topic).cost
+        return 1.0 if not cost and settings.unknown_event == "dead" else cost
 
     def claim(self, items: Sequence[OwnRecord], prepared: Sequence[Claim]) -> list[Claim]:
         messages = state.lock([item.id for item in items], using=self._using)
@@ -203,7 +203,7 @@ class OutboxSource(Source[OwnRecord]):
 
     def count_delivery(self, item: OwnRecord) -> bool:
         """Count a delivery before it can kill the process; False if no handler will run."""
-        if self.ignores(item):
+        if not self.cost(item):
             return False
         partition = TopicPartition(item.record.topic, item.record.partition)
         count = partial(state.count_delivery, item.id, item.identity.attempt, partition, item.record.offset)

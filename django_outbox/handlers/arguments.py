@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import collections.abc
 import functools
 import inspect
 import json
 import re
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +19,8 @@ from django_outbox.exceptions import MissingDependency, PayloadMismatch
 Converter = Callable[[Any], Any]
 
 _ANY = (inspect.Parameter.empty, Any, object)
+_LISTS = (list, collections.abc.Sequence, collections.abc.Collection, collections.abc.Iterable)
+_EVENT = re.compile(r"(?P<list>[\w.]*(?:list|Sequence|Collection|Iterable)\[)?(?:\w+\.)*Event\]?$")
 _MODULES = re.compile(r"\b(?:\w+\.)+(?:<locals>\.)?(?=\w)")
 # The default messages of these errors quote the input, which may be secret.
 _WITHOUT_INPUT = {"union_tag_invalid": "unknown tag", "uuid_parsing": "Input should be a valid UUID"}
@@ -25,11 +28,11 @@ _WITHOUT_INPUT = {"union_tag_invalid": "unknown tag", "uuid_parsing": "Input sho
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """Makes the arguments of one function from an event.
+    """Makes the arguments of one function from an event, or those of a batch handler from several.
 
     Attributes:
         converters: one for each argument; None passes the event itself.
-        payload_type: the type of the payload as it is written in code; ``"Event"`` if it is not converted.
+        payload_type: the type of the argument as it is written in code; ``"Event"`` if no payload is converted.
     """
 
     converters: tuple[Converter | None, ...]
@@ -38,6 +41,13 @@ class Arguments:
     def of(self, event: Event) -> list[Any]:
         """Return the arguments; raises ``PayloadMismatch``."""
         return [event if convert is None else convert(event.payload) for convert in self.converters]
+
+    def of_batch(self, events: Sequence[Event]) -> list[list[Any]]:
+        """Return the arguments of a batch handler, each a new list; raises ``PayloadMismatch``."""
+        return [
+            list(events) if convert is None else [convert(event.payload) for event in events]
+            for convert in self.converters
+        ]
 
 
 def _required_parameters(function: Any) -> list[inspect.Parameter]:
@@ -56,14 +66,38 @@ def _required_parameters(function: Any) -> list[inspect.Parameter]:
     return chosen
 
 
-def arguments_of(function: Any) -> Arguments:
-    """Return what to call a handler with.
+def arguments_of(function: Any, *, batch: bool = False) -> Arguments:
+    """Return what to call a handler, or a ``batch`` handler, with.
 
     Raises:
         NameError: an annotation is not defined, or not yet.
-        TypeError: the function does not take an event, a payload or both.
+        TypeError: the function does not take an event, a payload or both; or, in a batch, lists of them.
     """
     annotations = [_resolved(parameter, function) for parameter in _required_parameters(function)]
+    if batch:
+        items = _arguments([_item_type(each, function) for each in annotations], function)
+        return Arguments(items.converters, f"list[{items.payload_type}]")
+    if any(typing.get_args(each) == (Event,) for each in annotations):
+        raise TypeError(f'Only a batch handler takes a list of events, as in @handler("...", batch=500): {function!r}.')
+    return _arguments(annotations, function)
+
+
+def _item_type(annotation: Any, function: Any) -> Any:
+    """Return the type of the items of a list that a batch handler takes."""
+    if annotation in _ANY:
+        return annotation
+    if annotation in _LISTS:
+        return Any
+    items = typing.get_args(annotation)
+    if typing.get_origin(annotation) not in _LISTS or len(items) != 1:
+        raise TypeError(
+            f"A batch handler takes a list of events or of payloads, as in (events: list[Event]) or "
+            f"(orders: list[Order]), not {name_of(annotation)}: {function!r}."
+        )
+    return items[0]
+
+
+def _arguments(annotations: list[Any], function: Any) -> Arguments:
     wants_event = [annotation is Event for annotation in annotations]
     if len(annotations) == 1:
         wants_event = [wants_event[0] or annotations[0] in _ANY]
@@ -94,8 +128,8 @@ def _resolved(parameter: inspect.Parameter, function: Any) -> Any:
     try:
         return typing.get_type_hints(holder, globalns=_namespace(function), include_extras=True)["it"]
     except NameError as error:
-        if str(parameter.annotation).rpartition(".")[2] == "Event":
-            return Event  # often imported only under TYPE_CHECKING
+        if match := _EVENT.match(str(parameter.annotation)):  # often imported only under TYPE_CHECKING
+            return list[Event] if match["list"] else Event
         raise _unresolved(parameter.annotation, function, error) from error
 
 

@@ -1,88 +1,23 @@
-"""Handlers, and their registry: finds them in the project, and by consumer group, event type and topic."""
+"""The registry of handlers: finds them in the project, and by consumer group, event type and topic."""
 
 from __future__ import annotations
 
 import inspect
-from asyncio import CancelledError
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
 from importlib import import_module
-from types import CodeType
 from typing import Any, TypeVar
 
-from asgiref.sync import async_to_sync
 from django.apps import apps
 from django.utils.module_loading import module_has_submodule
 
-from django_outbox.conf import settings
-from django_outbox.events.event import Event
-from django_outbox.exceptions import HandlerCancelled, HandlersNotImportable, PayloadMismatch, name_handlers, text_of
-from django_outbox.handlers.arguments import Arguments, arguments_of
-from django_outbox.handlers.timeout import call_within
+from django_outbox.conf import LARGEST_COUNT, settings
+from django_outbox.exceptions import HandlersNotImportable, text_of
+from django_outbox.handlers.handler import Handler, Handlers
 
 MODULE = "handlers"
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True)
-class Handler:
-    """A function registered for one type of event."""
-
-    event_type: str
-    function: Callable[..., Any]
-    topic: str | None
-    group: str | None
-
-    @cached_property
-    def name(self) -> str:
-        """The module and name of the function."""
-        function = inspect.unwrap(self.function)
-        qualname = getattr(function, "__qualname__", None)
-        return repr(function) if qualname is None else f"{function.__module__}.{qualname}"
-
-    @cached_property
-    def arguments(self) -> Arguments:
-        """What to call the function with; raises the errors of ``arguments_of``."""
-        return arguments_of(self.function)
-
-    def __call__(self, event: Event) -> None:
-        """Run the function, and end the process if it runs longer than ``HANDLER_TIMEOUT``."""
-        timeout = settings.handler_timeout
-        if timeout is None:
-            self._run(event)
-        else:
-            about = {"event_id": event.id, "topic": event.topic, "attempt": event.attempt}
-            subject = f"handler {self.name} with event {event.id} ({event.type})"
-            call_within(timeout, subject, self._run, event, about=about)
-
-    def _run(self, event: Event) -> None:
-        try:
-            result = self.function(*self.arguments.of(event))
-            if inspect.isawaitable(result):
-                async_to_sync(_wait_for)(result)
-        except PayloadMismatch as mismatch:
-            name_handlers(mismatch, [self.name])
-            raise
-        except CancelledError as error:
-            # It is not an Exception, and would end the process.
-            raise HandlerCancelled.of(error) from None
-
-    def replaces(self, old: Handler) -> bool:
-        """True if this is the same handler as an older one, as after a second import of its module.
-
-        Functions that only share a name, such as those of one factory or decorator, are not the same.
-        """
-        if (self.event_type, self.topic, self.group) != (old.event_type, old.topic, old.group):
-            return False
-        if self.function == old.function:
-            return True
-        code, old_code = _code(self.function), _code(old.function)
-        if code is None or old_code is None or code is old_code or self.name != old.name:
-            return False
-        return (code.co_filename, code.co_firstlineno) == (old_code.co_filename, old_code.co_firstlineno)
 
 
 class Registry:
@@ -98,14 +33,20 @@ class Registry:
         self._loaded = False
 
     def register(
-        self, event_type: str, function: Callable[..., Any], *, topic: str | None = None, group: str | None = None
+        self,
+        event_type: str,
+        function: Callable[..., Any],
+        *,
+        topic: str | None = None,
+        group: str | None = None,
+        batch: int | None = None,
     ) -> None:
         """Add a handler, or replace it if it is the same, as after a second import of its module.
 
         Raises:
-            TypeError: the function does not take an event, a payload or both.
+            TypeError: the function does not take an event, a payload or both; with ``batch``, lists of them.
         """
-        new = Handler(event_type, function, topic, group)
+        new = Handler(event_type, function, topic, group, batch=batch)
         with suppress(NameError):  # it may be defined later; load() checks again
             _ = new.arguments
         for index, old in enumerate(self._handlers):
@@ -168,6 +109,7 @@ class GroupHandlers:
         group: the consumer group.
         uses_inbox: True if all records go to its inbox, also those of this service's own outbox.
         types: event types that have a handler.
+        largest_batch: the most events that one of its handlers takes at once; 0 without batch handlers.
     """
 
     def __init__(self, registry: Registry, group: str) -> None:
@@ -175,7 +117,8 @@ class GroupHandlers:
         self.uses_inbox = registry.is_inbox_group(group)
         self._handlers = registry.for_group(group)
         self.types = frozenset(handler.event_type for handler in self._handlers)
-        self._found: dict[tuple[str, str], list[Handler]] = {}
+        self.largest_batch = Handlers(self._handlers).batch
+        self._found: dict[tuple[str, str], Handlers] = {}
         self._types_of: dict[str, frozenset[str]] = {}
 
     @property
@@ -184,13 +127,16 @@ class GroupHandlers:
         mapped = {topic for topic, mapper in settings.inbox.items() if mapper is not None}
         return settings.topics | mapped | {handler.topic for handler in self._handlers if handler.topic}
 
-    def find(self, event_type: str, topic: str) -> list[Handler]:
+    def find(self, event_type: str, topic: str) -> Handlers:
         """Return the handlers for an event of this type from this topic, in the order in which they run."""
         kind = (event_type, topic)
-        if kind not in self._found:
+        found = self._found.get(kind)
+        if found is None:
             of_type = [handler for handler in self._handlers if handler.event_type == event_type]
-            self._found[kind] = [handler for handler in of_type if handler.topic in (None, topic)]
-        return self._found[kind]
+            found = Handlers(handler for handler in of_type if handler.topic in (None, topic))
+            if found:  # records may name any number of other types
+                self._found[kind] = found
+        return found
 
     def replace_each(self, replace: Callable[[Handler], Handler]) -> None:
         """Replace handlers, such as by wrappers that measure them."""
@@ -216,7 +162,9 @@ class GroupHandlers:
 registry = Registry()
 
 
-def handler(event_type: str, *, topic: str | None = None, group: str | None = None) -> Callable[[Function], Function]:
+def handler(
+    event_type: str, *, topic: str | None = None, group: str | None = None, batch: int | None = None
+) -> Callable[[Function], Function]:
     """Register the decorated function as a handler of an event type.
 
     The function takes one argument. Without an annotation, or annotated as
@@ -229,6 +177,8 @@ def handler(event_type: str, *, topic: str | None = None, group: str | None = No
         event_type: such as ``"order.created"``.
         topic: only events from this topic; None takes all.
         group: only in a consumer of this group; None takes the main group, ``CONSUMER_GROUP``.
+        batch: take lists of up to so many events, or payloads, that are available, in order. If the function raises,
+            each event is tried alone, as a list of one; ``Reject`` and ``Retry`` may name the events they are about.
 
     Raises:
         TypeError: an argument or the function is not valid.
@@ -238,21 +188,15 @@ def handler(event_type: str, *, topic: str | None = None, group: str | None = No
     for name, value in {"topic": topic, "group": group}.items():
         if value is not None and (not isinstance(value, str) or not value):
             raise TypeError(f"@handler: {name} must be text or None, not {value!r}.")
+    if batch is not None and (not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= LARGEST_COUNT):
+        raise TypeError(f"@handler: batch must be a whole number from 1 to {LARGEST_COUNT}, or None, not {batch!r}.")
 
     def register(function: Function) -> Function:
         if not callable(function):
             raise TypeError(f"@handler must decorate a function, not {function!r}.")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"A handler must not be a generator function: {function!r}.")
-        registry.register(event_type, function, topic=topic, group=group)
+        registry.register(event_type, function, topic=topic, group=group, batch=batch)
         return function
 
     return register
-
-
-async def _wait_for(result: Awaitable[Any]) -> None:
-    await result
-
-
-def _code(function: Any) -> CodeType | None:
-    return getattr(inspect.unwrap(function), "__code__", None)

@@ -16,7 +16,7 @@ from itertools import accumulate
 
 from django_outbox.events.event import Event
 from django_outbox.events.writer import Outgoing
-from django_outbox.handlers.registry import Handler
+from django_outbox.handlers.handler import Handler
 from django_outbox.models import InboxMessage
 from django_outbox.observability.logging import Message
 
@@ -110,7 +110,14 @@ class Metrics:
 
     def timed(self, handler: Handler) -> Handler:
         """The same handler, with its runs timed, even if their transaction is rolled back."""
-        return TimedHandler(handler.event_type, handler.function, handler.topic, handler.group, self.handler_seconds)
+        return TimedHandler(
+            handler.event_type,
+            handler.function,
+            handler.topic,
+            handler.group,
+            self.handler_seconds,
+            batch=handler.batch,
+        )
 
     def _moved(self, name: str, messages: Sequence[Message], to: Histogram) -> None:
         """Count messages by topic and event type, and record their ages."""
@@ -148,10 +155,10 @@ class TimedHandler(Handler):
 
     durations: Histogram
 
-    def __call__(self, event: Event) -> None:
+    def __call__(self, events: Event | Sequence[Event]) -> None:
         started = time.perf_counter()
         try:
-            super().__call__(event)
+            super().__call__(events)
         finally:
             self.durations.add((self.event_type, self.name), [time.perf_counter() - started])
 

@@ -84,22 +84,29 @@ def _sending(messages: Sequence[Message]) -> Iterator[Note]:
         yield note
 
 
-def _start(group: str, using: str, event: Event) -> tuple[Callable[[], object], Finish]:
+def _start(group: str, using: str, events: Sequence[Event]) -> tuple[Callable[[], object], Finish]:
+    """Start a transaction in the trace of the publisher; that of a batch starts a trace."""
+    event = events[0]
     scopes = ExitStack()
     isolation = scopes.enter_context(sentry_sdk.isolation_scope())
     current = sentry_sdk.get_current_scope()
-    attributes = names.processed(event, group)
+    attributes = names.processed(events, group)
     isolation.clear_breadcrumbs()
     isolation.set_context("outbox", attributes)
     transaction = sentry_sdk.start_transaction(
         sentry_sdk.continue_trace(
-            dict(event.headers), op="queue.task.outbox", name=event.type, source="task", origin=ORIGIN
+            dict(event.headers) if len(events) == 1 else {},
+            op="queue.task.outbox",
+            name=event.type,
+            source="task",
+            origin=ORIGIN,
         )
     )
     span = transaction.start_child(op="queue.process", name=event.topic, origin=ORIGIN)
     for name, value in attributes.items():
         span.set_data(name, value)
-    span.set_data("messaging.message.retry.count", max(0, event.attempt - 1))
+    if len(events) == 1:
+        span.set_data("messaging.message.retry.count", max(0, event.attempt - 1))
     if event.time is not None:
         latency = datetime.now(UTC) - event.time.astimezone(UTC)
         span.set_data("messaging.message.receive.latency", latency.total_seconds() * 1000)
@@ -110,7 +117,7 @@ def _start(group: str, using: str, event: Event) -> tuple[Callable[[], object], 
             span.set_data(names.REDONE, True)
         with use_isolation_scope(isolation), use_scope(current):
             if not redone and _is_failure(error, using):
-                current.add_event_processor(partial(_without_payload, event.payload))
+                current.add_event_processor(partial(_without_payload, [each.payload for each in events]))
                 sentry_sdk.capture_exception(error)
             for each in (span, transaction):
                 each.set_status("aborted" if redone else "ok" if error is None else "internal_error")

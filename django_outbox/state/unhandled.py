@@ -12,7 +12,8 @@ from django.db.models import Count, Max, Min, Q
 
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
-from django_outbox.handlers.registry import Handler, registry
+from django_outbox.handlers.handler import Handler
+from django_outbox.handlers.registry import registry
 from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.state.dead_letters import unread_topic

@@ -19,6 +19,11 @@ def effect_of_payload(event: Event) -> None:
     Effect.objects.create(name=str(event.payload), event_id=event.id)
 
 
+def effects_of_payloads(events: list[Event]) -> None:
+    """Leave the payloads of a batch, as text."""
+    Effect.objects.bulk_create(Effect(name=str(event.payload), event_id=event.id) for event in events)
+
+
 def fails(event: Event) -> None:
     effect_of_payload(event)
     raise ArithmeticError("boom")

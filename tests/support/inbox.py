@@ -69,10 +69,11 @@ class Receiver:
         self.group = group
         self.handlers = Registry()
         self.handled: list[Event] = []
+        self.transaction_size = 100.0
         self._clock = clock
         self._inbox: Inbox | None = None
 
-    def on(self, event_type: str, function: Callable[[Event], Any] | None = None, **options: Any) -> None:
+    def on(self, event_type: str, function: Callable[..., Any] | None = None, **options: Any) -> None:
         """Handle events of a type; by default they are kept in ``handled``."""
         self.handlers.register(event_type, function or self.handled.append, **options)
 
@@ -81,7 +82,7 @@ class Receiver:
         """Made at its first use, when the handlers are there."""
         if self._inbox is None:
             engine = Engine("default", self.group, self._clock)
-            engine.transaction_size = 100
+            engine.transaction_size = self.transaction_size
             handlers = GroupHandlers(self.handlers, self.group)
             self._inbox = Inbox(engine, using="default", handlers=handlers, clock=self._clock)
         return self._inbox

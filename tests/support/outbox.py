@@ -125,9 +125,9 @@ class Pipeline:
         self._consumer_options = consumer_options
         self._consumer: Consumer | None = None
 
-    def on(self, event_type: str, function: Callable[[Event], Any] | None = None) -> None:
+    def on(self, event_type: str, function: Callable[..., Any] | None = None, **options: Any) -> None:
         """Handle events of a type; by default they are kept in ``handled``."""
-        self.handlers.register(event_type, function or self.handled.append)
+        self.handlers.register(event_type, function or self.handled.append, **options)
 
     @property
     def consumer(self) -> Consumer:

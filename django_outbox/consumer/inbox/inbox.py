@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from django.core.exceptions import ImproperlyConfigured
 
 from django_outbox.brokers.base import ReceivedRecord
-from django_outbox.consumer.engine import TIME_BUDGET_SECONDS, Engine, Outcome
+from django_outbox.consumer.engine import TIME_BUDGET_SECONDS, Engine
 from django_outbox.consumer.inbox.arrivals import ArrivalSource
 from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.consumer.inbox.stored import Stored, StoredSource
+from django_outbox.consumer.source import Outcome
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import InboxMessage
 from django_outbox.models.lengths import GROUP_LENGTH

@@ -10,7 +10,8 @@ from django.db import transaction
 
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
-from django_outbox.consumer.engine import (
+from django_outbox.consumer.inbox.reader import Reader
+from django_outbox.consumer.source import (
     REQUEUE_DELAY,
     SKIP,
     Claim,
@@ -21,7 +22,6 @@ from django_outbox.consumer.engine import (
     store_failure,
     unhandled_reason,
 )
-from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import InboxMessage

@@ -65,7 +65,8 @@ class Command(WorkerCommand):
             type=number(1, most=LARGEST_COUNT),
             default=DEFAULT_BATCH_SIZE,
             metavar="N",
-            help="Records to read before the offsets are committed (default: 100).",
+            help="Records to read before the offsets are committed (default: 100). A batch handler that takes more raises "
+            "it.",
         )
 
     def handle(
@@ -113,10 +114,11 @@ def list_handlers(registry: Registry, group: str | None = None) -> str:
     handlers = sorted((each for name in groups for each in registry.for_group(name)), key=lambda each: each.event_type)
     if not handlers:
         return f"The group {group} has no handlers." if group and registry.named_groups else NO_HANDLER
-    table = [("EVENT TYPE", "TOPIC", "GROUP", "PAYLOAD", "HANDLER")]
+    table = [("EVENT TYPE", "TOPIC", "GROUP", "BATCH", "PAYLOAD", "HANDLER")]
     for each in handlers:
         own_group = each.group or (main if group is None else group)
-        table.append((each.event_type, each.topic or "any", own_group, each.arguments.payload_type, each.name))
+        batch = "-" if each.batch is None else str(each.batch)
+        table.append((each.event_type, each.topic or "any", own_group, batch, each.arguments.payload_type, each.name))
     commands = [("COMMAND", "GROUP", "HANDLERS", "TOPICS")]
     for name in groups:
         command = "outbox_consume" if name == main else f"outbox_consume --group {name}"

@@ -19,9 +19,11 @@ from django_outbox.observability.tracing.names import Message
 
 log = logging.getLogger(__name__)
 
-Handlers = Sequence[Callable[[Event], None]]
-Run = Callable[[Event, Handlers], None]
-"""Runs the handlers of one event."""
+Events = Event | Sequence[Event]
+"""One event or, for batch handlers, several."""
+Handlers = Sequence[Callable[[Events], None]]
+Run = Callable[[Events, Handlers], None]
+"""Runs handlers with one event, or batch handlers with several."""
 Note = Callable[[Sequence[Any]], None]
 """Takes the results of a batch, one for each message."""
 Finish = Callable[[int, BaseException | None, bool], None]
@@ -29,10 +31,10 @@ Finish = Callable[[int, BaseException | None, bool], None]
 None; and whether the message will be redone, as the transaction was rolled back (without a failure: of another one)."""
 
 
-def run_handlers(event: Event, handlers: Handlers) -> None:
-    """Run the handlers of an event, one after the other."""
+def run_handlers(events: Events, handlers: Handlers) -> None:
+    """Run handlers one after the other."""
     for handler in handlers:
-        handler(event)
+        handler(events)
 
 
 @contextmanager
@@ -60,7 +62,7 @@ class Tracing(ABC):
 
     @abstractmethod
     def processing(self, group: str, *, using: str, together: bool) -> AbstractContextManager[Run]:
-        """Around a transaction in which handlers run; yields a function that runs those of one event.
+        """Around a transaction in which handlers run; yields a function that runs those of one event or batch.
 
         Args:
             group: the consumer group.
@@ -126,29 +128,32 @@ class Processing:
     transaction fails, the message whose handler raised has failed; the others are finished as rolled back.
 
     Args:
-        start: starts the span of an event and makes it current. Returns None if there is nothing to trace, or two
+        start: starts the span of one event, or of a batch, and makes it current. Returns None if there is nothing to trace, or two
             functions: one makes the previous span current again, the other is a ``Finish``.
         together: see ``Tracing.processing``.
     """
 
-    def __init__(self, start: Callable[[Event], tuple[Callable[[], object], Finish] | None], *, together: bool) -> None:
+    def __init__(
+        self, start: Callable[[Sequence[Event]], tuple[Callable[[], object], Finish] | None], *, together: bool
+    ) -> None:
         self._start = start
         self._together = together
         self._ended: list[tuple[Finish, int]] = []
         self._failed: tuple[Finish, BaseException] | None = None
 
-    def run(self, event: Event, handlers: Handlers) -> None:
-        """Run the handlers of an event within its span."""
+    def run(self, events: Events, handlers: Handlers) -> None:
+        """Run handlers within the span of their events."""
+        batch = [events] if isinstance(events, Event) else events
         try:
-            started = self._start(event)
+            started = self._start(batch)
         except Exception:
-            log.warning("Event %s is handled without a trace.", event.id, exc_info=True, extra={"action": "trace"})
+            log.warning("Event %s is handled without a trace.", batch[0].id, exc_info=True, extra={"action": "trace"})
             started = None
         if started is None:
-            return run_handlers(event, handlers)
+            return run_handlers(events, handlers)
         leave, finish = started
         try:
-            run_handlers(event, handlers)
+            run_handlers(events, handlers)
         except BaseException as error:
             self._failed = (finish, error)
             raise

@@ -19,6 +19,8 @@ Message = NewMessage | Outgoing
 SCHEMA_URL = "https://opentelemetry.io/schemas/1.44.0"
 
 DESTINATION = "messaging.destination.name"
+BATCH_SIZE = "messaging.batch.message_count"
+GROUP = "messaging.consumer.group.name"
 MESSAGE_ID = "messaging.message.id"
 KEY = "messaging.kafka.message.key"
 EVENT_TYPE = "cloudevents.event_type"
@@ -42,9 +44,14 @@ def of_message(message: Message) -> dict[str, Any]:
     return {MESSAGE_ID: str(message.event_id), **({KEY: message.message_key} if message.message_key else {})}
 
 
+def identity(event: Event) -> dict[str, Any]:
+    """The attributes of one event of a batch."""
+    return {MESSAGE_ID: str(event.id), **({KEY: event.key} if event.key else {})}
+
+
 def sent(messages: Sequence[Message]) -> tuple[str, dict[str, Any]]:
     """The name and the attributes of the span that sends a batch; the topic is among them if there is only one."""
-    attributes = {**_operation("send"), "messaging.batch.message_count": len(messages)}
+    attributes = {**_operation("send"), BATCH_SIZE: len(messages)}
     topics = {message.topic for message in messages}
     if len(topics) != 1:
         return "send", attributes
@@ -52,14 +59,23 @@ def sent(messages: Sequence[Message]) -> tuple[str, dict[str, Any]]:
     return f"send {topic}", {**attributes, DESTINATION: topic}
 
 
-def processed(event: Event, group: str) -> dict[str, Any]:
-    """The attributes of the span in which the handlers of an event run."""
+def processed(events: Sequence[Event], group: str) -> dict[str, Any]:
+    """The attributes of the span in which handlers run. Of a batch, it has only what its events share."""
+    event = events[0]
+    if len(events) > 1:
+        return {
+            **_operation("process"),
+            DESTINATION: event.topic,
+            BATCH_SIZE: len(events),
+            GROUP: group,
+            EVENT_TYPE: event.type,
+        }
     attributes = {
         **_operation("process"),
         DESTINATION: event.topic,
         "messaging.destination.partition.id": None if event.partition is None else str(event.partition),
         "messaging.kafka.offset": event.offset,
-        "messaging.consumer.group.name": group,
+        GROUP: group,
         MESSAGE_ID: event.id,
         KEY: event.key or None,
         EVENT_TYPE: event.type,

@@ -113,27 +113,36 @@ def _sending(span: trace.Span, messages: Sequence[Message]) -> Iterator[Note]:
         yield note
 
 
-def _start(group: str, event: Event) -> tuple[Callable[[], object], Finish] | None:
-    """Start a child of the span that created the message, with a link to it.
+def _start(group: str, events: Sequence[Event]) -> tuple[Callable[[], object], Finish] | None:
+    """Start a child of the span that created the message, with a link to it; for a batch, only with links.
 
     If the project called the consumer within its own span, that one is the parent.
     """
-    if not event.headers and not _is_recording():
+    if not _is_recording() and not any(event.headers for event in events):
         return None  # nothing to record and no context to pass on
     ambient = trace.get_current_span()
-    parent = propagate.extract(event.headers, context.Context())
-    creation = trace.get_current_span(parent).get_span_context()
+    headers = events[0].headers if len(events) == 1 else {}
+    parent = propagate.extract(headers, context.Context())
     if ambient.get_span_context().is_valid:
-        parent = trace.set_span_in_context(ambient, propagate.extract(event.headers, context.get_current()))
+        parent = trace.set_span_in_context(ambient, propagate.extract(headers, context.get_current()))
     span = _tracer().start_span(
-        f"process {event.topic}",
+        f"process {events[0].topic}",
         context=parent,
         kind=SpanKind.CONSUMER,
-        attributes=names.processed(event, group),
-        links=[Link(creation)] if creation.is_valid else None,
+        attributes=names.processed(events, group),
+        links=_links_to_creation(events),
     )
     token = context.attach(trace.set_span_in_context(span, parent))
     return partial(context.detach, token), partial(_finish, span)
+
+
+def _links_to_creation(events: Sequence[Event]) -> list[Link]:
+    links = []
+    for event in events:
+        creation = trace.get_current_span(propagate.extract(event.headers, context.Context())).get_span_context()
+        if creation.is_valid:
+            links.append(Link(creation, names.identity(event) if len(events) > 1 else None))
+    return links
 
 
 def _finish(span: trace.Span, ended_ns: int, error: BaseException | None, redone: bool) -> None:

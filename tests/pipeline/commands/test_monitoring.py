@@ -123,7 +123,7 @@ def test_without_the_extra_probes_are_there_and_metrics_say_what_is_missing(
 def test_handlers_are_measured_only_if_metrics_are_wanted(caplog: pytest.LogCaptureFixture) -> None:
     registry = Registry()
     registry.register("order.created", lambda event: None)
-    plain = registry.for_group("tests")
+    plain = tuple(registry.for_group("tests"))
     handlers = GroupHandlers(registry, "tests")
     with watched(caplog, metrics_port=0, handlers=handlers):
         assert handlers.find("order.created", "outbox") != plain

@@ -50,16 +50,24 @@ def lines(text: str) -> list[str]:
 def test_handlers_are_listed_by_type_and_in_the_order_in_which_they_run(registry: Registry) -> None:
     here = __name__
     assert lines(list_handlers(registry)) == [
-        "EVENT TYPE | TOPIC | GROUP | PAYLOAD | HANDLER",
-        f"order.created | any | tests | Order | {here}.ship",
-        f"order.created | orders | tests | list[Order] | {here}.pack",
-        f"order.created | any | tests | Event | {here}.bill",
-        f"order.paid | any | mailers | Event | {here}.thank",
+        "EVENT TYPE | TOPIC | GROUP | BATCH | PAYLOAD | HANDLER",
+        f"order.created | any | tests | - | Order | {here}.ship",
+        f"order.created | orders | tests | - | list[Order] | {here}.pack",
+        f"order.created | any | tests | - | Event | {here}.bill",
+        f"order.paid | any | mailers | - | Event | {here}.thank",
         "",
         "COMMAND | GROUP | HANDLERS | TOPICS",
         "outbox_consume | tests | 3 | orders, outbox",
         "outbox_consume --group mailers | mailers | 1 | outbox",
     ]
+
+
+def test_batch_handlers_show_how_many_they_take(registry: Registry) -> None:
+    def count(orders: list[Order]) -> None: ...
+
+    registry.register("order.counted", count, batch=500)
+    listed = lines(list_handlers(registry))
+    assert any(line.startswith("order.counted | any | tests | 500 | list[Order] | ") for line in listed)
 
 
 def test_columns_are_aligned(registry: Registry) -> None:
@@ -70,7 +78,7 @@ def test_columns_are_aligned(registry: Registry) -> None:
 
 def test_with_a_group_only_what_its_consumer_runs_is_listed(registry: Registry) -> None:
     assert lines(list_handlers(registry, "mailers"))[1:] == [
-        f"order.paid | any | mailers | Event | {__name__}.thank",
+        f"order.paid | any | mailers | - | Event | {__name__}.thank",
         "",
         "COMMAND | GROUP | HANDLERS | TOPICS",
         "outbox_consume --group mailers | mailers | 1 | outbox",
@@ -96,7 +104,9 @@ def test_group_without_a_handler_is_told_so() -> None:
 def test_command_lists_the_handlers_of_all_apps() -> None:
     out = io.StringIO()
     call_command("outbox_consume", "--list", stdout=out)
-    assert re.search(r"^test\.typed +any +tests +Parcel +tests\.support\.app\.handlers\.typed$", out.getvalue(), re.M)
+    assert re.search(
+        r"^test\.typed +any +tests +- +Parcel +tests\.support\.app\.handlers\.typed$", out.getvalue(), re.M
+    )
 
 
 @pytest.mark.parametrize("arguments", [[], ["--list"], ["--drain"]])

@@ -8,7 +8,7 @@ import pytest
 from django.db import transaction
 
 from django_outbox import Event, publish
-from django_outbox.handlers.registry import Handler
+from django_outbox.handlers.handler import Handler
 from tests.support.app.models import Effect
 from tests.support.outbox import Pipeline, statuses
 

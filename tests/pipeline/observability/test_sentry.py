@@ -181,6 +181,24 @@ def test_a_failure_is_one_event_with_its_stack_in_the_trace_of_the_message(
     assert statuses == (["aborted", "internal_error", "ok"] if steady else ["internal_error", "ok"])
 
 
+def test_a_batch_is_a_transaction_and_its_failure_an_event_of_the_message(sent: Sent) -> None:
+    def handle(events: list[Event]) -> None:
+        if any(event.payload == "spoiled" for event in events):
+            raise ArithmeticError("no, spoiled")
+
+    pipeline = Pipeline(steady=True)
+    pipeline.on("order.created", handle, batch=10)
+    send(payload="good")
+    message = send(payload="spoiled")
+    pipeline.turn()
+
+    (event,) = sent.events
+    assert event["exception"]["values"][-1]["value"] == f"no, {MASK}"
+    assert event["contexts"]["outbox"]["messaging.message.id"] == str(message.event_id)
+    told = [(trace_of(each)["status"], each["transaction"]) for each in sent.of("queue.task.outbox")]
+    assert told == [("aborted", "order.created"), ("ok", "order.created"), ("internal_error", "order.created")]
+
+
 def test_what_a_message_carries_stays_out_of_the_event_of_its_failure(sent: Sent) -> None:
     def handle(event: Event) -> None:
         card = event.payload["card"]

@@ -452,6 +452,61 @@ def test_messages_of_one_transaction_have_a_process_span_each(spans: Spans) -> N
     assert not any(failed(span) for span in spans.of("process"))
 
 
+def test_a_batch_has_one_process_span_that_links_to_where_its_messages_were_created(spans: Spans) -> None:
+    pipeline = Pipeline(steady=True)
+    pipeline.on("order.created", batch=10)
+    with spans.request():
+        messages = [send(payload=number, key=str(number)) for number in range(2)]
+        messages.append(send(payload=2))
+    pipeline.relay.run_once()
+
+    assert pipeline.consumer.run_once().consumed == 3
+
+    process = spans.one("process")
+    assert (process.name, process.kind, parent_of(process)) == ("process outbox", SpanKind.CONSUMER, None)
+    assert links_of(process) == [identity(span) for span in spans.of("create")]
+    assert [dict(link.attributes or {})["messaging.message.id"] for link in process.links] == [
+        str(message.event_id) for message in messages
+    ]
+    assert attributes(process) == {
+        "messaging.system": "kafka",
+        "messaging.operation.name": "process",
+        "messaging.operation.type": "process",
+        "messaging.destination.name": "outbox",
+        "messaging.batch.message_count": 3,
+        "messaging.consumer.group.name": "tests",
+        "cloudevents.event_type": "order.created",
+    }
+
+
+def test_a_list_of_one_goes_on_from_where_its_message_was_created(spans: Spans) -> None:
+    pipeline = Pipeline(steady=True)
+    pipeline.on("order.created", batch=10)
+    with spans.request():
+        send()
+    pipeline.turn()
+    assert parent_of(spans.one("process")) == identity(spans.one("create"))
+
+
+def test_a_batch_that_is_handled_again_without_some_was_rolled_back(spans: Spans) -> None:
+    def handle(events: list[Event]) -> None:
+        if bad := [event for event in events if event.payload == "bad"]:
+            raise Reject("never", events=bad)
+
+    pipeline = Pipeline(steady=True)
+    pipeline.on("order.created", handle, batch=10)
+    for payload in ("good", "bad", "late"):
+        send(payload=payload)
+    pipeline.turn()
+
+    assert statuses() == ["consumed", "dead", "consumed"]
+    told = [
+        (attributes(span)["messaging.batch.message_count"], attributes(span).get("django_outbox.redone", False))
+        for span in spans.of("process")
+    ]
+    assert told == [(3, True), (2, False)]
+
+
 def test_one_that_is_redone_alone_is_told_as_one_success_and_its_first_try_as_rolled_back(spans: Spans) -> None:
     def handle(event: Event) -> None:
         if event.payload == "bad":

@@ -10,7 +10,8 @@ from django.utils import timezone
 
 from django_outbox.brokers.base import TopicPartition
 from django_outbox.brokers.kafka import KafkaBroker
-from django_outbox.handlers.registry import Handler, registry
+from django_outbox.handlers.handler import Handler
+from django_outbox.handlers.registry import registry
 from django_outbox.models import Activity, InboxMessage, MessageFailure, OutboxMessage, Worker
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.operations import lag

@@ -13,7 +13,7 @@ from django.conf import settings
 settings.configure(OUTBOX={{"SOURCE": "shop", "HANDLER_TIMEOUT": {seconds}}})
 from django_outbox.handlers import timeout as deadline
 from django_outbox.events.event import Event
-from django_outbox.handlers.registry import Handler
+from django_outbox.handlers.handler import Handler
 deadline.GRACE_SECONDS = {grace}
 
 def sleeps(event):

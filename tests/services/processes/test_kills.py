@@ -77,6 +77,45 @@ def test_a_message_that_takes_its_process_down_is_dead_after_max_deliveries(
     assert dead.last_error.startswith("It took its process down 2 times (MAX_DELIVERIES)")
 
 
+def test_a_batch_that_is_killed_again_and_again_loses_nothing_and_does_nothing_twice(
+    send: Any, relay: Start, consumer: Start, counts: Any, consumed: Any, effects: Any
+) -> None:
+    number = 300
+    for n in range(number):
+        send("test.batch", n, key=str(n % 7))
+    assert relay("--drain").wait() == 0
+    command = consumer()
+    for share in (0.2, 0.5, 0.8):
+        wait_until(lambda share=share: counts()["consumed"] >= share * number)
+        command.kill()
+        command = consumer()
+
+    consumed(number, 120)
+    done = effects()
+    assert Counter(done) == Counter(f"test.batch {n}" for n in range(number))
+    for key in range(7):
+        of_key = [n for n in map(int, (name.split()[1] for name in done)) if n % 7 == key]
+        assert of_key == sorted(of_key)
+
+
+def test_a_message_that_takes_its_batch_down_is_dead_alone(
+    send: Any, relay: Start, consumer: Start, counts: Any, effects: Any
+) -> None:
+    for n in range(5):
+        send("test.batch_is_killed", n, key=str(n))
+    send("test.batch_is_killed", "killer", key="k")
+    assert relay("--drain").wait() == 0
+    env = {"OUTBOX_MAX_DELIVERIES": "2"}
+
+    endings = [consumer(env=env).wait(60) for _ in range(2)]
+    command = consumer(env=env)
+    wait_until(lambda: counts() == {"dead": 1, "consumed": 5}, 60)
+
+    assert endings == [-signal.SIGKILL] * 2
+    assert command.stop() == 0
+    assert sorted(effects()) == [f"test.batch_is_killed {n}" for n in range(5)]
+
+
 @pytest.mark.parametrize("event_type", ["test.sleeps", "test.burns"])
 def test_a_message_whose_handler_never_ends_is_dead_after_max_deliveries(
     event_type: str,

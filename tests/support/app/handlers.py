@@ -31,6 +31,19 @@ def reported(event: Event) -> None:
     Effect.objects.create(name=f"reported {event.payload}", event_id=event.id)
 
 
+@handler("test.batch", batch=50)
+def batch(events: list[Event]) -> None:
+    Effect.objects.bulk_create(Effect(name=f"{event.type} {event.payload}", event_id=event.id) for event in events)
+
+
+@handler("test.batch_is_killed", batch=50)
+def batch_is_killed(events: list[Event]) -> None:
+    """Killed by the payload "killer", with its whole batch written."""
+    batch(events)
+    if any(event.payload == "killer" for event in events):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
 @handler("test.fails")
 def fails(event: Event) -> None:
     _effect(event)

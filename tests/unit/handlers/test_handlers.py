@@ -7,7 +7,7 @@ import importlib
 import re
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ import pytest
 from django.conf import settings as django_settings
 from django.test import override_settings
 
-from django_outbox import Event, handler
+from django_outbox import Event, Reject, Retry, handler
 from django_outbox.exceptions import HandlersNotImportable, PayloadMismatch
 from django_outbox.handlers import registry as handlers_module
-from django_outbox.handlers.registry import GroupHandlers, Handler, Registry
+from django_outbox.handlers.handler import Handler
+from django_outbox.handlers.registry import GroupHandlers, Registry
 from tests.support.overrides import outbox_settings
 
 EVENT = Event(type="order.created", payload={"id": 1}, id="17")
@@ -85,7 +86,7 @@ def test_handler_runs_for_its_type_only(registry: Registry) -> None:
     def created(event: Event) -> None: ...
 
     for other in ("order.create", "order.created.late", "Order.created", "*"):
-        assert GroupHandlers(registry, "tests").find(other, "outbox") == []
+        assert GroupHandlers(registry, "tests").find(other, "outbox") == ()
 
 
 def test_topic_limits_what_a_handler_gets(registry: Registry) -> None:
@@ -313,6 +314,98 @@ def test_handler_with_two_arguments_gets_both_in_any_order(registry: Registry) -
     assert called(as_it_is) == [EVENT, {"id": 1}]
 
 
+BATCH = [Event(type="order.created", payload={"id": number}, id=str(number)) for number in range(3)]
+ORDERS = [Order(0), Order(1), Order(2)]
+
+
+def called_with_batch(function: Callable[..., Any]) -> list[Any]:
+    """What a batch handler with this signature is called with."""
+    got: list[Any] = []
+
+    @functools.wraps(function)
+    def keep(*arguments: Any) -> None:
+        got.extend(arguments)
+
+    Handler("order.created", keep, None, None, batch=10)(BATCH)
+    return got
+
+
+def test_batch_handler_gets_a_list_of_events_or_of_payloads_or_both(registry: Registry) -> None:
+    def events(it: list[Event]) -> None: ...
+    def sequence(it: Sequence[Event]) -> None: ...
+    def bare(it: list) -> None: ...  # type: ignore[type-arg]
+    def anything(it: list[Any]) -> None: ...
+    def orders(it: list[Order]) -> None: ...
+    def lists(it: list[dict[str, int]]) -> None: ...
+    def both(events: list[Event], orders: Iterable[OrderModel]) -> None: ...
+    def raw(payloads: list, events: list[Event]) -> None: ...  # type: ignore[type-arg]
+
+    for function in (lambda events: None, events, sequence, bare, anything):
+        assert called_with_batch(function) == [BATCH]
+    assert called_with_batch(orders) == [ORDERS]
+    assert called_with_batch(lists) == [[{"id": 0}, {"id": 1}, {"id": 2}]]
+    assert called_with_batch(both) == [BATCH, [OrderModel(id=each.id) for each in ORDERS]]
+    assert called_with_batch(raw) == [[{"id": 0}, {"id": 1}, {"id": 2}], BATCH]
+
+
+def one_order(order: Order) -> None: ...
+
+
+def one_event(event: Event) -> None: ...
+
+
+def a_dict(orders: dict[str, Order]) -> None: ...
+
+
+def a_tuple(orders: tuple[Order, Order]) -> None: ...
+
+
+@pytest.mark.parametrize("function", [one_order, one_event, a_dict, a_tuple])
+def test_batch_handler_that_takes_no_list_is_refused(registry: Registry, function: Any) -> None:
+    with pytest.raises(TypeError, match=r"A batch handler takes a list of events or of payloads, as in \("):
+        handler("order.created", batch=10)(function)
+
+
+def test_handler_that_takes_a_list_of_events_needs_a_batch(registry: Registry) -> None:
+    def events(it: list[Event]) -> None: ...
+
+    with pytest.raises(
+        TypeError, match=r'Only a batch handler takes a list of events, as in @handler\(".*", batch=500'
+    ):
+        handler("order.created")(events)
+
+
+@pytest.mark.parametrize("batch", [0, -1, 1.5, True, "500", 32768])
+def test_batch_is_a_whole_number_from_1(registry: Registry, batch: Any) -> None:
+    with pytest.raises(TypeError, match="@handler: batch must be a whole number from 1 to 32767, or None, not"):
+        handler("order.created", batch=batch)
+
+
+def test_importing_a_batch_handler_again_changes_its_batch(registry: Registry) -> None:
+    def count(events: Any) -> None: ...
+
+    handler("order.created", batch=10)(count)
+    handler("order.created", batch=20)(count)
+    (found,) = registry.for_group("tests")
+    assert found.batch == 20
+    assert GroupHandlers(registry, "tests").largest_batch == 20
+
+
+def test_batch_that_a_failure_names_is_never_empty() -> None:
+    for kind in (Reject, Retry):
+        with pytest.raises(ValueError, match=f"{kind.__name__}: events must name at least one event, or be None"):
+            kind(events=[])
+
+
+def test_single_handler_may_name_its_event_or_payload(registry: Registry) -> None:
+    def takes(order: Order) -> None:
+        raise Reject(events=[order])
+
+    with pytest.raises(Reject) as raised:
+        Handler("order.created", takes, None, None)(EVENT)
+    assert raised.value.events == (EVENT,)
+
+
 def test_coroutines_methods_partials_and_instances_get_the_payload_too(registry: Registry) -> None:
     got = []
 
@@ -416,6 +509,17 @@ def test_annotation_that_cannot_be_resolved_is_named_before_any_message_is_consu
 
 
 # Async
+
+
+@pytest.mark.parametrize("annotation", ["list[Event]", "list[models.Event]", "Sequence[Event]"])
+def test_list_of_events_may_be_imported_for_type_checkers_only(
+    registry: Registry, make_app: MakeApp, annotation: str
+) -> None:
+    app = make_app(f"def late(events: '{annotation}'): pass\nhandler('order.created', batch=2)(late)")
+    with installed(app):
+        registry.load()
+    (found,) = registry.for_group("tests")
+    assert found.arguments.payload_type == "list[Event]"
 
 
 class AsyncCallable:

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from django_outbox.events.event import Event
+from django_outbox.handlers import handler as handlers
 from django_outbox.handlers import timeout as deadline
-from django_outbox.handlers.registry import Handler
+from django_outbox.handlers.handler import Handler
 from django_outbox.handlers.timeout import call_within
 from tests.support.overrides import outbox_settings
 
@@ -82,6 +83,20 @@ def test_without_the_setting_nothing_is_armed(timer: list[Any], monkeypatch: pyt
     with outbox_settings(HANDLER_TIMEOUT=600):
         Handler("order.created", handled.append, None, None)(event)
     assert len(timer) == 2
+
+
+def test_batch_is_one_call_that_is_named_by_its_first_event(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(handlers, "call_within", lambda *arguments, **options: told.append((arguments[:2], options)))
+    events = [Event(type="order.created", id=str(number), topic="orders", attempt=2) for number in range(3)]
+    with outbox_settings(HANDLER_TIMEOUT=600):
+        Handler("order.created", print, None, None, batch=10)(events)
+    assert told == [
+        (
+            (600, "handler builtins.print with event 0 (order.created) and 2 more"),
+            {"about": {"event_id": "0", "topic": "orders", "attempt": 2}},
+        )
+    ]
 
 
 def test_stderr_s_own_file_is_used_where_it_has_one(

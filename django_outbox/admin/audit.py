@@ -22,6 +22,8 @@ _FOR_DJANGO: dict[str, dict[str, Any]] = {
     "cancel": {"changed": {"fields": ["Status"]}},
     "edit": {"changed": {"fields": ["Payload", "Status"]}},
     "delete": {"deleted": {}},
+    "pause": {"added": {}},
+    "resume": {"deleted": {}},
 }
 
 
@@ -46,12 +48,16 @@ class AuditEntry:
                 "edit": gettext("began to edit"),
                 "send_now": gettext("began to make messages due"),
                 "cancel": gettext("began to cancel"),
+                "pause": gettext("began to pause"),
+                "resume": gettext("began to resume"),
             }
             return begun.get(self.action, gettext("began to delete"))
         texts = {
             "retry": ngettext("retried %(count)d dead letter", "retried %(count)d dead letters", self.count),
             "edit": gettext("edited the payload and retried"),
             "send_now": ngettext("made %(count)d message due", "made %(count)d messages due", self.count),
+            "pause": gettext("paused"),
+            "resume": ngettext("resumed, %(count)d message due", "resumed, %(count)d messages due", self.count),
             "cancel": ngettext("cancelled %(count)d message", "cancelled %(count)d messages", self.count),
             "delete": ngettext("deleted %(count)d dead letter", "deleted %(count)d dead letters", self.count),
         }

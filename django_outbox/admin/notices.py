@@ -12,13 +12,15 @@ from django.utils.translation import gettext, ngettext
 
 from django_outbox.admin.failures import FailingType
 from django_outbox.admin.panels import Panel
-from django_outbox.admin.tables import INBOX, OUTBOX
+from django_outbox.admin.pauses import resume_url
+from django_outbox.admin.tables import INBOX, OUTBOX, page_url
 from django_outbox.conf import settings
 from django_outbox.handlers.registry import Registry
-from django_outbox.models import OutboxMessage, Worker
+from django_outbox.models import OutboxMessage, Pause, Worker
 from django_outbox.observability import text as texts
 from django_outbox.operations.counts import longest_due
 from django_outbox.operations.lag import NO_ANSWER, GroupLag
+from django_outbox.operations.pausing import PauseStatus
 from django_outbox.operations.selection import Selection
 from django_outbox.operations.topics import UnreadTopic
 from django_outbox.operations.workers import MOST_NAMES, is_late, why_behind
@@ -102,6 +104,27 @@ def failing_notice(panel: Panel, types: Sequence[FailingType], request: HttpRequ
     else:
         link = Link(gettext("Show messages"), f"{table.list_url}?status=pending&failures=3")
     yield Notice("warn", title, text, [link])
+
+
+def pause_notices(pauses: Iterable[PauseStatus], *, may_view: bool, may_resume: bool) -> Iterator[Notice]:
+    """Event types and handlers that are paused."""
+    for pause in pauses:
+        title = gettext("%(subject)s is paused") % {"subject": pause.subject}
+        text = ngettext(
+            "%(count)s message waits. Paused %(age)s ago by %(by)s in the group %(group)s: %(reason)s",
+            "%(count)s messages wait. Paused %(age)s ago by %(by)s in the group %(group)s: %(reason)s",
+            pause.messages,
+        ) % {
+            "count": texts.number(pause.messages),
+            "age": texts.duration(pause.seconds),
+            "by": pause.by,
+            "group": pause.group,
+            "reason": pause.reason,
+        }
+        links = [Link(gettext("Show pauses"), page_url(Pause, "changelist"))] if may_view else []
+        if may_view and may_resume:
+            links = [Link(gettext("Resume…"), resume_url(pause.id))]
+        yield Notice("warn", title, text, links)
 
 
 def unread_notices(topics: Iterable[UnreadTopic]) -> Iterator[Notice]:

@@ -18,20 +18,24 @@ from django_outbox.admin.failures import TYPES, failing_types
 from django_outbox.admin.message_list import ReadOnlyAdmin
 from django_outbox.admin.notices import Notice
 from django_outbox.admin.panels import Panel
+from django_outbox.admin.pauses import may_pause
 from django_outbox.admin.plots import overview_plots
 from django_outbox.admin.tables import INBOX, OUTBOX, TABLES
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.handlers.registry import Registry, registry
+from django_outbox.models import Pause
 from django_outbox.operations.activity import throughput
 from django_outbox.operations.counts import inbox_due, most_overdue, oldest_awaited
 from django_outbox.operations.lag import GroupLag, lag_of_groups
+from django_outbox.operations.pausing import known_pauses
 from django_outbox.operations.topics import UnreadTopic, awaited, loaded_registry, topics_by_group
 from django_outbox.operations.workers import is_late, known_workers
 from django_outbox.state.unhandled import HandledEvents
 
 PARTITIONS = 20
 REFRESH_SECONDS = 10
+VIEW_PAUSES = "django_outbox.view_pause"
 
 
 class OverviewAdmin(ReadOnlyAdmin):
@@ -82,6 +86,9 @@ def overview(request: HttpRequest) -> dict[str, Any]:
     found = [
         *_handler_notices(),
         *notices.unread_notices(unread),
+        *notices.pause_notices(
+            known_pauses(database), may_view=request.user.has_perm(VIEW_PAUSES), may_resume=may_pause(request)
+        ),
         *(notices.relay_notices(alive) if publishes else ()),
         *notices.consumer_notices(alive, handlers, published, due),
         *notices.trouble_notices(alive),
@@ -122,7 +129,12 @@ def overview(request: HttpRequest) -> dict[str, Any]:
         "partitions": partitions[:PARTITIONS],
         "more_partitions": max(0, len(partitions) - PARTITIONS),
         "broker_is_silent": any(each.trouble for each in lag.values()),
-        "audit_entries": audit.entries([table.model for table in TABLES if table.may(request, "view")]),
+        "audit_entries": audit.entries(
+            [
+                *(table.model for table in TABLES if table.may(request, "view")),
+                *([Pause] if request.user.has_perm(VIEW_PAUSES) else []),
+            ]
+        ),
     }
 
 

@@ -13,6 +13,7 @@ from django_outbox.consumer.engine import Engine
 from django_outbox.consumer.inbox.inbox import Inbox
 from django_outbox.consumer.lane import Lane, RoundCounts
 from django_outbox.consumer.outbox import OutboxSource
+from django_outbox.consumer.pauses import Pauses
 from django_outbox.consumer.reconciler import Reconciler
 from django_outbox.consumer.topics import ReadableTopics
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotReadable
@@ -79,8 +80,9 @@ class Consumer:
         self._clock = clock
         self._stop: Stop | None = None
         self.engine = Engine(using, self.group, clock)
-        self._inbox = Inbox(self.engine, using=using, handlers=self.handlers, clock=clock)
-        self.lane = Lane(self.engine, OutboxSource(using, self.handlers), self._inbox)
+        self._pauses = Pauses(using, self.handlers, clock)
+        self._inbox = Inbox(self.engine, using=using, handlers=self.handlers, pauses=self._pauses, clock=clock)
+        self.lane = Lane(self.engine, OutboxSource(using, self.handlers, self._pauses), self._inbox)
         self.inbox_due_at = clock() + INBOX_SECONDS
         self._prepared = PreparedStatements(using, clock)
         self._outages = OutageLog(log, clock, quiet_seconds=RELAPSE_SECONDS)
@@ -152,6 +154,7 @@ class Consumer:
         """
         counts = RoundCounts()
         try:
+            self._pauses.maintain()
             self._retry_from_inbox(counts)
             self._consume(counts, timeout)
         except Exception:

@@ -13,6 +13,7 @@ from django.db.models import QuerySet
 
 from django_outbox.brokers.base import ReceivedRecord, TopicPartition
 from django_outbox.conf import settings
+from django_outbox.consumer.pauses import Pauses
 from django_outbox.consumer.source import (
     REQUEUE_DELAY,
     SKIP,
@@ -32,7 +33,7 @@ from django_outbox.models import OutboxMessage
 from django_outbox.observability.logging import log_extra
 from django_outbox.state import outbox as state
 from django_outbox.state import transitions
-from django_outbox.state.ordering import Blocker, holds_behind_dead, unhandled_before
+from django_outbox.state.ordering import Blocker, has_order, holds_behind_dead, unhandled_before
 from django_outbox.state.rows import LockedMessage
 from django_outbox.worker.transactions import retry_transaction
 
@@ -86,15 +87,17 @@ class OwnRecord:
 class OutboxSource(Source[OwnRecord]):
     """Messages of the outbox, as one consumer group handles them."""
 
-    def __init__(self, using: str, handlers: GroupHandlers) -> None:
+    def __init__(self, using: str, handlers: GroupHandlers, pauses: Pauses) -> None:
         self._using = using
         self._handlers = handlers
+        self._pauses = pauses
 
     def cost(self, item: OwnRecord) -> float:
         cost = self._handlers.find(item.identity.event_type, item.record.topic).cost
         return 1.0 if not cost and settings.unknown_event == "dead" else cost
 
     def claim(self, items: Sequence[OwnRecord], prepared: Sequence[Claim]) -> list[Claim]:
+        self._pauses.refresh()
         messages = state.lock([item.id for item in items], using=self._using)
         current: dict[int, LockedMessage] = {}
         for item in items:
@@ -149,9 +152,12 @@ class OutboxSource(Source[OwnRecord]):
             until = first.until
         elif overtakes:
             until = timedelta(0)
+        elif (paused_until := self._pauses.due_at(message.event_type, message.topic)) is not None:
+            until = paused_until
         else:
             return Claim(Outcome.CONSUMED, message, item.event(message), handlers)
-        held[key] = Blocker(message.id if first is None else min(first.id, message.id), until)
+        if has_order(message):
+            held[key] = Blocker(message.id if first is None else min(first.id, message.id), until)
         return Claim(Outcome.REQUEUED, message, until=until)
 
     def settle(self, done: Sequence[Claim], left: Sequence[Claim]) -> None:

@@ -25,6 +25,7 @@ def _tables(status: Mapping[str, Any]) -> Iterator[str]:
     for topic in status["unread_topics"]:
         waited = duration(topic["longest_awaited_seconds"])
         yield f"No consumer reads the topic {topic['topic']}. Messages there have waited for {waited}: see manage.py outbox_doctor"
+    yield _pauses(status["pauses"])
     yield _retries(status["retries"])
     yield _rates(status["rates"])
     yield _workers(status["workers"])
@@ -59,6 +60,17 @@ def _topics(topics: list[dict[str, Any]]) -> str:
         for state in ("pending", "published", "dead"):
             rows[-1] += [f"{topic[state]:,}", duration(topic[f"oldest_{state}_seconds"])]
     return columns(rows, right=range(1, 7))
+
+
+def _pauses(pauses: list[dict[str, Any]]) -> str:
+    if not pauses:
+        return ""
+    rows = [["PAUSED", "GROUP", "WAITING", "FOR", "BY", "REASON"]]
+    for pause in pauses:
+        subject = pause["event_type"] or pause["handler"]
+        waiting = f"{sum(pause['waiting'].values()):,}"
+        rows.append([subject, pause["group"], waiting, duration(pause["paused_seconds"]), pause["by"], pause["reason"]])
+    return columns(rows, right={2, 3})
 
 
 def _retries(retries: list[dict[str, Any]]) -> str:

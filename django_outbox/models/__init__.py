@@ -4,6 +4,7 @@ from django_outbox.models.inbox import InboxDeadLetter, InboxMessage, InboxQuery
 from django_outbox.models.message import default_max_retry
 from django_outbox.models.operations import Activity, MessageFailure, Worker
 from django_outbox.models.outbox import DeadLetter, OutboxMessage, OutboxQuerySet, Overview, outbox_database
+from django_outbox.models.pause import Pause
 
 __all__ = [
     "Activity",
@@ -15,6 +16,7 @@ __all__ = [
     "OutboxMessage",
     "OutboxQuerySet",
     "Overview",
+    "Pause",
     "Worker",
     "default_max_retry",
     "outbox_database",

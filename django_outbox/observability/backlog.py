@@ -32,12 +32,14 @@ class Unfinished:
         oldest: seconds since the oldest pending message was written.
         overdue: seconds since the most overdue pending message was due.
         awaited: of the outbox, seconds since a published message was sent that a handler here has yet to handle.
+        paused: messages that wait for the end of a pause.
     """
 
     counts: dict[str, int]
     oldest: float
     overdue: float
     awaited: float = 0.0
+    paused: int = 0
 
 
 class Backlog:

@@ -100,14 +100,17 @@ class OutboxCollector(Collector):
         overdue = GaugeMetricFamily("django_outbox_overdue_seconds", text, labels=("box",))
         text = "How long ago the published message was sent that has waited longest for its handler here."
         awaited = GaugeMetricFamily("django_outbox_awaited_seconds", text, labels=())
+        text = "Messages that wait for the end of a pause."
+        paused = GaugeMetricFamily("django_outbox_paused_messages", text, labels=("box",))
         for box, unfinished in self.backlog.read().items():
             for status, count in unfinished.counts.items():
                 messages.add_metric((box, status), count)
             oldest.add_metric((box,), unfinished.oldest)
             overdue.add_metric((box,), unfinished.overdue)
+            paused.add_metric((box,), unfinished.paused)
             if box == "outbox":
                 awaited.add_metric((), unfinished.awaited)
-        yield from (messages, oldest, overdue, awaited)
+        yield from (messages, oldest, overdue, awaited, paused)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -6,6 +6,7 @@ with the number of consumed ones.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import timedelta
 from typing import Any, NamedTuple
@@ -15,10 +16,12 @@ from django.db.models import Count, F, Min, TextField, Value
 from django.db.models.functions import Cast
 
 from django_outbox.conf import settings
-from django_outbox.models import InboxMessage, OutboxMessage
+from django_outbox.models import InboxMessage, OutboxMessage, Pause
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.observability.backlog import Unfinished
+from django_outbox.state import pauses
 from django_outbox.state.dialects import oldest_first
+from django_outbox.state.pauses import ActivePause
 from django_outbox.state.unhandled import HandledEvents, longest_unhandled
 
 Model = type[OutboxMessage] | type[InboxMessage]
@@ -50,15 +53,26 @@ def count(messages: Any, status: str) -> int:
     return int(messages.filter(status=status, id__gt=0).order_by().values("id")[: MOST_COUNTED + 1].count())
 
 
-def unfinished(using: str) -> dict[str, Unfinished]:
-    """Counts and ages of outbox and inbox, for the metrics."""
+def count_paused(pause: ActivePause, using: str) -> dict[str, int]:
+    """Messages of outbox and inbox that wait for the end of a pause, up to a million each."""
     return {
-        "outbox": _unfinished(OutboxMessage, using, longest_unhandled(using)),
-        "inbox": _unfinished(InboxMessage, using),
+        name: min(messages.order_by().values("id")[: MOST_COUNTED + 1].count(), MOST_COUNTED)
+        for name, messages in pauses.waiting(pause, pause.now, using=using).items()
     }
 
 
-def _unfinished(model: Model, using: str, awaited: float | None = None) -> Unfinished:
+def unfinished(using: str) -> dict[str, Unfinished]:
+    """Counts and ages of outbox and inbox, for the metrics."""
+    paused: Counter[str] = Counter()
+    for pause in pauses.active(Pause.objects.using(using)):
+        paused.update(count_paused(pause, using))
+    return {
+        "outbox": _unfinished(OutboxMessage, using, paused["outbox"], longest_unhandled(using)),
+        "inbox": _unfinished(InboxMessage, using, paused["inbox"]),
+    }
+
+
+def _unfinished(model: Model, using: str, paused: int, awaited: float | None = None) -> Unfinished:
     messages = own(model, using)
     oldest = oldest_first(messages, "pending").values_list("created_at", DatabaseNow()).first()
     return Unfinished(
@@ -66,6 +80,7 @@ def _unfinished(model: Model, using: str, awaited: float | None = None) -> Unfin
         oldest=seconds(oldest[1] - oldest[0]) if oldest else 0.0,
         overdue=longest_due(model, using) or 0.0,
         awaited=awaited or 0.0,
+        paused=paused,
     )
 
 

@@ -18,6 +18,7 @@ from django_outbox.operations import counts
 from django_outbox.operations.activity import throughput
 from django_outbox.operations.counts import Model, TopicCount, own, seconds
 from django_outbox.operations.lag import TIMEOUT_SECONDS, GroupLag, lag_of_groups
+from django_outbox.operations.pausing import PauseStatus, known_pauses
 from django_outbox.operations.topics import awaited, topics_by_group
 from django_outbox.operations.workers import is_late, known_workers
 from django_outbox.state.unhandled import longest_unhandled
@@ -47,6 +48,7 @@ def full_status(using: str, *, broker: bool = True, timeout: float = TIMEOUT_SEC
         "inbox": inbox,
         "topics": _topics(unfinished, using),
         "unread_topics": _unread_topics(outbox["longest_awaited_seconds"], workers, using),
+        "pauses": [_pause(each) for each in known_pauses(using)],
         "retries": [*_next_retries("outbox", OutboxMessage, using), *_next_retries("inbox", InboxMessage, using)],
         "rates": _rates(workers, using),
         "workers": [_worker(worker) for worker in workers],
@@ -132,6 +134,18 @@ def _rates(workers: list[Any], using: str) -> dict[str, Any]:
         "ten_minutes": found.rates(1),
         "hour": found.rates(3600 // Activity.SECONDS),
         "day": found.rates(len(found.starts)),
+    }
+
+
+def _pause(pause: PauseStatus) -> dict[str, Any]:
+    return {
+        "group": pause.group,
+        "event_type": pause.event_type or None,
+        "handler": pause.handler or None,
+        "reason": pause.reason,
+        "by": pause.by,
+        "paused_seconds": pause.seconds,
+        "waiting": pause.waiting,
     }
 
 

@@ -205,6 +205,15 @@ def postpone(row: InboxMessage, blocker: Blocker, *, using: str) -> int:
     )
 
 
+def postpone_type(row: InboxMessage, until: datetime, *, using: str) -> None:
+    """Let the due messages of a type and topic wait, uncounted, up to a thousand. In the transaction that locked ``row``."""
+    due = InboxMessage.objects.using(using).due().filter(group=row.group, topic=row.topic, event_type=row.event_type)
+    due = due.exclude(source="")  # not read yet, so of an unknown type
+    ids = list(due.select_for_update(skip_locked=True).values_list("id", flat=True)[:UPDATE_SIZE])
+    pending = InboxMessage.objects.using(using).filter(status_is(Status.PENDING), id__in=ids)
+    pending.update(delivery_count=0, next_retry_at=until, updated_at=DatabaseNow())
+
+
 def identify(row: InboxMessage, known: InboxMessage, *, using: str) -> bool:
     """Turn the row of an unread record into an event that is due at once.
 

@@ -38,7 +38,7 @@ class Blocker(NamedTuple):
     until: datetime | timedelta
 
 
-def has_order(message: Outgoing | InboxMessage) -> bool:
+def has_order(message: Outgoing | LockedMessage | InboxMessage) -> bool:
     """True if later messages of its key must wait for this message."""
     return bool(message.message_key) and settings.ordering == "key"
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from django import template
 from django.template.defaultfilters import date
+from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
@@ -29,12 +30,18 @@ register.filter("number", texts.number)
 register.filter("shortened", texts.shortened)
 register.filter("age", texts.age)
 register.filter("until", texts.until)
+register.filter("duration", texts.duration)
 register.filter("breakable", texts.breakable)
 
 
 @register.simple_tag
 def action_url(table: Table, action: str, selection: Selection) -> str:
     return table.action_url(action, selection)
+
+
+@register.simple_tag
+def resume_url(pause: Any) -> str:
+    return f"{reverse('admin:django_outbox_pause_resume')}?id={pause.id}"
 
 
 @register.simple_tag

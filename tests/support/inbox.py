@@ -10,6 +10,7 @@ from typing import Any
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.consumer.engine import Engine
 from django_outbox.consumer.inbox.inbox import Inbox
+from django_outbox.consumer.pauses import Pauses
 from django_outbox.events.event import Event
 from django_outbox.handlers.registry import GroupHandlers, Registry
 from django_outbox.models import InboxMessage
@@ -84,7 +85,8 @@ class Receiver:
             engine = Engine("default", self.group, self._clock)
             engine.transaction_size = self.transaction_size
             handlers = GroupHandlers(self.handlers, self.group)
-            self._inbox = Inbox(engine, using="default", handlers=handlers, clock=self._clock)
+            pauses = Pauses("default", handlers, self._clock)
+            self._inbox = Inbox(engine, using="default", handlers=handlers, pauses=pauses, clock=self._clock)
         return self._inbox
 
     def restart(self) -> None:

@@ -8,7 +8,7 @@ retried from its row.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
 
 from django.db import DatabaseError, transaction
@@ -17,6 +17,7 @@ from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
 from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.consumer.inbox.stored import UNREAD_DELAY, Stored, StoredSource
+from django_outbox.consumer.pauses import Pauses
 from django_outbox.consumer.source import REQUEUE_DELAY, SKIP, Claim, Outcome, Source, unhandled_reason
 from django_outbox.events.parsing import record_reference
 from django_outbox.exceptions import Reject, UnreadableRecord, text_of
@@ -28,7 +29,7 @@ from django_outbox.state import inbox as state
 from django_outbox.state.backoff import delay_after
 from django_outbox.state.failures import columns
 from django_outbox.state.inbox_rows import consumed_row, dead_row, pending_row, poison_row, unread_row, unreadable
-from django_outbox.state.ordering import CLAIM_SECONDS, Blocker, blocker_of, blockers_of
+from django_outbox.state.ordering import CLAIM_SECONDS, Blocker, blocker_of, blockers_of, has_order
 from django_outbox.worker.database_errors import is_transient
 
 log = logging.getLogger("django_outbox.consumer")
@@ -37,12 +38,15 @@ log = logging.getLogger("django_outbox.consumer")
 class ArrivalSource(Source[ReceivedRecord]):
     """Fresh records of one consumer group."""
 
-    def __init__(self, using: str, handlers: GroupHandlers, reader: Reader, stored: StoredSource) -> None:
+    def __init__(
+        self, using: str, handlers: GroupHandlers, reader: Reader, stored: StoredSource, pauses: Pauses
+    ) -> None:
         self._using = using
         self._handlers = handlers
         self._group = handlers.group
         self._reader = reader
         self._stored = stored
+        self._pauses = pauses
 
     def cost(self, item: ReceivedRecord) -> float:
         if not self._handlers.largest_batch:
@@ -55,11 +59,36 @@ class ArrivalSource(Source[ReceivedRecord]):
         return [self._arrival(record) for record in items]
 
     def claim(self, items: Sequence[ReceivedRecord], prepared: Sequence[Claim]) -> list[Claim]:
+        self._pauses.refresh()
         rows = [claim.message for claim in prepared if isinstance(claim.message, InboxMessage)]
         self._add(rows)
         # After the insert, which may have waited for another consumer that then failed.
         blockers = blockers_of([row for row in rows if row.id is not None], using=self._using)
-        return [_in_turn(claim, blockers) for claim in prepared]
+        return [self._in_turn(claim, blockers) for claim in prepared]
+
+    def _in_turn(self, claim: Claim, blockers: dict[tuple[str, str], Blocker]) -> Claim:
+        """Return the claim of an inserted row: a duplicate is skipped, and an event that is blocked or paused waits.
+
+        Args:
+            blockers: by topic and key. A paused message is added.
+        """
+        row = claim.message
+        if row is None:
+            return claim
+        if not row.id:
+            return SKIP
+        if claim.event is None or not isinstance(row, InboxMessage):
+            return claim
+        key = (row.topic, row.message_key)
+        blocker = blockers.get(key)
+        if blocker is not None and blocker.id < row.id:
+            return Claim(Outcome.REQUEUED, row, claim.event, until=blocker.until)
+        until = self._pauses.due_at(row.event_type, row.topic)
+        if until is None:
+            return claim
+        if has_order(row):
+            blockers[key] = Blocker(row.id, until)
+        return Claim(Outcome.REQUEUED, row, claim.event, until=until)
 
     def settle(self, done: Sequence[Claim], left: Sequence[Claim]) -> None:
         consumed: list[int] = []
@@ -117,12 +146,14 @@ class ArrivalSource(Source[ReceivedRecord]):
         if event is None:
             return None
         row = pending_row(event, self._group, timedelta(seconds=CLAIM_SECONDS), delivery_count=1)
+        self._pauses.refresh()
         with transaction.atomic(using=self._using):
             if not self._add([row]):
                 return Outcome.SKIPPED
             blocker = blocker_of(row, using=self._using)
-            if blocker is not None:
-                state.hold(row, row, blocker.until, using=self._using)
+            until = self._pauses.due_at(row.event_type, row.topic) if blocker is None else blocker.until
+            if until is not None:
+                state.hold(row, row, until, using=self._using)
                 return Outcome.REQUEUED
         return Stored(row.id, record)
 
@@ -202,16 +233,3 @@ class ArrivalSource(Source[ReceivedRecord]):
         if not state.are_known(others, using=self._using):
             raise DatabaseError("the database rejects its content")
         return new
-
-
-def _in_turn(claim: Claim, blockers: Mapping[tuple[str, str], Blocker]) -> Claim:
-    """Return the claim of an inserted row: a duplicate is skipped, and a blocked event waits."""
-    row = claim.message
-    if row is None:
-        return claim
-    if not row.id:
-        return SKIP
-    blocker = blockers.get((row.topic, row.message_key))
-    if claim.event is not None and blocker is not None and blocker.id < row.id:
-        return Claim(Outcome.REQUEUED, row, claim.event, until=blocker.until)
-    return claim

@@ -11,6 +11,7 @@ from django_outbox.consumer.engine import TIME_BUDGET_SECONDS, Engine
 from django_outbox.consumer.inbox.arrivals import ArrivalSource
 from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.consumer.inbox.stored import Stored, StoredSource
+from django_outbox.consumer.pauses import Pauses
 from django_outbox.consumer.source import Outcome
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import InboxMessage
@@ -20,7 +21,9 @@ from django_outbox.models.lengths import GROUP_LENGTH
 class Inbox:
     """Handles records without a row in this service's outbox, and all records of a group that handlers name."""
 
-    def __init__(self, engine: Engine, *, using: str, handlers: GroupHandlers, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, engine: Engine, *, using: str, handlers: GroupHandlers, pauses: Pauses, clock: Callable[[], float]
+    ) -> None:
         """
         Raises:
             ImproperlyConfigured: the group's name is too long, or ``INBOX`` is wrong.
@@ -34,8 +37,8 @@ class Inbox:
         self._engine = engine
         self._clock = clock
         self._messages = InboxMessage.objects.using(using).filter(group=group)
-        self._stored = StoredSource(using, handlers, reader)
-        self._arrivals = ArrivalSource(using, handlers, reader, self._stored)
+        self._stored = StoredSource(using, handlers, reader, pauses)
+        self._arrivals = ArrivalSource(using, handlers, reader, self._stored, pauses)
         self.takes_all = handlers.uses_inbox
         """True if this inbox handles all records, also those of this service's own outbox."""
 

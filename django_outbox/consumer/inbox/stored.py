@@ -11,6 +11,7 @@ from django.db import transaction
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
 from django_outbox.consumer.inbox.reader import Reader
+from django_outbox.consumer.pauses import Pauses
 from django_outbox.consumer.source import (
     REQUEUE_DELAY,
     SKIP,
@@ -48,8 +49,9 @@ class Stored:
 class StoredSource(Source[Stored]):
     """Pending messages of one consumer group. Any number of consumers share them."""
 
-    def __init__(self, using: str, handlers: GroupHandlers, reader: Reader) -> None:
+    def __init__(self, using: str, handlers: GroupHandlers, reader: Reader, pauses: Pauses) -> None:
         self._using = using
+        self._pauses = pauses
         self._handlers = handlers
         self._group = handlers.group
         self._reader = reader
@@ -59,8 +61,9 @@ class StoredSource(Source[Stored]):
     def claim_due(self, only: int | None = None) -> Stored | Outcome | None:
         """Count the delivery of the most overdue message, skipping locked ones; None if none is due.
 
-        If it must wait for another message of its key, the outcome is returned instead.
+        If it is paused or must wait for another message of its key, the outcome is returned instead.
         """
+        self._pauses.refresh()
         with transaction.atomic(using=self._using):
             row = state.next_due(self._group, using=self._using, only=only)
             if row is None:
@@ -68,6 +71,10 @@ class StoredSource(Source[Stored]):
             blocker = blocker_of(row, using=self._using)
             if blocker is not None:
                 state.postpone(row, blocker, using=self._using)
+                return Outcome.REQUEUED
+            until = self._pauses.due_at(row.event_type, row.topic) if row.source else None  # or it is yet to be read
+            if until is not None:
+                state.postpone_type(row, until, using=self._using)
                 return Outcome.REQUEUED
             state.count_delivery(row, using=self._using, outlived=row.id in self.survived)
         return Stored(row.id)

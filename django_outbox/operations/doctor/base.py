@@ -19,10 +19,10 @@ from django_outbox.brokers.calls import Call
 from django_outbox.conf import settings
 from django_outbox.exceptions import OutboxError, in_one_line
 from django_outbox.handlers.registry import registry
-from django_outbox.models import Activity, InboxMessage, MessageFailure, OutboxMessage, Worker, outbox_database
+from django_outbox.models import Activity, InboxMessage, MessageFailure, OutboxMessage, Pause, Worker, outbox_database
 from django_outbox.operations.topics import topics_by_group, unfinished_topics
 
-MODELS = (OutboxMessage, InboxMessage, MessageFailure, Worker, Activity)
+MODELS = (OutboxMessage, InboxMessage, MessageFailure, Worker, Activity, Pause)
 
 
 class Level(IntEnum):

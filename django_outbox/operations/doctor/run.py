@@ -75,6 +75,7 @@ CHECKS = (
     Check("relays", workers.relays, "A relay is running, and no message is late."),
     Check("consumers", workers.consumers, "Consumers are running, or there is nothing to handle; no message is late."),
     Check("workers", workers.troubles, "No worker is lost or in trouble."),
+    Check("pauses", workers.pauses, "Nothing is paused."),
     Check("versions", workers.versions, "All workers run the version installed here."),
     Check("sources", workers.sources, "All unfinished messages have the SOURCE of this project."),
     Check("handlers", events.handlers, "All handlers can be imported.", needs_database=False),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -12,6 +13,7 @@ from django_outbox.models import OutboxMessage, Worker
 from django_outbox.operations.counts import counted, foreign_messages, inbox_due, longest_due
 from django_outbox.operations.doctor.base import Finding, Installation, fault, note, warning
 from django_outbox.operations.documentation import documentation
+from django_outbox.operations.pausing import known_pauses
 from django_outbox.operations.topics import awaited
 from django_outbox.operations.workers import is_late, known_workers, why_behind
 from django_outbox.state.unhandled import longest_unhandled
@@ -26,6 +28,18 @@ def relays(installation: Installation) -> Iterator[Finding]:
         yield from _behind("The relay is behind.", "sent", late, alive)
     else:
         yield _none_running(installation, "relay", "sent", late)
+
+
+def pauses(installation: Installation) -> Iterator[Finding]:
+    """Event types and handlers that are paused."""
+    for pause in known_pauses(installation.using):
+        option = f"--event-type {shlex.quote(pause.event_type)}" if pause.event_type else f"--handler {pause.handler}"
+        group = "" if pause.group == settings.consumer_group else f" --group {pause.group}"
+        yield warning(
+            f"{pause.subject} is paused in the group {pause.group}, by {pause.by}: {pause.reason}",
+            f"{counted(pause.messages, 'message')} wait until it is resumed.",
+            f"Once the reason is gone: manage.py outbox_resume {option}{group}{installation.database_option}",
+        )
 
 
 def consumers(installation: Installation) -> Iterator[Finding]:

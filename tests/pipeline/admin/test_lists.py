@@ -455,7 +455,7 @@ def test_permissions_are_these_alone() -> None:
     names = Permission.objects.filter(content_type__app_label="django_outbox").values_list("codename", flat=True)
     actions = ("cancel", "delete", "edit", "retry", "see_payload", "view")
     expected = [f"{action}_{model}" for action in actions for model in ("inboxmessage", "outboxmessage")]
-    assert sorted(names) == sorted(["view_deadletter", "view_inboxdeadletter", *expected])
+    assert sorted(names) == sorted(["view_deadletter", "view_inboxdeadletter", "view_pause", "change_pause", *expected])
 
 
 def test_list_says_when_a_message_is_due(admin_client: Client) -> None:

@@ -191,7 +191,17 @@ def test_a_broker_that_does_not_answer_is_told_and_the_rest_shown(monkeypatch: p
 
 def test_json_has_these_keys() -> None:
     document = status_json()
-    assert list(document) == ["outbox", "inbox", "topics", "unread_topics", "retries", "rates", "workers", "lag"]
+    assert list(document) == [
+        "outbox",
+        "inbox",
+        "topics",
+        "unread_topics",
+        "pauses",
+        "retries",
+        "rates",
+        "workers",
+        "lag",
+    ]
     more = ["consumed_is_estimate", "due", "longest_due_seconds", "next_due_seconds"]
     assert list(document["outbox"]) == [*KEYS, *more, "longest_awaited_seconds"]
     assert list(document["inbox"]) == ["pending", "consumed", "dead", "oldest_pending_seconds", *more]

@@ -139,6 +139,7 @@ def test_a_batch_is_one_insert_and_one_transaction(receiver: Receiver) -> None:
         assert receiver.receive(*records) == ["consumed"] * 50
 
     asked = [q["sql"] for q in queries if not q["sql"].startswith(("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE"))]
+    asked = [sql for sql in asked if "django_outbox_pause" not in sql]  # read every two seconds
     assert len(asked) == 3, "\n".join(sql[:200] for sql in asked)
 
 

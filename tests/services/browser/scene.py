@@ -12,9 +12,10 @@ from django_outbox.brokers.base import TopicPartition
 from django_outbox.brokers.kafka import KafkaBroker
 from django_outbox.handlers.handler import Handler
 from django_outbox.handlers.registry import registry
-from django_outbox.models import Activity, InboxMessage, MessageFailure, OutboxMessage, Worker
+from django_outbox.models import Activity, InboxMessage, MessageFailure, OutboxMessage, Pause, Worker
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.operations import lag
+from django_outbox.state.pauses import pause
 from django_outbox.worker.heartbeat import period_of
 from tests.support.inbox import make_received
 from tests.support.outbox import make_message
@@ -49,10 +50,12 @@ class Night(NamedTuple):
     Attributes:
         dead: a dead letter of the outbox.
         unreadable: one of the inbox, which could not be read.
+        pause: of a handler.
     """
 
     dead: OutboxMessage
     unreadable: InboxMessage
+    pause: Pause
 
 
 def make_night(settings: Any, monkeypatch: pytest.MonkeyPatch, client: Any, django_user_model: Any) -> Night:
@@ -69,7 +72,8 @@ def make_night(settings: Any, monkeypatch: pytest.MonkeyPatch, client: Any, djan
     client.force_login(root)
     act(client, "retry", make_dead(topic="orders"), reason="mail server is back")
     OutboxMessage.objects.filter(topic="orders", event_type="order.created", status="dead", last_error="").delete()
-    return Night(messages[-1], unreadable)
+    mail = pause("shop", handler=HANDLERS[1][1], reason="mail server is down", by="grace", using="default")
+    return Night(messages[-1], unreadable, mail)
 
 
 def _handler(event_type: str, name: str, group: str | None) -> Handler:

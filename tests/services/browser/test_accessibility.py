@@ -50,6 +50,7 @@ def test_axe_finds_nothing_wrong(browser: Any, user: Any, busy_night: Night, axe
     pages += [page_of(busy_night.dead), page_of(busy_night.unreadable), action_url("edit", ids=ids)]
     pages += [action_url(action, error=NO_WEIGHT) for action in ("retry", "delete")]
     pages += [action_url(action, status="pending") for action in ("send_now", "cancel")]
+    pages += [url("pause"), url("pause", "pause"), f"{url('pause', 'resume')}?id={busy_night.pause.id}"]
     for page in pages:
         browser.open(page)
         browser.open_all_details()

@@ -63,6 +63,9 @@ def test_pages_as_pictures(
         "pending": page(f"{url('outboxmessage')}?status=pending"),
         "send-now": page(action_url("send_now", status="pending")),
         "cancel": page(action_url("cancel", status="pending")),
+        "pauses": page(url("pause")),
+        "pause": page(url("pause", "pause")),
+        "resume": page(f"{url('pause', 'resume')}?id={busy_night.pause.id}"),
     }
     for name, open_page in pages.items():
         open_page()

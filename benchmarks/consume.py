@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from benchmarks import workload
 from benchmarks.bench import CLIENTS, Bench, WorkNotDone, missing_client
@@ -11,17 +12,31 @@ from benchmarks.report import Line, Target
 from benchmarks.servers import PARTITIONS
 
 ROWS = 20_000  # of which some are read before all partitions have been handled with care
-# By name: the job and the type of its events, which chooses the handler.
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A job, the type of its events, which chooses the handler, and the size of its batches."""
+
+    job: str
+    event_type: str
+    prepared: bool = False
+    batch: int = 0
+
+
 VARIANTS = {
-    "raw": ("raw_consume", "bench.sql"),
-    "sql": ("consume", "bench.sql"),
-    "prepared": ("consume", "bench.sql"),
-    "orm": ("consume", "bench.orm"),
+    "raw": Variant("raw_consume", "bench.sql"),
+    "sql": Variant("consume", "bench.sql"),
+    "prepared": Variant("consume", "bench.sql", prepared=True),
+    "orm": Variant("consume", "bench.orm"),
+    "batch": Variant("consume", "bench.batch", batch=BATCH),
+    "one by one": Variant("consume", "bench.batch", batch=1),
 }
 
 
 def measure(bench: Bench) -> Iterator[Line]:
-    """Both clients; the handler inserts a row by one statement, as the raw loop does, or through the ORM."""
+    """Both clients; the handler inserts a row by one statement, as the raw loop does, or through the ORM, or many at once."""
     for client in CLIENTS:
         name = f"consume, {client}"
         if reason := missing_client(client):
@@ -30,28 +45,31 @@ def measure(bench: Bench) -> Iterator[Line]:
         found: dict[str, list[float]] = {variant: [] for variant in VARIANTS}
         for number, variant in bench.rounds(list(VARIANTS)):
             bench.progress.say(f"{name}: {variant}, round {number + 1} of {bench.runs}")
-            found[variant].append(_figure(bench, client, *VARIANTS[variant], prepared=variant == "prepared"))
+            found[variant].append(figure(bench, client, VARIANTS[variant]))
         least = Target(least_ratio=0.5, least=10_000 if client == "confluent" else None)
         yield Line(name, "messages/s", found["sql"], found["raw"], least, headline=True)
         yield Line(f"{name}, prepared statements", "messages/s", found["prepared"], found["raw"], least, headline=True)
         yield Line(f"{name}, handler uses the ORM", "messages/s", found["orm"], found["raw"])
+        least = Target(least_ratio=3.0)
+        yield Line(f"{name}, batches of {BATCH}", "messages/s", found["batch"], found["one by one"], least)
 
 
-def _figure(bench: Bench, client: str, job: str, event_type: str, *, prepared: bool) -> float:
+def figure(bench: Bench, client: str, variant: Variant) -> float:
     """Publish a backlog by a raw loop, then let the job handle it; messages a second."""
     from django_outbox.consumer.consumer import DEFAULT_BATCH_SIZE
 
     rows = bench.amount(ROWS)
     # After its start a consumer takes the first batches of each partition one by one.
-    warm_up = 2 * PARTITIONS * DEFAULT_BATCH_SIZE
+    warm_up = 2 * PARTITIONS * max(DEFAULT_BATCH_SIZE, variant.batch)
     with bench.topic(bench.servers.near) as topic:
         workload.empty()
-        workload.fill(rows + warm_up, topic=topic, event_type=event_type)
-        environment = bench.environment(client, bench.servers.near, topic, BENCH_PREPARED=str(int(prepared)))
+        workload.fill(rows + warm_up, topic=topic, event_type=variant.event_type)
+        options = {"BENCH_PREPARED": str(int(variant.prepared)), "BENCH_BATCH": str(variant.batch)}
+        environment = bench.environment(client, bench.servers.near, topic, **options)
         bench.run_jobs("raw_publish", 1, environment)
         workload.settle()
-        found = bench.run_jobs(job, 1, environment, rows=rows, warm_up=warm_up)
-    found.update(event_type=event_type, prepared=prepared)
+        found = bench.run_jobs(variant.job, 1, environment, rows=rows, warm_up=warm_up)
+    found.update(event_type=variant.event_type, prepared=variant.prepared, batch=variant.batch)
     done = (workload.count("consumed"), Effect.objects.count())
     if done != (rows + warm_up, rows + warm_up):
         raise WorkNotDone(f"consumed messages and rows of handlers: {done} instead of {rows + warm_up} each")

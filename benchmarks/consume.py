@@ -29,6 +29,7 @@ VARIANTS = {
     "raw": Variant("raw_consume", "bench.sql"),
     "sql": Variant("consume", "bench.sql"),
     "prepared": Variant("consume", "bench.sql", prepared=True),
+    "loop": Variant("call_loop", "bench.sql", prepared=True),
     "orm": Variant("consume", "bench.orm"),
     "batch": Variant("consume", "bench.batch", batch=BATCH),
     "one by one": Variant("consume", "bench.batch", batch=1),
@@ -49,6 +50,8 @@ def measure(bench: Bench) -> Iterator[Line]:
         least = Target(least_ratio=0.5, least=10_000 if client == "confluent" else None)
         yield Line(name, "messages/s", found["sql"], found["raw"], least, headline=True)
         yield Line(f"{name}, prepared statements", "messages/s", found["prepared"], found["raw"], least, headline=True)
+        calls = f"{name}, prepared statements, beside a loop that calls the handler"
+        yield Line(calls, "messages/s", found["prepared"], found["loop"], Target(least_ratio=0.8))
         yield Line(f"{name}, handler uses the ORM", "messages/s", found["orm"], found["raw"])
         least = Target(least_ratio=3.0)
         yield Line(f"{name}, batches of {BATCH}", "messages/s", found["batch"], found["one by one"], least)

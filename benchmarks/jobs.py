@@ -17,6 +17,7 @@ import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,18 +171,21 @@ def consume(gate: Gate, *, rows: int, warm_up: int, profile: str | None = None) 
         consumer.close()
 
 
-def raw_consume(gate: Gate, *, rows: int, warm_up: int) -> dict[str, Any]:
-    """Handle a backlog by a raw loop with batches of the consumer's default size."""
+def raw_consume(gate: Gate, *, rows: int, warm_up: int, calls_handler: bool = False) -> dict[str, Any]:
+    """Handle a backlog by a raw loop with batches of the consumer's default size; see ``raw.call_pass``."""
     from benchmarks import clients, raw
+    from benchmarks.handlers import insert_by_sql
     from django_outbox.consumer.consumer import DEFAULT_BATCH_SIZE, POLL_SECONDS
 
-    connection = _raw_connection()
     environment = os.environ
     reader = clients.group_reader(
         environment["BENCH_BACKEND"], environment["KAFKA_URL"], environment["BENCH_TOPIC"], environment["BENCH_GROUP"]
     )
+    connection = None if calls_handler else _raw_connection()
 
     def step() -> int:
+        if connection is None:
+            return raw.call_pass(insert_by_sql, reader, DEFAULT_BATCH_SIZE, POLL_SECONDS)
         return raw.consume_pass(connection, reader, DEFAULT_BATCH_SIZE, POLL_SECONDS)
 
     try:
@@ -354,6 +358,7 @@ JOBS: dict[str, Callable[..., dict[str, Any]]] = {
     "raw_relay": raw_relay,
     "consume": consume,
     "raw_consume": raw_consume,
+    "call_loop": partial(raw_consume, calls_handler=True),
     "raw_publish": raw_publish,
     "write": write,
     "send": send,

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from datetime import UTC
 from typing import Any
 
 import psycopg
+from django.db import connection as django_connection
+from django.db import transaction
 
-from benchmarks.clients import GroupReader, Message, Sender
+from benchmarks.clients import GroupReader, Message, Read, Sender
 from benchmarks.handlers import INSERT
+from django_outbox import Event
 
 TABLE = "django_outbox_outboxmessage"
 
@@ -104,7 +108,7 @@ def consume_pass(connection: psycopg.Connection[Any], reader: GroupReader, batch
     records = reader.poll(batch_size, timeout)
     if not records:
         return 0
-    ids = [int(dict(record.headers)["ce_outboxid"]) for record in records]
+    ids = _ids(records)
     with connection.transaction(), connection.cursor() as cursor:
         rows = cursor.execute(LOCK, (ids,)).fetchall()
         for row in rows:
@@ -112,3 +116,22 @@ def consume_pass(connection: psycopg.Connection[Any], reader: GroupReader, batch
         cursor.execute(MARK_CONSUMED, ([row[0] for row in rows],))
     reader.commit({record.partition: record.offset + 1 for record in records})
     return len(rows)
+
+
+def call_pass(handler: Callable[[Event], None], reader: GroupReader, batch_size: int, timeout: float) -> int:
+    """As ``consume_pass``, on Django's connection and with a handler for each row: what every consumer has to do."""
+    records = reader.poll(batch_size, timeout)
+    if not records:
+        return 0
+    with transaction.atomic(), django_connection.cursor() as cursor:
+        cursor.execute(LOCK, (_ids(records),))
+        rows = cursor.fetchall()
+        for row in rows:
+            handler(Event(id=row[1], type=row[2], key=row[5], payload=json.loads(row[-1])))
+        cursor.execute(MARK_CONSUMED, ([row[0] for row in rows],))
+    reader.commit({record.partition: record.offset + 1 for record in records})
+    return len(rows)
+
+
+def _ids(records: list[Read]) -> list[int]:
+    return [int(dict(record.headers)["ce_outboxid"]) for record in records]

@@ -32,6 +32,9 @@ class Calls:
 
     def add(self, event: Event, handlers: Handlers) -> None:
         """Run the handlers of an event, or let it wait until its batch is complete."""
+        if not (handlers.batch or self._waiting):
+            self._run(event, handlers)
+            return
         kind = (event.type, event.topic)
         key = (event.topic, event.key)
         if event.key:

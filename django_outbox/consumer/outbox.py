@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from typing import NamedTuple
 
 from django.db import transaction
 from django.db.models import QuerySet
@@ -44,21 +44,20 @@ Key = tuple[str, str]
 Held = dict[Key, Blocker]
 
 
-@dataclass(frozen=True, slots=True)
-class OwnRecord:
+class OwnRecord(NamedTuple):
     """A record of this service's outbox."""
 
     record: ReceivedRecord
     identity: RecordIdentity
     id: int
 
-    def is_current(self, message: LockedMessage) -> bool:
-        """True if this record is the row's last publication, and it has not been handled yet.
+    def is_current(self, message: LockedMessage, source: str) -> bool:
+        """True if this record is the row's last publication by this ``source``, and it has not been handled yet.
 
         The attempt alone is not enough: after a relay was killed, the next one uses the same number.
         """
         record, identity = self.record, self.identity
-        if message.source != settings.source or message.status != state.Status.PUBLISHED:
+        if message.source != source or message.status != state.Status.PUBLISHED:
             return False
         if message.event_id != identity.event_id or message.topic != record.topic:
             return False
@@ -98,14 +97,16 @@ class OutboxSource(Source[OwnRecord]):
 
     def claim(self, items: Sequence[OwnRecord], prepared: Sequence[Claim]) -> list[Claim]:
         self._pauses.refresh()
+        source = settings.source
         messages = state.lock([item.id for item in items], using=self._using)
         current: dict[int, LockedMessage] = {}
         for item in items:
             message = messages.get(item.id)
-            if message is not None and item.id not in current and item.is_current(message):
+            if message is not None and item.id not in current and item.is_current(message, source):
                 current[item.id] = message
-        blockers = unhandled_before(list(current.values()), self._handlers.types_of, using=self._using)
-        overtaking = _overtaking(list(current.values()))
+        locked = list(current.values())
+        blockers = unhandled_before(locked, self._handlers.types_of, using=self._using)
+        overtaking = _overtaking(locked)
         held: Held = {}
         claims: list[Claim] = []
         for item in items:
@@ -140,7 +141,7 @@ class OutboxSource(Source[OwnRecord]):
         if not handlers and settings.unknown_event == "ignore":
             return SKIP
         key = (message.topic, message.message_key)
-        if message.delivery_count > settings.max_deliveries or not handlers:
+        if not handlers or (message.delivery_count and message.delivery_count > settings.max_deliveries):
             reason = max_deliveries_reason() if handlers else unhandled_reason(message.event_type)
             if message.message_key and holds_behind_dead():
                 held[key] = Blocker(message.id, REQUEUE_DELAY)
@@ -190,7 +191,7 @@ class OutboxSource(Source[OwnRecord]):
     def requeue(self, item: OwnRecord, fault: Exception) -> Outcome:
         with transaction.atomic(using=self._using):
             message = state.lock([item.id], using=self._using).get(item.id)
-            if message is None or not item.is_current(message):
+            if message is None or not item.is_current(message, settings.source):
                 return Outcome.SKIPPED
             transitions.requeue(self._in_delivery(message), REQUEUE_DELAY)
         log_requeued(f"Message {message.id}", fault, log_extra("put_back", message))

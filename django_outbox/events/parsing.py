@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.exceptions import UnreadableRecord
@@ -18,14 +17,14 @@ from django_outbox.models.lengths import EVENT_ID_LENGTH
 RESERVED_PREFIX = "ce_"
 CONTENT_TYPE = "content-type"
 MAX_ID = 2**63 - 1
+_MOST_DIGITS = len(str(MAX_ID))
 
 Headers = Mapping[str, bytes]
 
 _ENVELOPE = ("outbox_id", "event_id", "event_type")
 
 
-@dataclass(frozen=True, slots=True)
-class RecordIdentity:
+class RecordIdentity(NamedTuple):
     """What a record claims to be. None of it is trusted: the row decides.
 
     Attributes:
@@ -117,10 +116,11 @@ def text_header(headers: Headers, name: str) -> str:
 def number_header(headers: Headers, name: str) -> int | None:
     if name not in headers:
         return None
-    text = text_header(headers, name)
-    if not (text.isascii() and text.isdigit() and len(text) <= len(str(MAX_ID)) and is_id(int(text))):
+    digits = headers[name] or b""
+    number = int(digits) if digits.isdigit() and len(digits) <= _MOST_DIGITS else 0
+    if not 0 < number <= MAX_ID:
         raise UnreadableRecord(f"header {name} is not a whole number in range")
-    return int(text)
+    return number
 
 
 def application_headers(headers: Headers) -> dict[str, str]:

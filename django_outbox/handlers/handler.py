@@ -73,7 +73,7 @@ class Handler:
                 arguments = self.arguments.of_batch(events)
                 # Copies, because the function may change its lists.
                 result = self.function(*[[*items] for items in arguments])
-            if inspect.isawaitable(result):
+            if result is not None and inspect.isawaitable(result):
                 async_to_sync(_wait_for)(result)
         except PayloadMismatch as mismatch:
             name_handlers(mismatch, [self.name])

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.report import Line
 
-PARTS = ("enqueue", "relay", "consume", "latency", "scale", "backlog", "purge")
+PARTS = ("enqueue", "relay", "consume", "concurrency", "latency", "scale", "backlog", "purge")
 
 
 def main() -> int:
@@ -107,12 +107,13 @@ def _lines(part: str, bench: Bench) -> Iterator[Line]:
 
 def _measurements() -> dict[str, Callable[[Bench], Iterator[Line]]]:
     """The parts by name; imported only now, as they need Django."""
-    from benchmarks import backlog, consume, enqueue, latency, purge, relay, scale
+    from benchmarks import backlog, concurrency, consume, enqueue, latency, purge, relay, scale
 
     return {
         "enqueue": enqueue.measure,
         "relay": relay.measure,
         "consume": consume.measure,
+        "concurrency": concurrency.measure,
         "latency": latency.measure,
         "scale": scale.measure,
         "backlog": backlog.measure,

@@ -141,8 +141,8 @@ class Bench:
         RESULTS.with_name(name).write_text(text)
 
     @contextmanager
-    def topic(self, url: str) -> Iterator[str]:
-        with servers.topic(url) as name:
+    def topic(self, url: str, partitions: int = servers.PARTITIONS) -> Iterator[str]:
+        with servers.topic(url, partitions) as name:
             yield name
 
 

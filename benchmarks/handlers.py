@@ -1,4 +1,4 @@
-"""The handlers of the consumer that is measured: each inserts one row."""
+"""The handlers of the consumer that is measured: each inserts one row, or waits as for another service."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from django.db import connection
 from benchmarks.models import Effect
 from django_outbox import Event, handler
 
+WAIT_SECONDS = 0.02
 INSERT = "INSERT INTO benchmarks_effect (event_id, handled_at) VALUES (%s, %s)"
 
 
@@ -24,6 +25,12 @@ def insert_by_sql(event: Event) -> None:
 def insert_by_orm(event: Event) -> None:
     """Insert as most handlers do."""
     Effect.objects.create(event_id=event.id, handled_at=time.monotonic())
+
+
+@handler("bench.wait")
+def wait(event: Event) -> None:
+    """Wait as long as a fast service takes to answer."""
+    time.sleep(WAIT_SECONDS)
 
 
 def insert_together(events: list[Event]) -> None:

@@ -148,14 +148,16 @@ def raw_relay(gate: Gate, *, bare: bool = False, batch_size: int = 500, limit: i
     return {"first": first, "last": last, "rows": rows, "passes": passes, "cpu": cpu}
 
 
-def consume(gate: Gate, *, rows: int, warm_up: int, profile: str | None = None) -> dict[str, Any]:
+def consume(gate: Gate, *, rows: int, warm_up: int, concurrency: int = 1, profile: str | None = None) -> dict[str, Any]:
     """Handle a backlog; measured from the end of the warm-up to the last commit."""
     from django_outbox.brokers.base import get_broker
     from django_outbox.conf import settings
     from django_outbox.consumer.consumer import DEFAULT_BATCH_SIZE, POLL_SECONDS, Consumer
     from django_outbox.worker.loop import calm_collector
 
-    consumer = Consumer(get_broker(settings.broker), using="default", batch_size=DEFAULT_BATCH_SIZE)
+    consumer = Consumer(
+        get_broker(settings.broker), using="default", batch_size=DEFAULT_BATCH_SIZE, concurrency=concurrency
+    )
     calm_collector()  # as the command does
     try:
         return _consume(
@@ -165,7 +167,7 @@ def consume(gate: Gate, *, rows: int, warm_up: int, profile: str | None = None) 
             warm_up,
             profile,
             # A start has its price, and it is paid when a partition's first messages come, wherever that is.
-            is_warm=lambda: not consumer.lane.guard,
+            is_warm=lambda: not consumer.lanes.is_guarding,
         )
     finally:
         consumer.close()

@@ -73,12 +73,12 @@ def servers() -> Iterator[Servers]:
 
 
 @contextmanager
-def topic(url: str) -> Iterator[str]:
+def topic(url: str, partitions: int = PARTITIONS) -> Iterator[str]:
     """A new topic of four partitions, deleted at the end where the broker lets us."""
     name = f"benchmarks-{uuid.uuid4().hex[:12]}"
     admin = KafkaAdminClient(bootstrap_servers=address(url).split(","))
     try:
-        admin.create_topics({name: {"num_partitions": PARTITIONS, "replication_factor": -1}})
+        admin.create_topics({name: {"num_partitions": partitions, "replication_factor": -1}})
         admin.wait_for_topics([name], timeout_ms=10000)
         yield name
         with suppress(Exception):

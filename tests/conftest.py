@@ -44,6 +44,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--database", choices=sorted(DATABASES), default="sqlite", help="default: %(default)s")
     group.addoption("--kafka", choices=sorted(BROKERS), default="tansu", help="default: %(default)s")
     group.addoption("--database-tests-only", action="store_true", help="leave out tests that use no database")
+    group.addoption("--concurrency", default=1, type=int, help="of consumers in processes of their own (default: 1)")
     group.addoption("--database-url", metavar="URL", help="use this server (of the kind of --database), start none")
     group.addoption(
         "--screenshots", metavar="DIR", help="keep the documentation's pictures of tests/services/browser there"

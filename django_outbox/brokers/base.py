@@ -7,7 +7,7 @@ raises none of its client library's errors: it returns a result, or raises an er
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
@@ -167,11 +167,19 @@ class Subscription(ABC):
     Partitions are assigned and taken away during ``poll()``. A partition is read from the offset that the group has
     committed, or from its beginning. Each method except ``take_assigned()`` and ``close()`` raises ``BrokerUnavailable``
     if the broker does not answer or refuses this client.
+
+    Attributes:
+        on_revoked: called with partitions that are taken away, perhaps in another thread. Returns the next offsets to
+            read, which are committed if the client library allows it at that moment.
     """
+
+    on_revoked: Callable[[Collection[TopicPartition]], Mapping[TopicPartition, int]] = staticmethod(lambda taken: {})
 
     @abstractmethod
     def poll(self, timeout: float, limit: int) -> list[ReceivedRecord]:
         """Wait for records and return at most ``limit`` of them, those of a partition in the order of their offsets.
+
+        With a ``limit`` of 0, this only keeps the membership. It may return records that came with a new partition.
 
         Raises:
             TopicNotReadable: some topics cannot be read; make another subscription without them.
@@ -186,6 +194,10 @@ class Subscription(ABC):
         Raises:
             TopicNotReadable: as in ``poll()``; nothing is committed for these topics.
         """
+
+    @abstractmethod
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        """Read nothing of these partitions for now, and go on with all others."""
 
     @abstractmethod
     def take_assigned(self) -> set[TopicPartition]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from django.core.exceptions import ImproperlyConfigured
@@ -171,20 +171,32 @@ class _Subscription(Subscription):
 
     def assign(self, places: set[TopicPartition], committed: Mapping[TopicPartition, int]) -> None:
         """Restart from the committed offsets, as after any rebalance."""
+        self._group.committed.update(self.on_revoked(set(self._positions)))
         self._positions = {place: committed.get(place, 0) for place in places}
         self._new = set(places)
+        self._paused: set[TopicPartition] = set()
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        with self._cluster.changed:
+            self._paused = set(partitions)
 
     def poll(self, timeout: float, limit: int) -> list[ReceivedRecord]:
         with self._cluster.changed:
-            self._cluster.changed.wait_for(self._has_records, timeout)
+            self._cluster.changed.wait_for(lambda: limit == 0 or self._has_records(self._paused), timeout)
             return self._take(limit)
 
-    def _has_records(self) -> bool:
-        return any(position < len(self._cluster.logs[place]) for place, position in self._positions.items())
+    def _has_records(self, except_of: Collection[TopicPartition] = ()) -> bool:
+        return any(
+            position < len(self._cluster.logs[place])
+            for place, position in self._positions.items()
+            if place not in except_of
+        )
 
     def _take(self, limit: int) -> list[ReceivedRecord]:
         records: list[ReceivedRecord] = []
         for place, position in self._positions.items():
+            if place in self._paused:
+                continue
             taken = self._cluster.logs[place][position : position + limit - len(records)]
             records += taken
             self._positions[place] = position + len(taken)

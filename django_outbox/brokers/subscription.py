@@ -49,6 +49,7 @@ class GroupMember(Subscription):
         self._heard_at = time.monotonic()
         self._is_lost = False  # the broker is away
         self._calls: dict[str, Call[None]] = {}  # under way, by what they ask for
+        self._paused: set[TopicPartition] = set()
 
     @staticmethod
     @abstractmethod
@@ -66,6 +67,10 @@ class GroupMember(Subscription):
     @abstractmethod
     def _assigned(self) -> set[TopicPartition]:
         """The partitions that this member has now."""
+
+    @abstractmethod
+    def _set_paused(self, places: Collection[TopicPartition], paused: bool) -> None:
+        """Pause assigned partitions, or go on reading them."""
 
     @abstractmethod
     def _positions(self, places: Collection[TopicPartition]) -> Mapping[TopicPartition, tuple[int | None, int]]:
@@ -86,9 +91,30 @@ class GroupMember(Subscription):
     def poll(self, timeout: float, limit: int) -> list[ReceivedRecord]:
         try:
             self._check()
-            return self._read(timeout, limit)
+            if limit:
+                return self._read(timeout, limit)
+            paused = set(self._paused)
+            self.pause(self._assigned())
+            try:
+                return self._read(timeout, 1)
+            finally:
+                self.pause(paused)
         except self.errors as error:
             raise self._unavailable(error) from error
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        if not partitions and not self._paused:
+            return
+        mine = self._assigned()
+        wanted = mine.intersection(partitions)
+        self._paused &= mine
+        try:
+            for places, paused in ((wanted - self._paused, True), (self._paused - wanted, False)):
+                if places:
+                    self._set_paused(places, paused)
+        except self.errors as error:
+            raise self._unavailable(error) from error
+        self._paused = wanted
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         try:

@@ -18,6 +18,7 @@ from django_outbox.conf.values import (
     DEFAULT_RETENTION,
     DEFAULT_URL,
     KEYS,
+    LARGEST_CONCURRENCY,
     LARGEST_COUNT,
     LARGEST_PAYLOAD,
     LONGEST_RETENTION,
@@ -32,6 +33,7 @@ from django_outbox.conf.values import (
 
 __all__ = [
     "DEFAULT_REDACT",
+    "LARGEST_CONCURRENCY",
     "LARGEST_COUNT",
     "LONGEST_RETENTION",
     "LONGEST_WAIT",
@@ -134,6 +136,10 @@ class OutboxSettings:
         if self.raw.get("HANDLER_TIMEOUT") is None:
             return None
         return self._seconds("HANDLER_TIMEOUT", 0, or_else=" (or None)")
+
+    @property
+    def concurrency(self) -> int:
+        return self._count("CONCURRENCY", 1, most=LARGEST_CONCURRENCY)
 
     @property
     def ordering(self) -> Literal["key", "none"]:

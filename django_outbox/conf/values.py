@@ -23,6 +23,7 @@ KEYS = (
     "MAX_RETRY",
     "MAX_DELIVERIES",
     "HANDLER_TIMEOUT",
+    "CONCURRENCY",
     "ORDERING",
     "ON_DEAD",
     "UNKNOWN_EVENT",
@@ -66,6 +67,7 @@ DEFAULT_REDACT = (
 )
 OPENTELEMETRY = "django_outbox.observability.tracing.opentelemetry.OpenTelemetryTracing"
 LARGEST_COUNT = 32767
+LARGEST_CONCURRENCY = 1000
 LARGEST_PAYLOAD = 2**31 - 1
 SOURCE_LENGTH = 255
 LONGEST_WAIT = timedelta(days=1)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Collection
+from contextlib import suppress
 
-from django_outbox.brokers.base import Broker, ReceivedRecord, Subscription, TopicPartition
+from django_outbox.brokers.base import Broker, ReceivedRecord, Subscription
 from django_outbox.conf import settings
 from django_outbox.consumer.assignment import AssignmentTimeout
-from django_outbox.consumer.engine import Engine
+from django_outbox.consumer.concurrency import make_lanes, require_concurrency
 from django_outbox.consumer.inbox.inbox import Inbox
-from django_outbox.consumer.lane import Lane, RoundCounts
+from django_outbox.consumer.lane import RoundCounts
 from django_outbox.consumer.outbox import OutboxSource
 from django_outbox.consumer.pauses import Pauses
 from django_outbox.consumer.reconciler import Reconciler
@@ -31,6 +32,12 @@ log = logging.getLogger("django_outbox.consumer")
 
 DEFAULT_BATCH_SIZE = 100
 POLL_SECONDS = 0.5
+BUSY_POLL_SECONDS = 0.05
+"""While threads handle messages: offsets are committed in between."""
+KEEP_ALIVE_SECONDS = 60.0
+"""A fifth of Kafka's default max.poll.interval.ms: without a poll for that long, the group would exclude this member."""
+RETRY_SECONDS = 1.0
+"""Stored messages that are due and records take turns after so long."""
 INBOX_SECONDS = 1.0  # between two queries for due inbox messages when none was due
 DRAIN_PATIENCE_SECONDS = 10.0
 
@@ -45,6 +52,9 @@ class Consumer:
     consumed and skips it. A failed message goes back to pending: the relay sends it again, and its partition continues.
 
     Records without a row in this outbox go to the inbox, and are retried from its rows.
+
+    With a concurrency above 1, threads handle messages, each over its own database connection. This object reads for
+    them and commits offsets. Use it from one thread.
     """
 
     def __init__(
@@ -55,6 +65,7 @@ class Consumer:
         group: str | None = None,
         topics: Collection[str] | None = None,
         batch_size: int = DEFAULT_BATCH_SIZE,
+        concurrency: int | None = None,
         handlers: Registry = registry,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -62,10 +73,12 @@ class Consumer:
         Args:
             group: consumer group; None takes ``CONSUMER_GROUP``.
             topics: topics to read; None takes ``TOPIC`` and those of ``ROUTES``, of ``INBOX`` and of the handlers.
-            batch_size: records to read before the offsets are committed; more if a batch handler takes more.
+            batch_size: records to read at once; more if a batch handler takes more.
+            concurrency: messages that are handled at the same time; None takes ``CONCURRENCY``.
 
         Raises:
             HandlersNotImportable: a ``handlers`` module cannot be imported.
+            ImproperlyConfigured: the database does not allow this concurrency.
         """
         handlers.load()
         self.broker = broker
@@ -74,25 +87,38 @@ class Consumer:
         self.handlers = GroupHandlers(handlers, self.group)
         self.topics = frozenset(topics or self.handlers.default_topics)
         self.batch_size = max(batch_size, self.handlers.largest_batch)
-        self.guarded_records = self.batch_size
-        """Records of a newly assigned partition that are handled one by one."""
-        self.worker_state = WorkerState("consumer", clock, group=self.group, topics=self.topics)
+        self.concurrency = concurrency or settings.concurrency
+        require_concurrency(self.concurrency, using)
+        self.worker_state = WorkerState("consumer", clock, group=self.group, topics=self.topics, lanes=self.concurrency)
         self._clock = clock
         self._stop: Stop | None = None
-        self.engine = Engine(using, self.group, clock)
-        self._pauses = Pauses(using, self.handlers, clock)
-        self._inbox = Inbox(self.engine, using=using, handlers=self.handlers, pauses=self._pauses, clock=clock)
-        self.lane = Lane(self.engine, OutboxSource(using, self.handlers, self._pauses), self._inbox)
-        self.inbox_due_at = clock() + INBOX_SECONDS
         self._prepared = PreparedStatements(using, clock)
+        self._pauses = Pauses(using, self.handlers, clock)
+        outbox = OutboxSource(using, self.handlers, self._pauses)
+        self._inbox = Inbox(using=using, handlers=self.handlers, pauses=self._pauses)
+        self.lanes = make_lanes(
+            self.concurrency,
+            outbox,
+            self._inbox,
+            self._prepared,
+            using=using,
+            handlers=self.handlers,
+            batch_size=self.batch_size,
+            worker_state=self.worker_state,
+            clock=clock,
+        )
+        self.inbox_due_at = clock() + INBOX_SECONDS
         self._outages = OutageLog(log, clock, quiet_seconds=RELAPSE_SECONDS)
         self.readable_topics = ReadableTopics(broker, self.topics, log, clock, self._outages)
         self._assignment = AssignmentTimeout(self.group, log, clock)
-        self.reconciler = Reconciler(broker, self.handlers, clock, using=using, outages=self._outages)
+        self.reconciler = Reconciler(
+            broker, self.handlers, clock, self.lanes.first_unfinished, using=using, outages=self._outages
+        )
         self.subscription: Subscription | None = None
         self._subscribed: frozenset[str] = frozenset()
         self._was_idle = False
         self._last_record_at = clock()
+        self._polled_at = clock()
 
     def run(self, stop: Stop, *, drain: bool = False) -> None:
         """Work until stopped or, with ``drain``, until all present messages have been handled.
@@ -136,8 +162,16 @@ class Consumer:
             repeats.sum_up(now=True)
 
     def close(self) -> None:
-        """Leave the group. The consumer joins it again if it is used again."""
-        self.lane.clear()
+        """Finish what is being handled, and leave the group. The consumer joins it again if it is used again."""
+        self.lanes.finish()
+        with suppress(BrokerUnavailable, TopicNotReadable):  # then the records are read again, and skipped
+            self._commit()
+        self.lanes.close()
+        self._leave()
+
+    def _leave(self) -> None:
+        """Leave the group. What threads are handling goes on."""
+        self.lanes.clear()
         self._was_idle = False
         if self.subscription is not None:
             self.subscription.close()
@@ -147,73 +181,96 @@ class Consumer:
     def run_once(self, timeout: float = 0.0) -> RoundCounts:
         """Handle due inbox messages, then poll for up to ``timeout`` seconds, handle the records and commit offsets.
 
-        After an exception, the next call continues with the records in hand.
+        With a concurrency above 1, this gives messages to the threads, and counts what they have handled since the last
+        call. After an exception, the next call continues with the records in hand.
 
         Raises:
             BrokerUnavailable, OperationalError, InterfaceError: call again later.
         """
-        counts = RoundCounts()
         try:
             self._pauses.maintain()
-            self._retry_from_inbox(counts)
-            self._consume(counts, timeout)
+            self._retry_from_inbox()
+            self._consume(timeout)
         except Exception:
-            self.worker_state.add_counts(counts.progress)
+            self.worker_state.add_counts(self.lanes.take_counts().progress)
             raise
-        return counts
+        return self.lanes.take_counts()
 
-    def _retry_from_inbox(self, counts: RoundCounts) -> None:
-        if self._clock() < self.inbox_due_at:
-            return
-        if not self._inbox.has_due():  # one query without a transaction, as mostly nothing is due
-            self.inbox_due_at = self._clock() + INBOX_SECONDS
-            return
-        outcomes = self._inbox.run_due(self.batch_size)
-        counts.add_inbox(outcomes)
-        counts.retried = len(outcomes)
+    def _retry_from_inbox(self) -> None:
+        if self._clock() >= self.inbox_due_at and not self.lanes.has_due:
+            due = self._inbox.due(self.batch_size)
+            if due:
+                self.lanes.add_due(due)
+            else:
+                self.inbox_due_at = self._clock() + INBOX_SECONDS
+        self.lanes.work(self._is_stopping, self._clock() + RETRY_SECONDS)
 
-    def _consume(self, counts: RoundCounts, timeout: float) -> None:
+    def _consume(self, timeout: float) -> None:
         try:
             subscription = self._ready_subscription()
             if subscription is None:
                 return
-            if not self.lane:
-                if not self._inbox.takes_all:
-                    self.reconciler.check_if_due(subscription)
-                records = self._poll(subscription, 0.0 if counts.retried else timeout)
-                self.lane.add(records)
-                self.lane.guard.begin(subscription.take_assigned(), self.guarded_records)
-                if self._assignment.is_overdue(subscription) or subscription.needs_new_client:
-                    self.close()
+            try:
+                if not self._read(subscription, timeout):
                     return
-                if not records:
-                    self._check_if_idle(subscription)
-            self._handle_records(subscription, counts)
+                self.lanes.work(self._is_stopping, self._clock() + KEEP_ALIVE_SECONDS)
+            finally:
+                self._commit()
         except TopicNotReadable as error:
-            self.close()  # records in hand are delivered again
+            self._leave()  # records in hand are delivered again
             self.readable_topics.refuse(error)
         except BrokerUnavailable:
-            self.close()
+            self._leave()
             raise
 
-    def _poll(self, subscription: Subscription, timeout: float) -> list[ReceivedRecord]:
-        """Read up to ``batch_size`` records. For batch handlers, poll again until no more are available."""
-        records = subscription.poll(timeout, self.batch_size)
+    def _poll(self, subscription: Subscription, timeout: float, limit: int) -> list[ReceivedRecord]:
+        """Read up to ``limit`` records. For batch handlers, poll again until no more are available."""
+        records = subscription.poll(timeout, limit)
         found = len(records) if self.handlers.largest_batch else 0
-        while found and len(records) < self.batch_size:
-            found = len(more := subscription.poll(0.0, self.batch_size - len(records)))
+        while found and len(records) < limit:
+            found = len(more := subscription.poll(0.0, limit - len(records)))
             records += more
         return records
 
+    def _read(self, subscription: Subscription, timeout: float) -> bool:
+        """Read records into the lanes, as many as there is room for; False if this member must join again."""
+        if not self._inbox.takes_all:
+            self.reconciler.check_if_due(subscription)
+        if self.lanes:
+            timeout = min(timeout, BUSY_POLL_SECONDS) if self.lanes.are_threads else 0.0
+        room = self.lanes.room
+        if not room and self._clock() < self._polled_at + KEEP_ALIVE_SECONDS:
+            if self.lanes.are_threads:
+                self.lanes.wait(timeout)
+            return True
+        subscription.pause(self.lanes.full)
+        records = self._poll(subscription, timeout, min(room, self.batch_size))
+        self._polled_at = self._clock()
+        self.lanes.add_records(records, subscription.take_assigned())
+        if self._assignment.is_overdue(subscription) or subscription.needs_new_client:
+            self._leave()
+            return False
+        if not records:
+            self._check_if_idle(subscription)
+        return True
+
+    def _commit(self) -> None:
+        offsets = self.lanes.take_offsets()
+        if offsets and self.subscription is not None:
+            self._last_record_at = self._clock()
+            self.subscription.commit(offsets)
+
     def _ready_subscription(self) -> Subscription | None:
         """Return the subscription to the readable topics; None if no topic is readable."""
-        if not self.lane:
+        if self.lanes.are_threads or not self.lanes:
             self.readable_topics.check_if_due(is_reading=self.subscription is not None)
             if self._subscribed != self.readable_topics.current:
-                self.close()
+                self._commit()
+                self._leave()
         if self.subscription is None and self.readable_topics.current:
             self._subscribed = self.readable_topics.current
             self.subscription = self.broker.subscribe(sorted(self._subscribed), self.group)
+            self.subscription.on_revoked = self.lanes.revoke
         return self.subscription
 
     def _check_if_idle(self, subscription: Subscription) -> None:
@@ -225,18 +282,6 @@ class Consumer:
         if is_idle and not self._was_idle:
             self.readable_topics.check_soon()
         self._was_idle = is_idle
-
-    def _handle_records(self, subscription: Subscription, counts: RoundCounts) -> None:
-        offsets: dict[TopicPartition, int] = {}
-        try:
-            while self.lane and not self._is_stopping():
-                self.worker_state.record_progress()
-                for record in self.lane.handle_next(counts, self._is_stopping):
-                    offsets[TopicPartition(record.topic, record.partition)] = record.offset + 1
-        finally:
-            if offsets:
-                self._last_record_at = self._clock()
-                subscription.commit(offsets)
 
     def _is_stopping(self) -> bool:
         return self._stop is not None and self._stop.requested
@@ -250,7 +295,7 @@ class Consumer:
             return not self.readable_topics.current
         if trouble := str(self._assignment):
             raise MessagesLeft(f"Messages may be left. {trouble}")
-        if not self.subscription.caught_up():
+        if self.lanes or not self.subscription.caught_up():
             return False
         if self._inbox.has_due():
             self.inbox_due_at = self._clock()

@@ -23,6 +23,8 @@ log = logging.getLogger("django_outbox.consumer")
 
 TIME_BUDGET_SECONDS = 1.0
 """For one transaction of several messages. Offsets are committed and stop requests are checked in between."""
+LANE_BUDGET_SECONDS = 0.5
+"""The same for one of several lanes: meanwhile, others cannot handle the messages of these keys."""
 
 
 class Engine:
@@ -32,13 +34,28 @@ class Engine:
     no retry is counted for the others. An engine serves one thread.
     """
 
-    def __init__(self, using: str, group: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        using: str,
+        group: str,
+        clock: Callable[[], float],
+        *,
+        outages: OutageCounts | None = None,
+        is_lane: bool = False,
+    ) -> None:
+        """
+        Args:
+            outages: shared by the engines of a consumer.
+            is_lane: whether others work beside this one.
+        """
         self._using = using
         self._group = group
         self._clock = clock
-        self._outages = OutageCounts()
-        self.transaction_size = 2.0
-        """Cost of the messages of a transaction; adapted so that they take about ``TIME_BUDGET_SECONDS``."""
+        self._outages = outages or OutageCounts()
+        self._budget = LANE_BUDGET_SECONDS if is_lane else TIME_BUDGET_SECONDS
+        self._least = 1.0 if is_lane else 2.0
+        self.transaction_size = self._least
+        """Cost of the messages of a transaction; adapted so that they take about the time budget."""
         self._alone_left = 0  # messages to handle one by one
 
     def handle(self, source: Source[Item], items: Sequence[Item], is_stopping: Callable[[], bool]) -> list[Outcome]:
@@ -76,11 +93,15 @@ class Engine:
         self, source: Source[Item], batch: Sequence[Item], cost: float, is_stopping: Callable[[], bool]
     ) -> list[Outcome]:
         if len(batch) < 2 or self._alone_left:
-            return [self.handle_alone(source, batch[0])]
+            over_at = self._clock() + self._budget
+            outcome = self.handle_alone(source, batch[0])
+            if self.transaction_size < 2.0 and self._clock() < over_at:
+                self.transaction_size = 2.0
+            return [outcome]
         session = session_of(self._using)
         named = NamedFailures(batch)
         while True:
-            over_at = self._clock() + TIME_BUDGET_SECONDS
+            over_at = self._clock() + self._budget
             claims: list[Claim] = []
             try:
                 done = self._run(source, named.others, claims, partial(self._is_over, over_at, is_stopping))
@@ -94,10 +115,10 @@ class Engine:
                 break
             is_slow = self._clock() >= over_at
             done_cost = cost * len(done) / len(batch)
-            self.transaction_size = max(2.0, done_cost) if is_slow else max(self.transaction_size, 2 * cost)
+            self.transaction_size = max(self._least, done_cost) if is_slow else max(self.transaction_size, 2 * cost)
             return named.outcomes(done, source.fail)
         # Outside the except block, where the error would be the context of later ones.
-        self.transaction_size = max(2.0, cost / 2)
+        self.transaction_size = max(self._least, cost / 2)
         return [self.handle_alone(source, batch[0])]
 
     def _is_over(self, over_at: float, is_stopping: Callable[[], bool]) -> bool:

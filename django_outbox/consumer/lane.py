@@ -1,25 +1,38 @@
-"""A lane of the consumer: handles records in their order, each by the outbox or the inbox."""
+"""A lane of the consumer: handles messages in one thread, over its own database connection."""
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Any
 
-from django_outbox.brokers.base import ReceivedRecord, TopicPartition
-from django_outbox.conf import settings
 from django_outbox.consumer.engine import Engine
 from django_outbox.consumer.inbox.inbox import Inbox
-from django_outbox.consumer.outbox import OutboxSource, OwnRecord, own_record
-from django_outbox.consumer.source import Item, Outcome
+from django_outbox.consumer.keyed_queue import Queued
+from django_outbox.consumer.outbox import OutboxSource
+from django_outbox.consumer.source import Outcome
+from django_outbox.worker.prepared_statements import PreparedStatements
+
+
+class Kind(Enum):
+    """What a lane handles."""
+
+    OWN = auto()
+    """An ``OwnRecord``: a record of this service's outbox."""
+    FOREIGN = auto()
+    """A ``ReceivedRecord`` for the inbox."""
+    DUE = auto()
+    """The id of a stored inbox message that is due."""
 
 
 @dataclass(slots=True)
 class RoundCounts:
-    """What happened to the records of one poll, and to due messages of the inbox.
+    """What happened to records, and to due messages of the inbox.
 
     Attributes:
-        received: records that were read.
+        received: records that were handled.
         retried: due inbox messages (also counted below).
         stored: records that became inbox messages.
         inbox_consumed: consumed inbox messages (also counted in ``consumed``).
@@ -36,13 +49,17 @@ class RoundCounts:
     requeued: int = 0
     skipped: int = 0
 
-    def add(self, outcomes: Sequence[Outcome]) -> None:
+    def add(self, kind: Kind, outcomes: Sequence[Outcome]) -> None:
         for outcome, number in Counter(outcomes).items():
             setattr(self, outcome, getattr(self, outcome) + number)
-
-    def add_inbox(self, outcomes: Sequence[Outcome]) -> None:
-        self.add(outcomes)
-        self.inbox_consumed += outcomes.count(Outcome.CONSUMED)
+        if kind is Kind.DUE:
+            self.retried += len(outcomes)
+        else:
+            self.received += len(outcomes)
+        if kind is Kind.FOREIGN:
+            self.stored += len(outcomes) - outcomes.count(Outcome.SKIPPED)
+        if kind is not Kind.OWN:
+            self.inbox_consumed += outcomes.count(Outcome.CONSUMED)
 
     @property
     def progress(self) -> dict[str, int]:
@@ -54,111 +71,32 @@ class RoundCounts:
         }
 
 
-class PoisonGuard:
-    """Knows the first records after a start or a rebalance, one of which may have killed the previous process.
-
-    They are handled one by one, with the delivery counted and committed before the handler runs.
-    """
-
-    def __init__(self) -> None:
-        self._left: dict[TopicPartition, int] = {}
-        self._counted: ReceivedRecord | None = None  # only the last: an unfinished record is handled next
-
-    def __bool__(self) -> bool:
-        return bool(self._left)
-
-    def begin(self, partitions: Iterable[TopicPartition], records: int) -> None:
-        """Guard the next ``records`` of each newly assigned partition."""
-        if records:
-            self._left.update(dict.fromkeys(partitions, records))
-
-    def covers(self, record: ReceivedRecord) -> bool:
-        """True if the record is one of the first of its partition."""
-        return bool(self._left) and TopicPartition(record.topic, record.partition) in self._left
-
-    def is_counted(self, record: ReceivedRecord) -> bool:
-        """True if this delivery was counted already, and the process survived it."""
-        return record == self._counted
-
-    def count(self, record: ReceivedRecord) -> None:
-        """Record that a delivery was counted. The last one ends the guard of its partition."""
-        self._counted = record
-        partition = TopicPartition(record.topic, record.partition)
-        self._left[partition] -= 1
-        if not self._left[partition]:
-            del self._left[partition]
-
-
 class Lane:
-    """Handles queued records in their order. All state about the records in hand is here."""
+    """Handles batches of the queue, one after the other."""
 
-    def __init__(self, engine: Engine, outbox: OutboxSource, inbox: Inbox) -> None:
-        self._engine = engine
+    def __init__(
+        self, number: int, engine: Engine, outbox: OutboxSource, inbox: Inbox, prepared: PreparedStatements
+    ) -> None:
+        self.number = number
+        self.engine = engine
+        self.prepared = prepared
         self._outbox = outbox
         self._inbox = inbox
-        self._queue: deque[OwnRecord | ReceivedRecord] = deque()  # for the outbox, and for the inbox
-        self.guard = PoisonGuard()
 
-    def __bool__(self) -> bool:
-        """True if records are queued."""
-        return bool(self._queue)
-
-    def add(self, records: Sequence[ReceivedRecord]) -> None:
-        """Queue records of one poll."""
-        if self._inbox.takes_all:
-            self._queue.extend(records)
-        else:
-            source = settings.source
-            self._queue.extend(own_record(record, source) or record for record in records)
-
-    def clear(self) -> None:
-        """Drop the queued records: they are delivered again, as their offsets are not committed."""
-        self._queue.clear()
-        self._engine.reset()
-
-    def handle_next(self, counts: RoundCounts, is_stopping: Callable[[], bool]) -> list[ReceivedRecord]:
-        """Handle the first queued record and, in the same transaction, some after it. Returns the handled records.
+    def handle(self, batch: Sequence[Queued[Any]], is_stopping: Callable[[], bool]) -> list[Outcome]:
+        """Handle the first item of a batch and, in the same transaction, some after it. Returns their outcomes.
 
         Raises:
-            OperationalError, InterfaceError: the database is away; the records stay queued.
+            OperationalError, InterfaceError: the database is away; nothing changed.
         """
-        first = self._queue[0]
-        if isinstance(first, OwnRecord):
-            outcomes = self._handle_own(first, is_stopping)
-            counts.add(outcomes)
-        else:
-            outcomes = self._receive(first, is_stopping)
-            counts.add_inbox(outcomes)
-            counts.stored += len(outcomes) - outcomes.count(Outcome.SKIPPED)
-        counts.received += len(outcomes)
-        return [_record(self._queue.popleft()) for _ in outcomes]
-
-    def _handle_own(self, first: OwnRecord, is_stopping: Callable[[], bool]) -> list[Outcome]:
-        record = first.record
-        if self.guard.covers(record):
-            if not self.guard.is_counted(record) and self._outbox.count_delivery(first):
-                self.guard.count(record)
-            return [self._engine.handle_alone(self._outbox, first)]
-        return self._engine.handle(self._outbox, self._first_of(OwnRecord), is_stopping)
-
-    def _receive(self, first: ReceivedRecord, is_stopping: Callable[[], bool]) -> list[Outcome]:
-        if self.guard.covers(first):
-            outcome = self._inbox.receive_counted(first)
-            if outcome is not Outcome.SKIPPED:
-                self.guard.count(first)
-            return [outcome]
-        return self._inbox.receive(self._first_of(ReceivedRecord), is_stopping)
-
-    def _first_of(self, kind: type[Item]) -> list[Item]:
-        """Return the first queued items of one kind, up to one that the poison guard covers."""
-        found: list[Item] = []
-        is_guarding = bool(self.guard)
-        for item in self._queue:
-            if not isinstance(item, kind) or (is_guarding and self.guard.covers(_record(item))):
-                break
-            found.append(item)
-        return found
-
-
-def _record(item: OwnRecord | ReceivedRecord) -> ReceivedRecord:
-    return item.record if isinstance(item, OwnRecord) else item
+        first = batch[0]
+        if first.kind is Kind.DUE:
+            return [self._inbox.handle_due(first.item) or Outcome.SKIPPED]
+        if first.kind is Kind.OWN:
+            if first.guarded:
+                first.counted = first.counted or self._outbox.count_delivery(first.item)
+                return [self.engine.handle_alone(self._outbox, first.item)]
+            return self.engine.handle(self._outbox, [queued.item for queued in batch], is_stopping)
+        if first.guarded:
+            return [self._inbox.receive_counted(first.item)]
+        return self._inbox.receive([queued.item for queued in batch], is_stopping)

@@ -208,6 +208,10 @@ class OutboxSource(Source[OwnRecord]):
             "attempt": item.identity.attempt,
         }
 
+    def counted(self, ids: Sequence[int]) -> set[int]:
+        """Which of these messages have counted deliveries: they were being handled when a process died."""
+        return state.with_deliveries(ids, using=self._using)
+
     def count_delivery(self, item: OwnRecord) -> bool:
         """Count a delivery before it can kill the process; False if no handler will run."""
         if not self.cost(item):

@@ -36,21 +36,24 @@ class Reconciler:
         broker: Broker,
         handlers: GroupHandlers,
         clock: Callable[[], float],
+        first_unfinished: Callable[[TopicPartition], int | None],
         *,
         using: str,
         outages: OutageLog,
     ) -> None:
+        """``first_unfinished``: the offset of the first record of a partition that this member has read but not handled."""
         self._broker = broker
         self._handlers = handlers
         self._clock = clock
         self._using = using
         self._outages = outages
+        self._first_unfinished = first_unfinished
         self._next_check_at = clock() + INTERVAL_SECONDS
         self._last: dict[TopicPartition, Progress] = {}
         self._incident = Incident(log, "Comparing with the broker", clock, level=logging.WARNING)
 
     def check_if_due(self, subscription: Subscription) -> None:
-        """Check every 30 s, while no record is in hand.
+        """Check every 30 s.
 
         If the broker does not answer or denies access, the next check finds the same messages.
 
@@ -79,10 +82,13 @@ class Reconciler:
         found = subscription.progress()
         for place, progress in found.items():
             types = None if settings.unknown_event == "dead" else self._handlers.types_of(place.topic)
-            # No record is in hand, so this member has handled all before its position. The committed offset may be of a
-            # topic that was recreated since.
+            # This member has handled all before its position, or before the first record in hand. The committed offset
+            # may be of a topic that was recreated since.
+            unfinished = self._first_unfinished(place)
             read = max(progress.position or 0, progress.low)
-            if progress == self._last.get(place):
+            if unfinished is not None:
+                read = min(read, unfinished)
+            elif progress == self._last.get(place):
                 # It has read nothing since the last check: an end behind its position is that of a log that is gone.
                 read = max(read, progress.high)
             lost = state.requeue_lost(place, read, progress.high, age=age(), event_types=types, using=self._using)

@@ -155,12 +155,9 @@ def hold(row: InboxMessage, content: InboxMessage, until: datetime | timedelta, 
 # pending -> pending
 
 
-def next_due(group: str, *, using: str, only: int | None = None) -> InboxMessage | None:
-    """Lock the most overdue message of a group, or the one with the id ``only`` if it is due.
-
-    Messages that others have locked are skipped.
-    """
-    due = InboxMessage.objects.using(using).due().filter(group=group, **({} if only is None else {"id": only}))
+def lock_due(id: int, *, using: str) -> InboxMessage | None:
+    """Lock a message; None if it is not due, or another session has locked it."""
+    due = InboxMessage.objects.using(using).due().filter(id=id)
     return due.defer("payload", "headers", "raw_key", "raw_value").select_for_update(skip_locked=True).first()
 
 

@@ -128,6 +128,12 @@ def count_delivery(message_id: int, attempt: int | None, place: TopicPartition, 
     return bool(messages.update(delivery_count=F("delivery_count") + 1, updated_at=DatabaseNow()))
 
 
+def with_deliveries(ids: Sequence[int], *, using: str) -> set[int]:
+    """Return the ids of messages whose delivery was counted and has no outcome yet."""
+    messages = OutboxMessage.objects.using(using).filter(id__in=ids, delivery_count__gt=0)
+    return set(messages.values_list("id", flat=True))
+
+
 # published -> pending
 
 

@@ -50,12 +50,20 @@ def stop_preparing(error: BaseException, using: str) -> bool:
     suspects = [
         each
         for each in connections.all(initialized_only=True)
-        if each.vendor == "postgresql" and may_prepare(each.alias)
+        if each.vendor == "postgresql" and (may_prepare(each.alias) or _still_prepares(each))
     ]
     if not suspects:
         return False
-    switch_off(min(suspects, key=lambda each: (not prepares(each), each.alias != using)))
+    suspect = min(suspects, key=lambda each: (not prepares(each), each.alias != using))
+    if may_prepare(suspect.alias):
+        switch_off(suspect)
+    else:  # another thread did so; this connection is older
+        _end_prepared(suspect)
     return True
+
+
+def _still_prepares(connection: BaseDatabaseWrapper) -> bool:
+    return getattr(connection.connection, "prepare_threshold", None) is not None
 
 
 def switch_off(connection: BaseDatabaseWrapper) -> None:
@@ -64,12 +72,17 @@ def switch_off(connection: BaseDatabaseWrapper) -> None:
     _unprepared.add(connection.alias)
     settings = connection.settings_dict  # shared by all threads
     settings["OPTIONS"] = {**settings["OPTIONS"], "prepare_threshold": None}
+    _end_prepared(connection)
+    if settings["OPTIONS"].get("pool") and not connection.in_atomic_block:
+        connection.close_pool()  # type: ignore[attr-defined]  # PostgreSQL only
+
+
+def _end_prepared(connection: BaseDatabaseWrapper) -> None:
+    """End a session that has prepared statements: after a rollback, psycopg would deallocate them in another one."""
     if connection.in_atomic_block:
         prepare_nothing(connection)
-        return
-    connection.close()  # after a rollback, psycopg would deallocate statements in another session
-    if settings["OPTIONS"].get("pool"):
-        connection.close_pool()  # type: ignore[attr-defined]  # PostgreSQL only
+    else:
+        connection.close()
 
 
 def prepare_nothing(connection: BaseDatabaseWrapper) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from typing import NamedTuple
 
 from django.utils.text import Truncator
 
@@ -27,6 +29,20 @@ _SLOW = {
 }
 
 
+class Handling(NamedTuple):
+    """What one lane of a consumer is handling in one transaction.
+
+    Attributes:
+        started_at: on the clock of the worker's state.
+        messages: how many.
+        key: topic and key of the first; empty if it has no key.
+    """
+
+    started_at: float
+    messages: int
+    key: str
+
+
 class WorkerState:
     """The state of one worker. Methods may be called from any thread."""
 
@@ -38,8 +54,13 @@ class WorkerState:
         group: str = "",
         topics: Collection[str] = (),
         poll_interval: float = 0.0,
+        lanes: int = 1,
     ) -> None:
-        """``poll_interval`` is for how many seconds the loop waits when nothing is due."""
+        """
+        Args:
+            poll_interval: seconds that the loop waits when nothing is due.
+            lanes: how many messages a consumer handles at the same time.
+        """
         self.kind = kind
         self.group = group
         self.topics = Truncator(", ".join(sorted(topics))).chars(TOPICS_LENGTH, "…")  # not a translated one
@@ -58,12 +79,39 @@ class WorkerState:
         self.reaches_database = True  # until it fails
         """True if the last use of the database succeeded."""
         self._callbacks: list[Callable[[], object]] = []
+        self.lanes = lanes
+        self._handling: dict[int, Handling] = {}  # by the lane's number
 
     def record_progress(self) -> None:
-        """Record that the loop is alive: a transaction is over, or it waits out a fault."""
-        self._progress_at = self._clock()
+        """Record that the loop is alive: a transaction is over, or it waits out a fault.
+
+        A lane whose transaction does not end counts as no progress, whatever other lanes do.
+        """
+        now = self._clock()
+        with self._lock:
+            at = min((each.started_at for each in self._handling.values()), default=now)
+        if at < now and at <= self._progress_at:
+            return
+        self._progress_at = at
         for callback in self._callbacks:
             callback()
+
+    @contextmanager
+    def handling(self, lane: int, key: str, messages: int) -> Iterator[None]:
+        """A lane handles messages within the block; ``key`` is that of the first, as in ``Handling``."""
+        with self._lock:
+            self._handling[lane] = Handling(self._clock(), messages, key)
+        try:
+            yield
+        finally:
+            with self._lock:
+                del self._handling[lane]
+
+    @property
+    def in_progress(self) -> list[Handling]:
+        """What lanes are handling, the oldest first."""
+        with self._lock:
+            return sorted(self._handling.values())
 
     def on_progress(self, callback: Callable[[], object]) -> None:
         """Register a function to call, in the loop's own thread, whenever there is progress."""

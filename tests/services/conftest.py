@@ -69,10 +69,13 @@ def relay(manage: Callable[..., Command]) -> Callable[..., Command]:
 
 
 @pytest.fixture
-def consumer(manage: Callable[..., Command]) -> Callable[..., Command]:
+def consumer(manage: Callable[..., Command], pytestconfig: pytest.Config) -> Callable[..., Command]:
     """Start a consumer."""
+    concurrency = pytestconfig.option.concurrency
 
     def consumer(*arguments: object, **options: Any) -> Command:
+        if concurrency > 1:
+            arguments = ("--concurrency", concurrency, *arguments)
         return manage("outbox_consume", *arguments, **options)
 
     return consumer

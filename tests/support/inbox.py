@@ -86,7 +86,7 @@ class Receiver:
             engine.transaction_size = self.transaction_size
             handlers = GroupHandlers(self.handlers, self.group)
             pauses = Pauses("default", handlers, self._clock)
-            self._inbox = Inbox(engine, using="default", handlers=handlers, pauses=pauses, clock=self._clock)
+            self._inbox = Inbox(using="default", handlers=handlers, pauses=pauses).with_engine(engine)
         return self._inbox
 
     def restart(self) -> None:
@@ -105,7 +105,18 @@ class Receiver:
     def retry(self, limit: int = 100) -> list[str]:
         """Let all that waits be due, and handle it."""
         make_due()
-        return [*self.inbox.run_due(limit)]
+        return self.run_due(limit)
+
+    def run_due(self, limit: int = 100) -> list[str]:
+        """Handle messages that are due, the most overdue first, until none is left that can be handled."""
+        outcomes: list[str] = []
+        while len(outcomes) < limit:
+            found = (self.inbox.handle_due(due.id) for due in self.inbox.due(limit))
+            outcome = next((each for each in found if each is not None), None)
+            if outcome is None:
+                break
+            outcomes.append(outcome)
+        return outcomes
 
     @property
     def payloads(self) -> list[Any]:

@@ -135,7 +135,7 @@ class Pipeline:
         if self._consumer is None:
             self._consumer = Consumer(self.broker, using="default", handlers=self.handlers, **self._consumer_options)
             if self._steady:
-                self._consumer.guarded_records = 0
+                self._consumer.lanes.guarded_records = 0
         return self._consumer
 
     def restart_consumer(self) -> None:

@@ -67,9 +67,7 @@ class ConfluentSubscription(GroupMember):
         self._ends: dict[TopicPartition, int] = {}
         self._undecodable: RecordsUndecodable | None = None
         try:
-            client.subscribe(
-                list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_revoke
-            )
+            client.subscribe(list(topics), on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
         except BaseException:
             self.close()
             raise
@@ -142,6 +140,10 @@ class ConfluentSubscription(GroupMember):
     def _assigned(self) -> set[TopicPartition]:
         return {_ours(place) for place in self._client.assignment()}
 
+    def _set_paused(self, places: Collection[TopicPartition], paused: bool) -> None:
+        change = self._client.pause if paused else self._client.resume
+        change([_theirs(place) for place in places])
+
     def _positions(self, places: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int | None, int]]:
         found = {}
         for told in self._client.position([_theirs(place) for place in places]):
@@ -205,10 +207,21 @@ class ConfluentSubscription(GroupMember):
             self._ends.pop(place, None)
 
     def _on_revoke(self, client: Consumer, places: Iterable[KafkaTopicPartition]) -> None:
+        if offsets := self._lose(places):
+            with suppress(KafkaException):  # the client sends this before it gives the partitions back
+                client.commit(offsets=[_theirs(place, offset) for place, offset in offsets.items()], asynchronous=True)
+
+    def _on_lost(self, client: Consumer, places: Iterable[KafkaTopicPartition]) -> None:
+        self._lose(places)
+
+    def _lose(self, places: Iterable[KafkaTopicPartition]) -> Mapping[TopicPartition, int]:
         self._has_assignment = False
-        for place in map(_ours, places):
-            self._new.discard(place)
+        gone = {_ours(place) for place in places}
+        self._new -= gone
+        self._paused -= gone
+        for place in gone:
             self._ends.pop(place, None)
+        return self.on_revoked(gone)
 
 
 def _ours(place: KafkaTopicPartition) -> TopicPartition:

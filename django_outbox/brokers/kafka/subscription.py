@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -36,7 +36,7 @@ class KafkaSubscription(GroupMember):
     def __init__(self, client: KafkaConsumer, topics: Sequence[str], access: Access, look_up: LookUpProgress) -> None:
         super().__init__(access, look_up)
         self._client = client
-        self._listener = Assignments()
+        self._listener = Assignments(self._lose)
         self._stuck_since: float | None = None
         decode_carefully(client)
         try:
@@ -49,6 +49,10 @@ class KafkaSubscription(GroupMember):
 
     def take_assigned(self) -> set[TopicPartition]:
         return self._listener.take()
+
+    def _lose(self, partitions: set[TopicPartition]) -> None:
+        self._paused -= partitions
+        self.on_revoked(partitions)  # a commit would wait for the thread that calls this
 
     @property
     def is_assigned(self) -> bool:
@@ -96,6 +100,10 @@ class KafkaSubscription(GroupMember):
 
     def _assigned(self) -> set[TopicPartition]:
         return {_ours(place) for place in self._client.assignment()}
+
+    def _set_paused(self, places: Collection[TopicPartition], paused: bool) -> None:
+        change = self._client.pause if paused else self._client.resume
+        change(*map(_theirs, places))
 
     def _positions(self, places: Collection[TopicPartition]) -> dict[TopicPartition, tuple[int | None, int]]:
         # The client's own position() may ask the broker.
@@ -190,13 +198,16 @@ def _theirs(place: TopicPartition) -> KafkaTopicPartition:
 class Assignments(ConsumerRebalanceListener):  # type: ignore[misc]
     """Notes new partitions; called on the client's I/O thread, which must not do more."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_revoked: Callable[[set[TopicPartition]], object]) -> None:
         self._lock = threading.Lock()
         self._new: set[TopicPartition] = set()
+        self._on_revoked = on_revoked
 
     def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
+        gone = {_ours(place) for place in revoked}
         with self._lock:
-            self._new -= {_ours(place) for place in revoked}
+            self._new -= gone
+        self._on_revoked(gone)
 
     def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
         with self._lock:

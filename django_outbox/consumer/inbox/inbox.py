@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from copy import copy
+from typing import NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
 
 from django_outbox.brokers.base import ReceivedRecord
-from django_outbox.consumer.engine import TIME_BUDGET_SECONDS, Engine
+from django_outbox.consumer.engine import Engine
 from django_outbox.consumer.inbox.arrivals import ArrivalSource
 from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.consumer.inbox.stored import Stored, StoredSource
@@ -18,12 +20,21 @@ from django_outbox.models import InboxMessage
 from django_outbox.models.lengths import GROUP_LENGTH
 
 
+class Due(NamedTuple):
+    """A stored message that is due.
+
+    ``is_suspect`` is true if it was being handled when a process died.
+    """
+
+    id: int
+    key: tuple[str, bytes] | None
+    is_suspect: bool
+
+
 class Inbox:
     """Handles records without a row in this service's outbox, and all records of a group that handlers name."""
 
-    def __init__(
-        self, engine: Engine, *, using: str, handlers: GroupHandlers, pauses: Pauses, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, *, using: str, handlers: GroupHandlers, pauses: Pauses) -> None:
         """
         Raises:
             ImproperlyConfigured: the group's name is too long, or ``INBOX`` is wrong.
@@ -34,13 +45,19 @@ class Inbox:
                 f"The consumer group {group[:20]!r}... has {len(group)} characters; {GROUP_LENGTH} are allowed."
             )
         reader = Reader(using=using, accepts=handlers.accepts, accepts_own=handlers.uses_inbox)
-        self._engine = engine
-        self._clock = clock
+        self._engine: Engine
         self._messages = InboxMessage.objects.using(using).filter(group=group)
         self._stored = StoredSource(using, handlers, reader, pauses)
         self._arrivals = ArrivalSource(using, handlers, reader, self._stored, pauses)
         self.takes_all = handlers.uses_inbox
         """True if this inbox handles all records, also those of this service's own outbox."""
+        self.uses_mapper = reader.uses_mapper
+
+    def with_engine(self, engine: Engine) -> Inbox:
+        """The same inbox for one lane, which handles its messages by this engine."""
+        other = copy(self)
+        other._engine = engine
+        return other
 
     def receive(
         self, records: Sequence[ReceivedRecord], is_stopping: Callable[[], bool] = lambda: False
@@ -57,37 +74,29 @@ class Inbox:
             return stored
         outcome = self.handle(stored)
         if outcome is Outcome.REQUEUED:  # if it was read only now, it carries an event to handle
-            return self._handle_due(only=stored.id) or outcome
+            return self.handle_due(stored.id) or outcome
         return outcome
 
-    def run_due(self, limit: int) -> list[Outcome]:
-        """Handle stored messages that are due, the most overdue first.
-
-        Args:
-            limit: of messages. After about a second it ends earlier.
-
-        Raises:
-            OperationalError, InterfaceError: the database is away; call again later.
-        """
-        deadline = self._clock() + TIME_BUDGET_SECONDS
-        outcomes: list[Outcome] = []
-        while len(outcomes) < limit and not (outcomes and self._clock() >= deadline):
-            outcome = self._handle_due()
-            if outcome is None:
-                break
-            outcomes.append(outcome)
-        return outcomes
+    def due(self, limit: int) -> list[Due]:
+        """The stored messages that are due, the most overdue first."""
+        rows = self._messages.due().values_list("id", "topic", "message_key", "delivery_count")[:limit]
+        return [Due(id, (topic, key.encode()) if key else None, bool(count)) for id, topic, key, count in rows]
 
     def has_due(self) -> bool:
         """True if a stored message is due."""
         return self._messages.due().exists()
+
+    def handle_due(self, id: int) -> Outcome | None:
+        """Handle a stored message: its delivery is counted and committed first.
+
+        Returns:
+            The outcome; None if the message is not due any more, or another consumer handles it.
+        """
+        stored = self._stored.claim_due(id)
+        return self.handle(stored) if isinstance(stored, Stored) else stored
 
     def handle(self, stored: Stored) -> Outcome:
         """Handle a stored message whose delivery is counted."""
         outcome = self._engine.handle_alone(self._stored, stored)
         self._stored.survived.discard(stored.id)
         return outcome
-
-    def _handle_due(self, only: int | None = None) -> Outcome | None:
-        stored = self._stored.claim_due(only=only)
-        return self.handle(stored) if isinstance(stored, Stored) else stored

@@ -58,14 +58,14 @@ class StoredSource(Source[Stored]):
         self.survived: set[int] = set()
         """Ids of deliveries that this process has counted and survived, although the database failed."""
 
-    def claim_due(self, only: int | None = None) -> Stored | Outcome | None:
-        """Count the delivery of the most overdue message, skipping locked ones; None if none is due.
+    def claim_due(self, id: int) -> Stored | Outcome | None:
+        """Count the delivery of a message; None if it is not due any more, or another consumer has locked it.
 
         If it is paused or must wait for another message of its key, the outcome is returned instead.
         """
         self._pauses.refresh()
         with transaction.atomic(using=self._using):
-            row = state.next_due(self._group, using=self._using, only=only)
+            row = state.lock_due(id, using=self._using)
             if row is None:
                 return None
             blocker = blocker_of(row, using=self._using)

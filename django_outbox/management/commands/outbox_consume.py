@@ -8,7 +8,7 @@ from typing import Any
 from django.core.management.base import CommandError, CommandParser
 
 from django_outbox.brokers.base import get_broker
-from django_outbox.conf import LARGEST_COUNT, settings
+from django_outbox.conf import LARGEST_CONCURRENCY, LARGEST_COUNT, settings
 from django_outbox.consumer.consumer import DEFAULT_BATCH_SIZE, Consumer
 from django_outbox.handlers.registry import GroupHandlers, Registry, registry
 from django_outbox.management.columns import columns
@@ -68,6 +68,13 @@ class Command(WorkerCommand):
             help="Records to read before the offsets are committed (default: 100). A batch handler that takes more raises "
             "it.",
         )
+        parser.add_argument(
+            "--concurrency",
+            type=number(1, most=LARGEST_CONCURRENCY),
+            metavar="N",
+            help="Messages to handle at the same time, each in a thread with its own database connection; those of one topic "
+            "and key stay in order (default: CONCURRENCY, else 1). For handlers that wait, such as for another service.",
+        )
 
     def handle(
         self,
@@ -76,6 +83,7 @@ class Command(WorkerCommand):
         group: str | None,
         topics: list[str] | None,
         batch_size: int,
+        concurrency: int | None,
         only_list: bool,
         **options: Any,
     ) -> None:
@@ -89,7 +97,9 @@ class Command(WorkerCommand):
             self.stdout.write(list_handlers(registry, group))
             return
         broker = get_broker(settings.broker)
-        consumer = Consumer(broker, using=database, group=group, topics=topics, batch_size=batch_size)
+        consumer = Consumer(
+            broker, using=database, group=group, topics=topics, batch_size=batch_size, concurrency=concurrency
+        )
         state, handlers = consumer.worker_state, consumer.handlers
         with self.working(broker, state, options, using=database, handlers=handlers) as stop:
             log.info(

@@ -114,7 +114,7 @@ def test_it_is_read_again_until_no_more_is_available(pipeline: BatchPipeline, mo
 
 def test_the_first_deliveries_after_a_start_are_lists_of_one(pipeline: BatchPipeline) -> None:
     publish(*range(3))
-    pipeline.consumer.guarded_records = 2
+    pipeline.consumer.lanes.guarded_records = 2
     pipeline.turn()
     assert pipeline.calls == [[0], [1], [2]]
 
@@ -122,7 +122,7 @@ def test_the_first_deliveries_after_a_start_are_lists_of_one(pipeline: BatchPipe
 def test_all_that_a_killed_process_had_in_hand_is_handled_one_by_one() -> None:
     pipeline = Pipeline(batch_size=7)
     pipeline.on("order.paid", lambda events: None, batch=50)
-    assert pipeline.consumer.guarded_records == 50
+    assert pipeline.consumer.lanes.guarded_records == 50
 
 
 # Failures
@@ -312,7 +312,7 @@ def test_a_batch_ends_before_another_event_of_one_of_its_keys() -> None:
     pipeline.on("order.paid", note_into(notes), batch=10)
     pipeline.on("order.sent", note_into(notes))
     pipeline.on("order.noted", note_into(notes), batch=10)
-    pipeline.consumer.engine.transaction_size = 100
+    pipeline.consumer.lanes.engines[0].transaction_size = 100
     publish("a1", message_key="a")
     publish("b1", message_key="b")
     publish("c2", message_key="c", event_type="order.sent")  # ends nothing: another key
@@ -334,7 +334,7 @@ def test_handlers_of_one_type_all_get_all_events_in_the_order_of_registration() 
     pipeline.on("order.paid", lambda events: notes.append(("batch", [each.payload for each in events])), batch=3)
     pipeline.on("order.paid", lambda events: notes.append(("pairs", [each.payload for each in events])), batch=2)
     pipeline.on("order.paid", lambda event: notes.append(("last", event.payload)))
-    pipeline.consumer.engine.transaction_size = 100
+    pipeline.consumer.lanes.engines[0].transaction_size = 100
     publish(1, 2, 3)
     pipeline.turn()
     assert notes == [

@@ -34,7 +34,7 @@ class WarmPipeline(Pipeline):
         self.handle: Callable[[Event], Any] = effect_of_payload
         self.on("order.created", effect_of_payload)
         self.on("order.paid", lambda event: self.handle(event))
-        self.consumer.engine.transaction_size = 100  # it has learned how many fit into a second
+        self.consumer.lanes.engines[0].transaction_size = 100  # it has learned how many fit into a second
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ def test_a_claimed_event_is_not_claimed_again_at_once(receiver: Receiver, monkey
     with pytest.raises(Killed):
         receiver.retry()
 
-    assert receiver.inbox.run_due(10) == []
+    assert receiver.run_due(10) == []
     assert only().delivery_count == 1
 
 

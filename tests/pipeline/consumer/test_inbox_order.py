@@ -73,7 +73,7 @@ def test_dead_events_let_others_pass_or_hold_them(receiver: Receiver) -> None:
         assert receiver.receive(received(2, key="a")) == ["requeued"]
         assert receiver.retry() == ["requeued"]
         retry(InboxMessage.objects.filter(id=dead.id), using="default")
-        assert receiver.inbox.run_due(10) == ["consumed", "consumed"]
+        assert receiver.run_due(10) == ["consumed", "consumed"]
 
     assert effects() == ["1", "dead", "2"]
 
@@ -122,7 +122,7 @@ def test_a_hundred_thousand_blocked_events_do_not_keep_a_free_one_back(receiver:
     make_due(id__gt=head.id)
     make_received(message_key="free", payload="free")
 
-    assert receiver.inbox.run_due(2) == ["requeued", "consumed"]
+    assert receiver.run_due(2) == ["requeued", "consumed"]
 
     assert effects() == ["free"]
     assert set(
@@ -137,7 +137,7 @@ def test_what_waits_for_one_in_hand_goes_on_as_soon_as_that_ends(receiver: Recei
     second = make_received(message_key="a", payload=2, next_retry_at=timezone.now() + AN_HOUR)
     third = make_received(message_key="a", payload=3, retry_count=1, next_retry_at=timezone.now() + AN_HOUR)
 
-    assert receiver.inbox.run_due(10) == ["consumed", "consumed"]
+    assert receiver.run_due(10) == ["consumed", "consumed"]
 
     assert [InboxMessage.objects.get(id=row.id).status for row in (first, second, third)] == [
         "consumed",

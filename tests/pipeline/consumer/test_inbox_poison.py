@@ -104,7 +104,7 @@ def test_a_retry_reads_again_and_handles_what_can_be_read_now(receiver: Receiver
     with outbox_settings(INBOX={"elsewhere": lambda record: Event(type="t", id="e7", key="k", payload=7)}):
         receiver.restart()
 
-        assert receiver.inbox.run_due(10) == ["requeued", "consumed"]
+        assert receiver.run_due(10) == ["requeued", "consumed"]
 
         row = only()
         assert (row.status, row.source, row.event_id, row.message_key) == ("consumed", "elsewhere", "e7", "k")
@@ -120,7 +120,7 @@ def test_a_retry_of_what_came_another_way_since_has_nothing_to_do(receiver: Rece
     revive()
     with outbox_settings(INBOX={"elsewhere": lambda record: Event(type="t", id="e7")}):
         receiver.restart()
-        assert receiver.inbox.run_due(10) == ["skipped"]
+        assert receiver.run_due(10) == ["skipped"]
     assert statuses() == ["consumed", "consumed"]
     assert receiver.handled == []
 
@@ -131,7 +131,7 @@ def test_a_retry_of_what_still_cannot_be_read_is_dead_again(receiver: Receiver) 
     before = only().last_error
     revive()
 
-    assert receiver.inbox.run_due(10) == ["dead"]
+    assert receiver.run_due(10) == ["dead"]
 
     assert (only().status, only().last_error, record_of(only()).value) == ("dead", before, b"?")
 
@@ -141,7 +141,7 @@ def test_a_retry_of_what_nobody_wants_says_so(receiver: Receiver) -> None:
     revive()
     with outbox_settings(INBOX={"elsewhere": None}):
         receiver.restart()
-        assert receiver.inbox.run_due(10) == ["dead"]
+        assert receiver.run_due(10) == ["dead"]
     assert only().last_error == "It can be read now, but no handler is registered for it, or INBOX ignores its topic."
 
 
@@ -214,7 +214,7 @@ def test_a_record_that_took_the_process_down_once_is_handled_whole_and_in_its_pl
         receiver.receive(*records, counted=True)
     receiver.restart()
 
-    assert receiver.inbox.run_due(10) == []  # the record comes again, and has all of its headers
+    assert receiver.run_due(10) == []  # the record comes again, and has all of its headers
     assert receiver.receive(*records, counted=True) == ["consumed", "consumed"]
 
     assert [event.offset for event in receiver.handled] == [record.offset for record in records]
@@ -364,7 +364,7 @@ def test_what_is_too_large_to_be_handled_after_all_is_dead_in_the_end(receiver: 
     InboxMessage.objects.update(max_retry=1, raw_key=None)
     revive()
 
-    assert receiver.inbox.run_due(10) == ["failed"]
+    assert receiver.run_due(10) == ["failed"]
 
     assert "max_allowed_packet" in only().last_error
     assert only().status == "dead"

@@ -37,7 +37,7 @@ def test_a_failed_event_is_stored_with_its_error_and_retried_from_its_row(
     assert row.next_retry_at is not None
     assert timedelta(seconds=1) <= row.next_retry_at - row.updated_at - A_MINUTE < timedelta(seconds=2)
     assert receiver.receive(record) == ["skipped"]
-    assert receiver.inbox.run_due(10) == []
+    assert receiver.run_due(10) == []
 
     assert receiver.retry() == ["consumed"]
 
@@ -84,7 +84,7 @@ def test_the_last_failure_ends_dead_with_its_reason_and_a_retry_revives(receiver
     assert retry(InboxMessage.objects.dead(), using="default") == 1
     assert (only().status, only().retry_count) == ("pending", 0)
 
-    assert receiver.inbox.run_due(10) == ["consumed"]
+    assert receiver.run_due(10) == ["consumed"]
 
 
 @pytest.mark.parametrize("counted", [True, False])
@@ -150,7 +150,7 @@ def test_a_stored_event_whose_handler_is_gone_is_tried_again_and_dead_in_the_end
     make_received(event_type="order.forgotten", max_retry=2)
 
     assert receiver.retry() == ["failed"]
-    assert receiver.inbox.run_due(10) == []  # it waits
+    assert receiver.run_due(10) == []  # it waits
     assert only().status == "pending"
     assert receiver.retry() == ["failed"]
     assert only().status == "dead"

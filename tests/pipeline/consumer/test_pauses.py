@@ -281,7 +281,7 @@ def test_paused_records_are_stored_and_wait_in_order(receiver: Receiver, clock: 
     assert resume() == (1, 3)
     clock.now += REFRESH_SECONDS
     while receiver.inbox.has_due():
-        receiver.inbox.run_due(10)
+        receiver.run_due(10)
     assert receiver.payloads == [3, 1, 2, 4]
 
 
@@ -290,7 +290,7 @@ def test_due_messages_of_a_paused_type_wait_at_once(receiver: Receiver) -> None:
     messages = [make_received() for _ in range(5)]
     other = make_received(event_type="invoice.sent")
     while receiver.inbox.has_due():
-        receiver.inbox.run_due(10)
+        receiver.run_due(10)
     assert all(waits(message) for message in messages)
     other.refresh_from_db()
     assert other.status == "consumed"
@@ -299,7 +299,7 @@ def test_due_messages_of_a_paused_type_wait_at_once(receiver: Receiver) -> None:
 def test_failures_of_a_paused_message_stay_counted(receiver: Receiver) -> None:
     pause()
     message = make_received(retry_count=2)
-    receiver.inbox.run_due(10)
+    receiver.run_due(10)
     message.refresh_from_db()
     assert (message.status, message.retry_count) == ("pending", 2)
 
@@ -307,6 +307,6 @@ def test_failures_of_a_paused_message_stay_counted(receiver: Receiver) -> None:
 def test_records_that_are_yet_to_be_read_are_not_paused_by_their_header(receiver: Receiver) -> None:
     pause(event_type="*")
     unread = make_received(source="", raw_value=b"{}", last_error="boom")
-    receiver.inbox.run_due(10)
+    receiver.run_due(10)
     unread.refresh_from_db()
     assert unread.status == "dead"  # it was read

@@ -514,7 +514,7 @@ def test_one_that_is_redone_alone_is_told_as_one_success_and_its_first_try_as_ro
 
     pipeline = Pipeline(steady=True)
     pipeline.on("order.created", handle)
-    pipeline.consumer.engine.transaction_size = 100
+    pipeline.consumer.lanes.engines[0].transaction_size = 100
     good, bad, late = (send(payload=payload) for payload in ("good", "bad", "late"))
     pipeline.relay.run_once()
 

@@ -179,7 +179,7 @@ def test_inbox_message_is_cancelled_and_the_next_of_its_key_continues() -> None:
     first = InboxMessage.objects.order_by("id").first()
     assert first is not None
     assert cancel(InboxMessage, id=first.id) == (1, 0)
-    assert receiver.inbox.run_due(10) == ["consumed"]
+    assert receiver.run_due(10) == ["consumed"]
     assert receiver.payloads == [2]
     failure = MessageFailure.objects.get(stage="cancel")
     assert (failure.inbox_message_id, failure.attempt) == (first.id, 1)
@@ -189,9 +189,9 @@ def test_waiting_inbox_message_is_handled_once_it_is_due() -> None:
     receiver = Receiver()
     receiver.on("order.created")
     make_received(next_retry_at=LATER)
-    assert receiver.inbox.run_due(10) == []
+    assert receiver.run_due(10) == []
     assert _sum(controls.make_due(InboxMessage.objects.all(), using="default")) == (1, 0)
-    assert receiver.inbox.run_due(10) == ["consumed"]
+    assert receiver.run_due(10) == ["consumed"]
 
 
 def test_delivery_that_is_cancelled_before_its_handler_runs_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,7 +205,7 @@ def test_delivery_that_is_cancelled_before_its_handler_runs_is_skipped(monkeypat
         return handle(stored)
 
     monkeypatch.setattr(receiver.inbox, "handle", cancelled_before)
-    assert receiver.inbox.run_due(10) == ["skipped"]
+    assert receiver.run_due(10) == ["skipped"]
     message.refresh_from_db()
     assert (message.status, receiver.handled) == ("dead", [])
 

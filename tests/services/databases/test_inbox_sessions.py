@@ -91,7 +91,7 @@ def test_two_consumers_with_the_same_records_handle_each_once(settings: Any, cou
 
     def finished() -> bool:
         make_due()
-        receiver_with(effect).inbox.run_due(100)
+        receiver_with(effect).run_due(100)
         return statuses() == ["consumed"] * 30
 
     wait_until(finished)
@@ -146,18 +146,18 @@ def test_what_is_behind_one_in_hand_waits_and_others_pass(seconds: float) -> Non
     gate = Gate()
     other = receiver_with(effect)
 
-    with in_thread(lambda: receiver_with(gate).inbox.run_due(1)):
+    with in_thread(lambda: receiver_with(gate).run_due(1)):
         assert gate.running.wait(30)
         started = time.monotonic()
-        done = other.inbox.run_due(10)
+        done = other.run_due(10)
         wait_until(lambda: time.monotonic() - started >= seconds)
-        done += other.inbox.run_due(10)
+        done += other.run_due(10)
         assert done.count("consumed") == 1
         assert effects() == ["4"]
         gate.go_on.set()
 
     assert effects() == ["1", "4"] or effects() == ["4", "1"]
-    assert "consumed" in other.inbox.run_due(10)
+    assert "consumed" in other.run_due(10)
     assert effects()[-1] in ("2", "3")
     assert effects()[2] == "2"
 
@@ -172,7 +172,7 @@ def test_the_longer_one_is_in_hand_the_longer_all_that_is_behind_it_waits(overdu
 
     with transaction.atomic():
         InboxMessage.objects.select_for_update().get(id=first.id)
-        with in_thread(lambda: receiver_with(effect).inbox.run_due(1)):
+        with in_thread(lambda: receiver_with(effect).run_due(1)):
             pass
 
     waits = {due - now for due in InboxMessage.objects.filter(id__gt=first.id).values_list("next_retry_at", flat=True)}
@@ -187,11 +187,11 @@ def test_what_is_let_wait_while_the_one_before_it_ends_goes_on_at_once() -> None
 
     with ExitStack() as threads, transaction.atomic():
         assert inbox_state.postpone(second, Blocker(first.id, AN_HOUR), using="default") == 1
-        threads.enter_context(in_thread(lambda: consumer.inbox.run_due(1)))
+        threads.enter_context(in_thread(lambda: consumer.run_due(1)))
         wait_until(is_waiting_for_a_lock)
 
     assert effects() == ["1"]
-    assert consumer.inbox.run_due(1) == ["consumed"]
+    assert consumer.run_due(1) == ["consumed"]
 
 
 def test_letting_a_key_wait_does_not_wait_for_what_others_have_locked() -> None:
@@ -201,7 +201,7 @@ def test_letting_a_key_wait_does_not_wait_for_what_others_have_locked() -> None:
     )
     with transaction.atomic():
         InboxMessage.objects.select_for_update().get(id=third.id)
-        with in_thread(lambda: receiver_with(effect).inbox.run_due(1)):
+        with in_thread(lambda: receiver_with(effect).run_due(1)):
             pass
 
     due = InboxMessage.objects.order_by("id").values_list("next_retry_at", flat=True)
@@ -223,7 +223,7 @@ def test_many_consumers_share_what_is_due_and_keep_its_order() -> None:
 
     def work() -> None:
         receiver = receiver_with(effect)
-        wait_until(lambda: receiver.inbox.run_due(5) is None or "pending" not in statuses())
+        wait_until(lambda: receiver.run_due(5) is None or "pending" not in statuses())
 
     with in_thread(work), in_thread(work), in_thread(work):
         pass
@@ -240,9 +240,9 @@ def test_a_message_in_hand_is_passed_over() -> None:
     make_received(payload=2)
     gate = Gate()
 
-    with in_thread(lambda: receiver_with(gate).inbox.run_due(1)):
+    with in_thread(lambda: receiver_with(gate).run_due(1)):
         assert gate.running.wait(30)
-        assert receiver_with(effect).inbox.run_due(10) == ["consumed"]
+        assert receiver_with(effect).run_due(10) == ["consumed"]
         gate.go_on.set()
 
     assert sorted(effects()) == ["1", "2"]
@@ -252,7 +252,7 @@ def test_an_operators_retry_while_a_message_is_handled_does_not_run_it_twice() -
     make_received(payload=1)
     gate = Gate()
 
-    with in_thread(lambda: receiver_with(gate).inbox.run_due(1)):
+    with in_thread(lambda: receiver_with(gate).run_due(1)):
         assert gate.running.wait(30)
         assert retry(InboxMessage.objects.all(), using="default") == 0
         gate.go_on.set()

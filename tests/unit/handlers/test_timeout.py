@@ -33,7 +33,8 @@ def timer(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 def test_in_time_the_result_is_returned_and_nothing_stays_armed(timer: list[Any]) -> None:
     assert call_within(600, "it", lambda a, b: a + b, 1, 2) == 3
-    assert [each if each == "cancelled" else each[0] for each in timer] == [600 + deadline.GRACE_SECONDS, "cancelled"]
+    assert timer[0][0] == pytest.approx(600 + deadline.GRACE_SECONDS, abs=60)
+    assert timer[1:] == ["cancelled"]
     assert timer[0][1]["exit"] is True
 
 

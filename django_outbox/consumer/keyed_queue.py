@@ -1,0 +1,217 @@
+"""The queue between the thread that reads records and the lanes that handle them."""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Collection, Hashable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from threading import Condition
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Queued(Generic[T]):
+    """An item in the queue.
+
+    Attributes:
+        item: what a lane handles.
+        key: items with the same key are handled one after the other; None for an item without order.
+        kind: the items of a batch are of one kind.
+        group: what it is dropped with, such as its partition.
+        size: in bytes.
+        guarded: it may have killed the previous process, so it is a batch of its own.
+        alone: it is guarded, and other lanes handle nothing meanwhile.
+        counted: its delivery was counted already, and the process survived it.
+        number: its place in the order of arrival, given by the queue.
+    """
+
+    item: T
+    key: Hashable
+    kind: Any
+    group: Hashable
+    size: int = 0
+    guarded: bool = False
+    alone: bool = False
+    counted: bool = False
+    number: int = -1
+
+
+class KeyedQueue(Generic[T]):
+    """Gives items to lanes: those of one key in the order of their arrival, and never to two lanes at a time.
+
+    A lane takes a batch, handles some or all of it, and then ends the batch. Safe for threads.
+
+    Args:
+        lanes: how many lanes share the items.
+    """
+
+    def __init__(self, lanes: int) -> None:
+        self._lanes = lanes
+        self._changed = Condition()
+        self._numbers = count()
+        self._waiting: dict[Hashable, deque[Queued[T]]] = {}
+        # The first waiting item of each key that no lane has. Entries that are no longer true are skipped.
+        self._ready: list[tuple[int, Hashable]] = []
+        self._taken: dict[int, Queued[T]] = {}
+        self._busy: set[Hashable] = set()
+        self._is_alone = False
+        self._size = 0
+        self._bytes = 0
+        self._is_held = False
+        self._is_closed = False
+
+    def __len__(self) -> int:
+        """The number of items that wait or that lanes have."""
+        return self._size + len(self._taken)
+
+    @property
+    def bytes(self) -> int:
+        """The size of the items that wait or that lanes have."""
+        return self._bytes
+
+    @property
+    def is_held(self) -> bool:
+        """True while lanes get nothing."""
+        return self._is_held
+
+    def put(self, items: Iterable[Queued[T]]) -> None:
+        """Add items in the order of their arrival."""
+        with self._changed:
+            for queued in items:
+                queued.number = next(self._numbers)
+                if queued.key is None:
+                    queued.key = queued.number
+                self._bytes += queued.size
+                self._wait(queued.key, [queued])
+            self._changed.notify_all()
+
+    def take(self, limit: int, timeout: float | None = None) -> list[Queued[T]]:
+        """Wait for items and take up to ``limit`` of them, but no more than this lane's share.
+
+        Returns nothing after ``timeout`` seconds, and as soon as the queue is closed.
+        """
+        with self._changed:
+            batch = self._take(limit)
+
+            def is_over() -> bool:
+                batch.extend(self._take(limit))
+                return bool(batch) or self._is_closed
+
+            if not batch and timeout != 0:
+                self._changed.wait_for(is_over, timeout)
+            return batch
+
+    def end(self, batch: Sequence[Queued[T]], finished: int) -> None:
+        """End a batch of which the first items are finished. The others wait again, unless they were dropped."""
+        with self._changed:
+            by_key: dict[Hashable, list[Queued[T]]] = {queued.key: [] for queued in batch}
+            for place, queued in enumerate(batch):
+                if self._taken.pop(queued.number, None) is None:
+                    continue
+                if place < finished:
+                    self._bytes -= queued.size
+                else:
+                    by_key[queued.key].append(queued)
+            self._busy -= by_key.keys()
+            self._is_alone = False
+            for key, left in by_key.items():
+                self._wait(key, left, first=True)
+            self._changed.notify_all()
+
+    def drop(self, groups: Collection[Hashable] | None = None) -> None:
+        """Forget the items of these groups, or all; those that lanes have will not wait again."""
+        with self._changed:
+            for key, waiting in list(self._waiting.items()):
+                left = deque(queued for queued in waiting if groups is not None and queued.group not in groups)
+                del self._waiting[key]
+                self._size -= len(waiting) - len(left)
+                if left:
+                    self._waiting[key] = left
+                    heapq.heappush(self._ready, (left[0].number, key))
+            for queued in list(self._taken.values()):
+                if groups is None or queued.group in groups:
+                    del self._taken[queued.number]
+            kept = [queued for waiting in self._waiting.values() for queued in waiting]
+            self._bytes = sum(queued.size for queued in (*kept, *self._taken.values()))
+            self._changed.notify_all()
+
+    def hold(self) -> None:
+        """Give nothing to lanes until ``release()``."""
+        with self._changed:
+            self._is_held = True
+            self._changed.notify_all()
+
+    def release(self) -> None:
+        with self._changed:
+            self._is_held = False
+            self._changed.notify_all()
+
+    def wait_until_ended(self, timeout: float | None = None) -> bool:
+        """Wait until no lane has a batch; False after ``timeout`` seconds."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._busy, timeout)
+
+    def wait_for_change(self, timeout: float) -> None:
+        """Wait until a batch ends, or something else changes."""
+        with self._changed:
+            self._changed.wait(timeout)
+
+    def close(self) -> None:
+        """Give out nothing more."""
+        with self._changed:
+            self._is_closed = True
+            self._changed.notify_all()
+
+    def _take(self, limit: int) -> list[Queued[T]]:
+        if self._is_held or self._is_closed:
+            return []
+        limit = min(limit, -(-self._size // self._lanes))
+        batch: list[Queued[T]] = []
+        while self._ready and len(batch) < limit and not self._is_alone:
+            number, key = self._ready[0]
+            waiting = self._waiting.get(key)
+            if key in self._busy or not waiting or waiting[0].number != number:
+                heapq.heappop(self._ready)
+                continue
+            first = waiting[0]
+            if first.alone and (batch or self._busy):
+                break
+            if batch and (first.guarded or batch[0].guarded or first.kind != batch[0].kind):
+                break
+            heapq.heappop(self._ready)
+            waiting.popleft()
+            batch.append(first)
+            if waiting:
+                heapq.heappush(self._ready, (waiting[0].number, key))
+            else:
+                del self._waiting[key]
+            self._is_alone = first.alone
+        self._size -= len(batch)
+        for queued in batch:
+            self._taken[queued.number] = queued
+            self._busy.add(queued.key)
+        return batch
+
+    def _wait(self, key: Hashable, items: Sequence[Queued[T]], *, first: bool = False) -> None:
+        waiting = self._waiting.setdefault(key, deque())
+        if first:
+            waiting.extendleft(reversed(items))
+        else:
+            waiting.extend(items)
+        self._size += len(items)
+        if not waiting:
+            del self._waiting[key]
+        elif key not in self._busy:
+            heapq.heappush(self._ready, (waiting[0].number, key))
+
+
+def text_of(key: Hashable) -> str:
+    """A key of topic and bytes, for people; empty for any other key."""
+    if type(key) is not tuple:
+        return ""
+    topic, name = key
+    return f"{topic}: {name.decode(errors='replace')}"

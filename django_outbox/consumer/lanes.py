@@ -1,0 +1,294 @@
+"""The lanes of one consumer: what it has read waits here, and is handled in its own thread or in several."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Hashable, Sequence
+from math import ceil
+from typing import Any
+
+from django.db import connections
+
+from django_outbox.brokers.base import ReceivedRecord, TopicPartition
+from django_outbox.conf import settings
+from django_outbox.consumer.inbox.inbox import Due, Inbox
+from django_outbox.consumer.keyed_queue import KeyedQueue, Queued, text_of
+from django_outbox.consumer.lane import Kind, Lane, RoundCounts
+from django_outbox.consumer.offsets import OffsetTracker
+from django_outbox.consumer.outbox import OutboxSource, OwnRecord, own_record
+from django_outbox.consumer.source import Outcome
+from django_outbox.worker.database_errors import drop_broken_connections
+from django_outbox.worker.state import WorkerState
+
+THREAD_NAME = "outbox-lane-"
+"""Names of the threads begin with it, and end with a number from 1."""
+DUE_GROUP = TopicPartition("", -1)
+"""Stored messages are in this group of the queue."""
+READ_AHEAD_BYTES = 64 * 1024 * 1024
+
+
+class Lanes:
+    """Handles records and stored messages, those of one topic and key in their order and never two at a time.
+
+    One lane works in the consumer's thread, within ``work()``. Several have threads, which work all the time; their
+    faults of the database are raised in the consumer's thread. Only the consumer's thread uses this object.
+
+    A record stays in hand until it is handled, so a partition's offset never passes an unfinished record.
+    """
+
+    def __init__(
+        self,
+        lanes: Sequence[Lane],
+        outbox: OutboxSource,
+        inbox: Inbox,
+        *,
+        worker_state: WorkerState,
+        read_ahead: int,
+        largest_batch: int,
+        clock: Callable[[], float],
+    ) -> None:
+        """
+        Args:
+            outbox, inbox: of any lane.
+            largest_batch: the most messages that a handler takes at once.
+            read_ahead: records in hand at most, in all and of one partition.
+        """
+        self.read_ahead = read_ahead
+        self.guarded_records = read_ahead
+        """Records of a newly assigned partition whose deliveries are counted: any may have killed the previous process."""
+        self.engines = [lane.engine for lane in lanes]
+        self._lanes = lanes
+        self._outbox = outbox
+        self._inbox = inbox
+        self._worker_state = worker_state
+        self._largest_batch = largest_batch
+        self._clock = clock
+        self._queue: KeyedQueue[Any] = KeyedQueue(len(lanes))
+        self._lock = threading.Lock()  # for what follows
+        self._offsets = OffsetTracker()
+        self._counts = RoundCounts()
+        self._fault: BaseException | None = None
+        self._due: set[int] = set()  # ids of stored messages in hand
+        self._guarded: dict[TopicPartition, int] = {}  # how many of the next records of a partition are guarded
+        self._threads: list[threading.Thread] = []
+        self._is_stopping: Callable[[], bool] = lambda: False
+
+    def __len__(self) -> int:
+        """The number of records and stored messages in hand."""
+        return len(self._queue)
+
+    @property
+    def are_threads(self) -> bool:
+        return len(self._lanes) > 1
+
+    @property
+    def is_guarding(self) -> bool:
+        """True if the next records of a partition are guarded."""
+        return any(self._guarded.values())
+
+    @property
+    def room(self) -> int:
+        """How many records may be read now."""
+        if not self.are_threads:
+            return 0 if len(self._queue) > len(self._due) else self.read_ahead
+        return self.read_ahead - len(self._queue) if self._queue.bytes < READ_AHEAD_BYTES else 0
+
+    @property
+    def full(self) -> set[TopicPartition]:
+        """Partitions that have so many records behind an unfinished one that no more of them may be read."""
+        with self._lock:
+            return self._offsets.at_least(self.read_ahead)
+
+    def add_records(self, records: Sequence[ReceivedRecord], assigned: Collection[TopicPartition]) -> None:
+        """Add the records of one poll.
+
+        Args:
+            assigned: partitions that are new to this consumer.
+        """
+        if self.guarded_records:
+            self._guarded.update(dict.fromkeys(assigned, self.guarded_records))
+        queued = [self._queued(record) for record in records]
+        if self.are_threads and (guarded := [each for each in queued if each.guarded]):
+            self._separate(guarded)
+        with self._lock:
+            for record in records:
+                self._offsets.add(record)
+        self._put(queued)
+
+    def add_due(self, due: Sequence[Due]) -> None:
+        """Add stored messages of the inbox."""
+        with self._lock:
+            self._due.update(each.id for each in due)
+        self._put([Queued(each.id, each.key, Kind.DUE, DUE_GROUP, guarded=True, alone=each.is_suspect) for each in due])
+
+    @property
+    def has_due(self) -> bool:
+        """True if stored messages are in hand."""
+        return bool(self._due)
+
+    def work(self, is_stopping: Callable[[], bool], deadline: float) -> None:
+        """With one lane, handle what is in hand; with threads, let them work and return at once.
+
+        Args:
+            deadline: on the clock; one lane takes nothing new after it.
+
+        Raises:
+            OperationalError, InterfaceError: the database is away; what is unfinished stays in hand.
+        """
+        self._is_stopping = is_stopping
+        if not self.are_threads:
+            lane = self._lanes[0]
+            while not is_stopping() and self._clock() < deadline and (batch := self._take(lane, timeout=0)):
+                self._handle(lane, batch)
+            return
+        fault, self._fault = self._fault, None
+        if fault is not None:
+            raise fault
+        self._queue.release()
+        self._start()
+
+    def wait(self, seconds: float) -> None:
+        """Wait until something is finished."""
+        self._queue.wait_for_change(seconds)
+
+    def take_counts(self) -> RoundCounts:
+        """The counts since the last call."""
+        with self._lock:
+            counts, self._counts = self._counts, RoundCounts()
+            return counts
+
+    def take_offsets(self, partitions: Collection[TopicPartition] | None = None) -> dict[TopicPartition, int]:
+        """By partition, the next offset to read, where it moved since the last call."""
+        with self._lock:
+            return self._offsets.take(partitions)
+
+    def first_unfinished(self, partition: TopicPartition) -> int | None:
+        """The offset of the first unfinished record; None if none is in hand."""
+        with self._lock:
+            return self._offsets.first_unfinished(partition)
+
+    def revoke(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """Forget partitions that this consumer loses: nothing new starts on them. May be called by any thread.
+
+        What is running finishes. Its new owner waits for the row's lock, and then skips the record.
+
+        Returns:
+            The next offsets to read, where they moved.
+        """
+        self._queue.drop(partitions)
+        moved = self.take_offsets(partitions)
+        with self._lock:
+            self._offsets.drop(partitions)
+        return moved
+
+    def clear(self) -> None:
+        """Forget everything in hand: records are delivered again, and stored messages are due again."""
+        self._queue.drop()
+        self._guarded.clear()
+        with self._lock:
+            self._offsets = OffsetTracker()
+            self._due.clear()
+        if not self.are_threads:
+            self._lanes[0].engine.reset()
+
+    def finish(self) -> None:
+        """Let the lanes finish what they are handling, and start nothing else."""
+        self._queue.hold()
+        self._queue.wait_until_ended()
+
+    def close(self) -> None:
+        """Let the lanes finish what they are handling, and end their threads."""
+        self._queue.close()
+        for thread in self._threads:
+            thread.join()
+        self._threads.clear()
+        self._queue = KeyedQueue(len(self._lanes))
+        self.clear()
+
+    def _queued(self, record: ReceivedRecord) -> Queued[Any]:
+        partition = TopicPartition(record.topic, record.partition)
+        item: OwnRecord | ReceivedRecord = record
+        kind = Kind.FOREIGN
+        key: Hashable = (record.topic, record.key) if record.key else None
+        own = None if self._inbox.takes_all else own_record(record, settings.source)
+        if own is not None:
+            item, kind = own, Kind.OWN
+        elif key is None and self._inbox.uses_mapper(record):
+            key = partition  # the mapper may find a key
+        size = len(record.value or b"") + sum(len(name) + len(value or b"") for name, value in record.headers)
+        queued = Queued(item, key, kind, partition, size)
+        if self._guarded.get(partition) and not (own and not self._outbox.cost(own)):
+            self._guarded[partition] -= 1
+            queued.guarded = True
+        return queued
+
+    def _separate(self, guarded: Sequence[Queued[Any]]) -> None:
+        """Have guarded records handled alone that were being handled when a process died: they may be the reason."""
+        if settings.max_deliveries == 1:
+            suspects = None
+        else:
+            suspects = self._outbox.counted([each.item.id for each in guarded if each.kind is Kind.OWN])
+        for each in guarded:
+            if each.kind is Kind.OWN:
+                each.alone = suspects is None or each.item.id in suspects
+            else:
+                each.alone = suspects is None or self._inbox.uses_mapper(each.item)
+
+    def _put(self, queued: Sequence[Queued[Any]]) -> None:
+        if queued:
+            self._queue.put(queued)
+
+    def _take(self, lane: Lane, timeout: float | None = None) -> list[Queued[Any]]:
+        return self._queue.take(ceil(lane.engine.transaction_size * self._largest_batch), timeout)
+
+    def _handle(self, lane: Lane, batch: Sequence[Queued[Any]]) -> None:
+        done = 0
+        try:
+            lane.prepared.renew_plans()
+            while done < len(batch) and not self._is_interrupted():
+                if not self.are_threads:
+                    self._worker_state.record_progress()
+                with self._worker_state.handling(lane.number, text_of(batch[done].key), len(batch) - done):
+                    outcomes = lane.handle(batch[done:], self._is_interrupted)
+                self._count(batch[done : done + len(outcomes)], outcomes)
+                done += len(outcomes)
+        finally:
+            self._queue.end(batch, done)
+
+    def _is_interrupted(self) -> bool:
+        return self._queue.is_held or self._is_stopping()
+
+    def _count(self, handled: Sequence[Queued[Any]], outcomes: Sequence[Outcome]) -> None:
+        with self._lock:
+            self._counts.add(handled[0].kind, outcomes)
+            for queued, outcome in zip(handled, outcomes, strict=True):
+                if queued.kind is Kind.DUE:
+                    self._due.discard(queued.item)
+                    continue
+                record = queued.item.record if queued.kind is Kind.OWN else queued.item
+                self._offsets.finish(record)
+                if queued.guarded and outcome is Outcome.SKIPPED and queued.group in self._guarded:
+                    self._guarded[queued.group] += 1  # no handler ran, so this was not the reason
+
+    def _start(self) -> None:
+        if self._threads:
+            return
+        for lane in self._lanes:
+            name = f"{THREAD_NAME}{lane.number}"
+            self._threads.append(threading.Thread(target=self._run, args=(lane,), name=name, daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def _run(self, lane: Lane) -> None:
+        """What the thread of a lane does until the queue is closed."""
+        try:
+            while batch := self._take(lane):
+                try:
+                    self._handle(lane, batch)
+                except BaseException as error:
+                    with self._lock:
+                        self._fault = self._fault or error
+                    self._queue.hold()
+                    drop_broken_connections(error)
+        finally:
+            connections.close_all()

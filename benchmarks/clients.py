@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import Any, NamedTuple, Protocol
 from urllib.parse import urlsplit
@@ -44,6 +44,10 @@ class Sender(Protocol):
 
     def send(self, messages: Sequence[Message]) -> list[tuple[int, int]]:
         """Send all, wait for all; returns partition and offset of each."""
+        ...
+
+    def send_all(self, messages: Iterable[Message]) -> None:
+        """Send all, wait for all."""
         ...
 
     def close(self) -> None: ...
@@ -104,8 +108,20 @@ class ConfluentSender:
             raise RuntimeError("the broker did not accept a batch")
         return places
 
+    def send_all(self, messages: Iterable[Message]) -> None:
+        produce = self._producer.produce
+        for message in messages:
+            produce(message.topic, message.value, message.key, headers=message.headers, on_delivery=_require_sent)
+        if self._producer.flush(SEND_SECONDS):
+            raise RuntimeError("the broker did not accept a batch")
+
     def close(self) -> None:
         self._producer.flush(SEND_SECONDS)
+
+
+def _require_sent(error: Any, message: Any) -> None:
+    if error is not None:
+        raise RuntimeError(str(error))
 
 
 class KafkaPythonSender:
@@ -119,6 +135,12 @@ class KafkaPythonSender:
         ]
         answers = [future.get(timeout=SEND_SECONDS) for future in futures]
         return [(answer.partition, answer.offset) for answer in answers]
+
+    def send_all(self, messages: Iterable[Message]) -> None:
+        send = self._producer.send
+        futures = [send(message.topic, message.value, message.key, headers=message.headers) for message in messages]
+        for future in futures:
+            future.get(timeout=SEND_SECONDS)
 
     def close(self) -> None:
         self._producer.close(timeout=SEND_SECONDS)

@@ -127,17 +127,18 @@ def _purge_of(relay: Any) -> Callable[[bool], None]:
 
 
 def raw_relay(gate: Gate, *, bare: bool = False, batch_size: int = 500, limit: int | None = None) -> dict[str, Any]:
-    """Carry a backlog, or the first ``limit`` rows of it, out by a raw loop."""
+    """Carry a backlog, or the first ``limit`` rows of it, out by the raw loop, or the bare one."""
     from benchmarks import clients, raw
 
+    relay_pass = raw.bare_relay_pass if bare else raw.relay_pass
     connection = _raw_connection()
     sender = clients.sender(os.environ["BENCH_BACKEND"], os.environ["KAFKA_URL"])
-    while raw.relay_pass(connection, sender, batch_size, bare=bare):
+    while relay_pass(connection, sender, batch_size):
         pass
     gate()
     cpu = time.process_time()
     rows, passes, first, last = 0, 0, time.monotonic(), 0.0
-    while done := raw.relay_pass(connection, sender, batch_size, bare=bare):
+    while done := relay_pass(connection, sender, batch_size):
         rows += done
         passes += 1
         last = time.monotonic()
@@ -237,7 +238,7 @@ def raw_publish(gate: Gate) -> dict[str, Any]:
     sender = clients.sender(client, os.environ["KAFKA_URL"])
     gate()
     rows, passes, first, cpu = 0, 0, time.monotonic(), time.process_time()
-    while done := raw.relay_pass(connection, sender, 1000, bare=False):
+    while done := raw.relay_pass(connection, sender, 1000):
         rows += done
         passes += 1
     sender.close()

@@ -28,12 +28,18 @@ CLAIM = f"""
     FOR UPDATE SKIP LOCKED
 """
 CLAIM_BARE = f"""
-    SELECT id, topic, message_key, publish_count, payload::text
+    SELECT id, topic, message_key, payload::text
     FROM {TABLE}
     WHERE status = 'pending' AND source = 'benchmarks' AND next_retry_at <= statement_timestamp()
     ORDER BY next_retry_at, id
     LIMIT %s
     FOR UPDATE SKIP LOCKED
+"""
+MARK_PUBLISHED_BARE = f"""
+    UPDATE {TABLE}
+    SET status = 'published', publish_count = publish_count + 1, published_at = statement_timestamp(),
+        updated_at = statement_timestamp(), next_retry_at = NULL
+    WHERE id = ANY(%s) AND status = 'pending'
 """
 MARK_PUBLISHED = f"""
     UPDATE {TABLE} AS message
@@ -42,6 +48,22 @@ MARK_PUBLISHED = f"""
         next_retry_at = NULL, last_error = ''
     FROM unnest(%s::bigint[], %s::int[], %s::bigint[]) AS place (id, partition, position)
     WHERE message.id = place.id AND message.status = 'pending'
+"""
+INSERT_ONE = f"""
+    INSERT INTO {TABLE} (
+        source, event_id, event_type, event_version, topic, message_key, headers, payload, max_retry, next_retry_at,
+        status, publish_count, delivery_count, retry_count, last_error
+    )
+    VALUES ('benchmarks', %s, %s, 'v1', %s, %s, '{{}}', %s, 20, statement_timestamp(), 'pending', 0, 0, 0, '')
+"""
+INSERT_MANY = f"""
+    INSERT INTO {TABLE} (
+        source, event_id, event_type, event_version, topic, message_key, headers, payload, max_retry, next_retry_at,
+        status, publish_count, delivery_count, retry_count, last_error
+    )
+    SELECT 'benchmarks', event_id, %s, 'v1', %s, message_key, '{{}}', payload::jsonb, 20, statement_timestamp(),
+           'pending', 0, 0, 0, ''
+    FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS new (event_id, message_key, payload)
 """
 LOCK = f"""
     SELECT id, event_id::text, event_type, event_version, topic, message_key, headers, created_at, publish_count,
@@ -60,17 +82,27 @@ MARK_CONSUMED = f"""
 Record = Callable[[tuple[Any, ...]], Message]
 
 
-def relay_pass(connection: psycopg.Connection[Any], sender: Sender, batch_size: int, *, bare: bool) -> int:
-    """Claim, send, mark and commit one batch; returns how many rows it had.
-
-    ``bare`` leaves out the CloudEvents headers, all but the id, and the columns that they need.
-    """
+def relay_pass(connection: psycopg.Connection[Any], sender: Sender, batch_size: int) -> int:
+    """The raw loop: claim, send as the relay does, mark with partition and offset, commit; returns the number of rows."""
     with connection.transaction():
-        rows = connection.execute(CLAIM_BARE if bare else CLAIM, (batch_size,)).fetchall()
+        rows = connection.execute(CLAIM, (batch_size,)).fetchall()
         if rows:
-            places = sender.send([_bare_record(row) if bare else _record(row) for row in rows])
+            places = sender.send([_record(row) for row in rows])
             ids = [row[0] for row in rows]
             connection.execute(MARK_PUBLISHED, (ids, [place[0] for place in places], [place[1] for place in places]))
+    return len(rows)
+
+
+def bare_relay_pass(connection: psycopg.Connection[Any], sender: Sender, batch_size: int) -> int:
+    """The bare loop: the least that sends and marks a batch. One header, and nobody knows where a record went."""
+    with connection.transaction():
+        rows = connection.execute(CLAIM_BARE, (batch_size,)).fetchall()
+        if rows:
+            sender.send_all(
+                Message(topic, key.encode() or None, payload.encode(), [("ce_outboxid", b"%d" % id)])
+                for id, topic, key, payload in rows
+            )
+            connection.execute(MARK_PUBLISHED_BARE, ([row[0] for row in rows],))
     return len(rows)
 
 
@@ -96,11 +128,6 @@ def _record(row: tuple[Any, ...]) -> Message:
             *((name, text.encode()) for name, text in headers.items()),
         ],
     )
-
-
-def _bare_record(row: tuple[Any, ...]) -> Message:
-    id_, topic, key, _, payload = row
-    return Message(topic, key.encode() or None, payload.encode(), [("ce_outboxid", b"%d" % id_)])
 
 
 def consume_pass(connection: psycopg.Connection[Any], reader: GroupReader, batch_size: int, timeout: float) -> int:

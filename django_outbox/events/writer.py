@@ -7,20 +7,18 @@ from __future__ import annotations
 
 import json
 import uuid
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from django_outbox.brokers.base import Headers, Record
 from django_outbox.events.parsing import CONTENT_TYPE
 
 
-@dataclass(slots=True)
-class Outgoing:
+class Outgoing(NamedTuple):  # made of a row as it is, in a quarter of the time of a dataclass
     """The columns of a row that the relay reads.
 
-    ``created_at`` may be text, if it is RFC 3339 in UTC.
+    ``headers_json`` and ``payload_json`` are JSON text. ``created_at`` may be text, if it is RFC 3339 in UTC.
     """
 
     id: int
@@ -30,23 +28,15 @@ class Outgoing:
     event_version: str
     topic: str
     message_key: str
-    headers: dict[str, str]
+    headers_json: str
     created_at: datetime | str
     publish_count: int
     payload_json: str
 
-    COLUMNS = (
-        "id",
-        "source",
-        "event_id",
-        "event_type",
-        "event_version",
-        "topic",
-        "message_key",
-        "headers",
-        "created_at",
-        "publish_count",
-    )
+    @property
+    def headers(self) -> dict[str, str]:
+        headers: dict[str, str] = {} if self.headers_json == "{}" else json.loads(self.headers_json)
+        return headers
 
     @property
     def attempt(self) -> int:
@@ -60,46 +50,47 @@ def encode(message: Outgoing, *, wire_format: Literal["cloudevents", "envelope"]
     Raises:
         ValueError, TypeError, AttributeError: the row cannot be encoded, as after a manual change.
     """
-    key = message.message_key.encode()
+    id, source, event_id, event_type, version, topic, message_key, headers_json, created_at, count, payload = message
+    key = message_key.encode()
     if wire_format == "envelope":
         value = _envelope(message)
-        headers = [
-            ("ce_source", message.source.encode()),
-            (CONTENT_TYPE, b"application/json"),
-            *_outbox_headers(message),
-        ]
+        headers = [*_envelope_headers(source, count + 1), ("ce_outboxid", b"%d" % id)]
     else:
-        value = message.payload_json.encode()
+        value = payload.encode()
         headers = [
-            *_cloudevent_headers(message.source, message.event_type, message.event_version),
-            *_outbox_headers(message),
-            ("ce_id", str(message.event_id).encode()),
-            ("ce_time", _time(message.created_at)),
+            *_cloudevent_headers(source, event_type, version, count + 1),
+            ("ce_outboxid", b"%d" % id),
+            ("ce_id", str(event_id).encode()),
+            ("ce_time", _time(created_at)),
         ]
         if key:
             headers.append(("ce_subject", key))
-    for name, text in (message.headers or {}).items():
-        if not isinstance(text, str):
-            raise ValueError(f"header {name!r} is not text")
-        headers.append((name, text.encode()))
-    return Record(message.topic, key or None, value, tuple(headers))
+    if headers_json != "{}":
+        for name, text in (message.headers or {}).items():
+            if not isinstance(text, str):
+                raise ValueError(f"header {name!r} is not text")
+            headers.append((name, text.encode()))
+    return Record(topic, key or None, value, tuple(headers))
 
 
 @lru_cache(maxsize=1000)
-def _cloudevent_headers(source: str, event_type: str, event_version: str) -> Headers:
-    """Return the headers that all messages of a type and version share."""
+def _cloudevent_headers(source: str, event_type: str, event_version: str, attempt: int) -> Headers:
+    """Return the headers that most messages of a type share."""
     return (
         ("ce_specversion", b"1.0"),
-        ("ce_source", source.encode()),
         ("ce_type", event_type.encode()),
         ("ce_eventversion", event_version.encode()),
-        (CONTENT_TYPE, b"application/json"),
+        *_envelope_headers(source, attempt),
     )
 
 
-def _outbox_headers(message: Outgoing) -> Headers:
-    """Return the headers that identify the row and the attempt."""
-    return (("ce_outboxid", b"%d" % message.id), ("ce_outboxattempt", b"%d" % message.attempt))
+@lru_cache(maxsize=1000)
+def _envelope_headers(source: str, attempt: int) -> Headers:
+    return (
+        ("ce_source", source.encode()),
+        (CONTENT_TYPE, b"application/json"),
+        ("ce_outboxattempt", b"%d" % attempt),
+    )
 
 
 def _time(created_at: datetime | str) -> bytes:

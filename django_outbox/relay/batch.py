@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from django_outbox.brokers.base import Acknowledged, Failed, Producer, Record, Refused, SendResult, TopicTrouble
@@ -18,8 +18,6 @@ from django_outbox.state.dialects.base import Published
 from django_outbox.state.ordering import has_order, holds_behind_dead
 
 log = logging.getLogger("django_outbox.relay")
-
-_PENDING = Failed("no answer")  # placeholder until the broker's result is known
 
 
 class Batch:
@@ -38,7 +36,8 @@ class Batch:
         self._using = using
         self.messages: list[Outgoing] = []
         self._records: list[Record] = []
-        self._results: list[SendResult] = []
+        self._not_encoded: dict[int, Refused] = {}  # by position in ``messages``
+        self._results: Sequence[SendResult] = []
         self.acknowledged: list[Published] = []
         self.published = self.failed = self.dead = 0
         self.written: set[str] = set()
@@ -52,15 +51,13 @@ class Batch:
         for message in messages:
             if held and (message.topic, message.message_key) in held:
                 continue
-            self.messages.append(message)
             try:
                 self._records.append(encode(message, wire_format=wire_format))
             except (ValueError, TypeError, AttributeError) as error:
-                self._results.append(Refused(f"It cannot be encoded: {error}"))
+                self._not_encoded[len(self.messages)] = Refused(f"It cannot be encoded: {error}")
                 if holds_behind_dead() and has_order(message):
                     held.add((message.topic, message.message_key))
-            else:
-                self._results.append(_PENDING)
+            self.messages.append(message)
 
     def send(self, producer: Producer) -> None:
         """Send all records, and wait for all results.
@@ -68,11 +65,14 @@ class Batch:
         Raises:
             BrokerUnavailable: no result is known.
         """
-        if not self._records:
+        if not self.messages:
             return
         with current_tracing().sending(self.messages) as trace:
-            answers = iter(producer.send(self._records, settings.publish_timeout))
-            self._results = [next(answers) if result is _PENDING else result for result in self._results]
+            self._results = producer.send(self._records, settings.publish_timeout) if self._records else []
+            if self._not_encoded:
+                answers = iter(self._results)
+                positions = range(len(self.messages))
+                self._results = [self._not_encoded.get(position) or next(answers) for position in positions]
             trace(self._results)
 
     def store(self) -> None:
@@ -84,19 +84,18 @@ class Batch:
         """
         broken: set[tuple[str, str]] = set()
         for message, result in zip(self.messages, self._results, strict=True):
-            key = (message.topic, message.message_key)
-            if key in broken:
+            if broken and (message.topic, message.message_key) in broken:
                 continue
             if isinstance(result, Acknowledged):
                 self.written.add(message.topic)
-                self.acknowledged.append(Published(message.id, message.attempt, result.partition, result.offset))
+                self.acknowledged.append(Published(message.id, message.publish_count + 1, *result))
                 continue
             if isinstance(result, TopicTrouble):
                 self.faults.setdefault(message.topic, result)
             else:
                 self._store_failure(message, result)
             if has_order(message) and (not isinstance(result, Refused) or holds_behind_dead()):
-                broken.add(key)
+                broken.add((message.topic, message.message_key))
         self.published = state.mark_published(self.acknowledged, using=self._using)
 
     def _store_failure(self, message: Outgoing, result: Refused | Failed) -> None:

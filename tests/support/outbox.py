@@ -160,16 +160,11 @@ class Pipeline:
 
     def deliver(self, message: OutboxMessage, **changes: Any) -> ReceivedRecord:
         """Put a record for a message into the log, as it is or forged; returns it."""
-        from django.db.models import TextField
-        from django.db.models.functions import Cast
-
         from django_outbox.events.writer import Outgoing, encode
+        from django_outbox.state.dialects.base import OUTGOING_COLUMNS
 
-        values = OutboxMessage.objects.values_list(*Outgoing.COLUMNS, Cast("payload", TextField())).get(id=message.id)
-        outgoing = Outgoing(*values)
-        for name, value in changes.items():
-            setattr(outgoing, name, value)
-        record = encode(outgoing, wire_format="cloudevents")
+        outgoing = Outgoing(*OutboxMessage.objects.values_list(*OUTGOING_COLUMNS).get(id=message.id))
+        record = encode(outgoing._replace(**changes), wire_format="cloudevents")
         self.broker.missing_topics([record.topic])
         self.broker.producer(1).send([record], 1)
         return self.broker.records(record.topic)[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -51,25 +52,36 @@ class ConfluentBrokerProducer(BatchProducer):
         self, records: Sequence[Record], results: list[SendResult | None], chosen: Sequence[int], patience: Patience
     ) -> set[int]:
         suspects: set[int] = set()
+
+        def report(index: int, error: KafkaError | None, message: Any) -> None:
+            """What the library calls with a record's result."""
+            if error is None:
+                results[index] = Acknowledged(message.partition(), message.offset())
+                return
+            found = client_error(error)
+            results[index] = self._judge(records[index].topic, found)
+            if Blame.BATCH in found.blame:
+                suspects.add(index)
+
         produce = self._client.produce
         for index in chosen:
-            record = records[index]
-            report = self._report(record.topic, results, index, suspects)
+            topic, key, value, headers = record = records[index]
+            on_delivery = partial(report, index)
             try:  # the speed of this backend depends on this line
-                produce(record.topic, record.value, record.key, on_delivery=report, headers=list(record.headers))
+                produce(topic, value, key, on_delivery=on_delivery, headers=list(headers))
             except (BufferError, KafkaException, TypeError, ValueError):
-                results[index] = self._start(record, report, patience)
+                results[index] = self._start(record, on_delivery, patience)
                 if not self._usable:
                     break
         self._await_answers(patience)
         return suspects
 
-    def _start(self, record: Record, report: DeliveryReport, patience: Patience) -> SendResult | None:
+    def _start(self, record: Record, on_delivery: DeliveryReport, patience: Patience) -> SendResult | None:
         """Hand one record to the library as soon as it has room; returns the result if it does not take the record."""
         while self._usable:
             try:
                 self._client.produce(
-                    record.topic, record.value, record.key, on_delivery=report, headers=list(record.headers)
+                    record.topic, record.value, record.key, on_delivery=on_delivery, headers=list(record.headers)
                 )
                 return None
             except BufferError:
@@ -82,20 +94,6 @@ class ConfluentBrokerProducer(BatchProducer):
             except (TypeError, ValueError) as error:
                 return Refused(f"It cannot be encoded: {error}")
         return None
-
-    def _report(self, topic: str, results: list[SendResult | None], index: int, suspects: set[int]) -> DeliveryReport:
-        """What the library calls with a record's result."""
-
-        def report(error: KafkaError | None, message: Any) -> None:
-            if error is None:
-                results[index] = Acknowledged(message.partition(), message.offset())
-                return
-            told = client_error(error)
-            results[index] = self._judge(topic, told)
-            if Blame.BATCH in told.blame:
-                suspects.add(index)
-
-        return report
 
     def _await_answers(self, patience: Patience) -> None:
         """Wait until all records have their result, or abandon them."""

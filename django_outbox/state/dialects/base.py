@@ -20,6 +20,9 @@ from django_outbox.state.rows import LOCKED_COLUMNS, LockedMessage, NewMessage
 Status = OutboxMessage.Status
 Key = tuple[str, str]
 BULK_SIZE = 1000
+OUTGOING_COLUMNS = [
+    Cast(name.removesuffix("_json"), TextField()) if name.endswith("_json") else name for name in Outgoing._fields
+]
 
 
 class Published(NamedTuple):
@@ -95,8 +98,7 @@ class Dialect:
     def claim(self, limit: int, without_topics: Sequence[str]) -> list[Outgoing]:
         """Lock and read due messages by due time, skipping those locked by other relays."""
         due = self._due(without_topics).select_for_update(skip_locked=True)
-        rows = due.values_list(*Outgoing.COLUMNS, Cast("payload", TextField()))[:limit]
-        return [Outgoing(*row) for row in rows]
+        return [Outgoing(*row) for row in due.values_list(*OUTGOING_COLUMNS)[:limit]]
 
     def is_due(self, without_topics: Sequence[str]) -> bool:
         """True if a message is due, even one locked by another relay."""

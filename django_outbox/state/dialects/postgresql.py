@@ -92,7 +92,7 @@ class PostgreSQL(Dialect):
     def claim(self, limit: int, without_topics: Sequence[str], begin: Place = START) -> list[Outgoing]:
         """Lock and read due messages, starting at a place in the order of claims."""
         parameters = [settings.source, list(without_topics), *begin, limit]
-        return [_outgoing(row) for row in self._fetch(statements.CLAIM_DUE, parameters)]
+        return list(map(Outgoing._make, self._fetch(statements.CLAIM_DUE, parameters)))
 
     def claim_with_pending(
         self, limit: int, without_topics: Sequence[str], begin: Place
@@ -102,7 +102,7 @@ class PostgreSQL(Dialect):
         parameters = [source, list(without_topics), *begin, limit, source, source, MOST_PENDING_BEFORE]
         rows = self._fetch(statements.CLAIM_DUE_AND_PENDING_BEFORE, parameters)
         earlier = [Unsent(row[5], row[6], row[0], "pending") for row in rows if row[2] is None]
-        return [_outgoing(row) for row in rows if row[2] is not None], earlier
+        return [Outgoing._make(row) for row in rows if row[2] is not None], earlier
 
     def is_due(self, without_topics: Sequence[str]) -> bool:
         return bool(self._fetch(statements.IS_DUE, [settings.source, list(without_topics)]))
@@ -111,17 +111,17 @@ class PostgreSQL(Dialect):
         self, keyed: Sequence[Outgoing], ids: Sequence[int], *, dead: bool, pending: Sequence[Unsent] | None = None
     ) -> dict[Key, int]:
         source, batch = settings.source, _array(ids)
-        last = list({(message.topic, message.message_key): message.id for message in keyed}.values())
         found = pending
         if found is None:
-            statement, parameters = statements.PENDING_BEFORE, [source, source, max(last), batch, MOST_PENDING_BEFORE]
+            statement = statements.PENDING_BEFORE
+            parameters = [source, source, keyed[-1].id, batch, MOST_PENDING_BEFORE]
             if dead:
                 statement = statements.PENDING_AND_DEAD_BEFORE
-                parameters = [*parameters, ["dead"], batch, _array(last)]
+                parameters = [*parameters, ["dead"], batch, _last_of_keys(keyed)]
             found = self._unsent(statement, parameters)
         if sum(message.status == "pending" for message in found) >= MOST_PENDING_BEFORE:  # there may be more
             blocking = ["pending", "dead"] if dead else ["pending"]
-            found = self._unsent(statements.UNSENT_BEFORE, [blocking, batch, _array(last)])
+            found = self._unsent(statements.UNSENT_BEFORE, [blocking, batch, _last_of_keys(keyed)])
         firsts: dict[Key, int] = {}
         for message in found:
             if message.message_key:
@@ -198,15 +198,13 @@ _NEW = {field.attname: None for field in OutboxMessage._meta.concrete_fields} | 
 }
 
 
-def _outgoing(row: Sequence[Any]) -> Outgoing:
-    *columns, headers, created_at, publish_count, payload = row
-    columns += [json.loads(headers) if headers != "{}" else {}, f"{created_at[1:-1]}Z", publish_count, payload]
-    return Outgoing(*columns)
+def _last_of_keys(keyed: Iterable[Outgoing]) -> str:
+    return _array({(message.topic, message.message_key): message.id for message in keyed}.values())
 
 
 def _array(numbers: Iterable[int | uuid.UUID | None]) -> str:
     """An array literal. The driver takes ten times as long to write a list."""
-    items = ",".join(["NULL" if number is None else str(number) for number in numbers])
+    items = ",".join(map(str, numbers)).replace("None", "NULL")
     return f"{{{items}}}"
 
 

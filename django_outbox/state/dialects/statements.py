@@ -25,10 +25,11 @@ PLAN_FOR_FULL_BATCH = """
            set_config('plan_cache_mode', 'force_custom_plan', true)
 """
 
-# Lock due messages, skipping those locked by other relays. The time is JSON: RFC 3339 whatever the session's settings.
+# Lock due messages, skipping those locked by other relays. JSON writes the time as RFC 3339 whatever the session's
+# settings.
 CLAIM_DUE = """
     SELECT id, source, event_id::text, event_type, event_version, topic, message_key, headers::text,
-           to_json(created_at AT TIME ZONE 'UTC')::text AS created_at, publish_count, payload::text
+           (to_json(created_at AT TIME ZONE 'UTC') #>> '{}') || 'Z' AS created_at, publish_count, payload::text
     FROM django_outbox_outboxmessage
     WHERE status = 'pending' AND source = %s AND next_retry_at <= statement_timestamp() AND topic <> ALL(%s)
       AND (next_retry_at, id) >= (%s::timestamptz, %s)

@@ -82,7 +82,7 @@ def test_final_states_are_never_handled(pipeline: Pipeline, status: str) -> None
 def test_a_forged_record_cannot_feed_a_handler(pipeline: Pipeline) -> None:
     pipeline.on("order.created")
     message = make_message(Status.PUBLISHED, payload={"amount": 5})
-    pipeline.deliver(message, publish_count=0, payload_json='{"amount": 5000}', headers={"x": "y"})
+    pipeline.deliver(message, publish_count=0, payload_json='{"amount": 5000}', headers_json='{"x": "y"}')
 
     pipeline.consumer.run_once()
 

@@ -127,9 +127,8 @@ def test_what_one_service_sends_another_reads(
     payload: Any,
     time: datetime,
 ) -> None:
-    message = Outgoing(
-        id, "another", event_id, event_type, version, "orders", key, headers, time, publish_count, json.dumps(payload)
-    )
+    columns = (json.dumps(headers), time, publish_count, json.dumps(payload))
+    message = Outgoing(id, "another", event_id, event_type, version, "orders", key, *columns)
     sent = encode(message, wire_format=wire_format)
     event = reader().read(ReceivedRecord("orders", 1, 2, sent.key, sent.value, sent.headers))
     assert event is not None

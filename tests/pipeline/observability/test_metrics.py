@@ -30,7 +30,7 @@ WRITTEN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def outgoing(event_type: str = "order.created", topic: str = "outbox", key: str = "") -> Outgoing:
-    return Outgoing(1, "tests", "id", event_type, "v1", topic, key, {}, WRITTEN, 0, "{}")
+    return Outgoing(1, "tests", "id", event_type, "v1", topic, key, "{}", WRITTEN, 0, "{}")
 
 
 def backlog(found: dict[str, Unfinished] | None = None) -> Backlog:
@@ -154,9 +154,7 @@ def test_events_of_other_services_are_counted_and_measured_from_when_they_were_w
 )
 def test_latency_is_the_time_since_the_message_was_written_and_never_negative(written: Any) -> None:
     metrics = Metrics(clock=lambda: WRITTEN.timestamp() + 2)
-    message = outgoing()
-    message.created_at = written
-    metrics.published([message], 0.5)
+    metrics.published([outgoing()._replace(created_at=written)], 0.5)
 
     ((_, _, total),) = metrics.seconds_to_published.read()
     assert total == (0 if isinstance(written, datetime) and written > WRITTEN else 2)

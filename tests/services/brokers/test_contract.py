@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
@@ -146,7 +147,7 @@ def test_the_largest_payload_is_sent_with_the_longest_key_and_type(
         event_version=wide[:32],
         topic=topic,
         message_key=wide,
-        headers={"traceparent": "0" * 55},
+        headers_json=json.dumps({"traceparent": "0" * 55}),
         created_at=timezone.now(),
         publish_count=2**31 - 2,
         payload_json=f'"{"x" * (limit - 2)}"',

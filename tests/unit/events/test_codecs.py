@@ -27,7 +27,7 @@ MESSAGE = Outgoing(
     event_version="v2",
     topic="orders",
     message_key="käufer-4",
-    headers={"trace-id": "ünï", "empty": ""},
+    headers_json='{"trace-id": "ünï", "empty": ""}',
     created_at=datetime(2026, 3, 1, 11, 30, 0, 5, tzinfo=timezone(timedelta(hours=2))),
     publish_count=2,
     payload_json='{"b": 1,  "a": "\\u00e4 ä"}',
@@ -80,7 +80,7 @@ def test_cloudevent_has_exactly_these_headers() -> None:
 
 
 def test_cloudevent_without_a_key_has_no_subject() -> None:
-    record = record_of(replace(MESSAGE, message_key=""))
+    record = record_of(MESSAGE._replace(message_key=""))
     assert record.key is None
     assert "ce_subject" not in dict(record.headers)
 
@@ -153,9 +153,8 @@ def test_any_message_is_read_as_it_was_written(
     payload: Any,
     time: datetime,
 ) -> None:
-    message = Outgoing(
-        id, "shop", event_id, event_type, "v1", "topic", key, headers, time, publish_count, json.dumps(payload)
-    )
+    columns = (json.dumps(headers), time, publish_count, json.dumps(payload))
+    message = Outgoing(id, "shop", event_id, event_type, "v1", "topic", key, *columns)
     record = record_of(message, wire_format)
     value = json.loads(record.value)
     assert (value["payload"] if wire_format == "envelope" else value) == payload
@@ -185,7 +184,7 @@ def test_first_of_several_headers_of_one_name_counts() -> None:
 @pytest.mark.parametrize("headers", [{"a": 1}, {"a": None}, {"a": ["b"]}])
 def test_row_that_was_broken_by_hand_is_a_value_error(headers: Any) -> None:
     with pytest.raises(ValueError, match="header 'a' is not text"):
-        record_of(replace(MESSAGE, headers=headers))
+        record_of(MESSAGE._replace(headers_json=json.dumps(headers)))
 
 
 # Junk

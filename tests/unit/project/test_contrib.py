@@ -42,7 +42,7 @@ def exported() -> dict[str, set[str]]:
     """The labels of every series that relays and consumers export, by name."""
     counts = {"pending": 1, "published": 1, "dead": 1}
     backlog = Backlog("default", lambda using: {"outbox": Unfinished(counts, 1.0, 1.0)})
-    message = Outgoing(1, "tests", "id", "order.created", "v1", "outbox", "", {}, datetime.now(UTC), 0, "{}")
+    message = Outgoing(1, "tests", "id", "order.created", "v1", "outbox", "", "{}", datetime.now(UTC), 0, "{}")
     relay, consumer = Metrics(), Metrics(known_types={"order.created"})
     relay.published([message], 1.0)
     consumer.consumed([message])  # type: ignore[list-item]  # it has what is looked at

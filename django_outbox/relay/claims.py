@@ -42,6 +42,13 @@ class Claims:
         """Lock and read up to ``limit`` messages, by due time."""
         return Claimed(self._dialect.claim(limit, excluded_topics))
 
+    def claim_more(self, limit: int, excluded_topics: Sequence[str]) -> list[Outgoing]:
+        """Lock and read messages after those of the last claim, in the same transaction, if that claim was full.
+
+        Only PostgreSQL's claims can start there.
+        """
+        return []
+
     def is_due(self, excluded_topics: Sequence[str]) -> bool:
         """True if a message is due, even one that another relay has locked."""
         return self._dialect.is_due(excluded_topics)
@@ -90,6 +97,15 @@ class PostgresqlClaims(Claims):
                 self._dialect.plan_for_full_batch()
             self._begin_at(claimed.messages[0].id)
         return claimed
+
+    def claim_more(self, limit: int, excluded_topics: Sequence[str]) -> list[Outgoing]:
+        if not self.expects_full or self.is_skipping:
+            return []
+        due_at, id = self._dialect.place_of(self._last_id)
+        messages = self._dialect.claim(limit, excluded_topics, (due_at, id + 1))
+        if messages:
+            self._last_id = messages[-1].id
+        return messages
 
     def is_due(self, excluded_topics: Sequence[str]) -> bool:
         is_due = self._dialect.is_due(excluded_topics)

@@ -20,6 +20,7 @@ from django_outbox.observability import instrumentation
 from django_outbox.observability.logging import repeats
 from django_outbox.relay.batch import Batch
 from django_outbox.relay.claims import Claimed, claims_of
+from django_outbox.relay.growth import BatchGrowth
 from django_outbox.relay.topics import CreateTopics, WritableTopics
 from django_outbox.state import outbox as state
 from django_outbox.state.ordering import unsent_before
@@ -71,7 +72,7 @@ class Relay:
     ) -> None:
         """
         Args:
-            batch_size: rows per transaction; None takes ``RELAY_BATCH_SIZE``.
+            batch_size: rows per transaction, more while the relay is behind; None takes ``RELAY_BATCH_SIZE``.
             poll_interval: seconds between two passes when nothing is due; None takes ``POLL_INTERVAL``.
             create_topics: called with topics that do not exist: those of the settings at the start and whenever
                 they are missing, others when a message is sent to them. None reports missing topics instead.
@@ -91,6 +92,7 @@ class Relay:
         self._topics = WritableTopics(broker, create_topics, log, clock, self._outages)
         self.listener = Listener(using, clock)
         self._claims = claims_of(using, clock)
+        self._growth = BatchGrowth()
         self._prepared = PreparedStatements(using, clock)
 
     def run(self, stop: Stop, *, drain: bool = False) -> None:
@@ -159,14 +161,17 @@ class Relay:
         try:
             producer = self._ready_producer()
             self._topics.check_missing()
+            began_at = self._clock()
             with self._prepared.used(), transaction.atomic(using=self.using):
                 done, after_commit = self._send_batch(producer)
         except BrokerUnavailable:
+            self._growth.record(0.0, is_full=False)
             self._drop_producer()
             raise
         finally:
             if self._producer is not None and not self._producer.usable:
                 self._drop_producer()
+        self._growth.record(self._clock() - began_at, is_full=done.published == done.claimed >= self.batch_size)
         for function in after_commit:
             function()
         # Mostly nothing is left. The next pass checks that by one query, without a transaction or locks.
@@ -195,7 +200,7 @@ class Relay:
 
     def _send_batch(self, producer: Producer) -> tuple[Pass, list[Callable[[], None]]]:
         """Claim, send and mark a batch. Returns the counts, and functions to call after the commit."""
-        claimed = self._claims.claim(self.batch_size, self._topics.excluded())
+        claimed = self._claim()
         done = Pass(claimed=len(claimed.messages))
         if claimed.messages:
             self._topics.record_due()
@@ -210,6 +215,17 @@ class Relay:
             self._topics.record_batch(batch.written, batch.faults, self._clock() - started)
         report = partial(instrumentation.published, batch.messages, batch.acknowledged, seconds, using=self.using)
         return done, [*batch.after_commit, report]
+
+    def _claim(self) -> Claimed:
+        claimed, claims = self._claims.claim(self.batch_size, self._topics.excluded()), 1
+        # What the first claim has read of earlier messages would not do for others.
+        while claimed.pending_before is None and self._growth.has_room(claims, claimed.messages):
+            more = self._claims.claim_more(self.batch_size, self._topics.excluded())
+            claimed.messages.extend(more)
+            claims += 1
+            if len(more) < self.batch_size:
+                break
+        return claimed
 
     def _in_order(self, claimed: Claimed, done: Pass) -> list[Outgoing]:
         """Return the messages by id, the order in which they were published, without those blocked in their key.
@@ -231,7 +247,7 @@ class Relay:
                 blocked_by[blocker] += 1
         if blocked_by:
             done.postponed = state.postpone(blocked_by, first_due=claimed.messages[0].id, using=self.using)
-            most_are_blocked = len(messages) == self.batch_size and 2 * len(sendable) < len(messages)
+            most_are_blocked = len(messages) >= self.batch_size and 2 * len(sendable) < len(messages)
             if most_are_blocked and not done.postponed and self._claims.skip_blocked(blocked_by):
                 done.skipped = len(messages) - len(sendable)
         return sendable

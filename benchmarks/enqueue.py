@@ -1,14 +1,19 @@
-"""Writing: ``publish`` beside ``Model.objects.create``, ``publish_many`` beside ``bulk_create``, of equal rows."""
+"""Writing: ``publish`` beside ``objects.create``, ``publish_many`` beside ``bulk_create``, both beside bare INSERTs."""
 
 from __future__ import annotations
 
+import json
 import time
+import uuid
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import Any
 
+import psycopg
 from django.db import transaction
 
-from benchmarks import workload
+from benchmarks import raw, workload
 from benchmarks.bench import Bench, WorkNotDone
 from benchmarks.report import Line, Target
 from django_outbox import Event, publish, publish_many
@@ -16,24 +21,36 @@ from django_outbox.models import OutboxMessage
 
 SINGLES = 4_000
 MANY = 20_000
-BULK = 1000
+BULK = 500
 EVENT_TYPE = "bench.sql"
 TOPIC = "benchmarks"
 
 Writer = Callable[[int], Any]
+Begin = Callable[[], AbstractContextManager[Any]]
+Connection = psycopg.Connection[Any]
 
 
 def measure(bench: Bench) -> Iterator[Line]:
-    """One message a transaction, and a thousand."""
-    singles: dict[str, Writer] = {"publish": _publish, "create": _create}
-    many: dict[str, Writer] = {"publish_many": _publish_many, "bulk_create": _bulk_create}
-    found: dict[str, list[float]] = {name: [] for name in (*singles, *many)}
-    for number, name in bench.rounds([*singles, *many]):
-        bench.progress.say(f"enqueue: {name}, round {number + 1} of {bench.runs}")
-        if name in singles:
-            found[name].append(_rate(bench, name, singles[name], bench.amount(SINGLES), 1))
-        else:
-            found[name].append(_rate(bench, name, many[name], max(bench.amount(MANY), BULK), BULK))
+    """One message a transaction, and five hundred."""
+    with raw.connect(bench.servers.database) as connection:
+        bare: Begin = connection.transaction
+        singles: dict[str, tuple[Writer, Begin]] = {
+            "publish": (_publish, transaction.atomic),
+            "create": (_create, transaction.atomic),
+            "bare, 1": (partial(_insert, connection), bare),
+        }
+        many: dict[str, tuple[Writer, Begin]] = {
+            "publish_many": (_publish_many, transaction.atomic),
+            "bulk_create": (_bulk_create, transaction.atomic),
+            "bare, 500": (partial(_insert_many, connection), bare),
+        }
+        found: dict[str, list[float]] = {name: [] for name in (*singles, *many)}
+        for number, name in bench.rounds([*singles, *many]):
+            bench.progress.say(f"enqueue: {name}, round {number + 1} of {bench.runs}")
+            if name in singles:
+                found[name].append(_rate(bench, name, *singles[name], bench.amount(SINGLES), 1))
+            else:
+                found[name].append(_rate(bench, name, *many[name], max(bench.amount(MANY), BULK), BULK))
     yield Line(
         "publish, 1 a transaction",
         "rows/s",
@@ -44,7 +61,15 @@ def measure(bench: Bench) -> Iterator[Line]:
         headline=True,
     )
     yield Line(
-        "publish_many, 1,000 a transaction",
+        "publish, 1 a transaction, beside a bare INSERT",
+        "rows/s",
+        found["publish"],
+        found["bare, 1"],
+        Target(least_ratio=0.6),
+        beside="bare",
+    )
+    yield Line(
+        "publish_many, 500 a transaction",
         "rows/s",
         found["publish_many"],
         found["bulk_create"],
@@ -52,18 +77,26 @@ def measure(bench: Bench) -> Iterator[Line]:
         beside="bulk_create",
         headline=True,
     )
+    yield Line(
+        "publish_many, 500 a transaction, beside a bare INSERT",
+        "rows/s",
+        found["publish_many"],
+        found["bare, 500"],
+        Target(least_ratio=0.5),
+        beside="bare",
+    )
 
 
-def _rate(bench: Bench, name: str, write: Writer, rows: int, size: int) -> float:
+def _rate(bench: Bench, name: str, write: Writer, begin: Begin, rows: int, size: int) -> float:
     workload.empty()
     for start in range(0, 20 * size, size):  # warm-up
-        with transaction.atomic():
+        with begin():
             write(start)
     workload.empty()
     rows -= rows % size
     cpu, first = time.process_time(), time.monotonic()
     for start in range(0, rows, size):
-        with transaction.atomic():
+        with begin():
             write(start)
     seconds, cpu = time.monotonic() - first, time.process_time() - cpu
     if workload.count("pending") != rows:
@@ -86,6 +119,11 @@ def _create(number: int) -> None:
     )
 
 
+def _insert(connection: Connection, number: int) -> None:
+    values = (uuid.uuid4(), EVENT_TYPE, TOPIC, _key(number), json.dumps(workload.payload(number)))
+    connection.execute(raw.INSERT_ONE, values)
+
+
 def _publish_many(start: int) -> None:
     publish_many(
         [
@@ -104,3 +142,15 @@ def _bulk_create(start: int) -> None:
             for number in range(start, start + BULK)
         ]
     )
+
+
+def _insert_many(connection: Connection, start: int) -> None:
+    numbers = range(start, start + BULK)
+    values = (
+        EVENT_TYPE,
+        TOPIC,
+        [uuid.uuid4() for _ in numbers],
+        [_key(number) for number in numbers],
+        [json.dumps(workload.payload(number)) for number in numbers],
+    )
+    connection.execute(raw.INSERT_MANY, values)

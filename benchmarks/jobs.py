@@ -131,7 +131,7 @@ def raw_relay(gate: Gate, *, bare: bool = False, batch_size: int = 500, limit: i
     from benchmarks import clients, raw
 
     relay_pass = raw.bare_relay_pass if bare else raw.relay_pass
-    connection = _raw_connection()
+    connection = raw.connect(os.environ["DATABASE_URL"])
     sender = clients.sender(os.environ["BENCH_BACKEND"], os.environ["KAFKA_URL"])
     while relay_pass(connection, sender, batch_size):
         pass
@@ -184,7 +184,7 @@ def raw_consume(gate: Gate, *, rows: int, warm_up: int, calls_handler: bool = Fa
     reader = clients.group_reader(
         environment["BENCH_BACKEND"], environment["KAFKA_URL"], environment["BENCH_TOPIC"], environment["BENCH_GROUP"]
     )
-    connection = None if calls_handler else _raw_connection()
+    connection = None if calls_handler else raw.connect(os.environ["DATABASE_URL"])
 
     def step() -> int:
         if connection is None:
@@ -234,7 +234,7 @@ def raw_publish(gate: Gate) -> dict[str, Any]:
     from benchmarks import clients, raw
 
     client = clients.fastest()
-    connection = _raw_connection()
+    connection = raw.connect(os.environ["DATABASE_URL"])
     sender = clients.sender(client, os.environ["KAFKA_URL"])
     gate()
     rows, passes, first, cpu = 0, 0, time.monotonic(), time.process_time()
@@ -348,12 +348,6 @@ def peak_bytes() -> int:
         return 1024 * next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
-
-
-def _raw_connection() -> Any:
-    import psycopg
-
-    return psycopg.connect(os.environ["DATABASE_URL"].replace("postgres://", "postgresql://", 1), autocommit=True)
 
 
 JOBS: dict[str, Callable[..., dict[str, Any]]] = {

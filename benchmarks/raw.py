@@ -79,7 +79,10 @@ MARK_CONSUMED = f"""
     WHERE id = ANY(%s) AND status = 'published'
 """
 
-Record = Callable[[tuple[Any, ...]], Message]
+
+def connect(url: str) -> psycopg.Connection[Any]:
+    """Connect as Django does to a ``DATABASE_URL``."""
+    return psycopg.connect(url.replace("postgres://", "postgresql://", 1), autocommit=True)
 
 
 def relay_pass(connection: psycopg.Connection[Any], sender: Sender, batch_size: int) -> int:

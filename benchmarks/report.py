@@ -26,11 +26,14 @@ class Target:
     least: float | None = None
     most: float | None = None
     least_ratio: float | None = None
+    most_ratio: float | None = None
 
     def __str__(self) -> str:
         parts = []
         if self.least_ratio is not None:
             parts.append(f"ratio >= {self.least_ratio:g}")
+        if self.most_ratio is not None:
+            parts.append(f"ratio <= {self.most_ratio:g}")
         if self.least is not None:
             parts.append(f">= {number(self.least)}")
         if self.most is not None:
@@ -43,6 +46,7 @@ class Target:
             (self.least is None or figure >= self.least)
             and (self.most is None or figure <= self.most)
             and (self.least_ratio is None or (ratio is not None and ratio >= self.least_ratio))
+            and (self.most_ratio is None or (ratio is not None and ratio <= self.most_ratio))
         )
 
 

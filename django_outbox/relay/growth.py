@@ -9,7 +9,7 @@ from django_outbox.events.writer import Outgoing
 MOST_CLAIMS = 8
 MOST_CHARACTERS = 4_000_000
 """Of payload, after which a batch takes no further claim. So it holds one claim more than this at most."""
-LOCK_SECONDS = 0.2
+LOCK_SECONDS = 0.4
 """How long a large batch may lock its rows. Other relays take one that locks rows for half a second to be stalled."""
 
 

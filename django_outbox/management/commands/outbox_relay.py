@@ -33,7 +33,7 @@ class Command(WorkerCommand):
             "--batch-size",
             type=number(1, most=LARGEST_COUNT),
             metavar="N",
-            help="Messages to send in one transaction (default: RELAY_BATCH_SIZE, 500).",
+            help="Messages to send in one transaction, more while the relay is behind (default: RELAY_BATCH_SIZE, 500).",
         )
         parser.add_argument(
             "--interval",

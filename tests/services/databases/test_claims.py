@@ -9,11 +9,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.utils import timezone
 
+from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.models import OutboxMessage
 from django_outbox.relay.claims import LOOK_BACK_SECONDS, STALLED_SECONDS
+from django_outbox.relay.growth import LOCK_SECONDS
 from django_outbox.relay.relay import Pass, Relay
 from django_outbox.worker.stop import Stop
 from tests.support.outbox import ScriptedBroker, Status, in_thread, make_message, memory_broker, row, statuses
@@ -42,7 +44,12 @@ def locked_elsewhere(*messages: OutboxMessage) -> Iterator[threading.Event]:
 
 def test_a_message_that_becomes_due_ahead_of_others_waits_for_a_second_at_most() -> None:
     now = [100.0]
-    relay = Relay(memory_broker(), using="default", batch_size=2, clock=lambda: now[0])
+
+    def take_long(records: Any, outcomes: Any) -> Any:
+        now[0] += LOCK_SECONDS
+        return outcomes
+
+    relay = Relay(ScriptedBroker(take_long), using="default", batch_size=2, clock=lambda: now[0])
     messages = [make_message() for _ in range(8)]
     assert relay.run_once().published == 2
     late = make_message(next_retry_at=timezone.now() - AN_HOUR)
@@ -166,7 +173,7 @@ def test_what_was_passed_over_is_taken_as_soon_as_it_blocks_the_rest() -> None:
 
     passes = [relay.run_once() for _ in range(5)]
 
-    assert [done.published for done in passes] == [0, 5, 5, 5, 5]
+    assert [done.published for done in passes] == [0, 5, 10, 5, 0]
 
 
 @pytest.mark.django_db(transaction=True)
@@ -236,3 +243,114 @@ def test_a_drain_ends_when_others_have_dealt_with_what_it_passed_over(stop: Stop
             stop.request()
 
     assert drain_behind(head, stop, STALLED_SECONDS / 2, deal_with_all) == [5, 5, 5, 5, 0, 0]
+
+
+# Batches of several claims
+
+
+def relay_that_is_behind(broker: Any, batch_size: int) -> Relay:
+    """A relay whose batches take no time, so that they grow."""
+    return Relay(broker, using="default", batch_size=batch_size, clock=lambda: 100.0)
+
+
+def test_batches_grow_while_the_relay_is_behind_and_each_message_is_sent_once() -> None:
+    broker = memory_broker()
+    messages = [make_message() for _ in range(40)]
+    relay = relay_that_is_behind(broker, 2)
+
+    assert [relay.run_once().published for _ in range(6)] == [2, 4, 8, 16, 10, 0]
+
+    sent = sorted(int(dict(record.headers)["ce_outboxid"]) for record in broker.records("outbox"))
+    assert sent == [message.id for message in messages]
+
+
+def test_batches_are_of_the_normal_size_again_after_one_that_was_not_full() -> None:
+    relay = relay_that_is_behind(memory_broker(), 2)
+    for _ in range(7):
+        make_message()
+    assert [relay.run_once().published for _ in range(4)] == [2, 4, 1, 0]
+    for _ in range(5):
+        make_message()
+    assert [relay.run_once().published for _ in range(2)] == [2, 3]
+
+
+def test_a_key_keeps_its_order_across_the_claims_of_a_batch() -> None:
+    """The later message of the key is due first, so the first claim takes it, and the second its earlier one."""
+    sent: list[bytes] = []
+
+    def answer(records: Any, outcomes: Any) -> Any:
+        sent.extend(record.value for record in records)
+        return outcomes
+
+    relay = relay_that_is_behind(ScriptedBroker(answer), 1)
+    now = timezone.now()
+    for minutes, (key, payload) in enumerate([("", 0), ("a", 2), ("a", 1)]):
+        make_message(message_key=key, payload=payload, next_retry_at=now - AN_HOUR + timedelta(minutes=minutes))
+    first, second = OutboxMessage.objects.filter(message_key="a").order_by("id")
+    assert first.next_retry_at < second.next_retry_at
+    OutboxMessage.objects.filter(id=first.id).update(next_retry_at=now)
+
+    assert [relay.run_once().published for _ in range(2)] == [1, 2]
+
+    assert sent == [b"0", b"2", b"1"]
+
+
+def test_what_another_relay_is_sending_blocks_its_key_in_every_claim_of_a_batch() -> None:
+    relay = relay_that_is_behind(memory_broker(), 2)
+    for _ in range(2):
+        make_message()
+    assert relay.run_once().published == 2
+    head = make_message(message_key="hot")
+    others = [make_message(message_key=key) for key in ("cold", "cold", "cold", "hot")]
+    OutboxMessage.objects.filter(id=head.id).update(next_retry_at=timezone.now() + AN_HOUR)
+
+    done = relay.run_once()
+
+    assert (done.claimed, done.published, done.blocked) == (4, 3, 1)
+    assert row(others[3]).status == row(head).status == Status.PENDING
+
+
+def test_a_broker_that_goes_away_harms_no_message_of_a_grown_batch() -> None:
+    answers: list[Any] = []
+
+    def answer(records: Any, outcomes: Any) -> Any:
+        answers.append(len(records))
+        if len(answers) == 3:
+            raise BrokerUnavailable("away")
+        return outcomes
+
+    for _ in range(20):
+        make_message()
+    relay = relay_that_is_behind(ScriptedBroker(answer), 2)
+    assert [relay.run_once().published for _ in range(2)] == [2, 4]
+
+    with pytest.raises(BrokerUnavailable):
+        relay.run_once()
+
+    assert OutboxMessage.objects.filter(status=Status.PENDING, retry_count=0, publish_count=0).count() == 14
+    assert [relay.run_once().published for _ in range(4)] == [2, 4, 8, 0]
+    assert answers == [2, 4, 8, 2, 4, 8]
+
+
+def test_a_batch_does_not_grow_where_only_its_first_claim_looked_for_earlier_messages() -> None:
+    """After a pass that was not full and then failed, a claim looks for them itself."""
+    faults = [OperationalError("the connection is lost")]
+
+    def answer(records: Any, outcomes: Any) -> Any:
+        if len(records) == 1 and faults:
+            raise faults.pop()
+        return outcomes
+
+    relay = relay_that_is_behind(ScriptedBroker(answer), 2)
+    for _ in range(3):
+        make_message(message_key="a")
+    assert relay.run_once().published == 2
+    with pytest.raises(OperationalError):
+        relay.run_once()
+    make_message(message_key="a")
+    head = make_message(message_key="hot", next_retry_at=timezone.now() + AN_HOUR)
+    behind = make_message(message_key="hot")
+
+    assert [relay.run_once().published for _ in range(3)] == [2, 0, 0]
+
+    assert row(behind).status == row(head).status == Status.PENDING

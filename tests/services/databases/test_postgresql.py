@@ -246,14 +246,15 @@ def test_nothing_is_looked_for_behind_what_is_due_before_the_batch() -> None:
     assert rows_read(plan) <= 100, json.dumps(plan, indent=1)
 
 
-def test_marking_a_batch_compares_each_of_its_messages_once_where_statistics_know_of_nothing_pending() -> None:
+@pytest.mark.parametrize("size", [500, 4000])
+def test_marking_a_batch_compares_each_of_its_messages_once_where_statistics_know_of_nothing_pending(size: int) -> None:
     """Not each with each, which took 25 of the 32 ms of a batch of 500."""
     fill(10_000, Status.CONSUMED)
     analyze()
-    fill(500)
+    fill(size)
     ids = list(OutboxMessage.objects.pending().values_list("id", flat=True))
     with transaction.atomic(), CaptureQueriesContext(connection) as queries:
-        assert state.mark_published([Published(id, 1, 0, 0) for id in ids], using="default") == 500
+        assert state.mark_published([Published(id, 1, 0, 0) for id in ids], using="default") == size
         transaction.set_rollback(True)
     (sql,) = (query["sql"] for query in queries if "UPDATE" in query["sql"])
     with connection.cursor() as cursor:
@@ -364,7 +365,7 @@ def test_a_backlog_is_carried_out_by_plans_that_are_made_for_it() -> None:
     assert relay.run_once().published == 50
 
     before = rows_read_one_after_another()
-    assert relay.run_once().published == 50
+    assert relay.run_once().published >= 50
     assert rows_read_one_after_another() - before < 1000
 
 

@@ -72,8 +72,8 @@ def make_lanes(
         lanes,
         outbox,
         inbox,
+        handlers=handlers,
         worker_state=worker_state,
         read_ahead=batch_size if concurrency == 1 else max(10 * batch_size, 32 * concurrency),
-        largest_batch=max(1, handlers.largest_batch),
         clock=clock,
     )

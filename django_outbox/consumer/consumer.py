@@ -32,7 +32,6 @@ log = logging.getLogger("django_outbox.consumer")
 
 DEFAULT_BATCH_SIZE = 100
 POLL_SECONDS = 0.5
-BUSY_POLL_SECONDS = 0.05
 """While threads handle messages: offsets are committed in between."""
 KEEP_ALIVE_SECONDS = 60.0
 """A fifth of Kafka's default max.poll.interval.ms: without a poll for that long, the group would exclude this member."""
@@ -236,8 +235,7 @@ class Consumer:
         """Read records into the lanes, as many as there is room for; False if this member must join again."""
         if not self._inbox.takes_all:
             self.reconciler.check_if_due(subscription)
-        if self.lanes:
-            timeout = min(timeout, BUSY_POLL_SECONDS) if self.lanes.are_threads else 0.0
+        timeout = self.lanes.poll_seconds(timeout)
         room = self.lanes.room
         if not room and self._clock() < self._polled_at + KEEP_ALIVE_SECONDS:
             if self.lanes.are_threads:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import heapq
+import time
 from collections import deque
-from collections.abc import Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import count
 from threading import Condition
 from typing import Any, Generic, TypeVar
+
+from django_outbox.consumer.filling import Filling
+from django_outbox.handlers.handler import NO_HANDLERS, Handlers
 
 T = TypeVar("T")
 
@@ -26,6 +30,7 @@ class Queued(Generic[T]):
         guarded: it may have killed the previous process, so it is a batch of its own.
         alone: it is guarded, and other lanes handle nothing meanwhile.
         counted: its delivery was counted already, and the process survived it.
+        event, handlers: see ``Arrival``.
         number: its place in the order of arrival, given by the queue.
     """
 
@@ -37,6 +42,8 @@ class Queued(Generic[T]):
     guarded: bool = False
     alone: bool = False
     counted: bool = False
+    event: Hashable = None
+    handlers: Handlers = NO_HANDLERS
     number: int = -1
 
 
@@ -47,10 +54,13 @@ class KeyedQueue(Generic[T]):
 
     Args:
         lanes: how many lanes share the items.
+        clock: in seconds.
+        limit: items that may wait for a full batch.
     """
 
-    def __init__(self, lanes: int) -> None:
+    def __init__(self, lanes: int, *, clock: Callable[[], float] = time.monotonic, limit: int = 100) -> None:
         self._lanes = lanes
+        self._filling: Filling[Queued[T]] = Filling(clock, limit)
         self._changed = Condition()
         self._numbers = count()
         self._waiting: dict[Hashable, deque[Queued[T]]] = {}
@@ -66,7 +76,17 @@ class KeyedQueue(Generic[T]):
 
     def __len__(self) -> int:
         """The number of items that wait or that lanes have."""
-        return self._size + len(self._taken)
+        return self._size + len(self._taken) + len(self._filling)
+
+    @property
+    def filling(self) -> int:
+        """The number of items that lanes do not get yet, as their batch is not full."""
+        return len(self._filling)
+
+    @property
+    def seconds_left(self) -> float:
+        """How long until lanes get the first of these; infinite if there are none."""
+        return self._filling.seconds_left
 
     @property
     def bytes(self) -> int:
@@ -81,12 +101,13 @@ class KeyedQueue(Generic[T]):
     def put(self, items: Iterable[Queued[T]]) -> None:
         """Add items in the order of their arrival."""
         with self._changed:
+            items = list(items)
             for queued in items:
                 queued.number = next(self._numbers)
                 if queued.key is None:
                     queued.key = queued.number
                 self._bytes += queued.size
-                self._wait(queued.key, [queued])
+            self._fill(items)
             self._changed.notify_all()
 
     def take(self, limit: int, timeout: float | None = None) -> list[Queued[T]]:
@@ -135,8 +156,9 @@ class KeyedQueue(Generic[T]):
             for queued in list(self._taken.values()):
                 if groups is None or queued.group in groups:
                     del self._taken[queued.number]
+            self._filling.drop(lambda queued: groups is None or queued.group in groups)
             kept = [queued for waiting in self._waiting.values() for queued in waiting]
-            self._bytes = sum(queued.size for queued in (*kept, *self._taken.values()))
+            self._bytes = sum(queued.size for queued in (*kept, *self._filling, *self._taken.values()))
             self._changed.notify_all()
 
     def hold(self) -> None:
@@ -169,6 +191,7 @@ class KeyedQueue(Generic[T]):
     def _take(self, limit: int) -> list[Queued[T]]:
         if self._is_held or self._is_closed:
             return []
+        self._fill()
         limit = min(limit, -(-self._size // self._lanes))
         batch: list[Queued[T]] = []
         while self._ready and len(batch) < limit and not self._is_alone:
@@ -195,6 +218,10 @@ class KeyedQueue(Generic[T]):
             self._taken[queued.number] = queued
             self._busy.add(queued.key)
         return batch
+
+    def _fill(self, items: Sequence[Queued[T]] = ()) -> None:
+        for queued in self._filling.take(items):
+            self._wait(queued.key, [queued])
 
     def _wait(self, key: Hashable, items: Sequence[Queued[T]], *, first: bool = False) -> None:
         waiting = self._waiting.setdefault(key, deque())

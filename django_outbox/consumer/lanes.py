@@ -17,6 +17,8 @@ from django_outbox.consumer.lane import Kind, Lane, RoundCounts
 from django_outbox.consumer.offsets import OffsetTracker
 from django_outbox.consumer.outbox import OutboxSource, OwnRecord, own_record
 from django_outbox.consumer.source import Outcome
+from django_outbox.events.parsing import shown_type
+from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.worker.database_errors import drop_broken_connections
 from django_outbox.worker.state import WorkerState
 
@@ -24,6 +26,7 @@ THREAD_NAME = "outbox-lane-"
 """Names of the threads begin with it, and end with a number from 1."""
 DUE_GROUP = TopicPartition("", -1)
 """Stored messages are in this group of the queue."""
+BUSY_POLL_SECONDS = 0.05
 READ_AHEAD_BYTES = 64 * 1024 * 1024
 
 
@@ -42,15 +45,14 @@ class Lanes:
         outbox: OutboxSource,
         inbox: Inbox,
         *,
+        handlers: GroupHandlers,
         worker_state: WorkerState,
         read_ahead: int,
-        largest_batch: int,
         clock: Callable[[], float],
     ) -> None:
         """
         Args:
             outbox, inbox: of any lane.
-            largest_batch: the most messages that a handler takes at once.
             read_ahead: records in hand at most, in all and of one partition.
         """
         self.read_ahead = read_ahead
@@ -60,10 +62,10 @@ class Lanes:
         self._lanes = lanes
         self._outbox = outbox
         self._inbox = inbox
+        self._handlers = handlers
         self._worker_state = worker_state
-        self._largest_batch = largest_batch
         self._clock = clock
-        self._queue: KeyedQueue[Any] = KeyedQueue(len(lanes))
+        self._queue: KeyedQueue[Any] = self._new_queue()
         self._lock = threading.Lock()  # for what follows
         self._offsets = OffsetTracker()
         self._counts = RoundCounts()
@@ -90,8 +92,15 @@ class Lanes:
     def room(self) -> int:
         """How many records may be read now."""
         if not self.are_threads:
-            return 0 if len(self._queue) > len(self._due) else self.read_ahead
+            filling = self._queue.filling
+            return 0 if len(self._queue) > len(self._due) + filling else self.read_ahead - filling
         return self.read_ahead - len(self._queue) if self._queue.bytes < READ_AHEAD_BYTES else 0
+
+    def poll_seconds(self, longest: float) -> float:
+        """How long a poll may wait for records, at most ``longest``: lanes need some, or their offsets committed."""
+        if len(self._queue) > self._queue.filling:
+            return min(longest, BUSY_POLL_SECONDS) if self.are_threads else 0.0
+        return min(longest, self._queue.seconds_left)
 
     @property
     def full(self) -> set[TopicPartition]:
@@ -202,8 +211,11 @@ class Lanes:
         for thread in self._threads:
             thread.join()
         self._threads.clear()
-        self._queue = KeyedQueue(len(self._lanes))
+        self._queue = self._new_queue()
         self.clear()
+
+    def _new_queue(self) -> KeyedQueue[Any]:
+        return KeyedQueue(len(self._lanes), clock=self._clock, limit=self.read_ahead)
 
     def _queued(self, record: ReceivedRecord) -> Queued[Any]:
         partition = TopicPartition(record.topic, record.partition)
@@ -220,6 +232,10 @@ class Lanes:
         if self._guarded.get(partition) and not (own and not self._outbox.cost(own)):
             self._guarded[partition] -= 1
             queued.guarded = True
+        elif self._handlers.waits:
+            event_type = shown_type(record) if own is None else own.identity.event_type
+            queued.event = (event_type, record.topic)
+            queued.handlers = self._handlers.find(event_type, record.topic)
         return queued
 
     def _separate(self, guarded: Sequence[Queued[Any]]) -> None:
@@ -239,7 +255,7 @@ class Lanes:
             self._queue.put(queued)
 
     def _take(self, lane: Lane, timeout: float | None = None) -> list[Queued[Any]]:
-        return self._queue.take(ceil(lane.engine.transaction_size * self._largest_batch), timeout)
+        return self._queue.take(ceil(lane.engine.transaction_size * max(1, self._handlers.largest_batch)), timeout)
 
     def _handle(self, lane: Lane, batch: Sequence[Queued[Any]]) -> None:
         done = 0

@@ -85,6 +85,11 @@ def headers_of(record: ReceivedRecord) -> Headers:
     return dict(reversed(record.headers))
 
 
+def shown_type(record: ReceivedRecord) -> str:
+    """Return the event type in the headers of a record; empty if its format does not show it there."""
+    return validation.as_text(headers_of(record).get("ce_type") or b"")
+
+
 def content_type_of(headers: Mapping[str, bytes | None]) -> str:
     """Return the media type, without parameters."""
     return media_type(validation.as_text(headers.get(CONTENT_TYPE) or b""))

@@ -26,6 +26,7 @@ class Handler:
 
     Attributes:
         batch: the most events that it takes at once, as a list; None takes a single event.
+        wait: seconds that the consumer may wait for a full list.
     """
 
     event_type: str
@@ -33,6 +34,7 @@ class Handler:
     topic: str | None
     group: str | None
     batch: int | None = field(default=None, kw_only=True)
+    wait: float = field(default=0.0, kw_only=True)
 
     @cached_property
     def name(self) -> str:
@@ -108,6 +110,11 @@ class Handlers(tuple[Handler, ...]):
     def batch(self) -> int:
         """The most events that one of them takes at once; 0 if none is a batch handler."""
         return max([handler.batch or 0 for handler in self], default=0)
+
+    @cached_property
+    def wait(self) -> float:
+        """Seconds that the consumer may wait for a full list, the longest of them."""
+        return max([handler.wait for handler in self], default=0.0)
 
     @cached_property
     def cost(self) -> float:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from django.apps import apps
 from django.utils.module_loading import module_has_submodule
 
-from django_outbox.conf import LARGEST_COUNT, settings
+from django_outbox.conf import LARGEST_COUNT, LONGEST_WAIT, settings
 from django_outbox.exceptions import HandlersNotImportable, text_of
 from django_outbox.handlers.handler import Handler, Handlers
 
@@ -40,13 +40,14 @@ class Registry:
         topic: str | None = None,
         group: str | None = None,
         batch: int | None = None,
+        wait: float = 0.0,
     ) -> None:
         """Add a handler, or replace it if it is the same, as after a second import of its module.
 
         Raises:
             TypeError: the function does not take an event, a payload or both; with ``batch``, lists of them.
         """
-        new = Handler(event_type, function, topic, group, batch=batch)
+        new = Handler(event_type, function, topic, group, batch=batch, wait=wait)
         with suppress(NameError):  # it may be defined later; load() checks again
             _ = new.arguments
         for index, old in enumerate(self._handlers):
@@ -110,6 +111,7 @@ class GroupHandlers:
         uses_inbox: True if all records go to its inbox, also those of this service's own outbox.
         types: event types that have a handler.
         largest_batch: the most events that one of its handlers takes at once; 0 without batch handlers.
+        waits: True if one of its handlers waits for full batches.
     """
 
     def __init__(self, registry: Registry, group: str) -> None:
@@ -118,6 +120,7 @@ class GroupHandlers:
         self._handlers = registry.for_group(group)
         self.types = frozenset(handler.event_type for handler in self._handlers)
         self.largest_batch = Handlers(self._handlers).batch
+        self.waits = bool(Handlers(self._handlers).wait)
         self._found: dict[tuple[str, str], Handlers] = {}
         self._types_of: dict[str, frozenset[str]] = {}
 
@@ -163,7 +166,12 @@ registry = Registry()
 
 
 def handler(
-    event_type: str, *, topic: str | None = None, group: str | None = None, batch: int | None = None
+    event_type: str,
+    *,
+    topic: str | None = None,
+    group: str | None = None,
+    batch: int | None = None,
+    wait: float = 0.0,
 ) -> Callable[[Function], Function]:
     """Register the decorated function as a handler of an event type.
 
@@ -179,6 +187,7 @@ def handler(
         group: only in a consumer of this group; None takes the main group, ``CONSUMER_GROUP``.
         batch: take lists of up to so many events, or payloads, that are available, in order. If the function raises,
             each event is tried alone, as a list of one; ``Reject`` and ``Retry`` may name the events they are about.
+        wait: with ``batch``, seconds to wait for a full list; 0 takes what is available.
 
     Raises:
         TypeError: an argument or the function is not valid.
@@ -190,13 +199,18 @@ def handler(
             raise TypeError(f"@handler: {name} must be text or None, not {value!r}.")
     if batch is not None and (not isinstance(batch, int) or isinstance(batch, bool) or not 1 <= batch <= LARGEST_COUNT):
         raise TypeError(f"@handler: batch must be a whole number from 1 to {LARGEST_COUNT}, or None, not {batch!r}.")
+    longest = LONGEST_WAIT.total_seconds()
+    if not isinstance(wait, (int, float)) or isinstance(wait, bool) or not 0 <= wait <= longest:
+        raise TypeError(f"@handler: wait must be a number of seconds from 0 to {longest:g}, not {wait!r}.")
+    if wait and batch is None:
+        raise TypeError("@handler: wait is for batch handlers; add batch, as in batch=500.")
 
     def register(function: Function) -> Function:
         if not callable(function):
             raise TypeError(f"@handler must decorate a function, not {function!r}.")
         if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
             raise TypeError(f"A handler must not be a generator function: {function!r}.")
-        registry.register(event_type, function, topic=topic, group=group, batch=batch)
+        registry.register(event_type, function, topic=topic, group=group, batch=batch, wait=wait)
         return function
 
     return register

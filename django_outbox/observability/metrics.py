@@ -117,6 +117,7 @@ class Metrics:
             handler.group,
             self.handler_seconds,
             batch=handler.batch,
+            wait=handler.wait,
         )
 
     def _moved(self, name: str, messages: Sequence[Message], to: Histogram) -> None:

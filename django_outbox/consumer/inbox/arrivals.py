@@ -19,11 +19,10 @@ from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.consumer.inbox.stored import UNREAD_DELAY, Stored, StoredSource
 from django_outbox.consumer.pauses import Pauses
 from django_outbox.consumer.source import REQUEUE_DELAY, SKIP, Claim, Outcome, Source, unhandled_reason
-from django_outbox.events.parsing import record_reference
+from django_outbox.events.parsing import record_reference, shown_type
 from django_outbox.exceptions import Reject, UnreadableRecord, text_of
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import InboxMessage
-from django_outbox.models.validation import as_text
 from django_outbox.observability.instrumentation import report_dead, report_failed
 from django_outbox.state import inbox as state
 from django_outbox.state.backoff import delay_after
@@ -52,8 +51,7 @@ class ArrivalSource(Source[ReceivedRecord]):
         if not self._handlers.largest_batch:
             return 1.0
         # Other formats do not show it. Their first batches are small, as transactions grow with each success.
-        event_type = as_text(dict(item.headers).get("ce_type") or b"")
-        return self._handlers.find(event_type, item.topic).cost or 1.0
+        return self._handlers.find(shown_type(item), item.topic).cost or 1.0
 
     def prepare(self, items: Sequence[ReceivedRecord]) -> list[Claim]:
         return [self._arrival(record) for record in items]

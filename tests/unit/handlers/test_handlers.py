@@ -381,6 +381,17 @@ def test_batch_is_a_whole_number_from_1(registry: Registry, batch: Any) -> None:
         handler("order.created", batch=batch)
 
 
+@pytest.mark.parametrize("wait", [-1, True, "2", None, float("nan"), float("inf"), 86401])
+def test_wait_is_a_number_of_seconds(registry: Registry, wait: Any) -> None:
+    with pytest.raises(TypeError, match="@handler: wait must be a number of seconds from 0 to 86400, not"):
+        handler("order.created", batch=10, wait=wait)
+
+
+def test_only_a_batch_handler_waits(registry: Registry) -> None:
+    with pytest.raises(TypeError, match="@handler: wait is for batch handlers; add batch"):
+        handler("order.created", wait=2)
+
+
 def test_importing_a_batch_handler_again_changes_its_batch(registry: Registry) -> None:
     def count(events: Any) -> None: ...
 

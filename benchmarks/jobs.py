@@ -168,7 +168,7 @@ def consume(gate: Gate, *, rows: int, warm_up: int, concurrency: int = 1, profil
             warm_up,
             profile,
             # A start has its price, and it is paid when a partition's first messages come, wherever that is.
-            is_warm=lambda: not consumer.lanes.is_guarding,
+            is_warm=lambda: not consumer.lanes.guard,
         )
     finally:
         consumer.close()

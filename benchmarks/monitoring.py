@@ -64,7 +64,7 @@ def _measure(way: str, rows: int) -> tuple[float, float]:
         sent = _microseconds(lambda: relay.run_once().published, rows)
         workload.settle()
         warm = 0
-        while warm < 2_000 or consumer.lanes.is_guarding:
+        while warm < 2_000 or consumer.lanes.guard:
             warm += consumer.run_once().consumed
         handled = _microseconds(lambda: consumer.run_once().consumed, rows - warm)
     relay.close()

@@ -19,8 +19,8 @@ from django_outbox.consumer.reconciler import Reconciler
 from django_outbox.consumer.topics import ReadableTopics
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotReadable
 from django_outbox.handlers.registry import GroupHandlers, Registry, registry
-from django_outbox.models import OutboxMessage
 from django_outbox.observability.logging import repeats
+from django_outbox.state.outbox import published
 from django_outbox.worker.incident import RELAPSE_SECONDS
 from django_outbox.worker.loop import run_through_faults
 from django_outbox.worker.outage_log import OutageLog
@@ -93,11 +93,11 @@ class Consumer:
         self._stop: Stop | None = None
         self._prepared = PreparedStatements(using, clock)
         self._pauses = Pauses(using, self.handlers, clock)
-        outbox = OutboxSource(using, self.handlers, self._pauses)
+        self.outbox = OutboxSource(using, self.handlers, self._pauses, clock)
         self._inbox = Inbox(using=using, handlers=self.handlers, pauses=self._pauses)
         self.lanes = make_lanes(
             self.concurrency,
-            outbox,
+            self.outbox,
             self._inbox,
             self._prepared,
             using=using,
@@ -300,12 +300,7 @@ class Consumer:
             return False
         if self._inbox.takes_all:
             return True
-        left = (
-            OutboxMessage.objects.using(self.using)
-            .own()
-            .published()
-            .filter(topic__in=self.readable_topics.current, event_type__in=self.handlers.types)
-        )
+        left = published(self.readable_topics.current, self.handlers.types, using=self.using)
         if not left.exists():
             return True
         if self._clock() - self._last_record_at < DRAIN_PATIENCE_SECONDS:

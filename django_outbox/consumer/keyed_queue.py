@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from threading import Condition
@@ -30,6 +30,7 @@ class Queued(Generic[T]):
         guarded: it may have killed the previous process, so it is a batch of its own.
         alone: it is guarded, and other lanes handle nothing meanwhile.
         counted: its delivery was counted already, and the process survived it.
+        rank: it comes before items of its key with a higher rank, whatever arrived first; None for the order of arrival.
         event, handlers: see ``Arrival``.
         number: its place in the order of arrival, given by the queue.
     """
@@ -37,11 +38,12 @@ class Queued(Generic[T]):
     item: T
     key: Hashable
     kind: Any
-    group: Hashable
+    group: Any
     size: int = 0
     guarded: bool = False
     alone: bool = False
     counted: bool = False
+    rank: int | None = None
     event: Hashable = None
     handlers: Handlers = NO_HANDLERS
     number: int = -1
@@ -68,6 +70,7 @@ class KeyedQueue(Generic[T]):
         self._ready: list[tuple[int, Hashable]] = []
         self._taken: dict[int, Queued[T]] = {}
         self._busy: set[Hashable] = set()
+        self._parked: dict[Hashable, float] = {}  # by key, until when no lane gets its items
         self._is_alone = False
         self._size = 0
         self._bytes = 0
@@ -92,6 +95,12 @@ class KeyedQueue(Generic[T]):
     def bytes(self) -> int:
         """The size of the items that wait or that lanes have."""
         return self._bytes
+
+    @property
+    def parked(self) -> int:
+        """The number of items that wait for their time."""
+        with self._changed:
+            return self._count_parked()
 
     @property
     def is_held(self) -> bool:
@@ -126,22 +135,38 @@ class KeyedQueue(Generic[T]):
                 self._changed.wait_for(is_over, timeout)
             return batch
 
-    def end(self, batch: Sequence[Queued[T]], finished: int) -> None:
-        """End a batch of which the first items are finished. The others wait again, unless they were dropped."""
+    def end(self, batch: Sequence[Queued[T]], finished: int, parked: Mapping[int, float] | None = None) -> None:
+        """End a batch of which the first items are finished. The others wait again, unless they were dropped.
+
+        Args:
+            parked: by place in the batch, until when an item waits that is not finished after all, and those behind it in
+                its key.
+        """
+        parked = parked or {}
         with self._changed:
             by_key: dict[Hashable, list[Queued[T]]] = {queued.key: [] for queued in batch}
             for place, queued in enumerate(batch):
                 if self._taken.pop(queued.number, None) is None:
                     continue
-                if place < finished:
+                if place < finished and place not in parked:
                     self._bytes -= queued.size
-                else:
-                    by_key[queued.key].append(queued)
+                    continue
+                if place in parked:
+                    self._parked.setdefault(queued.key, parked[place])
+                by_key[queued.key].append(queued)
             self._busy -= by_key.keys()
             self._is_alone = False
             for key, left in by_key.items():
                 self._wait(key, left, first=True)
             self._changed.notify_all()
+
+    def wake(self, now: float) -> None:
+        """Let items go on whose time has come."""
+        with self._changed:
+            for key in [key for key, until in self._parked.items() if until <= now]:
+                del self._parked[key]
+                self._wait(key, [])
+                self._changed.notify_all()
 
     def drop(self, groups: Collection[Hashable] | None = None) -> None:
         """Forget the items of these groups, or all; those that lanes have will not wait again."""
@@ -153,6 +178,7 @@ class KeyedQueue(Generic[T]):
                 if left:
                     self._waiting[key] = left
                     heapq.heappush(self._ready, (left[0].number, key))
+            self._parked = {key: until for key, until in self._parked.items() if key in self._waiting}
             for queued in list(self._taken.values()):
                 if groups is None or queued.group in groups:
                     del self._taken[queued.number]
@@ -192,12 +218,12 @@ class KeyedQueue(Generic[T]):
         if self._is_held or self._is_closed:
             return []
         self._fill()
-        limit = min(limit, -(-self._size // self._lanes))
+        limit = min(limit, -(-(self._size - self._count_parked()) // self._lanes))
         batch: list[Queued[T]] = []
         while self._ready and len(batch) < limit and not self._is_alone:
             number, key = self._ready[0]
             waiting = self._waiting.get(key)
-            if key in self._busy or not waiting or waiting[0].number != number:
+            if key in self._busy or key in self._parked or not waiting or waiting[0].number != number:
                 heapq.heappop(self._ready)
                 continue
             first = waiting[0]
@@ -228,12 +254,30 @@ class KeyedQueue(Generic[T]):
         if first:
             waiting.extendleft(reversed(items))
         else:
-            waiting.extend(items)
+            for queued in items:
+                place = _place(waiting, queued)
+                waiting.insert(place, queued)
+                if not place:  # the others may have waited for it
+                    self._parked.pop(key, None)
         self._size += len(items)
         if not waiting:
             del self._waiting[key]
-        elif key not in self._busy:
+        elif key not in self._busy and key not in self._parked:
             heapq.heappush(self._ready, (waiting[0].number, key))
+
+    def _count_parked(self) -> int:
+        return sum(len(self._waiting.get(key, ())) for key in self._parked)
+
+
+def _place(waiting: deque[Queued[T]], queued: Queued[T]) -> int:
+    """Where an item belongs among those of its key."""
+    place = len(waiting)
+    while place and queued.rank is not None:
+        before = waiting[place - 1].rank
+        if before is None or before <= queued.rank:
+            break
+        place -= 1
+    return place
 
 
 def text_of(key: Hashable) -> str:

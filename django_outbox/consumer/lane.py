@@ -50,6 +50,7 @@ class RoundCounts:
     skipped: int = 0
 
     def add(self, kind: Kind, outcomes: Sequence[Outcome]) -> None:
+        outcomes = [outcome for outcome in outcomes if outcome is not Outcome.WAITING]
         for outcome, number in Counter(outcomes).items():
             setattr(self, outcome, getattr(self, outcome) + number)
         if kind is Kind.DUE:
@@ -95,7 +96,9 @@ class Lane:
         if first.kind is Kind.OWN:
             if first.guarded:
                 first.counted = first.counted or self._outbox.count_delivery(first.item)
-                return [self.engine.handle_alone(self._outbox, first.item)]
+                outcome = self.engine.handle_alone(self._outbox, first.item)
+                first.counted = first.counted and outcome is not Outcome.WAITING  # that has set the count to 0
+                return [outcome]
             return self.engine.handle(self._outbox, [queued.item for queued in batch], is_stopping)
         if first.guarded:
             return [self._inbox.receive_counted(first.item)]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Hashable, Sequence
-from math import ceil
+from math import ceil, inf
 from typing import Any
 
 from django.db import connections
 
 from django_outbox.brokers.base import ReceivedRecord, TopicPartition
 from django_outbox.conf import settings
+from django_outbox.consumer.guard import PoisonGuard
 from django_outbox.consumer.inbox.inbox import Due, Inbox
 from django_outbox.consumer.keyed_queue import KeyedQueue, Queued, text_of
 from django_outbox.consumer.lane import Kind, Lane, RoundCounts
@@ -28,6 +29,10 @@ DUE_GROUP = TopicPartition("", -1)
 """Stored messages are in this group of the queue."""
 BUSY_POLL_SECONDS = 0.05
 READ_AHEAD_BYTES = 64 * 1024 * 1024
+MOST_WAITS = 1_000
+"""Messages that wait in hand for earlier ones of their keys."""
+LEAST_WINDOW = 10_000
+"""Records of a partition that are read behind an unfinished one: what it waits for may come far behind it."""
 
 
 class Lanes:
@@ -53,11 +58,11 @@ class Lanes:
         """
         Args:
             outbox, inbox: of any lane.
-            read_ahead: records in hand at most, in all and of one partition.
+            read_ahead: records in hand at most, besides those that wait for others of their keys.
         """
         self.read_ahead = read_ahead
-        self.guarded_records = read_ahead
-        """Records of a newly assigned partition whose deliveries are counted: any may have killed the previous process."""
+        self.window = max(LEAST_WINDOW, 10 * read_ahead)
+        self.guard = PoisonGuard(outbox, inbox, read_ahead)
         self.engines = [lane.engine for lane in lanes]
         self._lanes = lanes
         self._outbox = outbox
@@ -66,12 +71,12 @@ class Lanes:
         self._worker_state = worker_state
         self._clock = clock
         self._queue: KeyedQueue[Any] = self._new_queue()
+        outbox.most_waits = MOST_WAITS
         self._lock = threading.Lock()  # for what follows
         self._offsets = OffsetTracker()
         self._counts = RoundCounts()
         self._fault: BaseException | None = None
         self._due: set[int] = set()  # ids of stored messages in hand
-        self._guarded: dict[TopicPartition, int] = {}  # how many of the next records of a partition are guarded
         self._threads: list[threading.Thread] = []
         self._is_stopping: Callable[[], bool] = lambda: False
 
@@ -84,29 +89,32 @@ class Lanes:
         return len(self._lanes) > 1
 
     @property
-    def is_guarding(self) -> bool:
-        """True if the next records of a partition are guarded."""
-        return any(self._guarded.values())
-
-    @property
     def room(self) -> int:
         """How many records may be read now."""
+        if self._queue.bytes >= READ_AHEAD_BYTES:
+            return 0
         if not self.are_threads:
-            filling = self._queue.filling
-            return 0 if len(self._queue) > len(self._due) + filling else self.read_ahead - filling
-        return self.read_ahead - len(self._queue) if self._queue.bytes < READ_AHEAD_BYTES else 0
+            return 0 if self.active > len(self._due) else self.read_ahead - self._queue.filling
+        return max(0, self.read_ahead - self.active - self._queue.filling)
+
+    @property
+    def active(self) -> int:
+        """The number of records and stored messages in hand, without those that wait."""
+        return len(self._queue) - self._queue.parked - self._queue.filling
 
     def poll_seconds(self, longest: float) -> float:
         """How long a poll may wait for records, at most ``longest``: lanes need some, or their offsets committed."""
-        if len(self._queue) > self._queue.filling:
-            return min(longest, BUSY_POLL_SECONDS) if self.are_threads else 0.0
+        if self.active and not self.are_threads:
+            return 0.0
+        if self.active or self._queue.parked:
+            return min(longest, BUSY_POLL_SECONDS)
         return min(longest, self._queue.seconds_left)
 
     @property
     def full(self) -> set[TopicPartition]:
         """Partitions that have so many records behind an unfinished one that no more of them may be read."""
         with self._lock:
-            return self._offsets.at_least(self.read_ahead)
+            return self._offsets.at_least(self.window)
 
     def add_records(self, records: Sequence[ReceivedRecord], assigned: Collection[TopicPartition]) -> None:
         """Add the records of one poll.
@@ -114,15 +122,19 @@ class Lanes:
         Args:
             assigned: partitions that are new to this consumer.
         """
-        if self.guarded_records:
-            self._guarded.update(dict.fromkeys(assigned, self.guarded_records))
+        self.guard.begin(assigned)
         queued = [self._queued(record) for record in records]
-        if self.are_threads and (guarded := [each for each in queued if each.guarded]):
-            self._separate(guarded)
+        self.guard.mark(queued, has_lanes=self.are_threads)
+        if self._handlers.waits:
+            for each in queued:
+                if not each.guarded:
+                    self._let_fill(each)
         with self._lock:
             for record in records:
                 self._offsets.add(record)
         self._put(queued)
+        if self._queue.parked > self._outbox.most_waits:  # some of them go back to the relay
+            self._queue.wake(inf)
 
     def add_due(self, due: Sequence[Due]) -> None:
         """Add stored messages of the inbox."""
@@ -145,6 +157,7 @@ class Lanes:
             OperationalError, InterfaceError: the database is away; what is unfinished stays in hand.
         """
         self._is_stopping = is_stopping
+        self._queue.wake(self._clock())
         if not self.are_threads:
             lane = self._lanes[0]
             while not is_stopping() and self._clock() < deadline and (batch := self._take(lane, timeout=0)):
@@ -185,6 +198,7 @@ class Lanes:
             The next offsets to read, where they moved.
         """
         self._queue.drop(partitions)
+        self._outbox.waits.clear()
         moved = self.take_offsets(partitions)
         with self._lock:
             self._offsets.drop(partitions)
@@ -193,7 +207,8 @@ class Lanes:
     def clear(self) -> None:
         """Forget everything in hand: records are delivered again, and stored messages are due again."""
         self._queue.drop()
-        self._guarded.clear()
+        self._outbox.waits.clear()
+        self.guard.end()
         with self._lock:
             self._offsets = OffsetTracker()
             self._due.clear()
@@ -228,27 +243,14 @@ class Lanes:
         elif key is None and self._inbox.uses_mapper(record):
             key = partition  # the mapper may find a key
         size = len(record.value or b"") + sum(len(name) + len(value or b"") for name, value in record.headers)
-        queued = Queued(item, key, kind, partition, size)
-        if self._guarded.get(partition) and not (own and not self._outbox.cost(own)):
-            self._guarded[partition] -= 1
-            queued.guarded = True
-        elif self._handlers.waits:
-            event_type = shown_type(record) if own is None else own.identity.event_type
-            queued.event = (event_type, record.topic)
-            queued.handlers = self._handlers.find(event_type, record.topic)
-        return queued
+        return Queued(item, key, kind, partition, size, rank=own.id if own else None)
 
-    def _separate(self, guarded: Sequence[Queued[Any]]) -> None:
-        """Have guarded records handled alone that were being handled when a process died: they may be the reason."""
-        if settings.max_deliveries == 1:
-            suspects = None
-        else:
-            suspects = self._outbox.counted([each.item.id for each in guarded if each.kind is Kind.OWN])
-        for each in guarded:
-            if each.kind is Kind.OWN:
-                each.alone = suspects is None or each.item.id in suspects
-            else:
-                each.alone = suspects is None or self._inbox.uses_mapper(each.item)
+    def _let_fill(self, queued: Queued[Any]) -> None:
+        """Name the batch handlers that may wait for more records."""
+        is_own = queued.kind is Kind.OWN
+        topic, _ = queued.group
+        event_type = queued.item.identity.event_type if is_own else shown_type(queued.item)
+        queued.event, queued.handlers = (event_type, topic), self._handlers.find(event_type, topic)
 
     def _put(self, queued: Sequence[Queued[Any]]) -> None:
         if queued:
@@ -259,6 +261,7 @@ class Lanes:
 
     def _handle(self, lane: Lane, batch: Sequence[Queued[Any]]) -> None:
         done = 0
+        parked: dict[int, float] = {}
         try:
             lane.prepared.renew_plans()
             while done < len(batch) and not self._is_interrupted():
@@ -267,9 +270,13 @@ class Lanes:
                 with self._worker_state.handling(lane.number, text_of(batch[done].key), len(batch) - done):
                     outcomes = lane.handle(batch[done:], self._is_interrupted)
                 self._count(batch[done : done + len(outcomes)], outcomes)
+                for place, outcome in enumerate(outcomes, done):
+                    if outcome is Outcome.WAITING:
+                        wait = self._outbox.waits.get(batch[place].item.id)
+                        parked[place] = wait.until if wait else 0.0
                 done += len(outcomes)
         finally:
-            self._queue.end(batch, done)
+            self._queue.end(batch, done, parked)
 
     def _is_interrupted(self) -> bool:
         return self._queue.is_held or self._is_stopping()
@@ -278,13 +285,18 @@ class Lanes:
         with self._lock:
             self._counts.add(handled[0].kind, outcomes)
             for queued, outcome in zip(handled, outcomes, strict=True):
+                if outcome is Outcome.WAITING:
+                    continue
                 if queued.kind is Kind.DUE:
                     self._due.discard(queued.item)
                     continue
-                record = queued.item.record if queued.kind is Kind.OWN else queued.item
+                record = queued.item
+                if queued.kind is Kind.OWN:
+                    record = record.record
+                    self._outbox.waits.pop(queued.item.id, None)
                 self._offsets.finish(record)
-                if queued.guarded and outcome is Outcome.SKIPPED and queued.group in self._guarded:
-                    self._guarded[queued.group] += 1  # no handler ran, so this was not the reason
+                if outcome is Outcome.SKIPPED:
+                    self.guard.skipped(queued)
 
     def _start(self) -> None:
         if self._threads:

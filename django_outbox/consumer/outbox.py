@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
-from datetime import timedelta
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple
 
 from django.db import transaction
 from django.db.models import QuerySet
+from django.utils import timezone
 
 from django_outbox.brokers.base import ReceivedRecord, TopicPartition
 from django_outbox.conf import settings
@@ -42,6 +44,12 @@ log = logging.getLogger("django_outbox.consumer")
 Key = tuple[str, str]
 """Topic and key of a message."""
 Held = dict[Key, Blocker]
+
+
+HOLD_SECONDS = 10.0
+"""How long a message may wait in hand for an earlier one of its key: two or three of its retries."""
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.05, 1.0
+"""Between two looks whether its turn has come, doubled each time."""
 
 
 class OwnRecord(NamedTuple):
@@ -83,13 +91,26 @@ class OwnRecord(NamedTuple):
         )
 
 
-class OutboxSource(Source[OwnRecord]):
-    """Messages of the outbox, as one consumer group handles them."""
+@dataclass(slots=True)
+class Wait:
+    """A message that waits in hand: at most until ``deadline``, now until ``until``, both on the clock."""
 
-    def __init__(self, using: str, handlers: GroupHandlers, pauses: Pauses) -> None:
+    deadline: float
+    until: float = 0.0
+    looks: int = 0
+
+
+class OutboxSource(Source[OwnRecord]):
+    """Messages of the outbox, as one consumer group handles them. Lanes share it."""
+
+    def __init__(self, using: str, handlers: GroupHandlers, pauses: Pauses, clock: Callable[[], float]) -> None:
         self._using = using
         self._handlers = handlers
         self._pauses = pauses
+        self._clock = clock
+        self.most_waits = 0
+        self.waits: dict[int, Wait] = {}
+        """Messages that wait in hand, by id; at most ``most_waits``."""
 
     def cost(self, item: OwnRecord) -> float:
         cost = self._handlers.find(item.identity.event_type, item.record.topic).cost
@@ -137,6 +158,7 @@ class OutboxSource(Source[OwnRecord]):
             overtakes: it comes before an earlier one of its key in the batch.
             held: messages that wait, or are dead and hold their key; later ones wait as long. Extended here.
         """
+        is_paused = False
         handlers = self._handlers.find(message.event_type, message.topic)
         if not handlers and settings.unknown_event == "ignore":
             return SKIP
@@ -155,11 +177,30 @@ class OutboxSource(Source[OwnRecord]):
             until = timedelta(0)
         elif (paused_until := self._pauses.due_at(message.event_type, message.topic)) is not None:
             until = paused_until
+            is_paused = True
         else:
             return Claim(Outcome.CONSUMED, message, item.event(message), handlers)
         if has_order(message):
             held[key] = Blocker(message.id if first is None else min(first.id, message.id), until)
+        if not is_paused and self._may_wait(message.id, until):
+            return Claim(Outcome.WAITING, message)
         return Claim(Outcome.REQUEUED, message, until=until)
+
+    def _may_wait(self, id: int, until: datetime | timedelta) -> bool:
+        """True if a message waits in hand, so that the relay need not send it again."""
+        if len(self.waits) >= self.most_waits and id not in self.waits:
+            return False
+        now = self._clock()
+        wait = self.waits.setdefault(id, Wait(now + HOLD_SECONDS))
+        seconds = min(FIRST_WAIT_SECONDS * 2**wait.looks, LONGEST_WAIT_SECONDS)
+        if isinstance(until, datetime):
+            seconds = max(seconds, (until - timezone.now()).total_seconds())
+        wait.looks += 1
+        wait.until = now + seconds
+        if wait.until <= wait.deadline:
+            return True
+        del self.waits[id]
+        return False
 
     def settle(self, done: Sequence[Claim], left: Sequence[Claim]) -> None:
         consumed: list[LockedMessage] = []
@@ -171,6 +212,9 @@ class OutboxSource(Source[OwnRecord]):
                 consumed.append(message)
             elif claim.outcome is Outcome.REQUEUED:
                 transitions.requeue(self._in_delivery(message), claim.until)
+            elif claim.outcome is Outcome.WAITING:
+                if message.delivery_count:  # no handler ran
+                    self._in_delivery(message).update(delivery_count=0)
             else:
                 transitions.mark_dead(self._in_delivery(message), claim.reason)
         state.mark_consumed(consumed, using=self._using)

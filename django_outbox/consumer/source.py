@@ -42,6 +42,8 @@ class Outcome(StrEnum):
     """The message can never be handled."""
     REQUEUED = "requeued"
     """The message waits, and no retry is counted: it was not its turn, or the database failed."""
+    WAITING = "waiting"
+    """The message stays in hand for a moment, and nothing is stored: an earlier one of its key comes first."""
     SKIPPED = "skipped"
     """Nothing to do: a duplicate, or an event without a handler."""
 

@@ -128,6 +128,12 @@ def count_delivery(message_id: int, attempt: int | None, place: TopicPartition, 
     return bool(messages.update(delivery_count=F("delivery_count") + 1, updated_at=DatabaseNow()))
 
 
+def published(topics: Collection[str], event_types: Collection[str], *, using: str) -> QuerySet[OutboxMessage]:
+    """Messages of this service that were sent and not handled yet."""
+    own = OutboxMessage.objects.using(using).own()
+    return own.published().filter(topic__in=topics, event_type__in=event_types)
+
+
 def with_deliveries(ids: Sequence[int], *, using: str) -> set[int]:
     """Return the ids of messages whose delivery was counted and has no outcome yet."""
     messages = OutboxMessage.objects.using(using).filter(id__in=ids, delivery_count__gt=0)

@@ -115,8 +115,12 @@ class Pipeline:
     handled one by one.
     """
 
-    def __init__(self, broker: MemoryBroker | None = None, *, steady: bool = False, **consumer_options: Any) -> None:
+    def __init__(
+        self, broker: MemoryBroker | None = None, *, steady: bool = False, hold: int = 0, **consumer_options: Any
+    ) -> None:
+        """``hold``: how many messages may wait in the consumer's hand for an earlier one of their key."""
         self._steady = steady
+        self._hold = hold
         self.broker = broker or memory_broker()
         self.handlers = Registry()
         self.handlers.load = lambda: None  # type: ignore[method-assign]
@@ -134,8 +138,9 @@ class Pipeline:
         """Made at its first use, when the handlers are there."""
         if self._consumer is None:
             self._consumer = Consumer(self.broker, using="default", handlers=self.handlers, **self._consumer_options)
+            self._consumer.outbox.most_waits = self._hold
             if self._steady:
-                self._consumer.lanes.guarded_records = 0
+                self._consumer.lanes.guard.records = 0
         return self._consumer
 
     def restart_consumer(self) -> None:

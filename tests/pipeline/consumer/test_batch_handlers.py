@@ -114,7 +114,7 @@ def test_it_is_read_again_until_no_more_is_available(pipeline: BatchPipeline, mo
 
 def test_the_first_deliveries_after_a_start_are_lists_of_one(pipeline: BatchPipeline) -> None:
     publish(*range(3))
-    pipeline.consumer.lanes.guarded_records = 2
+    pipeline.consumer.lanes.guard.records = 2
     pipeline.turn()
     assert pipeline.calls == [[0], [1], [2]]
 
@@ -122,7 +122,7 @@ def test_the_first_deliveries_after_a_start_are_lists_of_one(pipeline: BatchPipe
 def test_all_that_a_killed_process_had_in_hand_is_handled_one_by_one() -> None:
     pipeline = Pipeline(batch_size=7)
     pipeline.on("order.paid", lambda events: None, batch=50)
-    assert pipeline.consumer.lanes.guarded_records == 50
+    assert pipeline.consumer.lanes.guard.records == 50
 
 
 # Failures

@@ -42,7 +42,7 @@ def pipeline(clock: Clock) -> Pipeline:
 
 def unguarded(pipeline: Pipeline) -> Pipeline:
     """A consumer whose first, counted records are behind it."""
-    pipeline.consumer.lanes.guarded_records = 0
+    pipeline.consumer.lanes.guard.records = 0
     pipeline.consumer.run_once()
     return pipeline
 
@@ -70,7 +70,7 @@ def test_foreign_records_are_handled_together_once_the_first_are_past(pipeline: 
     pipeline.on("order.created", effect_of_payload)
     send(pipeline.broker, *(received(n) for n in range(pipeline.consumer.batch_size)))
     assert pipeline.consumer.run_once().consumed == pipeline.consumer.batch_size
-    assert not pipeline.consumer.lanes.is_guarding
+    assert not pipeline.consumer.lanes.guard
     send(pipeline.broker, *(received(n) for n in range(5)))
 
     with CaptureQueriesContext(connection) as queries:

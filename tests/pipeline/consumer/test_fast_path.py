@@ -166,8 +166,7 @@ def test_messages_of_one_key_are_handled_in_the_order_of_their_ids(pipeline: War
 
     batch = pipeline.consumer.run_once()
 
-    assert batch.requeued >= 1
-    assert effects()[-1] == "1" or effects() == ["other", "1"], effects()
+    assert batch.requeued == 0
     pipeline.run()
     assert [name for name in effects() if name != "other"] == ["1", "2", "3"]
     assert row(other).status == Status.CONSUMED

@@ -239,6 +239,7 @@ def test_a_partition_with_a_stuck_message_is_paused_and_others_go_on() -> None:
 
     pipeline = Pipeline(memory_broker(partitions=2), concurrency=2, batch_size=10)
     stuck = 0  # the first ones have a transaction each
+    pipeline.consumer.lanes.window = 100
     gate = Gate(stuck)
     pipeline.on("order.created", gate)
     publish(*range(600))

@@ -39,6 +39,7 @@ class Lanes(RuleBasedStateMachine):
         self.committed = dict.fromkeys(PARTITIONS, 0)
         self.assigned: set[int] = set()
         self.keys: dict[tuple[int, int], str | None] = {}
+        self.now = 0.0
         self.finished: set[tuple[int, int]] = set()
         """Records of which some delivery was finished."""
 
@@ -90,10 +91,19 @@ class Lanes(RuleBasedStateMachine):
         lane = data.draw(st.sampled_from(sorted(self.batches)))
         batch = self.batches.pop(lane)
         count = data.draw(st.integers(0, len(batch)))
-        self.finished |= {(each.item.partition, each.item.offset) for each in batch[:count]}
-        self.queue.end(batch, count)
-        for each in batch[:count]:
+        parked = data.draw(st.sets(st.integers(0, max(count - 1, 0)))) if count else set()
+        keys = {batch[place].key for place in parked}  # what is behind one that waits, waits with it
+        parked = {place for place in range(count) if batch[place].key in keys}
+        done = [each for place, each in enumerate(batch[:count]) if place not in parked]
+        self.finished |= {(each.item.partition, each.item.offset) for each in done}
+        self.queue.end(batch, count, dict.fromkeys(parked, self.now + 1))
+        for each in done:
             self.offsets.finish(each.item)
+
+    @rule()
+    def pass_time(self) -> None:
+        self.now += 1
+        self.queue.wake(self.now)
 
     @rule()
     def commit(self) -> None:
@@ -126,6 +136,7 @@ class Lanes(RuleBasedStateMachine):
         """In the end, everything that was read is finished, in order, and committed."""
         for batch in self.batches.values():
             self.queue.end(batch, 0)
+        self.queue.wake(float("inf"))
         last: dict[object, int] = {}
         while batch := self.queue.take(3, timeout=0):
             for each in batch:

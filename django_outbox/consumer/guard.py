@@ -1,0 +1,69 @@
+"""The guard against poison messages: the first records after a start or a rebalance, any of which may have killed a process."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Hashable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from django_outbox.brokers.base import TopicPartition
+from django_outbox.conf import settings
+from django_outbox.consumer.inbox.inbox import Inbox
+from django_outbox.consumer.keyed_queue import Queued
+from django_outbox.consumer.outbox import OutboxSource, OwnRecord
+from django_outbox.worker.database_errors import UNAVAILABLE
+
+
+class PoisonGuard:
+    """Marks records that are handled one by one, with the delivery counted and committed before the handler runs.
+
+    Several lanes handle them side by side. One that was being handled when a process died is handled alone, so that it
+    takes no innocent one with it.
+    """
+
+    def __init__(self, outbox: OutboxSource, inbox: Inbox, records: int) -> None:
+        self.records = records
+        """How many records of a newly assigned partition are guarded: as many as a killed process had in hand."""
+        self._outbox = outbox
+        self._inbox = inbox
+        self._left: dict[Hashable, int] = {}
+
+    def __bool__(self) -> bool:
+        """True if the next records of a partition are guarded."""
+        return any(self._left.values())
+
+    def begin(self, partitions: Collection[TopicPartition]) -> None:
+        """Guard the next records of newly assigned partitions."""
+        self._left.update(dict.fromkeys(partitions, self.records))
+
+    def end(self) -> None:
+        self._left.clear()
+
+    def mark(self, queued: Sequence[Queued[Any]], *, has_lanes: bool) -> None:
+        """Mark those of the records read that are guarded. Records without a handler cannot kill a process."""
+        if not self:
+            return
+        guarded = []
+        for each in queued:
+            is_own = isinstance(each.item, OwnRecord)
+            if self._left.get(each.group, 0) and not (is_own and not self._outbox.cost(each.item)):
+                self._left[each.group] -= 1
+                each.guarded = each.alone = True
+                guarded.append(each)
+        if has_lanes and settings.max_deliveries > 1:
+            self._let_innocent_ones_run_together(guarded)
+
+    def skipped(self, queued: Queued[Any]) -> None:
+        """No handler ran for a guarded record, so one more of its partition is guarded."""
+        if queued.guarded and queued.group in self._left:
+            self._left[queued.group] += 1
+
+    def _let_innocent_ones_run_together(self, guarded: Sequence[Queued[Any]]) -> None:
+        own = [each for each in guarded if isinstance(each.item, OwnRecord)]
+        with suppress(*UNAVAILABLE):  # then all are handled alone
+            suspects = self._outbox.counted([each.item.id for each in own])
+            for each in own:
+                each.alone = each.item.id in suspects
+        for each in guarded:
+            if not isinstance(each.item, OwnRecord):
+                each.alone = self._inbox.uses_mapper(each.item)  # a mapper may kill the process, too

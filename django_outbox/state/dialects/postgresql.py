@@ -42,6 +42,8 @@ class PostgreSQL(Dialect):
 
     def _insert(self, messages: Sequence[NewMessage]) -> list[OutboxMessage]:
         source = settings.source
+        if len(messages) == 1:
+            return [self._insert_one(messages[0], source)]
         parameters = [
             source,
             _array(message.event_id for message in messages),
@@ -56,6 +58,22 @@ class PostgreSQL(Dialect):
         ]
         rows = self._fetch(statements.INSERT, parameters)
         return [self._stored(message, source, *returned) for message, returned in zip(messages, rows, strict=True)]
+
+    def _insert_one(self, message: NewMessage, source: str) -> OutboxMessage:
+        parameters = [
+            source,
+            str(message.event_id),
+            message.event_type,
+            message.event_version,
+            message.topic,
+            message.message_key,
+            json.dumps(message.headers),
+            message.payload_json,
+            message.max_retry,
+            message.delay // timedelta(microseconds=1),
+        ]
+        (returned,) = self._fetch(statements.INSERT_ONE, parameters)
+        return self._stored(message, source, *returned)
 
     def _stored(
         self, message: NewMessage, source: str, id: int, created_at: datetime, next_retry_at: datetime

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-# Arrays in place of a parameter per column and row.
-INSERT = """
+_INSERT_INTO = """
     INSERT INTO django_outbox_outboxmessage (
         source, event_id, event_type, event_version, topic, message_key, headers, payload, max_retry, next_retry_at,
         status, publish_count, delivery_count, retry_count, last_error
     )
+"""
+
+# One message: two thirds of the time that arrays take.
+INSERT_ONE = f"""
+    {_INSERT_INTO}
+    VALUES (%s, %s::uuid, %s, %s, %s, %s, %s::jsonb, %s::jsonb, %s,
+            statement_timestamp() + %s::bigint * interval '1 microsecond', 'pending', 0, 0, 0, '')
+    RETURNING id, created_at, next_retry_at
+"""  # of a constant
+
+# Arrays in place of a parameter per column and row.
+INSERT = f"""
+    {_INSERT_INTO}
     SELECT %s, event_id, event_type, event_version, topic, message_key, headers::jsonb, payload::jsonb, max_retry,
            statement_timestamp() + delay * interval '1 microsecond', 'pending', 0, 0, 0, ''
     FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[],
@@ -16,7 +28,7 @@ INSERT = """
          AS new (event_id, event_type, event_version, topic, message_key, headers, payload, max_retry, delay, number)
     ORDER BY number
     RETURNING id, created_at, next_retry_at
-"""
+"""  # noqa: S608  # of a constant
 
 # Until the transaction ends, read in index order: with stale statistics, PostgreSQL would read and sort everything
 # pending at each pass. And plan for the actual arrays: a prepared statement may keep a plan made for a few ids.

@@ -26,6 +26,7 @@ from django_outbox.conf.values import (
     OPENTELEMETRY,
     SOURCE_LENGTH,
     BrokerSettings,
+    CircuitBreaker,
     import_function,
     invalid,
     is_importable,
@@ -140,6 +141,11 @@ class OutboxSettings:
     @property
     def concurrency(self) -> int:
         return self._count("CONCURRENCY", 1, most=LARGEST_CONCURRENCY)
+
+    @property
+    def circuit_breaker(self) -> CircuitBreaker | None:
+        """When a handler that keeps failing is paused; None: never."""
+        return CircuitBreaker.of(self.raw.get("CIRCUIT_BREAKER"))
 
     @property
     def ordering(self) -> Literal["key", "none"]:

@@ -24,6 +24,7 @@ KEYS = (
     "MAX_DELIVERIES",
     "HANDLER_TIMEOUT",
     "CONCURRENCY",
+    "CIRCUIT_BREAKER",
     "ORDERING",
     "ON_DEAD",
     "UNKNOWN_EVENT",
@@ -84,6 +85,37 @@ class BrokerSettings:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     producer_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     consumer_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CircuitBreaker:
+    """When a handler that keeps failing is paused, and for how long."""
+
+    failures: int
+    pause: timedelta
+
+    @classmethod
+    def of(cls, given: Any) -> CircuitBreaker | None:
+        """The value of ``CIRCUIT_BREAKER``.
+
+        Raises:
+            ImproperlyConfigured: it is invalid.
+        """
+        expected = f'None or {{"FAILURES": 1 to {LARGEST_COUNT}, "PAUSE": seconds, above 0 and at most a day}}'
+        if given is None:
+            return None
+        if not isinstance(given, Mapping) or given.keys() != {"FAILURES", "PAUSE"}:
+            raise invalid("CIRCUIT_BREAKER", given, expected)
+        failures, pause = given["FAILURES"], given["PAUSE"]
+        if not isinstance(failures, int) or isinstance(failures, bool) or not 1 <= failures <= LARGEST_COUNT:
+            raise invalid("CIRCUIT_BREAKER", given, expected)
+        if (
+            not isinstance(pause, (int, float))
+            or isinstance(pause, bool)
+            or not 0 < pause <= LONGEST_WAIT.total_seconds()
+        ):
+            raise invalid("CIRCUIT_BREAKER", given, expected)
+        return cls(failures, timedelta(seconds=pause))
 
 
 def invalid(key: str, value: Any, expected: str, *, secret: bool = False) -> ImproperlyConfigured:

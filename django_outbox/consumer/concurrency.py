@@ -7,6 +7,7 @@ from collections.abc import Callable
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
+from django_outbox.consumer.breaker import Breaker
 from django_outbox.consumer.engine import Engine
 from django_outbox.consumer.inbox.inbox import Inbox
 from django_outbox.consumer.lane import Lane
@@ -49,6 +50,7 @@ def make_lanes(
     outbox: OutboxSource,
     inbox: Inbox,
     prepared: PreparedStatements,
+    breaker: Breaker,
     *,
     using: str,
     handlers: GroupHandlers,
@@ -65,7 +67,7 @@ def make_lanes(
     outages = OutageCounts()  # of all lanes, as another one may handle a message next
     lanes = []
     for number in range(1, concurrency + 1):
-        engine = Engine(using, handlers.group, clock, outages=outages, is_lane=concurrency > 1)
+        engine = Engine(using, handlers.group, clock, outages=outages, breaker=breaker, is_lane=concurrency > 1)
         own = prepared if concurrency == 1 else PreparedStatements(using, clock)
         lanes.append(Lane(number, engine, outbox, inbox.with_engine(engine), own))
     return Lanes(

@@ -10,6 +10,7 @@ from contextlib import suppress
 from django_outbox.brokers.base import Broker, ReceivedRecord, Subscription
 from django_outbox.conf import settings
 from django_outbox.consumer.assignment import AssignmentTimeout
+from django_outbox.consumer.breaker import Breaker
 from django_outbox.consumer.concurrency import make_lanes, require_concurrency
 from django_outbox.consumer.inbox.inbox import Inbox
 from django_outbox.consumer.lane import RoundCounts
@@ -100,6 +101,7 @@ class Consumer:
             self.outbox,
             self._inbox,
             self._prepared,
+            Breaker(using, self.group, self._pauses),
             using=using,
             handlers=self.handlers,
             batch_size=self.batch_size,

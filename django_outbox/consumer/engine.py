@@ -6,6 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 
+from django_outbox.consumer.breaker import Breaker
 from django_outbox.consumer.calls import Calls
 from django_outbox.consumer.named import NamedFailures
 from django_outbox.consumer.source import SKIP, Claim, Item, Outcome, Source
@@ -41,14 +42,16 @@ class Engine:
         clock: Callable[[], float],
         *,
         outages: OutageCounts | None = None,
+        breaker: Breaker | None = None,
         is_lane: bool = False,
     ) -> None:
         """
         Args:
-            outages: shared by the engines of a consumer.
+            outages, breaker: shared by the engines of a consumer.
             is_lane: whether others work beside this one.
         """
         self._using = using
+        self._breaker = breaker
         self._group = group
         self._clock = clock
         self._outages = outages or OutageCounts()
@@ -142,7 +145,10 @@ class Engine:
         def fail(error: Exception) -> Outcome:
             for claim in claims:
                 name_handlers(error, (handler.name for handler in claim.handlers))
-            return source.fail(item, claims[0] if claims else None, error)
+            outcome = source.fail(item, claims[0] if claims else None, error)
+            if outcome is Outcome.FAILED and claims and self._breaker is not None:
+                self._breaker.failed(claims[0].handlers, error)
+            return outcome
 
         def log_retry(fault: Exception) -> None:
             log.info("Retrying %s: %s", what, in_one_line(fault), extra={"action": "again", **extra})
@@ -194,6 +200,9 @@ class Engine:
         for claim in done:
             if claim.outcome is Outcome.DEAD and claim.message is not None:
                 report_dead(log, claim.message, claim.reason, using=self._using)
+        if self._breaker is not None:
+            for handlers in {claim.handlers for claim in done if claim.outcome is Outcome.CONSUMED}:
+                self._breaker.succeeded(handlers)
         instrumentation.consumed(handled, group=self._group, using=self._using)
         if log.isEnabledFor(logging.DEBUG):
             for message in handled:

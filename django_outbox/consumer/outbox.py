@@ -175,7 +175,7 @@ class OutboxSource(Source[OwnRecord]):
             until = first.until
         elif overtakes:
             until = timedelta(0)
-        elif (paused_until := self._pauses.due_at(message.event_type, message.topic)) is not None:
+        elif (paused_until := self._paused_until(message)) is not None:
             until = paused_until
             is_paused = True
         else:
@@ -201,6 +201,10 @@ class OutboxSource(Source[OwnRecord]):
             return True
         del self.waits[id]
         return False
+
+    def _paused_until(self, message: LockedMessage) -> datetime | None:
+        has_failed = message.retry_count > 0
+        return self._pauses.due_at(message.event_type, message.topic, has_failed=has_failed)
 
     def settle(self, done: Sequence[Claim], left: Sequence[Claim]) -> None:
         consumed: list[LockedMessage] = []

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime, timedelta
 
+from django_outbox.conf import settings
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import Pause
 from django_outbox.state import pauses as state
 from django_outbox.state.pauses import ActivePause
 
 REFRESH_SECONDS = 2.0
+FIRST = 10
+"""Messages that wait for the end of the circuit breaker's pause, so that one can be tried; the others are spared the way."""
+TRY_EVERY = timedelta(seconds=30)
+"""Between two messages that are tried, if ``CIRCUIT_BREAKER`` has been removed since."""
 
 
 class Pauses:
@@ -25,9 +31,15 @@ class Pauses:
         self._time: tuple[datetime, float]  # by the database's clock and by this process's, when pauses were last read
         self._ended: dict[int, ActivePause] = {}
         self._postponed: dict[int, datetime] = {}
+        self._tried: dict[int, ActivePause] = {}  # of which this transaction tries a message
+        self._first: Counter[datetime] = Counter()  # by the end of a pause
 
     def refresh(self) -> None:
-        """Read the pauses, unless that was less than two seconds ago. One query; also in the transaction of handlers."""
+        """Read the pauses, unless that was less than two seconds ago. One query; also in the transaction of handlers.
+
+        Call it at the beginning of each of these transactions: another one may have been rolled back.
+        """
+        self._tried.clear()
         if self._clock() - self._read_at < REFRESH_SECONDS:
             return
         found = tuple(state.active(Pause.objects.using(self._using).filter(group=self._handlers.group)))
@@ -38,13 +50,43 @@ class Pauses:
         self._ended.update({pause.id: pause for pause in self._active if pause.id not in ids})
         self._active = found
 
-    def due_at(self, event_type: str, topic: str) -> datetime | None:
-        """When a message of this type is due if it is put back now; None if it is not paused."""
+    def expire(self) -> None:
+        """Read the pauses again at the next refresh."""
+        self._read_at = float("-inf")
+
+    def due_at(self, event_type: str, topic: str, *, has_failed: bool = False) -> datetime | None:
+        """When a message of this type is due if it is put back now; None if it may be handled.
+
+        In the transaction that handles it, as that may be the one that tries a message after the circuit breaker.
+        """
         if not self._active:
             return None
         names = [handler.name for handler in self._handlers.find(event_type, topic)]
-        pause = next((pause for pause in self._active if pause.covers(event_type, names)), None)
-        return None if pause is None else pause.due_at(self._now())
+        covering = [self._tried.get(pause.id, pause) for pause in self._active if pause.covers(event_type, names)]
+        now = self._now()
+        closed = next((pause for pause in covering if not (pause.is_half_open(now) and self._try(pause))), None)
+        if closed is None:
+            return None
+        if closed.until is not None and closed.until > now:
+            if has_failed:
+                return closed.until + state.AFTER_OTHERS
+            self._first[closed.until] += 1
+            if self._first[closed.until] <= FIRST:
+                return closed.until
+        return closed.due_at(now)
+
+    def _try(self, pause: ActivePause) -> bool:
+        breaker = settings.circuit_breaker
+        length = TRY_EVERY if breaker is None else breaker.pause
+        until = state.try_one(pause, length, using=self._using)
+        if until is None:
+            return False
+        self._tried[pause.id] = pause._replace(until=until)
+        return True
+
+    def by_breaker(self, handler: str) -> int | None:
+        """The id of the circuit breaker's pause of a handler; None if there is none."""
+        return next((each.id for each in self._active if each.handler == handler and each.until is not None), None)
 
     def maintain(self) -> None:
         """Read the pauses, and take care of the messages that wait for them. Not in a transaction.
@@ -59,6 +101,8 @@ class Pauses:
             del self._ended[pause.id]
         for pause in self._active:
             following, _ = pause.check_times(self._now())
+            if pause.is_half_open(self._now()):
+                continue  # one of the messages must be tried
             if following - self._now() <= state.AHEAD and self._postponed.get(pause.id) != following:
                 state.postpone(pause, self._now(), using=self._using)
                 self._postponed[pause.id] = following

@@ -65,12 +65,13 @@ def _topics(topics: list[dict[str, Any]]) -> str:
 def _pauses(pauses: list[dict[str, Any]]) -> str:
     if not pauses:
         return ""
-    rows = [["PAUSED", "GROUP", "WAITING", "FOR", "BY", "REASON"]]
+    rows = [["PAUSED", "GROUP", "WAITING", "FOR", "NEXT TRY", "BY", "REASON"]]
     for pause in pauses:
         subject = pause["event_type"] or pause["handler"]
         waiting = f"{sum(pause['waiting'].values()):,}"
-        rows.append([subject, pause["group"], waiting, duration(pause["paused_seconds"]), pause["by"], pause["reason"]])
-    return columns(rows, right={2, 3})
+        age, next_try = duration(pause["paused_seconds"]), duration(pause["tried_in_seconds"])
+        rows.append([subject, pause["group"], waiting, age, next_try, pause["by"], pause["reason"]])
+    return columns(rows, right={2, 3, 4})
 
 
 def _retries(retries: list[dict[str, Any]]) -> str:

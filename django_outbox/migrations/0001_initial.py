@@ -389,6 +389,7 @@ class Migration(migrations.Migration):
                 ("reason", models.CharField("reason", max_length=500)),
                 ("created_by", models.CharField("paused by", max_length=255)),
                 ("created_at", models.DateTimeField("paused at", db_default=fields.DatabaseNow())),
+                ("until", models.DateTimeField("until", null=True)),
             ],
             options={
                 "verbose_name": "pause",

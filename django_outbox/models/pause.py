@@ -34,6 +34,8 @@ class Pause(models.Model):
     reason = models.CharField(_("reason"), max_length=REASON_LENGTH)
     created_by = models.CharField(_("paused by"), max_length=OPERATOR_LENGTH)
     created_at = models.DateTimeField(_("paused at"), db_default=DatabaseNow())
+    until = models.DateTimeField(_("until"), null=True)
+    """Of the circuit breaker: from then on one message at a time is tried, until one succeeds."""
 
     class Meta:
         verbose_name = _("pause")

@@ -18,7 +18,10 @@ class UnknownSubject(ValueError):
 
 
 class PauseStatus(NamedTuple):
-    """A pause, its age, and how many messages of outbox and inbox wait for its end."""
+    """A pause, its age, and how many messages of outbox and inbox wait for its end.
+
+    ``seconds_left`` until a message is tried, after the circuit breaker.
+    """
 
     id: int
     group: str
@@ -27,6 +30,7 @@ class PauseStatus(NamedTuple):
     reason: str
     by: str
     seconds: float
+    seconds_left: float | None
     waiting: dict[str, int]
 
     @property
@@ -42,12 +46,13 @@ def known_pauses(using: str) -> list[PauseStatus]:
     """All pauses, the oldest first."""
     found = []
     for row in Pause.objects.using(using).annotate(clock=DatabaseNow()).order_by("id"):
-        active = ActivePause(row.id, row.group, row.event_type, row.handler, row.created_at, row.clock)
+        active = ActivePause(row.id, row.group, row.event_type, row.handler, row.created_at, row.until, row.clock)
         status = PauseStatus(
             *active[:4],
             reason=row.reason,
             by=row.created_by,
             seconds=seconds(active.now - active.since),
+            seconds_left=None if active.until is None else seconds(active.until - active.now),
             waiting=count_paused(active, using),
         )
         found.append(status)

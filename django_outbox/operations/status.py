@@ -145,6 +145,7 @@ def _pause(pause: PauseStatus) -> dict[str, Any]:
         "reason": pause.reason,
         "by": pause.by,
         "paused_seconds": pause.seconds,
+        "tried_in_seconds": pause.seconds_left,
         "waiting": pause.waiting,
     }
 

@@ -6,6 +6,9 @@ makes pending messages due that wait for a check time, and no others.
 
 While a consumer is alive, it moves them from each check time to the next, so they are not sent meanwhile. If none is, or if
 a consumer puts a message back just after the end of the pause, the message is due within ten minutes.
+
+A pause of the circuit breaker has an end, when it is half-open: one message is tried. If it succeeds, the pause is resumed. A
+few messages, and those that have failed, wait for that end instead of a check time.
 """
 
 from __future__ import annotations
@@ -24,6 +27,10 @@ from django_outbox.models.fields import DatabaseNow
 
 INTERVAL = timedelta(minutes=5)
 """Between two check times."""
+AFTER_OTHERS = timedelta(seconds=5)
+"""How much later than others messages are tried that have failed: one of them may be what is wrong."""
+BREAKER = "circuit breaker"
+"""Who pauses handlers that keep failing."""
 AHEAD = timedelta(minutes=1)
 """Messages are moved to the next check time so long before one."""
 
@@ -36,6 +43,7 @@ class ActivePause(NamedTuple):
     event_type: str
     handler: str
     since: datetime
+    until: datetime | None
     now: datetime
 
     def covers(self, event_type: str, handlers: Iterable[str]) -> bool:
@@ -54,13 +62,45 @@ class ActivePause(NamedTuple):
         following, later = self.check_times(now)
         return following if following - now > AHEAD else later
 
+    def is_half_open(self, now: datetime) -> bool:
+        """True if a message may be tried; see ``Pause.until``."""
+        return self.until is not None and self.until <= now
+
 
 def pause(group: str, *, event_type: str = "", handler: str = "", reason: str, by: str, using: str) -> Pause:
     """Pause an event type or a handler; if it is paused already, the reason is replaced."""
     found, _ = Pause.objects.using(using).update_or_create(
-        group=group, event_type=event_type, handler=handler, defaults={"reason": reason, "created_by": by}
+        group=group,
+        event_type=event_type,
+        handler=handler,
+        defaults={"reason": reason, "created_by": by, "until": None},
     )
     return found
+
+
+def trip(group: str, handler: str, length: timedelta, reason: str, *, using: str) -> bool:
+    """Pause a handler for a time, as the circuit breaker; True if it was not paused. An operator's pause stays as it is."""
+    until = DatabaseNow() + length
+    rows = Pause.objects.using(using)
+    subject = {"group": group, "event_type": "", "handler": handler}
+    _, is_new = rows.get_or_create(**subject, defaults={"reason": reason, "created_by": BREAKER, "until": until})
+    if not is_new:
+        rows.filter(**subject, until__isnull=False).update(reason=reason, until=until)
+    return is_new
+
+
+def try_one(pause: ActivePause, length: timedelta, *, using: str) -> datetime | None:
+    """Let this transaction try a message of a half-open pause; None if another one does, or has since it was read.
+
+    Returns:
+        Until when no other message is tried. If the transaction is rolled back, the next one may try.
+    """
+    rows = Pause.objects.using(using).filter(id=pause.id)
+    with transaction.atomic(using=using):
+        if rows.filter(until__lte=DatabaseNow()).select_for_update(skip_locked=True).first() is None:
+            return None
+        rows.update(until=DatabaseNow() + length)
+        return rows.values_list("until", flat=True).get()
 
 
 def resume(pauses: QuerySet[Pause], *, using: str) -> tuple[int, int]:
@@ -73,7 +113,7 @@ def resume(pauses: QuerySet[Pause], *, using: str) -> tuple[int, int]:
 
 def active(pauses: QuerySet[Pause]) -> list[ActivePause]:
     """Read pauses, the oldest first."""
-    columns = ("id", "group", "event_type", "handler", "created_at")
+    columns = ("id", "group", "event_type", "handler", "created_at", "until")
     return [ActivePause(*row) for row in pauses.order_by("id").values_list(*columns, DatabaseNow())]
 
 
@@ -101,8 +141,10 @@ def postpone(pause: ActivePause, now: datetime, *, using: str) -> int:
 
 
 def waiting(pause: ActivePause, now: datetime, *, using: str) -> dict[str, QuerySet[Any]]:
-    """Messages of outbox and inbox that wait for a check time of a pause."""
-    times = pause.check_times(now)
+    """Messages of outbox and inbox that wait for the end of a pause."""
+    times = [*pause.check_times(now)]
+    if pause.until is not None:
+        times += [pause.until, pause.until + AFTER_OTHERS]
     return {name: messages.filter(next_retry_at__in=times) for name, messages in _pending(pause, using).items()}
 
 

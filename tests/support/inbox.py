@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django_outbox.brokers.base import ReceivedRecord
+from django_outbox.consumer.breaker import Breaker
 from django_outbox.consumer.engine import Engine
 from django_outbox.consumer.inbox.inbox import Inbox
 from django_outbox.consumer.pauses import Pauses
@@ -82,10 +83,10 @@ class Receiver:
     def inbox(self) -> Inbox:
         """Made at its first use, when the handlers are there."""
         if self._inbox is None:
-            engine = Engine("default", self.group, self._clock)
-            engine.transaction_size = self.transaction_size
             handlers = GroupHandlers(self.handlers, self.group)
             pauses = Pauses("default", handlers, self._clock)
+            engine = Engine("default", self.group, self._clock, breaker=Breaker("default", self.group, pauses))
+            engine.transaction_size = self.transaction_size
             self._inbox = Inbox(using="default", handlers=handlers, pauses=pauses).with_engine(engine)
         return self._inbox
 

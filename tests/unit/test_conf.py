@@ -14,6 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from django_outbox.conf import DEFAULT_REDACT, BrokerSettings, OutboxSettings, settings
+from django_outbox.conf.values import CircuitBreaker
 from tests.support.overrides import outbox_settings
 
 SECRET = "s3cr3t"
@@ -28,6 +29,7 @@ DEFAULTS: dict[str, Any] = {
     "MAX_DELIVERIES": 5,
     "HANDLER_TIMEOUT": None,
     "CONCURRENCY": 1,
+    "CIRCUIT_BREAKER": None,
     "DEAD_LETTER_TOPIC": None,
     "ORDERING": "key",
     "ON_DEAD": "continue",
@@ -64,6 +66,8 @@ GOOD: list[tuple[str, Any, Any]] = [
     ("MAX_PAYLOAD_BYTES", None, None),
     ("MAX_DELIVERIES", 32767, 32767),
     ("HANDLER_TIMEOUT", None, None),
+    ("CIRCUIT_BREAKER", None, None),
+    ("CIRCUIT_BREAKER", {"FAILURES": 1, "PAUSE": 0.5}, CircuitBreaker(1, timedelta(seconds=0.5))),
     ("DEAD_LETTER_TOPIC", None, None),
     ("DEAD_LETTER_TOPIC", "dead", "dead"),
     ("HANDLER_TIMEOUT", 30, 30.0),
@@ -104,6 +108,11 @@ BAD: dict[str, list[Any]] = {
     "MAX_PAYLOAD_BYTES": [0, -1, 2**31, 1e6, "1000", True],
     "MAX_DELIVERIES": NOT_A_COUNT,
     "DEAD_LETTER_TOPIC": [each for each in NOT_TEXT if each is not None],
+    "CIRCUIT_BREAKER": [
+        *([], "a", 5, {}, {"FAILURES": 1}, {"FAILURES": 1, "PAUSE": 1, "OTHER": 1}),
+        *({"FAILURES": each, "PAUSE": 1} for each in NOT_A_COUNT),
+        *({"FAILURES": 1, "PAUSE": each} for each in NOT_SECONDS),
+    ],
     "HANDLER_TIMEOUT": [each for each in NOT_SECONDS if each is not None],
     "ORDERING": ["", "partition", None, True],
     "ON_DEAD": ["", "stop", None, []],

@@ -72,7 +72,9 @@ class StoredSource(Source[Stored]):
             if blocker is not None:
                 state.postpone(row, blocker, using=self._using)
                 return Outcome.REQUEUED
-            until = self._pauses.due_at(row.event_type, row.topic) if row.source else None  # or it is yet to be read
+            # A record that is yet to be read has no known type.
+            has_failed = row.retry_count > 0
+            until = self._pauses.due_at(row.event_type, row.topic, has_failed=has_failed) if row.source else None
             if until is not None:
                 state.postpone_type(row, until, using=self._using)
                 return Outcome.REQUEUED

@@ -35,9 +35,11 @@ def pauses(installation: Installation) -> Iterator[Finding]:
     for pause in known_pauses(installation.using):
         option = f"--event-type {shlex.quote(pause.event_type)}" if pause.event_type else f"--handler {pause.handler}"
         group = "" if pause.group == settings.consumer_group else f" --group {pause.group}"
+        by_breaker = pause.seconds_left is not None
         yield warning(
             f"{pause.subject} is paused in the group {pause.group}, by {pause.by}: {pause.reason}",
-            f"{counted(pause.messages, 'message')} wait until it is resumed.",
+            f"Messages that wait until it is resumed: {pause.messages:,}."
+            + (" A message is tried from time to time, and resumes it if it succeeds." if by_breaker else ""),
             f"Once the reason is gone: manage.py outbox_resume {option}{group}{installation.database_option}",
         )
 

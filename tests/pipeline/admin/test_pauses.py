@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -115,6 +116,11 @@ def test_page_lists_pauses_with_their_messages(operator: Client) -> None:
     assert "no &lt;mail&gt;" in shown
     assert f"{url('pause', RESUME)}?id={pause.id}" in shown
     assert operator.get(url("pause")).context["pauses"][0].messages == 1
+
+
+def test_page_says_when_the_circuit_breaker_tries_a_message(operator: Client) -> None:
+    state.trip("tests", "shop.ship", timedelta(minutes=10), "failed", using="default")
+    assert "next try in 9\xa0minutes" in content(operator, url("pause"))
 
 
 def test_resuming_makes_the_messages_due(operator: Client) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import socket
 from datetime import timedelta
 from typing import Any
@@ -149,6 +150,7 @@ def test_status_shows_pauses_and_how_many_messages_wait(run: Any) -> None:
         "handler": None,
         "reason": "the mail server is down",
         "by": f"ada@{socket.gethostname()}",
+        "tried_in_seconds": None,
         "waiting": {"outbox": 1, "inbox": 1},
     }
     text = run("outbox_status", "--no-broker")
@@ -159,6 +161,15 @@ def test_status_shows_pauses_and_how_many_messages_wait(run: Any) -> None:
 def test_status_without_pauses_says_nothing_of_them(run: Any) -> None:
     assert json.loads(run("outbox_status", "--json", "--no-broker"))["pauses"] == []
     assert "PAUSED" not in run("outbox_status", "--no-broker")
+
+
+def test_status_says_when_the_circuit_breaker_tries_a_message(run: Any) -> None:
+    state.trip("tests", SHIP, timedelta(minutes=10), "failed 5 times in a row: X", using="default")
+    (pause,) = json.loads(run("outbox_status", "--json", "--no-broker"))["pauses"]
+    assert 500 < pause["tried_in_seconds"] <= 600
+    text = run("outbox_status", "--no-broker")
+    assert re.search(r" (10 min|9 min \d+ s)  circuit breaker  failed 5 times in a row: X$", text, re.MULTILINE)
+    assert run("outbox_resume", "--handler", SHIP) == "1 pause ended; 0 messages due now.\n"
 
 
 def test_metrics_count_the_messages_that_wait(run: Any) -> None:

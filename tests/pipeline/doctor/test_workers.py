@@ -11,6 +11,7 @@ from django_outbox.models import Worker
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.operations.doctor import workers
 from django_outbox.operations.doctor.base import Installation, Level
+from django_outbox.state import pauses
 from django_outbox.worker.heartbeat import own_version
 from tests.support.inbox import make_received
 from tests.support.outbox import Status, make_message
@@ -161,3 +162,23 @@ def test_a_group_that_no_handler_names_takes_the_place_of_the_main_one(installat
     make_worker("consumer", group="blue")
     make_worker("consumer", group=other)
     assert list(workers.consumers(installation)) == []
+
+
+@pytest.mark.parametrize("by_breaker", [True, False])
+def test_pauses_are_warned_of_with_their_reason_and_how_to_end_them(
+    installation: Installation, by_breaker: bool
+) -> None:
+    assert list(workers.pauses(installation)) == []
+    if by_breaker:
+        pauses.trip("tests", "shop.ship", timedelta(minutes=1), "failed", using="default")
+    else:
+        pauses.pause("tests", event_type="order.*", reason="a bug", by="ada", using="default")
+    (finding,) = workers.pauses(installation)
+    assert finding.level == Level.WARNING
+    assert ("A message is tried from time to time" in finding.why) == by_breaker
+    if by_breaker:
+        assert finding.summary == "shop.ship is paused in the group tests, by circuit breaker: failed"
+        assert finding.remedy.endswith("manage.py outbox_resume --handler shop.ship")
+    else:
+        assert finding.summary == "order.* is paused in the group tests, by ada: a bug"
+        assert finding.remedy.endswith("manage.py outbox_resume --event-type 'order.*'")

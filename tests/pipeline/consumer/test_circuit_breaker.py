@@ -1,0 +1,286 @@
+"""The circuit breaker: a handler that keeps failing is paused, and goes on once a message succeeds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from django_outbox.consumer.pauses import FIRST, REFRESH_SECONDS
+from django_outbox.exceptions import Reject
+from django_outbox.models import InboxMessage, OutboxMessage, Pause
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.state import pauses as state
+from tests.support.clock import Clock
+from tests.support.inbox import Receiver, received
+from tests.support.outbox import Pipeline, make_due, make_message, row, statuses
+from tests.support.overrides import outbox_settings
+
+pytestmark = pytest.mark.django_db
+
+PAUSE_SECONDS = 60
+
+
+class Mail:
+    """A handler that fails while its server is down."""
+
+    def __init__(self) -> None:
+        self.error: Exception | None = ConnectionError("refused")
+        self.sent: list[Any] = []
+        self.tries = 0
+
+    def handle(self, event: Any) -> None:
+        self.tries += 1
+        if self.error is not None:
+            raise self.error
+        self.sent.append(event.payload)
+
+
+@pytest.fixture(autouse=True)
+def breaker() -> Iterator[None]:
+    with outbox_settings(CIRCUIT_BREAKER={"FAILURES": 3, "PAUSE": PAUSE_SECONDS}):
+        yield
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def mail() -> Mail:
+    return Mail()
+
+
+@pytest.fixture(params=["counted", "steady"])
+def pipeline(request: pytest.FixtureRequest, clock: Clock, mail: Mail) -> Pipeline:
+    pipeline = Pipeline(steady=request.param == "steady", clock=clock)
+    pipeline.on("mail.queued", mail.handle)
+    pipeline.on("order.created")
+    return pipeline
+
+
+def send(number: int, **fields: Any) -> list[OutboxMessage]:
+    return [make_message(event_type="mail.queued", payload=n, **fields) for n in range(number)]
+
+
+def end_of_pause(clock: Clock) -> None:
+    """Let the pause be over, and its messages be due."""
+    Pause.objects.update(until=DatabaseNow())
+    for message in OutboxMessage.objects.filter(status="pending"):
+        make_due(message)
+    clock.now += REFRESH_SECONDS
+
+
+def test_handler_is_paused_after_failures_in_a_row(pipeline: Pipeline, mail: Mail) -> None:
+    messages = send(8)
+    other = make_message()
+    pipeline.run()
+    pause = Pause.objects.get()
+    assert [row(message).retry_count for message in messages] == [1] * 3 + [0] * 5
+    assert pause.handler == f"{__name__}.Mail.handle"
+    assert (pause.group, pause.created_by) == ("tests", "circuit breaker")
+    assert pause.reason.startswith("failed 3 times in a row: ConnectionError in tests.pipeline")
+    assert pause.until is not None
+    assert round((pause.until - pause.created_at).total_seconds()) == PAUSE_SECONDS
+    assert row(other).status == "consumed"
+
+
+def test_without_the_setting_nothing_is_paused(pipeline: Pipeline, mail: Mail) -> None:
+    with outbox_settings(CIRCUIT_BREAKER=None):
+        messages = send(8)
+        pipeline.run()
+    assert not Pause.objects.exists()
+    assert [row(message).retry_count for message in messages] == [1] * 8
+
+
+def test_success_and_other_errors_begin_the_count_again(clock: Clock) -> None:
+    errors: list[Exception | None] = [
+        ValueError(),
+        ValueError(),
+        None,
+        ValueError(),
+        ValueError(),
+        KeyError(),
+        KeyError(),
+    ]
+    pipeline = Pipeline(clock=clock)
+
+    def handle(event: Any) -> None:
+        error = errors[event.payload]
+        if error is not None:
+            raise error
+
+    pipeline.on("mail.queued", handle)
+    send(len(errors))
+    pipeline.run()
+    assert not Pause.objects.exists()
+
+
+def test_rejected_messages_pause_nothing(pipeline: Pipeline, mail: Mail) -> None:
+    mail.error = Reject("no such address")
+    send(8)
+    pipeline.run()
+    assert statuses() == ["dead"] * 8
+    assert not Pause.objects.exists()
+
+
+def test_of_several_handlers_the_failing_one_is_paused(pipeline: Pipeline, mail: Mail) -> None:
+    def before(event: Any) -> None: ...
+
+    pipeline.on("order.created", mail.handle)
+    pipeline.on("order.created", before)
+    for _ in range(5):
+        make_message()
+    pipeline.run()
+    assert Pause.objects.get().handler == f"{__name__}.Mail.handle"
+
+
+def test_success_of_the_message_that_is_tried_resumes_the_others(pipeline: Pipeline, mail: Mail, clock: Clock) -> None:
+    send(30)
+    pipeline.run()
+    assert mail.sent == []
+    mail.error = None
+    end_of_pause(clock)
+    pipeline.run()
+    clock.now += REFRESH_SECONDS
+    pipeline.run()
+    assert not Pause.objects.exists()
+    assert sorted(mail.sent) == list(range(30))
+    assert statuses() == ["consumed"] * 30
+
+
+def test_failure_of_the_message_that_is_tried_pauses_again(pipeline: Pipeline, mail: Mail, clock: Clock) -> None:
+    messages = send(8)
+    pipeline.run()
+    tries, failures = mail.tries, sum(row(message).retry_count for message in messages)
+    end_of_pause(clock)
+    pipeline.run()
+    assert mail.tries - tries in (1, 2)  # again alone, if it was in a batch
+    assert sum(row(message).retry_count for message in messages) == failures + 1
+    (active,) = state.active(Pause.objects.all())
+    assert active.until is not None
+    assert active.until - active.now > timedelta(seconds=PAUSE_SECONDS / 2)
+    assert {row(message).status for message in messages} == {"pending"}
+
+
+def test_one_consumer_tries_a_message_at_a_time() -> None:
+    state.trip("tests", "ship", timedelta(0), "failed", using="default")
+    (active,) = state.active(Pause.objects.all())
+    assert state.try_one(active, timedelta(minutes=1), using="default") is not None
+    assert state.try_one(active, timedelta(minutes=1), using="default") is None
+
+
+def test_message_of_a_trial_that_was_killed_is_followed_by_another(
+    pipeline: Pipeline, mail: Mail, clock: Clock
+) -> None:
+    send(8)
+    pipeline.run()
+    end_of_pause(clock)
+    (active,) = state.active(Pause.objects.all())
+    state.try_one(active, timedelta(minutes=1), using="default")  # and its process is killed
+    mail.error = None
+    pipeline.run()
+    assert mail.sent == []
+    end_of_pause(clock)
+    pipeline.run()
+    clock.now += REFRESH_SECONDS
+    pipeline.run()
+    assert sorted(mail.sent) == list(range(8))
+
+
+def test_few_messages_wait_for_the_end_and_those_that_failed_come_last(
+    pipeline: Pipeline, mail: Mail, clock: Clock
+) -> None:
+    messages = send(40)
+    pipeline.run()
+    failed = [message for message in messages if row(message).retry_count]
+    make_due(*failed)
+    pipeline.run()
+    (active,) = state.active(Pause.objects.all())
+    assert active.until is not None
+    due = [row(message).next_retry_at for message in messages]
+    assert due.count(active.until + state.AFTER_OTHERS) == len(failed)
+    assert due.count(active.until) == FIRST
+    assert sum(each in active.check_times(active.now) for each in due) == 40 - FIRST - len(failed)
+    assert state.resume(Pause.objects.all(), using="default") == (1, 40)
+
+
+def test_bad_message_does_not_keep_the_others_from_being_tried(clock: Clock) -> None:
+    pipeline = Pipeline(clock=clock)
+    sent: list[int] = []
+
+    def handle(event: Any) -> None:
+        if event.payload == 0:
+            raise ValueError
+        sent.append(event.payload)
+
+    pipeline.on("mail.queued", handle)
+    (bad,) = send(1)
+    for _ in range(3):
+        make_due(bad)
+        pipeline.run()
+    assert Pause.objects.exists()
+    clock.now += REFRESH_SECONDS
+    make_due(bad)
+    make_message(event_type="mail.queued", payload=1)
+    pipeline.run()
+    (good,) = OutboxMessage.objects.exclude(id=bad.id)
+    assert good.next_retry_at is not None
+    assert good.next_retry_at < row(bad).next_retry_at  # type: ignore[operator]
+
+
+def test_operators_pause_stays(pipeline: Pipeline, mail: Mail) -> None:
+    name = f"{__name__}.Mail.handle"
+    state.pause("tests", handler=name, reason="a bug", by="ada", using="default")
+    assert not state.trip("tests", name, timedelta(minutes=1), "failed", using="default")
+    pause = Pause.objects.get()
+    assert (pause.created_by, pause.until) == ("ada", None)
+
+
+def test_operator_may_take_over_the_pause(pipeline: Pipeline, mail: Mail) -> None:
+    send(8)
+    pipeline.run()
+    name = Pause.objects.get().handler
+    state.pause("tests", handler=name, reason="until tomorrow", by="ada", using="default")
+    assert Pause.objects.get().until is None
+
+
+def test_pause_is_logged_once(pipeline: Pipeline, mail: Mail, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "django_outbox.consumer")
+    send(8)
+    pipeline.run()
+    end_of_pause(clock)
+    pipeline.run()
+    mail.error = None
+    end_of_pause(clock)
+    pipeline.run()
+    found = [r for r in caplog.records if getattr(r, "action", "") in ("paused", "resumed")]
+    assert [(record.levelname, record.action) for record in found] == [("ERROR", "paused"), ("INFO", "resumed")]  # type: ignore[attr-defined]
+    assert (
+        found[0]
+        .getMessage()
+        .startswith(
+            f"The handler {__name__}.Mail.handle is paused for 60 s (CIRCUIT_BREAKER), as it failed 3 times in a row: "
+        )
+    )
+
+
+def test_handlers_of_the_inbox_are_paused_and_resumed(clock: Clock, mail: Mail) -> None:
+    receiver = Receiver(clock=clock)
+    receiver.on("mail.queued", mail.handle)
+    for n in range(6):
+        receiver.receive(received(n, type="mail.queued"))
+    assert Pause.objects.get().created_by == "circuit breaker"
+    assert list(InboxMessage.objects.order_by("id").values_list("retry_count", flat=True)) == [1, 1, 1, 0, 0, 0]
+    mail.error = None
+    Pause.objects.update(until=DatabaseNow())
+    clock.now += REFRESH_SECONDS
+    receiver.retry()
+    assert not Pause.objects.exists()
+    clock.now += REFRESH_SECONDS
+    receiver.retry()
+    assert sorted(mail.sent) == list(range(6))

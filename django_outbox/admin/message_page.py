@@ -16,12 +16,13 @@ from django_outbox.admin.audit import AuditEntry
 from django_outbox.admin.bulk import BULK
 from django_outbox.admin.tables import Table
 from django_outbox.conf import settings
-from django_outbox.models import MessageFailure
+from django_outbox.models import MessageFailure, Pause
 from django_outbox.models.validation import as_text
 from django_outbox.observability import text as texts
 from django_outbox.observability.masking import MASK, Redaction
 from django_outbox.operations.selection import Selection
 from django_outbox.state.dead_letters import has_bytes
+from django_outbox.state.pauses import ActivePause, active
 
 FAILURES = 50
 AUDIT_ENTRIES = 20
@@ -70,6 +71,7 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
         "message": message,
         "has_payload": table.has_payload(message),
         "headline": _headline(table, message),
+        "pause": _pause_of(table, message),
         "error": masked(message.last_error),
         "payload": texts.pretty(payload),
         "headers": texts.pretty(headers),
@@ -139,6 +141,15 @@ def _headline(table: Table, message: Any) -> str:
         else gettext("Has waited to be sent for %(age)s.")
     )
     return waits % {"age": texts.age(message.next_retry_at)}
+
+
+def _pause_of(table: Table, message: Any) -> ActivePause | None:
+    """The pause whose end the message waits for, itself or behind an earlier one of its key."""
+    if message.status != "pending":
+        return None
+    group = message.group if table.is_inbox else settings.consumer_group
+    pauses = active(Pause.objects.using(table.database).filter(group=group))
+    return next((pause for pause in pauses if message.next_retry_at in pause.due_times(pause.now)), None)
 
 
 def _same_key(table: Table, message: Any) -> dict[str, Any]:

@@ -62,6 +62,11 @@ class ActivePause(NamedTuple):
         following, later = self.check_times(now)
         return following if following - now > AHEAD else later
 
+    def due_times(self, now: datetime) -> list[datetime]:
+        """When messages are due that wait for the end of this pause."""
+        ends = [] if self.until is None else [self.until, self.until + AFTER_OTHERS]
+        return [*self.check_times(now), *ends]
+
     def is_half_open(self, now: datetime) -> bool:
         """True if a message may be tried; see ``Pause.until``."""
         return self.until is not None and self.until <= now
@@ -142,9 +147,7 @@ def postpone(pause: ActivePause, now: datetime, *, using: str) -> int:
 
 def waiting(pause: ActivePause, now: datetime, *, using: str) -> dict[str, QuerySet[Any]]:
     """Messages of outbox and inbox that wait for the end of a pause."""
-    times = [*pause.check_times(now)]
-    if pause.until is not None:
-        times += [pause.until, pause.until + AFTER_OTHERS]
+    times = pause.due_times(now)
     return {name: messages.filter(next_retry_at__in=times) for name, messages in _pending(pause, using).items()}
 
 

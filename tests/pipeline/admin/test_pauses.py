@@ -15,7 +15,7 @@ from django_outbox.handlers.registry import registry
 from django_outbox.models import OutboxMessage, Pause
 from django_outbox.state import pauses as state
 from tests.support.outbox import make_message
-from tests.support.pages import content, told, url
+from tests.support.pages import content, page_of, told, url
 
 pytestmark = pytest.mark.django_db
 
@@ -176,3 +176,11 @@ def test_overview_says_what_is_paused(operator: Client) -> None:
     assert "order.* is paused" in shown
     assert "by grace in the group tests: no &lt;mail&gt;" in shown
     assert f"{url('pause', RESUME)}?id={pause.id}" in shown
+
+
+def test_page_of_a_message_says_that_it_waits_for_a_pause(operator: Client) -> None:
+    make_pause()
+    (active,) = state.active(Pause.objects.all())
+    paused, other = make_message(next_retry_at=active.due_at(active.now)), make_message()
+    assert "It waits for the end of a pause: order.*" in content(operator, page_of(paused))
+    assert "It waits for the end of a pause" not in content(operator, page_of(other))

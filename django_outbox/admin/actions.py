@@ -140,9 +140,15 @@ def _execute(
     bulk = BULK[action]
     subject = str(selection) or str(bulk.all)
     entry = audit.begin(request.user, table.model, action, subject, reason, object_id=selection.only_id)
-    done, skipped = bulk.work(selected, table, request.user.get_username(), reason, rate)
+    done, skipped, released = bulk.work(selected, table, request.user.get_username(), reason, rate)
     audit.finish(entry, done, **({"rate": rate} if bulk.has_rate else {}))
     text = _in_time(done, rate) if rate is not None and done > rate else str(bulk.done % {"count": done})
+    if released:
+        text += " " + ngettext(
+            "%(count)d later message with the same key is due now too.",
+            "%(count)d later messages with the same keys are due now too.",
+            released,
+        ) % {"count": released}
     if skipped:
         text += " " + ngettext(
             "%(count)d was skipped: it is being sent or handled, or has changed.",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from django.db.models import QuerySet
@@ -52,11 +52,11 @@ class Bulk(NamedTuple):
 
 
 def _retry(messages: QuerySet[Any], table: Table, user: str, reason: str, rate: int | None) -> Controlled:
-    return Controlled(retry(messages, using=table.database, rate=rate), 0)
+    return Controlled(retry(messages, using=table.database, rate=rate))
 
 
 def _delete(messages: QuerySet[Any], table: Table, user: str, reason: str, rate: int | None) -> Controlled:
-    return Controlled(delete(messages, using=table.database), 0)
+    return Controlled(delete(messages, using=table.database))
 
 
 def _send_now(messages: QuerySet[Any], table: Table, user: str, reason: str, rate: int | None) -> Controlled:
@@ -67,9 +67,8 @@ def _cancel(messages: QuerySet[Any], table: Table, user: str, reason: str, rate:
     return _total(controls.cancel(messages, cancel_reason(user, reason), using=table.database))
 
 
-def _total(batches: Any) -> Controlled:
-    each = list(batches)
-    return Controlled(sum(batch.changed for batch in each), sum(batch.skipped for batch in each))
+def _total(batches: Iterable[Controlled]) -> Controlled:
+    return Controlled(*map(sum, zip(Controlled(), *batches, strict=True)))
 
 
 _ALL_DEAD = _("No filter is set. This includes all dead letters.")

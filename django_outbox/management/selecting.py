@@ -18,6 +18,7 @@ from django_outbox.management.progress import Progress
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.models.fields import database_now
 from django_outbox.observability import text as texts
+from django_outbox.operations.counts import counted
 from django_outbox.operations.retry_preview import frequent_types, newest, seconds_until_last
 from django_outbox.operations.selection import LARGEST_ID, Selection
 from django_outbox.state.controls import Controlled
@@ -153,11 +154,11 @@ class SelectionCommand(OutboxCommand):
     def _work(
         self, action: Action, batches: Iterable[Controlled], count: int, which: str, rate: int | None, about: str
     ) -> None:
-        done = skipped = 0
+        done = skipped = released = 0
         record(action.infinitive, f"{action.verb} {action.kind} messages ({which}){about}")
         with stop_on_signals(logging.getLogger(action.logger)) as stop, Progress(self.stderr) as progress:
             for batch in batches:
-                done, skipped = done + batch.changed, skipped + batch.skipped
+                done, skipped, released = done + batch.changed, skipped + batch.skipped, released + batch.released
                 progress.show((done + skipped) / max(count, 1), f"{done:,} of {count:,} messages {action.done}")
                 if stop.requested:
                     break
@@ -166,9 +167,11 @@ class SelectionCommand(OutboxCommand):
         seconds = seconds_until_last(done, rate)
         last = f"; the last is due in {timedelta(seconds=seconds)}" if seconds else ""
         self.stdout.write(f"{action.messages(done)} {action.done}{last}.")
+        if released:
+            self.stdout.write(f"{counted(released, 'later message')} of their keys due now too.")
         if skipped:
             self.stdout.write(f"{skipped:,} skipped: being sent or handled, or changed meanwhile.")
-        left = count - done - skipped
+        left = count - done - skipped - (released if action.time == "next_retry_at" else 0)
         if stopped and left > 0:
             raise CommandError(
                 f"Stopped early: {left:,} are still {action.kind}. Run the same command again to continue.",

@@ -22,10 +22,16 @@ BATCH_SIZE = 500
 
 
 class Controlled(NamedTuple):
-    """How many messages an action changed, and how many it skipped as they were locked or had left their state."""
+    """How many messages an action changed.
+
+    Attributes:
+        skipped: those that were locked or had left their state.
+        released: later messages of the keys that had only waited for them and are due now.
+    """
 
     changed: int = 0
     skipped: int = 0
+    released: int = 0
 
 
 def waiting(messages: QuerySet[Any]) -> QuerySet[Any]:
@@ -44,9 +50,10 @@ def make_due(messages: QuerySet[Any], *, using: str) -> Iterator[Controlled]:
     Failures stay counted. A message behind an earlier one of its key still waits for it.
     """
 
-    def work(rows: Sequence[Any]) -> None:
-        _release_later(rows, using)
+    def work(rows: Sequence[Any]) -> int:
+        released = _release_later(rows, using)
         _pending(rows, using).update(next_retry_at=DatabaseNow(), updated_at=DatabaseNow())
+        return released
 
     return _in_batches(waiting(messages.using(using)), work, using)
 
@@ -58,8 +65,8 @@ def cancel(messages: QuerySet[Any], reason: str, *, using: str) -> Iterator[Cont
     """
     columns = failures.columns(reason)
 
-    def work(rows: Sequence[Any]) -> None:
-        _release_later(rows, using)
+    def work(rows: Sequence[Any]) -> int:
+        released = _release_later(rows, using)
         _pending(rows, using).update(status="dead", next_retry_at=None, updated_at=DatabaseNow(), **columns)
         by_attempt: dict[int, list[Any]] = {}
         for row in rows:
@@ -72,11 +79,12 @@ def cancel(messages: QuerySet[Any], reason: str, *, using: str) -> Iterator[Cont
         if isinstance(rows[0], InboxMessage):
             for row in {(row.group, row.topic, row.message_key): row for row in rows}.values():
                 release_next(row, using=using)
+        return released
 
     return _in_batches(pending(messages.using(using)), work, using)
 
 
-def _in_batches(messages: QuerySet[Any], work: Callable[[Sequence[Any]], None], using: str) -> Iterator[Controlled]:
+def _in_batches(messages: QuerySet[Any], work: Callable[[Sequence[Any]], int], using: str) -> Iterator[Controlled]:
     """Lock pending messages and work on them, batch by batch, each in a transaction."""
     found = messages.model._base_manager.using(using).filter(status_is("pending")).annotate(clock=DatabaseNow())
     # Later messages may be the copies of cancelled ones for DEAD_LETTER_TOPIC.
@@ -85,9 +93,8 @@ def _in_batches(messages: QuerySet[Any], work: Callable[[Sequence[Any]], None], 
     while ids := list(messages.filter(id__gt=last_id).values_list("id", flat=True)[:BATCH_SIZE]):
         with transaction.atomic(using=using):
             rows = list(found.filter(id__in=ids).order_by("id").select_for_update(skip_locked=True))
-            if rows:
-                work(rows)
-        yield Controlled(len(rows), len(ids) - len(rows))
+            released = work(rows) if rows else 0
+        yield Controlled(len(rows), len(ids) - len(rows), released)
         last_id = ids[-1]
 
 
@@ -96,17 +103,18 @@ def _pending(rows: Sequence[Any], using: str) -> QuerySet[Any]:
     return manager.filter(status_is("pending"), id__in=[row.id for row in rows])
 
 
-def _release_later(rows: Sequence[Any], using: str) -> None:
-    """Make later messages of the outbox due that took over the due time of these; see ``outbox.postpone``.
+def _release_later(rows: Sequence[Any], using: str) -> int:
+    """Make later messages of the outbox due that took over the due time of these, except these; returns how many.
 
-    Not in the inbox, where the end of a message releases the next one.
+    See ``outbox.postpone``. Not in the inbox, where the end of a message releases the next one.
     """
     waits: dict[tuple[Any, ...], int] = {}
     for row in rows:
         if isinstance(row, OutboxMessage) and row.message_key and row.next_retry_at > row.clock:  # type: ignore[attr-defined]
             waits.setdefault((row.source, row.topic, row.message_key, row.next_retry_at), row.id)
     if not waits:
-        return
+        return 0
+    given = {row.id for row in rows}
     messages = OutboxMessage.objects.using(using)
     # Wait for locks: a relay may be postponing these messages until the old due times.
     later = messages.filter(
@@ -117,9 +125,11 @@ def _release_later(rows: Sequence[Any], using: str) -> None:
         id
         for *key, id, created_at, updated_at in later.order_by("id").values_list(*columns)
         # Unchanged since it was written: its own delay is as long.
-        if id > waits.get(tuple(key), id) and updated_at > created_at
+        if id > waits.get(tuple(key), id) and updated_at > created_at and id not in given
     ]
-    for start in range(0, len(ids), BATCH_SIZE):
+    return sum(
         messages.filter(status_is("pending"), id__in=ids[start : start + BATCH_SIZE]).update(
             next_retry_at=DatabaseNow(), updated_at=DatabaseNow()
         )
+        for start in range(0, len(ids), BATCH_SIZE)
+    )

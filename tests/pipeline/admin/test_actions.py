@@ -483,12 +483,13 @@ def test_page_says_if_cancelled_messages_hold_their_keys(login: Login, on_dead: 
     assert ("later messages with the same keys wait until someone retries" in shown) == (on_dead == "hold")
 
 
-def test_skipped_messages_are_counted(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_skipped_and_released_messages_are_counted(login: Login, monkeypatch: pytest.MonkeyPatch) -> None:
     client = login("cancel")
     make_waiting()
-    monkeypatch.setattr(controls, "cancel", lambda *arguments, **options: iter([controls.Controlled(1, 2)]))
+    monkeypatch.setattr(controls, "cancel", lambda *arguments, **options: iter([controls.Controlled(1, 2, 3)]))
     assert told(act(client, "cancel", query={"status": "pending"})) == [
-        "1 message was cancelled. 2 were skipped: they are being sent or handled, or have changed."
+        "1 message was cancelled. 3 later messages with the same keys are due now too. "
+        "2 were skipped: they are being sent or handled, or have changed."
     ]
 
 

@@ -14,6 +14,7 @@ from django.db import transaction
 
 from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
+from django_outbox.state.outbox import postpone
 from tests.support.inbox import make_received
 from tests.support.outbox import Status, in_thread, make_message, row, statuses
 from tests.support.overrides import outbox_settings
@@ -97,6 +98,17 @@ def test_dry_run_changes_nothing(cancel: Any) -> None:
     assert out.startswith("1 pending message would be cancelled.\n         1  order.created\nAll:\n")
     assert f"{message.id:>10}  order.created key k, written " in out
     assert statuses() == ["pending"]
+
+
+def test_messages_that_only_waited_for_it_are_counted(cancel: Any) -> None:
+    message = make_message(message_key="k", next_retry_at=DatabaseNow() + timedelta(days=1))
+    make_message(message_key="k", created_at=DatabaseNow() - timedelta(minutes=1))
+    with transaction.atomic():
+        postpone([message.id], using="default")
+    assert (
+        cancel("--id", message.id, *WHY)[0]
+        == "1 pending message dead now.\n1 later message of their keys due now too.\n"
+    )
 
 
 @pytest.mark.parametrize("on_dead", ["hold", "continue"])

@@ -13,6 +13,8 @@ from django_outbox.state import pauses as state
 from django_outbox.state.pauses import ActivePause
 
 REFRESH_SECONDS = 2.0
+LONGEST_TRANSACTION_SECONDS = 60.0
+"""For so long after the end of a pause, messages are looked for that wait for it. Others wait for their check time."""
 FIRST = 10
 """Messages that wait for the end of the circuit breaker's pause, so that one can be tried; the others are spared the way."""
 TRY_EVERY = timedelta(seconds=30)
@@ -29,7 +31,8 @@ class Pauses:
         self._active: tuple[ActivePause, ...] = ()
         self._read_at = float("-inf")
         self._time: tuple[datetime, float]  # by the database's clock and by this process's, when pauses were last read
-        self._ended: dict[int, ActivePause] = {}
+        self._ended: dict[int, tuple[ActivePause, float]] = {}  # and when that was read, by this process's clock
+        self._is_to_release = False
         self._postponed: dict[int, datetime] = {}
         self._tried: dict[int, ActivePause] = {}  # of which this transaction tries a message
         self._first: Counter[datetime] = Counter()  # by the end of a pause
@@ -47,8 +50,8 @@ class Pauses:
         if found:
             self._time = found[0].now, self._read_at
         ids = {pause.id for pause in found}
-        self._ended.update({pause.id: pause for pause in self._active if pause.id not in ids})
-        self._active = found
+        self._ended.update({pause.id: (pause, self._read_at) for pause in self._active if pause.id not in ids})
+        self._active, self._is_to_release = found, True
 
     def expire(self) -> None:
         """Read the pauses again at the next refresh."""
@@ -95,10 +98,13 @@ class Pauses:
             OperationalError, InterfaceError: the database is away; call again later.
         """
         self.refresh()
-        # This process may have put messages back after the end of a pause.
-        for pause in list(self._ended.values()):
-            state.release(pause, self._now(), using=self._using)
-            del self._ended[pause.id]
+        if self._is_to_release:
+            self._is_to_release = False
+            # Transactions of this process that began before the end of the pause may put messages back after it.
+            for pause, ended_at in list(self._ended.values()):
+                state.release(pause, self._now(), using=self._using)
+                if self._clock() - ended_at >= LONGEST_TRANSACTION_SECONDS:
+                    del self._ended[pause.id]
         for pause in self._active:
             following, _ = pause.check_times(self._now())
             if pause.is_half_open(self._now()):

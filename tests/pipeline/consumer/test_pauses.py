@@ -172,6 +172,20 @@ def test_message_put_back_after_the_end_of_the_pause_is_found(pipeline: Pipeline
     assert statuses() == ["consumed", "consumed"]
 
 
+def test_message_that_a_long_transaction_puts_back_after_the_end_is_found(pipeline: Pipeline, clock: Clock) -> None:
+    pause()
+    pipeline.run()
+    (active,) = state.active(Pause.objects.all())
+    resume()
+    clock.now += REFRESH_SECONDS
+    pipeline.run()  # the consumer knows the end
+    message = make_message(next_retry_at=active.due_at(active.now))  # as another lane does that has not known it
+    clock.now += REFRESH_SECONDS
+    pipeline.consumer.run_once()
+    pipeline.run()
+    assert row(message).status == "consumed"
+
+
 def later(clock: Clock, seconds: float) -> None:
     """Let time pass for the pause, its messages, and the consumer."""
     past = timedelta(seconds=seconds)

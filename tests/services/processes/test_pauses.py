@@ -58,26 +58,27 @@ def test_running_consumer_obeys_within_five_seconds(
     assert len(effects()) == OutboxMessage.objects.count() > done
 
 
+@pytest.mark.parametrize("lanes", [1, pytest.param(4, marks=pytest.mark.databases("postgresql", "mariadb"))])
 def test_paused_messages_survive_kills_and_are_handled_once_and_in_order(
-    send: Any, relay: Start, consumer: Start, counts: Any, consumed: Any, effects: Any
+    lanes: int, send: Any, relay: Start, consumer: Start, counts: Any, consumed: Any, effects: Any
 ) -> None:
     number = 200
     pause_effects()
     for n in range(number):
         send("test.effect" if n % 3 else "test.publishes", n, key=str(n % 7))
     relay("--batch-size", 20)
-    command = consumer("--batch-size", 5)
+    command = consumer("--batch-size", 5, "--concurrency", lanes)
     for share in (0.2, 0.5, 0.8):
         wait_until(lambda share=share: paused().count() >= share * number / 3)
         command.kill()
-        command = consumer("--batch-size", 5)
+        command = consumer("--batch-size", 5, "--concurrency", lanes)
     assert not any(name.startswith("test.effect") for name in effects())
     resume_all()
     for _ in range(3):
         done = counts()["consumed"]
         wait_until(lambda done=done: counts()["consumed"] > done or not OutboxMessage.objects.pending().exists())
         command.kill()
-        command = consumer("--batch-size", 5)
+        command = consumer("--batch-size", 5, "--concurrency", lanes)
 
     published = sum(n % 3 == 0 for n in range(number))
     consumed(number + published, 120)

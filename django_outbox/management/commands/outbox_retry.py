@@ -46,7 +46,11 @@ class Command(SelectionCommand):
             help="Instead of dead messages, send consumed ones of the outbox again: their handlers run once more, and "
             "other readers of the topic get duplicates. Needs --reason and --yes.",
         )
-        self.add_selection(parser, changed="died (were consumed, last failed)", whole="All of these messages.")
+        self.add_selection(
+            parser,
+            changed="died (were consumed, last failed)",
+            whole="All dead messages (all that wait, or were consumed).",
+        )
         parser.add_argument(
             "--rate",
             type=number(1, most=100_000),

@@ -120,7 +120,7 @@ class KeyedQueue(Generic[T]):
             self._changed.notify_all()
 
     def take(self, limit: int, timeout: float | None = None) -> list[Queued[T]]:
-        """Wait for items and take up to ``limit`` of them, but no more than this lane's share.
+        """Wait for items and take up to ``limit`` of them, but no more than this lane's share or one batch.
 
         Returns nothing after ``timeout`` seconds, and as soon as the queue is closed.
         """
@@ -218,7 +218,7 @@ class KeyedQueue(Generic[T]):
         if self._is_held or self._is_closed:
             return []
         self._fill()
-        limit = min(limit, -(-(self._size - self._count_parked()) // self._lanes))
+        share = -(-(self._size - self._count_parked()) // self._lanes)
         batch: list[Queued[T]] = []
         while self._ready and len(batch) < limit and not self._is_alone:
             number, key = self._ready[0]
@@ -227,6 +227,9 @@ class KeyedQueue(Generic[T]):
                 heapq.heappop(self._ready)
                 continue
             first = waiting[0]
+            is_of_batch = bool(batch) and first.event == batch[0].event and len(batch) < first.handlers.batch
+            if len(batch) >= max(share, 1) and not is_of_batch:
+                break
             if first.alone and (batch or self._busy):
                 break
             if batch and (first.guarded or batch[0].guarded or first.kind != batch[0].kind):

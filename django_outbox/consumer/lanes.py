@@ -125,7 +125,7 @@ class Lanes:
         self.guard.begin(assigned)
         queued = [self._queued(record) for record in records]
         self.guard.mark(queued, has_lanes=self.are_threads)
-        if self._handlers.waits:
+        if self._handlers.largest_batch:
             for each in queued:
                 if not each.guarded:
                     self._let_fill(each)

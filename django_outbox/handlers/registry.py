@@ -111,7 +111,6 @@ class GroupHandlers:
         uses_inbox: True if all records go to its inbox, also those of this service's own outbox.
         types: event types that have a handler.
         largest_batch: the most events that one of its handlers takes at once; 0 without batch handlers.
-        waits: True if one of its handlers waits for full batches.
     """
 
     def __init__(self, registry: Registry, group: str) -> None:
@@ -120,7 +119,6 @@ class GroupHandlers:
         self._handlers = registry.for_group(group)
         self.types = frozenset(handler.event_type for handler in self._handlers)
         self.largest_batch = Handlers(self._handlers).batch
-        self.waits = bool(Handlers(self._handlers).wait)
         self._found: dict[tuple[str, str], Handlers] = {}
         self._types_of: dict[str, frozenset[str]] = {}
 

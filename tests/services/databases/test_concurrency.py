@@ -19,7 +19,7 @@ from django_outbox.brokers.base import TopicPartition
 from django_outbox.events.event import Event
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.worker.stop import Stop
-from tests.support.effects import effect_of_payload, effects
+from tests.support.effects import effect_of_payload, effects, effects_of_payloads
 from tests.support.inbox import make_received, received
 from tests.support.outbox import Pipeline, in_thread, make_message, statuses
 from tests.support.overrides import outbox_settings
@@ -99,6 +99,28 @@ def test_messages_of_other_keys_and_without_keys_run_at_the_same_time(pipeline: 
     with running(pipeline):
         wait_until(all_consumed)
     assert len(sessions) == LANES
+
+
+@pytest.mark.parametrize("wait", [0, 0.3])
+def test_batch_handlers_get_their_lists_in_lanes(pipeline: Pipeline, wait: float) -> None:
+    calls: list[list[Any]] = []
+
+    def handle(events: list[Event]) -> None:
+        calls.append([event.payload for event in events])
+        effects_of_payloads(events)
+        if bad := [event for event in events if event.payload % 50 == 7]:
+            raise Reject("never", events=bad)
+
+    pipeline.on("order.created", handle, batch=40, wait=wait)
+    for number in range(200):
+        make_message(payload=number, message_key=str(number % 90))
+    with running(pipeline):
+        wait_until(lambda: not {"pending", "published"} & set(statuses()))
+    assert sorted(map(int, effects())) == [number for number in range(200) if number % 50 != 7]
+    assert statuses() == ["dead" if number % 50 == 7 else "consumed" for number in range(200)]
+    assert max(map(len, calls)) == 40
+    of_key = [number for number in map(int, effects()) if number % 90 == 3]
+    assert of_key == sorted(of_key)
 
 
 def test_async_handlers_run_at_the_same_time(pipeline: Pipeline) -> None:

@@ -10,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from django_outbox.brokers.base import ReceivedRecord, TopicPartition
 from django_outbox.consumer.keyed_queue import KeyedQueue, Queued
 from django_outbox.consumer.offsets import OffsetTracker
+from django_outbox.handlers.handler import Handler, Handlers
 from tests.support.properties import examples
 
 LANES = 3
@@ -166,6 +167,15 @@ def test_lanes_share_what_there_is() -> None:
     queue: KeyedQueue[ReceivedRecord] = KeyedQueue(4)
     queue.put(queued(0, offset) for offset in range(8))
     assert [offsets(queue.take(100)) for _ in range(4)] == [[0, 1], [2, 3], [4], [5]]
+
+
+def test_a_lane_takes_a_whole_batch_and_of_others_its_share() -> None:
+    queue: KeyedQueue[ReceivedRecord] = KeyedQueue(4)
+    items = [queued(0, offset) for offset in range(12)]
+    for each in items[:6]:
+        each.event, each.handlers = "paid", Handlers([Handler("paid", print, None, None, batch=5)])
+    queue.put(items)
+    assert [offsets(queue.take(100)) for _ in range(3)] == [[0, 1, 2, 3, 4], [5, 6], [7, 8]]
 
 
 def test_a_key_waits_for_the_lane_that_has_it_and_others_pass() -> None:

@@ -30,7 +30,7 @@ from django_outbox.operations.counts import inbox_due, most_overdue, oldest_awai
 from django_outbox.operations.lag import GroupLag, lag_of_groups
 from django_outbox.operations.pausing import known_pauses
 from django_outbox.operations.topics import UnreadTopic, awaited, loaded_registry, topics_by_group
-from django_outbox.operations.workers import is_late, known_workers
+from django_outbox.operations.workers import has_lanes, is_late, known_workers
 from django_outbox.state.unhandled import HandledEvents
 
 PARTITIONS = 20
@@ -118,6 +118,7 @@ def overview(request: HttpRequest) -> dict[str, Any]:
         "failing": failing.types[:TYPES],
         "failing_is_cut": failing.is_cut,
         "workers": workers,
+        "has_lanes": has_lanes(workers),
         "database": database if len(connections.databases) > 1 else "",
         # Not the handlers themselves: a template calls whatever is callable.
         "handlers": [

@@ -20,11 +20,10 @@ from django_outbox.consumer.outbox import OutboxSource, OwnRecord, own_record
 from django_outbox.consumer.source import Outcome
 from django_outbox.events.parsing import shown_type
 from django_outbox.handlers.registry import GroupHandlers
+from django_outbox.observability.logging import LANE_THREAD
 from django_outbox.worker.database_errors import drop_broken_connections
 from django_outbox.worker.state import WorkerState
 
-THREAD_NAME = "outbox-lane-"
-"""Names of the threads begin with it, and end with a number from 1."""
 DUE_GROUP = TopicPartition("", -1)
 """Stored messages are in this group of the queue."""
 BUSY_POLL_SECONDS = 0.05
@@ -302,7 +301,7 @@ class Lanes:
         if self._threads:
             return
         for lane in self._lanes:
-            name = f"{THREAD_NAME}{lane.number}"
+            name = f"{LANE_THREAD}{lane.number}"
             self._threads.append(threading.Thread(target=self._run, args=(lane,), name=name, daemon=True))
         for thread in self._threads:
             thread.start()

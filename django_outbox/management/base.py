@@ -15,6 +15,7 @@ from django.db.migrations.executor import MigrationExecutor
 
 from django_outbox.exceptions import OutboxError, in_one_line
 from django_outbox.models import outbox_database
+from django_outbox.observability.logging import lane_of
 from django_outbox.state.failures import host
 from django_outbox.worker.database_errors import is_permission_denied, is_read_only_error, is_unavailable
 from django_outbox.worker.pooling import prepare_nothing
@@ -109,7 +110,8 @@ def logging_to(stream: Any, verbosity: int) -> Iterator[None]:
     before = {logger: logger.level for logger in levels}
     shown = [] if outbox.hasHandlers() else [outbox, *clients] if verbosity == 3 else [outbox]
     handler: logging.Handler = logging.StreamHandler(stream)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(in_lane)s%(message)s"))
+    handler.addFilter(_name_lane)
     for logger in shown:
         logger.addHandler(handler)
     for logger, level in levels.items():
@@ -121,3 +123,9 @@ def logging_to(stream: Any, verbosity: int) -> Iterator[None]:
             logger.setLevel(level)
         for logger in shown:
             logger.removeHandler(handler)
+
+
+def _name_lane(record: logging.LogRecord) -> bool:
+    lane = lane_of(record.threadName)
+    record.in_lane = f"lane {lane}: " if lane else ""
+    return True

@@ -6,7 +6,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django_outbox.management.columns import columns, duration
+from django_outbox.observability.text import shortened
 from django_outbox.operations.counts import counted
+from django_outbox.operations.workers import is_late
 
 PARTITIONS = 20
 
@@ -98,7 +100,9 @@ def _rates(rates: Mapping[str, Mapping[str, float]]) -> str:
 def _workers(workers: list[dict[str, Any]]) -> str:
     if not workers:
         return "No relay or consumer is running. Start them: manage.py outbox_relay, manage.py outbox_consume"
-    rows = [["WORKER", "GROUP", "STATE", "RATE/S", "RUNNING", "LAST SEEN", "VERSION", "TROUBLE"]]
+    shows_lanes = any(each["lanes"] > 1 or is_late(each["busy_seconds"]) for each in workers if each["state"] != "lost")
+    head = ["WORKER", "GROUP", "STATE", "RATE/S", "RUNNING", "LAST SEEN", "VERSION"]
+    rows = [[*head, *(["IN PROGRESS WHEN LAST SEEN"] if shows_lanes else []), "TROUBLE"]]
     rows += [
         [
             f"{worker['kind']} {worker['host']}:{worker['pid']}",
@@ -108,11 +112,23 @@ def _workers(workers: list[dict[str, Any]]) -> str:
             duration(worker["running_seconds"]),
             f"{duration(worker['silent_seconds'])} ago",
             worker["version"],
+            *([_in_progress(worker)] if shows_lanes else []),
             worker["trouble"],
         ]
         for worker in workers
     ]
     return columns(rows, right={3})
+
+
+def _in_progress(worker: dict[str, Any]) -> str:
+    if worker["kind"] != "consumer" or worker["state"] == "lost":
+        return "-"
+    lanes = f"{worker['busy_lanes']} of {counted(worker['lanes'], 'lane')} busy"
+    if not worker["in_progress"]:
+        return lanes
+    key = f" with {shortened(worker['busy_key'])}" if worker["busy_key"] else ""
+    messages = counted(worker["in_progress"], "message")
+    return f"{lanes}, {messages}, one for {duration(worker['busy_seconds'])}{key}"
 
 
 def _lag(group: dict[str, Any]) -> str:

@@ -10,7 +10,14 @@ from django.utils.translation import gettext_lazy as _
 
 from django_outbox.conf import SOURCE_LENGTH
 from django_outbox.models.fields import CurrentSource, DatabaseNow, ExactCharField, PartialIndex, current_source
-from django_outbox.models.lengths import FINGERPRINT_LENGTH, GROUP_LENGTH, TOPICS_LENGTH, TROUBLE_LENGTH, WORKER_LENGTH
+from django_outbox.models.lengths import (
+    BUSY_KEY_LENGTH,
+    FINGERPRINT_LENGTH,
+    GROUP_LENGTH,
+    TOPICS_LENGTH,
+    TROUBLE_LENGTH,
+    WORKER_LENGTH,
+)
 
 
 class MessageFailure(models.Model):
@@ -92,6 +99,14 @@ class Worker(models.Model):
     rate = models.FloatField(_("messages a second"), default=0.0)
     state = ExactCharField(_("state"), max_length=16, choices=State.choices, default=State.STARTING)
     trouble = models.CharField(_("trouble"), max_length=TROUBLE_LENGTH, blank=True, default="")
+    lanes = models.PositiveIntegerField(_("lanes"), default=1, db_default=1)
+    """How many messages it handles at the same time. The next columns are of a consumer, at its last heartbeat."""
+    busy_lanes = models.PositiveIntegerField(_("busy lanes"), default=0, db_default=0)
+    in_progress = models.PositiveIntegerField(_("messages in progress"), default=0, db_default=0)
+    busy_since = models.DateTimeField(_("busy since"), null=True)
+    """When the lane that has been busy longest began its transaction. Null if none is busy."""
+    busy_key = models.CharField(_("key in progress"), max_length=BUSY_KEY_LENGTH, blank=True, default="", db_default="")
+    """Topic and key of the first message of that lane; empty if it has no key."""
 
     class Meta:
         verbose_name = _("worker")
@@ -100,6 +115,11 @@ class Worker(models.Model):
 
     def __str__(self) -> str:
         return f"{self.kind} {self.host}:{self.pid}"
+
+    @property
+    def busy_seconds(self) -> float | None:
+        """How long the longest busy lane had been busy at the last heartbeat; None if none was."""
+        return None if self.busy_since is None else (self.last_seen_at - self.busy_since).total_seconds()
 
 
 class Activity(models.Model):

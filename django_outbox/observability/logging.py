@@ -1,13 +1,15 @@
 """Log lines about messages: their identity, never their payload, and a summary of repeated failures.
 
 A log record about a message has ``action``, ``message_id``, ``event_id``, ``topic`` and ``attempt``; of the inbox also
-``group``; of a failure also ``error_type``, the exception's class. Payload values that an error quotes are masked.
+``group``; of a failure also ``error_type``, the exception's class; of a consumer with several lanes also ``lane``, its
+number. Payload values that an error quotes are masked.
 """
 
 from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
 import traceback
 from collections.abc import Callable
@@ -26,6 +28,8 @@ Message = Outgoing | LockedMessage | InboxMessage
 _Kind = tuple[str, str, int, str]
 """A kind of failure: event type, action, log level and cause."""
 
+LANE_THREAD = "outbox-lane-"
+"""The names of lanes' threads begin with it, and end with a number from 1."""
 SHOWN = 10
 SECONDS = 60.0
 KINDS = 1000
@@ -44,7 +48,16 @@ def log_extra(action: str, message: Message, *, counted: bool = False) -> dict[s
     }
     if isinstance(message, InboxMessage):
         extra["group"] = message.group
+    if lane := lane_of(threading.current_thread().name):
+        extra["lane"] = lane
     return extra
+
+
+def lane_of(thread_name: str | None) -> int | None:
+    """The number of the lane that a thread works for; None for other threads."""
+    if thread_name is None or not thread_name.startswith(LANE_THREAD):
+        return None
+    return int(thread_name.removeprefix(LANE_THREAD))
 
 
 def attempt_of(message: Message, *, counted: bool = False) -> int:

@@ -20,6 +20,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from django_outbox import __version__
+from django_outbox.models import Worker
 from django_outbox.observability.backlog import Backlog
 from django_outbox.observability.metrics import Histogram, Metrics
 from django_outbox.worker.state import WorkerState
@@ -85,6 +86,13 @@ class OutboxCollector(Collector):
         state = self.worker_state
         yield _gauge("broker_up", "Whether the broker answered when last needed.", state.reaches_broker)
         yield _gauge("database_up", "Whether the database answered when last needed.", state.reaches_database)
+        if state.kind == Worker.Kind.CONSUMER:
+            busy = state.busy
+            yield _gauge("lanes", "Messages that this consumer handles at the same time.", state.lanes)
+            yield _gauge("busy_lanes", "Lanes that are handling messages.", busy.lanes)
+            yield _gauge("in_progress_messages", "Messages that lanes are handling.", busy.messages)
+            text = "How long the longest busy lane has been handling the same messages."
+            yield _gauge("oldest_in_progress_age_seconds", text, busy.seconds or 0.0)
         turn_at = time.time() - state.seconds_without_progress
         yield _gauge("last_turn_timestamp_seconds", "Time of the last loop iteration, in seconds since 1970.", turn_at)
         versions = {"version": __version__, "django": django.__version__, "python": platform.python_version()}

@@ -2,7 +2,8 @@
 
 Ages are in seconds, by the database's clock. ``oldest_..._seconds``: since a message was written (inbox: received).
 ``longest_due_seconds``: since a pending message was due. ``longest_awaited_seconds``: since a message was sent that a
-handler here has yet to handle. A message with a delay, or one that waits for its retry, is not due.
+handler here has yet to handle. A message with a delay, or one that waits for its retry, is not due. ``busy_seconds``: of
+the lane of a consumer that has been busy longest, at its last heartbeat.
 """
 
 from __future__ import annotations
@@ -162,6 +163,11 @@ def _worker(worker: Any) -> dict[str, Any]:
         "running_seconds": seconds(worker.now - worker.started_at),
         "silent_seconds": seconds(worker.now - worker.last_seen_at),
         "trouble": worker.trouble,
+        "lanes": worker.lanes,
+        "busy_lanes": worker.busy_lanes,
+        "in_progress": worker.in_progress,
+        "busy_seconds": worker.busy_seconds,
+        "busy_key": worker.busy_key,
     }
 
 

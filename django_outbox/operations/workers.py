@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import timedelta
 from typing import Any, NamedTuple, TypeGuard
 
@@ -43,6 +43,11 @@ def is_late(seconds: float | None) -> TypeGuard[float]:
     return seconds is not None and seconds > LATE_SECONDS
 
 
+def has_lanes(workers: Iterable[Any]) -> bool:
+    """True if what is in progress is worth showing: a consumer has several lanes, or one has been busy for a minute."""
+    return any(each.lanes > 1 or is_late(each.busy_seconds) for each in workers if not each.is_lost)
+
+
 class Cause(NamedTuple):
     """Why messages wait, and what to do."""
 
@@ -65,7 +70,8 @@ def why_behind(workers: Sequence[Any]) -> Cause:
             gettext("If this goes on, start another relay, or check how long the broker takes to acknowledge a batch.")
             if kind == Worker.Kind.RELAY
             else gettext(
-                "If this goes on, start more consumers, up to one for each partition, or make handlers faster."
+                "If this goes on, start more consumers, up to one for each partition, raise their --concurrency, or make "
+                "handlers faster."
             )
         )
     elif kind == Worker.Kind.RELAY:

@@ -24,6 +24,8 @@ from django.utils import timezone
 
 from django_outbox.models import Activity, OutboxMessage, Worker
 from django_outbox.models.fields import DatabaseNow
+from django_outbox.models.lengths import BUSY_KEY_LENGTH
+from django_outbox.models.validation import clean_text
 from django_outbox.state import failures
 from django_outbox.worker.state import WorkerState
 
@@ -64,13 +66,24 @@ class Heartbeat:
         state, trouble = worker.snapshot()
         handled = counts.total() - counts["inbox_received"]  # those still have to be consumed
         rate = round(handled / max(now - self._last_beat_at, 0.1), 1)
-        values = {"state": state, "trouble": trouble, "rate": rate, "last_seen_at": DatabaseNow()}
+        busy = worker.busy
+        values = {
+            "state": state,
+            "trouble": trouble,
+            "rate": rate,
+            "last_seen_at": DatabaseNow(),
+            "busy_lanes": busy.lanes,
+            "in_progress": busy.messages,
+            "busy_since": None if busy.seconds is None else DatabaseNow() - timedelta(seconds=busy.seconds),
+            "busy_key": clean_text(busy.key)[:BUSY_KEY_LENGTH],
+        }
         rows = Worker.objects.using(self._using)
         if worker.row_id is None or not rows.filter(id=worker.row_id).update(**values):
             worker.row_id = rows.create(
                 kind=worker.kind,
                 group=worker.group,
                 topics=worker.topics,
+                lanes=worker.lanes,
                 host=failures.host(),
                 pid=os.getpid(),
                 version=own_version(),

@@ -22,6 +22,8 @@ State = Worker.State
 SLOW_SECONDS = 60.0
 """A worker that makes no progress for longer is in trouble."""
 
+LONGEST_KEY = 100
+
 _SLOW = {
     Worker.Kind.RELAY: "the database or the broker is slow. Check both, and restart the relay if it does not continue.",
     Worker.Kind.CONSUMER: "a handler is slow or hangs. Restart the consumer if it does not continue. "
@@ -41,6 +43,22 @@ class Handling(NamedTuple):
     started_at: float
     messages: int
     key: str
+
+
+class Busy(NamedTuple):
+    """What all lanes together are handling.
+
+    Attributes:
+        lanes: how many are busy.
+        messages: how many they are handling.
+        seconds: how long the longest busy one has been busy; None if none is.
+        key: of that one, as in ``Handling``.
+    """
+
+    lanes: int = 0
+    messages: int = 0
+    seconds: float | None = None
+    key: str = ""
 
 
 class WorkerState:
@@ -113,6 +131,16 @@ class WorkerState:
         with self._lock:
             return sorted(self._handling.values())
 
+    @property
+    def busy(self) -> Busy:
+        """What lanes are handling now."""
+        handling = self.in_progress
+        if not handling:
+            return Busy()
+        oldest = handling[0]
+        seconds = max(0.0, self._clock() - oldest.started_at)
+        return Busy(len(handling), sum(each.messages for each in handling), seconds, oldest.key)
+
     def on_progress(self, callback: Callable[[], object]) -> None:
         """Register a function to call, in the loop's own thread, whenever there is progress."""
         self._callbacks.append(callback)
@@ -166,8 +194,18 @@ class WorkerState:
         with self._lock:
             seconds = self.seconds_without_progress
             if self._state == State.WORKING and seconds > SLOW_SECONDS + self.poll_interval:
-                return State.TROUBLE, f"Busy with one transaction for {seconds:.0f} s: {_SLOW[Worker.Kind(self.kind)]}"
+                trouble = f"Busy with one transaction for {seconds:.0f} s{self._slow_lanes()}: {_SLOW[Worker.Kind(self.kind)]}"
+                return State.TROUBLE, trouble[:TROUBLE_LENGTH]
             return self._state, self._trouble[:TROUBLE_LENGTH]
+
+    def _slow_lanes(self) -> str:
+        """Of several lanes, how many are slow, and the key of the slowest. Called with the lock held."""
+        before = self._clock() - SLOW_SECONDS
+        slow = sorted(each for each in self._handling.values() if each.started_at < before)
+        if self.lanes == 1 or not slow:
+            return ""
+        key = f" ({slow[0].key[:LONGEST_KEY]!r})" if slow[0].key else ""
+        return f" in {len(slow)} of {self.lanes} lanes{key}"
 
     def take_counts(self) -> Counter[str]:
         """Return the counts since the last call, and start from zero."""

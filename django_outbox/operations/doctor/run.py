@@ -61,6 +61,9 @@ CHECKS = (
     Check("isolation", database.isolation, "Transactions are READ COMMITTED.", SERVERS),
     Check("clocks", database.clocks, "The clocks of the database and of this machine agree.", SERVERS),
     Check("deadlines", sessions.deadlines, "No server timeout is too short.", SERVERS),
+    Check(
+        "connections", sessions.connections, "The server allows as many connections as running workers need.", SERVERS
+    ),
     Check("vanished-sessions", sessions.vanished_sessions, "The server detects lost clients soon enough.", POSTGRESQL),
     Check(
         "notify", sessions.notifications, "NOTIFY is off, or notifications arrive.", POSTGRESQL, in_transaction=False

@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from django_outbox.conf import settings
+from django_outbox.consumer.concurrency import OTHER_CONNECTIONS
+from django_outbox.models import Worker
+from django_outbox.models.fields import DatabaseNow
 from django_outbox.operations.doctor.base import Finding, Installation, fault, note, warning
+from django_outbox.worker.heartbeat import ALIVE
 from django_outbox.worker.notify import Listener
 from django_outbox.worker.pooling import is_behind_pooler, prepares
 
 LONG_KEEPALIVE_SECONDS = 900
+LOOP_AND_HEARTBEAT = 2  # connections
 IS_REMOTE = """
     SELECT coalesce(
         inet_client_addr() <> inet_server_addr() AND NOT inet_client_addr() <<= '127.0.0.0/8'::inet, false)
@@ -85,6 +90,39 @@ def vanished_sessions(installation: Installation) -> Iterator[Finding]:
         "ALTER SYSTEM SET tcp_keepalives_idle = 60; SELECT pg_reload_conf(). "
         f"Or ALTER ROLE {role} SET idle_in_transaction_session_timeout = '{idle}s'",
     )
+
+
+def connections(installation: Installation) -> Iterator[Finding]:
+    """Running workers need more connections than the server allows."""
+    alive = Worker.objects.using(installation.using).filter(last_seen_at__gte=DatabaseNow() - ALIVE)
+    lanes = [each.lanes for each in alive if each.kind == Worker.Kind.CONSUMER]
+    consumers = sum((each if each > 1 else 0) + OTHER_CONNECTIONS for each in lanes)
+    relays = (len(alive) - len(lanes)) * (LOOP_AND_HEARTBEAT + settings.notify)
+    needed, (limit, reserved) = consumers + relays, _connection_limit(installation)
+    if needed <= limit - reserved:
+        return
+    raised = f"max_connections to more than {needed + reserved}, with room for the application"
+    if installation.connection.vendor == "mysql":
+        how = "SET GLOBAL max_connections, and the same in the server's configuration"
+    else:
+        how = "ALTER SYSTEM SET max_connections, then restart the server"
+    yield fault(
+        f"Running workers need up to {needed} connections ({consumers} for consumers, {relays} for relays), and the "
+        f"server allows {limit - reserved}.",
+        "When lanes are busy, the server refuses connections, to the application as well: handlers and requests fail.",
+        f"Lower CONCURRENCY or run fewer consumers; or raise {raised}: {how}",
+    )
+
+
+def _connection_limit(installation: Installation) -> tuple[int, int]:
+    """How many connections the server allows, and how many of these it reserves for administrators."""
+    if installation.connection.vendor == "mysql":
+        return int(installation.value("SELECT @@GLOBAL.max_connections")), 0  # reserves one beyond these
+    reserved = installation.value(
+        "SELECT sum(setting::int) FROM pg_settings "
+        "WHERE name IN ('superuser_reserved_connections', 'reserved_connections')"
+    )
+    return int(installation.value("SELECT current_setting('max_connections')")), int(reserved)
 
 
 def notifications(installation: Installation) -> Iterator[Finding]:

@@ -258,6 +258,27 @@ def test_workers_are_listed_with_their_group_and_topics(admin_client: Client) ->
     )
 
 
+@pytest.mark.usefixtures("workers")
+def test_lanes_are_shown_once_a_consumer_has_several(admin_client: Client) -> None:
+    assert "In progress" not in content(admin_client, url("overview"))
+    since = DatabaseNow() - 30 * SECOND
+    make_worker("consumer", lanes=16, busy_lanes=9, in_progress=31, busy_since=since, busy_key="orders: <42>")
+    shown = " ".join(content(admin_client, url("overview")).split())
+    assert '<th scope="col">In progress when last seen</th>' in shown
+    assert "<td>9 of 16 lanes" in shown
+    assert "31 messages, one for 30 seconds (orders:<wbr> &lt;42&gt;)</span>" in shown.replace(
+        "orders: ", "orders:<wbr> "
+    )
+    assert shown.count("<td>0 of 1 lane<") == 2
+    assert "<td>-</td>" in shown  # the relay
+
+
+@pytest.mark.usefixtures("workers")
+def test_a_single_lane_that_is_stuck_is_shown(admin_client: Client) -> None:
+    make_worker("consumer", busy_lanes=1, in_progress=1, busy_since=DatabaseNow() - 75 * SECOND)
+    assert "1 message, one for 75 seconds</span>" in content(admin_client, url("overview"))
+
+
 def test_a_worker_that_is_silent_for_a_day_is_forgotten(admin_client: Client) -> None:
     make_worker("relay", seen=25 * HOUR)
     assert "h:1" not in content(admin_client, url("overview"))

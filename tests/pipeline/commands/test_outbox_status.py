@@ -153,6 +153,39 @@ def test_plain_status_names_topics_retries_workers_and_lag() -> None:
     assert re.search(r"^outbox +0 +2 +5 +3$", text, re.M)
 
 
+def make_consumer(pid: int, **fields: Any) -> Worker:
+    return Worker.objects.create(
+        kind="consumer", host="web-1", pid=pid, version="1.2", state="working", last_seen_at=DatabaseNow(), **fields
+    )
+
+
+def test_lanes_are_shown_with_what_they_handle_once_a_consumer_has_several() -> None:
+    make_consumer(1, busy_lanes=1, in_progress=3, busy_since=ago(5), busy_key="orders: 1")
+    assert "IN PROGRESS" not in status("--no-broker")
+    make_consumer(2, lanes=16, busy_lanes=9, in_progress=31, busy_since=ago(30), busy_key="orders: 42")
+    make_consumer(3, lanes=16)
+    Worker.objects.create(kind="relay", host="web-1", pid=4, version="1.2", state="working", trouble="Oh!")
+    text = status("--no-broker")
+    assert re.search(r"VERSION +IN PROGRESS WHEN LAST SEEN +TROUBLE$", text, re.M)
+    assert re.search(r" 1.2 +1 of 1 lane busy, 3 messages, one for 5.\d s with orders: 1$", text, re.M)
+    assert re.search(r" 1.2 +9 of 16 lanes busy, 31 messages, one for 30 s with orders: 42$", text, re.M)
+    assert re.search(r"web-1:3 .* 1.2 +0 of 16 lanes busy$", text, re.M)
+    assert re.search(r"relay .* 1.2 +- +Oh!$", text, re.M)
+
+
+def test_a_single_lane_that_is_stuck_is_shown() -> None:
+    make_consumer(1, busy_lanes=1, in_progress=1, busy_since=ago(75))
+    assert re.search(r" 1 of 1 lane busy, 1 message, one for 1 min 15 s$", status("--no-broker"), re.M)
+
+
+def test_json_says_what_lanes_handled_at_the_last_heartbeat() -> None:
+    make_consumer(1, lanes=16, busy_lanes=9, in_progress=31, busy_since=ago(30), busy_key="orders: 42")
+    Worker.objects.update(last_seen_at=DatabaseNow() - timedelta(seconds=10))
+    (found,) = status_json("--no-broker")["workers"]
+    assert (found["lanes"], found["busy_lanes"], found["in_progress"]) == (16, 9, 31)
+    assert (found["busy_seconds"], found["busy_key"]) == (pytest.approx(20, abs=1), "orders: 42")
+
+
 def test_each_consumer_group_is_named() -> None:
     text = status()
     for group in ("tests", "reports"):

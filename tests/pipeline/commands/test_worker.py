@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import io
 import logging
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -92,6 +93,16 @@ def test_lines_have_time_and_level() -> None:
     with logging_to(stream, 1):
         OUTBOX.info("Relay %s.", "started")
     assert stream.getvalue().endswith(" INFO Relay started.\n")
+
+
+@unconfigured()
+def test_lines_of_a_lane_name_it() -> None:
+    stream = io.StringIO()
+    with logging_to(stream, 1):
+        thread = threading.Thread(target=OUTBOX.info, args=("Message 7 failed.",), name="outbox-lane-12")
+        thread.start()
+        thread.join()
+    assert stream.getvalue().endswith(" INFO lane 12: Message 7 failed.\n")
 
 
 @pytest.mark.parametrize("verbosity", [0, 1, 2, 3])

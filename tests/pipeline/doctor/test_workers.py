@@ -6,15 +6,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
 
 from django_outbox.models import Worker
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.operations.doctor import workers
+from django_outbox.operations.doctor import sessions, workers
 from django_outbox.operations.doctor.base import Installation, Level
 from django_outbox.state import pauses
 from django_outbox.worker.heartbeat import own_version
 from tests.support.inbox import make_received
 from tests.support.outbox import Status, make_message
+from tests.support.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
 
@@ -182,3 +184,55 @@ def test_pauses_are_warned_of_with_their_reason_and_how_to_end_them(
     else:
         assert finding.summary == "order.* is paused in the group tests, by ada: a bug"
         assert finding.remedy.endswith("manage.py outbox_resume --event-type 'order.*'")
+
+
+# Their connections
+
+
+def free_connections() -> int:
+    """The connections that the server has for roles without privileges."""
+    names = {
+        "postgresql": ("max_connections", "superuser_reserved_connections"),
+        "mysql": ("max_connections",),
+    }[connection.vendor]
+    with connection.cursor() as cursor:
+        numbers = []
+        for name in names:
+            cursor.execute(f"SHOW {name}" if connection.vendor == "postgresql" else f"SELECT @@{name}")
+            numbers.append(int(cursor.fetchone()[0]))
+    return numbers[0] - sum(numbers[1:])
+
+
+@pytest.mark.databases("postgresql", "mariadb")
+def test_workers_that_need_more_connections_than_there_are_are_a_fault(installation: Installation) -> None:
+    free = free_connections()
+    make_worker("relay")  # two
+    make_worker("consumer")  # two, whose only lane works in the loop's connection
+    make_worker("consumer", lanes=1000, seen=timedelta(minutes=2))  # lost
+    many = make_worker("consumer", lanes=free - 6)  # and two
+    assert list(sessions.connections(installation)) == []
+    Worker.objects.filter(id=many.id).update(lanes=free - 5)
+    (finding,) = sessions.connections(installation)
+    assert finding.level == Level.FAULT
+    assert finding.summary == (
+        f"Running workers need up to {free + 1} connections ({free - 1} for consumers, 2 for relays), and the server "
+        f"allows {free}."
+    )
+    reserved = 3 if connection.vendor == "postgresql" else 0
+    assert f"raise max_connections to more than {free + 1 + reserved}" in finding.remedy
+
+
+@pytest.mark.databases("postgresql")
+def test_relays_that_listen_need_one_connection_more(installation: Installation) -> None:
+    make_worker("relay")
+    make_worker("consumer", lanes=free_connections() - 4)
+    assert list(sessions.connections(installation)) == []
+    with outbox_settings(NOTIFY=True):
+        (finding,) = sessions.connections(installation)
+    assert "3 for relays" in finding.summary
+
+
+@pytest.mark.databases("postgresql", "mariadb")
+def test_workers_of_all_services_that_share_the_tables_need_connections(installation: Installation) -> None:
+    make_worker("consumer", lanes=free_connections(), source="billing")
+    assert [finding.level for finding in sessions.connections(installation)] == [Level.FAULT]

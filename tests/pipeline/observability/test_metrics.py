@@ -22,6 +22,7 @@ from django_outbox.observability.metrics import MOST_LABELS, Counters, Histogram
 from django_outbox.observability.prometheus import exposition, registry_of
 from django_outbox.relay.relay import Relay
 from django_outbox.worker.state import WorkerState
+from tests.support.clock import Clock
 from tests.support.inbox import Receiver, plain, received
 from tests.support.outbox import Pipeline, ScriptedBroker, make_due, make_message
 from tests.support.overrides import outbox_settings
@@ -308,3 +309,23 @@ def test_openmetrics_is_spoken_to_those_who_ask_for_it(worker_state: WorkerState
     content_type, body = exposition(registry, "application/openmetrics-text; version=1.0.0")
     assert content_type.startswith("application/openmetrics-text")
     assert body.endswith(b"# EOF\n")
+
+
+def test_lanes_of_a_consumer_are_shown_with_what_they_handle(clock: Clock) -> None:
+    state = WorkerState("consumer", clock, lanes=16)
+    registry = registry_of(Metrics(known_types=()), backlog(), state)
+
+    def read() -> list[float]:
+        names = ("lanes", "busy_lanes", "in_progress_messages", "oldest_in_progress_age_seconds")
+        found = samples(registry)
+        return [found[f"django_outbox_{name}", ()] for name in names]
+
+    assert read() == [16, 0, 0, 0]
+    with state.handling(2, "orders: 42", 3), state.handling(7, "", 4):
+        clock.now += 30
+        assert read() == [16, 2, 7, 30]
+
+
+def test_a_relay_has_no_lanes() -> None:
+    found = samples(registry_of(Metrics(), backlog(), WorkerState("relay")))
+    assert not [name for name, _ in found if "lanes" in name or "in_progress" in name]

@@ -11,7 +11,7 @@ from django.utils import timezone
 
 from django_outbox.models import Activity, Worker
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.models.lengths import TOPICS_LENGTH
+from django_outbox.models.lengths import BUSY_KEY_LENGTH, TOPICS_LENGTH
 from django_outbox.worker import heartbeat
 from django_outbox.worker.heartbeat import Heartbeat, beating, period_of, record_activity
 from django_outbox.worker.state import WorkerState
@@ -48,6 +48,36 @@ def test_row_says_who_runs_and_how_fast(worker_state: WorkerState, beats: Heartb
 def test_row_of_a_consumer_says_its_group_and_topics() -> None:
     Heartbeat(WorkerState("consumer", group="reports", topics={"orders", "billing"}), using="default").beat()
     assert (worker().group, worker().topics) == ("reports", "billing, orders")
+
+
+@pytest.mark.django_db
+def test_row_of_a_consumer_says_what_its_lanes_handle(clock: Clock) -> None:
+    state = WorkerState("consumer", clock, lanes=16)
+    beats = Heartbeat(state, using="default", clock=clock)
+    with state.handling(2, "orders: 42", 3), state.handling(7, "", 4):
+        clock.now += 30
+        beats.beat()
+        row = worker()
+        assert (row.lanes, row.busy_lanes, row.in_progress, row.busy_key) == (16, 2, 7, "orders: 42")
+        assert row.busy_seconds == pytest.approx(30)
+    beats.beat()
+    row = worker()
+    assert (row.lanes, row.busy_lanes, row.in_progress, row.busy_since, row.busy_key) == (16, 0, 0, None, "")
+    assert row.busy_seconds is None
+
+
+@pytest.mark.django_db
+def test_a_worker_has_one_lane_unless_it_says_otherwise(beats: Heartbeat) -> None:
+    beats.beat()
+    assert (worker().lanes, worker().busy_lanes) == (1, 0)
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("key", ["\0" * 10, "x" * 100_000])
+def test_a_key_that_no_column_takes_stops_no_heartbeat(worker_state: WorkerState, beats: Heartbeat, key: str) -> None:
+    with worker_state.handling(1, f"orders: {key}", 1):
+        beats.beat()
+    assert worker().busy_key == f"orders: {key}".replace("\0", "\N{REPLACEMENT CHARACTER}")[:BUSY_KEY_LENGTH]
 
 
 @pytest.mark.django_db

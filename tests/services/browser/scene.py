@@ -36,6 +36,16 @@ TIMED_OUT = "TimeoutError in shop.mail.handlers.queue_mail"
 NO_INVOICE = "shop.models.Invoice.DoesNotExist in shop.books.handlers.enter"
 UNREADABLE = "It cannot be read: the value is not JSON."
 
+LANES: dict[str, dict[str, Any]] = {
+    "shop-consumer-1": {
+        "lanes": 16,
+        "busy_lanes": 9,
+        "in_progress": 31,
+        "busy_since": NOW - timedelta(seconds=21),
+        "busy_key": "orders: 4018",
+    },
+    "shop-consumer-2": {"lanes": 16},
+}
 HANDLERS = (
     ("order.created", "shop.shipping.handlers.ship", None),
     ("order.created", "shop.mail.handlers.queue_mail", None),
@@ -252,6 +262,7 @@ def _workers() -> None:
             version="0.1.0",
             state="working",
             rate=rate,
+            **LANES.get(host, {}),
             started_at=NOW - timedelta(hours=7),
             last_seen_at=NOW - timedelta(seconds=seen),
         )

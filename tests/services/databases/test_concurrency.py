@@ -332,6 +332,20 @@ def test_a_lane_that_hangs_is_no_progress_whatever_the_others_do(pipeline: Pipel
         wait_until(lambda: state.seconds_without_progress < 1)
 
 
+def test_logs_of_a_lane_name_it(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "django_outbox")
+
+    def handle(event: Event) -> None:
+        raise Reject("no")
+
+    pipeline.on("order.created", handle)
+    publish(1)
+    with running(pipeline):
+        wait_until(lambda: statuses() == ["dead"])
+    (record,) = [each for each in caplog.records if getattr(each, "action", "") == "dead"]
+    assert record.threadName == f"outbox-lane-{vars(record)['lane']}"
+
+
 class Poison:
     """Handlers of which some payloads end the process, which takes down what runs beside them."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.utils import translation
 
+from django_outbox.models.lengths import TROUBLE_LENGTH
 from django_outbox.relay.relay import Relay
 from django_outbox.worker.state import WorkerState
 from tests.support.clock import Clock
@@ -68,6 +69,58 @@ def test_a_loop_that_stands_still_is_in_trouble_and_says_what_to_do(kind: str, a
     assert trouble.startswith(f"Busy with one transaction for 75 s: {advice}")
     worker_state.record_round()
     assert worker_state.snapshot() == ("working", "")
+
+
+def test_what_lanes_handle_is_summed_up_with_the_oldest(clock: Clock) -> None:
+    state = WorkerState("consumer", clock, lanes=4)
+    assert state.busy == (0, 0, None, "")
+    with state.handling(2, "orders: 42", 3):
+        clock.now += 5
+        with state.handling(1, "orders: 7", 10):
+            clock.now += 1
+            assert state.busy == (2, 13, 6.0, "orders: 42")
+    assert state.busy == (0, 0, None, "")
+
+
+def test_of_several_lanes_those_that_hang_are_counted_and_the_key_named(clock: Clock) -> None:
+    state = WorkerState("consumer", clock, lanes=16)
+    state.record_round()
+    with state.handling(5, "orders: 42", 1):
+        clock.now += 5
+        with state.handling(3, "orders: 7", 1):
+            clock.now += 30
+            with state.handling(4, "orders: 8", 1):
+                clock.now += 40
+                state.record_round()
+                _, trouble = state.snapshot()
+    assert trouble.startswith("Busy with one transaction for 75 s in 2 of 16 lanes ('orders: 42'): a handler is slow")
+
+
+def test_a_lane_that_hangs_with_a_message_without_a_key_is_told(clock: Clock) -> None:
+    state = WorkerState("consumer", clock, lanes=16)
+    state.record_round()
+    with state.handling(5, "", 1):
+        clock.now += 75
+        assert state.snapshot()[1].startswith("Busy with one transaction for 75 s in 1 of 16 lanes: a handler")
+
+
+def test_one_lane_needs_no_name(clock: Clock) -> None:
+    state = WorkerState("consumer", clock)
+    state.record_round()
+    with state.handling(1, "orders: 42", 1):
+        clock.now += 75
+        assert state.snapshot()[1].startswith("Busy with one transaction for 75 s: a handler")
+
+
+def test_foreign_keys_cannot_forge_lines_or_hide_the_advice(clock: Clock) -> None:
+    state = WorkerState("consumer", clock, lanes=2)
+    state.record_round()
+    with state.handling(1, "orders: \0\n\x1b[2J" + "\x1b" * 100_000, 1):
+        clock.now += 75
+        _, trouble = state.snapshot()
+    assert trouble.isprintable()
+    assert "a handler is slow or hangs" in trouble
+    assert len(trouble) <= TROUBLE_LENGTH
 
 
 def test_a_batch_that_takes_long_as_it_is_many_messages_is_no_trouble(worker_state: WorkerState, clock: Clock) -> None:

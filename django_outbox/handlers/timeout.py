@@ -65,7 +65,7 @@ def call_within(
             call_now = _Call(time.monotonic() + seconds, sentence, {"action": "timeout", **(about or {})})
             _calls[thread] = call_now
             if _first() is call_now:
-                _set_timer()
+                _set_timer(seconds)
         return call(function, arguments)
     except BaseException as error:
         # Remove the function with the unusual name from tracebacks of ordinary errors.
@@ -76,7 +76,8 @@ def call_within(
         with _lock:
             was_first = _first()
             if _calls.pop(thread, None) is was_first:
-                _set_timer()
+                following = _first()
+                _set_timer(None if following is None else max(0.0, following.deadline - time.monotonic()))
 
 
 def _call(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
@@ -98,14 +99,12 @@ if hasattr(os, "register_at_fork"):  # not on Windows
     os.register_at_fork(after_in_child=_forget)
 
 
-def _set_timer() -> None:
-    """Have ``faulthandler`` end the process soon after the first deadline."""
-    first = _first()
-    if first is None:
+def _set_timer(seconds: float | None) -> None:
+    """Have ``faulthandler`` end the process soon after the first deadline; None if there is none."""
+    if seconds is None:
         faulthandler.cancel_dump_traceback_later()
-        return
-    left = first.deadline - time.monotonic()
-    faulthandler.dump_traceback_later(max(left, 0.0) + GRACE_SECONDS, exit=True, file=_stderr())
+    else:
+        faulthandler.dump_traceback_later(seconds + GRACE_SECONDS, exit=True, file=_stderr())
 
 
 def _check_forever() -> None:

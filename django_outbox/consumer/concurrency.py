@@ -62,7 +62,7 @@ def make_lanes(
 
     Args:
         prepared: of the consumer's own connection, which a single lane uses, too.
-        batch_size: records that a single lane has in hand at most; several have ten times as many.
+        batch_size: records that a single lane has in hand at most; several have twenty times as many.
     """
     outages = OutageCounts()  # of all lanes, as another one may handle a message next
     lanes = []
@@ -76,6 +76,6 @@ def make_lanes(
         inbox,
         handlers=handlers,
         worker_state=worker_state,
-        read_ahead=batch_size if concurrency == 1 else max(10 * batch_size, 32 * concurrency),
+        read_ahead=batch_size if concurrency == 1 else max(20 * batch_size, 64 * concurrency),
         clock=clock,
     )

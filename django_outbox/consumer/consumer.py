@@ -158,23 +158,27 @@ class Consumer:
             if drain and (unread := self.readable_topics.unread):
                 raise MessagesLeft(f"Messages are left, as their topics cannot be read. {unread}")
         finally:
-            self._stop = None
             self.close()
+            self._stop = None
             repeats.sum_up(now=True)
 
     def close(self) -> None:
         """Finish what is being handled, and leave the group. The consumer joins it again if it is used again."""
-        self.lanes.finish()
-        with suppress(BrokerUnavailable, TopicNotReadable):  # then the records are read again, and skipped
-            self._commit()
-        self.lanes.close()
-        self._leave()
+        try:
+            self.lanes.finish()
+            with suppress(BrokerUnavailable, TopicNotReadable):  # then the records are read again, and skipped
+                self._commit()
+        finally:
+            self.worker_state.add_counts(self.lanes.take_counts().progress)
+            self.lanes.close()
+            self._leave()
 
     def _leave(self) -> None:
         """Leave the group. What threads are handling goes on."""
         self.lanes.clear()
         self._was_idle = False
         if self.subscription is not None:
+            self.subscription.on_revoked = lambda partitions: {}  # it may close later, when others are in hand
             self.subscription.close()
             self.subscription = None
             self._assignment.reset()
@@ -198,13 +202,15 @@ class Consumer:
         return self.lanes.take_counts()
 
     def _retry_from_inbox(self) -> None:
-        if self._clock() >= self.inbox_due_at and not self.lanes.has_due:
-            due = self._inbox.due(self.batch_size)
-            if due:
-                self.lanes.add_due(due)
-            else:
+        if self._clock() >= self.inbox_due_at:
+            in_hand = self.lanes.due
+            due = [each for each in self._inbox.due(self.batch_size + len(in_hand)) if each.id not in in_hand]
+            self.lanes.add_due(due[: self.batch_size - len(in_hand)] if len(in_hand) < self.batch_size else [])
+            if not due:
                 self.inbox_due_at = self._clock() + INBOX_SECONDS
         self.lanes.work(self._is_stopping, self._clock() + RETRY_SECONDS)
+        if self.concurrency == 1:
+            self.lanes.drop_due()  # records have their turn
 
     def _consume(self, timeout: float) -> None:
         try:

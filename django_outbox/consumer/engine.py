@@ -165,6 +165,11 @@ class Engine:
         self._alone_left = max(0, self._alone_left - 1)
         return outcome
 
+    @property
+    def is_one_by_one(self) -> bool:
+        """True while each message has a transaction of its own, after one that failed."""
+        return self._alone_left > 0
+
     def reset(self) -> None:
         """Forget the deliveries so far, as the next ones are others."""
         self._alone_left = 0

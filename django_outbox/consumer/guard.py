@@ -55,8 +55,9 @@ class PoisonGuard:
 
     def skipped(self, queued: Queued[Any]) -> None:
         """No handler ran for a guarded record, so one more of its partition is guarded."""
-        if queued.guarded and queued.group in self._left:
-            self._left[queued.group] += 1
+        left = self._left.get(queued.group)
+        if queued.guarded and left is not None:
+            self._left[queued.group] = left + 1
 
     def _let_innocent_ones_run_together(self, guarded: Sequence[Queued[Any]]) -> None:
         own = [each for each in guarded if isinstance(each.item, OwnRecord)]

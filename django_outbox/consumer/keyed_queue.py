@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import chain, count
 from threading import Condition
 from typing import Any, Generic, TypeVar
 
@@ -27,9 +27,9 @@ class Queued(Generic[T]):
         kind: the items of a batch are of one kind.
         group: what it is dropped with, such as its partition.
         size: in bytes.
+        generation: when it was read.
         guarded: it may have killed the previous process, so it is a batch of its own.
         alone: it is guarded, and other lanes handle nothing meanwhile.
-        counted: its delivery was counted already, and the process survived it.
         rank: it comes before items of its key with a higher rank, whatever arrived first; None for the order of arrival.
         event, handlers: see ``Arrival``.
         number: its place in the order of arrival, given by the queue.
@@ -40,9 +40,9 @@ class Queued(Generic[T]):
     kind: Any
     group: Any
     size: int = 0
+    generation: int = 0
     guarded: bool = False
     alone: bool = False
-    counted: bool = False
     rank: int | None = None
     event: Hashable = None
     handlers: Handlers = NO_HANDLERS
@@ -79,7 +79,14 @@ class KeyedQueue(Generic[T]):
 
     def __len__(self) -> int:
         """The number of items that wait or that lanes have."""
-        return self._size + len(self._taken) + len(self._filling)
+        with self._changed:
+            return self._size + len(self._taken) + len(self._filling)
+
+    def count_by_group(self) -> Counter[Any]:
+        """The number of items by group, without those that wait for their time."""
+        with self._changed:
+            active = (queued for key, waiting in self._waiting.items() if key not in self._parked for queued in waiting)
+            return Counter(queued.group for queued in chain(active, self._taken.values()))
 
     @property
     def filling(self) -> int:

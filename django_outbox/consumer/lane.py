@@ -95,9 +95,9 @@ class Lane:
             return [self._inbox.handle_due(first.item) or Outcome.SKIPPED]
         if first.kind is Kind.OWN:
             if first.guarded:
-                first.counted = first.counted or self._outbox.count_delivery(first.item)
+                self._outbox.count_delivery(first.item)
                 outcome = self.engine.handle_alone(self._outbox, first.item)
-                first.counted = first.counted and outcome is not Outcome.WAITING  # that has set the count to 0
+                self._outbox.survived.discard(first.item.place)
                 return [outcome]
             return self.engine.handle(self._outbox, [queued.item for queued in batch], is_stopping)
         if first.guarded:

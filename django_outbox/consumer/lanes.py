@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Hashable, Sequence
+from contextlib import suppress
 from math import ceil, inf
 from typing import Any
 
@@ -76,6 +77,8 @@ class Lanes:
         self._counts = RoundCounts()
         self._fault: BaseException | None = None
         self._due: set[int] = set()  # ids of stored messages in hand
+        self._generation = 0  # of records in hand: offsets of others may be of a topic that was recreated
+        self._full: set[TopicPartition] = set()
         self._threads: list[threading.Thread] = []
         self._is_stopping: Callable[[], bool] = lambda: False
 
@@ -111,9 +114,20 @@ class Lanes:
 
     @property
     def full(self) -> set[TopicPartition]:
-        """Partitions that have so many records behind an unfinished one that no more of them may be read."""
+        """Partitions that have so many records in hand, or read behind an unfinished one, that others have their turn.
+
+        Until half of them are handled, as a client forgets what it has fetched of a partition that is paused.
+        """
+        if not self.are_threads:
+            return set()
         with self._lock:
-            return self._offsets.at_least(self.window)
+            far = self._offsets.at_least(self.window)
+        count = self._queue.count_by_group()
+        most = self.read_ahead // 2
+        self._full = far | {
+            place for place in count if count[place] >= most or (place in self._full and count[place] >= most // 2)
+        }
+        return self._full
 
     def add_records(self, records: Sequence[ReceivedRecord], assigned: Collection[TopicPartition]) -> None:
         """Add the records of one poll.
@@ -142,9 +156,16 @@ class Lanes:
         self._put([Queued(each.id, each.key, Kind.DUE, DUE_GROUP, guarded=True, alone=each.is_suspect) for each in due])
 
     @property
-    def has_due(self) -> bool:
-        """True if stored messages are in hand."""
-        return bool(self._due)
+    def due(self) -> set[int]:
+        """The ids of stored messages in hand."""
+        with self._lock:
+            return set(self._due)
+
+    def drop_due(self) -> None:
+        """Forget stored messages that no lane has begun: they are due again."""
+        self._queue.drop({DUE_GROUP})
+        with self._lock:
+            self._due.clear()
 
     def work(self, is_stopping: Callable[[], bool], deadline: float) -> None:
         """With one lane, handle what is in hand; with threads, let them work and return at once.
@@ -209,6 +230,7 @@ class Lanes:
         self._outbox.waits.clear()
         self.guard.end()
         with self._lock:
+            self._generation += 1
             self._offsets = OffsetTracker()
             self._due.clear()
         if not self.are_threads:
@@ -222,6 +244,7 @@ class Lanes:
     def close(self) -> None:
         """Let the lanes finish what they are handling, and end their threads."""
         self._queue.close()
+        self._fault = None
         for thread in self._threads:
             thread.join()
         self._threads.clear()
@@ -242,7 +265,7 @@ class Lanes:
         elif key is None and self._inbox.uses_mapper(record):
             key = partition  # the mapper may find a key
         size = len(record.value or b"") + sum(len(name) + len(value or b"") for name, value in record.headers)
-        return Queued(item, key, kind, partition, size, rank=own.id if own else None)
+        return Queued(item, key, kind, partition, size, self._generation, rank=own.id if own else None)
 
     def _let_fill(self, queued: Queued[Any]) -> None:
         """Name the batch handlers that may wait for more records."""
@@ -263,7 +286,8 @@ class Lanes:
         parked: dict[int, float] = {}
         try:
             lane.prepared.renew_plans()
-            while done < len(batch) and not self._is_interrupted():
+            # What is left may go to another lane, unless the lane looks for the message that makes transactions fail.
+            while done < len(batch) and (not done or lane.engine.is_one_by_one) and not self._is_interrupted():
                 if not self.are_threads:
                     self._worker_state.record_progress()
                 with self._worker_state.handling(lane.number, text_of(batch[done].key), len(batch) - done):
@@ -275,6 +299,8 @@ class Lanes:
                         parked[place] = wait.until if wait else 0.0
                 done += len(outcomes)
         finally:
+            if self.are_threads and self._is_stopping():
+                self._queue.hold()
             self._queue.end(batch, done, parked)
 
     def _is_interrupted(self) -> bool:
@@ -288,6 +314,8 @@ class Lanes:
                     continue
                 if queued.kind is Kind.DUE:
                     self._due.discard(queued.item)
+                    continue
+                if queued.generation != self._generation:
                     continue
                 record = queued.item
                 if queued.kind is Kind.OWN:
@@ -316,6 +344,7 @@ class Lanes:
                     with self._lock:
                         self._fault = self._fault or error
                     self._queue.hold()
-                    drop_broken_connections(error)
+                    with suppress(Exception):  # then the next transaction fails, too
+                        drop_broken_connections(error)
         finally:
             connections.close_all()

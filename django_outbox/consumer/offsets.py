@@ -24,6 +24,9 @@ class OffsetTracker:
     def add(self, record: ReceivedRecord) -> None:
         """A record was read."""
         partition = TopicPartition(record.topic, record.partition)
+        read = self._read.get(partition)
+        if record.offset <= (read[-1] if read else self._next.get(partition, 0) - 1):
+            self.drop([partition])  # it is read again from an earlier offset, or the topic was recreated
         self._read.setdefault(partition, deque()).append(record.offset)
         self._finished.setdefault(partition, set())
 

@@ -59,6 +59,11 @@ class OwnRecord(NamedTuple):
     identity: RecordIdentity
     id: int
 
+    @property
+    def place(self) -> tuple[int, int, int]:
+        """The id of the message, and the partition and offset of this record."""
+        return self.id, self.record.partition, self.record.offset
+
     def is_current(self, message: LockedMessage, source: str) -> bool:
         """True if this record is the row's last publication by this ``source``, and it has not been handled yet.
 
@@ -109,6 +114,8 @@ class OutboxSource(Source[OwnRecord]):
         self._pauses = pauses
         self._clock = clock
         self.most_waits = 0
+        self.survived: set[tuple[int, int, int]] = set()
+        """Deliveries that this process has counted and survived, although the database failed."""
         self.waits: dict[int, Wait] = {}
         """Messages that wait in hand, by id; at most ``most_waits``."""
 
@@ -260,14 +267,15 @@ class OutboxSource(Source[OwnRecord]):
         """Which of these messages have counted deliveries: they were being handled when a process died."""
         return state.with_deliveries(ids, using=self._using)
 
-    def count_delivery(self, item: OwnRecord) -> bool:
-        """Count a delivery before it can kill the process; False if no handler will run."""
-        if not self.cost(item):
-            return False
+    def count_delivery(self, item: OwnRecord) -> None:
+        """Count a delivery before it can kill the process, unless no handler will run, or it is counted already."""
+        if not self.cost(item) or item.place in self.survived:
+            return
         partition = TopicPartition(item.record.topic, item.record.partition)
         count = partial(state.count_delivery, item.id, item.identity.attempt, partition, item.record.offset)
         # After a rebalance another consumer may still lock the row, which InnoDB may report as a deadlock.
-        return retry_transaction(partial(count, using=self._using), using=self._using)
+        if retry_transaction(partial(count, using=self._using), using=self._using):
+            self.survived.add(item.place)
 
 
 def own_record(record: ReceivedRecord, source: str) -> OwnRecord | None:

@@ -135,9 +135,10 @@ def published(topics: Collection[str], event_types: Collection[str], *, using: s
 
 
 def with_deliveries(ids: Sequence[int], *, using: str) -> set[int]:
-    """Return the ids of messages whose delivery was counted and has no outcome yet."""
+    """Return the ids of messages whose delivery was counted, and that nobody handles now: these are locked."""
     messages = OutboxMessage.objects.using(using).filter(id__in=ids, delivery_count__gt=0)
-    return set(messages.values_list("id", flat=True))
+    with transaction.atomic(using=using):
+        return set(messages.select_for_update(skip_locked=True).values_list("id", flat=True))
 
 
 # published -> pending

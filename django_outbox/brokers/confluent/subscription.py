@@ -218,7 +218,10 @@ class ConfluentSubscription(GroupMember):
         self._has_assignment = False
         gone = {_ours(place) for place in places}
         self._new -= gone
-        self._paused -= gone
+        if paused := self._paused & gone:  # the client would keep them paused after the next assignment
+            self._paused -= paused
+            with suppress(KafkaException):
+                self._client.resume([_theirs(place) for place in paused])
         for place in gone:
             self._ends.pop(place, None)
         return self.on_revoked(gone)

@@ -198,20 +198,26 @@ def _theirs(place: TopicPartition) -> KafkaTopicPartition:
 class Assignments(ConsumerRebalanceListener):  # type: ignore[misc]
     """Notes new partitions; called on the client's I/O thread, which must not do more."""
 
-    def __init__(self, on_revoked: Callable[[set[TopicPartition]], object]) -> None:
+    def __init__(self, on_lost: Callable[[set[TopicPartition]], object]) -> None:
         self._lock = threading.Lock()
         self._new: set[TopicPartition] = set()
-        self._on_revoked = on_revoked
+        self._revoked: set[TopicPartition] = set()
+        self._on_lost = on_lost
 
     def on_partitions_revoked(self, revoked: Iterable[Any]) -> None:
-        gone = {_ours(place) for place in revoked}
         with self._lock:
+            gone = {_ours(place) for place in revoked}
             self._new -= gone
-        self._on_revoked(gone)
+            self._revoked |= gone
 
     def on_partitions_assigned(self, assigned: Iterable[Any]) -> None:
         with self._lock:
-            self._new |= {_ours(place) for place in assigned}
+            new = {_ours(place) for place in assigned}
+            self._new |= new
+            # With eager assignment, all partitions are revoked, and the client goes on where it was in those that stay.
+            lost, self._revoked = self._revoked - new, set()
+        if lost:
+            self._on_lost(lost)
 
     def take(self) -> set[TopicPartition]:
         with self._lock:

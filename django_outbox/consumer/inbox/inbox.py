@@ -7,6 +7,7 @@ from copy import copy
 from typing import NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
+from django.db import transaction
 
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.consumer.engine import Engine
@@ -78,8 +79,12 @@ class Inbox:
         return outcome
 
     def due(self, limit: int) -> list[Due]:
-        """The stored messages that are due, the most overdue first."""
-        rows = self._messages.due().values_list("id", "topic", "message_key", "delivery_count")[:limit]
+        """The stored messages that are due and that nobody handles now, the most overdue first."""
+        if not self.has_due():  # one query without a transaction, as mostly nothing is due
+            return []
+        unlocked = self._messages.due().select_for_update(skip_locked=True)
+        with transaction.atomic(using=self._messages.db):
+            rows = list(unlocked.values_list("id", "topic", "message_key", "delivery_count")[:limit])
         return [Due(id, (topic, key.encode()) if key else None, bool(count)) for id, topic, key, count in rows]
 
     def has_due(self) -> bool:

@@ -250,8 +250,8 @@ def test_what_is_read_ahead_is_bounded() -> None:
     pipeline.on("order.created", gate)
     publish(*range(500))
     with running(pipeline):
-        wait_until(lambda: len(pipeline.consumer.lanes) >= pipeline.consumer.lanes.read_ahead)
-        assert len(pipeline.consumer.lanes) <= pipeline.consumer.lanes.read_ahead + 10
+        wait_until(lambda: pipeline.consumer.lanes.full)
+        assert len(pipeline.consumer.lanes) <= pipeline.consumer.lanes.read_ahead
         gate.open()
         wait_until(all_consumed)
 
@@ -261,9 +261,9 @@ def test_a_partition_with_a_stuck_message_is_paused_and_others_go_on() -> None:
 
     pipeline = Pipeline(memory_broker(partitions=2), concurrency=2, batch_size=10)
     stuck = 0  # the first ones have a transaction each
-    pipeline.consumer.lanes.window = 100
     gate = Gate(stuck)
     pipeline.on("order.created", gate)
+    pipeline.consumer.lanes.window = 100
     publish(*range(600))
     with running(pipeline):
         place = TopicPartition("outbox", OutboxMessage.objects.get(payload=stuck).partition or 0)

@@ -118,6 +118,8 @@ class KeyedQueue(Generic[T]):
         """Add items in the order of their arrival."""
         with self._changed:
             items = list(items)
+            if not items:
+                return
             for queued in items:
                 queued.number = next(self._numbers)
                 if queued.key is None:
@@ -216,10 +218,15 @@ class KeyedQueue(Generic[T]):
             self._changed.wait(timeout)
 
     def close(self) -> None:
-        """Give out nothing more."""
+        """Give out nothing more, and end all waits."""
         with self._changed:
             self._is_closed = True
             self._changed.notify_all()
+
+    def open(self) -> None:
+        """Give out items again, once no lane waits any more."""
+        with self._changed:
+            self._is_closed = self._is_held = False
 
     def _take(self, limit: int) -> list[Queued[T]]:
         if self._is_held or self._is_closed:

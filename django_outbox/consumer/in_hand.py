@@ -1,0 +1,241 @@
+"""What a consumer has read and not finished: its records, its stored messages, and the offsets that it may commit."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Collection, Hashable, Sequence
+from math import inf
+from typing import Any
+
+from django_outbox.brokers.base import ReceivedRecord, TopicPartition
+from django_outbox.conf import settings
+from django_outbox.consumer.guard import PoisonGuard
+from django_outbox.consumer.inbox.inbox import Due, Inbox
+from django_outbox.consumer.keyed_queue import KeyedQueue, Queued
+from django_outbox.consumer.lane import Kind, RoundCounts
+from django_outbox.consumer.offsets import OffsetTracker
+from django_outbox.consumer.outbox import OutboxSource, OwnRecord, own_record
+from django_outbox.consumer.source import Outcome
+from django_outbox.events.parsing import shown_type
+from django_outbox.handlers.registry import GroupHandlers
+
+DUE_GROUP = TopicPartition("", -1)
+"""Stored messages are in this group of the queue."""
+BUSY_POLL_SECONDS = 0.05
+READ_AHEAD_BYTES = 64 * 1024 * 1024
+MOST_WAITS = 1_000
+"""Messages that wait in hand for earlier ones of their keys."""
+LEAST_WINDOW = 10_000
+"""Records of a partition that are read behind an unfinished one: what it waits for may come far behind it."""
+
+
+class InHand:
+    """What is read ahead of the lanes, and how far.
+
+    A record stays in hand until it is handled, so a partition's offset never passes an unfinished record. Safe for threads.
+    """
+
+    def __init__(
+        self,
+        lanes: int,
+        outbox: OutboxSource,
+        inbox: Inbox,
+        *,
+        handlers: GroupHandlers,
+        read_ahead: int,
+        clock: Callable[[], float],
+    ) -> None:
+        """
+        Args:
+            lanes: how many.
+            outbox, inbox: of any lane.
+            read_ahead: records in hand at most, besides those that wait for others of their keys.
+        """
+        self.read_ahead = read_ahead
+        self.window = max(LEAST_WINDOW, 10 * read_ahead)
+        self.guard = PoisonGuard(outbox, inbox, read_ahead)
+        self._outbox = outbox
+        self._inbox = inbox
+        self._handlers = handlers
+        self._has_threads = lanes > 1
+        self._queue: KeyedQueue[Any] = KeyedQueue(lanes, clock=clock, limit=read_ahead)
+        outbox.most_waits = MOST_WAITS
+        self._lock = threading.Lock()  # for what follows
+        self._offsets = OffsetTracker()
+        self._counts = RoundCounts()
+        self._due: set[int] = set()  # ids of stored messages in hand
+        self._generation = 0  # of records in hand: offsets of others may be of a topic that was recreated
+        self._full: set[TopicPartition] = set()
+
+    def __len__(self) -> int:
+        """The number of records and stored messages in hand."""
+        return len(self._queue)
+
+    @property
+    def room(self) -> int:
+        """How many records may be read now."""
+        if self._queue.bytes >= READ_AHEAD_BYTES:
+            return 0
+        if not self._has_threads:
+            return 0 if self.active > len(self._due) else self.read_ahead - self._queue.filling
+        return max(0, self.read_ahead - self.active - self._queue.filling)
+
+    @property
+    def active(self) -> int:
+        """The number of records and stored messages in hand, without those that wait."""
+        return len(self._queue) - self._queue.parked - self._queue.filling
+
+    def poll_seconds(self, longest: float) -> float:
+        """How long a poll may wait for records, at most ``longest``: lanes need some, or their offsets committed."""
+        if self.active and not self._has_threads:
+            return 0.0
+        if self.active or self._queue.parked:
+            return min(longest, BUSY_POLL_SECONDS)
+        return min(longest, self._queue.seconds_left)
+
+    @property
+    def full(self) -> set[TopicPartition]:
+        """Partitions that have so many records in hand, or read behind an unfinished one, that others have their turn.
+
+        Until half of them are handled, as a client forgets what it has fetched of a partition that is paused.
+        """
+        if not self._has_threads:
+            return set()
+        with self._lock:
+            far = self._offsets.at_least(self.window)
+        count = self._queue.count_by_group()
+        most = self.read_ahead // 2
+        self._full = far | {
+            place for place in count if count[place] >= most or (place in self._full and count[place] >= most // 2)
+        }
+        return self._full
+
+    def add_records(self, records: Sequence[ReceivedRecord], assigned: Collection[TopicPartition]) -> None:
+        """Add the records of one poll.
+
+        Args:
+            assigned: partitions that are new to this consumer.
+        """
+        self.guard.begin(assigned)
+        queued = [self._queued(record) for record in records]
+        self.guard.mark(queued, has_lanes=self._has_threads)
+        if self._handlers.largest_batch:
+            for each in queued:
+                if not each.guarded:
+                    self._let_fill(each)
+        with self._lock:
+            for record in records:
+                self._offsets.add(record)
+        self._queue.put(queued)
+        if self._queue.parked > self._outbox.most_waits:  # some of them go back to the relay
+            self._queue.wake(inf)
+
+    def add_due(self, due: Sequence[Due]) -> None:
+        """Add stored messages of the inbox."""
+        with self._lock:
+            self._due.update(each.id for each in due)
+        self._queue.put(
+            [
+                Queued(
+                    each.id,
+                    each.key,
+                    Kind.DUE,
+                    DUE_GROUP,
+                    guarded=True,
+                    alone=each.is_suspect or settings.max_deliveries == 1,
+                )
+                for each in due
+            ]
+        )
+
+    @property
+    def due(self) -> set[int]:
+        """The ids of stored messages in hand."""
+        with self._lock:
+            return set(self._due)
+
+    def drop_due(self) -> None:
+        """Forget stored messages that no lane has begun: they are due again."""
+        self._queue.drop({DUE_GROUP})
+        with self._lock:
+            self._due.clear()
+
+    def take_counts(self) -> RoundCounts:
+        """The counts since the last call."""
+        with self._lock:
+            counts, self._counts = self._counts, RoundCounts()
+            return counts
+
+    def take_offsets(self, partitions: Collection[TopicPartition] | None = None) -> dict[TopicPartition, int]:
+        """By partition, the next offset to read, where it moved since the last call."""
+        with self._lock:
+            return self._offsets.take(partitions)
+
+    def first_unfinished(self, partition: TopicPartition) -> int | None:
+        """The offset of the first unfinished record; None if none is in hand."""
+        with self._lock:
+            return self._offsets.first_unfinished(partition)
+
+    def revoke(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """Forget partitions that this consumer loses: nothing new starts on them. May be called by any thread.
+
+        What is running finishes. Its new owner waits for the row's lock, and then skips the record.
+
+        Returns:
+            The next offsets to read, where they moved.
+        """
+        self._queue.drop(partitions)
+        self._outbox.waits.clear()
+        moved = self.take_offsets(partitions)
+        with self._lock:
+            self._offsets.drop(partitions)
+        return moved
+
+    def clear(self) -> None:
+        """Forget everything in hand: records are delivered again, and stored messages are due again."""
+        self._queue.drop()
+        self._outbox.waits.clear()
+        self.guard.end()
+        with self._lock:
+            self._generation += 1
+            self._offsets = OffsetTracker()
+            self._due.clear()
+
+    def _queued(self, record: ReceivedRecord) -> Queued[Any]:
+        partition = TopicPartition(record.topic, record.partition)
+        item: OwnRecord | ReceivedRecord = record
+        kind = Kind.FOREIGN
+        key: Hashable = (record.topic, record.key) if record.key else None
+        own = None if self._inbox.takes_all else own_record(record, settings.source)
+        if own is not None:
+            item, kind = own, Kind.OWN
+        elif key is None and self._inbox.uses_mapper(record):
+            key = partition  # the mapper may find a key
+        size = len(record.value or b"") + sum(len(name) + len(value or b"") for name, value in record.headers)
+        return Queued(item, key, kind, partition, size, self._generation, rank=own.id if own else None)
+
+    def _let_fill(self, queued: Queued[Any]) -> None:
+        """Name the batch handlers that may wait for more records."""
+        is_own = queued.kind is Kind.OWN
+        topic, _ = queued.group
+        event_type = queued.item.identity.event_type if is_own else shown_type(queued.item)
+        queued.event, queued.handlers = (event_type, topic), self._handlers.find(event_type, topic)
+
+    def _count(self, handled: Sequence[Queued[Any]], outcomes: Sequence[Outcome]) -> None:
+        with self._lock:
+            self._counts.add(handled[0].kind, outcomes)
+            for queued, outcome in zip(handled, outcomes, strict=True):
+                if outcome is Outcome.WAITING:
+                    continue
+                if queued.kind is Kind.DUE:
+                    self._due.discard(queued.item)
+                    continue
+                if queued.generation != self._generation:
+                    continue
+                record = queued.item
+                if queued.kind is Kind.OWN:
+                    record = record.record
+                    self._outbox.waits.pop(queued.item.id, None)
+                self._offsets.finish(record)
+                if outcome is Outcome.SKIPPED:
+                    self.guard.skipped(queued)

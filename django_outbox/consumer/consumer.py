@@ -33,7 +33,6 @@ log = logging.getLogger("django_outbox.consumer")
 
 DEFAULT_BATCH_SIZE = 100
 POLL_SECONDS = 0.5
-"""While threads handle messages: offsets are committed in between."""
 KEEP_ALIVE_SECONDS = 60.0
 """A fifth of Kafka's default max.poll.interval.ms: without a poll for that long, the group would exclude this member."""
 RETRY_SECONDS = 1.0
@@ -202,12 +201,8 @@ class Consumer:
         return self.lanes.take_counts()
 
     def _retry_from_inbox(self) -> None:
-        if self._clock() >= self.inbox_due_at:
-            in_hand = self.lanes.due
-            due = [each for each in self._inbox.due(self.batch_size + len(in_hand)) if each.id not in in_hand]
-            self.lanes.add_due(due[: self.batch_size - len(in_hand)] if len(in_hand) < self.batch_size else [])
-            if not due:
-                self.inbox_due_at = self._clock() + INBOX_SECONDS
+        if self._clock() >= self.inbox_due_at and not self.lanes.add_due(self.batch_size):
+            self.inbox_due_at = self._clock() + INBOX_SECONDS
         self.lanes.work(self._is_stopping, self._clock() + RETRY_SECONDS)
         if self.concurrency == 1:
             self.lanes.drop_due()  # records have their turn

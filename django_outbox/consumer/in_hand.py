@@ -10,7 +10,7 @@ from typing import Any
 from django_outbox.brokers.base import ReceivedRecord, TopicPartition
 from django_outbox.conf import settings
 from django_outbox.consumer.guard import PoisonGuard
-from django_outbox.consumer.inbox.inbox import Due, Inbox
+from django_outbox.consumer.inbox.inbox import Inbox
 from django_outbox.consumer.keyed_queue import KeyedQueue, Queued
 from django_outbox.consumer.lane import Kind, RoundCounts
 from django_outbox.consumer.offsets import OffsetTracker
@@ -59,7 +59,7 @@ class InHand:
         self._handlers = handlers
         self._has_threads = lanes > 1
         self._queue: KeyedQueue[Any] = KeyedQueue(lanes, clock=clock, limit=read_ahead)
-        outbox.most_waits = MOST_WAITS
+        outbox.waits.most = MOST_WAITS
         self._lock = threading.Lock()  # for what follows
         self._offsets = OffsetTracker()
         self._counts = RoundCounts()
@@ -127,11 +127,19 @@ class InHand:
             for record in records:
                 self._offsets.add(record)
         self._queue.put(queued)
-        if self._queue.parked > self._outbox.most_waits:  # some of them go back to the relay
+        if self._queue.parked > self._outbox.waits.most:  # some of them go back to the relay
             self._queue.wake(inf)
 
-    def add_due(self, due: Sequence[Due]) -> None:
-        """Add stored messages of the inbox."""
+    def add_due(self, most: int) -> bool:
+        """Add stored messages of the inbox that are due, up to so many in hand; False if none is due.
+
+        Raises:
+            OperationalError, InterfaceError: the database is away.
+        """
+        with self._lock:
+            in_hand = set(self._due)
+        found = [each for each in self._inbox.due(most + len(in_hand)) if each.id not in in_hand]
+        due = found[: max(0, most - len(in_hand))]
         with self._lock:
             self._due.update(each.id for each in due)
         self._queue.put(
@@ -147,12 +155,7 @@ class InHand:
                 for each in due
             ]
         )
-
-    @property
-    def due(self) -> set[int]:
-        """The ids of stored messages in hand."""
-        with self._lock:
-            return set(self._due)
+        return bool(found)
 
     def drop_due(self) -> None:
         """Forget stored messages that no lane has begun: they are due again."""
@@ -235,7 +238,7 @@ class InHand:
                 record = queued.item
                 if queued.kind is Kind.OWN:
                     record = record.record
-                    self._outbox.waits.pop(queued.item.id, None)
+                    self._outbox.waits.end(queued.item.id)
                 self._offsets.finish(record)
                 if outcome is Outcome.SKIPPED:
                     self.guard.skipped(queued)

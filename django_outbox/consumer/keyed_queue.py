@@ -295,11 +295,3 @@ def _place(waiting: deque[Queued[T]], queued: Queued[T]) -> int:
             break
         place -= 1
     return place
-
-
-def text_of(key: Hashable) -> str:
-    """A key of topic and bytes, for people; empty for any other key."""
-    if type(key) is not tuple:
-        return ""
-    topic, name = key
-    return f"{topic}: {name.decode(errors='replace')}"

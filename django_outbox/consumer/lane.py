@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
@@ -103,3 +103,11 @@ class Lane:
         if first.guarded:
             return [self._inbox.receive_counted(first.item)]
         return self._inbox.receive([queued.item for queued in batch], is_stopping)
+
+
+def text_of(key: Hashable) -> str:
+    """A key of topic and bytes, for people; empty for any other key."""
+    if type(key) is not tuple:
+        return ""
+    topic, name = key
+    return f"{topic}: {name.decode(errors='replace')}"

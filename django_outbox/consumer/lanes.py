@@ -12,8 +12,8 @@ from django.db import connections
 
 from django_outbox.consumer.in_hand import InHand
 from django_outbox.consumer.inbox.inbox import Inbox
-from django_outbox.consumer.keyed_queue import Queued, text_of
-from django_outbox.consumer.lane import Lane
+from django_outbox.consumer.keyed_queue import Queued
+from django_outbox.consumer.lane import Lane, text_of
 from django_outbox.consumer.outbox import OutboxSource
 from django_outbox.consumer.source import Outcome
 from django_outbox.handlers.registry import GroupHandlers
@@ -112,8 +112,7 @@ class Lanes(InHand):
                 self._count(batch[done : done + len(outcomes)], outcomes)
                 for place, outcome in enumerate(outcomes, done):
                     if outcome is Outcome.WAITING:
-                        wait = self._outbox.waits.get(batch[place].item.id)
-                        parked[place] = wait.until if wait else 0.0
+                        parked[place] = self._outbox.waits.until(batch[place].item.id)
                 done += len(outcomes)
         finally:
             if self.are_threads and self._is_stopping():

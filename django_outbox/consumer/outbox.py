@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple
 
 from django.db import transaction
 from django.db.models import QuerySet
-from django.utils import timezone
 
 from django_outbox.brokers.base import ReceivedRecord, TopicPartition
 from django_outbox.conf import settings
@@ -27,6 +25,7 @@ from django_outbox.consumer.source import (
     store_failure,
     unhandled_reason,
 )
+from django_outbox.consumer.waits import Waits
 from django_outbox.events.event import Event
 from django_outbox.events.parsing import RecordIdentity, identify
 from django_outbox.exceptions import UnreadableRecord
@@ -44,12 +43,6 @@ log = logging.getLogger("django_outbox.consumer")
 Key = tuple[str, str]
 """Topic and key of a message."""
 Held = dict[Key, Blocker]
-
-
-HOLD_SECONDS = 10.0
-"""How long a message may wait in hand for an earlier one of its key: two or three of its retries."""
-FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.05, 1.0
-"""Between two looks whether its turn has come, doubled each time."""
 
 
 class OwnRecord(NamedTuple):
@@ -96,15 +89,6 @@ class OwnRecord(NamedTuple):
         )
 
 
-@dataclass(slots=True)
-class Wait:
-    """A message that waits in hand: at most until ``deadline``, now until ``until``, both on the clock."""
-
-    deadline: float
-    until: float = 0.0
-    looks: int = 0
-
-
 class OutboxSource(Source[OwnRecord]):
     """Messages of the outbox, as one consumer group handles them. Lanes share it."""
 
@@ -112,12 +96,10 @@ class OutboxSource(Source[OwnRecord]):
         self._using = using
         self._handlers = handlers
         self._pauses = pauses
-        self._clock = clock
-        self.most_waits = 0
         self.survived: set[tuple[int, int, int]] = set()
         """Deliveries that this process has counted and survived, although the database failed."""
-        self.waits: dict[int, Wait] = {}
-        """Messages that wait in hand, by id; at most ``most_waits``."""
+        self.waits = Waits(clock)
+        """Messages that wait in hand."""
 
     def cost(self, item: OwnRecord) -> float:
         cost = self._handlers.find(item.identity.event_type, item.record.topic).cost
@@ -189,25 +171,9 @@ class OutboxSource(Source[OwnRecord]):
             return Claim(Outcome.CONSUMED, message, item.event(message), handlers)
         if has_order(message):
             held[key] = Blocker(message.id if first is None else min(first.id, message.id), until)
-        if not is_paused and self._may_wait(message.id, until):
+        if not is_paused and self.waits.may_wait(message.id, until):
             return Claim(Outcome.WAITING, message)
         return Claim(Outcome.REQUEUED, message, until=until)
-
-    def _may_wait(self, id: int, until: datetime | timedelta) -> bool:
-        """True if a message waits in hand, so that the relay need not send it again."""
-        if len(self.waits) >= self.most_waits and id not in self.waits:
-            return False
-        now = self._clock()
-        wait = self.waits.setdefault(id, Wait(now + HOLD_SECONDS))
-        seconds = min(FIRST_WAIT_SECONDS * 2**wait.looks, LONGEST_WAIT_SECONDS)
-        if isinstance(until, datetime):
-            seconds = max(seconds, (until - timezone.now()).total_seconds())
-        wait.looks += 1
-        wait.until = now + seconds
-        if wait.until <= wait.deadline:
-            return True
-        del self.waits[id]
-        return False
 
     def _paused_until(self, message: LockedMessage) -> datetime | None:
         has_failed = message.retry_count > 0

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from django_outbox.brokers.base import TopicPartition
-from django_outbox.consumer.outbox import HOLD_SECONDS
+from django_outbox.consumer.waits import HOLD_SECONDS
 from django_outbox.models import OutboxMessage
 from tests.support.clock import Clock
 from tests.support.effects import effect_of_payload, effects

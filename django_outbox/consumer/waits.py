@@ -1,0 +1,60 @@
+"""Messages that wait in the consumer's hand for an earlier one of their key, so that the relay need not send them again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django.utils import timezone
+
+HOLD_SECONDS = 10.0
+"""How long a message may wait: for two or three retries of the earlier one."""
+FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.05, 1.0
+"""Between two looks whether its turn has come, doubled each time."""
+
+
+@dataclass(slots=True)
+class _Wait:
+    """A message waits at most until ``deadline``, now until ``until``, both on the clock."""
+
+    deadline: float
+    until: float = 0.0
+    looks: int = 0
+
+
+class Waits:
+    """The messages that wait, by id. Lanes share it: a message is in one lane at a time."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.most = 0
+        """How many may wait."""
+        self._clock = clock
+        self._waits: dict[int, _Wait] = {}
+
+    def may_wait(self, id: int, until: datetime | timedelta) -> bool:
+        """True if a message waits, rather than to be sent again. ``until``: when the earlier one is due, if that is known."""
+        if len(self._waits) >= self.most and id not in self._waits:
+            return False
+        now = self._clock()
+        wait = self._waits.setdefault(id, _Wait(now + HOLD_SECONDS))
+        seconds = min(FIRST_WAIT_SECONDS * 2**wait.looks, LONGEST_WAIT_SECONDS)
+        if isinstance(until, datetime):
+            seconds = max(seconds, (until - timezone.now()).total_seconds())
+        wait.looks += 1
+        wait.until = now + seconds
+        if wait.until <= wait.deadline:
+            return True
+        self.end(id)
+        return False
+
+    def until(self, id: int) -> float:
+        """When to look again, on the clock."""
+        wait = self._waits.get(id)
+        return 0.0 if wait is None else wait.until
+
+    def end(self, id: int) -> None:
+        self._waits.pop(id, None)
+
+    def clear(self) -> None:
+        self._waits.clear()

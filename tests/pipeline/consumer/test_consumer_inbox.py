@@ -280,3 +280,24 @@ def test_what_the_inbox_did_counts_though_the_broker_is_away(
         pipeline.consumer.run_once()
     assert only().status == "consumed"
     assert pipeline.consumer.worker_state.take_counts()["inbox_consumed"] == 1
+
+
+def test_records_and_due_messages_take_turns(pipeline: Pipeline, clock: Clock) -> None:
+    """Many slow retries keep no record waiting for long."""
+    done: list[Any] = []
+
+    def slow(event: Event) -> None:
+        done.append(event.payload)
+        clock.now += 0.2
+
+    pipeline.on("order.created", slow)
+    unguarded(pipeline)
+    for number in range(40):
+        make_received(payload=number, group=pipeline.consumer.group)
+    send(pipeline.broker, received("fresh"))
+    clock.now += INBOX_SECONDS
+    pipeline.consumer.run_once()
+    assert done.index("fresh") < 10
+    while pipeline.consumer.run_once().retried:
+        pass
+    assert len(done) == 41

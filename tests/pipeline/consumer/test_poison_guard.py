@@ -18,6 +18,7 @@ from tests.support.outbox import (
     make_message,
     row,
 )
+from tests.support.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
 
@@ -140,3 +141,26 @@ def test_a_message_that_only_fails_is_never_taken_for_a_killer(pipeline: Pipelin
 
     now = row(message)
     assert (now.status, now.retry_count, now.delivery_count) == (Status.PENDING, 8, 0)
+
+
+def test_a_delivery_that_the_process_survived_is_counted_once_however_often_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The database goes away between counting and handling, and the consumer loses its partitions meanwhile."""
+    pipeline = Pipeline()
+    pipeline.on("order.created", effect_of_type)
+    make_message()
+    pipeline.relay.run_once()
+
+    def lock(*args: Any, **kwargs: Any) -> Any:
+        raise OperationalError("connection refused")
+
+    with outbox_settings(MAX_DELIVERIES=1):
+        with monkeypatch.context() as patches:
+            patches.setattr(state, "lock", lock)
+            patches.setattr("django_outbox.worker.database_errors.is_connected", lambda using: False)
+            with pytest.raises(OperationalError):
+                pipeline.consumer.run_once()
+        pipeline.broker.subscribe(["outbox"], "tests").close()  # another member comes and goes
+        pipeline.consumer.run_once()
+    assert OutboxMessage.objects.get().status == Status.CONSUMED

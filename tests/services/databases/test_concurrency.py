@@ -274,6 +274,54 @@ def test_a_partition_with_a_stuck_message_is_paused_and_others_go_on() -> None:
         wait_until(all_consumed)
 
 
+def test_a_hot_key_leaves_room_for_other_partitions() -> None:
+    from tests.support.outbox import memory_broker
+
+    pipeline = Pipeline(memory_broker(partitions=2), concurrency=2, batch_size=10, steady=True)
+    gate = Gate(0)
+    pipeline.on("order.created", gate)
+    publish(*range(300), key="hot")
+    with running(pipeline):
+        wait_until(lambda: gate.running == {0})
+        hot = OutboxMessage.objects.get(payload=0).partition
+        publish(*range(1000, 1040))
+        while pipeline.relay.run_once().moved:
+            pass
+        beside = OutboxMessage.objects.exclude(partition=hot)
+        wait_until(lambda: set(beside.values_list("status", flat=True)) == {"consumed"})
+        assert beside.exists()
+        gate.open()
+        wait_until(all_consumed)
+
+
+def test_a_stored_message_that_hangs_keeps_no_other_waiting() -> None:
+    with outbox_settings(SOURCE="shipping"):
+        pipeline = Pipeline(concurrency=4, topics=["elsewhere"], steady=True)
+        gate = Gate("hangs")
+        pipeline.on("order.created", gate)
+        group = pipeline.consumer.group
+        make_received(message_key="a", payload="hangs", group=group)
+        pipeline.consumer.inbox_due_at = 0.0
+        with running(pipeline):
+            wait_until(lambda: gate.running == {"hangs"})
+            for number in range(5):
+                make_received(message_key=f"b{number}", payload=number, group=group)
+            others = InboxMessage.objects.exclude(message_key="a")
+            wait_until(lambda: set(others.values_list("status", flat=True)) == {"consumed"})
+            gate.open()
+
+
+def test_what_ends_with_the_consumer_is_counted(pipeline: Pipeline) -> None:
+    gate = Gate(0)
+    pipeline.on("order.created", gate)
+    publish(0)
+    with running(pipeline) as stop:
+        wait_until(lambda: gate.running == {0})
+        stop.request()
+        gate.open()
+    assert pipeline.consumer.worker_state.take_counts()["consumed"] == 1
+
+
 def test_a_database_that_goes_away_costs_nothing_but_time(pipeline: Pipeline) -> None:
     """All sessions are ended again and again, whatever the lanes are doing."""
     pipeline.on("order.created", effect_of_payload)

@@ -212,3 +212,18 @@ def test_lanes_that_wait_are_woken_by_items_and_at_the_end() -> None:
         for thread in threads:
             thread.join(60)
     assert sorted(taken) == [[], [], [0], [1]]
+
+
+def test_offsets_that_go_back_begin_again() -> None:
+    """The topic was recreated, or the group's offset was set back."""
+    tracker = OffsetTracker()
+    place = TopicPartition("orders", 0)
+    for offset in range(5, 8):
+        tracker.add(queued(0, offset).item)
+    tracker.finish(queued(0, 5).item)
+    assert tracker.take() == {place: 6}
+    for offset in range(3):
+        tracker.add(queued(0, offset).item)
+        tracker.finish(queued(0, offset).item)
+    assert tracker.take() == {place: 3}
+    assert tracker.first_unfinished(place) is None

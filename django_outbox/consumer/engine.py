@@ -203,6 +203,8 @@ class Engine:
         """Log dead and consumed messages, after the commit."""
         handled = [each.message for each in done if each.outcome is Outcome.CONSUMED and each.message is not None]
         for claim in done:
+            if claim.outcome is Outcome.REQUEUED and claim.reason:
+                instrumentation.requeued(claim.reason)
             if claim.outcome is Outcome.DEAD and claim.message is not None:
                 report_dead(log, claim.message, claim.reason, using=self._using)
         if self._breaker is not None:

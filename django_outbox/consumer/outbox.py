@@ -31,6 +31,7 @@ from django_outbox.events.parsing import RecordIdentity, identify
 from django_outbox.exceptions import UnreadableRecord
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import OutboxMessage
+from django_outbox.observability.instrumentation import requeued
 from django_outbox.observability.logging import log_extra
 from django_outbox.state import outbox as state
 from django_outbox.state import transitions
@@ -173,7 +174,7 @@ class OutboxSource(Source[OwnRecord]):
             held[key] = Blocker(message.id if first is None else min(first.id, message.id), until)
         if not is_paused and self.waits.may_wait(message.id, until):
             return Claim(Outcome.WAITING, message)
-        return Claim(Outcome.REQUEUED, message, until=until)
+        return Claim(Outcome.REQUEUED, message, reason="paused" if is_paused else "order", until=until)
 
     def _paused_until(self, message: LockedMessage) -> datetime | None:
         has_failed = message.retry_count > 0
@@ -216,6 +217,7 @@ class OutboxSource(Source[OwnRecord]):
                 return Outcome.SKIPPED
             transitions.requeue(self._in_delivery(message), REQUEUE_DELAY)
         log_requeued(f"Message {message.id}", fault, log_extra("put_back", message))
+        requeued("database")
         return Outcome.REQUEUED
 
     def _in_delivery(self, message: LockedMessage) -> QuerySet[OutboxMessage]:

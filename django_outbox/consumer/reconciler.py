@@ -10,6 +10,7 @@ from django_outbox.brokers.base import Broker, Progress, Subscription, TopicPart
 from django_outbox.conf import settings
 from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 from django_outbox.handlers.registry import GroupHandlers
+from django_outbox.observability.instrumentation import requeued
 from django_outbox.state import outbox as state
 from django_outbox.worker.incident import Incident
 from django_outbox.worker.outage_log import OutageLog
@@ -111,6 +112,7 @@ class Reconciler:
 
 def _log_lost(lost: int, where: str) -> None:
     if lost:
+        requeued("lost", lost)
         log.warning(
             "%d published messages of %s were requeued: their records were skipped or lost.",
             lost,

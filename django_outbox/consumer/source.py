@@ -56,7 +56,7 @@ class Claim:
         outcome: of the delivery, unless a handler raises.
         message: its row, if there is one.
         event, handlers: the handlers to run, and the event to pass to them.
-        reason: why the message is dead.
+        reason: why the message is dead or, of the outbox, requeued.
         until: when a requeued message is due; a timedelta counts from now.
     """
 

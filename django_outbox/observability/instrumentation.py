@@ -68,6 +68,11 @@ def dead(message: Message, error: BaseException | str, *, using: str, counted: b
     _send(signals.message_dead, message, using, counted=counted, error=error)
 
 
+def requeued(reason: str, number: int = 1) -> None:
+    """Report messages of the outbox that a consumer put back; see ``REQUEUED`` for the reasons."""
+    _notify(lambda metrics: metrics.requeued.add((reason,), number))
+
+
 def _notify(call: Callable[[Metrics], None]) -> None:
     for metrics in _observers:
         try:

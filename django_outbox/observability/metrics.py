@@ -23,6 +23,8 @@ from django_outbox.observability.logging import Message
 Labels = tuple[str, ...]
 OTHER = "other"
 MOST_LABELS = 200
+REQUEUED = ("order", "paused", "database", "lost")
+"""Why a consumer puts messages back that no handler failed on, so that the relay sends them again."""
 DURATIONS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 LATENCIES = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 1800, 7200, 43200, 86400)
 
@@ -85,6 +87,9 @@ class Metrics:
         self._labels: set[Labels] = set()
         first = "published" if known_types is None else "consumed"
         self.counters = {name: Counters() for name in (first, "failed", "retried", "dead")}
+        self.requeued = Counters()
+        for reason in REQUEUED:
+            self.requeued.add((reason,), 0)
         self.publish_seconds = Histogram(DURATIONS)
         self.handler_seconds = Histogram(DURATIONS)
         self.seconds_to_published = Histogram(LATENCIES)

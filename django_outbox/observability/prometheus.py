@@ -68,6 +68,12 @@ class OutboxCollector(Collector):
             for labels, number in counters.read().items():
                 family.add_metric(labels, number)
             yield family
+        if "consumed" in self.metrics.counters:
+            text = "Messages that no handler failed on, and that the relay sends again."
+            family = CounterMetricFamily("django_outbox_requeued", text, labels=("reason",))
+            for labels, number in self.metrics.requeued.read().items():
+                family.add_metric(labels, number)
+            yield family
 
     def _histograms(self) -> Iterator[Metric]:
         metrics = self.metrics

@@ -120,6 +120,30 @@ def test_failures_retries_and_dead_letters_are_counted_apart(pipeline: Pipeline)
 
 
 @pytest.mark.django_db(transaction=True)
+def test_what_is_put_back_without_a_failure_is_counted_by_its_reason(pipeline: Pipeline) -> None:
+    def fails(event: Event) -> None:
+        raise ArithmeticError
+
+    pipeline.on("order.created", fails)
+    watched = Watched(pipeline)
+    for _ in range(3):
+        make_message(message_key="a")
+    watched.turn()
+
+    assert watched.read("django_outbox_failed_total") == 1
+    registry = registry_of(watched.of_consumer, backlog(), WorkerState("relay"))
+    found = {
+        labels: value for (name, labels), value in samples(registry).items() if name == "django_outbox_requeued_total"
+    }
+    assert {dict(labels)["reason"]: value for labels, value in found.items()} == {
+        "order": 2,
+        "paused": 0,
+        "database": 0,
+        "lost": 0,
+    }
+
+
+@pytest.mark.django_db(transaction=True)
 def test_what_the_relay_could_not_send_is_counted() -> None:
     def answer(records: Sequence[Record], outcomes: list[SendResult]) -> list[SendResult]:
         return [Refused("too large"), Failed("no room"), Failed("no room"), *outcomes[3:]]

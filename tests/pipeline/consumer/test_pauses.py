@@ -9,6 +9,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from django_outbox.consumer.consumer import POLL_SECONDS
 from django_outbox.consumer.pauses import REFRESH_SECONDS
 from django_outbox.models import InboxMessage, OutboxMessage, Pause
 from django_outbox.models.fields import DatabaseNow
@@ -135,6 +136,20 @@ def test_pause_takes_effect_in_a_consumer_that_is_running(pipeline: Pipeline, cl
     pipeline.run()
     pause()
     clock.now += REFRESH_SECONDS
+    message = make_message()
+    pipeline.run()
+    assert waits(message)
+
+
+@pytest.mark.parametrize("is_busy", [True, False])
+def test_pause_takes_effect_within_five_seconds(pipeline: Pipeline, clock: Clock, is_busy: bool) -> None:
+    pipeline.run()
+    pause()
+    for _ in range(int(5 / POLL_SECONDS)):
+        clock.now += POLL_SECONDS
+        if is_busy:
+            make_message()
+        pipeline.run()
     message = make_message()
     pipeline.run()
     assert waits(message)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Collection
 from contextlib import suppress
 
-from django_outbox.brokers.base import Broker, ReceivedRecord, Subscription
+from django_outbox.brokers.base import Broker, Subscription
 from django_outbox.conf import settings
 from django_outbox.consumer.assignment import AssignmentTimeout
 from django_outbox.consumer.breaker import Breaker
@@ -225,15 +225,6 @@ class Consumer:
             self._leave()
             raise
 
-    def _poll(self, subscription: Subscription, timeout: float, limit: int) -> list[ReceivedRecord]:
-        """Read up to ``limit`` records. For batch handlers, poll again until no more are available."""
-        records = subscription.poll(timeout, limit)
-        found = len(records) if self.handlers.largest_batch else 0
-        while found and len(records) < limit:
-            found = len(more := subscription.poll(0.0, limit - len(records)))
-            records += more
-        return records
-
     def _read(self, subscription: Subscription, timeout: float) -> bool:
         """Read records into the lanes, as many as there is room for; False if this member must join again."""
         if not self._inbox.takes_all:
@@ -241,13 +232,18 @@ class Consumer:
         timeout = self.lanes.poll_seconds(timeout)
         room = self.lanes.room
         if not room and self._clock() < self._polled_at + KEEP_ALIVE_SECONDS:
-            if self.lanes.are_threads:
+            if timeout:
                 self.lanes.wait(timeout)
             return True
         subscription.pause(self.lanes.full)
-        records = self._poll(subscription, timeout, min(room, self.batch_size))
+        left = min(room, self.batch_size)
+        records = subscription.poll(timeout, left)
         self._polled_at = self._clock()
         self.lanes.add_records(records, subscription.take_assigned())
+        more = records if self.handlers.largest_batch else []
+        while more and (left := left - len(more)) > 0:  # batch handlers take what is available
+            more = subscription.poll(0.0, left)
+            self.lanes.add_records(more, subscription.take_assigned())
         if self._assignment.is_overdue(subscription) or subscription.needs_new_client:
             self._leave()
             return False
@@ -263,7 +259,7 @@ class Consumer:
 
     def _ready_subscription(self) -> Subscription | None:
         """Return the subscription to the readable topics; None if no topic is readable."""
-        if self.lanes.are_threads or not self.lanes:
+        if self.lanes.are_threads or not self.lanes.active:
             self.readable_topics.check_if_due(is_reading=self.subscription is not None)
             if self._subscribed != self.readable_topics.current:
                 self._commit()

@@ -47,17 +47,16 @@ class PoisonGuard:
         for each in queued:
             is_own = isinstance(each.item, OwnRecord)
             if self._left.get(each.group, 0) and not (is_own and not self._outbox.cost(each.item)):
-                self._left[each.group] -= 1
                 each.guarded = each.alone = True
                 guarded.append(each)
         if has_lanes and settings.max_deliveries > 1:
             self._let_innocent_ones_run_together(guarded)
 
-    def skipped(self, queued: Queued[Any]) -> None:
-        """No handler ran for a guarded record, so one more of its partition is guarded."""
+    def handled(self, queued: Queued[Any]) -> None:
+        """The handler of a guarded record ran, or it has another outcome that is stored."""
         left = self._left.get(queued.group)
-        if queued.guarded and left is not None:
-            self._left[queued.group] = left + 1
+        if queued.guarded and left:
+            self._left[queued.group] = left - 1
 
     def _let_innocent_ones_run_together(self, guarded: Sequence[Queued[Any]]) -> None:
         own = [each for each in guarded if isinstance(each.item, OwnRecord)]

@@ -59,7 +59,7 @@ class InHand:
         self._handlers = handlers
         self._has_threads = lanes > 1
         self._queue: KeyedQueue[Any] = KeyedQueue(lanes, clock=clock, limit=read_ahead)
-        outbox.waits.most = MOST_WAITS
+        self.most_waits = MOST_WAITS
         self._lock = threading.Lock()  # for what follows
         self._offsets = OffsetTracker()
         self._counts = RoundCounts()
@@ -99,10 +99,10 @@ class InHand:
 
         Until half of them are handled, as a client forgets what it has fetched of a partition that is paused.
         """
-        if not self._has_threads:
-            return set()
         with self._lock:
             far = self._offsets.at_least(self.window)
+        if not self._has_threads:
+            return far
         count = self._queue.count_by_group()
         most = self.read_ahead // 2
         self._full = far | {
@@ -127,8 +127,15 @@ class InHand:
             for record in records:
                 self._offsets.add(record)
         self._queue.put(queued)
-        if self._queue.parked > self._outbox.waits.most:  # some of them go back to the relay
+
+    def _relieve(self) -> None:
+        """Let no message wait in hand while there are too many: the relay sends them again."""
+        waits, number, size = self._outbox.waits, len(self._queue), self._queue.bytes
+        if number > self.read_ahead + self.most_waits or size >= READ_AHEAD_BYTES:
+            waits.most = 0
             self._queue.wake(inf)
+        elif number <= self.read_ahead and size < READ_AHEAD_BYTES // 2:
+            waits.most = self.most_waits
 
     def add_due(self, most: int) -> bool:
         """Add stored messages of the inbox that are due, up to so many in hand; False if none is due.
@@ -138,8 +145,9 @@ class InHand:
         """
         with self._lock:
             in_hand = set(self._due)
-        found = [each for each in self._inbox.due(most + len(in_hand)) if each.id not in in_hand]
-        due = found[: max(0, most - len(in_hand))]
+        if len(in_hand) >= most:
+            return True
+        due = self._inbox.due(most - len(in_hand), in_hand)
         with self._lock:
             self._due.update(each.id for each in due)
         self._queue.put(
@@ -155,7 +163,7 @@ class InHand:
                 for each in due
             ]
         )
-        return bool(found)
+        return bool(due)
 
     def drop_due(self) -> None:
         """Forget stored messages that no lane has begun: they are due again."""
@@ -233,12 +241,12 @@ class InHand:
                 if queued.kind is Kind.DUE:
                     self._due.discard(queued.item)
                     continue
-                if queued.generation != self._generation:
-                    continue
                 record = queued.item
                 if queued.kind is Kind.OWN:
                     record = record.record
                     self._outbox.waits.end(queued.item.id)
+                if queued.generation != self._generation:
+                    continue
                 self._offsets.finish(record)
-                if outcome is Outcome.SKIPPED:
-                    self.guard.skipped(queued)
+                if outcome is not Outcome.SKIPPED:
+                    self.guard.handled(queued)

@@ -91,12 +91,14 @@ class KeyedQueue(Generic[T]):
     @property
     def filling(self) -> int:
         """The number of items that lanes do not get yet, as their batch is not full."""
-        return len(self._filling)
+        with self._changed:
+            return len(self._filling)
 
     @property
     def seconds_left(self) -> float:
         """How long until lanes get the first of these; infinite if there are none."""
-        return self._filling.seconds_left
+        with self._changed:
+            return self._filling.seconds_left
 
     @property
     def bytes(self) -> int:
@@ -154,19 +156,23 @@ class KeyedQueue(Generic[T]):
         parked = parked or {}
         with self._changed:
             by_key: dict[Hashable, list[Queued[T]]] = {queued.key: [] for queued in batch}
+            first_of: dict[Hashable, Queued[T]] = {}  # that waits
             for place, queued in enumerate(batch):
                 if self._taken.pop(queued.number, None) is None:
                     continue
                 if place < finished and place not in parked:
                     self._bytes -= queued.size
                     continue
-                if place in parked:
-                    self._parked.setdefault(queued.key, parked[place])
+                if place in parked and first_of.setdefault(queued.key, queued) is queued:
+                    self._parked[queued.key] = parked[place]
                 by_key[queued.key].append(queued)
             self._busy -= by_key.keys()
             self._is_alone = False
             for key, left in by_key.items():
                 self._wait(key, left, first=True)
+                if key in first_of and self._waiting[key][0] is not first_of[key]:  # what it waits for has come
+                    self._parked.pop(key, None)
+                    self._wait(key, [])
             self._changed.notify_all()
 
     def wake(self, now: float) -> None:
@@ -269,7 +275,11 @@ class KeyedQueue(Generic[T]):
     def _wait(self, key: Hashable, items: Sequence[Queued[T]], *, first: bool = False) -> None:
         waiting = self._waiting.setdefault(key, deque())
         if first:
-            waiting.extendleft(reversed(items))
+            came_meanwhile = list(waiting)
+            waiting.clear()
+            waiting.extend(items)
+            for queued in came_meanwhile:
+                waiting.insert(_place(waiting, queued), queued)
         else:
             for queued in items:
                 place = _place(waiting, queued)

@@ -65,6 +65,7 @@ class Lanes(InHand):
         """
         self._is_stopping = is_stopping
         self._queue.wake(self._clock())
+        self._relieve()
         if not self.are_threads:
             lane = self._lanes[0]
             while not is_stopping() and self._clock() < deadline and (batch := self._take(lane, timeout=0)):

@@ -148,7 +148,7 @@ class OutboxSource(Source[OwnRecord]):
             overtakes: it comes before an earlier one of its key in the batch.
             held: messages that wait, or are dead and hold their key; later ones wait as long. Extended here.
         """
-        is_paused = False
+        is_paused = is_dead = False
         handlers = self._handlers.find(message.event_type, message.topic)
         if not handlers and settings.unknown_event == "ignore":
             return SKIP
@@ -156,13 +156,13 @@ class OutboxSource(Source[OwnRecord]):
         if not handlers or (message.delivery_count and message.delivery_count > settings.max_deliveries):
             reason = max_deliveries_reason() if handlers else unhandled_reason(message.event_type)
             if message.message_key and holds_behind_dead():
-                held[key] = Blocker(message.id, REQUEUE_DELAY)
+                held[key] = Blocker(message.id, REQUEUE_DELAY, is_dead=True)
             return Claim(Outcome.DEAD, message, reason=reason)
         first = held.get(key)
         if blocker is not None:
-            until = blocker.until
+            until, is_dead = blocker.until, blocker.is_dead
         elif first is not None and first.id < message.id:
-            until = first.until
+            until, is_dead = first.until, first.is_dead
         elif overtakes:
             until = timedelta(0)
         elif (paused_until := self._paused_until(message)) is not None:
@@ -171,8 +171,8 @@ class OutboxSource(Source[OwnRecord]):
         else:
             return Claim(Outcome.CONSUMED, message, item.event(message), handlers)
         if has_order(message):
-            held[key] = Blocker(message.id if first is None else min(first.id, message.id), until)
-        if not is_paused and self.waits.may_wait(message.id, until):
+            held[key] = Blocker(message.id if first is None else min(first.id, message.id), until, is_dead)
+        if not (is_paused or is_dead) and self.waits.may_wait(message.id, until):
             return Claim(Outcome.WAITING, message)
         return Claim(Outcome.REQUEUED, message, reason="paused" if is_paused else "order", until=until)
 

@@ -36,6 +36,7 @@ class Blocker(NamedTuple):
 
     id: int
     until: datetime | timedelta
+    is_dead: bool = False
 
 
 def has_order(message: Outgoing | LockedMessage | InboxMessage) -> bool:
@@ -87,7 +88,9 @@ def unhandled_before(
     blockers: dict[int, Blocker] = {}
     for topic, keyed in by_topic.items():
         earlier = dialect_of(using).unhandled_before(keyed, types_of(topic), dead=holds_behind_dead())
-        blockers |= {id: Blocker(found.id, _until_sent(found)) for id, found in earlier.items()}
+        blockers |= {
+            id: Blocker(found.id, _until_sent(found), found.status == Status.DEAD) for id, found in earlier.items()
+        }
     return blockers
 
 

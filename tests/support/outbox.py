@@ -138,7 +138,7 @@ class Pipeline:
         """Made at its first use, when the handlers are there."""
         if self._consumer is None:
             self._consumer = Consumer(self.broker, using="default", handlers=self.handlers, **self._consumer_options)
-            self._consumer.outbox.waits.most = self._hold
+            self._consumer.lanes.most_waits = self._hold
             if self._steady:
                 self._consumer.lanes.guard.records = 0
         return self._consumer

@@ -63,6 +63,7 @@ class ConfluentSubscription(GroupMember):
         self._ask_brokers = knock
         self._can_leave = can_leave
         self._new: set[TopicPartition] = set()
+        self._lost: set[TopicPartition] = set()  # during a poll
         self._has_assignment = False
         self._ends: dict[TopicPartition, int] = {}
         self._undecodable: RecordsUndecodable | None = None
@@ -99,7 +100,10 @@ class ConfluentSubscription(GroupMember):
         first = self._client.poll(timeout)
         if first is None:
             return []
-        messages = [first, *self._client.consume(limit - 1, 0)] if limit > 1 else [first]
+        self._lost.clear()
+        messages = self._client.consume(limit - 1, 0) if limit > 1 else []
+        if TopicPartition(first.topic() or "", first.partition() or 0) not in self._lost:  # meanwhile
+            messages = [first, *messages]
         records: list[ReceivedRecord] = []
         try:
             records.extend(_received(message) for message in messages if self._is_record(message))  # one by one
@@ -218,6 +222,7 @@ class ConfluentSubscription(GroupMember):
         self._has_assignment = False
         gone = {_ours(place) for place in places}
         self._new -= gone
+        self._lost |= gone
         if paused := self._paused & gone:  # the client would keep them paused after the next assignment
             self._paused -= paused
             with suppress(KafkaException):

@@ -219,6 +219,14 @@ class Assignments(ConsumerRebalanceListener):  # type: ignore[misc]
         if lost:
             self._on_lost(lost)
 
+    def on_partitions_lost(self, lost: Iterable[Any]) -> None:
+        """The member is out of its group; the client forgets where it was."""
+        with self._lock:
+            gone = {_ours(place) for place in lost} | self._revoked
+            self._new -= gone
+            self._revoked = set()
+        self._on_lost(gone)
+
     def take(self) -> set[TopicPartition]:
         with self._lock:
             new, self._new = self._new, set()

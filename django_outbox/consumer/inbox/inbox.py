@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from copy import copy
 from typing import NamedTuple
 
@@ -78,11 +78,17 @@ class Inbox:
             return self.handle_due(stored.id) or outcome
         return outcome
 
-    def due(self, limit: int) -> list[Due]:
-        """The stored messages that are due and that nobody handles now, the most overdue first."""
+    def due(self, limit: int, in_hand: Collection[int] = ()) -> list[Due]:
+        """The stored messages that are due and that nobody handles now, the most overdue first.
+
+        Args:
+            in_hand: ids to leave out.
+        """
         if not self.has_due():  # one query without a transaction, as mostly nothing is due
             return []
         unlocked = self._messages.due().select_for_update(skip_locked=True)
+        if in_hand:
+            unlocked = unlocked.exclude(id__in=in_hand)
         with transaction.atomic(using=self._messages.db):
             rows = list(unlocked.values_list("id", "topic", "message_key", "delivery_count")[:limit])
         return [Due(id, (topic, key.encode()) if key else None, bool(count)) for id, topic, key, count in rows]

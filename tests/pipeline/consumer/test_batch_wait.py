@@ -118,6 +118,8 @@ def test_a_drain_ends_when_the_last_list_has_waited(stop: Stop) -> None:
 
 def test_the_first_deliveries_after_a_start_do_not_wait(pipeline: WaitingPipeline) -> None:
     pipeline.consumer.lanes.guard.records = 2
-    pipeline.publish(1, 2, 3)
+    pipeline.publish(1, 2)
+    pipeline.consumer.run_once()
+    pipeline.publish(3)
     pipeline.consumer.run_once()
     assert pipeline.calls == [[1], [2]]

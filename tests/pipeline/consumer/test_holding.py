@@ -128,12 +128,13 @@ def test_a_retry_that_is_far_away_is_not_waited_for(pipeline: Pipeline, failing:
 
 
 def test_only_so_many_wait(clock: Clock) -> None:
-    pipeline = Pipeline(steady=True, hold=2, clock=clock)
+    pipeline = Pipeline(steady=True, hold=2, batch_size=2, clock=clock)
     pipeline.on("order.created", Failing())
-    publish(6)
-    for _ in range(6):  # the last ones are behind those that wait
+    publish(12)
+    for _ in range(12):
         pipeline.turn()
-    assert statuses() == ["pending", "published", "published", "pending", "pending", "pending"]
+        assert len(pipeline.consumer.lanes) <= 2 + 2 + 2
+    assert statuses().count("pending") > 4
     make_message(payload=6, message_key="b")
     pipeline.turn()
     assert statuses()[-1] == "consumed"

@@ -142,7 +142,7 @@ def test_no_question_walks_the_table() -> None:
             assert "Index" in plan, plan
             assert "Sort" not in plan, plan
     awaited = [query for query in queries if '"event_type" = ' in query["sql"]]
-    assert len(queries) - len(awaited) == 11
+    assert len(queries) - len(awaited) == 12
 
 
 def ask_among_much() -> list[str]:

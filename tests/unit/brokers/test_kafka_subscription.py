@@ -17,4 +17,7 @@ def test_a_member_is_not_told_of_partitions_that_were_taken_away_meanwhile() -> 
     assignments.on_partitions_lost({one})
     assert assignments.take() == set()
     assignments.on_partitions_assigned({other})
-    assert lost == [{one}]  # the other one came back
+    assert lost == [{one, other}]
+    assignments.on_partitions_revoked({one, other})
+    assignments.on_partitions_assigned({other})
+    assert lost[1:] == [{one}]  # the other one stays

@@ -164,9 +164,10 @@ class Relay:
             began_at = self._clock()
             with self._prepared.used(), transaction.atomic(using=self.using):
                 done, after_commit = self._send_batch(producer)
-        except BrokerUnavailable:
+        except Exception as error:
             self._growth.record(0.0, is_full=False)
-            self._drop_producer()
+            if isinstance(error, BrokerUnavailable):
+                self._drop_producer()
             raise
         finally:
             if self._producer is not None and not self._producer.usable:

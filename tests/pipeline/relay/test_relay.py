@@ -427,6 +427,28 @@ def test_a_topic_in_trouble_that_fills_a_batch_stops_no_other() -> None:
     assert published == [0, 3, 1, 0]
 
 
+@pytest.mark.databases("postgresql")  # others have one claim
+@pytest.mark.parametrize("error", [BrokerUnavailable("it is gone."), OperationalError("gone away"), ValueError("odd")])
+def test_batches_grow_from_one_claim_again_after_any_error(error: Exception) -> None:
+    sizes: list[int] = []
+
+    def answer(records: Sequence[Record], outcomes: list[SendResult]) -> list[SendResult]:
+        sizes.append(len(records))
+        if len(sizes) == 3:
+            raise error
+        return outcomes
+
+    relay = relay_to(ScriptedBroker(answer), batch_size=1, clock=Clock())
+    for _ in range(10):
+        make_message()
+    for _ in range(2):
+        relay.run_once()
+    with pytest.raises(type(error)):
+        relay.run_once()
+    relay.run_once()
+    assert sizes == [1, 2, 4, 1]
+
+
 def test_topics_that_take_long_to_show_their_trouble_leave_the_others_half_of_the_time() -> None:
     clock = Clock(1000.0)
     bad = [f"bad-{number}" for number in range(5)]

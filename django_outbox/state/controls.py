@@ -77,7 +77,8 @@ def cancel(messages: QuerySet[Any], reason: str, *, using: str) -> Iterator[Cont
         for attempt, of_attempt in by_attempt.items():
             failures.record(of_attempt, stage=failures.Stage.CANCEL, attempt=attempt, using=using)
         if isinstance(rows[0], InboxMessage):
-            for row in {(row.group, row.topic, row.message_key): row for row in rows}.values():
+            # Of each key the first: messages between two of these may have waited for it.
+            for row in {(row.group, row.topic, row.message_key): row for row in reversed(rows)}.values():
                 release_next(row, using=using)
         return released
 

@@ -186,6 +186,12 @@ def test_inbox_message_is_cancelled_and_the_next_of_its_key_continues() -> None:
     assert (failure.inbox_message_id, failure.attempt) == (first.id, 1)
 
 
+def test_inbox_message_between_two_cancelled_ones_continues() -> None:
+    first, between, second, _ = (make_received(message_key="k", next_retry_at=LATER) for _ in range(4))
+    cancel(InboxMessage, id__in=[first.id, second.id])
+    assert list(InboxMessage.objects.due().values_list("id", flat=True)) == [between.id]
+
+
 def test_waiting_inbox_message_is_handled_once_it_is_due() -> None:
     receiver = Receiver()
     receiver.on("order.created")

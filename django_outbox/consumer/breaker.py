@@ -6,10 +6,12 @@ import logging
 import traceback
 from collections.abc import Sequence
 from inspect import unwrap
+from threading import Lock
 from typing import NamedTuple
 
 from django_outbox.conf import settings
 from django_outbox.consumer.pauses import Pauses
+from django_outbox.exceptions import handlers_of
 from django_outbox.handlers.handler import Handler
 from django_outbox.models import Pause
 from django_outbox.models.lengths import HANDLER_LENGTH
@@ -37,6 +39,7 @@ class Breaker:
         self._group = group
         self._pauses = pauses
         self._streaks: dict[str, Streak] = {}
+        self._lock = Lock()  # of the streaks, which lanes share
 
     def failed(self, handlers: Sequence[Handler], error: Exception) -> None:
         """Count a failure of a message with these handlers. Not in a transaction."""
@@ -47,9 +50,10 @@ class Breaker:
         if len(name) > HANDLER_LENGTH:
             return
         found = fingerprint(error)
-        before = self._streaks.get(name)
-        streak = Streak(found, before.failures + 1 if before and before.fingerprint == found else 1)
-        self._streaks[name] = streak
+        with self._lock:
+            before = self._streaks.get(name)
+            streak = Streak(found, before.failures + 1 if before and before.fingerprint == found else 1)
+            self._streaks[name] = streak
         is_trial = self._pauses.by_breaker(name) is not None
         if streak.failures < breaker.failures and not is_trial:
             return
@@ -68,7 +72,8 @@ class Breaker:
     def succeeded(self, handlers: Sequence[Handler]) -> None:
         """End the count of these handlers, and the pause of one that was tried. Not in a transaction."""
         for handler in handlers:
-            self._streaks.pop(handler.name, None)
+            with self._lock:
+                self._streaks.pop(handler.name, None)
             pause_id = self._pauses.by_breaker(handler.name)
             if pause_id is None:
                 continue
@@ -88,5 +93,8 @@ class Breaker:
 
 def _failing(handlers: Sequence[Handler], error: Exception) -> Handler:
     """The handler that raised an error; the first if none of them did, as for an error at commit."""
+    named = handlers_of(error)  # for an error without a frame of the handler, such as a payload mismatch
+    if found := next((each for each in handlers if each.name == named), None):
+        return found
     codes = {frame.f_code for frame, _ in traceback.walk_tb(error.__traceback__)}
     return next((each for each in handlers if getattr(unwrap(each.function), "__code__", None) in codes), handlers[0])

@@ -119,7 +119,7 @@ class Engine:
             is_slow = self._clock() >= over_at
             done_cost = cost * len(done) / len(batch)
             self.transaction_size = max(self._least, done_cost) if is_slow else max(self.transaction_size, 2 * cost)
-            return named.outcomes(done, source.fail)
+            return named.outcomes(done, partial(self._fail, source))
         # Outside the except block, where the error would be the context of later ones.
         self.transaction_size = max(self._least, cost / 2)
         return [self.handle_alone(source, batch[0])]
@@ -145,10 +145,7 @@ class Engine:
         def fail(error: Exception) -> Outcome:
             for claim in claims:
                 name_handlers(error, (handler.name for handler in claim.handlers))
-            outcome = source.fail(item, claims[0] if claims else None, error)
-            if outcome is Outcome.FAILED and claims and self._breaker is not None:
-                self._breaker.failed(claims[0].handlers, error)
-            return outcome
+            return self._fail(source, item, claims[0] if claims else None, error)
 
         def log_retry(fault: Exception) -> None:
             log.info("Retrying %s: %s", what, in_one_line(fault), extra={"action": "again", **extra})
@@ -163,6 +160,12 @@ class Engine:
             work_id=what,
         )
         self._alone_left = max(0, self._alone_left - 1)
+        return outcome
+
+    def _fail(self, source: Source[Item], item: Item, claim: Claim | None, error: Exception) -> Outcome:
+        outcome = source.fail(item, claim, error)
+        if outcome is Outcome.FAILED and claim is not None and self._breaker is not None:
+            self._breaker.failed(claim.handlers, error)
         return outcome
 
     @property
@@ -208,7 +211,9 @@ class Engine:
             if claim.outcome is Outcome.DEAD and claim.message is not None:
                 report_dead(log, claim.message, claim.reason, using=self._using)
         if self._breaker is not None:
-            for handlers in {claim.handlers for claim in done if claim.outcome is Outcome.CONSUMED}:
+            # By id, as a handler may be any callable, also one without a hash.
+            succeeded = {id(claim.handlers): claim.handlers for claim in done if claim.outcome is Outcome.CONSUMED}
+            for handlers in succeeded.values():
                 self._breaker.succeeded(handlers)
         instrumentation.consumed(handled, group=self._group, using=self._using)
         if log.isEnabledFor(logging.DEBUG):

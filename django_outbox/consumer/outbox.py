@@ -196,6 +196,9 @@ class OutboxSource(Source[OwnRecord]):
             else:
                 transitions.mark_dead(self._in_delivery(message), claim.reason)
         state.mark_consumed(consumed, using=self._using)
+        for claim in left:
+            if claim.outcome is Outcome.CONSUMED and isinstance(claim.message, LockedMessage):
+                self._pauses.leave(claim.message.event_type, claim.message.topic)
 
     def fail(self, item: OwnRecord, claim: Claim | None, error: Exception) -> Outcome:
         message = None if claim is None else claim.message

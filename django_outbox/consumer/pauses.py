@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
+from threading import local
 
 from django_outbox.conf import settings
 from django_outbox.handlers.registry import GroupHandlers
@@ -21,8 +22,15 @@ TRY_EVERY = timedelta(seconds=30)
 """Between two messages that are tried, if ``CIRCUIT_BREAKER`` has been removed since."""
 
 
+class _Trials(local):
+    """Pauses of which the transaction of this thread tries a message, as they were and as they are in it."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[int, tuple[ActivePause, ActivePause]] = {}
+
+
 class Pauses:
-    """The pauses of one consumer group, read from the database every two seconds."""
+    """The pauses of one consumer group, read from the database every two seconds. Lanes share it."""
 
     def __init__(self, using: str, handlers: GroupHandlers, clock: Callable[[], float]) -> None:
         self._using = using
@@ -34,7 +42,7 @@ class Pauses:
         self._ended: dict[int, tuple[ActivePause, float]] = {}  # and when that was read, by this process's clock
         self._is_to_release = False
         self._postponed: dict[int, datetime] = {}
-        self._tried: dict[int, ActivePause] = {}  # of which this transaction tries a message
+        self._trials = _Trials()
         self._first: Counter[datetime] = Counter()  # by the end of a pause
 
     def refresh(self) -> None:
@@ -42,7 +50,7 @@ class Pauses:
 
         Call it at the beginning of each of these transactions: another one may have been rolled back.
         """
-        self._tried.clear()
+        self._trials.by_id.clear()
         if self._clock() - self._read_at < REFRESH_SECONDS:
             return
         found = tuple(state.active(Pause.objects.using(self._using).filter(group=self._handlers.group)))
@@ -64,12 +72,15 @@ class Pauses:
         """
         if not self._active:
             return None
-        names = [handler.name for handler in self._handlers.find(event_type, topic)]
-        covering = [self._tried.get(pause.id, pause) for pause in self._active if pause.covers(event_type, names)]
+        names = self._names(event_type, topic)
+        covering = [self._current(pause) for pause in self._active if pause.covers(event_type, names)]
         now = self._now()
-        closed = next((pause for pause in covering if not (pause.is_half_open(now) and self._try(pause))), None)
+        # None is tried unless all are half-open: the message would wait for the others anyway.
+        closed = next((pause for pause in covering if not pause.is_half_open(now)), None)
         if closed is None:
-            return None
+            if not covering or self._try(covering):
+                return None
+            closed = covering[0]
         if closed.until is not None and closed.until > now:
             if has_failed:
                 return closed.until + state.AFTER_OTHERS
@@ -78,13 +89,33 @@ class Pauses:
                 return closed.until
         return closed.due_at(now)
 
-    def _try(self, pause: ActivePause) -> bool:
+    def leave(self, event_type: str, topic: str) -> None:
+        """Let another message be tried, if a message of this type was to be and there was no time for it.
+
+        In the transaction of its ``due_at``.
+        """
+        if not self._trials.by_id:
+            return
+        names = self._names(event_type, topic)
+        for before, tried in list(self._trials.by_id.values()):
+            if tried.covers(event_type, names):
+                state.leave_trial(before, using=self._using)
+                del self._trials.by_id[before.id]
+
+    def _names(self, event_type: str, topic: str) -> list[str]:
+        return [handler.name for handler in self._handlers.find(event_type, topic)]
+
+    def _current(self, pause: ActivePause) -> ActivePause:
+        _, current = self._trials.by_id.get(pause.id, (pause, pause))
+        return current
+
+    def _try(self, pauses: Sequence[ActivePause]) -> bool:
         breaker = settings.circuit_breaker
         length = TRY_EVERY if breaker is None else breaker.pause
-        until = state.try_one(pause, length, using=self._using)
-        if until is None:
+        tried = state.try_one(pauses, length, using=self._using)
+        if tried is None:
             return False
-        self._tried[pause.id] = pause._replace(until=until)
+        self._trials.by_id.update({after.id: (before, after) for before, after in zip(pauses, tried, strict=True)})
         return True
 
     def by_breaker(self, handler: str) -> int | None:

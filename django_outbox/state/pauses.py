@@ -13,7 +13,7 @@ few messages, and those that have failed, wait for that end instead of a check t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -73,13 +73,16 @@ class ActivePause(NamedTuple):
 
 
 def pause(group: str, *, event_type: str = "", handler: str = "", reason: str, by: str, using: str) -> Pause:
-    """Pause an event type or a handler; if it is paused already, the reason is replaced."""
-    found, _ = Pause.objects.using(using).update_or_create(
-        group=group,
-        event_type=event_type,
-        handler=handler,
-        defaults={"reason": reason, "created_by": by, "until": None},
-    )
+    """Pause an event type or a handler; if it is paused already, the reason is replaced.
+
+    A pause of the circuit breaker loses its end. Messages that wait for that end are due now, to wait for a check time.
+    """
+    subject: dict[str, Any] = {"group": group, "event_type": event_type, "handler": handler}
+    rows = Pause.objects.using(using)
+    with transaction.atomic(using=using):
+        for by_breaker in active(rows.filter(**subject, until__isnull=False).select_for_update()):
+            release(by_breaker, by_breaker.now, using=using)
+        found, _ = rows.update_or_create(**subject, defaults={"reason": reason, "created_by": by, "until": None})
     return found
 
 
@@ -94,18 +97,25 @@ def trip(group: str, handler: str, length: timedelta, reason: str, *, using: str
     return is_new
 
 
-def try_one(pause: ActivePause, length: timedelta, *, using: str) -> datetime | None:
-    """Let this transaction try a message of a half-open pause; None if another one does, or has since it was read.
+def try_one(pauses: Sequence[ActivePause], length: timedelta, *, using: str) -> list[ActivePause] | None:
+    """Let this transaction try a message that half-open pauses cover.
 
     Returns:
-        Until when no other message is tried. If the transaction is rolled back, the next one may try.
+        The pauses with a new end, before which no other message is tried. If the transaction is rolled back, the next
+        one may try. None if another one tries a message of one of the pauses, or has since they were read.
     """
-    rows = Pause.objects.using(using).filter(id=pause.id)
+    rows = Pause.objects.using(using).filter(id__in=[pause.id for pause in pauses])
     with transaction.atomic(using=using):
-        if rows.filter(until__lte=DatabaseNow()).select_for_update(skip_locked=True).first() is None:
+        half_open = rows.filter(until__lte=DatabaseNow()).order_by("id").select_for_update(skip_locked=True)
+        if len(half_open) < len(pauses):
             return None
         rows.update(until=DatabaseNow() + length)
-        return rows.values_list("until", flat=True).get()
+        return active(rows)
+
+
+def leave_trial(pause: ActivePause, *, using: str) -> None:
+    """Let another message be tried, in the transaction that was to try one; ``pause`` is as it was before."""
+    Pause.objects.using(using).filter(id=pause.id).update(until=pause.until)
 
 
 def resume(pauses: QuerySet[Pause], *, using: str) -> tuple[int, int]:

@@ -103,6 +103,9 @@ class ArrivalSource(Source[ReceivedRecord]):
                 state.hold(row, content, claim.until, using=self._using)
         state.confirm(consumed, using=self._using)
         state.remove([claim.message.id for claim in left if claim.message is not None], using=self._using)
+        for claim in left:
+            if claim.outcome is Outcome.CONSUMED and isinstance(claim.message, InboxMessage):
+                self._pauses.leave(claim.message.event_type, claim.message.topic)
 
     def fail(self, item: ReceivedRecord, claim: Claim | None, error: Exception) -> Outcome:
         event = self._arrival(item).event  # reads the record again, as a handler may have changed the payload

@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
-from django_outbox.consumer.pauses import FIRST, REFRESH_SECONDS
-from django_outbox.exceptions import Reject
+from django_outbox.consumer.breaker import Breaker
+from django_outbox.consumer.engine import TIME_BUDGET_SECONDS
+from django_outbox.consumer.pauses import FIRST, REFRESH_SECONDS, Pauses
+from django_outbox.exceptions import Reject, Retry
+from django_outbox.handlers.registry import GroupHandlers, Registry
 from django_outbox.models import InboxMessage, OutboxMessage, Pause
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.state import pauses as state
 from tests.support.clock import Clock
 from tests.support.inbox import Receiver, received
-from tests.support.outbox import Pipeline, make_due, make_message, row, statuses
+from tests.support.outbox import Pipeline, in_thread, make_due, make_message, row, statuses
 from tests.support.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
 
 PAUSE_SECONDS = 60
+MAIL = f"{__name__}.Mail.handle"
+
+
+class Order(BaseModel):
+    id: int
 
 
 class Mail:
@@ -69,7 +80,7 @@ def send(number: int, **fields: Any) -> list[OutboxMessage]:
 
 def end_of_pause(clock: Clock) -> None:
     """Let the pause be over, and its messages be due."""
-    Pause.objects.update(until=DatabaseNow())
+    Pause.objects.filter(until__isnull=False).update(until=DatabaseNow())
     for message in OutboxMessage.objects.filter(status="pending"):
         make_due(message)
     clock.now += REFRESH_SECONDS
@@ -120,6 +131,37 @@ def test_success_and_other_errors_begin_the_count_again(clock: Clock) -> None:
     assert not Pause.objects.exists()
 
 
+def test_lanes_count_together(mail: Mail) -> None:
+    lanes, failures = 4, 500
+    registry = Registry()
+    registry.register("mail.queued", mail.handle)
+    handlers = GroupHandlers(registry, "tests")
+    breaker = Breaker("default", "tests", Pauses("default", handlers, Clock()))
+
+    def fail(times: int) -> None:
+        for _ in range(times):
+            breaker.failed(handlers.find("mail.queued", "outbox"), ConnectionError("refused"))
+
+    with outbox_settings(CIRCUIT_BREAKER={"FAILURES": lanes * failures + 1, "PAUSE": PAUSE_SECONDS}):
+        with switching_often(), ExitStack() as stack:
+            for _ in range(lanes):
+                stack.enter_context(in_thread(lambda: fail(failures)))
+        assert not Pause.objects.exists()
+        fail(1)
+    assert Pause.objects.exists()
+
+
+@contextmanager
+def switching_often() -> Iterator[None]:
+    """Let threads take turns after every few instructions."""
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(interval)
+
+
 def test_rejected_messages_pause_nothing(pipeline: Pipeline, mail: Mail) -> None:
     mail.error = Reject("no such address")
     send(8)
@@ -137,6 +179,43 @@ def test_of_several_handlers_the_failing_one_is_paused(pipeline: Pipeline, mail:
         make_message()
     pipeline.run()
     assert Pause.objects.get().handler == f"{__name__}.Mail.handle"
+
+
+def test_handler_with_an_invalid_payload_is_paused_and_not_another_one(clock: Clock) -> None:
+    def before(event: Any) -> None: ...
+
+    def ship(order: Order) -> None: ...
+
+    pipeline = Pipeline(clock=clock)
+    pipeline.on("order.created", before)
+    pipeline.on("order.created", ship)
+    for _ in range(3):
+        make_message(payload={"id": "x"})
+    pipeline.run()
+    assert Pause.objects.get().handler.endswith(".ship")
+
+
+def test_failures_that_a_batch_handler_names_are_counted(clock: Clock) -> None:
+    def handle(events: list[Any]) -> None:
+        raise Retry(3600, "refused", events=events)
+
+    pipeline = Pipeline(steady=True, clock=clock)
+    pipeline.on("mail.queued", handle, batch=10)
+    send(3)
+    pipeline.run()
+    assert Pause.objects.get().handler.endswith(".handle")
+
+
+def test_handler_may_be_a_callable_without_a_hash(clock: Clock) -> None:
+    class Ship:
+        __hash__ = None  # type: ignore[assignment]
+
+        def __call__(self, event: Any) -> None: ...
+
+    pipeline = Pipeline(clock=clock)
+    pipeline.on("order.created", Ship())
+    make_message()
+    assert pipeline.turn().consumed == 1
 
 
 def test_success_of_the_message_that_is_tried_resumes_the_others(pipeline: Pipeline, mail: Mail, clock: Clock) -> None:
@@ -170,8 +249,17 @@ def test_failure_of_the_message_that_is_tried_pauses_again(pipeline: Pipeline, m
 def test_one_consumer_tries_a_message_at_a_time() -> None:
     state.trip("tests", "ship", timedelta(0), "failed", using="default")
     (active,) = state.active(Pause.objects.all())
-    assert state.try_one(active, timedelta(minutes=1), using="default") is not None
-    assert state.try_one(active, timedelta(minutes=1), using="default") is None
+    assert state.try_one([active], timedelta(minutes=1), using="default") is not None
+    assert state.try_one([active], timedelta(minutes=1), using="default") is None
+
+
+def test_no_pause_is_tried_by_a_message_that_waits_for_another_pause() -> None:
+    for name in ("ship", "bill"):
+        state.trip("tests", name, timedelta(0), "failed", using="default")
+    ship, bill = state.active(Pause.objects.all())
+    assert state.try_one([bill], timedelta(minutes=1), using="default") is not None
+    assert state.try_one([ship, bill], timedelta(minutes=1), using="default") is None
+    assert state.try_one([ship], timedelta(minutes=1), using="default") is not None
 
 
 def test_message_of_a_trial_that_was_killed_is_followed_by_another(
@@ -181,7 +269,7 @@ def test_message_of_a_trial_that_was_killed_is_followed_by_another(
     pipeline.run()
     end_of_pause(clock)
     (active,) = state.active(Pause.objects.all())
-    state.try_one(active, timedelta(minutes=1), using="default")  # and its process is killed
+    state.try_one([active], timedelta(minutes=1), using="default")  # and its process is killed
     mail.error = None
     pipeline.run()
     assert mail.sent == []
@@ -190,6 +278,51 @@ def test_message_of_a_trial_that_was_killed_is_followed_by_another(
     clock.now += REFRESH_SECONDS
     pipeline.run()
     assert sorted(mail.sent) == list(range(8))
+
+
+def test_message_that_an_operator_has_paused_is_not_the_one_that_is_tried(pipeline: Pipeline, mail: Mail) -> None:
+    mail.error = None
+    pipeline.on("order.created", mail.handle)
+    state.trip("tests", MAIL, timedelta(0), "failed", using="default")
+    state.pause("tests", event_type="order.created", reason="a bug", by="ada", using="default")
+    paused = make_message()
+    send(1)
+    pipeline.run()
+    assert mail.sent == [0]
+    assert row(paused).status == "pending"
+    assert Pause.objects.get().created_by == "ada"
+
+
+def test_message_for_which_there_was_no_time_is_tried_next(clock: Clock, mail: Mail) -> None:
+    mail.error = None
+    pipeline = Pipeline(steady=True, clock=clock)
+    pipeline.on("order.created", slow(clock))
+    pipeline.on("mail.queued", mail.handle)
+    state.trip("tests", MAIL, timedelta(0), "failed", using="default")
+    make_message()
+    send(1)
+    pipeline.turn()
+    assert mail.sent == [0]
+    assert not Pause.objects.exists()
+
+
+def test_record_for_which_there_was_no_time_is_tried_next(clock: Clock, mail: Mail) -> None:
+    mail.error = None
+    receiver = Receiver(clock=clock)
+    receiver.on("order.created", slow(clock))
+    receiver.on("mail.queued", mail.handle)
+    state.trip("tests", MAIL, timedelta(0), "failed", using="default")
+    assert receiver.receive(received(1), received(2, type="mail.queued")) == ["consumed", "consumed"]
+    assert mail.sent == [2]
+
+
+def slow(clock: Clock) -> Callable[[Any], None]:
+    """A handler that takes the time of the messages after it."""
+
+    def handle(event: Any) -> None:
+        clock.now += TIME_BUDGET_SECONDS
+
+    return handle
 
 
 def test_few_messages_wait_for_the_end_and_those_that_failed_come_last(
@@ -241,12 +374,18 @@ def test_operators_pause_stays(pipeline: Pipeline, mail: Mail) -> None:
     assert (pause.created_by, pause.until) == ("ada", None)
 
 
-def test_operator_may_take_over_the_pause(pipeline: Pipeline, mail: Mail) -> None:
-    send(8)
+def test_operator_may_take_over_the_pause_with_its_messages(pipeline: Pipeline, mail: Mail, clock: Clock) -> None:
+    messages = send(8)
     pipeline.run()
-    name = Pause.objects.get().handler
-    state.pause("tests", handler=name, reason="until tomorrow", by="ada", using="default")
+    make_due(*messages)
+    pipeline.run()
+    state.pause("tests", handler=MAIL, reason="until tomorrow", by="ada", using="default")
     assert Pause.objects.get().until is None
+    clock.now += REFRESH_SECONDS
+    pipeline.run()
+    (active,) = state.active(Pause.objects.all())
+    assert state.waiting(active, active.now, using="default")["outbox"].count() == 8
+    assert state.resume(Pause.objects.all(), using="default") == (1, 8)
 
 
 def test_pause_is_logged_once(pipeline: Pipeline, mail: Mail, clock: Clock, caplog: pytest.LogCaptureFixture) -> None:

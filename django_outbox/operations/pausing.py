@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import NamedTuple
 
+from django_outbox.conf import settings
 from django_outbox.handlers.registry import registry
-from django_outbox.models import Pause
+from django_outbox.models import Pause, outbox_database
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.operations.counts import count_paused, seconds
 from django_outbox.state.pauses import ActivePause
@@ -57,6 +59,17 @@ def known_pauses(using: str) -> list[PauseStatus]:
         )
         found.append(status)
     return found
+
+
+def resume_command(group: str, *, event_type: str = "", handler: str = "", using: str) -> str:
+    """The command that ends a pause, to be copied into a shell."""
+    words = ["manage.py", "outbox_resume"]
+    words += ["--event-type", event_type] if event_type else ["--handler", handler]
+    if group != settings.consumer_group:
+        words += ["--group", group]
+    if using != outbox_database():
+        words += ["--database", using]
+    return shlex.join(words)
 
 
 def require_subject(group: str, *, event_type: str = "", handler: str = "") -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
@@ -12,7 +11,7 @@ from django_outbox.conf import settings
 from django_outbox.management.base import OutboxCommand, operator, record
 from django_outbox.management.option_types import text
 from django_outbox.models.lengths import HANDLER_LENGTH, REASON_LENGTH, TYPE_LENGTH
-from django_outbox.operations.pausing import UnknownSubject, require_subject
+from django_outbox.operations.pausing import UnknownSubject, require_subject, resume_command
 from django_outbox.state.pauses import pause
 
 SUBJECT_LENGTH = min(TYPE_LENGTH, HANDLER_LENGTH)
@@ -53,12 +52,8 @@ class Command(OutboxCommand):
             raise CommandError(str(error)) from error
         record("pause", f"pauses {event_type or handler} (group {group}): {reason}")
         pause(group, **subject, reason=reason, by=operator(), using=database)
-        option = f"--event-type {shlex.quote(event_type)}" if event_type else f"--handler {handler}"
-        if group != settings.consumer_group:
-            option += f" --group {shlex.quote(group)}"
-        self.stdout.write(
-            f"{event_type or handler} is paused in the group {group}. To end the pause: manage.py outbox_resume {option}"
-        )
+        command = resume_command(group, **subject, using=database)
+        self.stdout.write(f"{event_type or handler} is paused in the group {group}. To end the pause: {command}")
 
 
 def _subject(given: str) -> str:

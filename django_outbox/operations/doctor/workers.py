@@ -13,7 +13,7 @@ from django_outbox.models import OutboxMessage, Worker
 from django_outbox.operations.counts import counted, foreign_messages, inbox_due, longest_due
 from django_outbox.operations.doctor.base import Finding, Installation, fault, note, warning
 from django_outbox.operations.documentation import documentation
-from django_outbox.operations.pausing import known_pauses
+from django_outbox.operations.pausing import known_pauses, resume_command
 from django_outbox.operations.topics import awaited
 from django_outbox.operations.workers import is_late, known_workers, why_behind
 from django_outbox.state.unhandled import longest_unhandled
@@ -33,14 +33,15 @@ def relays(installation: Installation) -> Iterator[Finding]:
 def pauses(installation: Installation) -> Iterator[Finding]:
     """Event types and handlers that are paused."""
     for pause in known_pauses(installation.using):
-        option = f"--event-type {shlex.quote(pause.event_type)}" if pause.event_type else f"--handler {pause.handler}"
-        group = "" if pause.group == settings.consumer_group else f" --group {pause.group}"
+        command = resume_command(
+            pause.group, event_type=pause.event_type, handler=pause.handler, using=installation.using
+        )
         by_breaker = pause.seconds_left is not None
         yield warning(
             f"{pause.subject} is paused in the group {pause.group}, by {pause.by}: {pause.reason}",
             f"Messages that wait until it is resumed: {pause.messages:,}."
             + (" A message is tried from time to time, and resumes it if it succeeds." if by_breaker else ""),
-            f"Once the reason is gone: manage.py outbox_resume {option}{group}{installation.database_option}",
+            f"Once the reason is gone: {command}",
         )
 
 
@@ -72,7 +73,7 @@ def _group(
     if members:
         yield from _behind(behind, "handled", late, members)
     elif is_late(late) or has_handlers:
-        option = "" if group == settings.consumer_group else f" --group {group}"
+        option = "" if group == settings.consumer_group else f" --group {shlex.quote(group)}"
         why = "The handlers of this group do not run; those of other groups do."
         remedy = f"manage.py outbox_consume{option}{installation.database_option}"
         yield _not_done(f"No consumer of the group {group!r} is running.", "handled", late, why, remedy)

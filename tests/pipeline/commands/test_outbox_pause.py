@@ -16,6 +16,7 @@ from django.core.management import CommandError, call_command
 from django_outbox.handlers.registry import Registry, registry
 from django_outbox.models import OutboxMessage, Pause
 from django_outbox.operations.counts import unfinished
+from django_outbox.operations.pausing import resume_command
 from django_outbox.state import pauses as state
 from tests.support.inbox import make_received
 from tests.support.outbox import make_message
@@ -84,6 +85,18 @@ def test_other_groups_are_paused_by_name(run: Any) -> None:
         run("outbox_resume", "--event-type", "invoice.paid")
     run("outbox_resume", "--event-type", "invoice.paid", "--group", "books")
     assert not Pause.objects.exists()
+
+
+@pytest.mark.parametrize(
+    ("subject", "options"),
+    [
+        ({"handler": "shop.mail.<locals>.send"}, "--handler 'shop.mail.<locals>.send'"),
+        ({"event_type": "order.*", "group": "the books"}, "--event-type 'order.*' --group 'the books'"),
+        ({"handler": SHIP, "using": "archive"}, f"--handler {SHIP} --database archive"),
+    ],
+)
+def test_command_that_ends_a_pause_is_for_a_shell(subject: dict[str, str], options: str) -> None:
+    assert resume_command(**{"group": "tests", "using": "default", **subject}) == f"manage.py outbox_resume {options}"
 
 
 def test_all_pauses_of_the_group_are_ended(run: Any) -> None:

@@ -20,6 +20,7 @@ from django.utils.translation import gettext_lazy as _
 from django_outbox.admin import audit
 from django_outbox.admin.bulk import BULK, Bulk
 from django_outbox.admin.tables import Table
+from django_outbox.conf import settings
 from django_outbox.models.fields import database_now, json_value
 from django_outbox.models.validation import json_payload
 from django_outbox.observability import text as texts
@@ -115,7 +116,11 @@ def confirm_view(request: HttpRequest, table: Table, action: str) -> HttpRespons
     count = selected.count()
     if preview is not None:
         seconds = seconds_until_last(count, rate)
-        preview |= {"count": count, "duration": texts.duration(seconds) if seconds else ""}
+        preview |= {
+            "count": count,
+            "duration": texts.duration(seconds) if seconds else "",
+            "is_ordered": settings.ordering == "key",
+        }
     return _page(
         request,
         table,

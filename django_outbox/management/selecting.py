@@ -182,6 +182,8 @@ class SelectionCommand(OutboxCommand):
         self.stdout.write(f"{action.messages(count)} would be {action.participle}.")
         if seconds := seconds_until_last(count, rate):
             self.stdout.write(f"The last would be due in {timedelta(seconds=seconds)}.")
+            if settings.ordering == "key":
+                self.stdout.write("Later messages with the same keys, including new ones, would wait for them.")
         for event_type, number_of_type in frequent_types(selected):
             self.stdout.write(f"{number_of_type:>10,}  {_type(event_type)}")
         sample = newest(selected.defer("payload", "headers"))

@@ -229,6 +229,7 @@ def test_dry_run_tells_what_would_happen_and_does_nothing(login: Login) -> None:
     response = act(client, "retry", query={"topic": "outbox"}, rate="1", reason="", dry_run="1")
     shown = " ".join(response.content.decode().split())
     assert "5 messages would be retried. The last of them would be due in 4 seconds." in shown
+    assert "Later messages with the same keys, including new ones, would wait for them." in shown
     assert "<li>a.b: 4</li><li>c.d: 1</li>" in shown
     assert set(statuses()) == {"dead"}
     assert not LogEntry.objects.exists()

@@ -21,6 +21,7 @@ from django_outbox.models.fields import DatabaseNow
 from django_outbox.state import retry as retrying
 from tests.support.inbox import make_received
 from tests.support.outbox import Pipeline, Status, make_message, row, statuses
+from tests.support.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
 
@@ -146,7 +147,19 @@ def test_dry_run_says_of_a_record_that_could_not_be_read_that_it_has_no_type(ret
 def test_dry_run_at_a_rate_says_how_long_it_would_take(retry: Any) -> None:
     for _ in range(3):
         make_dead()
-    assert "The last would be due in 0:00:02.\n" in retry("--all", "--rate", 1, "--dry-run")[0]
+    out, _ = retry("--all", "--rate", 1, "--dry-run")
+    assert "The last would be due in 0:00:02.\n" in out
+    assert "\nLater messages with the same keys, including new ones, would wait for them.\n" in out
+
+
+def test_dry_run_mentions_no_later_messages_if_none_would_wait(retry: Any) -> None:
+    make_dead()
+    assert "Later messages" not in retry("--all", "--rate", 1, "--dry-run")[0]
+    make_dead()
+    with outbox_settings(ORDERING="none"):
+        out, _ = retry("--all", "--rate", 1, "--dry-run")
+    assert "The last would be due" in out
+    assert "Later messages" not in out
 
 
 def test_at_a_rate_the_last_is_due_later_than_the_first_and_the_command_does_not_wait(retry: Any) -> None:

@@ -6,16 +6,19 @@ action may stop after any batch, even by a kill; repeated, it continues with the
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import reduce
+from operator import or_
 from typing import Any, NamedTuple
 
 from django.db import transaction
-from django.db.models import Max, QuerySet
+from django.db.models import Max, Q, QuerySet
 
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.models.message import status_is
 from django_outbox.state import dead_letters, failures
+from django_outbox.state.dialects.base import Key
 from django_outbox.state.ordering import release_next
 
 BATCH_SIZE = 500
@@ -116,21 +119,33 @@ def _release_later(rows: Sequence[Any], using: str) -> int:
     if not waits:
         return 0
     given = {row.id for row in rows}
+    first: dict[Key, int] = {}
+    for (_, topic, key, _), id in waits.items():
+        first.setdefault((topic, key), id)
     messages = OutboxMessage.objects.using(using)
-    # Wait for locks: a relay may be postponing these messages until the old due times.
-    later = messages.filter(
-        status="pending", topic__in={key[1] for key in waits}, message_key__in={key[2] for key in waits}
-    ).select_for_update()
-    columns = ("source", "topic", "message_key", "next_retry_at", "id", "created_at", "updated_at")
-    ids = [
+    keys: dict[str, list[str]] = {}
+    for topic, key in first:
+        keys.setdefault(topic, []).append(key)
+    of_keys = reduce(or_, [Q(topic=topic, message_key__in=of_topic) for topic, of_topic in keys.items()])
+    found = messages.filter(of_keys, status="pending", id__gt=min(first.values())).order_by("id")
+    later = [
         id
-        for *key, id, created_at, updated_at in later.order_by("id").values_list(*columns)
-        # Unchanged since it was written: its own delay is as long.
-        if id > waits.get(tuple(key), id) and updated_at > created_at and id not in given
+        for topic, key, id in found.values_list("topic", "message_key", "id")
+        if id > first.get((topic, key), id) and id not in given
     ]
-    return sum(
-        messages.filter(status_is("pending"), id__in=ids[start : start + BATCH_SIZE]).update(
-            next_retry_at=DatabaseNow(), updated_at=DatabaseNow()
-        )
-        for start in range(0, len(ids), BATCH_SIZE)
-    )
+    return sum(_release(later[start : start + BATCH_SIZE], waits, using) for start in range(0, len(later), BATCH_SIZE))
+
+
+def _release(ids: Sequence[int], waits: Mapping[tuple[Any, ...], int], using: str) -> int:
+    pending = OutboxMessage.objects.using(using).filter(status_is("pending"))
+    # Wait for locks: a relay may be postponing these messages until the old due times. By id, as InnoDB locks whatever
+    # it reads, also messages of other keys.
+    locked = pending.filter(id__in=ids).order_by("id").select_for_update()
+    columns = ("source", "topic", "message_key", "next_retry_at", "id", "created_at", "updated_at")
+    due = [
+        id
+        for *key, id, created_at, updated_at in locked.values_list(*columns)
+        # Unchanged since it was written: its own delay is as long.
+        if id > waits.get(tuple(key), id) and updated_at > created_at
+    ]
+    return pending.filter(id__in=due).update(next_retry_at=DatabaseNow(), updated_at=DatabaseNow())

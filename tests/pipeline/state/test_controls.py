@@ -248,6 +248,22 @@ def test_message_that_a_relay_is_postponing_is_due_too() -> None:
     assert is_due(later)
 
 
+@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("action", [make_due_now, cancel])
+def test_earlier_messages_and_those_of_other_keys_are_not_waited_for(action: Any) -> None:
+    earlier = make_message(topic="a", message_key="1")
+    chosen = [make_waiting(topic=topic, message_key=key).id for topic, key in (("a", "1"), ("b", "2"))]
+    others = [make_message(topic=topic, message_key=key) for topic, key in (("a", "2"), ("b", "1"), ("c", "1"))]
+    results: list[tuple[int, int]] = []
+    with transaction.atomic():
+        locked = [earlier.id, *[other.id for other in others]]
+        assert len(OutboxMessage.objects.select_for_update().filter(id__in=locked)) == 4
+        with in_thread(lambda: results.append(action(id__in=chosen))):
+            pass
+    assert results == [(2, 0)]
+
+
 @pytest.mark.parametrize("action", [make_due_now, cancel])
 def test_message_that_was_sent_meanwhile_is_skipped(action: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from django_outbox.state.dialects.base import Published

@@ -68,6 +68,10 @@ class MissingDependency(OutboxError, ImproperlyConfigured):
     """The settings need an optional package; the text says how to install it."""
 
 
+class PauseLocked(OutboxError):
+    """A consumer has locked a pause, for example while the handler of a message that it tries is running."""
+
+
 class MessagesLeft(OutboxError):
     """A drain ended with messages left, as their topics cannot be written or read."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import messages
+from django.contrib.admin.models import LogEntry
 from django.core.exceptions import PermissionDenied
 from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
@@ -18,7 +19,7 @@ from django_outbox.admin import audit
 from django_outbox.admin.message_list import ReadOnlyAdmin
 from django_outbox.admin.tables import OUTBOX, page_url
 from django_outbox.conf import settings
-from django_outbox.exceptions import HandlersNotImportable
+from django_outbox.exceptions import HandlersNotImportable, PauseLocked
 from django_outbox.models import Pause
 from django_outbox.models.lengths import OPERATOR_LENGTH, REASON_LENGTH, TYPE_LENGTH
 from django_outbox.operations.pausing import UnknownSubject, known_pauses, require_subject
@@ -122,7 +123,10 @@ class PauseAdmin(ReadOnlyAdmin):
         data = form.cleaned_data
         subject = data["event_type"] or data["handler"]
         entry = audit.begin(request.user, Pause, "pause", f"{subject} ({data['group']})", data["reason"])
-        pause(**data, by=request.user.get_username()[:OPERATOR_LENGTH], using=OUTBOX.database)
+        try:
+            pause(**data, by=request.user.get_username()[:OPERATOR_LENGTH], using=OUTBOX.database)
+        except PauseLocked:
+            return _locked(request, entry)
         audit.finish(entry, 1)
         text = gettext("%(subject)s is paused. Consumers obey within five seconds.") % {"subject": subject}
         messages.success(request, text)
@@ -139,7 +143,10 @@ class PauseAdmin(ReadOnlyAdmin):
             title = gettext("Resume %(subject)s?") % {"subject": found}
             return self._form(request, form, title=title, button=gettext("Resume"), pauses=shown)
         entry = audit.begin(request.user, Pause, "resume", f"{found} ({found.group})", form.cleaned_data["reason"])
-        _, count = resume(pauses.filter(id=found.id), using=OUTBOX.database)
+        try:
+            _, count = resume(pauses.filter(id=found.id), using=OUTBOX.database)
+        except PauseLocked:
+            return _locked(request, entry)
         audit.finish(entry, count)
         text = ngettext(
             "%(subject)s is resumed. %(count)d message is due now.",
@@ -156,6 +163,14 @@ class PauseAdmin(ReadOnlyAdmin):
     def _form(self, request: HttpRequest, form: forms.Form, **context: Any) -> HttpResponse:
         back = page_url(Pause, "changelist")
         return self.page(request, "pause_form", {"form": form, "back": back, "may_change": False, **context})
+
+
+def _locked(request: HttpRequest, entry: LogEntry) -> HttpResponse:
+    audit.finish(entry, 0)
+    messages.error(
+        request, gettext("A consumer is using this pause, for example to try a message. Try again in a moment.")
+    )
+    return HttpResponseRedirect(page_url(Pause, "changelist"))
 
 
 def may_pause(request: HttpRequest) -> bool:

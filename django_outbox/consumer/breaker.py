@@ -78,9 +78,8 @@ class Breaker:
             if pause_id is None:
                 continue
             # Not an operator's pause that has replaced it.
-            ended, messages = resume(
-                Pause.objects.using(self._using).filter(id=pause_id, until__isnull=False), using=self._using
-            )
+            by_breaker = Pause.objects.using(self._using).filter(id=pause_id, until__isnull=False)
+            ended, messages = resume(by_breaker, using=self._using, wait=True)
             self._pauses.expire()
             if ended:
                 log.info(

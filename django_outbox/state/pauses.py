@@ -22,6 +22,7 @@ from django.db import transaction
 from django.db.models import QuerySet
 
 from django_outbox.conf import settings
+from django_outbox.exceptions import PauseLocked
 from django_outbox.models import InboxMessage, OutboxMessage, Pause
 from django_outbox.models.fields import DatabaseNow
 
@@ -76,12 +77,16 @@ def pause(group: str, *, event_type: str = "", handler: str = "", reason: str, b
     """Pause an event type or a handler; if it is paused already, the reason is replaced.
 
     A pause of the circuit breaker loses its end. Messages that wait for that end are due now, to wait for a check time.
+
+    Raises:
+        PauseLocked: a consumer is using the pause, for example to try a message; nothing changed.
     """
     subject: dict[str, Any] = {"group": group, "event_type": event_type, "handler": handler}
     rows = Pause.objects.using(using)
     with transaction.atomic(using=using):
-        for by_breaker in active(rows.filter(**subject, until__isnull=False).select_for_update()):
-            release(by_breaker, by_breaker.now, using=using)
+        for before in _lock(rows.filter(**subject), wait=False):
+            if before.until is not None:
+                release(before, before.now, using=using)
         found, _ = rows.update_or_create(**subject, defaults={"reason": reason, "created_by": by, "until": None})
     return found
 
@@ -118,12 +123,26 @@ def leave_trial(pause: ActivePause, *, using: str) -> None:
     Pause.objects.using(using).filter(id=pause.id).update(until=pause.until)
 
 
-def resume(pauses: QuerySet[Pause], *, using: str) -> tuple[int, int]:
-    """End pauses, and make the messages due that wait for them, in one transaction; returns how many of each."""
+def resume(pauses: QuerySet[Pause], *, using: str, wait: bool = False) -> tuple[int, int]:
+    """End pauses, and make the messages due that wait for them, in one transaction; returns how many of each.
+
+    Args:
+        wait: for a consumer that is using the pause, instead of raising ``PauseLocked``.
+
+    Raises:
+        PauseLocked: a consumer is using the pause, for example to try a message; nothing changed.
+    """
     with transaction.atomic(using=using):
-        ended = active(pauses.using(using).select_for_update())
+        ended = _lock(pauses.using(using), wait=wait)
         Pause.objects.using(using).filter(id__in=[each.id for each in ended]).delete()
         return len(ended), sum(release(each, each.now, using=using) for each in ended)
+
+
+def _lock(pauses: QuerySet[Pause], *, wait: bool) -> list[ActivePause]:
+    found = active(pauses.select_for_update(skip_locked=not wait))
+    if not wait and len(found) < pauses.count():
+        raise PauseLocked("A consumer is using this pause, for example to try a message. Try again in a moment.")
+    return found
 
 
 def active(pauses: QuerySet[Pause]) -> list[ActivePause]:

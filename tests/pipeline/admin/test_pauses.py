@@ -11,6 +11,8 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
 from django.test import Client
 
+from django_outbox.admin import pauses as admin
+from django_outbox.exceptions import PauseLocked
 from django_outbox.handlers.registry import registry
 from django_outbox.models import OutboxMessage, Pause
 from django_outbox.state import pauses as state
@@ -136,6 +138,22 @@ def test_resuming_makes_the_messages_due(operator: Client) -> None:
     assert [each.id for each in OutboxMessage.objects.due()] == [message.id]
     assert (said()["action"], said()["count"], said()["reason"]) == ("resume", 1, "mail is back")
     assert operator.get(page).status_code == 404
+
+
+@pytest.mark.parametrize("action", [PAUSE, RESUME])
+def test_pause_that_a_consumer_uses_stays(
+    operator: Client, names: tuple[str, str], monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    def locked(*arguments: Any, **options: Any) -> None:
+        raise PauseLocked("in use")
+
+    pause = make_pause(event_type=names[0])
+    monkeypatch.setattr(admin, action, locked)
+    data = {"group": "tests", "event_type": names[0], "reason": "mail is back"}
+    response = operator.post(f"{url('pause', action)}?id={pause.id}", data)
+    assert told(response) == ["A consumer is using this pause, for example to try a message. Try again in a moment."]
+    assert said()["count"] == 0
+    assert Pause.objects.exists()
 
 
 def test_resuming_needs_a_reason(operator: Client) -> None:

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from django_outbox.consumer.breaker import Breaker
 from django_outbox.consumer.engine import TIME_BUDGET_SECONDS
 from django_outbox.consumer.pauses import FIRST, REFRESH_SECONDS, Pauses
-from django_outbox.exceptions import Reject, Retry
+from django_outbox.exceptions import PauseLocked, Reject, Retry
 from django_outbox.handlers.registry import GroupHandlers, Registry
 from django_outbox.models import InboxMessage, OutboxMessage, Pause
 from django_outbox.models.fields import DatabaseNow
@@ -323,6 +323,36 @@ def slow(clock: Clock) -> Callable[[Any], None]:
         clock.now += TIME_BUDGET_SECONDS
 
     return handle
+
+
+@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("action", ["pause", "resume"])
+def test_operators_do_not_wait_for_the_handler_of_the_message_that_is_tried(action: str, clock: Clock) -> None:
+    errors: list[PauseLocked] = []
+
+    def act() -> None:
+        try:
+            if action == "pause":
+                state.pause("tests", handler=name, reason="a bug", by="ada", using="default")
+            else:
+                state.resume(Pause.objects.all(), using="default")
+        except PauseLocked as error:
+            errors.append(error)
+
+    def handle(event: Any) -> None:
+        with in_thread(act):
+            pass
+
+    pipeline = Pipeline(clock=clock)
+    pipeline.on("mail.queued", handle)
+    (name,) = [handler.name for handler in pipeline.handlers.for_group("tests")]
+    state.trip("tests", name, timedelta(0), "failed", using="default")
+    send(1)
+    pipeline.run()
+    assert len(errors) == 1
+    assert statuses() == ["consumed"]
+    assert not Pause.objects.exists()
 
 
 def test_few_messages_wait_for_the_end_and_those_that_failed_come_last(

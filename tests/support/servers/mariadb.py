@@ -42,6 +42,7 @@ class MariaDB(Service):
                 _find("mariadb-install-db"),
                 "--no-defaults",
                 f"--datadir={self.directory / 'data'}",
+                f"--tmpdir={self.directory}",  # a server that starts deletes what others have there
                 f"--user={getpass.getuser()}",
                 "--auth-root-authentication-method=normal",
                 "--skip-test-db",
@@ -54,6 +55,7 @@ class MariaDB(Service):
             _find("mariadbd"),
             "--no-defaults",
             f"--datadir={self.directory / 'data'}",
+            f"--tmpdir={self.directory}",
             # MariaDB, too, refuses to run as root unless told so.
             f"--user={getpass.getuser()}",
             "--bind-address=127.0.0.1",

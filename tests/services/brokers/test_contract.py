@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Literal
 
 import pytest
@@ -466,6 +466,9 @@ class AskingForProgress(Subscription):
     def poll(self, timeout: float, limit: int) -> list[ReceivedRecord]:
         self._member.progress()
         return self._member.poll(0.02, limit)
+
+    def pause(self, partitions: Collection[TopicPartition]) -> None:
+        self._member.pause(partitions)
 
     def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
         self._member.commit(offsets)

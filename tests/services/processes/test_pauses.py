@@ -67,14 +67,14 @@ def test_paused_messages_survive_kills_and_are_handled_once_and_in_order(
     relay("--batch-size", 20)
     command = consumer("--batch-size", 5, "--concurrency", lanes)
     for share in (0.2, 0.5, 0.8):
-        wait_until(lambda share=share: paused().count() >= share * number / 3)
+        wait_until(lambda share=share: paused().count() >= share * number / 3, 120)
         command.kill()
         command = consumer("--batch-size", 5, "--concurrency", lanes)
     assert not any(name.startswith("test.effect") for name in effects())
     resume_all()
     for _ in range(3):
         done = counts()["consumed"]
-        wait_until(lambda done=done: counts()["consumed"] > done or not OutboxMessage.objects.pending().exists())
+        wait_until(lambda done=done: counts()["consumed"] > done or not OutboxMessage.objects.pending().exists(), 120)
         command.kill()
         command = consumer("--batch-size", 5, "--concurrency", lanes)
 

@@ -17,12 +17,16 @@ BATCH = 500
 
 @dataclass(frozen=True)
 class Variant:
-    """A job, the type of its events, which chooses the handler, and the size of its batches."""
+    """A job, the type of its events, which chooses the handler, the size of its batches, and the consumer's lanes."""
 
     job: str
     event_type: str
     prepared: bool = False
     batch: int = 0
+    lanes: int = 1
+    rows: int = ROWS
+    partitions: int = PARTITIONS
+    has_effects: bool = True
 
 
 VARIANTS = {
@@ -59,22 +63,25 @@ def measure(bench: Bench) -> Iterator[Line]:
 
 def figure(bench: Bench, client: str, variant: Variant) -> float:
     """Publish a backlog by a raw loop, then let the job handle it; messages a second."""
+    from django_outbox.consumer.concurrency import read_ahead
     from django_outbox.consumer.consumer import DEFAULT_BATCH_SIZE
 
-    rows = bench.amount(ROWS)
-    # After its start a consumer takes the first batches of each partition one by one.
-    warm_up = 2 * PARTITIONS * max(DEFAULT_BATCH_SIZE, variant.batch)
-    with bench.topic(bench.servers.near) as topic:
+    rows = bench.amount(variant.rows)
+    # After its start a consumer takes the first records of each partition one by one.
+    warm_up = 2 * variant.partitions * read_ahead(max(DEFAULT_BATCH_SIZE, variant.batch), variant.lanes)
+    with bench.topic(bench.servers.near, variant.partitions) as topic:
         workload.empty()
         workload.fill(rows + warm_up, topic=topic, event_type=variant.event_type)
         options = {"BENCH_PREPARED": str(int(variant.prepared)), "BENCH_BATCH": str(variant.batch)}
         environment = bench.environment(client, bench.servers.near, topic, **options)
         bench.run_jobs("raw_publish", 1, environment)
         workload.settle()
-        found = bench.run_jobs(variant.job, 1, environment, rows=rows, warm_up=warm_up)
-    found.update(event_type=variant.event_type, prepared=variant.prepared, batch=variant.batch)
+        lanes = {"concurrency": variant.lanes} if variant.lanes > 1 else {}
+        found = bench.run_jobs(variant.job, 1, environment, rows=rows, warm_up=warm_up, **lanes)
+    found.update(event_type=variant.event_type, prepared=variant.prepared, batch=variant.batch, lanes=variant.lanes)
     done = (workload.count("consumed"), Effect.objects.count())
-    if done != (rows + warm_up, rows + warm_up):
-        raise WorkNotDone(f"consumed messages and rows of handlers: {done} instead of {rows + warm_up} each")
+    expected = (rows + warm_up, rows + warm_up if variant.has_effects else 0)
+    if done != expected:
+        raise WorkNotDone(f"consumed messages and rows of handlers: {done} instead of {expected}")
     rate: float = found["per_second"]
     return rate

@@ -45,6 +45,11 @@ def require_concurrency(concurrency: int, using: str) -> None:
         )
 
 
+def read_ahead(batch_size: int, concurrency: int) -> int:
+    """Records that a consumer has in hand at most, besides those that wait for others of their keys."""
+    return batch_size if concurrency == 1 else max(20 * batch_size, 64 * concurrency)
+
+
 def make_lanes(
     concurrency: int,
     outbox: OutboxSource,
@@ -62,7 +67,7 @@ def make_lanes(
 
     Args:
         prepared: of the consumer's own connection, which a single lane uses, too.
-        batch_size: records that a single lane has in hand at most; several have twenty times as many.
+        batch_size: records that a single lane has in hand; see ``read_ahead``.
     """
     outages = OutageCounts()  # of all lanes, as another one may handle a message next
     lanes = []
@@ -76,6 +81,6 @@ def make_lanes(
         inbox,
         handlers=handlers,
         worker_state=worker_state,
-        read_ahead=batch_size if concurrency == 1 else max(20 * batch_size, 64 * concurrency),
+        read_ahead=read_ahead(batch_size, concurrency),
         clock=clock,
     )

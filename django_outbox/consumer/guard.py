@@ -10,7 +10,8 @@ from django_outbox.brokers.base import TopicPartition
 from django_outbox.conf import settings
 from django_outbox.consumer.inbox.inbox import Inbox
 from django_outbox.consumer.keyed_queue import Queued
-from django_outbox.consumer.outbox import OutboxSource, OwnRecord
+from django_outbox.consumer.lane import Kind
+from django_outbox.consumer.outbox import OutboxSource
 from django_outbox.worker.database_errors import UNAVAILABLE
 
 
@@ -45,8 +46,7 @@ class PoisonGuard:
             return
         guarded = []
         for each in queued:
-            is_own = isinstance(each.item, OwnRecord)
-            if self._left.get(each.group, 0) and not (is_own and not self._outbox.cost(each.item)):
+            if self._left.get(each.group, 0) and (each.kind is not Kind.OWN or self._outbox.cost(each.item)):
                 each.guarded = each.alone = True
                 guarded.append(each)
         if has_lanes and settings.max_deliveries > 1:
@@ -59,11 +59,11 @@ class PoisonGuard:
             self._left[queued.group] = left - 1
 
     def _let_innocent_ones_run_together(self, guarded: Sequence[Queued[Any]]) -> None:
-        own = [each for each in guarded if isinstance(each.item, OwnRecord)]
+        own = [each for each in guarded if each.kind is Kind.OWN]
         with suppress(*UNAVAILABLE):  # then all are handled alone
             suspects = self._outbox.counted([each.item.id for each in own])
             for each in own:
                 each.alone = each.item.id in suspects
         for each in guarded:
-            if not isinstance(each.item, OwnRecord):
+            if each.kind is not Kind.OWN:
                 each.alone = self._inbox.uses_mapper(each.item)  # a mapper may kill the process, too

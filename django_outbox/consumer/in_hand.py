@@ -57,7 +57,8 @@ class InHand:
         self._outbox = outbox
         self._inbox = inbox
         self._handlers = handlers
-        self._has_threads = lanes > 1
+        self.are_threads = lanes > 1
+        """True if lanes work in threads of their own."""
         self._queue: KeyedQueue[Any] = KeyedQueue(lanes, clock=clock, limit=read_ahead)
         self.most_waits = MOST_WAITS
         self._lock = threading.Lock()  # for what follows
@@ -76,7 +77,7 @@ class InHand:
         """How many records may be read now."""
         if self._queue.bytes >= READ_AHEAD_BYTES:
             return 0
-        if not self._has_threads:
+        if not self.are_threads:
             return 0 if self.active > len(self._due) else self.read_ahead - self._queue.filling
         return max(0, self.read_ahead - self.active - self._queue.filling)
 
@@ -87,7 +88,7 @@ class InHand:
 
     def poll_seconds(self, longest: float) -> float:
         """How long a poll may wait for records, at most ``longest``: lanes need some, or their offsets committed."""
-        if self.active and not self._has_threads:
+        if self.active and not self.are_threads:
             return 0.0
         if self.active or self._queue.parked:
             return min(longest, BUSY_POLL_SECONDS)
@@ -101,10 +102,10 @@ class InHand:
         """
         with self._lock:
             far = self._offsets.at_least(self.window)
-        if not self._has_threads:
+        if not self.are_threads:
             return far
-        count = self._queue.count_by_group()
         most = self.read_ahead // 2
+        count = self._queue.count_by_group() if len(self) >= most // 2 else {}
         self._full = far | {
             place for place in count if count[place] >= most or (place in self._full and count[place] >= most // 2)
         }
@@ -118,7 +119,7 @@ class InHand:
         """
         self.guard.begin(assigned)
         queued = [self._queued(record) for record in records]
-        self.guard.mark(queued, has_lanes=self._has_threads)
+        self.guard.mark(queued, has_lanes=self.are_threads)
         if self._handlers.largest_batch:
             for each in queued:
                 if not each.guarded:

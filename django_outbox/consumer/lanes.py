@@ -50,10 +50,6 @@ class Lanes(InHand):
         self._threads: list[threading.Thread] = []
         self._is_stopping: Callable[[], bool] = lambda: False
 
-    @property
-    def are_threads(self) -> bool:
-        return len(self._lanes) > 1
-
     def work(self, is_stopping: Callable[[], bool], deadline: float) -> None:
         """With one lane, handle what is in hand; with threads, let them work and return at once.
 

@@ -35,10 +35,10 @@ class Waits:
     def may_wait(self, id: int, until: datetime | timedelta) -> bool:
         """True if a message waits, rather than to be sent again. ``until``: when the earlier one is due, if that is known."""
         now = self._clock()
-        if len(self._waits) >= self.most:
+        if id not in self._waits and len(self._waits) >= self.most > 0:
             for each in [each for each, wait in self._waits.items() if wait.deadline < now]:
                 self.end(each)  # of partitions that another consumer has now
-        if not self.most or (len(self._waits) >= self.most and id not in self._waits):
+        if not self.most or (id not in self._waits and len(self._waits) >= self.most):
             self.end(id)
             return False
         wait = self._waits.setdefault(id, _Wait(now + HOLD_SECONDS))

@@ -59,7 +59,7 @@ class Call(Generic[Result]):
                 if self._future.done():  # just now
                     break
                 self._future.add_done_callback(self._undo_result)
-                raise TimeoutError(f"no answer within {seconds:g} s" if left <= 0 else "this process is stopping")
+                raise TimeoutError(f"no answer within {seconds:g} s" if left <= 0 else "no time left for an answer")
             self.wait(min(SLICE_SECONDS, left))
         return self._future.result()
 

@@ -159,7 +159,7 @@ def test_a_call_is_given_up_and_undone_when_it_ends() -> None:
         return "connection"
 
     call = Call(slow, undone.append)
-    with pytest.raises(TimeoutError, match="is stopping"):
+    with pytest.raises(TimeoutError, match="no time left"):
         call.result(SECONDS, lambda: True)
     assert not undone
     connected.set()

@@ -58,7 +58,7 @@ def relay(
     ``warm_up`` and ``limit`` end the loop after so many rows, before the gate and behind it; None: when none is due.
     With ``purge`` it deletes old messages beside, which needs a ``limit``.
     """
-    from django_outbox.brokers.base import get_broker
+    from django_outbox.brokers.loading import get_broker
     from django_outbox.conf import settings
     from django_outbox.relay.relay import Pass, Relay
     from django_outbox.worker.loop import calm_collector
@@ -151,7 +151,7 @@ def raw_relay(gate: Gate, *, bare: bool = False, batch_size: int = 500, limit: i
 
 def consume(gate: Gate, *, rows: int, warm_up: int, concurrency: int = 1, profile: str | None = None) -> dict[str, Any]:
     """Handle a backlog; measured from the end of the warm-up to the last commit."""
-    from django_outbox.brokers.base import get_broker
+    from django_outbox.brokers.loading import get_broker
     from django_outbox.conf import settings
     from django_outbox.consumer.consumer import DEFAULT_BATCH_SIZE, POLL_SECONDS, Consumer
     from django_outbox.worker.loop import calm_collector

@@ -7,8 +7,8 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, NamedTuple
 
-from django_outbox.brokers.base import get_broker
 from django_outbox.brokers.calls import Call
+from django_outbox.brokers.loading import get_broker
 from django_outbox.conf import settings
 from django_outbox.exceptions import in_one_line
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from django_outbox.brokers.base import get_broker
+from django_outbox.brokers.loading import get_broker
 from django_outbox.conf import LARGEST_CONCURRENCY, LARGEST_COUNT, settings
 from django_outbox.consumer.consumer import DEFAULT_BATCH_SIZE, Consumer
 from django_outbox.handlers.registry import GroupHandlers, Registry, registry

@@ -8,7 +8,7 @@ from typing import Any
 
 from django.core.management.base import CommandError, CommandParser
 
-from django_outbox.brokers.base import get_broker
+from django_outbox.brokers.loading import get_broker
 from django_outbox.conf import LARGEST_COUNT, LONGEST_WAIT, settings
 from django_outbox.handlers.registry import registry
 from django_outbox.management.option_types import number

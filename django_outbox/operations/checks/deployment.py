@@ -10,7 +10,7 @@ from django.core.checks import CheckMessage, Warning
 from django.core.exceptions import ImproperlyConfigured
 from django.db import connections
 
-from django_outbox.brokers.base import get_broker
+from django_outbox.brokers.loading import get_broker
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.brokers.url import BrokerURL, parse_url
 from django_outbox.conf import BrokerSettings, settings

@@ -12,7 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import connections, router
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_outbox.brokers.base import get_broker
+from django_outbox.brokers.loading import get_broker
 from django_outbox.conf import OutboxSettings, settings
 from django_outbox.models import OutboxMessage
 from django_outbox.models.lengths import TOPIC_LENGTH

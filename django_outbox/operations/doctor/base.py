@@ -14,8 +14,9 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from django_outbox.brokers.base import Broker, TopicMissing, TopicSettings, TopicTrouble, get_broker
+from django_outbox.brokers.base import Broker, TopicMissing, TopicSettings, TopicTrouble
 from django_outbox.brokers.calls import Call
+from django_outbox.brokers.loading import get_broker
 from django_outbox.conf import settings
 from django_outbox.exceptions import OutboxError, in_one_line
 from django_outbox.handlers.registry import registry

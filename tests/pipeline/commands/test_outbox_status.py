@@ -15,7 +15,8 @@ from django.db import OperationalError, ProgrammingError, connection
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from django_outbox.brokers.base import Record, TopicPartition, get_broker
+from django_outbox.brokers.base import Record, TopicPartition
+from django_outbox.brokers.loading import get_broker
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.conf import settings
 from django_outbox.exceptions import BrokerUnavailable

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from django_outbox.brokers.base import TopicForbidden, TopicSettings, TopicTrouble, get_broker
+from django_outbox.brokers.base import TopicForbidden, TopicSettings, TopicTrouble
 from django_outbox.brokers.errors import NOT_EVEN_SEEN, NOT_READABLE
+from django_outbox.brokers.loading import get_broker
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.conf import settings as outbox
 from django_outbox.exceptions import BrokerUnavailable

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from django_outbox.brokers.base import Record, get_broker
+from django_outbox.brokers.base import Record
+from django_outbox.brokers.loading import get_broker
 from django_outbox.conf import settings as outbox
 from django_outbox.models import InboxMessage
 from tests.support.processes import Command, wait_until

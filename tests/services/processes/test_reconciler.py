@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from django_outbox.brokers.base import Broker, get_broker
+from django_outbox.brokers.base import Broker
+from django_outbox.brokers.loading import get_broker
 from django_outbox.conf import settings as outbox_settings
 from django_outbox.consumer.consumer import Consumer
 from django_outbox.handlers.registry import Registry

@@ -12,9 +12,10 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 from kafka.partitioner.default import murmur2
 
-from django_outbox.brokers.base import Broker, get_broker
+from django_outbox.brokers.base import Broker
 from django_outbox.brokers.confluent import ConfluentBroker
 from django_outbox.brokers.confluent import broker as confluent
+from django_outbox.brokers.loading import get_broker
 from django_outbox.conf import BrokerSettings
 from django_outbox.exceptions import MissingDependency
 from django_outbox.operations.checks.settings import check_settings

@@ -9,7 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from django_outbox.brokers.base import get_broker
+from django_outbox.brokers.loading import get_broker
 from django_outbox.conf import BrokerSettings, OutboxSettings, settings
 from django_outbox.operations.checks.settings import check_settings
 from tests.support.brokers.backends import BACKENDS, Backend

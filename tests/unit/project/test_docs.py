@@ -19,7 +19,7 @@ from docutils import nodes
 from docutils.core import publish_doctree
 
 import django_outbox
-from django_outbox.brokers.base import get_broker
+from django_outbox.brokers.loading import get_broker
 from django_outbox.brokers.url import PROTOCOLS, parse_url
 from django_outbox.conf import BrokerSettings, OutboxSettings
 from tests.support.processes import ROOT

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from django_outbox.events.event import Event
+    from django_outbox.events.payloads import TOMBSTONE, RawBytes
     from django_outbox.exceptions import InvalidMessage, OutboxError, Reject, Retry, TransactionRequired
     from django_outbox.handlers.registry import handler
     from django_outbox.publishing import publish, publish_many
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "TOMBSTONE",
     "Event",
     "InvalidMessage",
     "OutboxError",
+    "RawBytes",
     "Reject",
     "Retry",
     "TransactionRequired",
@@ -27,7 +30,9 @@ __all__ = [
 
 # Imported at first use: Django reads this package before models may be imported. The others are exceptions.
 _MODULES = {
+    "TOMBSTONE": "events.payloads",
     "Event": "events.event",
+    "RawBytes": "events.payloads",
     "handler": "handlers.registry",
     "publish": "publishing",
     "publish_many": "publishing",

@@ -17,6 +17,7 @@ from django_outbox.brokers.limits import largest_payload
 from django_outbox.conf import LARGEST_COUNT, settings
 from django_outbox.events.event import Event
 from django_outbox.events.parsing import CONTENT_TYPE, RESERVED_PREFIX
+from django_outbox.events.payloads import Content, content_of, is_tombstone, require_valid
 from django_outbox.exceptions import LONGEST_DELAY, InvalidMessage, TransactionRequired
 from django_outbox.models import OutboxMessage, outbox_database
 from django_outbox.models.fields import uuid7
@@ -50,6 +51,7 @@ def publish(
         event_type: name of what happened, such as ``"order.created"``; at most 255 characters.
         payload: any value that JSON can represent, with dates, times, ``timedelta``, ``Decimal``, ``UUID`` and lazy texts
             as ``DjangoJSONEncoder`` writes them; a dataclass or a pydantic model; at most ``MAX_PAYLOAD_BYTES`` as JSON.
+            ``RawBytes`` are sent unchanged. ``TOMBSTONE`` sends a record without a value and needs a key.
         key: events with the same topic and key keep their order; at most 255 characters, ``""`` for none. An int or
             a UUID is converted to text.
         topic: Kafka topic; None takes the first match in ``ROUTES``, else ``TOPIC``.
@@ -158,12 +160,26 @@ class _Maker:
         version = _text("version", event.version, VERSION_LENGTH)
         topic = self._topic(event_type, event.topic)
         key = _key(event.key)
-        payload, text = payload_and_json(event.payload, using=self._using, limit=self._limit)
+        content, text = self._content(event, key)
         headers = _headers(event.headers)
         event_id = uuid7() if event.id is None else _event_id(event.id)
         max_retry = self._max_retry if event.max_retry is None else _max_retry(event.max_retry)
         delay = _NO_DELAY if event.delay is None else _delay(event.delay)
-        return NewMessage(event_id, event_type, version, topic, key, headers, payload, text, max_retry, delay)
+        return NewMessage(event_id, event_type, version, topic, key, headers, text, max_retry, delay, *content)
+
+    def _content(self, event: Event, key: str) -> tuple[Content, str]:
+        """The columns for the payload, and its JSON."""
+        require_valid(event)
+        content = content_of(event)
+        if content is None:
+            payload, text = payload_and_json(event.payload, using=self._using, limit=self._limit)
+            return Content(payload), text
+        if is_tombstone(content) and not key:
+            raise InvalidMessage("key", "it is empty; a tombstone deletes earlier records of its key and needs one")
+        size = len(content.raw_value or b"")
+        if self._limit is not None and size > self._limit:
+            raise InvalidMessage("payload", f"it has {size} bytes; the limit is {self._limit} (MAX_PAYLOAD_BYTES)")
+        return content, "null"
 
     def _topic(self, event_type: str, topic: Any) -> str:
         if topic is not None:

@@ -181,7 +181,7 @@ def edit_view(request: HttpRequest, table: Table) -> HttpResponse:
     if not (table.may(request, "view") and may_edit(table, request)):
         raise PermissionDenied
     message = get_object_or_404(table.dead, id=parse_id(request.GET.get("ids", "")))
-    if not table.has_payload(message):
+    if not table.is_editable(message):
         raise Http404
     initial = {"payload": texts.pretty(message.payload), "seen": message.updated_at.isoformat()}
     form = EditForm(request.POST if request.method == "POST" else None, initial=initial, using=table.database)

@@ -132,7 +132,7 @@ class MessageAdmin(ReadOnlyAdmin):
     # The most important columns first: small screens cut off the last ones.
     list_display: Any = ["id", "state", "event", "key", "age", "failures", "due", "in_topic"]
     # Columns that the list does not show.
-    list_defer: tuple[str, ...] = ("payload", "headers", "last_error", "fingerprint")
+    list_defer: tuple[str, ...] = ("payload", "raw_value", "headers", "last_error", "fingerprint")
     list_filter: ClassVar[Any] = filters("status", "type", "topic", "source", "age", "failures", "error")
 
     @property

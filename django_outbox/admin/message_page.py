@@ -16,6 +16,7 @@ from django_outbox.admin.audit import AuditEntry
 from django_outbox.admin.bulk import BULK
 from django_outbox.admin.tables import Table
 from django_outbox.conf import settings
+from django_outbox.events.payloads import is_tombstone
 from django_outbox.models import MessageFailure, Pause
 from django_outbox.models.validation import as_text
 from django_outbox.observability import text as texts
@@ -32,7 +33,7 @@ KINDS = ("written", "published", "failed", "operator", "consumed")
 
 # In this order, if the table has them.
 FACTS = (
-    *("id", "group", "source", "event_id", "event_type", "event_version", "topic", "message_key"),
+    *("id", "group", "source", "event_id", "event_type", "event_version", "topic", "message_key", "content_type"),
     *("partition", "offset", "publish_count", "delivery_count", "retry_count", "max_retry"),
     *("event_time", "created_at", "published_at", "consumed_at", "next_retry_at", "updated_at", "fingerprint"),
 )
@@ -48,9 +49,10 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
     sources = [message.payload, message.headers, *(entry.details.get("payload_before") for entry in entries)]
     selection = Selection({"ids": str(message.id)})
     is_dead = message.status == "dead"
-    may_edit = is_dead and actions.may_edit(table, request) and table.has_payload(message)
+    may_edit = is_dead and actions.may_edit(table, request) and table.is_editable(message)
     shows_bytes = table.may(request, "see_payload") or not settings.redact  # bytes have no names to redact by
-    hides_bytes = not shows_bytes and (not table.has_payload(message) or has_bytes(message.payload))
+    is_bytes = table.has_payload(message) and message.raw_value is not None
+    hides_bytes = not shows_bytes and (is_bytes or not table.has_payload(message) or has_bytes(message.payload))
     payload = redaction.mask(message.payload)
     if hides_bytes and payload is not None:
         payload = dict.fromkeys(payload, MASK)
@@ -62,6 +64,8 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
     headers = redaction.mask(headers, in_texts)
 
     def masked(error: str) -> str:
+        if hides_bytes and is_bytes and error:
+            return MASK  # a handler's error may quote the bytes
         return in_texts(_first_line(error) if hides_bytes else error)
 
     return {
@@ -69,15 +73,16 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
         "subtitle": message.event_type,
         "table": table,
         "message": message,
-        "has_payload": table.has_payload(message),
+        "has_payload": table.is_editable(message),
+        "is_tombstone": table.has_payload(message) and is_tombstone(message),
         "headline": _headline(table, message),
         "pause": _pause_of(table, message),
         "error": masked(message.last_error),
         "payload": texts.pretty(payload),
         "headers": texts.pretty(headers),
         "is_redacted": (payload, headers) != (message.payload, message.headers),
-        "received": _received(message) if shows_bytes else [],
-        "hides_bytes": hides_bytes and (payload is not None or bool(_received(message))),
+        "received": _received(table, message) if shows_bytes else [],
+        "hides_bytes": hides_bytes and (payload is not None or bool(_received(table, message))),
         "timeline": timeline(table, message, failures[:FAILURES], entries, redaction, masked),
         "has_more_failures": len(failures) > FAILURES,
         "urls": {
@@ -89,7 +94,9 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
             },
             **({"edit": table.action_url("edit", selection)} if may_edit else {}),
         },
-        "facts": [name for name in FACTS if hasattr(message, name)],
+        "facts": [
+            name for name in FACTS if hasattr(message, name) and (name != "content_type" or table.has_payload(message))
+        ],
         **_same_key(table, message),
     }
 
@@ -99,9 +106,12 @@ def _first_line(error: str) -> str:
     return error.partition("\n")[0]
 
 
-def _received(message: Any) -> list[tuple[str, str]]:
-    """Key and value of an unreadable record, as text and in hexadecimal, up to 4096 bytes each."""
+def _received(table: Table, message: Any) -> list[tuple[str, str]]:
+    """A payload of bytes, or key and value of an unreadable record: as text and in hexadecimal, up to 4096 bytes each."""
     titles = {"raw_key": gettext("Key as received"), "raw_value": gettext("Value as received")}
+    if table.has_payload(message) and message.raw_value is not None:
+        size = {"count": len(message.raw_value), "content_type": message.content_type}
+        titles = {"raw_value": gettext("Payload: %(count)d bytes of %(content_type)s") % size}
     found = []
     for name, title in titles.items():
         data = getattr(message, name, None)

@@ -10,6 +10,7 @@ from django.http import HttpRequest
 from django.urls import reverse
 
 from django_outbox.conf import settings
+from django_outbox.events.payloads import is_json
 from django_outbox.models import DeadLetter, InboxDeadLetter, InboxMessage, OutboxMessage, outbox_database
 from django_outbox.observability.masking import Redaction
 from django_outbox.operations.selection import Selection
@@ -67,6 +68,10 @@ class Table:
         """False for an unreadable record in the inbox: a retry reads its bytes again."""
         return not self.is_inbox or message.source != ""
 
+    def is_editable(self, message: Any) -> bool:
+        """True if the payload is JSON."""
+        return self.has_payload(message) and is_json(message)
+
     @property
     def list_url(self) -> str:
         return page_url(self.model, "changelist")
@@ -89,6 +94,6 @@ def page_url(model: type[Any], view: str, *arguments: object) -> str:
     return reverse(f"admin:{model._meta.app_label}_{model._meta.model_name}_{view}", args=arguments)
 
 
-OUTBOX = Table(OutboxMessage, DeadLetter, failures_by="message")
+OUTBOX = Table(OutboxMessage, DeadLetter, failures_by="message", deferred=("raw_value",))
 INBOX = Table(InboxMessage, InboxDeadLetter, failures_by="inbox_message", deferred=("raw_key", "raw_value"))
 TABLES = (OUTBOX, INBOX)

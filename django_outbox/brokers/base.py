@@ -22,7 +22,7 @@ class Record(NamedTuple):  # NamedTuples are created in half the time of frozen 
 
     topic: str
     key: bytes | None
-    value: bytes
+    value: bytes | None
     headers: Headers = ()
 
 

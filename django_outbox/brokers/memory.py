@@ -143,8 +143,9 @@ class _Producer(Producer):
     def _append(self, record: Record, missing: set[str]) -> SendResult:
         if record.topic in missing:
             return TopicMissing()
-        if len(record.value) > MAX_RECORD_BYTES:
-            return Refused(f"{len(record.value)} bytes are more than {MAX_RECORD_BYTES}")
+        size = len(record.value or b"")
+        if size > MAX_RECORD_BYTES:
+            return Refused(f"{size} bytes are more than {MAX_RECORD_BYTES}")
         count = self._broker.cluster.partitions[record.topic]
         if record.key is None:
             self._turn += 1

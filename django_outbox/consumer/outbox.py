@@ -87,6 +87,7 @@ class OwnRecord(NamedTuple):
             attempt=message.publish_count,
             partition=self.record.partition,
             offset=self.record.offset,
+            is_tombstone=message.is_tombstone,
         )
 
 

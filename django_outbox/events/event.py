@@ -18,7 +18,7 @@ class Event:
 
     Attributes:
         type: name of what happened, such as ``"order.created"``.
-        payload: any JSON value.
+        payload: any JSON value, or ``RawBytes``. None for a tombstone; to publish one, pass ``TOMBSTONE``.
         key: events of one topic and key are handled in the order in which they were published;
             ``""`` means no key and no order.
         headers: text by name, sent as Kafka headers.
@@ -30,6 +30,7 @@ class Event:
         attempt: how many times it has been sent or, through the inbox, tried; counted from 1.
         partition: Kafka partition of the record.
         offset: Kafka offset of the record.
+        is_tombstone: True if its record has no value. False for the payload ``None``, which is JSON's null.
         delay: seconds or a timedelta to wait before it is sent.
         max_retry: number of failures after which it is dead; None takes ``MAX_RETRY``.
     """
@@ -46,5 +47,6 @@ class Event:
     attempt: int = 0
     partition: int | None = None
     offset: int | None = None
+    is_tombstone: bool = False
     delay: timedelta | float | None = None
     max_retry: int | None = None

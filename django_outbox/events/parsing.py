@@ -99,9 +99,9 @@ def media_type(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
-def require_json_type(media_type: str) -> None:
-    if media_type and not media_type.endswith(("/json", "+json")):
-        raise UnreadableRecord(f"its data is {media_type[:60]!r}; only JSON can be read")
+def is_json_type(media_type: str) -> bool:
+    """True for JSON, and if the type is not given."""
+    return not media_type or media_type.endswith(("/json", "+json"))
 
 
 def require_version(version: str) -> None:
@@ -149,6 +149,8 @@ def is_id(value: object) -> bool:
 def envelope_of(record: ReceivedRecord) -> tuple[dict[str, Any], str]:
     """Return the members of an envelope and its text."""
     hint = f'no mapper is set for its topic, as in OUTBOX["INBOX"] = {{{record.topic!r}: ...}}'
+    if record.value is None:
+        raise UnreadableRecord(f"it is a tombstone without the headers of a CloudEvent, and {hint}")
     try:
         envelope, text = parse_json("value", record.value)
     except UnreadableRecord as error:

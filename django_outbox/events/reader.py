@@ -15,6 +15,7 @@ from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import SOURCE_LENGTH, settings
 from django_outbox.events.event import Event
 from django_outbox.events.parsing import (
+    CONTENT_TYPE,
     RESERVED_PREFIX,
     Headers,
     application_headers,
@@ -22,17 +23,18 @@ from django_outbox.events.parsing import (
     envelope_of,
     envelope_text,
     headers_of,
+    is_json_type,
     key_of,
     media_type,
     parse_json,
     parse_time,
-    require_json_type,
     require_version,
     text_header,
 )
+from django_outbox.events.payloads import TOMBSTONE, RawBytes
 from django_outbox.exceptions import InvalidMessage, UnreadableRecord
 from django_outbox.models import validation
-from django_outbox.models.lengths import EVENT_ID_LENGTH, KEY_LENGTH, TYPE_LENGTH, VERSION_LENGTH
+from django_outbox.models.lengths import CONTENT_TYPE_LENGTH, EVENT_ID_LENGTH, KEY_LENGTH, TYPE_LENGTH, VERSION_LENGTH
 
 STRUCTURED = "application/cloudevents"
 """Prefix of the content type of CloudEvents in structured mode."""
@@ -83,9 +85,8 @@ class EventReader:
         event = self._cloudevent(record, headers, attributes)
         if event is None:
             return None
-        require_json_type(content_type_of(headers))
-        payload = self._storable_payload(*parse_json("value", record.value)) if record.value else None
-        return with_position(event, record, payload)
+        content_type = validation.as_text(headers.get(CONTENT_TYPE) or b"")
+        return with_position(event, record, self._payload("value", record.value, content_type))
 
     def _read_structured(self, record: ReceivedRecord, headers: Headers) -> Event | None:
         content_type = content_type_of(headers)
@@ -100,12 +101,12 @@ class EventReader:
         if event is None:
             return None
         if data_base64 is not None:
-            require_json_type(media_type(attributes.get("datacontenttype", "")))
             try:
                 decoded = base64.b64decode(data_base64, validate=True)
             except (ValueError, TypeError):
                 raise UnreadableRecord("its data_base64 is not base64") from None
-            data, text = parse_json("data_base64", decoded)
+            payload = self._payload("data_base64", decoded, attributes.get("datacontenttype", ""))
+            return with_position(event, record, payload)
         return with_position(event, record, self._storable_payload(data, text))
 
     def _cloudevent(self, record: ReceivedRecord, headers: Headers, attributes: Mapping[str, str]) -> Event | None:
@@ -155,6 +156,16 @@ class EventReader:
             )
         return self._accepts(event_type, record.topic)
 
+    def _payload(self, part: str, data: bytes | None, content_type: str) -> Any:
+        """Return the payload for the data of a CloudEvent. ``part`` names it in errors."""
+        if data is None:
+            return TOMBSTONE
+        if not is_json_type(media_type(content_type)):
+            if len(content_type) > CONTENT_TYPE_LENGTH:
+                raise UnreadableRecord(f"its content type has more than {CONTENT_TYPE_LENGTH} characters")
+            return RawBytes(data, content_type)
+        return self._storable_payload(*parse_json(part, data)) if data else None
+
     def _storable_payload(self, payload: Any, text: str) -> Any:
         """Return the payload if it can be stored. ``text`` is JSON that contains it."""
         validation.require_depth(payload, text, using=self._using)
@@ -188,10 +199,11 @@ def require_storable(event: Event) -> None:
 
 
 def with_position(event: Event, record: ReceivedRecord, payload: Any) -> Event:
-    """Return the event with its payload and the position of its record."""
+    """Return the event with its payload, which may be ``TOMBSTONE``, and the position of its record."""
     return replace(
         event,
-        payload=payload,
+        payload=None if payload is TOMBSTONE else payload,
+        is_tombstone=payload is TOMBSTONE,
         headers=dict(event.headers),
         topic=record.topic,
         partition=record.partition,

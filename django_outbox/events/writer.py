@@ -1,6 +1,7 @@
 """Writes the wire format: encodes a row of the outbox as a Kafka record.
 
-CloudEvents 1.0 in binary mode (attributes in ``ce_`` headers, the payload as value), or a JSON envelope.
+CloudEvents 1.0 in binary mode (attributes in ``ce_`` headers, the payload as value), or a JSON envelope. An envelope cannot
+carry bytes and is not a tombstone: these are always CloudEvents.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import Literal, NamedTuple
 
 from django_outbox.brokers.base import Headers, Record
 from django_outbox.events.parsing import CONTENT_TYPE
+from django_outbox.events.payloads import is_json
+from django_outbox.models.message import JSON_TYPE
 
 
 class Outgoing(NamedTuple):  # made of a row as it is, in a quarter of the time of a dataclass
@@ -32,6 +35,8 @@ class Outgoing(NamedTuple):  # made of a row as it is, in a quarter of the time 
     created_at: datetime | str
     publish_count: int
     payload_json: str
+    content_type: str = JSON_TYPE
+    raw_value: bytes | memoryview | None = None
 
     @property
     def headers(self) -> dict[str, str]:
@@ -50,47 +55,56 @@ def encode(message: Outgoing, *, wire_format: Literal["cloudevents", "envelope"]
     Raises:
         ValueError, TypeError, AttributeError: the row cannot be encoded, as after a manual change.
     """
-    id, source, event_id, event_type, version, topic, message_key, headers_json, created_at, count, payload = message
-    key = message_key.encode()
-    if wire_format == "envelope":
-        value = _envelope(message)
-        headers = [*_envelope_headers(source, count + 1), ("ce_outboxid", b"%d" % id)]
+    id, source, event_id, event_type, version, topic, key, headers_json, time, count, payload, content_type, raw = (
+        message
+    )
+    encoded_key = key.encode()
+    if wire_format == "envelope" and is_json(message):
+        value: bytes | None = _envelope(message)
+        headers = [*_envelope_headers(source, count + 1, content_type), ("ce_outboxid", b"%d" % id)]
     else:
-        value = payload.encode()
+        value = _value(payload, content_type, raw)
         headers = [
-            *_cloudevent_headers(source, event_type, version, count + 1),
+            *_cloudevent_headers(source, event_type, version, count + 1, content_type),
             ("ce_outboxid", b"%d" % id),
             ("ce_id", str(event_id).encode()),
-            ("ce_time", _time(created_at)),
+            ("ce_time", _time(time)),
         ]
-        if key:
-            headers.append(("ce_subject", key))
+        if encoded_key:
+            headers.append(("ce_subject", encoded_key))
     if headers_json != "{}":
         for name, text in (message.headers or {}).items():
             if not isinstance(text, str):
                 raise ValueError(f"header {name!r} is not text")
             headers.append((name, text.encode()))
-    return Record(topic, key or None, value, tuple(headers))
+    return Record(topic, encoded_key or None, value, tuple(headers))
 
 
 @lru_cache(maxsize=1000)
-def _cloudevent_headers(source: str, event_type: str, event_version: str, attempt: int) -> Headers:
+def _cloudevent_headers(source: str, event_type: str, event_version: str, attempt: int, content_type: str) -> Headers:
     """Return the headers that most messages of a type share."""
     return (
         ("ce_specversion", b"1.0"),
         ("ce_type", event_type.encode()),
         ("ce_eventversion", event_version.encode()),
-        *_envelope_headers(source, attempt),
+        *_envelope_headers(source, attempt, content_type),
     )
 
 
 @lru_cache(maxsize=1000)
-def _envelope_headers(source: str, attempt: int) -> Headers:
+def _envelope_headers(source: str, attempt: int, content_type: str) -> Headers:
     return (
         ("ce_source", source.encode()),
-        (CONTENT_TYPE, b"application/json"),
+        *([(CONTENT_TYPE, content_type.encode())] if content_type else []),
         ("ce_outboxattempt", b"%d" % attempt),
     )
+
+
+def _value(payload_json: str, content_type: str, raw_value: bytes | memoryview | None) -> bytes | None:
+    """Return the value of a record for a payload: JSON or bytes as stored, None for a tombstone."""
+    if raw_value is not None:
+        return bytes(raw_value)
+    return payload_json.encode() if content_type else None
 
 
 def _time(created_at: datetime | str) -> bytes:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from django_outbox.events.event import Event
+from django_outbox.events.payloads import RawBytes
 from django_outbox.exceptions import MissingDependency, PayloadMismatch
 
 Converter = Callable[[Any], Any]
@@ -23,7 +24,11 @@ _LISTS = (list, collections.abc.Sequence, collections.abc.Collection, collection
 _EVENT = re.compile(r"(?P<list>[\w.]*(?:list|Sequence|Collection|Iterable)\[)?(?:\w+\.)*Event\]?$")
 _MODULES = re.compile(r"\b(?:\w+\.)+(?:<locals>\.)?(?=\w)")
 # The default messages of these errors quote the input, which may be secret.
-_WITHOUT_INPUT = {"union_tag_invalid": "unknown tag", "uuid_parsing": "Input should be a valid UUID"}
+_WITHOUT_INPUT = {
+    "union_tag_invalid": "unknown tag",
+    "uuid_parsing": "Input should be a valid UUID",
+    "needs_python_object": "Input should be bytes",  # of RawBytes; the default message is about pydantic
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,10 +187,14 @@ def converter(annotation: Any) -> Converter:
 
     def convert(payload: Any) -> Any:
         try:
+            if isinstance(payload, RawBytes):
+                return adapter.validate_python(payload, strict=strict)
             # As JSON, so that strict types accept dates and UUIDs as text.
             return adapter.validate_json(json.dumps(payload), strict=strict)
         except ValidationError as error:
             reason = _reason(error)
+            if payload is None:
+                reason += f" (a tombstone or null; to take both, annotate {name_of(annotation)} | None)"
         # Outside the handler above, because a ValidationError shows values.
         raise PayloadMismatch(f"The payload is not a valid {name_of(annotation)}: {reason}")
 

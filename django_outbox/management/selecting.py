@@ -186,7 +186,7 @@ class SelectionCommand(OutboxCommand):
                 self.stdout.write("Later messages with the same keys, including new ones, would wait for them.")
         for event_type, number_of_type in frequent_types(selected):
             self.stdout.write(f"{number_of_type:>10,}  {_type(event_type)}")
-        sample = newest(selected.defer("payload", "headers"))
+        sample = newest(selected.defer("payload", "raw_value", "headers"))
         if sample:
             self.stdout.write("The newest:" if len(sample) < count else "All:")
         for message in sample:

@@ -95,6 +95,16 @@ class Migration(migrations.Migration):
                 ("message_key", fields.ExactCharField("key", blank=True, default="", max_length=255)),
                 ("payload", models.JSONField("payload", blank=True, null=True)),
                 ("headers", models.JSONField("headers", blank=True, default=dict)),
+                (
+                    "content_type",
+                    models.CharField(
+                        "content type",
+                        blank=True,
+                        db_default="application/json",
+                        default="application/json",
+                        max_length=255,
+                    ),
+                ),
                 ("raw_key", models.BinaryField("key as received", blank=True, null=True)),
                 ("raw_value", models.BinaryField("value as received", blank=True, null=True)),
                 (
@@ -209,7 +219,18 @@ class Migration(migrations.Migration):
                 ("topic", fields.ExactCharField("topic", max_length=249)),
                 ("message_key", fields.ExactCharField("key", blank=True, default="", max_length=255)),
                 ("payload", models.JSONField("payload")),
+                ("raw_value", models.BinaryField("payload as bytes", blank=True, null=True)),
                 ("headers", models.JSONField("headers", blank=True, default=dict)),
+                (
+                    "content_type",
+                    models.CharField(
+                        "content type",
+                        blank=True,
+                        db_default="application/json",
+                        default="application/json",
+                        max_length=255,
+                    ),
+                ),
                 (
                     "status",
                     fields.ExactCharField(

@@ -40,6 +40,7 @@ class InboxMessage(Message):
     payload = models.JSONField(_("payload"), null=True, blank=True)
     raw_key = models.BinaryField(_("key as received"), null=True, blank=True)
     raw_value = models.BinaryField(_("value as received"), null=True, blank=True)
+    """Of a record that could not be read, or the payload if it is bytes."""
     status = ExactCharField(_("status"), max_length=8, choices=Status.choices, default=Status.PENDING)
 
     objects = InboxQuerySet.as_manager()

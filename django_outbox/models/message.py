@@ -11,7 +11,15 @@ from django.utils.translation import gettext_lazy as _
 
 from django_outbox.conf import settings
 from django_outbox.models.fields import DatabaseNow, ExactCharField
-from django_outbox.models.lengths import FINGERPRINT_LENGTH, KEY_LENGTH, TOPIC_LENGTH, VERSION_LENGTH
+from django_outbox.models.lengths import (
+    CONTENT_TYPE_LENGTH,
+    FINGERPRINT_LENGTH,
+    KEY_LENGTH,
+    TOPIC_LENGTH,
+    VERSION_LENGTH,
+)
+
+JSON_TYPE = "application/json"
 
 
 def default_max_retry() -> int:
@@ -27,6 +35,10 @@ class Message(models.Model):
     topic = ExactCharField(_("topic"), max_length=TOPIC_LENGTH)
     message_key = ExactCharField(_("key"), max_length=KEY_LENGTH, blank=True, default="")
     headers = models.JSONField(_("headers"), default=dict, blank=True)
+    content_type = models.CharField(
+        _("content type"), max_length=CONTENT_TYPE_LENGTH, blank=True, default=JSON_TYPE, db_default=JSON_TYPE
+    )
+    """Of the payload. Empty for a tombstone, which has none."""
     delivery_count = models.PositiveIntegerField(_("deliveries"), default=0)
     retry_count = models.PositiveIntegerField(_("failures"), default=0)
     max_retry = models.PositiveIntegerField(_("failures allowed"), default=default_max_retry)

@@ -57,6 +57,8 @@ class OutboxMessage(Message):
     event_id = models.UUIDField(_("event id"), default=uuid7, unique=True)
     event_type = ExactCharField(_("event type"), max_length=TYPE_LENGTH)
     payload = models.JSONField(_("payload"))
+    """JSON; null if ``raw_value`` has the payload, and for a tombstone."""
+    raw_value = models.BinaryField(_("payload as bytes"), null=True, blank=True)
     status = ExactCharField(_("status"), max_length=9, choices=Status.choices, default=Status.PENDING)
     publish_count = models.PositiveIntegerField(_("times published"), default=0)
     published_at = models.DateTimeField(_("published at"), null=True, blank=True)

@@ -85,12 +85,12 @@ def said_in_full(error: BaseException, message: Message) -> str:
 
 def payload_of(message: Message) -> Any:
     """The payload of a message, as far as it can be read."""
-    if not isinstance(message, InboxMessage):
-        text = message.payload_json
-    elif message.raw_value is None:
+    if message.raw_value is not None:
+        text = bytes(message.raw_value).decode(errors="replace")
+    elif isinstance(message, InboxMessage):
         return message.payload
     else:
-        text = bytes(message.raw_value).decode(errors="replace")
+        text = message.payload_json
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from django_outbox.events.payloads import has_bytes
 from django_outbox.models.lengths import ERROR_LENGTH
 
 MASK = "\N{BULLET}" * 6
@@ -39,7 +40,9 @@ class Redaction:
         return in_texts(value) if isinstance(value, str) else value
 
     def error_of(self, message: Any) -> str:
-        """The last error of a message, without the secret values of its payload and headers."""
+        """The last error of a message, without the secret values of its payload and headers, which bytes do not name."""
+        if self._names and message.last_error and has_bytes(message):
+            return MASK
         return self.in_texts(message.payload, message.headers)(message.last_error)
 
     def in_texts(self, *sources: Any) -> Callable[[str], str]:
@@ -122,7 +125,7 @@ def without_values(text: str, payload: Any) -> str:
 
 
 def scalars(value: Any) -> Iterator[Any]:
-    """The texts and numbers in a JSON value."""
+    """The texts and numbers in a payload; bytes as text."""
     left = [value]  # not recursive: foreign records may be nested deeper than Python's call stack
     while left:
         value = left.pop()
@@ -131,7 +134,7 @@ def scalars(value: Any) -> Iterator[Any]:
         elif isinstance(value, list):
             left.extend(reversed(value))
         elif value is not None and not isinstance(value, bool):
-            yield value
+            yield value.decode(errors="replace") if isinstance(value, bytes) else value
 
 
 def forms_of(value: Any) -> Iterator[str]:

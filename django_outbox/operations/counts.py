@@ -172,7 +172,7 @@ def oldest_awaited(using: str, awaited: HandledEvents) -> OutboxMessage | None:
     if id is None:
         return None
     messages = OutboxMessage.objects.using(using).filter(id=id, status="published")
-    return messages.defer("payload", "headers").first()
+    return messages.defer("payload", "raw_value", "headers").first()
 
 
 def foreign_messages(using: str) -> Iterator[tuple[str, int, int, float | None]]:

@@ -8,7 +8,7 @@ from django_outbox.events.writer import Outgoing
 
 MOST_CLAIMS = 8
 MOST_CHARACTERS = 4_000_000
-"""Of payload, after which a batch takes no further claim. So it holds one claim more than this at most."""
+"""Of payload, or bytes, after which a batch takes no further claim. So it holds one claim more than this at most."""
 LOCK_SECONDS = 0.4
 """How long a large batch may lock its rows. Other relays take one that locks rows for half a second to be stalled."""
 
@@ -26,7 +26,8 @@ class BatchGrowth:
         """True if a batch of so many claims, with these messages so far, may have another one."""
         if claims >= self.claims:
             return False
-        return sum([len(message.payload_json) for message in messages]) < MOST_CHARACTERS
+        size = sum([len(message.payload_json) + len(message.raw_value or b"") for message in messages])
+        return size < MOST_CHARACTERS
 
     def record(self, seconds: float, *, is_full: bool) -> None:
         """Record how long a batch locked its rows; ``is_full``: its first claim was full, and all messages were sent."""

@@ -62,16 +62,17 @@ def publish_copy(
         event_version=message.event_version,
         topic=topic,
         message_key=message.message_key,
-        payload=json_value(_content(message)),
         headers=headers,
+        **_content(message),
     )
 
 
-def _content(message: OutboxMessage | InboxMessage) -> Any:
-    """The payload, or the bytes of a record that could not be read."""
-    if isinstance(message, OutboxMessage) or (message.raw_key is None and message.raw_value is None):
-        return message.payload
-    return {"key_base64": _base64(message.raw_key), "value_base64": _base64(message.raw_value)}
+def _content(message: OutboxMessage | InboxMessage) -> dict[str, Any]:
+    """The payload as it is, or the bytes of a record that could not be read as JSON."""
+    if isinstance(message, OutboxMessage) or message.source or (message.raw_key is None and message.raw_value is None):
+        content = {"content_type": message.content_type, "raw_value": message.raw_value}
+        return {"payload": json_value(message.payload), **content}
+    return {"payload": {"key_base64": _base64(message.raw_key), "value_base64": _base64(message.raw_value)}}
 
 
 def has_bytes(payload: Any) -> bool:

@@ -31,6 +31,7 @@ from django_outbox.models import InboxMessage
 from django_outbox.models.fields import DatabaseNow, due_at
 from django_outbox.models.message import status_is
 from django_outbox.state import dead_letters, failures, transitions
+from django_outbox.state.inbox_rows import CONTENT
 from django_outbox.state.ordering import CLAIM_SECONDS, Blocker, is_blocking, release_next, same_key
 
 Status = InboxMessage.Status
@@ -149,7 +150,7 @@ def hold(row: InboxMessage, content: InboxMessage, until: datetime | timedelta, 
     """
     _require_room([content], using)
     rows = InboxMessage.objects.using(using).filter(id=row.id)
-    transitions.requeue(rows, until, consumed_at=None, payload=content.payload, headers=content.headers)
+    transitions.requeue(rows, until, consumed_at=None, **{name: getattr(content, name) for name in CONTENT})
 
 
 # pending -> pending
@@ -220,11 +221,11 @@ def identify(row: InboxMessage, known: InboxMessage, *, using: str) -> bool:
         DatabaseError: its content is too large.
     """
     _require_room([known], using)
-    names = ("source", "event_id", "event_type", "event_version", "event_time", "message_key", "payload", "headers")
+    names = ("source", "event_id", "event_type", "event_version", "event_time", "message_key", *CONTENT)
     fields: dict[str, Any] = {name: getattr(known, name) for name in names}
     try:
         with transaction.atomic(using=using):
-            transitions.requeue(_pending(row.id, using), timedelta(0), raw_key=None, raw_value=None, **fields)
+            transitions.requeue(_pending(row.id, using), timedelta(0), raw_key=None, **fields)
     except IntegrityError:
         mark_consumed(row, using=using)
         return False

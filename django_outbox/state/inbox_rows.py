@@ -11,6 +11,7 @@ from django.utils import timezone
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.events.event import Event
 from django_outbox.events.parsing import record_reference
+from django_outbox.events.payloads import Content, content_of, is_tombstone, raw_bytes
 from django_outbox.exceptions import UnreadableRecord
 from django_outbox.models import InboxMessage
 from django_outbox.models.fields import DatabaseNow
@@ -19,6 +20,8 @@ from django_outbox.models.validation import as_text, headers_as_text
 from django_outbox.state.failures import columns, error_text
 
 Status = InboxMessage.Status
+CONTENT = ("headers", *Content._fields)
+"""Columns with the content of an event."""
 
 
 def consumed_row(event: Event, group: str) -> InboxMessage:
@@ -77,7 +80,7 @@ def event_of(row: InboxMessage) -> Event:
     time = row.event_time
     return Event(
         type=row.event_type,
-        payload=row.payload,
+        payload=row.payload if row.raw_value is None else raw_bytes(row),
         key=row.message_key,
         headers=row.headers,
         topic=row.topic,
@@ -88,6 +91,7 @@ def event_of(row: InboxMessage) -> Event:
         attempt=row.retry_count + 1,
         partition=row.partition,
         offset=row.offset,
+        is_tombstone=is_tombstone(row),
     )
 
 
@@ -129,7 +133,8 @@ def _row(event: Event, group: str, **fields: Any) -> InboxMessage:
 
 
 def _content(event: Event) -> dict[str, Any]:
-    return {"payload": event.payload, "headers": dict(event.headers)}
+    content = content_of(event) or Content(event.payload)
+    return {"headers": dict(event.headers), **content._asdict()}
 
 
 def unreadable(error: UnreadableRecord) -> str:

@@ -8,10 +8,13 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
+from django_outbox.events.payloads import is_tombstone, raw_bytes
+from django_outbox.models.message import JSON_TYPE
+
 
 @dataclass(slots=True)
 class NewMessage:
-    """An outbox message to insert; ``payload_json`` is its payload as JSON text."""
+    """An outbox message to insert; ``payload_json`` is its payload as JSON text. ``raw_value``: see ``events.payloads``."""
 
     event_id: uuid.UUID
     event_type: str
@@ -19,10 +22,12 @@ class NewMessage:
     topic: str
     message_key: str
     headers: dict[str, str]
-    payload: Any
     payload_json: str
     max_retry: int
     delay: timedelta
+    payload: Any
+    content_type: str = JSON_TYPE
+    raw_value: bytes | None = None
 
 
 @dataclass(slots=True)
@@ -44,6 +49,8 @@ class LockedMessage:
     max_retry: int
     partition: int | None
     offset: int | None
+    content_type: str
+    raw_value: bytes | memoryview | None
     headers_json: str
     payload_json: str
 
@@ -56,7 +63,11 @@ class LockedMessage:
     @property
     def payload(self) -> Any:
         """A new object at each access, because handlers may change theirs."""
-        return _read(self.payload_json)
+        return _read(self.payload_json) if self.raw_value is None else raw_bytes(self)
+
+    @property
+    def is_tombstone(self) -> bool:
+        return is_tombstone(self)
 
 
 def _read(text: str) -> Any:

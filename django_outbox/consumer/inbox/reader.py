@@ -11,6 +11,7 @@ from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
 from django_outbox.events.event import Event
 from django_outbox.events.parsing import content_type_of, headers_of, in_utc, record_reference
+from django_outbox.events.payloads import TOMBSTONE, content_of, require_valid
 from django_outbox.events.reader import STRUCTURED, EventReader, require_storable, with_position
 from django_outbox.exceptions import InvalidMessage, UnreadableRecord
 from django_outbox.handlers.timeout import call_within
@@ -71,7 +72,10 @@ class Reader:
         if not self._accepts(event.type, record.topic):
             return None
         event = replace(event, headers={**current_tracing().carried(record.headers), **event.headers})
-        return with_position(event, record, json_payload(event.payload, using=self._using))
+        require_valid(event)
+        if content_of(event) is None:
+            return with_position(event, record, json_payload(event.payload, using=self._using))
+        return with_position(event, record, TOMBSTONE if event.payload is None else event.payload)
 
 
 def _call(mapper: Mapper, record: ReceivedRecord) -> Any:

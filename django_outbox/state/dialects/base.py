@@ -77,6 +77,8 @@ class Dialect:
                 message_key=message.message_key,
                 headers=message.headers,
                 payload=json_value(message.payload),
+                content_type=message.content_type,
+                raw_value=message.raw_value,
                 max_retry=message.max_retry,
                 next_retry_at=due_at(message.delay),
             )

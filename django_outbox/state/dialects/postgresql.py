@@ -12,6 +12,7 @@ from django.db import connections
 from django.db.models import Q, QuerySet
 
 from django_outbox.conf import settings
+from django_outbox.events.payloads import is_json
 from django_outbox.events.writer import Outgoing
 from django_outbox.models import OutboxMessage
 from django_outbox.state.backoff import MAX_BACKOFF_SECONDS
@@ -42,7 +43,8 @@ class PostgreSQL(Dialect):
 
     def _insert(self, messages: Sequence[NewMessage]) -> list[OutboxMessage]:
         source = settings.source
-        if len(messages) == 1:
+        has_bytes = not all(map(is_json, messages))
+        if len(messages) == 1 and not has_bytes:
             return [self._insert_one(messages[0], source)]
         parameters = [
             source,
@@ -56,7 +58,14 @@ class PostgreSQL(Dialect):
             _array(message.max_retry for message in messages),
             _array(message.delay // timedelta(microseconds=1) for message in messages),
         ]
-        rows = self._fetch(statements.INSERT, parameters)
+        statement = statements.INSERT
+        if has_bytes:
+            statement = statements.INSERT_WITH_BYTES
+            parameters += [
+                _text_array(message.content_type for message in messages),
+                _bytes_array(message.raw_value for message in messages),
+            ]
+        rows = self._fetch(statement, parameters)
         return [self._stored(message, source, *returned) for message, returned in zip(messages, rows, strict=True)]
 
     def _insert_one(self, message: NewMessage, source: str) -> OutboxMessage:
@@ -89,6 +98,8 @@ class PostgreSQL(Dialect):
             "message_key": message.message_key,
             "headers": message.headers,
             "payload": message.payload,
+            "content_type": message.content_type,
+            "raw_value": message.raw_value,
             "max_retry": message.max_retry,
             "next_retry_at": next_retry_at,
             "created_at": created_at,
@@ -230,3 +241,9 @@ def _text_array(texts: Iterable[str]) -> str:
     """An array literal of texts."""
     escaped = '","'.join([text.replace("\\", "\\\\").replace('"', '\\"') for text in texts])
     return f'{{"{escaped}"}}'
+
+
+def _bytes_array(values: Iterable[bytes | None]) -> str:
+    """An array literal of bytes, in hexadecimal."""
+    items = ",".join(["NULL" if value is None else f'"\\\\x{value.hex()}"' for value in values])
+    return f"{{{items}}}"

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-_INSERT_INTO = """
-    INSERT INTO django_outbox_outboxmessage (
-        source, event_id, event_type, event_version, topic, message_key, headers, payload, max_retry, next_retry_at,
-        status, publish_count, delivery_count, retry_count, last_error
-    )
+_INSERTED = """
+    source, event_id, event_type, event_version, topic, message_key, headers, payload, max_retry, next_retry_at,
+    status, publish_count, delivery_count, retry_count, last_error
 """
+_INSERT_INTO = f"INSERT INTO django_outbox_outboxmessage ({_INSERTED})"
 
 # One message: two thirds of the time that arrays take.
 INSERT_ONE = f"""
@@ -30,6 +29,20 @@ INSERT = f"""
     RETURNING id, created_at, next_retry_at
 """  # noqa: S608  # of a constant
 
+# Also messages that are not JSON. The others leave these columns at their defaults, which is faster.
+INSERT_WITH_BYTES = f"""
+    INSERT INTO django_outbox_outboxmessage ({_INSERTED}, content_type, raw_value)
+    SELECT %s, event_id, event_type, event_version, topic, message_key, headers::jsonb, payload::jsonb, max_retry,
+           statement_timestamp() + delay * interval '1 microsecond', 'pending', 0, 0, 0, '', content_type, raw_value
+    FROM unnest(%s::uuid[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[], %s::int[],
+                %s::bigint[], %s::text[], %s::bytea[])
+         WITH ORDINALITY
+         AS new (event_id, event_type, event_version, topic, message_key, headers, payload, max_retry, delay,
+                 content_type, raw_value, number)
+    ORDER BY number
+    RETURNING id, created_at, next_retry_at
+"""  # noqa: S608  # of a constant
+
 # Until the transaction ends, read in index order: with stale statistics, PostgreSQL would read and sort everything
 # pending at each pass. And plan for the actual arrays: a prepared statement may keep a plan made for a few ids.
 PLAN_FOR_FULL_BATCH = """
@@ -41,7 +54,8 @@ PLAN_FOR_FULL_BATCH = """
 # settings.
 CLAIM_DUE = """
     SELECT id, source, event_id::text, event_type, event_version, topic, message_key, headers::text,
-           (to_json(created_at AT TIME ZONE 'UTC') #>> '{}') || 'Z' AS created_at, publish_count, payload::text
+           (to_json(created_at AT TIME ZONE 'UTC') #>> '{}') || 'Z' AS created_at, publish_count, payload::text,
+           content_type, raw_value
     FROM django_outbox_outboxmessage
     WHERE status = 'pending' AND source = %s AND next_retry_at <= statement_timestamp() AND topic <> ALL(%s)
       AND (next_retry_at, id) >= (%s::timestamptz, %s)
@@ -78,7 +92,7 @@ CLAIM_DUE_AND_PENDING_BEFORE = f"""
     WITH batch AS ({CLAIM_DUE})
     SELECT batch.* FROM batch
     UNION ALL (
-        SELECT id, source, NULL, NULL, NULL, topic, message_key, NULL, NULL, NULL, NULL
+        SELECT id, source, NULL, NULL, NULL, topic, message_key, NULL, NULL, NULL, NULL, NULL, NULL
         FROM django_outbox_outboxmessage
         WHERE {_PENDING} AND source = %s AND (source, id) < (%s, (SELECT max(id) FROM batch WHERE message_key <> ''))
           AND id NOT IN (SELECT id FROM batch)
@@ -167,7 +181,8 @@ MARK_PUBLISHED = """
 # Lock messages by id, so that two sessions cannot deadlock.
 LOCK = """
     SELECT id, source, event_id::text, event_type, event_version, topic, message_key, created_at, status, publish_count,
-           delivery_count, retry_count, max_retry, "partition", "offset", headers::text, payload::text
+           delivery_count, retry_count, max_retry, "partition", "offset", content_type, raw_value,
+           headers::text, payload::text
     FROM django_outbox_outboxmessage
     WHERE id = ANY(%s::bigint[])
     ORDER BY id

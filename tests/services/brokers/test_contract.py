@@ -116,6 +116,7 @@ def test_records_are_read_as_they_were_sent(
         Record(topic, b"headers in order, twice", b"v", (("b", b"1"), ("a", b"2"), ("b", b"3"))),
         Record(topic, b"headers of bytes", b"v", (("raw", b"\x00\xff"), ("empty", b""), ("ключ", b"v"))),
         Record(topic, b"empty value", b""),
+        Record(topic, b"tombstone", None),
         Record(topic, None, b"no key"),
         Record(topic, "clé-ключ-鍵-🔑".encode(), "naïve ☃".encode()),
         Record(topic, b"\x00\xff\xfe", bytes(range(256))),

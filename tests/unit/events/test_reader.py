@@ -17,6 +17,7 @@ from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.events.event import Event
 from django_outbox.events.parsing import record_reference
+from django_outbox.events.payloads import RawBytes
 from django_outbox.exceptions import UnreadableRecord
 from tests.support.inbox import plain, received
 from tests.support.overrides import outbox_settings
@@ -94,8 +95,24 @@ def test_a_subject_that_is_the_key_is_not_repeated() -> None:
 
 @pytest.mark.parametrize("value", [None, b""])
 def test_a_cloudevent_without_data_has_no_payload(value: bytes | None) -> None:
-    record = received(1)
-    assert event(ReceivedRecord(**{**_fields(record), "value": value})).payload is None
+    found = event(ReceivedRecord(**{**_fields(received(1)), "value": value}))
+    assert (found.payload, found.is_tombstone) == (None, value is None)
+
+
+def test_a_null_of_json_is_not_a_tombstone() -> None:
+    found = event(received(None))
+    assert (found.payload, found.is_tombstone) == (None, False)
+
+
+def test_data_of_another_type_is_bytes() -> None:
+    headers = [header for header in received(1).headers if header[0] != "content-type"]
+    for value in (b"", b"<a/>", b"\0\xff"):
+        payload = event(plain(value, headers=[*headers, ("content-type", b"text/XML; charset=latin-1")])).payload
+        assert (type(payload), payload, payload.content_type) == (RawBytes, value, "text/XML; charset=latin-1")
+    odd = event(plain(b"x", headers=[*headers, ("content-type", b"image\0\xff")])).payload
+    assert odd.content_type == "image" + "\N{REPLACEMENT CHARACTER}" * 2
+    long = plain(b"x", headers=[*headers, ("content-type", b"a/" + b"b" * 254)])
+    assert why_not(long) == "its content type has more than 255 characters"
 
 
 @pytest.mark.parametrize("time", ["2026-01-02T03:04:05Z", "2026-01-02T03:04:05.123456789Z", "2026-01-02T03:04:05"])
@@ -139,6 +156,8 @@ def test_a_structured_cloudevent_is_read_whole() -> None:
 
 def test_structured_data_may_be_base64() -> None:
     assert event(structured(data_base64="eyJhIjoxfQ==")).payload == {"a": 1}
+    payload = event(structured(data_base64="AP8=", datacontenttype="image/png")).payload
+    assert (payload, payload.content_type) == (b"\0\xff", "image/png")
 
 
 # The envelope
@@ -343,7 +362,10 @@ BAD = {
     "structured, base64 of no text": (structured(data_base64=7), "its data_base64 is not base64"),
     "plain": (plain(b'{"a": 1}'), "it is neither a CloudEvent nor an envelope, and no mapper is set for its topic"),
     "plain bytes": (plain(b"\xff"), "it is not a CloudEvent, and its value is not UTF-8 text; no mapper is set"),
-    "nothing": (plain(None), "it is not a CloudEvent, and its value is not JSON that can be read"),
+    "nothing": (
+        plain(None),
+        "it is a tombstone without the headers of a CloudEvent, and no mapper is set for its topic",
+    ),
     "envelope, type": (
         plain(b'{"outbox_id": 1, "event_id": "e", "event_type": 7}'),
         "'event_type' of the envelope must be text",
@@ -356,9 +378,10 @@ def test_what_cannot_be_read_says_why(record: ReceivedRecord, reason: str) -> No
     assert reason in why_not(record)
 
 
-def test_data_that_is_no_json_says_so() -> None:
-    record = plain(b"<a/>", headers=[*received(1).headers[:-1], ("content-type", b"text/xml")])
-    assert why_not(record) == "its data is 'text/xml'; only JSON can be read"
+def test_data_that_is_declared_as_json_and_is_not_says_so() -> None:
+    record = plain(b"<a/>", headers=[*received(1).headers[:-1], ("content-type", b"application/json")])
+    assert why_not(record).startswith("its value is not JSON that can be read")
+    assert why_not(structured(data_base64="PGEvPg==")).startswith("its data_base64 is not JSON that can be read")
 
 
 @examples(300)

@@ -24,11 +24,13 @@ from hypothesis import strategies as st
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import TypeAliasType
 
+from django_outbox.events.payloads import RawBytes
 from django_outbox.exceptions import MissingDependency, PayloadMismatch
 from django_outbox.handlers.arguments import converter, name_of
 from tests.support.properties import examples
 
 SECRET = "s3cr3t"
+NONE = " (a tombstone or null; to take both, annotate {} | None)"
 AN_ID = "018f4d9e-7c1b-7000-8000-0123456789ab"
 
 
@@ -276,7 +278,7 @@ def test_value_becomes_what_its_type_says(annotation: Any, value: Any, result: A
         ),
         (UUID, SECRET, "Input should be a valid UUID, found str"),
         (Colour, SECRET, "Input should be 'red' or 'blue', found str"),
-        (Colour, None, "Input should be 'red' or 'blue', found None"),
+        (Colour, None, f"Input should be 'red' or 'blue', found None{NONE.format('Colour')}"),
         (Literal["a", "b"], SECRET, "Input should be 'a' or 'b', found str"),
         (Literal["a"], ["a"], "Input should be 'a', found list"),
         (list[int], {}, "Input should be a valid array, found dict"),
@@ -300,6 +302,17 @@ def test_value_becomes_what_its_type_says(annotation: Any, value: Any, result: A
 )
 def test_what_does_not_fit_is_told_by_place_and_type(annotation: Any, value: Any, reason: str) -> None:
     assert misfit(annotation, value) == reason
+
+
+def test_bytes_become_only_what_takes_bytes() -> None:
+    raw = RawBytes(b"\xff1", "image/png")
+    for annotation in (bytes, RawBytes, bytes | None, Order | RawBytes, Positive | bytes):
+        assert convert(annotation, raw) is raw
+    assert convert(RawBytes | None, None) is None
+    assert convert(Order | RawBytes, {"id": 1, "items": []}) == Order(id=OrderId(1), items=[])
+    assert misfit(Order, raw) == "Input should be an instance of Order, found RawBytes"
+    assert misfit(str, raw) == "Input should be a valid string, found RawBytes"
+    assert misfit(RawBytes, SECRET) == "Input should be bytes, found str"
 
 
 @examples(100)
@@ -369,7 +382,7 @@ def test_missing_fields_take_their_default() -> None:
     ("annotation", "value", "reason"),
     [
         (Order, [], "Input should be an object, found list"),
-        (Order, None, "Input should be an object, found None"),
+        (Order, None, f"Input should be an object, found None{NONE.format('Order')}"),
         (Order, {"items": []}, "id: Field required"),
         (Order, {"id": 1, "items": None}, "items: Input should be a valid array, found None"),
         (

@@ -1,8 +1,11 @@
-"""Decoding what kafka-python has fetched where the client itself would stop.
+"""Returning what kafka-python has fetched where the client itself would stop.
 
 A record that the client cannot decode ends its reading of the partition at the same place each time. Brokers accept header
 names that are not UTF-8, so such a record is returned with a mark. For other records that cannot be decoded, the client
 does not say where they are, which a consumer needs to go on with other topics.
+
+The client keeps what it has fetched of a partition that is paused. It looks for that again only while it has no other
+partition's records at hand, and does not see that those may have ended (3.0.12). Then it never reads the partition again.
 """
 
 from __future__ import annotations
@@ -28,6 +31,19 @@ _PACKAGES = {"snappy": "python-snappy", "lz4": "lz4", "zstd": "zstandard"}
 def decode_carefully(client: KafkaConsumer) -> None:
     """Have a consumer decode records as described above."""
     client._fetcher.PartitionRecords = _PartitionRecords
+
+
+def go_on_after_pauses(client: KafkaConsumer) -> None:
+    """Have a consumer return what it had fetched of a partition before it was paused."""
+    fetcher = client._fetcher
+    on_drain = fetcher._on_partition_records_drain
+
+    def drained(records: Fetcher.PartitionRecords) -> None:
+        on_drain(records)
+        if fetcher._next_partition_records is records:
+            fetcher._next_partition_records = None
+
+    fetcher._on_partition_records_drain = drained
 
 
 class RenamedHeaders(list[tuple[str, bytes]]):

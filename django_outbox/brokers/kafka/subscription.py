@@ -20,7 +20,7 @@ from django_outbox.brokers.calls import CLOSE_SECONDS, CONNECT_SECONDS, Call
 from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.errors import HEADERS_ARE_NO_TEXT
 from django_outbox.brokers.kafka.errors import client_error
-from django_outbox.brokers.kafka.records import RenamedHeaders, decode_carefully
+from django_outbox.brokers.kafka.records import RenamedHeaders, decode_carefully, go_on_after_pauses
 from django_outbox.brokers.subscription import GroupMember, LookUpProgress
 from django_outbox.exceptions import BrokerUnavailable
 
@@ -39,6 +39,7 @@ class KafkaSubscription(GroupMember):
         self._listener = Assignments(self._lose)
         self._stuck_since: float | None = None
         decode_carefully(client)
+        go_on_after_pauses(client)
         try:
             client.subscribe(topics=topics, listener=self._listener)
             # Otherwise partitions that become known only after the first join would make the group join again.

@@ -40,6 +40,26 @@ def test_nothing_is_read_of_a_paused_partition_until_it_goes_on(
     assert read_of(member, 5) == [(paused, offset) for offset in range(5, 10)]
 
 
+def test_a_partition_that_is_paused_with_records_at_hand_goes_on(
+    producer: Producer, subscribe: Subscribe, topics: tuple[str, str]
+) -> None:
+    """The client has fetched all of it, and returned some."""
+    send(producer, *numbered(topics[0], 5), *numbered(topics[1], 5))
+    member = subscribe(*topics)
+    first = wait_until(lambda: member.poll(0.5, 2))
+    paused = first[0].topic
+
+    member.pause({TopicPartition(paused, 0)})
+    of_paused = [(each.topic, each.offset) for each in first if each.topic == paused]
+    others = read_of(member, 5 - len(first) + len(of_paused))
+    assert {name for name, _ in others} == {*topics} - {paused}
+    assert member.poll(0.5, 100) == []
+
+    member.pause(set())
+    of_paused += read_of(member, 5 - len(of_paused))
+    assert of_paused == [(paused, offset) for offset in range(5)]
+
+
 def test_a_poll_for_no_records_loses_none(producer: Producer, subscribe: Subscribe, topics: tuple[str, str]) -> None:
     member = subscribe(*topics)
     join(member, places={TopicPartition(each, 0) for each in topics})

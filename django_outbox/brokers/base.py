@@ -23,7 +23,7 @@ class Record(NamedTuple):  # NamedTuples are created in half the time of frozen 
     topic: str
     key: bytes | None
     value: bytes | None
-    headers: Headers = ()
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +131,15 @@ class Producer(ABC):
     """Sends batches. Used by one thread, and closed after a ``BrokerUnavailable``."""
 
     @abstractmethod
-    def send(self, records: Sequence[Record], timeout: float) -> list[SendResult]:
+    def send(self, records: Iterable[Record], timeout: float) -> list[SendResult]:
         """Send all records and wait until each is acknowledged or has failed.
 
         Records with the same topic and key get into the log in the given order. Records without an answer must never be
         sent after this returns or raises.
 
         Args:
+            records: may be made while they are taken, so that the first are on their way meanwhile. An error of the
+                iterable is raised, and the producer is closed.
             timeout: for the whole batch.
 
         Returns:

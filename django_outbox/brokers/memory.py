@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import zlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from django.core.exceptions import ImproperlyConfigured
@@ -133,7 +133,8 @@ class _Producer(Producer):
         self._broker = broker
         self._turn = 0
 
-    def send(self, records: Sequence[Record], timeout: float) -> list[SendResult]:
+    def send(self, records: Iterable[Record], timeout: float) -> list[SendResult]:
+        records = list(records)
         missing = self._broker.missing_topics({record.topic for record in records})
         with self._broker.cluster.changed:
             results = [self._append(record, missing) for record in records]
@@ -152,7 +153,7 @@ class _Producer(Producer):
         partition = (self._turn if record.key is None else zlib.crc32(record.key)) % count
         log = self._broker.cluster.logs[TopicPartition(record.topic, partition)]
         offset = len(log)
-        log.append(ReceivedRecord(record.topic, partition, offset, record.key, record.value, record.headers))
+        log.append(ReceivedRecord(record.topic, partition, offset, record.key, record.value, tuple(record.headers)))
         return Acknowledged(partition, offset)
 
     def close(self) -> None:

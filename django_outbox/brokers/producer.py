@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Collection, Sequence
-from itertools import takewhile
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from itertools import islice, takewhile
 from typing import cast
 
 from django_outbox.brokers.base import Acknowledged, Failed, Producer, Record, Refused, SendResult, TopicTrouble
@@ -21,6 +21,8 @@ LookUpTopics = Callable[[Collection[str], float], TopicFaults]
 
 # How long the broker has to answer after a batch without any answer.
 _SIGN_OF_LIFE_SECONDS = 1.0
+# Records that are made before the first of them is sent. Few enough that the processor's cache still holds them then.
+_PART_SIZE = 200
 
 
 class BatchProducer(Producer):
@@ -43,31 +45,50 @@ class BatchProducer(Producer):
     def usable(self) -> bool:
         return self._usable
 
-    def send(self, records: Sequence[Record], timeout: float) -> list[SendResult]:
+    def send(self, records: Iterable[Record], timeout: float) -> list[SendResult]:
         if not self._usable:
             raise BrokerUnavailable(f"{self._location} did not accept a batch: the producer is closed.")
         patience = Patience(time.monotonic() + timeout, self._interrupted)
-        faults = self._faults({record.topic for record in records}, timeout)
-        results: list[SendResult | None]
-        results = [faults.get(record.topic) for record in records] if faults else [None] * len(records)
+        taken: list[Record] = []
+        results: list[SendResult | None] = []
+        source = iter(records)
         try:
-            if not all(results):
-                self._send_undecided(records, results, patience)
+            suspects = self._send_once(taken, results, self._taking(source, taken, results, timeout), patience)
+            taken += source  # what a producer that has ended did not take
+            results += [None] * (len(taken) - len(results))
+            if suspects or not all(results):  # a result is true, and comparing each with None would cost much more
+                self._send_again(taken, results, suspects, patience)
         except BaseException:  # such as a signal: nothing may be sent after this returns
             self.close()
             raise
-        if not all(results):  # a result is true, and comparing each with None would cost much more
-            self._settle(records, results, timeout)
+        if not all(results):
+            self._settle(taken, results, timeout)
         if not self.usable:  # what it still holds must not go out after the rows are unlocked
             self.close()
         return cast(list[SendResult], results)
 
+    def _taking(
+        self, source: Iterator[Record], taken: list[Record], results: list[SendResult | None], timeout: float
+    ) -> Iterator[int]:
+        """Take the records in parts, and set the results of those whose topic cannot be written to.
+
+        Returns the indices of the others.
+        """
+        faults: TopicFaults = {}
+        while part := list(islice(source, _PART_SIZE)):
+            begin = len(taken)
+            taken += part
+            faults |= self._faults({record.topic for record in part} - faults.keys(), timeout)
+            results += [faults.get(record.topic) for record in part] if faults else [None] * len(part)
+            yield from [index for index in range(begin, len(taken)) if results[index] is None]
+
     @abstractmethod
     def _send_once(
-        self, records: Sequence[Record], results: list[SendResult | None], chosen: Sequence[int], patience: Patience
+        self, records: Sequence[Record], results: list[SendResult | None], chosen: Iterable[int], patience: Patience
     ) -> set[int]:
         """Send the chosen records in their order and set their results; those without an answer keep None.
 
+        Records and results are added while this iterates over ``chosen``. It ends early if this producer has ended.
         Returns the indices of records that the broker refused together, so that any of them may be the reason.
         """
 
@@ -78,12 +99,15 @@ class BatchProducer(Producer):
         """Why records have no answer."""
         return self._last_error or f"no acknowledgement within {timeout:g} s"
 
-    def _send_undecided(self, records: Sequence[Record], results: list[SendResult | None], patience: Patience) -> None:
-        """Send the records without a result; records that were refused together are sent again alone.
+    def _send_again(
+        self, records: Sequence[Record], results: list[SendResult | None], suspects: set[int], patience: Patience
+    ) -> None:
+        """Send the records without a result again; those that were refused together, the suspects, alone.
 
         If that puts a record behind a later one of its key, the later one is sent again, too.
         """
-        suspects: set[int] = set()
+        for index in suspects:
+            results[index] = None
         while self._usable and (left := [index for index, result in enumerate(results) if result is None]):
             chosen = _first_of(left, suspects)
             found = self._send_once(records, results, chosen, patience)

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import json
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime
-from functools import lru_cache
-from typing import Literal, NamedTuple
+from functools import lru_cache, partial
+from typing import Any, Literal, NamedTuple
 
 from django_outbox.brokers.base import Headers, Record
 from django_outbox.events.parsing import CONTENT_TYPE
 from django_outbox.events.payloads import is_json
 from django_outbox.models.message import JSON_TYPE
+
+# As Record(...), in half the time.
+_record: Callable[[tuple[Any, ...]], Record] = partial(tuple.__new__, Record)
 
 
 class Outgoing(NamedTuple):  # made of a row as it is, in a quarter of the time of a dataclass
@@ -68,7 +72,7 @@ def encode(message: Outgoing, *, wire_format: Literal["cloudevents", "envelope"]
             *_cloudevent_headers(source, event_type, version, count + 1, content_type),
             ("ce_outboxid", b"%d" % id),
             ("ce_id", str(event_id).encode()),
-            ("ce_time", _time(time)),
+            ("ce_time", time.encode() if isinstance(time, str) else _rfc3339(time)),
         ]
         if encoded_key:
             headers.append(("ce_subject", encoded_key))
@@ -77,7 +81,7 @@ def encode(message: Outgoing, *, wire_format: Literal["cloudevents", "envelope"]
             if not isinstance(text, str):
                 raise ValueError(f"header {name!r} is not text")
             headers.append((name, text.encode()))
-    return Record(topic, encoded_key or None, value, tuple(headers))
+    return _record((topic, encoded_key or None, value, headers))
 
 
 @lru_cache(maxsize=1000)
@@ -107,10 +111,8 @@ def _value(payload_json: str, content_type: str, raw_value: bytes | memoryview |
     return payload_json.encode() if content_type else None
 
 
-def _time(created_at: datetime | str) -> bytes:
-    if isinstance(created_at, datetime):
-        created_at = created_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    return created_at.encode()
+def _rfc3339(time: datetime) -> bytes:
+    return time.astimezone(UTC).isoformat().replace("+00:00", "Z").encode()
 
 
 def _envelope(message: Outgoing) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
 from django_outbox.brokers.base import Acknowledged, Failed, Producer, Record, Refused, SendResult, TopicTrouble
@@ -20,47 +20,36 @@ from django_outbox.state.ordering import has_order, holds_behind_dead
 log = logging.getLogger("django_outbox.relay")
 
 
+# As Published(...), in half the time.
+_published: Callable[[tuple[int | None, ...]], Published] = partial(tuple.__new__, Published)
+
+
 class Batch:
     """Locked messages, in the order in which they are sent.
 
     Attributes:
-        messages: those to send. Where a dead message holds its key, those after one that cannot be encoded are left out.
+        messages: those to send.
         acknowledged: messages that the broker has, with their position.
-        published, failed, dead: how many were published, could not be sent, and can never be sent.
+        published, failed, dead, held: how many were published, could not be sent, can never be sent, and were not sent
+            because a dead message holds its key and one before them cannot be encoded.
         written: topics of acknowledged messages.
         faults: topics that could not be written to.
         after_commit: functions to call after the commit, for logs and signals.
     """
 
-    def __init__(self, messages: Iterable[Outgoing], *, using: str) -> None:
+    def __init__(self, messages: Sequence[Outgoing], *, using: str) -> None:
         self._using = using
-        self.messages: list[Outgoing] = []
-        self._records: list[Record] = []
-        self._not_encoded: dict[int, Refused] = {}  # by position in ``messages``
-        self._results: Sequence[SendResult] = []
+        self.messages = messages
+        self._not_encoded: dict[int, Refused | None] = {}  # by position in ``messages``; None if held
+        self._results: Sequence[SendResult | None] = []
         self.acknowledged: list[Published] = []
-        self.published = self.failed = self.dead = 0
+        self.published = self.failed = self.dead = self.held = 0
         self.written: set[str] = set()
         self.faults: dict[str, TopicTrouble] = {}
         self.after_commit: list[Callable[[], None]] = []
-        self._encode(messages)
-
-    def _encode(self, messages: Iterable[Outgoing]) -> None:
-        held: set[tuple[str, str]] = set()
-        wire_format = settings.wire_format
-        for message in messages:
-            if held and (message.topic, message.message_key) in held:
-                continue
-            try:
-                self._records.append(encode(message, wire_format=wire_format))
-            except (ValueError, TypeError, AttributeError) as error:
-                self._not_encoded[len(self.messages)] = Refused(f"It cannot be encoded: {error}")
-                if holds_behind_dead() and has_order(message):
-                    held.add((message.topic, message.message_key))
-            self.messages.append(message)
 
     def send(self, producer: Producer) -> None:
-        """Send all records, and wait for all results.
+        """Encode and send all messages, and wait for all results.
 
         Raises:
             BrokerUnavailable: no result is known.
@@ -68,12 +57,30 @@ class Batch:
         if not self.messages:
             return
         with current_tracing().sending(self.messages) as trace:
-            self._results = producer.send(self._records, settings.publish_timeout) if self._records else []
-            if self._not_encoded:
+            self._results = producer.send(self._records(), settings.publish_timeout)
+            if unsent := self._not_encoded:
                 answers = iter(self._results)
                 positions = range(len(self.messages))
-                self._results = [self._not_encoded.get(position) or next(answers) for position in positions]
+                self._results = [unsent[each] if each in unsent else next(answers) for each in positions]
             trace(self._results)
+
+    def _records(self) -> Iterator[Record]:
+        """Encode the messages while the producer takes them."""
+        held: set[tuple[str, str]] = set()
+        wire_format = settings.wire_format
+        for position, message in enumerate(self.messages):
+            if held and (message.topic, message.message_key) in held:
+                self._not_encoded[position] = None
+                self.held += 1
+                continue
+            try:
+                record = encode(message, wire_format=wire_format)
+            except (ValueError, TypeError, AttributeError) as error:
+                self._not_encoded[position] = Refused(f"It cannot be encoded: {error}")
+                if holds_behind_dead() and has_order(message):
+                    held.add((message.topic, message.message_key))
+            else:
+                yield record
 
     def store(self) -> None:
         """Store the results in the transaction that locked the messages.
@@ -84,11 +91,11 @@ class Batch:
         """
         broken: set[tuple[str, str]] = set()
         for message, result in zip(self.messages, self._results, strict=True):
-            if broken and (message.topic, message.message_key) in broken:
+            if result is None or (broken and (message.topic, message.message_key) in broken):
                 continue
             if isinstance(result, Acknowledged):
+                self.acknowledged.append(_published((message.id, message.publish_count + 1, *result)))
                 self.written.add(message.topic)
-                self.acknowledged.append(Published(message.id, message.publish_count + 1, *result))
                 continue
             if isinstance(result, TopicTrouble):
                 self.faults.setdefault(message.topic, result)

@@ -206,12 +206,12 @@ class Relay:
         if claimed.messages:
             self._topics.record_due()
         batch = Batch(self._in_order(claimed, done), using=self.using)
-        done.blocked = len(claimed.messages) - len(batch.messages)
         started = self._clock()
         batch.send(producer)
         seconds = self._clock() - started
         batch.store()
         done.published, done.failed, done.dead = batch.published, batch.failed, batch.dead
+        done.blocked = len(claimed.messages) - len(batch.messages) + batch.held
         with self._outages.combined():
             self._topics.record_batch(batch.written, batch.faults, self._clock() - started)
         report = partial(instrumentation.published, batch.messages, batch.acknowledged, seconds, using=self.using)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -101,7 +101,8 @@ class ScriptedProducer(Producer):
     def usable(self) -> bool:
         return self.is_usable
 
-    def send(self, records: Sequence[Record], timeout: float) -> list[SendResult]:
+    def send(self, records: Iterable[Record], timeout: float) -> list[SendResult]:
+        records = list(records)
         return self._broker.answer(records, self._real.send(records, timeout))
 
     def close(self) -> None:

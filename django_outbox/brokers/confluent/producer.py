@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -17,6 +17,9 @@ from django_outbox.brokers.errors import Blame
 from django_outbox.brokers.producer import BatchProducer, LookUpTopics
 
 DeliveryReport = Callable[[KafkaError | None, Any], None]
+
+# As Acknowledged(...), in half the time.
+_acknowledged: Callable[[tuple[int, int]], Acknowledged] = partial(tuple.__new__, Acknowledged)
 
 
 class ConfluentBrokerProducer(BatchProducer):
@@ -49,14 +52,14 @@ class ConfluentBrokerProducer(BatchProducer):
                 self._client.list_topics(min(topics), timeout=min(1.0, timeout / 4))
 
     def _send_once(
-        self, records: Sequence[Record], results: list[SendResult | None], chosen: Sequence[int], patience: Patience
+        self, records: Sequence[Record], results: list[SendResult | None], chosen: Iterable[int], patience: Patience
     ) -> set[int]:
         suspects: set[int] = set()
 
         def report(index: int, error: KafkaError | None, message: Any) -> None:
             """What the library calls with a record's result."""
             if error is None:
-                results[index] = Acknowledged(message.partition(), message.offset())
+                results[index] = _acknowledged((message.partition(), message.offset()))
                 return
             found = client_error(error)
             results[index] = self._judge(records[index].topic, found)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -40,22 +40,27 @@ class KafkaBrokerProducer(BatchProducer):
         end_client(self._client, GRACE_SECONDS if self._interrupted() else CLOSE_SECONDS)
 
     def _send_once(
-        self, records: Sequence[Record], results: list[SendResult | None], chosen: Sequence[int], patience: Patience
+        self, records: Sequence[Record], results: list[SendResult | None], chosen: Iterable[int], patience: Patience
     ) -> set[int]:
         if self._spoiled:
-            self._replace_client(patience, len(chosen))
+            self._replace_client(patience, results.count(None))
         futures = {}
         for index in chosen:
-            if self._usable:
-                results[index], futures[index] = self._start(records[index], patience)
-        started = [future for future in futures.values() if future is not None]
+            if not self._usable:
+                break
+            results[index], future = self._start(records[index], patience)
+            if future is not None:
+                futures[index] = future
         refused: dict[int, list[int]] = {}  # by the identity of the error, as distinct errors may be equal
         for index, future in futures.items():
-            if future is not None:
-                _await(future, started, patience)
-                results[index], error = self._finish(records[index].topic, future)
-                if results[index] is not None and error is not None and Blame.BATCH in client_error(error).blame:
-                    refused.setdefault(id(error), []).append(index)
+            if not future.is_done:
+                _await(future, futures.values(), patience)
+            if future.succeeded():
+                results[index] = _acknowledged(future.value)
+                continue
+            results[index], error = self._failure(records[index].topic, future)
+            if results[index] is not None and Blame.BATCH in client_error(error).blame:
+                refused.setdefault(id(error), []).append(index)
         return {index for together in refused.values() if len(together) > 1 for index in together}
 
     def _replace_client(self, patience: Patience, left: int) -> None:
@@ -87,20 +92,17 @@ class KafkaBrokerProducer(BatchProducer):
             except (TypeError, ValueError) as error:
                 return Refused(f"It cannot be encoded: {error}"), None
 
-    def _finish(self, topic: str, future: Any) -> tuple[SendResult | None, kafka_errors.KafkaError | None]:
-        """A record's result and the error behind it."""
-        try:
-            metadata = future.get(timeout=0)
-        except kafka_errors.KafkaError as error:
-            found = client_error(error)
-            result = self._judge(topic, found)
-            if result is not None and not error.retriable:
-                self._spoiled = True
-                if not _failed_itself(future, error):
-                    self._last_error = found.text
-                    result = None
-            return result, error
-        return Acknowledged(metadata.partition, metadata.offset if metadata.offset >= 0 else None), None
+    def _failure(self, topic: str, future: Any) -> tuple[SendResult | None, kafka_errors.KafkaError]:
+        """The result of a record that was not acknowledged, and the error behind it."""
+        error: kafka_errors.KafkaError = future.exception or kafka_errors.KafkaTimeoutError()
+        found = client_error(error)
+        result = self._judge(topic, found)
+        if result is not None and not error.retriable:
+            self._spoiled = True
+            if not _failed_itself(future, error):
+                self._last_error = found.text
+                result = None
+        return result, error
 
 
 def end_client(client: KafkaProducer, seconds: float = CLOSE_SECONDS) -> None:
@@ -116,7 +118,11 @@ def end_client(client: KafkaProducer, seconds: float = CLOSE_SECONDS) -> None:
     client._closed = True
 
 
-def _await(future: Any, others: Sequence[Any], patience: Patience) -> None:
+def _acknowledged(metadata: Any) -> Acknowledged:
+    return Acknowledged(metadata.partition, metadata.offset if metadata.offset >= 0 else None)
+
+
+def _await(future: Any, others: Collection[Any], patience: Patience) -> None:
     """Wait for an answer, as long as answers to the others come."""
     while not future.is_done and not patience.is_over(sum(not other.is_done for other in others)):
         with suppress(kafka_errors.KafkaError):

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from django.db import connections
@@ -48,7 +48,7 @@ class PostgreSQL(Dialect):
             return [self._insert_one(messages[0], source)]
         parameters = [
             source,
-            _array(message.event_id for message in messages),
+            _text_array(str(message.event_id) for message in messages),
             _text_array(message.event_type for message in messages),
             _text_array(message.event_version for message in messages),
             _text_array(message.topic for message in messages),
@@ -121,7 +121,7 @@ class PostgreSQL(Dialect):
     def claim(self, limit: int, without_topics: Sequence[str], begin: Place = START) -> list[Outgoing]:
         """Lock and read due messages, starting at a place in the order of claims."""
         parameters = [settings.source, list(without_topics), *begin, limit]
-        return list(map(Outgoing._make, self._fetch(statements.CLAIM_DUE, parameters)))
+        return list(map(_outgoing, self._fetch(statements.CLAIM_DUE, parameters)))
 
     def claim_with_pending(
         self, limit: int, without_topics: Sequence[str], begin: Place
@@ -131,7 +131,7 @@ class PostgreSQL(Dialect):
         parameters = [source, list(without_topics), *begin, limit, source, source, MOST_PENDING_BEFORE]
         rows = self._fetch(statements.CLAIM_DUE_AND_PENDING_BEFORE, parameters)
         earlier = [Unsent(row[5], row[6], row[0], "pending") for row in rows if row[2] is None]
-        return [Outgoing._make(row) for row in rows if row[2] is not None], earlier
+        return [_outgoing(row) for row in rows if row[2] is not None], earlier
 
     def is_due(self, without_topics: Sequence[str]) -> bool:
         return bool(self._fetch(statements.IS_DUE, [settings.source, list(without_topics)]))
@@ -216,6 +216,9 @@ class PostgreSQL(Dialect):
             return int(cursor.rowcount)
 
 
+# As Outgoing._make(), in half the time.
+_outgoing: Callable[[tuple[Any, ...]], Outgoing] = partial(tuple.__new__, Outgoing)
+
 # All columns of a new row in the order of the model, as Django asks for them; see ``PostgreSQL._stored``.
 _NEW = {field.attname: None for field in OutboxMessage._meta.concrete_fields} | {
     "status": "pending",
@@ -231,10 +234,9 @@ def _last_of_keys(keyed: Iterable[Outgoing]) -> str:
     return _array({(message.topic, message.message_key): message.id for message in keyed}.values())
 
 
-def _array(numbers: Iterable[int | uuid.UUID | None]) -> str:
-    """An array literal. The driver takes ten times as long to write a list."""
-    items = ",".join(map(str, numbers)).replace("None", "NULL")
-    return f"{{{items}}}"
+def _array(numbers: Iterable[int | None]) -> str:
+    """An array literal of numbers. The driver takes ten times as long to write a list."""
+    return f"{{{str(list(numbers))[1:-1].replace('None', 'NULL')}}}"
 
 
 def _text_array(texts: Iterable[str]) -> str:

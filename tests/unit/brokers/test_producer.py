@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 import pytest
 
@@ -45,21 +45,26 @@ class Scripted(BatchProducer):
         self._told = list(told)
         self._broken = refused
         self.asked: list[tuple[set[str], float]] = []
+        self.started = 0  # records
+        self.ends_at = ""  # the topic
         self.closed = False
 
     def ask(self, topics: Collection[str], seconds: float) -> TopicFaults:
         self.asked.append((set(topics), seconds))
         if not self._told:
             raise BrokerUnavailable("it is gone.")
-        if len(self.asked) > 1:
+        if not self._usable:
             assert self.closed, "nothing may be sent meanwhile"
         return self._told.pop(0)
 
     def _send_once(
-        self, records: Sequence[Record], outcomes: list[SendResult | None], chosen: Sequence[int], patience: Patience
+        self, records: Sequence[Record], outcomes: list[SendResult | None], chosen: Iterable[int], patience: Patience
     ) -> set[int]:
         for index in chosen:
+            if records[index].topic == self.ends_at:
+                break
             outcomes[index] = self._answers.get(records[index].topic)
+            self.started += 1
         self._refused = self._broken
         if not all(outcomes):
             self._usable = False
@@ -119,6 +124,48 @@ def test_a_batch_with_any_acknowledgement_needs_no_question() -> None:
 def test_a_batch_of_refused_records_and_silence_is_asked_about() -> None:
     producer = Scripted({"bad": Refused("no")}, {}, {})
     assert outcomes(producer, "bad", "stuck") == [Refused("no"), TopicTrouble("no answer")]
+
+
+# Taking records while others are on their way
+
+
+def test_records_are_sent_while_later_ones_are_made() -> None:
+    producer = Scripted({"topic": TAKEN}, {})
+    started = []
+
+    def records() -> Iterator[Record]:
+        for _ in range(1000):
+            started.append(producer.started)
+            yield Record("topic", b"k", b"v")
+
+    assert producer.send(records(), SECONDS) == [TAKEN] * 1000
+    assert started[0] == 0
+    assert 0 < started[500] <= 500
+
+
+def test_an_error_while_records_are_made_ends_the_producer() -> None:
+    def records() -> Iterator[Record]:
+        yield Record("topic", b"k", b"v")
+        raise ZeroDivisionError
+
+    producer = Scripted({"topic": TAKEN}, {})
+    with pytest.raises(ZeroDivisionError):
+        producer.send(records(), SECONDS)
+    assert producer.closed
+
+
+def test_a_topic_that_cannot_be_written_to_is_asked_about_once_in_a_batch() -> None:
+    producer = Scripted({"good": TAKEN, "new": TAKEN}, {"gone": TopicMissing()}, {})
+    assert outcomes(producer, *["good", "gone"] * 500, "new") == [TAKEN, TopicMissing()] * 500 + [TAKEN]
+    assert [topics for topics, _ in producer.asked] == [{"good", "gone"}, {"new"}]
+
+
+def test_records_that_a_producer_did_not_take_before_it_ended_wait() -> None:
+    producer = Scripted({"good": TAKEN}, {})
+    producer.ends_at = "end"
+    missed = TopicTrouble("no answer")
+    assert outcomes(producer, "good", "end", *["good"] * 1000) == [TAKEN, missed, *[missed] * 1000]
+    assert producer.closed
 
 
 # Waiting

@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any
 
 import psycopg
+from django.db import connection as django_connection
 from django.db import transaction
 
 from benchmarks import raw, workload
@@ -38,6 +39,7 @@ def measure(bench: Bench) -> Iterator[Line]:
             "publish": (_publish, transaction.atomic),
             "create": (_create, transaction.atomic),
             "bare, 1": (partial(_insert, connection), bare),
+            "bare, 1, in atomic()": (_insert_by_django, transaction.atomic),
         }
         many: dict[str, tuple[Writer, Begin]] = {
             "publish_many": (_publish_many, transaction.atomic),
@@ -67,6 +69,13 @@ def measure(bench: Bench) -> Iterator[Line]:
         found["bare, 1"],
         Target(least_ratio=0.6),
         beside="bare",
+    )
+    yield Line(
+        "publish, 1 a transaction, beside a bare INSERT in atomic()",
+        "rows/s",
+        found["publish"],
+        found["bare, 1, in atomic()"],
+        beside="bare, in atomic()",
     )
     yield Line(
         "publish_many, 500 a transaction",
@@ -120,8 +129,16 @@ def _create(number: int) -> None:
 
 
 def _insert(connection: Connection, number: int) -> None:
-    values = (uuid.uuid4(), EVENT_TYPE, TOPIC, _key(number), json.dumps(workload.payload(number)))
-    connection.execute(raw.INSERT_ONE, values)
+    connection.execute(raw.INSERT_ONE, _values(number))
+
+
+def _insert_by_django(number: int) -> None:
+    with django_connection.cursor() as cursor:
+        cursor.execute(raw.INSERT_ONE, _values(number))
+
+
+def _values(number: int) -> tuple[Any, ...]:
+    return (uuid.uuid4(), EVENT_TYPE, TOPIC, _key(number), json.dumps(workload.payload(number)))
 
 
 def _publish_many(start: int) -> None:

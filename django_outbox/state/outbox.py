@@ -56,11 +56,8 @@ def in_delivery(message_id: int, attempt: int, *, using: str) -> QuerySet[Outbox
 
 
 def insert(messages: Sequence[NewMessage], *, using: str) -> list[OutboxMessage]:
-    """Insert messages in this order and return them as they are stored."""
-    if not messages:
-        return []
-    with transaction.atomic(using=using, savepoint=False):
-        return dialect_of(using).insert(messages)
+    """Insert messages in this order, all or none, and return them as they are stored."""
+    return dialect_of(using).insert(messages) if messages else []
 
 
 # pending -> published

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
-from django.db import connections
+from django.db import connections, transaction
 from django.db.models import Exists, Min, OuterRef, Q, QuerySet, TextField, Value
 from django.db.models.expressions import RawSQL
 from django.db.models.functions import Cast
@@ -67,7 +67,10 @@ class Dialect:
     # Publishing
 
     def insert(self, messages: Sequence[NewMessage]) -> list[OutboxMessage]:
-        """Insert messages in this order and return them as they are stored."""
+        """Insert messages in this order, all or none, and return them as they are stored.
+
+        After an error, a transaction of the caller can only be rolled back, as after an error of ``Model.save()``.
+        """
         rows = [
             OutboxMessage(
                 event_id=message.event_id,
@@ -84,9 +87,10 @@ class Dialect:
             )
             for message in messages
         ]
-        self._messages().bulk_create(rows, batch_size=BULK_SIZE)
-        if not connections[self.using].features.can_return_rows_from_bulk_insert:
-            self._set_ids(rows)
+        with transaction.atomic(using=self.using, savepoint=False):
+            self._messages().bulk_create(rows, batch_size=BULK_SIZE)
+            if not connections[self.using].features.can_return_rows_from_bulk_insert:
+                self._set_ids(rows)
         return [_as_stored(row) for row in rows]
 
     def _set_ids(self, rows: Sequence[OutboxMessage]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from django.db import connection, connections, models, transaction
+from django.db import IntegrityError, connection, connections, models, transaction
 
 from django_outbox import Event, TransactionRequired, publish, publish_many
 from django_outbox.models import OutboxMessage
@@ -64,6 +64,28 @@ def test_message_is_rolled_back_with_its_savepoint() -> None:
         publish("inner", 1)
         raise ZeroDivisionError
     assert [message.event_type for message in OutboxMessage.objects.all()] == ["outer"]
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("before", [0, 1, 1000])
+def test_after_an_event_id_that_exists_a_transaction_can_only_be_rolled_back(before: int) -> None:
+    existing = make_message()
+    events = [*[Event(type="order.created")] * before, Event(type="order.created", id=str(existing.event_id))]
+    with transaction.atomic():
+        Effect.objects.create(name="business")
+        with suppress(IntegrityError):
+            publish_many(events)
+    assert not Effect.objects.exists()
+    assert OutboxMessage.objects.get() == existing
+
+
+@pytest.mark.django_db(transaction=True)
+def test_without_a_transaction_too_all_events_are_stored_or_none() -> None:
+    existing = make_message()
+    events = [*[Event(type="order.created")] * 1000, Event(type="order.created", id=str(existing.event_id))]
+    with outbox_settings(REQUIRE_TRANSACTION=False), pytest.raises(IntegrityError):
+        publish_many(events)
+    assert OutboxMessage.objects.get() == existing
 
 
 PUBLISHERS = {

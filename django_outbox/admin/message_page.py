@@ -16,13 +16,13 @@ from django_outbox.admin.audit import AuditEntry
 from django_outbox.admin.bulk import BULK
 from django_outbox.admin.tables import Table
 from django_outbox.conf import settings
-from django_outbox.events.payloads import is_tombstone
+from django_outbox.events.payloads import has_bytes, is_tombstone
 from django_outbox.models import MessageFailure, Pause
 from django_outbox.models.validation import as_text
 from django_outbox.observability import text as texts
 from django_outbox.observability.masking import MASK, Redaction
 from django_outbox.operations.selection import Selection
-from django_outbox.state.dead_letters import has_bytes
+from django_outbox.state.dead_letters import has_base64
 from django_outbox.state.pauses import ActivePause, active
 
 FAILURES = 50
@@ -51,8 +51,9 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
     is_dead = message.status == "dead"
     may_edit = is_dead and actions.may_edit(table, request) and table.is_editable(message)
     shows_bytes = table.may(request, "see_payload") or not settings.redact  # bytes have no names to redact by
-    is_bytes = table.has_payload(message) and message.raw_value is not None
-    hides_bytes = not shows_bytes and (is_bytes or not table.has_payload(message) or has_bytes(message.payload))
+    hides_bytes = not shows_bytes and (
+        has_bytes(message) or not table.has_payload(message) or has_base64(message.payload)
+    )
     payload = redaction.mask(message.payload)
     if hides_bytes and payload is not None:
         payload = dict.fromkeys(payload, MASK)
@@ -64,7 +65,7 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
     headers = redaction.mask(headers, in_texts)
 
     def masked(error: str) -> str:
-        if hides_bytes and is_bytes and error:
+        if hides_bytes and has_bytes(message) and error:
             return MASK  # a handler's error may quote the bytes
         return in_texts(_first_line(error) if hides_bytes else error)
 
@@ -74,15 +75,15 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
         "table": table,
         "message": message,
         "has_payload": table.is_editable(message),
-        "is_tombstone": table.has_payload(message) and is_tombstone(message),
+        "is_tombstone": is_tombstone(message),
         "headline": _headline(table, message),
         "pause": _pause_of(table, message),
         "error": masked(message.last_error),
         "payload": texts.pretty(payload),
         "headers": texts.pretty(headers),
         "is_redacted": (payload, headers) != (message.payload, message.headers),
-        "received": _received(table, message) if shows_bytes else [],
-        "hides_bytes": hides_bytes and (payload is not None or bool(_received(table, message))),
+        "received": _received(message) if shows_bytes else [],
+        "hides_bytes": hides_bytes and (payload is not None or bool(_received(message))),
         "timeline": timeline(table, message, failures[:FAILURES], entries, redaction, masked),
         "has_more_failures": len(failures) > FAILURES,
         "urls": {
@@ -95,7 +96,7 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
             **({"edit": table.action_url("edit", selection)} if may_edit else {}),
         },
         "facts": [
-            name for name in FACTS if hasattr(message, name) and (name != "content_type" or table.has_payload(message))
+            name for name in FACTS if hasattr(message, name) and (name != "content_type" or message.content_type)
         ],
         **_same_key(table, message),
     }
@@ -106,10 +107,10 @@ def _first_line(error: str) -> str:
     return error.partition("\n")[0]
 
 
-def _received(table: Table, message: Any) -> list[tuple[str, str]]:
+def _received(message: Any) -> list[tuple[str, str]]:
     """A payload of bytes, or key and value of an unreadable record: as text and in hexadecimal, up to 4096 bytes each."""
     titles = {"raw_key": gettext("Key as received"), "raw_value": gettext("Value as received")}
-    if table.has_payload(message) and message.raw_value is not None:
+    if has_bytes(message):
         size = {"count": len(message.raw_value), "content_type": message.content_type}
         titles = {"raw_value": gettext("Payload: %(count)d bytes of %(content_type)s") % size}
     found = []

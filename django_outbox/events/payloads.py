@@ -1,7 +1,7 @@
 """Payloads that are not JSON: bytes, and the missing value of a tombstone.
 
-A row of outbox or inbox stores them in the same columns: ``raw_value`` has the bytes, and ``content_type`` is empty for a
-tombstone. ``payload`` is null then.
+``content_type`` of a row decides which it is: None for JSON, which is in ``payload``; ``""`` for a tombstone; otherwise the
+type of the bytes in ``raw_value``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, Protocol, Self
 from django_outbox.events.event import Event
 from django_outbox.exceptions import InvalidMessage
 from django_outbox.models.lengths import CONTENT_TYPE_LENGTH
-from django_outbox.models.message import JSON_TYPE
 
 _TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+[ \t]*(;[ -~]*)?\Z", re.ASCII)
 
@@ -63,7 +62,7 @@ class Content(NamedTuple):
     """The columns of a row that hold its payload."""
 
     payload: Any
-    content_type: str = JSON_TYPE
+    content_type: str | None = None
     raw_value: bytes | None = None
 
 
@@ -71,7 +70,7 @@ class Row(Protocol):
     """A row of outbox or inbox."""
 
     @property
-    def content_type(self) -> str: ...
+    def content_type(self) -> str | None: ...
     @property
     def raw_value(self) -> bytes | memoryview | None: ...
 
@@ -106,22 +105,18 @@ def require_valid(event: Event) -> None:
         )
 
 
-def is_tombstone(row: Row) -> bool:
-    return not row.content_type and row.raw_value is None
-
-
 def is_json(row: Row) -> bool:
-    return bool(row.content_type) and row.raw_value is None
+    return row.content_type is None
 
 
-def has_bytes(message: Any) -> bool:
-    """True if the payload of a message is bytes. ``raw_value``, which may be deferred, is read only if that is in doubt."""
-    if not message.source:  # an unreadable record of the inbox has no payload
-        return False
-    in_doubt = message.content_type == JSON_TYPE and message.payload is None
-    return message.raw_value is not None if in_doubt else message.content_type not in ("", JSON_TYPE)
+def is_tombstone(row: Row) -> bool:
+    return row.content_type == ""
 
 
-def raw_bytes(row: Row) -> RawBytes | None:
-    """The payload of a row if it is bytes; None for JSON and tombstones."""
-    return None if row.raw_value is None else RawBytes(row.raw_value, row.content_type)
+def has_bytes(row: Row) -> bool:
+    return bool(row.content_type)
+
+
+def raw_bytes(row: Row) -> RawBytes:
+    """The payload of a row that has bytes."""
+    return RawBytes(row.raw_value, row.content_type)  # type: ignore[arg-type]  # both are set

@@ -16,7 +16,8 @@ from typing import Any, Literal, NamedTuple
 from django_outbox.brokers.base import Headers, Record
 from django_outbox.events.parsing import CONTENT_TYPE
 from django_outbox.events.payloads import is_json
-from django_outbox.models.message import JSON_TYPE
+
+JSON = "application/json"
 
 # As Record(...), in half the time.
 _record: Callable[[tuple[Any, ...]], Record] = partial(tuple.__new__, Record)
@@ -39,7 +40,7 @@ class Outgoing(NamedTuple):  # made of a row as it is, in a quarter of the time 
     created_at: datetime | str
     publish_count: int
     payload_json: str
-    content_type: str = JSON_TYPE
+    content_type: str | None = None
     raw_value: bytes | memoryview | None = None
 
     @property
@@ -85,7 +86,9 @@ def encode(message: Outgoing, *, wire_format: Literal["cloudevents", "envelope"]
 
 
 @lru_cache(maxsize=1000)
-def _cloudevent_headers(source: str, event_type: str, event_version: str, attempt: int, content_type: str) -> Headers:
+def _cloudevent_headers(
+    source: str, event_type: str, event_version: str, attempt: int, content_type: str | None
+) -> Headers:
     """Return the headers that most messages of a type share."""
     return (
         ("ce_specversion", b"1.0"),
@@ -96,19 +99,20 @@ def _cloudevent_headers(source: str, event_type: str, event_version: str, attemp
 
 
 @lru_cache(maxsize=1000)
-def _envelope_headers(source: str, attempt: int, content_type: str) -> Headers:
+def _envelope_headers(source: str, attempt: int, content_type: str | None) -> Headers:
+    media_type = JSON if content_type is None else content_type
     return (
         ("ce_source", source.encode()),
-        *([(CONTENT_TYPE, content_type.encode())] if content_type else []),
+        *([(CONTENT_TYPE, media_type.encode())] if media_type else []),
         ("ce_outboxattempt", b"%d" % attempt),
     )
 
 
-def _value(payload_json: str, content_type: str, raw_value: bytes | memoryview | None) -> bytes | None:
-    """Return the value of a record for a payload: JSON or bytes as stored, None for a tombstone."""
-    if raw_value is not None:
-        return bytes(raw_value)
-    return payload_json.encode() if content_type else None
+def _value(payload_json: str, content_type: str | None, raw_value: bytes | memoryview | None) -> bytes | None:
+    """Return the value of a record: JSON or bytes as stored, None for a tombstone."""
+    if content_type is None:
+        return payload_json.encode()
+    return bytes(raw_value) if content_type else None  # type: ignore[arg-type]  # encode() raises the TypeError
 
 
 def _rfc3339(time: datetime) -> bytes:

@@ -95,16 +95,7 @@ class Migration(migrations.Migration):
                 ("message_key", fields.ExactCharField("key", blank=True, default="", max_length=255)),
                 ("payload", models.JSONField("payload", blank=True, null=True)),
                 ("headers", models.JSONField("headers", blank=True, default=dict)),
-                (
-                    "content_type",
-                    models.CharField(
-                        "content type",
-                        blank=True,
-                        db_default="application/json",
-                        default="application/json",
-                        max_length=255,
-                    ),
-                ),
+                ("content_type", models.CharField("content type", blank=True, max_length=255, null=True)),
                 ("raw_key", models.BinaryField("key as received", blank=True, null=True)),
                 ("raw_value", models.BinaryField("value as received", blank=True, null=True)),
                 (
@@ -221,16 +212,7 @@ class Migration(migrations.Migration):
                 ("payload", models.JSONField("payload")),
                 ("raw_value", models.BinaryField("payload as bytes", blank=True, null=True)),
                 ("headers", models.JSONField("headers", blank=True, default=dict)),
-                (
-                    "content_type",
-                    models.CharField(
-                        "content type",
-                        blank=True,
-                        db_default="application/json",
-                        default="application/json",
-                        max_length=255,
-                    ),
-                ),
+                ("content_type", models.CharField("content type", blank=True, max_length=255, null=True)),
                 (
                     "status",
                     fields.ExactCharField(

@@ -19,8 +19,6 @@ from django_outbox.models.lengths import (
     VERSION_LENGTH,
 )
 
-JSON_TYPE = "application/json"
-
 
 def default_max_retry() -> int:
     """The setting ``MAX_RETRY``, as the default of new messages."""
@@ -35,10 +33,8 @@ class Message(models.Model):
     topic = ExactCharField(_("topic"), max_length=TOPIC_LENGTH)
     message_key = ExactCharField(_("key"), max_length=KEY_LENGTH, blank=True, default="")
     headers = models.JSONField(_("headers"), default=dict, blank=True)
-    content_type = models.CharField(
-        _("content type"), max_length=CONTENT_TYPE_LENGTH, blank=True, default=JSON_TYPE, db_default=JSON_TYPE
-    )
-    """Of the payload. Empty for a tombstone, which has none."""
+    content_type = models.CharField(_("content type"), max_length=CONTENT_TYPE_LENGTH, null=True, blank=True)  # noqa: DJ001
+    """None if the payload is JSON, empty for a tombstone, otherwise that of the bytes in ``raw_value``."""
     delivery_count = models.PositiveIntegerField(_("deliveries"), default=0)
     retry_count = models.PositiveIntegerField(_("failures"), default=0)
     max_retry = models.PositiveIntegerField(_("failures allowed"), default=default_max_retry)

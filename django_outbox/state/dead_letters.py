@@ -75,7 +75,7 @@ def _content(message: OutboxMessage | InboxMessage) -> dict[str, Any]:
     return {"payload": {"key_base64": _base64(message.raw_key), "value_base64": _base64(message.raw_value)}}
 
 
-def has_bytes(payload: Any) -> bool:
+def has_base64(payload: Any) -> bool:
     """True for the payload of a copy whose record could not be read."""
     return isinstance(payload, dict) and payload.keys() == {"key_base64", "value_base64"}
 

@@ -257,6 +257,7 @@ def mark_consumed(row: InboxMessage, *, using: str) -> None:
     changed = _pending(row.id, using).update(
         payload=None,
         headers={},
+        content_type=None,
         raw_key=None,
         raw_value=None,
         status=Status.CONSUMED,

@@ -11,7 +11,7 @@ from django.utils import timezone
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.events.event import Event
 from django_outbox.events.parsing import record_reference
-from django_outbox.events.payloads import Content, content_of, is_tombstone, raw_bytes
+from django_outbox.events.payloads import Content, content_of, has_bytes, is_tombstone, raw_bytes
 from django_outbox.exceptions import UnreadableRecord
 from django_outbox.models import InboxMessage
 from django_outbox.models.fields import DatabaseNow
@@ -80,7 +80,7 @@ def event_of(row: InboxMessage) -> Event:
     time = row.event_time
     return Event(
         type=row.event_type,
-        payload=row.payload if row.raw_value is None else raw_bytes(row),
+        payload=raw_bytes(row) if has_bytes(row) else row.payload,
         key=row.message_key,
         headers=row.headers,
         topic=row.topic,

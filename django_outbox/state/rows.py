@@ -8,8 +8,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from django_outbox.events.payloads import is_tombstone, raw_bytes
-from django_outbox.models.message import JSON_TYPE
+from django_outbox.events.payloads import has_bytes, is_tombstone, raw_bytes
 
 
 @dataclass(slots=True)
@@ -26,7 +25,7 @@ class NewMessage:
     max_retry: int
     delay: timedelta
     payload: Any
-    content_type: str = JSON_TYPE
+    content_type: str | None = None
     raw_value: bytes | None = None
 
 
@@ -49,7 +48,7 @@ class LockedMessage:
     max_retry: int
     partition: int | None
     offset: int | None
-    content_type: str
+    content_type: str | None
     raw_value: bytes | memoryview | None
     headers_json: str
     payload_json: str
@@ -63,7 +62,7 @@ class LockedMessage:
     @property
     def payload(self) -> Any:
         """A new object at each access, because handlers may change theirs."""
-        return _read(self.payload_json) if self.raw_value is None else raw_bytes(self)
+        return raw_bytes(self) if has_bytes(self) else _read(self.payload_json)
 
     @property
     def is_tombstone(self) -> bool:

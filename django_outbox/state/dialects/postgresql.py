@@ -67,8 +67,8 @@ class PostgreSQL(Dialect):
         if has_bytes:
             statement = statements.INSERT_WITH_BYTES
             parameters += [
-                _text_array(message.content_type for message in messages),
-                _bytes_array(message.raw_value for message in messages),
+                _nullable_array(message.content_type for message in messages),
+                _nullable_array(_hexadecimal(message.raw_value) for message in messages),
             ]
         rows = self._fetch(statement, parameters)
         return [self._stored(message, source, *returned) for message, returned in zip(messages, rows, strict=True)]
@@ -250,7 +250,11 @@ def _text_array(texts: Iterable[str]) -> str:
     return f'{{"{escaped}"}}'
 
 
-def _bytes_array(values: Iterable[bytes | None]) -> str:
-    """An array literal of bytes, in hexadecimal."""
-    items = ",".join(["NULL" if value is None else f'"\\\\x{value.hex()}"' for value in values])
+def _nullable_array(texts: Iterable[str | None]) -> str:
+    """An array literal of texts, some of which are NULL."""
+    items = ",".join(["NULL" if text is None else _text_array([text])[1:-1] for text in texts])
     return f"{{{items}}}"
+
+
+def _hexadecimal(value: bytes | None) -> str | None:
+    return None if value is None else f"\\x{value.hex()}"

@@ -6,11 +6,7 @@ class Migration(migrations.Migration):
 
     operations = [
         *[
-            migrations.AddField(
-                model,
-                "content_type",
-                models.CharField(blank=True, db_default="application/json", default="application/json", max_length=255),
-            )
+            migrations.AddField(model, "content_type", models.CharField(max_length=255, null=True))
             for model in ("InboxMessage", "OutboxMessage")
         ],
         migrations.AddField("OutboxMessage", "raw_value", models.BinaryField(null=True)),

@@ -28,7 +28,7 @@ _OPTIONS = ("max_request_size", "message.max.bytes", "message_max_bytes")
 
 
 def largest_payload() -> int | None:
-    """The limit for a payload's JSON in bytes: ``MAX_PAYLOAD_BYTES``, or the client's limit.
+    """The limit for a payload, as JSON or raw, in bytes: ``MAX_PAYLOAD_BYTES``, or the client's limit.
 
     None if it is unknown: the backend is the project's own, or the settings are invalid, which the system checks report.
     """

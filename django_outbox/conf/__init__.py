@@ -253,7 +253,7 @@ class OutboxSettings:
 
     @property
     def max_payload_bytes(self) -> int | None:
-        """The maximum size of a payload's JSON; None: the limit of the broker's client."""
+        """The maximum size of a payload, as JSON or bytes; None: the limit of the broker's client."""
         if self.raw.get("MAX_PAYLOAD_BYTES") is None:
             return None
         return self._count("MAX_PAYLOAD_BYTES", 0, most=LARGEST_PAYLOAD)

@@ -163,6 +163,7 @@ class EventReader:
         if not is_json_type(media_type(content_type)):
             if len(content_type) > CONTENT_TYPE_LENGTH:
                 raise UnreadableRecord(f"its content type has more than {CONTENT_TYPE_LENGTH} characters")
+            validation.require_text("content type", content_type)
             return RawBytes(data, content_type)
         return self._storable_payload(*parse_json(part, data)) if data else None
 

@@ -85,8 +85,9 @@ def said_in_full(error: BaseException, message: Message) -> str:
 
 def payload_of(message: Message) -> Any:
     """The payload of a message, as far as it can be read."""
+    text: str | bytes
     if message.raw_value is not None:
-        text = bytes(message.raw_value).decode(errors="replace")
+        text = bytes(message.raw_value)
     elif isinstance(message, InboxMessage):
         return message.payload
     else:

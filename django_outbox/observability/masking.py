@@ -125,7 +125,7 @@ def without_values(text: str, payload: Any) -> str:
 
 
 def scalars(value: Any) -> Iterator[Any]:
-    """The texts and numbers in a payload; bytes as text."""
+    """The texts and numbers in a payload; bytes as text and as a Python literal."""
     left = [value]  # not recursive: foreign records may be nested deeper than Python's call stack
     while left:
         value = left.pop()
@@ -133,8 +133,11 @@ def scalars(value: Any) -> Iterator[Any]:
             left.extend(reversed(value.values()))
         elif isinstance(value, list):
             left.extend(reversed(value))
+        elif isinstance(value, bytes):
+            yield value.decode(errors="replace")
+            yield repr(bytes(value))[2:-1]
         elif value is not None and not isinstance(value, bool):
-            yield value.decode(errors="replace") if isinstance(value, bytes) else value
+            yield value
 
 
 def forms_of(value: Any) -> Iterator[str]:

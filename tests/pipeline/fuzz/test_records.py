@@ -19,9 +19,11 @@ from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.events.event import Event
 from django_outbox.events.parsing import identify
+from django_outbox.events.payloads import TOMBSTONE, Content, RawBytes, content_of
 from django_outbox.events.writer import Outgoing, encode
 from django_outbox.exceptions import InvalidMessage, UnreadableRecord
 from django_outbox.models import validation
+from django_outbox.models.lengths import CONTENT_TYPE_LENGTH
 from django_outbox.state.inbox_rows import event_of, pending_row, poison_row, record_of
 from tests.support.overrides import outbox_settings
 from tests.support.properties import any_text, any_values, examples, json_values, text
@@ -99,7 +101,11 @@ def assert_storable(event: Event) -> None:
     assert event.time is None or event.time.tzinfo is UTC
     for name, value in event.headers.items():
         validation.require_text("headers", name + value)
-    assert validation.json_payload(event.payload, using="default") == event.payload
+    if isinstance(event.payload, RawBytes):
+        assert 0 < len(event.payload.content_type) <= CONTENT_TYPE_LENGTH
+        validation.require_text("content type", event.payload.content_type)
+    else:
+        assert validation.json_payload(event.payload, using="default") == event.payload
 
 
 @examples(150)
@@ -112,7 +118,7 @@ def assert_storable(event: Event) -> None:
     key=text,
     headers=own_headers,
     publish_count=st.integers(0, 2**31 - 1),
-    payload=json_values,
+    payload=json_values | st.binary(max_size=30).map(lambda data: RawBytes(data, "image/png")) | st.just(TOMBSTONE),
     time=st.datetimes(timezones=st.just(UTC)),
 )
 def test_what_one_service_sends_another_reads(
@@ -127,15 +133,17 @@ def test_what_one_service_sends_another_reads(
     payload: Any,
     time: datetime,
 ) -> None:
-    columns = (json.dumps(headers), time, publish_count, json.dumps(payload))
+    content = content_of(Event(type=event_type, payload=payload)) or Content(payload)
+    columns = (json.dumps(headers), time, publish_count, json.dumps(content.payload), *content[1:])
     message = Outgoing(id, "another", event_id, event_type, version, "orders", key, *columns)
     sent = encode(message, wire_format=wire_format)
     event = reader().read(ReceivedRecord("orders", 1, 2, sent.key, sent.value, sent.headers))
     assert event is not None
     assert (event.type, event.version, event.key) == (event_type, version, key)
     assert (event.id, event.source) == (str(event_id), "another")
-    assert (event.payload, event.headers) == (payload, headers)
-    assert event.time == (time if wire_format == "cloudevents" else None)
+    assert (TOMBSTONE if event.is_tombstone else event.payload, event.headers) == (payload, headers)
+    assert type(event.payload) is type(content.payload if content.raw_value is None else payload)
+    assert event.time == (time if wire_format == "cloudevents" or content.content_type is not None else None)
     assert_storable(event)
 
 

@@ -6,15 +6,19 @@ import json
 import logging
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from django.db import transaction
 
 from django_outbox.brokers.base import Record, Refused, SendResult
 from django_outbox.events.event import Event
+from django_outbox.events.payloads import RawBytes
 from django_outbox.exceptions import Reject, Retry
 from django_outbox.observability.logging import SHOWN, Repeats, said
 from django_outbox.observability.masking import MASK, MOST_VALUES, without_values
+from django_outbox.publishing import publish
 from django_outbox.relay.relay import Relay
 from tests.support.app.models import Effect
 from tests.support.clock import Clock
@@ -105,6 +109,29 @@ def test_no_failure_of_an_event_of_another_service_logs_what_it_carries(
     logged = whole(everything)
     assert "order.created" in logged
     assert [part for part in PARTS if part in logged] == []
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_failure_about_bytes_logs_them(everything: pytest.LogCaptureFixture) -> None:
+    def handle(event: Event) -> None:
+        raise ValueError(f"{event.payload!r} ends with {event.payload.split()[-1].decode()}")
+
+    payload = RawBytes(f"<xml> {SECRET}-in-bytes".encode(), "text/xml")
+    pipeline = Pipeline()
+    pipeline.on("order.created", handle)
+    with transaction.atomic():
+        publish("order.created", payload, max_retry=2)
+    pipeline.turn()
+    receiver = Receiver()
+    receiver.on("order.created", handle)
+    (record,) = pipeline.broker.records("outbox")
+    headers = {**dict(record.headers), "ce_source": b"warehouse"}
+    receiver.receive(replace(record, topic="elsewhere", headers=tuple(headers.items())))
+    receiver.retry(1)
+
+    logged = whole(everything)
+    assert logged.count(MASK) >= 3
+    assert SECRET not in logged
 
 
 def mapper(record: Any) -> Event:

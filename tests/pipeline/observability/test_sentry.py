@@ -18,6 +18,7 @@ from sentry_sdk.transport import Transport
 from django_outbox.brokers.base import Acknowledged, Failed, Record, SendResult
 from django_outbox.conf import settings
 from django_outbox.events.event import Event
+from django_outbox.events.payloads import RawBytes
 from django_outbox.exceptions import Reject, Retry
 from django_outbox.models import OutboxMessage
 from django_outbox.observability.masking import MASK
@@ -219,6 +220,21 @@ def test_what_a_message_carries_stays_out_of_the_event_of_its_failure(sent: Sent
     assert values[-1]["stacktrace"]["frames"][-1]["function"] == "handle"
     assert CARD["card"] not in str(event)
     assert "'pin'" not in str(event)
+
+
+def test_bytes_stay_out_of_the_event_of_their_failure_too(sent: Sent) -> None:
+    def handle(event: Event) -> None:
+        raise ArithmeticError(f"no card {event.payload.decode()}")
+
+    pipeline = Pipeline()
+    pipeline.on("order.created", handle)
+    with transaction.atomic():
+        publish("order.created", RawBytes(CARD["card"].encode()))
+    pipeline.turn()
+
+    (event,) = sent.events
+    assert event["exception"]["values"][-1]["value"] == f"no card {MASK}"
+    assert CARD["card"] not in str(event)
 
 
 def test_each_failed_try_is_one_event(sent: Sent) -> None:

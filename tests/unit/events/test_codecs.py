@@ -187,6 +187,11 @@ def test_row_that_was_broken_by_hand_is_a_value_error(headers: Any) -> None:
         record_of(MESSAGE._replace(headers_json=json.dumps(headers)))
 
 
+def test_row_whose_bytes_were_removed_by_hand_is_a_type_error() -> None:
+    with pytest.raises(TypeError):
+        record_of(MESSAGE._replace(content_type="image/png", raw_value=None))
+
+
 # Junk
 
 NUMBERS = [

@@ -158,6 +158,9 @@ def test_structured_data_may_be_base64() -> None:
     assert event(structured(data_base64="eyJhIjoxfQ==")).payload == {"a": 1}
     payload = event(structured(data_base64="AP8=", datacontenttype="image/png")).payload
     assert (payload, payload.content_type) == (b"\0\xff", "image/png")
+    assert why_not(structured(data_base64="AP8=", datacontenttype="image/\0")).startswith(
+        "content type: it contains a NUL"
+    )
 
 
 # The envelope

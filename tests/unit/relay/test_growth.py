@@ -14,6 +14,10 @@ def message_of(characters: int) -> Outgoing:
     )
 
 
+def message_with(data: bytes) -> Outgoing:
+    return message_of(4)._replace(content_type="image/png", raw_value=data)
+
+
 def grown() -> BatchGrowth:
     growth = BatchGrowth()
     while growth.claims < MOST_CLAIMS:
@@ -54,3 +58,8 @@ def test_a_batch_that_was_not_full_or_not_sent_in_whole_ends_the_growth() -> Non
 @pytest.mark.parametrize(("characters", "has_room"), [(MOST_CHARACTERS // 2 - 1, True), (MOST_CHARACTERS // 2, False)])
 def test_large_payloads_end_a_batch(characters: int, has_room: bool) -> None:
     assert grown().has_room(1, [message_of(characters), message_of(characters)]) is has_room
+
+
+@pytest.mark.parametrize(("size", "has_room"), [(MOST_CHARACTERS // 2 - 5, True), (MOST_CHARACTERS // 2 - 4, False)])
+def test_bytes_count_as_well(size: int, has_room: bool) -> None:
+    assert grown().has_room(1, [message_with(b"x" * size), message_with(b"x" * size)]) is has_room

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime, timedelta
 from typing import Any
 
-from django_outbox.events.payloads import has_bytes, is_tombstone, raw_bytes
+from django_outbox.events.payloads import raw_bytes
 
 
 @dataclass(slots=True)
@@ -62,11 +62,11 @@ class LockedMessage:
     @property
     def payload(self) -> Any:
         """A new object at each access, because handlers may change theirs."""
-        return raw_bytes(self) if has_bytes(self) else _read(self.payload_json)
+        return raw_bytes(self) if self.content_type else _read(self.payload_json)
 
     @property
     def is_tombstone(self) -> bool:
-        return is_tombstone(self)
+        return self.content_type == ""
 
 
 def _read(text: str) -> Any:

@@ -14,12 +14,14 @@ from django_outbox.consumer.lane import Kind
 from django_outbox.consumer.outbox import OutboxSource
 from django_outbox.worker.database_errors import UNAVAILABLE
 
+TOGETHER = 10
+"""Guarded records of one transaction: the more, the more of them are handled alone after a process was killed."""
+
 
 class PoisonGuard:
-    """Marks records that are handled one by one, with the delivery counted and committed before the handler runs.
+    """Marks records that are handled few at a time, with the deliveries counted and committed before the handlers run.
 
-    Several lanes handle them side by side. One that was being handled when a process died is handled alone, so that it
-    takes no innocent one with it.
+    One that was being handled when a process died is handled alone, so that it takes no innocent one with it.
     """
 
     def __init__(self, outbox: OutboxSource, inbox: Inbox, records: int) -> None:
@@ -40,7 +42,7 @@ class PoisonGuard:
     def end(self) -> None:
         self._left.clear()
 
-    def mark(self, queued: Sequence[Queued[Any]], *, has_lanes: bool) -> None:
+    def mark(self, queued: Sequence[Queued[Any]]) -> None:
         """Mark those of the records read that are guarded. Records without a handler cannot kill a process."""
         if not self:
             return
@@ -48,8 +50,9 @@ class PoisonGuard:
         for each in queued:
             if self._left.get(each.group, 0) and (each.kind is not Kind.OWN or self._outbox.cost(each.item)):
                 each.guarded = each.alone = True
+                each.most = 1
                 guarded.append(each)
-        if has_lanes and settings.max_deliveries > 1:
+        if len(queued) > 1 and guarded and settings.max_deliveries > 1:
             self._let_innocent_ones_run_together(guarded)
 
     def handled(self, queued: Queued[Any]) -> None:
@@ -64,6 +67,7 @@ class PoisonGuard:
             suspects = self._outbox.counted([each.item.id for each in own])
             for each in own:
                 each.alone = each.item.id in suspects
+                each.most = 1 if each.alone else TOGETHER
         for each in guarded:
             if each.kind is not Kind.OWN:
                 each.alone = self._inbox.uses_mapper(each.item)  # a mapper may kill the process, too

@@ -119,7 +119,7 @@ class InHand:
         """
         self.guard.begin(assigned)
         queued = [self._queued(record) for record in records]
-        self.guard.mark(queued, has_lanes=self.are_threads)
+        self.guard.mark(queued)
         if self._handlers.largest_batch:
             for each in queued:
                 if not each.guarded:
@@ -159,6 +159,7 @@ class InHand:
                     Kind.DUE,
                     DUE_GROUP,
                     guarded=True,
+                    most=1,
                     alone=each.is_suspect or settings.max_deliveries == 1,
                 )
                 for each in due

@@ -28,8 +28,9 @@ class Queued(Generic[T]):
         group: what it is dropped with, such as its partition.
         size: in bytes.
         generation: when it was read.
-        guarded: it may have killed the previous process, so it is a batch of its own.
-        alone: it is guarded, and other lanes handle nothing meanwhile.
+        guarded: it may have killed the previous process.
+        most: how many of its like a batch has at most; None for as many as a lane takes.
+        alone: it is a batch of its own, and other lanes handle nothing meanwhile.
         rank: it comes before items of its key with a higher rank, whatever arrived first; None for the order of arrival.
         event, handlers: see ``Arrival``.
         number: its place in the order of arrival, given by the queue.
@@ -42,6 +43,7 @@ class Queued(Generic[T]):
     size: int = 0
     generation: int = 0
     guarded: bool = False
+    most: int | None = None
     alone: bool = False
     rank: int | None = None
     event: Hashable = None
@@ -252,7 +254,7 @@ class KeyedQueue(Generic[T]):
                 break
             if first.alone and (batch or self._busy):
                 break
-            if batch and (first.guarded or batch[0].guarded or first.kind != batch[0].kind):
+            if batch and (first.most != batch[0].most or len(batch) == first.most or first.kind != batch[0].kind):
                 break
             heapq.heappop(self._ready)
             waiting.popleft()

@@ -11,7 +11,7 @@ from typing import Any
 from django_outbox.consumer.engine import Engine
 from django_outbox.consumer.inbox.inbox import Inbox
 from django_outbox.consumer.keyed_queue import Queued
-from django_outbox.consumer.outbox import OutboxSource
+from django_outbox.consumer.outbox import OutboxSource, OwnRecord
 from django_outbox.consumer.source import Outcome
 from django_outbox.worker.prepared_statements import PreparedStatements
 
@@ -94,12 +94,13 @@ class Lane:
         if first.kind is Kind.DUE:
             return [self._inbox.handle_due(first.item) or Outcome.SKIPPED]
         if first.kind is Kind.OWN:
+            items: list[OwnRecord] = [queued.item for queued in batch]
             if first.guarded:
-                self._outbox.count_delivery(first.item)
-                outcome = self.engine.handle_alone(self._outbox, first.item)
-                self._outbox.survived.discard(first.item.place)
-                return [outcome]
-            return self.engine.handle(self._outbox, [queued.item for queued in batch], is_stopping)
+                self._outbox.count_deliveries(items)
+            outcomes = self.engine.handle(self._outbox, items, is_stopping)
+            if first.guarded:
+                self._outbox.survived.difference_update(item.place for item in items[: len(outcomes)])
+            return outcomes
         if first.guarded:
             return [self._inbox.receive_counted(first.item)]
         return self._inbox.receive([queued.item for queued in batch], is_stopping)

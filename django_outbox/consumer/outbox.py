@@ -11,7 +11,7 @@ from typing import NamedTuple
 from django.db import transaction
 from django.db.models import QuerySet
 
-from django_outbox.brokers.base import ReceivedRecord, TopicPartition
+from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
 from django_outbox.consumer.pauses import Pauses
 from django_outbox.consumer.source import (
@@ -57,6 +57,11 @@ class OwnRecord(NamedTuple):
     def place(self) -> tuple[int, int, int]:
         """The id of the message, and the partition and offset of this record."""
         return self.id, self.record.partition, self.record.offset
+
+    @property
+    def delivery(self) -> state.Delivery:
+        record = self.record
+        return state.Delivery(self.id, self.identity.attempt, record.topic, record.partition, record.offset)
 
     def is_current(self, message: LockedMessage, source: str) -> bool:
         """True if this record is the row's last publication by this ``source``, and it has not been handled yet.
@@ -183,6 +188,7 @@ class OutboxSource(Source[OwnRecord]):
 
     def settle(self, done: Sequence[Claim], left: Sequence[Claim]) -> None:
         consumed: list[LockedMessage] = []
+        waiting: list[LockedMessage] = []
         for claim in done:
             message = claim.message
             if not isinstance(message, LockedMessage):
@@ -192,11 +198,11 @@ class OutboxSource(Source[OwnRecord]):
             elif claim.outcome is Outcome.REQUEUED:
                 transitions.requeue(self._in_delivery(message), claim.until)
             elif claim.outcome is Outcome.WAITING:
-                if message.delivery_count:  # no handler ran
-                    self._in_delivery(message).update(delivery_count=0)
+                waiting.append(message)
             else:
                 transitions.mark_dead(self._in_delivery(message), claim.reason)
         state.mark_consumed(consumed, using=self._using)
+        state.forget_deliveries([message.id for message in waiting if message.delivery_count], using=self._using)
         for claim in left:
             if claim.outcome is Outcome.CONSUMED and isinstance(claim.message, LockedMessage):
                 self._pauses.leave(claim.message.event_type, claim.message.topic)
@@ -239,15 +245,14 @@ class OutboxSource(Source[OwnRecord]):
         """Which of these messages have counted deliveries: they were being handled when a process died."""
         return state.with_deliveries(ids, using=self._using)
 
-    def count_delivery(self, item: OwnRecord) -> None:
-        """Count a delivery before it can kill the process, unless no handler will run, or it is counted already."""
-        if not self.cost(item) or item.place in self.survived:
-            return
-        partition = TopicPartition(item.record.topic, item.record.partition)
-        count = partial(state.count_delivery, item.id, item.identity.attempt, partition, item.record.offset)
-        # After a rebalance another consumer may still lock the row, which InnoDB may report as a deadlock.
-        if retry_transaction(partial(count, using=self._using), using=self._using):
-            self.survived.add(item.place)
+    def count_deliveries(self, items: Sequence[OwnRecord]) -> None:
+        """Count deliveries before they can kill the process, except those that are counted already."""
+        new = [item for item in items if item.place not in self.survived]
+        if new:
+            deliveries = [item.delivery for item in new]
+            # After a rebalance another consumer may still lock a row, which may be reported as a deadlock.
+            retry_transaction(partial(state.count_deliveries, deliveries, using=self._using), using=self._using)
+            self.survived.update(item.place for item in new)
 
 
 def own_record(record: ReceivedRecord, source: str) -> OwnRecord | None:

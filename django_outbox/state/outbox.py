@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from datetime import timedelta
+from typing import NamedTuple
 
 from django.db import transaction
 from django.db.models import F, Q, QuerySet
@@ -109,20 +110,35 @@ def mark_consumed(messages: Sequence[LockedMessage], *, using: str) -> None:
 # published -> published
 
 
-def count_delivery(message_id: int, attempt: int | None, place: TopicPartition, offset: int, *, using: str) -> bool:
-    """Count a delivery before its handler runs, because the handler may kill the process.
+class Delivery(NamedTuple):
+    """A record of a message; ``attempt`` is the number of its publication, if it is known."""
 
-    False if the message is not published, belongs to another service, or was last published as another record.
+    id: int
+    attempt: int | None
+    topic: str
+    partition: int
+    offset: int
+
+
+def count_deliveries(deliveries: Sequence[Delivery], *, using: str) -> int:
+    """Count deliveries before their handlers run, because a handler may kill the process; returns how many.
+
+    Not if the message is not published, belongs to another service, or was last published as another record.
     """
+    current = Q()
+    for id, attempt, topic, partition, offset in deliveries:
+        is_record = Q(offset__isnull=True) | Q(topic=topic, partition=partition, offset=offset)
+        is_attempt = Q() if attempt is None else Q(publish_count=attempt)
+        current |= Q(is_record, is_attempt, id=id)
     messages = OutboxMessage.objects.using(using).own()
-    messages = messages.filter(
-        Q(offset__isnull=True) | Q(topic=place.topic, partition=place.partition, offset=offset),
-        status_is(Status.PUBLISHED),
-        id=message_id,
-    )
-    if attempt is not None:
-        messages = messages.filter(publish_count=attempt)
-    return bool(messages.update(delivery_count=F("delivery_count") + 1, updated_at=DatabaseNow()))
+    messages = messages.filter(current, status_is(Status.PUBLISHED), id__in=[each.id for each in deliveries])
+    return messages.update(delivery_count=F("delivery_count") + 1, updated_at=DatabaseNow())
+
+
+def forget_deliveries(ids: Collection[int], *, using: str) -> None:
+    """The handlers of these locked messages did not run."""
+    if ids:
+        OutboxMessage.objects.using(using).filter(status_is(Status.PUBLISHED), id__in=ids).update(delivery_count=0)
 
 
 def published(topics: Collection[str], event_types: Collection[str], *, using: str) -> QuerySet[OutboxMessage]:

@@ -112,14 +112,14 @@ def test_it_is_read_again_until_no_more_is_available(pipeline: BatchPipeline, mo
     assert pipeline.calls == [[*range(10)]]
 
 
-def test_the_first_deliveries_after_a_start_are_lists_of_one(pipeline: BatchPipeline) -> None:
-    publish(*range(3))
+def test_the_first_deliveries_after_a_start_are_lists_of_ten_at_most(pipeline: BatchPipeline) -> None:
+    publish(*range(12))
     pipeline.consumer.lanes.guard.records = 2
     pipeline.turn()
-    assert pipeline.calls == [[0], [1], [2]]
+    assert pipeline.calls == [[*range(10)], [10, 11]]
 
 
-def test_all_that_a_killed_process_had_in_hand_is_handled_one_by_one() -> None:
+def test_all_that_a_killed_process_had_in_hand_is_guarded() -> None:
     pipeline = Pipeline(batch_size=7)
     pipeline.on("order.paid", lambda events: None, batch=50)
     assert pipeline.consumer.lanes.guard.records == 50

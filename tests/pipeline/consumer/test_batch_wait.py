@@ -122,4 +122,4 @@ def test_the_first_deliveries_after_a_start_do_not_wait(pipeline: WaitingPipelin
     pipeline.consumer.run_once()
     pipeline.publish(3)
     pipeline.consumer.run_once()
-    assert pipeline.calls == [[1], [2]]
+    assert pipeline.calls == [[1, 2]]

@@ -117,6 +117,42 @@ def test_a_message_that_takes_its_process_down_is_dead_after_max_deliveries() ->
     assert now.last_error.startswith("It took its process down 5 times (MAX_DELIVERIES)")
 
 
+def test_what_was_handled_together_with_a_killer_is_handled_alone_and_only_the_killer_is_dead() -> None:
+    pipeline = Pipeline()
+    handled: list[int] = []
+
+    class Killed(BaseException):
+        """Stands for the end of the process."""
+
+    def handle(event: Event) -> None:
+        if event.type == "killer":
+            raise Killed
+        handled.append(event.payload)
+
+    pipeline.on("order.created", handle)
+    pipeline.on("killer", handle)
+    innocent = [make_message(payload=0), make_message(payload=1)]
+    killer = make_message(event_type="killer")
+    innocent.append(make_message(payload=3))
+    pipeline.relay.run_once()
+    pipeline.consumer.lanes.engines[0].transaction_size = 4
+
+    with pytest.raises(Killed):
+        pipeline.consumer.run_once()
+    assert handled == [0, 1]
+    assert {each.delivery_count for each in OutboxMessage.objects.all()} == {1}
+    for _ in range(4):
+        pipeline.restart_consumer()
+        with pytest.raises(Killed):
+            pipeline.consumer.run_once()
+    pipeline.restart_consumer()
+    pipeline.consumer.run_once()
+
+    assert handled == [0, 1, 0, 1, 3]
+    assert row(killer).status == Status.DEAD
+    assert [(row(each).status, row(each).delivery_count) for each in innocent] == [(Status.CONSUMED, 2)] * 3
+
+
 def test_copies_that_are_skipped_are_no_deliveries() -> None:
     """A relay that was killed before its commit, six times; each copy carries the number of the seventh."""
     pipeline = Pipeline()

@@ -38,12 +38,13 @@ def expected(expects_full: bool, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def fails_first(events: list[Event], *, times: int = 1) -> Any:
-    """A handler that keeps what it gets, but for the first deliveries, which fail."""
-    left = [times]
+    """A handler that keeps what it gets, but for the first deliveries, which fail however often they are tried."""
+    failing: set[tuple[str, int | None]] = set()
 
     def handle(event: Event) -> None:
-        if left[0]:
-            left[0] -= 1
+        delivery = (event.id, event.attempt)
+        if delivery in failing or len(failing) < times:
+            failing.add(delivery)
             raise ArithmeticError("not yet")
         events.append(event)
 

@@ -88,10 +88,10 @@ TRANSITIONS: dict[str, tuple[str, str, Callable[[OutboxMessage], Any]]] = {
         Status.CONSUMED,
         lambda m: consume_if_published(m),
     ),
-    "count_delivery": (
+    "count_deliveries": (
         Status.PUBLISHED,
         Status.PUBLISHED,
-        lambda m: state.count_delivery(m.id, m.publish_count, PLACE, 0, using="default"),
+        lambda m: state.count_deliveries([state.Delivery(m.id, m.publish_count, *PLACE, 0)], using="default"),
     ),
     "mark_failed": (
         Status.PUBLISHED,
@@ -227,7 +227,7 @@ def test_regression_a_missing_row_is_not_counted() -> None:
     assert published(gone) == 0
     assert mark_dead(state.to_send(404, 1, using="default"), "boom") is None
     assert mark_dead(state.in_delivery(404, 1, using="default"), "boom") is None
-    assert state.count_delivery(404, None, PLACE, 0, using="default") is False
+    assert state.count_deliveries([state.Delivery(404, None, *PLACE, 0)], using="default") == 0
     assert requeue(state.in_delivery(gone.id, gone.publish_count, using="default"), timedelta(0)) is False
     assert state.lock([404], using="default") == {}
 

@@ -23,7 +23,7 @@ DUE_GROUP = TopicPartition("", -1)
 """Stored messages are in this group of the queue."""
 BUSY_POLL_SECONDS = 0.05
 READ_AHEAD_BYTES = 64 * 1024 * 1024
-MOST_WAITS = 1_000
+MOST_WAITS = 5_000
 """Messages that wait in hand for earlier ones of their keys."""
 LEAST_WINDOW = 10_000
 """Records of a partition that are read behind an unfinished one: what it waits for may come far behind it."""
@@ -132,10 +132,12 @@ class InHand:
     def _relieve(self) -> None:
         """Let no message wait in hand while there are too many: the relay sends them again."""
         waits, number, size = self._outbox.waits, len(self._queue), self._queue.bytes
-        if number > self.read_ahead + self.most_waits or size >= READ_AHEAD_BYTES:
+        with self._lock:
+            is_far = bool(self._offsets.at_least(self.window))
+        if is_far or number > self.read_ahead + self.most_waits or size >= READ_AHEAD_BYTES:
             waits.most = 0
             self._queue.wake(inf)
-        elif number <= self.read_ahead and size < READ_AHEAD_BYTES // 2:
+        elif number <= self.read_ahead + self.most_waits // 2 and size < READ_AHEAD_BYTES // 2:
             waits.most = self.most_waits
 
     def add_due(self, most: int) -> bool:

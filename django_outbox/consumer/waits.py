@@ -8,10 +8,14 @@ from datetime import datetime, timedelta
 
 from django.utils import timezone
 
-HOLD_SECONDS = 10.0
-"""How long a message may wait: for two or three retries of the earlier one."""
+HOLD_SECONDS = 60.0
+"""How long a message may wait: the earlier one may be far behind in another partition, and be lost after half a minute."""
+RETRY_SECONDS = 10.0
+"""How long it waits at a time for a retry of the earlier one: for two or three retries."""
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.05, 1.0
 """Between two looks whether its turn has come, doubled each time."""
+LOOKS_A_SECOND = 500
+"""Of all messages that wait. The more there are, the longer each waits between two looks."""
 
 
 @dataclass(slots=True)
@@ -42,12 +46,15 @@ class Waits:
             self.end(id)
             return False
         wait = self._waits.setdefault(id, _Wait(now + HOLD_SECONDS))
-        seconds = min(FIRST_WAIT_SECONDS * 2**wait.looks, LONGEST_WAIT_SECONDS)
+        longest = max(LONGEST_WAIT_SECONDS, len(self._waits) / LOOKS_A_SECOND)
+        seconds = min(FIRST_WAIT_SECONDS * 2**wait.looks, longest)
+        is_far = False
         if isinstance(until, datetime):
-            seconds = max(seconds, (until - timezone.now()).total_seconds())
+            due_in = (until - timezone.now()).total_seconds()
+            seconds, is_far = max(seconds, due_in), due_in > RETRY_SECONDS
         wait.looks += 1
         wait.until = now + seconds
-        if wait.until <= wait.deadline:
+        if wait.until <= wait.deadline and not is_far:
             return True
         self.end(id)
         return False

@@ -108,6 +108,24 @@ def test_what_waits_too_long_is_sent_again(pipeline: Pipeline, clock: Clock) -> 
     assert row(earlier).publish_count == 1
 
 
+def test_a_partition_of_which_much_was_read_behind_a_waiting_message_goes_on_without_it(
+    pipeline: Pipeline, clock: Clock
+) -> None:
+    pipeline.on("order.created", effect_of_payload)
+    make_message("published", payload=0, message_key="a", partition=7, offset=9)
+    waiting = make_message(payload=1, message_key="a")
+    for number in range(20):
+        make_message(payload=number, message_key="b")
+    pipeline.turn()
+    assert (row(waiting).status, committed(pipeline)) == ("published", 0)
+
+    pipeline.consumer.lanes.window = 20
+    clock.now += 0.01
+    pipeline.consumer.run_once()
+
+    assert (row(waiting).status, committed(pipeline)) == ("pending", 21)
+
+
 def test_it_goes_on_as_soon_as_another_consumer_has_handled_the_first(pipeline: Pipeline, clock: Clock) -> None:
     pipeline.on("order.created", effect_of_payload)
     earlier = make_message("published", payload=0, message_key="a", partition=7, offset=9)

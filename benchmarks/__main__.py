@@ -85,7 +85,7 @@ def _show(results: dict[str, Any], options: argparse.Namespace) -> None:
 
     try:
         if options.plot:
-            options.plot.write_text(plot.throughput(results))
+            options.plot.write_text(plot.draw(results, plot.BACKLOG))
         if options.publish:
             publish.publish(results)
     except ValueError as error:
@@ -134,7 +134,11 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--rows", type=_count, metavar="N", help="messages a measurement, instead of its own number")
     parser.add_argument("--scale-rows", type=_count, metavar="N", help="rows behind, for scale (default: 5,000,000)")
     parser.add_argument("--plot", type=Path, metavar="FILE.svg", help="draw throughput by backlog size")
-    parser.add_argument("--publish", action="store_true", help="renew the table of docs/speed.rst, plot and data")
+    parser.add_argument(
+        "--publish",
+        action="store_true",
+        help="renew the plots in docs/ and, if the backlog was measured, the table of docs/speed.rst and its data",
+    )
     parser.add_argument(
         "--results", type=Path, metavar="FILE.json", help="for --plot and --publish: measure nothing, take these"
     )

@@ -76,8 +76,11 @@ def figure(bench: Bench, client: str, variant: Variant) -> float:
         environment = bench.environment(client, bench.servers.near, topic, **options)
         bench.run_jobs("raw_publish", 1, environment)
         workload.settle()
-        lanes = {"concurrency": variant.lanes} if variant.lanes > 1 else {}
-        found = bench.run_jobs(variant.job, 1, environment, rows=rows, warm_up=warm_up, **lanes)
+        if variant.job == "threaded_loop":
+            arguments = {"threads": variant.lanes, "handler": variant.event_type}
+        else:
+            arguments = {"concurrency": variant.lanes} if variant.lanes > 1 else {}
+        found = bench.run_jobs(variant.job, 1, environment, rows=rows, warm_up=warm_up, **arguments)
     found.update(event_type=variant.event_type, prepared=variant.prepared, batch=variant.batch, lanes=variant.lanes)
     done = (workload.count("consumed"), Effect.objects.count())
     expected = (rows + warm_up, rows + warm_up if variant.has_effects else 0)

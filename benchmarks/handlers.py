@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import time
 
@@ -31,6 +32,12 @@ def insert_by_orm(event: Event) -> None:
 def wait(event: Event) -> None:
     """Wait as long as a fast service takes to answer."""
     time.sleep(WAIT_SECONDS)
+
+
+@handler("bench.async")
+async def wait_async(event: Event) -> None:
+    """Wait as long, without keeping the thread."""
+    await asyncio.sleep(WAIT_SECONDS)
 
 
 def insert_together(events: list[Event]) -> None:

@@ -176,14 +176,11 @@ def consume(gate: Gate, *, rows: int, warm_up: int, concurrency: int = 1, profil
 
 def raw_consume(gate: Gate, *, rows: int, warm_up: int, calls_handler: bool = False) -> dict[str, Any]:
     """Handle a backlog by a raw loop with batches of the consumer's default size; see ``raw.call_pass``."""
-    from benchmarks import clients, raw
+    from benchmarks import raw
     from benchmarks.handlers import insert_by_sql
     from django_outbox.consumer.consumer import DEFAULT_BATCH_SIZE, POLL_SECONDS
 
-    environment = os.environ
-    reader = clients.group_reader(
-        environment["BENCH_BACKEND"], environment["KAFKA_URL"], environment["BENCH_TOPIC"], environment["BENCH_GROUP"]
-    )
+    reader = _group_reader()
     connection = None if calls_handler else raw.connect(os.environ["DATABASE_URL"])
 
     def step() -> int:
@@ -195,6 +192,31 @@ def raw_consume(gate: Gate, *, rows: int, warm_up: int, calls_handler: bool = Fa
         return _consume(gate, step, rows, warm_up, None)
     finally:
         reader.close()
+
+
+def threaded_loop(gate: Gate, *, rows: int, warm_up: int, threads: int, handler: str) -> dict[str, Any]:
+    """Handle a backlog by a bare loop with threads, in transactions as long as a lane's; see ``raw.ThreadedLoop``."""
+    from benchmarks import handlers, raw
+    from django_outbox.consumer.engine import LANE_BUDGET_SECONDS
+
+    reader = _group_reader()
+    function, batch_size = {
+        "bench.wait": (handlers.wait, round(LANE_BUDGET_SECONDS / handlers.WAIT_SECONDS)),
+        "bench.sql": (handlers.insert_by_sql, 100),
+    }[handler]
+    loop = raw.ThreadedLoop(function, reader, threads, batch_size)
+    try:
+        return _consume(gate, partial(loop.step, 0.5), rows, warm_up, None)
+    finally:
+        loop.close()
+        reader.close()
+
+
+def _group_reader() -> Any:
+    from benchmarks import clients
+
+    names = ("BENCH_BACKEND", "KAFKA_URL", "BENCH_TOPIC", "BENCH_GROUP")
+    return clients.group_reader(*[os.environ[name] for name in names])
 
 
 def _consume(
@@ -356,6 +378,7 @@ JOBS: dict[str, Callable[..., dict[str, Any]]] = {
     "consume": consume,
     "raw_consume": raw_consume,
     "call_loop": partial(raw_consume, calls_handler=True),
+    "threaded_loop": threaded_loop,
     "raw_publish": raw_publish,
     "write": write,
     "send": send,

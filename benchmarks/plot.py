@@ -1,16 +1,16 @@
-"""Draws throughput by backlog size as an SVG, for light and dark pages."""
+"""Draws rates by the size of the backlog, or by the number of lanes, as an SVG for light and dark pages."""
 
 from __future__ import annotations
 
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
 WIDTH, HEIGHT = 760, 420
 LEFT, RIGHT, TOP, BOTTOM = 78, 28, 96, 58
-KINDS = {"runs": "relay", "raw_runs": "raw loop"}
 STYLE = """
     svg { color-scheme: light dark; font: 13px system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
     .page { fill: #ffffff; } .ink { fill: #1f2328; } .faint { fill: #59636e; }
@@ -28,38 +28,76 @@ STYLE = """
 """
 
 
-def throughput(results: Mapping[str, Any]) -> str:
-    """The plot of a results file.
+@dataclass(frozen=True, eq=False)
+class Plot:
+    """A plot of one part's lines.
+
+    Attributes:
+        part: of the benchmarks.
+        title, axis, unit: what is drawn by what, and what is said behind a number on that axis.
+        kinds: the name of each series by its key in the results.
+    """
+
+    part: str
+    title: str
+    axis: str
+    unit: str
+    kinds: Mapping[str, str]
+
+
+BACKLOG = Plot(
+    "backlog", "Relay: messages a second", "messages that are due", "due", {"runs": "relay", "raw_runs": "raw loop"}
+)
+CONCURRENCY = Plot(
+    "concurrency",
+    "Consumer, handler waits 20 ms: messages a second",
+    "N: lanes of one consumer, or threads of a bare loop without order and retries",
+    "at the same time",
+    {"runs": "consumer", "raw_runs": "bare loop"},
+)
+
+
+def has_points(results: Mapping[str, Any], plot: Plot) -> bool:
+    """True if there is something to draw."""
+    return bool(_points(results, plot))
+
+
+def _points(results: Mapping[str, Any], plot: Plot) -> list[Mapping[str, Any]]:
+    return [line for line in results["measurements"] if (line["point"] or {}).get("plot") == plot.part and line["runs"]]
+
+
+def draw(results: Mapping[str, Any], plot: Plot) -> str:
+    """A plot of a results file.
 
     Raises:
         ValueError: if there is nothing to draw in it.
     """
-    points = [line for line in results["measurements"] if (line["point"] or {}).get("plot") == "backlog"]
+    points = _points(results, plot)
     if not points:
-        raise ValueError("these results have no part 'backlog', which is what is drawn")
+        raise ValueError(f"these results have no part {plot.part!r}, which is what is drawn")
     clients = list(dict.fromkeys(line["point"]["client"] for line in points))
     sizes = sorted({line["point"]["at"] for line in points})
-    highest = max(rate for line in points for kind in KINDS for rate in line[kind])
+    highest = max(rate for line in points for kind in plot.kinds for rate in line[kind])
     axes = _Axes(sizes, highest)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
         ' role="img" aria-labelledby="title description">',
-        '<title id="title">Messages a second by the size of the backlog</title>',
-        f'<desc id="description">{escape("; ".join(_spoken(line) for line in points))}</desc>',
+        f'<title id="title">{plot.title}</title>',
+        f'<desc id="description">{escape("; ".join(_spoken(line, plot) for line in points))}</desc>',
         f"<style>{STYLE}</style>",
         f'<rect class="page" width="{WIDTH}" height="{HEIGHT}" rx="8"/>',
-        f'<text class="ink" x="{LEFT}" y="30" font-size="17" font-weight="600">Relay: messages a second</text>',
+        f'<text class="ink" x="{LEFT}" y="30" font-size="17" font-weight="600">{plot.title}</text>',
         f'<text class="faint" x="{LEFT}" y="50">{escape(_where(results))}</text>',
-        *axes.draw(),
+        *axes.draw(plot.axis),
     ]
     for number, client in enumerate(clients):
         own = sorted(
             (line for line in points if line["point"]["client"] == client), key=lambda line: line["point"]["at"]
         )
         parts.append(f'<g class="series{number % 2}">')
-        for kind, name in KINDS.items():
-            parts += _series(axes, own, kind, f"{name}, {client}")
-            parts += _legend(2 * number + list(KINDS).index(kind), kind, f"{name}, {client}")
+        for place, (kind, name) in enumerate(plot.kinds.items(), 2 * number):
+            parts += _series(axes, own, kind, f"{name}, {client}", plot.unit)
+            parts += _legend(place, kind, f"{name}, {client}")
         parts.append("</g>")
     return "\n".join([*parts, "</svg>", ""])
 
@@ -80,7 +118,7 @@ class _Axes:
     def y(self, rate: float) -> float:
         return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * rate / self._top
 
-    def draw(self) -> Iterator[str]:
+    def draw(self, title: str) -> Iterator[str]:
         end = WIDTH - RIGHT
         for number in range(round(self._top / self._step) + 1):
             rate = number * self._step
@@ -93,10 +131,10 @@ class _Axes:
             yield f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{y}" y2="{y + 5}"/>'
             yield f'<text class="faint" x="{x:.1f}" y="{y + 21}" text-anchor="middle">{size:,}</text>'
         middle = (LEFT + end) / 2
-        yield f'<text class="ink" x="{middle}" y="{HEIGHT - 12}" text-anchor="middle">messages that are due</text>'
+        yield f'<text class="ink" x="{middle}" y="{HEIGHT - 12}" text-anchor="middle">{title}</text>'
 
 
-def _series(axes: _Axes, lines: Sequence[Mapping[str, Any]], kind: str, name: str) -> Iterator[str]:
+def _series(axes: _Axes, lines: Sequence[Mapping[str, Any]], kind: str, name: str, unit: str) -> Iterator[str]:
     places = [(axes.x(line["point"]["at"]), axes.y(statistics.median(line[kind]))) for line in lines]
     path = " ".join(f"{x:.1f},{y:.1f}" for x, y in places)
     yield f'<polyline class="line{" raw" if kind == "raw_runs" else ""}" points="{path}"/>'
@@ -104,7 +142,7 @@ def _series(axes: _Axes, lines: Sequence[Mapping[str, Any]], kind: str, name: st
         low, high = axes.y(min(line[kind])), axes.y(max(line[kind]))
         if low != high:
             yield f'<line class="span" x1="{x:.1f}" x2="{x:.1f}" y1="{low:.1f}" y2="{high:.1f}"/>'
-        text = f"{name}, {line['point']['at']:,} due: {statistics.median(line[kind]):,.0f} a second"
+        text = f"{name}, {line['point']['at']:,} {unit}: {statistics.median(line[kind]):,.0f} a second"
         shape = "hollow" if kind == "raw_runs" else "dot"
         yield f'<circle class="{shape}" cx="{x:.1f}" cy="{y:.1f}" r="4"><title>{escape(text)}</title></circle>'
 
@@ -122,9 +160,9 @@ def _step(highest: float) -> float:
     return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)
 
 
-def _spoken(line: Mapping[str, Any]) -> str:
-    point = line["point"]
-    return f"{point['client']}, {point['at']:,} due: {line['figure']:,.0f}, raw loop {line['raw']:,.0f}"
+def _spoken(line: Mapping[str, Any], plot: Plot) -> str:
+    point, raw = line["point"], plot.kinds["raw_runs"]
+    return f"{point['client']}, {point['at']:,} {plot.unit}: {line['figure']:,.0f}, {raw} {line['raw']:,.0f}"
 
 
 def _where(results: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Puts results where readers look: the table of docs/speed.rst, the plot and its data."""
+"""Puts results where readers look: the table of docs/speed.rst, the plots and their data."""
 
 from __future__ import annotations
 
@@ -11,28 +11,42 @@ from benchmarks.report import number
 from tests.support.processes import ROOT
 
 PAGE = ROOT / "docs" / "speed.rst"
-PLOT = ROOT / "docs" / "throughput.svg"
+PLOTS = {plot.BACKLOG: ROOT / "docs" / "throughput.svg", plot.CONCURRENCY: ROOT / "docs" / "concurrency.svg"}
 DATA = ROOT / "docs" / "benchmarks.json"
-BEGIN, END = ".. The benchmarks write from here", ".. to here."
+BEGIN, DRAWN, END = ".. The benchmarks write from here", ".. The benchmarks draw from here", ".. to here."
+IMAGE = """.. image:: concurrency.svg
+   :alt: Messages a second of a consumer whose handler waits 20 ms, and of a bare loop with threads, by their number"""
 
 
 def publish(results: Mapping[str, Any]) -> None:
-    """Renew the plot, its data and the table.
+    """Renew the plots of which there are results, and, if the backlog is among them, the table and its data.
 
     Raises:
-        ValueError: a part that is shown is not in these results.
+        ValueError: no part that is shown is in these results.
     """
-    svg = plot.throughput(results)
+    drawn = {each: plot.draw(results, each) for each in PLOTS if plot.has_points(results, each)}
+    if not drawn:
+        raise ValueError(f"these results have none of the parts {', '.join(each.part for each in PLOTS)}")
+    for each, svg in drawn.items():
+        PLOTS[each].write_text(svg)
+    if plot.CONCURRENCY in drawn:
+        _write(DRAWN, IMAGE)
+    if plot.BACKLOG not in drawn:
+        return
     lines = [line for line in results["measurements"] if line["headline"] and line["figure"] is not None]
     if not lines:
         raise ValueError("these results have nothing for the table")
-    before, begin, rest = PAGE.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"{PAGE.name} has lost the comments '{BEGIN}' and '{END}'")
-    PLOT.write_text(svg)
     DATA.write_text(json.dumps({name: value for name, value in results.items() if name != "jobs"}, indent=1) + "\n")
-    PAGE.write_text(f"{before}{begin}\n\n{_table(results, lines)}\n\n{end}{after}")
+    _write(BEGIN, _table(results, lines))
+
+
+def _write(begin: str, text: str) -> None:
+    """Replace what stands between two comments of the page."""
+    before, found, rest = PAGE.read_text().partition(begin)
+    _, end, after = rest.partition(END)
+    if not found or not end:
+        raise ValueError(f"{PAGE.name} has lost the comments '{begin}' and '{END}'")
+    PAGE.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
 def _table(results: Mapping[str, Any], lines: list[Mapping[str, Any]]) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import time
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import UTC
 from typing import Any
 
@@ -153,13 +155,54 @@ def call_pass(handler: Callable[[Event], None], reader: GroupReader, batch_size:
     records = reader.poll(batch_size, timeout)
     if not records:
         return 0
+    count = _call_all(handler, _ids(records))
+    reader.commit({record.partition: record.offset + 1 for record in records})
+    return count
+
+
+class ThreadedLoop:
+    """The same in so many threads, each with its connection: the most that threads can do. It keeps no order of keys.
+
+    A thread handles a batch in one transaction; offsets are committed up to the first batch that is not done.
+    """
+
+    def __init__(self, handler: Callable[[Event], None], reader: GroupReader, threads: int, batch_size: int) -> None:
+        self._handler = handler
+        self._reader = reader
+        self._batch_size = batch_size
+        self._most = 2 * threads
+        self._pool = ThreadPoolExecutor(threads)
+        self._batches: deque[tuple[list[Read], Future[int]]] = deque()
+
+    def step(self, timeout: float) -> int:
+        """Read a batch and give it to the threads, if they need one; returns how many messages are done in order."""
+        records = []
+        if len(self._batches) < self._most:
+            records = self._reader.poll(self._batch_size, 0.0 if self._batches else timeout)
+        if records:
+            self._batches.append((records, self._pool.submit(_call_all, self._handler, _ids(records))))
+        elif self._batches:
+            wait([self._batches[0][1]], timeout)
+        count, offsets = 0, dict[int, int]()
+        while self._batches and self._batches[0][1].done():
+            records, done = self._batches.popleft()
+            count += done.result()
+            offsets.update({record.partition: record.offset + 1 for record in records})
+        if offsets:
+            self._reader.commit(offsets)
+        return count
+
+    def close(self) -> None:
+        self._pool.shutdown()
+
+
+def _call_all(handler: Callable[[Event], None], ids: list[int]) -> int:
     with transaction.atomic(), django_connection.cursor() as cursor:
-        cursor.execute(LOCK, (_ids(records),))
+        cursor.execute(LOCK, (ids,))
         rows = cursor.fetchall()
         for row in rows:
             handler(Event(id=row[1], type=row[2], key=row[5], payload=json.loads(row[-1])))
         cursor.execute(MARK_CONSUMED, ([row[0] for row in rows],))
-    reader.commit({record.partition: record.offset + 1 for record in records})
     return len(rows)
 
 

@@ -185,8 +185,8 @@ class Subscription(ABC):
         """
 
     @abstractmethod
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        """Store for the group, by partition, the next offset to read.
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
+        """Store for the group, by partition, the next offset to read; False if the group refused it in a rebalance.
 
         Skips partitions that this member no longer has: their new owner reads the records again.
 

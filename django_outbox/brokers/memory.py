@@ -204,11 +204,12 @@ class _Subscription(Subscription):
             self._positions[place] = position + len(taken)
         return records
 
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
         with self._cluster.changed:
             for place, offset in offsets.items():
                 if place in self._positions:
                     self._group.committed[place] = offset
+        return True
 
     def take_assigned(self) -> set[TopicPartition]:
         with self._cluster.changed:

@@ -116,7 +116,7 @@ class GroupMember(Subscription):
             raise self._unavailable(error) from error
         self._paused = wanted
 
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
         try:
             self._check()
             mine = self._assigned()
@@ -125,6 +125,8 @@ class GroupMember(Subscription):
         except self.errors as error:
             if Blame.REBALANCE not in self.client_error(error).blame:
                 raise self._unavailable(error) from error
+            return False
+        return True
 
     @property
     def is_idle(self) -> bool:

@@ -10,8 +10,7 @@ from django.db import connections
 from django_outbox.consumer.breaker import Breaker
 from django_outbox.consumer.engine import Engine
 from django_outbox.consumer.inbox.inbox import Inbox
-from django_outbox.consumer.lane import Lane
-from django_outbox.consumer.lanes import Lanes
+from django_outbox.consumer.lanes import Lane, Lanes
 from django_outbox.consumer.outbox import OutboxSource
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.worker.prepared_statements import PreparedStatements

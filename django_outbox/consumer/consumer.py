@@ -13,10 +13,10 @@ from django_outbox.consumer.assignment import AssignmentTimeout
 from django_outbox.consumer.breaker import Breaker
 from django_outbox.consumer.concurrency import make_lanes, require_concurrency
 from django_outbox.consumer.inbox.inbox import Inbox
-from django_outbox.consumer.lane import RoundCounts
 from django_outbox.consumer.outbox import OutboxSource
 from django_outbox.consumer.pauses import Pauses
 from django_outbox.consumer.reconciler import Reconciler
+from django_outbox.consumer.source import RoundCounts
 from django_outbox.consumer.topics import ReadableTopics
 from django_outbox.exceptions import BrokerUnavailable, MessagesLeft, TopicNotReadable
 from django_outbox.handlers.registry import GroupHandlers, Registry, registry
@@ -116,7 +116,6 @@ class Consumer:
         )
         self.subscription: Subscription | None = None
         self._subscribed: frozenset[str] = frozenset()
-        self._was_idle = False
         self._last_record_at = clock()
         self._polled_at = clock()
 
@@ -175,7 +174,7 @@ class Consumer:
     def _leave(self) -> None:
         """Leave the group. What threads are handling goes on."""
         self.lanes.clear()
-        self._was_idle = False
+        self.readable_topics.record_idle(False)
         if self.subscription is not None:
             self.subscription.on_revoked = lambda partitions: {}  # it may close later, when others are in hand
             self.subscription.close()
@@ -236,7 +235,7 @@ class Consumer:
                 self.lanes.wait(timeout)
             return True
         subscription.pause(self.lanes.full)
-        left = min(room, self.batch_size)
+        left = room if self.lanes.are_threads else min(room, self.batch_size)
         records = subscription.poll(timeout, left)
         self._polled_at = self._clock()
         self.lanes.add_records(records, subscription.take_assigned())
@@ -248,14 +247,15 @@ class Consumer:
             self._leave()
             return False
         if not records:
-            self._check_if_idle(subscription)
+            self.readable_topics.record_idle(subscription.is_idle)
         return True
 
     def _commit(self) -> None:
         offsets = self.lanes.take_offsets()
         if offsets and self.subscription is not None:
             self._last_record_at = self._clock()
-            self.subscription.commit(offsets)
+            if not self.subscription.commit(offsets):
+                self.lanes.give_back(offsets)
 
     def _ready_subscription(self) -> Subscription | None:
         """Return the subscription to the readable topics; None if no topic is readable."""
@@ -269,16 +269,6 @@ class Consumer:
             self.subscription = self.broker.subscribe(sorted(self._subscribed), self.group)
             self.subscription.on_revoked = self.lanes.revoke
         return self.subscription
-
-    def _check_if_idle(self, subscription: Subscription) -> None:
-        """Check the topics as soon as this member has no partitions.
-
-        A topic may have been deleted. A client that joined its group meanwhile may not notice when it is created again.
-        """
-        is_idle = subscription.is_idle
-        if is_idle and not self._was_idle:
-            self.readable_topics.check_soon()
-        self._was_idle = is_idle
 
     def _is_stopping(self) -> bool:
         return self._stop is not None and self._stop.requested

@@ -13,7 +13,7 @@ class Arrival(Protocol):
     """A record that was read.
 
     Attributes:
-        key: records of one key keep their order.
+        key: records of one key keep their order; None for a record without order.
         event: its type and topic; those of one batch are the same.
         handlers: for its event.
     """
@@ -66,7 +66,7 @@ class Filling(Generic[A]):
         ready: list[A] = []
         for arrival in arrivals:
             for event, batch in list(self._batches.items()):
-                if event != arrival.event and arrival.key in batch.keys:
+                if event != arrival.event and arrival.key is not None and arrival.key in batch.keys:
                     ready += self._batches.pop(event).items
             if not arrival.handlers.wait:
                 ready.append(arrival)

@@ -10,8 +10,8 @@ from django_outbox.brokers.base import TopicPartition
 from django_outbox.conf import settings
 from django_outbox.consumer.inbox.inbox import Inbox
 from django_outbox.consumer.keyed_queue import Queued
-from django_outbox.consumer.lane import Kind
 from django_outbox.consumer.outbox import OutboxSource
+from django_outbox.consumer.source import Kind
 from django_outbox.worker.database_errors import UNAVAILABLE
 
 TOGETHER = 10

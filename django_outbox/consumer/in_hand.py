@@ -9,19 +9,21 @@ from typing import Any
 
 from django_outbox.brokers.base import ReceivedRecord, TopicPartition
 from django_outbox.conf import settings
+from django_outbox.consumer.filling import Filling
 from django_outbox.consumer.guard import PoisonGuard
 from django_outbox.consumer.inbox.inbox import Inbox
 from django_outbox.consumer.keyed_queue import KeyedQueue, Queued
-from django_outbox.consumer.lane import Kind, RoundCounts
 from django_outbox.consumer.offsets import OffsetTracker
 from django_outbox.consumer.outbox import OutboxSource, OwnRecord, own_record
-from django_outbox.consumer.source import Outcome
+from django_outbox.consumer.source import Kind, Outcome, RoundCounts
 from django_outbox.events.parsing import shown_type
 from django_outbox.handlers.registry import GroupHandlers
 
 DUE_GROUP = TopicPartition("", -1)
 """Stored messages are in this group of the queue."""
 BUSY_POLL_SECONDS = 0.05
+READS = 8
+"""So many reads fill the hand of a consumer with threads. Each read and commit waits for the threads several times."""
 READ_AHEAD_BYTES = 64 * 1024 * 1024
 MOST_WAITS = 5_000
 """Messages that wait in hand for earlier ones of their keys."""
@@ -59,32 +61,43 @@ class InHand:
         self._handlers = handlers
         self.are_threads = lanes > 1
         """True if lanes work in threads of their own."""
-        self._queue: KeyedQueue[Any] = KeyedQueue(lanes, clock=clock, limit=read_ahead)
+        self._queue: KeyedQueue[Any] = KeyedQueue(lanes)
         self.most_waits = MOST_WAITS
         self._lock = threading.Lock()  # for what follows
+        self._filling: Filling[Queued[Any]] = Filling(clock, read_ahead)
         self._offsets = OffsetTracker()
         self._counts = RoundCounts()
         self._due: set[int] = set()  # ids of stored messages in hand
         self._generation = 0  # of records in hand: offsets of others may be of a topic that was recreated
+        self._assigned: set[TopicPartition] = set()
         self._full: set[TopicPartition] = set()
 
     def __len__(self) -> int:
         """The number of records and stored messages in hand."""
-        return len(self._queue)
+        return len(self._queue) + self._count_filling()
+
+    @property
+    def bytes(self) -> int:
+        """The size of the records in hand."""
+        with self._lock:
+            return self._queue.bytes + sum(queued.size for queued in self._filling)
 
     @property
     def room(self) -> int:
-        """How many records may be read now."""
-        if self._queue.bytes >= READ_AHEAD_BYTES:
+        """How many records may be read now; 0 while that is not worth a read."""
+        if self.bytes >= READ_AHEAD_BYTES:
             return 0
+        room = self.read_ahead - self._count_filling()
         if not self.are_threads:
-            return 0 if self.active > len(self._due) else self.read_ahead - self._queue.filling
-        return max(0, self.read_ahead - self.active - self._queue.filling)
+            return 0 if self.active > len(self._due) else room
+        # No more at once, so that one partition does not fill the hand before others have their turn.
+        read = self.read_ahead // READS
+        return read if room - self.active >= read else 0
 
     @property
     def active(self) -> int:
         """The number of records and stored messages in hand, without those that wait."""
-        return len(self._queue) - self._queue.parked - self._queue.filling
+        return len(self._queue) - self._queue.parked
 
     def poll_seconds(self, longest: float) -> float:
         """How long a poll may wait for records, at most ``longest``: lanes need some, or their offsets committed."""
@@ -92,11 +105,14 @@ class InHand:
             return 0.0
         if self.active or self._queue.parked:
             return min(longest, BUSY_POLL_SECONDS)
-        return min(longest, self._queue.seconds_left)
+        with self._lock:
+            return min(longest, self._filling.seconds_left)
 
     @property
     def full(self) -> set[TopicPartition]:
         """Partitions that have so many records in hand, or read behind an unfinished one, that others have their turn.
+
+        If there are others: a partition alone may fill the hand.
 
         Until half of them are handled, as a client forgets what it has fetched of a partition that is paused.
         """
@@ -106,10 +122,12 @@ class InHand:
             return far
         most = self.read_ahead // 2
         count = self._queue.count_by_group() if len(self) >= most // 2 else {}
-        self._full = far | {
+        self._full = {
             place for place in count if count[place] >= most or (place in self._full and count[place] >= most // 2)
         }
-        return self._full
+        if self._full >= self._assigned:  # there are no others
+            self._full = set()
+        return far | self._full
 
     def add_records(self, records: Sequence[ReceivedRecord], assigned: Collection[TopicPartition]) -> None:
         """Add the records of one poll.
@@ -117,6 +135,7 @@ class InHand:
         Args:
             assigned: partitions that are new to this consumer.
         """
+        self._assigned.update(assigned)
         self.guard.begin(assigned)
         queued = [self._queued(record) for record in records]
         self.guard.mark(queued)
@@ -127,11 +146,16 @@ class InHand:
         with self._lock:
             for record in records:
                 self._offsets.add(record)
-        self._queue.put(queued)
+            self._queue.put(self._filling.take(queued))
+
+    def _end_filling(self) -> None:
+        """Let batches go on that have waited long enough."""
+        with self._lock:
+            self._queue.put(self._filling.take())
 
     def _relieve(self) -> None:
         """Let no message wait in hand while there are too many: the relay sends them again."""
-        waits, number, size = self._outbox.waits, len(self._queue), self._queue.bytes
+        waits, number, size = self._outbox.waits, len(self), self.bytes
         with self._lock:
             is_far = bool(self._offsets.at_least(self.window))
         if is_far or number > self.read_ahead + self.most_waits or size >= READ_AHEAD_BYTES:
@@ -171,7 +195,7 @@ class InHand:
 
     def drop_due(self) -> None:
         """Forget stored messages that no lane has begun: they are due again."""
-        self._queue.drop({DUE_GROUP})
+        self._queue.drop(lambda queued: queued.kind is Kind.DUE)
         with self._lock:
             self._due.clear()
 
@@ -181,10 +205,15 @@ class InHand:
             counts, self._counts = self._counts, RoundCounts()
             return counts
 
-    def take_offsets(self, partitions: Collection[TopicPartition] | None = None) -> dict[TopicPartition, int]:
+    def take_offsets(self) -> dict[TopicPartition, int]:
         """By partition, the next offset to read, where it moved since the last call."""
         with self._lock:
-            return self._offsets.take(partitions)
+            return self._offsets.take()
+
+    def give_back(self, offsets: Collection[TopicPartition]) -> None:
+        """Return these offsets at the next ``take_offsets()``, too, as the group refused them."""
+        with self._lock:
+            self._offsets.give_back(offsets)
 
     def first_unfinished(self, partition: TopicPartition) -> int | None:
         """The offset of the first unfinished record; None if none is in hand."""
@@ -199,22 +228,32 @@ class InHand:
         Returns:
             The next offsets to read, where they moved.
         """
-        self._queue.drop(partitions)
-        self._outbox.waits.clear()
-        moved = self.take_offsets(partitions)
         with self._lock:
+            self._drop(lambda queued: queued.group in partitions)
+            self._assigned.difference_update(partitions)
+            moved = self._offsets.take(partitions)
             self._offsets.drop(partitions)
         return moved
 
     def clear(self) -> None:
         """Forget everything in hand: records are delivered again, and stored messages are due again."""
-        self._queue.drop()
-        self._outbox.waits.clear()
         self.guard.end()
         with self._lock:
+            self._drop(lambda queued: True)
+            self._assigned.clear()
             self._generation += 1
             self._offsets = OffsetTracker()
             self._due.clear()
+
+    def _drop(self, is_gone: Callable[[Queued[Any]], bool]) -> None:
+        self._queue.drop(is_gone)
+        self._filling.drop(is_gone)
+        self._outbox.waits.clear()
+
+    def _count_filling(self) -> int:
+        """The number of records that lanes do not get yet, as their batch is not full."""
+        with self._lock:
+            return len(self._filling)
 
     def _queued(self, record: ReceivedRecord) -> Queued[Any]:
         partition = TopicPartition(record.topic, record.partition)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import heapq
-import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import chain, count
-from threading import Condition
+from threading import Condition, RLock
 from typing import Any, Generic, TypeVar
 
-from django_outbox.consumer.filling import Filling
 from django_outbox.handlers.handler import NO_HANDLERS, Handlers
 
 T = TypeVar("T")
@@ -51,6 +49,28 @@ class Queued(Generic[T]):
     number: int = -1
 
 
+@dataclass(slots=True, eq=False)
+class _Line(Generic[T]):
+    """The items of one key that wait, in order."""
+
+    key: Hashable
+    items: deque[Queued[T]] = field(default_factory=deque)
+    is_busy: bool = False
+    """A lane has items of this key."""
+    parked_until: float | None = None
+    """No lane gets its items before."""
+
+    def insert(self, queued: Queued[T]) -> None:
+        """Add an item behind the others, or before those that it comes before by its rank."""
+        place = len(self.items)
+        while place and queued.rank is not None:
+            before = self.items[place - 1].rank
+            if before is None or before <= queued.rank:
+                break
+            place -= 1
+        self.items.insert(place, queued)
+
+
 class KeyedQueue(Generic[T]):
     """Gives items to lanes: those of one key in the order of their arrival, and never to two lanes at a time.
 
@@ -58,94 +78,67 @@ class KeyedQueue(Generic[T]):
 
     Args:
         lanes: how many lanes share the items.
-        clock: in seconds.
-        limit: items that may wait for a full batch.
     """
 
-    def __init__(self, lanes: int, *, clock: Callable[[], float] = time.monotonic, limit: int = 100) -> None:
+    def __init__(self, lanes: int) -> None:
         self._lanes = lanes
-        self._filling: Filling[Queued[T]] = Filling(clock, limit)
-        self._changed = Condition()
+        lock = RLock()
+        self._offered = Condition(lock)  # lanes wait for items
+        self._ended = Condition(lock)  # the consumer waits until no lane has a batch
         self._numbers = count()
-        self._waiting: dict[Hashable, deque[Queued[T]]] = {}
-        # The first waiting item of each key that no lane has. Entries that are no longer true are skipped.
-        self._ready: list[tuple[int, Hashable]] = []
-        self._taken: dict[int, Queued[T]] = {}
-        self._busy: set[Hashable] = set()
-        self._parked: dict[Hashable, float] = {}  # by key, until when no lane gets its items
+        self._lines: dict[Hashable, _Line[T]] = {}  # by key; those with items, or in a lane
+        # Lines that lanes may take, by the number of their first item. Entries that are no longer true are skipped.
+        self._ready: list[tuple[int, _Line[T]]] = []
+        self._parked: set[_Line[T]] = set()
+        self._taken: dict[int, Queued[T]] = {}  # by number; what lanes have and nobody dropped
+        self._batches = 0  # that lanes have
         self._is_alone = False
-        self._size = 0
-        self._bytes = 0
-        self._is_held = False
+        self._size = 0  # of what waits
+        self.bytes = 0
+        """The size of the items that wait or that lanes have."""
+        self.is_held = False
+        """True while lanes get nothing."""
         self._is_closed = False
 
     def __len__(self) -> int:
         """The number of items that wait or that lanes have."""
-        with self._changed:
-            return self._size + len(self._taken) + len(self._filling)
+        with self._offered:
+            return self._size + len(self._taken)
 
     def count_by_group(self) -> Counter[Any]:
         """The number of items by group, without those that wait for their time."""
-        with self._changed:
-            active = (queued for key, waiting in self._waiting.items() if key not in self._parked for queued in waiting)
-            return Counter(queued.group for queued in chain(active, self._taken.values()))
-
-    @property
-    def filling(self) -> int:
-        """The number of items that lanes do not get yet, as their batch is not full."""
-        with self._changed:
-            return len(self._filling)
-
-    @property
-    def seconds_left(self) -> float:
-        """How long until lanes get the first of these; infinite if there are none."""
-        with self._changed:
-            return self._filling.seconds_left
-
-    @property
-    def bytes(self) -> int:
-        """The size of the items that wait or that lanes have."""
-        return self._bytes
+        with self._offered:
+            active = (line.items for line in self._lines.values() if line.parked_until is None)
+            return Counter(queued.group for queued in chain(*active, self._taken.values()))
 
     @property
     def parked(self) -> int:
         """The number of items that wait for their time."""
-        with self._changed:
-            return self._count_parked()
-
-    @property
-    def is_held(self) -> bool:
-        """True while lanes get nothing."""
-        return self._is_held
+        with self._offered:
+            return sum(len(line.items) for line in self._parked)
 
     def put(self, items: Iterable[Queued[T]]) -> None:
         """Add items in the order of their arrival."""
-        with self._changed:
-            items = list(items)
-            if not items:
-                return
+        with self._offered:
             for queued in items:
                 queued.number = next(self._numbers)
                 if queued.key is None:
                     queued.key = queued.number
-                self._bytes += queued.size
-            self._fill(items)
-            self._changed.notify_all()
+                self._size += 1
+                self.bytes += queued.size
+                line = self._lines.setdefault(queued.key, _Line(queued.key))
+                line.insert(queued)
+                if line.items[0] is queued:  # the others may have waited for it
+                    self._offer(line)
 
     def take(self, limit: int, timeout: float | None = None) -> list[Queued[T]]:
         """Wait for items and take up to ``limit`` of them, but no more than this lane's share or one batch.
 
-        Returns nothing after ``timeout`` seconds, and as soon as the queue is closed.
+        Returns nothing if nothing is offered for ``timeout`` seconds, and as soon as the queue is closed.
         """
-        with self._changed:
-            batch = self._take(limit)
-
-            def is_over() -> bool:
-                batch.extend(self._take(limit))
-                return bool(batch) or self._is_closed
-
-            if not batch and timeout != 0:
-                self._changed.wait_for(is_over, timeout)
+        with self._offered:
+            while not (batch := self._take(limit)) and not self._is_closed and self._offered.wait(timeout):
+                pass
             return batch
 
     def end(self, batch: Sequence[Queued[T]], finished: int, parked: Mapping[int, float] | None = None) -> None:
@@ -156,154 +149,136 @@ class KeyedQueue(Generic[T]):
                 its key.
         """
         parked = parked or {}
-        with self._changed:
+        with self._offered:
             by_key: dict[Hashable, list[Queued[T]]] = {queued.key: [] for queued in batch}
-            first_of: dict[Hashable, Queued[T]] = {}  # that waits
+            first_parked: dict[Hashable, tuple[Queued[T], float]] = {}
             for place, queued in enumerate(batch):
                 if self._taken.pop(queued.number, None) is None:
                     continue
                 if place < finished and place not in parked:
-                    self._bytes -= queued.size
+                    self.bytes -= queued.size
                     continue
-                if place in parked and first_of.setdefault(queued.key, queued) is queued:
-                    self._parked[queued.key] = parked[place]
+                if place in parked:
+                    first_parked.setdefault(queued.key, (queued, parked[place]))
                 by_key[queued.key].append(queued)
-            self._busy -= by_key.keys()
-            self._is_alone = False
             for key, left in by_key.items():
-                self._wait(key, left, first=True)
-                if key in first_of and self._waiting[key][0] is not first_of[key]:  # what it waits for has come
-                    self._parked.pop(key, None)
-                    self._wait(key, [])
-            self._changed.notify_all()
+                self._give_back(self._lines[key], left, *first_parked.get(key, (None, None)))
+            self._batches -= 1
+            if not self._batches:
+                self._is_alone = False
+                self._ended.notify_all()
+                if self._ready:  # one of them may have waited for the end of all batches
+                    self._offered.notify_all()
 
     def wake(self, now: float) -> None:
         """Let items go on whose time has come."""
-        with self._changed:
-            for key in [key for key, until in self._parked.items() if until <= now]:
-                del self._parked[key]
-                self._wait(key, [])
-                self._changed.notify_all()
+        with self._offered:
+            for line in [line for line in self._parked if (line.parked_until or 0.0) <= now]:
+                self._offer(line)
 
-    def drop(self, groups: Collection[Hashable] | None = None) -> None:
-        """Forget the items of these groups, or all; those that lanes have will not wait again."""
-        with self._changed:
-            for key, waiting in list(self._waiting.items()):
-                left = deque(queued for queued in waiting if groups is not None and queued.group not in groups)
-                del self._waiting[key]
-                self._size -= len(waiting) - len(left)
-                if left:
-                    self._waiting[key] = left
-                    heapq.heappush(self._ready, (left[0].number, key))
-            self._parked = {key: until for key, until in self._parked.items() if key in self._waiting}
-            for queued in list(self._taken.values()):
-                if groups is None or queued.group in groups:
-                    del self._taken[queued.number]
-            self._filling.drop(lambda queued: groups is None or queued.group in groups)
-            kept = [queued for waiting in self._waiting.values() for queued in waiting]
-            self._bytes = sum(queued.size for queued in (*kept, *self._filling, *self._taken.values()))
-            self._changed.notify_all()
+    def drop(self, is_gone: Callable[[Queued[T]], bool]) -> None:
+        """Forget items; those that lanes have will not wait again."""
+        with self._offered:
+            for line in list(self._lines.values()):
+                kept = deque(queued for queued in line.items if not is_gone(queued))
+                if len(kept) < len(line.items):
+                    self._size -= len(line.items) - len(kept)
+                    line.items = kept
+                    self._offer(line)
+                    self._forget_if_empty(line)
+            self._taken = {number: queued for number, queued in self._taken.items() if not is_gone(queued)}
+            waiting = (line.items for line in self._lines.values())
+            self.bytes = sum(queued.size for queued in chain(*waiting, self._taken.values()))
 
     def hold(self) -> None:
         """Give nothing to lanes until ``release()``."""
-        with self._changed:
-            self._is_held = True
-            self._changed.notify_all()
+        self.is_held = True
 
     def release(self) -> None:
-        with self._changed:
-            self._is_held = False
-            self._changed.notify_all()
+        """Give out items again, also after ``close()``."""
+        if self.is_held or self._is_closed:
+            with self._offered:
+                self.is_held = self._is_closed = False
+                self._offered.notify_all()
 
-    def wait_until_ended(self, timeout: float | None = None) -> bool:
-        """Wait until no lane has a batch; False after ``timeout`` seconds."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._busy, timeout)
+    def wait_until_ended(self) -> None:
+        """Wait until no lane has a batch."""
+        with self._ended:
+            self._ended.wait_for(lambda: not self._batches)
 
-    def wait_for_change(self, timeout: float) -> None:
-        """Wait until a batch ends, or something else changes."""
-        with self._changed:
-            self._changed.wait(timeout)
+    def wait_for_end(self, timeout: float) -> None:
+        """Wait until the last lane that has a batch ends it, at most ``timeout`` seconds."""
+        with self._ended:
+            self._ended.wait(timeout)
 
     def close(self) -> None:
         """Give out nothing more, and end all waits."""
-        with self._changed:
+        with self._offered:
             self._is_closed = True
-            self._changed.notify_all()
-
-    def open(self) -> None:
-        """Give out items again, once no lane waits any more."""
-        with self._changed:
-            self._is_closed = self._is_held = False
+            self._offered.notify_all()
 
     def _take(self, limit: int) -> list[Queued[T]]:
-        if self._is_held or self._is_closed:
+        if self.is_held or self._is_closed or self._is_alone:
             return []
-        self._fill()
-        share = -(-(self._size - self._count_parked()) // self._lanes)
+        share = max(1, -(-(self._size - self.parked) // self._lanes))
         batch: list[Queued[T]] = []
-        while self._ready and len(batch) < limit and not self._is_alone:
-            number, key = self._ready[0]
-            waiting = self._waiting.get(key)
-            if key in self._busy or key in self._parked or not waiting or waiting[0].number != number:
+        while self._ready and len(batch) < limit:
+            number, line = self._ready[0]
+            if line.is_busy or line.parked_until is not None or not line.items or line.items[0].number != number:
                 heapq.heappop(self._ready)
                 continue
-            first = waiting[0]
-            is_of_batch = bool(batch) and first.event == batch[0].event and len(batch) < first.handlers.batch
-            if len(batch) >= max(share, 1) and not is_of_batch:
+            first = line.items[0]
+            if first.alone and (batch or self._batches):
                 break
-            if first.alone and (batch or self._busy):
-                break
-            if batch and (first.most != batch[0].most or len(batch) == first.most or first.kind != batch[0].kind):
-                break
+            if batch:
+                if (
+                    batch[0].alone
+                    or first.kind != batch[0].kind
+                    or first.most != batch[0].most
+                    or len(batch) == first.most
+                ):
+                    break
+                if len(batch) >= share and not (first.event == batch[0].event and len(batch) < first.handlers.batch):
+                    break
+            batch.append(line.items.popleft())
             heapq.heappop(self._ready)
-            waiting.popleft()
-            batch.append(first)
-            if waiting:
-                heapq.heappush(self._ready, (waiting[0].number, key))
-            else:
-                del self._waiting[key]
-            self._is_alone = first.alone
-        self._size -= len(batch)
-        for queued in batch:
-            self._taken[queued.number] = queued
-            self._busy.add(queued.key)
+            if line.items:
+                heapq.heappush(self._ready, (line.items[0].number, line))
+        if batch:
+            self._batches += 1
+            self._is_alone = batch[0].alone
+            self._size -= len(batch)
+            for queued in batch:
+                self._taken[queued.number] = queued
+                self._lines[queued.key].is_busy = True
         return batch
 
-    def _fill(self, items: Sequence[Queued[T]] = ()) -> None:
-        for queued in self._filling.take(items):
-            self._wait(queued.key, [queued])
+    def _offer(self, line: _Line[T]) -> None:
+        """Let lanes take a line, once no other lane has it."""
+        if line.parked_until is not None:
+            line.parked_until = None
+            self._parked.discard(line)
+        if line.items and not line.is_busy:
+            heapq.heappush(self._ready, (line.items[0].number, line))
+            self._offered.notify()
 
-    def _wait(self, key: Hashable, items: Sequence[Queued[T]], *, first: bool = False) -> None:
-        waiting = self._waiting.setdefault(key, deque())
-        if first:
-            came_meanwhile = list(waiting)
-            waiting.clear()
-            waiting.extend(items)
+    def _give_back(
+        self, line: _Line[T], left: Sequence[Queued[T]], first_parked: Queued[T] | None, until: float | None
+    ) -> None:
+        """Take a line back from a lane, with what it has not finished."""
+        line.is_busy = False
+        if left:
+            came_meanwhile, line.items = line.items, deque(left)
+            self._size += len(left)
             for queued in came_meanwhile:
-                waiting.insert(_place(waiting, queued), queued)
+                line.insert(queued)
+        if first_parked is not None and line.items[0] is first_parked:  # else what it waits for has come
+            line.parked_until = until
+            self._parked.add(line)
         else:
-            for queued in items:
-                place = _place(waiting, queued)
-                waiting.insert(place, queued)
-                if not place:  # the others may have waited for it
-                    self._parked.pop(key, None)
-        self._size += len(items)
-        if not waiting:
-            del self._waiting[key]
-        elif key not in self._busy and key not in self._parked:
-            heapq.heappush(self._ready, (waiting[0].number, key))
+            self._offer(line)
+        self._forget_if_empty(line)
 
-    def _count_parked(self) -> int:
-        return sum(len(self._waiting.get(key, ())) for key in self._parked)
-
-
-def _place(waiting: deque[Queued[T]], queued: Queued[T]) -> int:
-    """Where an item belongs among those of its key."""
-    place = len(waiting)
-    while place and queued.rank is not None:
-        before = waiting[place - 1].rank
-        if before is None or before <= queued.rank:
-            break
-        place -= 1
-    return place
+    def _forget_if_empty(self, line: _Line[T]) -> None:
+        if not line.items and not line.is_busy:
+            del self._lines[line.key]

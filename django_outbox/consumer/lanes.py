@@ -3,23 +3,58 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from math import ceil
 from typing import Any
 
 from django.db import connections
 
+from django_outbox.consumer.engine import Engine
 from django_outbox.consumer.in_hand import InHand
 from django_outbox.consumer.inbox.inbox import Inbox
 from django_outbox.consumer.keyed_queue import Queued
-from django_outbox.consumer.lane import Lane, text_of
-from django_outbox.consumer.outbox import OutboxSource
-from django_outbox.consumer.source import Outcome
+from django_outbox.consumer.outbox import OutboxSource, OwnRecord
+from django_outbox.consumer.source import Kind, Outcome
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.observability.logging import LANE_THREAD
 from django_outbox.worker.database_errors import drop_broken_connections
+from django_outbox.worker.prepared_statements import PreparedStatements
 from django_outbox.worker.state import WorkerState
+
+
+class Lane:
+    """Handles batches of the queue, one after the other, over its own database connection."""
+
+    def __init__(
+        self, number: int, engine: Engine, outbox: OutboxSource, inbox: Inbox, prepared: PreparedStatements
+    ) -> None:
+        self.number = number
+        self.engine = engine
+        self.prepared = prepared
+        self._outbox = outbox
+        self._inbox = inbox
+
+    def handle(self, batch: Sequence[Queued[Any]], is_stopping: Callable[[], bool]) -> list[Outcome]:
+        """Handle the first item of a batch and, in the same transaction, some after it. Returns their outcomes.
+
+        Raises:
+            OperationalError, InterfaceError: the database is away; nothing changed.
+        """
+        first = batch[0]
+        if first.kind is Kind.DUE:
+            return [self._inbox.handle_due(first.item) or Outcome.SKIPPED]
+        if first.kind is Kind.OWN:
+            items: list[OwnRecord] = [queued.item for queued in batch]
+            if first.guarded:
+                self._outbox.count_deliveries(items)
+            outcomes = self.engine.handle(self._outbox, items, is_stopping)
+            if first.guarded:
+                self._outbox.survived.discard(*[item.place for item in items[: len(outcomes)]])
+            return outcomes
+        if first.guarded:
+            return [self._inbox.receive_counted(first.item)]
+        return self._inbox.receive([queued.item for queued in batch], is_stopping)
 
 
 class Lanes(InHand):
@@ -61,11 +96,13 @@ class Lanes(InHand):
         """
         self._is_stopping = is_stopping
         self._queue.wake(self._clock())
+        self._end_filling()
         self._relieve()
         if not self.are_threads:
             lane = self._lanes[0]
             while not is_stopping() and self._clock() < deadline and (batch := self._take(lane, timeout=0)):
                 self._handle(lane, batch)
+                self._end_filling()
             return
         fault, self._fault = self._fault, None
         if fault is not None:
@@ -74,8 +111,8 @@ class Lanes(InHand):
         self._start()
 
     def wait(self, seconds: float) -> None:
-        """Wait until something is finished."""
-        self._queue.wait_for_change(seconds)
+        """Wait until all that lanes have begun is finished, at most so many seconds."""
+        self._queue.wait_for_end(seconds)
 
     def finish(self) -> None:
         """Let the lanes finish what they are handling, and start nothing else."""
@@ -89,7 +126,7 @@ class Lanes(InHand):
         for thread in self._threads:
             thread.join()
         self._threads.clear()
-        self._queue.open()
+        self._queue.release()
         self.clear()
 
     def _take(self, lane: Lane, timeout: float | None = None) -> list[Queued[Any]]:
@@ -147,3 +184,11 @@ class Lanes(InHand):
         super().clear()
         if not self.are_threads:
             self._lanes[0].engine.reset()
+
+
+def text_of(key: Hashable) -> str:
+    """A key of topic and bytes, for people; empty for any other key."""
+    if type(key) is not tuple:
+        return ""
+    topic, name = key
+    return f"{topic}: {name.decode(errors='replace')}"

@@ -50,6 +50,10 @@ class OffsetTracker:
         self._moved -= moved
         return {partition: self._next[partition] for partition in moved}
 
+    def give_back(self, partitions: Collection[TopicPartition]) -> None:
+        """Return the offsets of these partitions at the next ``take()``, too, as they were not committed."""
+        self._moved.update(self._next.keys() & set(partitions))
+
     def first_unfinished(self, partition: TopicPartition) -> int | None:
         """The offset of the first unfinished record; None if all are finished."""
         read = self._read.get(partition)

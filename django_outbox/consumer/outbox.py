@@ -20,6 +20,7 @@ from django_outbox.consumer.source import (
     Claim,
     Outcome,
     Source,
+    Survived,
     log_requeued,
     max_deliveries_reason,
     store_failure,
@@ -103,8 +104,7 @@ class OutboxSource(Source[OwnRecord]):
         self._using = using
         self._handlers = handlers
         self._pauses = pauses
-        self.survived: set[tuple[int, int, int]] = set()
-        """Deliveries that this process has counted and survived, although the database failed."""
+        self.survived = Survived()
         self.waits = Waits(clock)
         """Messages that wait in hand."""
 
@@ -252,7 +252,7 @@ class OutboxSource(Source[OwnRecord]):
             deliveries = [item.delivery for item in new]
             # After a rebalance another consumer may still lock a row, which may be reported as a deadlock.
             retry_transaction(partial(state.count_deliveries, deliveries, using=self._using), using=self._using)
-            self.survived.update(item.place for item in new)
+            self.survived.add(*[item.place for item in new])
 
 
 def own_record(record: ReceivedRecord, source: str) -> OwnRecord | None:

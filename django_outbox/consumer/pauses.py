@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
-from threading import local
+from threading import Lock, local
 
 from django_outbox.conf import settings
 from django_outbox.handlers.registry import GroupHandlers
@@ -44,6 +44,7 @@ class Pauses:
         self._postponed: dict[int, datetime] = {}
         self._trials = _Trials()
         self._first: Counter[datetime] = Counter()  # by the end of a pause
+        self._lock = Lock()  # of this count
 
     def refresh(self) -> None:
         """Read the pauses, unless that was less than two seconds ago. One query; also in the transaction of handlers.
@@ -84,8 +85,10 @@ class Pauses:
         if closed.until is not None and closed.until > now:
             if has_failed:
                 return closed.until + state.AFTER_OTHERS
-            self._first[closed.until] += 1
-            if self._first[closed.until] <= FIRST:
+            with self._lock:
+                self._first[closed.until] += 1
+                is_first = self._first[closed.until] <= FIRST
+            if is_first:
                 return closed.until
         return closed.due_at(now)
 

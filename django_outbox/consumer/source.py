@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
+from threading import Lock
 from typing import Any, Generic, TypeVar
 
 from django.db.models import QuerySet
@@ -28,7 +30,20 @@ log = logging.getLogger("django_outbox.consumer")
 REQUEUE_DELAY = timedelta(seconds=MAX_BACKOFF_SECONDS)
 """How long a message waits if its turn has no known time."""
 
+MOST_SURVIVED = 1_000
+
 Item = TypeVar("Item")
+
+
+class Kind(Enum):
+    """Where a delivery comes from."""
+
+    OWN = auto()
+    """An ``OwnRecord``: a record of this service's outbox."""
+    FOREIGN = auto()
+    """A ``ReceivedRecord`` for the inbox."""
+    DUE = auto()
+    """The id of a stored inbox message that is due."""
 
 
 class Outcome(StrEnum):
@@ -70,6 +85,51 @@ class Claim:
 
 SKIP = Claim(Outcome.SKIPPED)
 UNDECIDED = Claim(Outcome.CONSUMED)
+
+
+@dataclass(slots=True)
+class RoundCounts:
+    """What happened to records, and to due messages of the inbox.
+
+    Attributes:
+        received: records that were handled.
+        retried: due inbox messages (also counted below).
+        stored: records that became inbox messages.
+        inbox_consumed: consumed inbox messages (also counted in ``consumed``).
+        consumed, failed, dead, requeued, skipped: deliveries by their ``Outcome``.
+    """
+
+    received: int = 0
+    retried: int = 0
+    stored: int = 0
+    inbox_consumed: int = 0
+    consumed: int = 0
+    failed: int = 0
+    dead: int = 0
+    requeued: int = 0
+    skipped: int = 0
+
+    def add(self, kind: Kind, outcomes: Sequence[Outcome]) -> None:
+        outcomes = [outcome for outcome in outcomes if outcome is not Outcome.WAITING]
+        for outcome, number in Counter(outcomes).items():
+            setattr(self, outcome, getattr(self, outcome) + number)
+        if kind is Kind.DUE:
+            self.retried += len(outcomes)
+        else:
+            self.received += len(outcomes)
+        if kind is Kind.FOREIGN:
+            self.stored += len(outcomes) - outcomes.count(Outcome.SKIPPED)
+        if kind is not Kind.OWN:
+            self.inbox_consumed += outcomes.count(Outcome.CONSUMED)
+
+    @property
+    def progress(self) -> dict[str, int]:
+        """The counts by the columns of ``Activity``."""
+        return {
+            "consumed": self.consumed - self.inbox_consumed,
+            "inbox_received": self.stored,
+            "inbox_consumed": self.inbox_consumed,
+        }
 
 
 class Source(ABC, Generic[Item]):
@@ -117,6 +177,31 @@ class Source(ABC, Generic[Item]):
     @abstractmethod
     def describe(self, item: Item) -> tuple[str, dict[str, object]]:
         """Return the name of a delivery in log lines, the same at each try, and attributes for them."""
+
+
+class Survived:
+    """Deliveries that this process has counted and survived, although the database failed: the last thousand of them.
+
+    Not all, as another consumer may handle them, and nobody reports that here. Lanes share it.
+    """
+
+    def __init__(self) -> None:
+        self._deliveries: dict[Hashable, None] = {}
+        self._lock = Lock()
+
+    def __contains__(self, delivery: Hashable) -> bool:
+        return delivery in self._deliveries
+
+    def add(self, *deliveries: Hashable) -> None:
+        with self._lock:
+            self._deliveries.update(dict.fromkeys(deliveries))
+            while len(self._deliveries) > MOST_SURVIVED:
+                del self._deliveries[next(iter(self._deliveries))]
+
+    def discard(self, *deliveries: Hashable) -> None:
+        with self._lock:
+            for delivery in deliveries:
+                self._deliveries.pop(delivery, None)
 
 
 def store_failure(rows: QuerySet[Any], error: Exception, message: LockedMessage | None = None) -> Outcome:

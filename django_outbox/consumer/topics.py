@@ -57,6 +57,7 @@ class ReadableTopics:
         )
         self._refused: set[str] = set()  # reading them failed, although the broker reported no fault
         self._next_check_at = clock()
+        self._is_idle = False
         self.current = self._topics
         """The topics to read now."""
 
@@ -101,7 +102,16 @@ class ReadableTopics:
                     self._health.resolve([topic])
         self._update()
 
-    def check_soon(self) -> None:
+    def record_idle(self, is_idle: bool) -> None:
+        """Check soon once this member of the group has no partitions.
+
+        A topic may have been deleted. A client that joined its group meanwhile may not notice when it is created again.
+        """
+        if is_idle and not self._is_idle:
+            self._check_soon()
+        self._is_idle = is_idle
+
+    def _check_soon(self) -> None:
         """Check at the next call of ``check_if_due``."""
         self._next_check_at = self._clock()
 
@@ -119,7 +129,7 @@ class ReadableTopics:
                 self._health.report(topic, TopicForbidden(NOT_READABLE))
             self._refused.add(topic)
         self._update()
-        self.check_soon()
+        self._check_soon()
 
     def _check_refused(self, topic: str) -> None:
         """End the fault of a refused topic once it was read for ``PROBATION_SECONDS`` without an error."""

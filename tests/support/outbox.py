@@ -14,7 +14,7 @@ from django_outbox.brokers.base import Producer, ReceivedRecord, Record, SendRes
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.conf import BrokerSettings
 from django_outbox.consumer.consumer import Consumer
-from django_outbox.consumer.lane import RoundCounts
+from django_outbox.consumer.source import RoundCounts
 from django_outbox.events.event import Event
 from django_outbox.handlers.registry import Registry
 from django_outbox.models import OutboxMessage

@@ -18,6 +18,7 @@ from django_outbox.consumer.source import (
     Claim,
     Outcome,
     Source,
+    Survived,
     log_requeued,
     max_deliveries_reason,
     store_failure,
@@ -55,8 +56,7 @@ class StoredSource(Source[Stored]):
         self._handlers = handlers
         self._group = handlers.group
         self._reader = reader
-        self.survived: set[int] = set()
-        """Ids of deliveries that this process has counted and survived, although the database failed."""
+        self.survived = Survived()  # by id
 
     def claim_due(self, id: int) -> Stored | Outcome | None:
         """Count the delivery of a message; None if it is not due any more, or another consumer has locked it.

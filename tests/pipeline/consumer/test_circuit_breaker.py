@@ -151,6 +151,27 @@ def test_lanes_count_together(mail: Mail) -> None:
     assert Pause.objects.exists()
 
 
+def test_lanes_together_let_few_messages_wait_for_the_end() -> None:
+    trials, lanes = 50, 4
+    for number in range(trials):
+        until = DatabaseNow() + timedelta(hours=1, seconds=number)
+        Pause.objects.create(group="tests", event_type=f"mail.{number}", until=until)
+    pauses = Pauses("default", GroupHandlers(Registry(), "tests"), Clock())
+    pauses.refresh()
+    ends = {active.event_type: active.until for active in state.active(Pause.objects.all())}
+    due: list[tuple[str, Any]] = []
+
+    def postpone() -> None:
+        for event_type in ends:
+            due.extend([(event_type, pauses.due_at(event_type, "outbox")) for _ in range(FIRST)])
+
+    with switching_often(), ExitStack() as stack:
+        for _ in range(lanes):
+            stack.enter_context(in_thread(postpone))
+    assert len(due) == trials * lanes * FIRST
+    assert {event_type: due.count((event_type, end)) for event_type, end in ends.items()} == dict.fromkeys(ends, FIRST)
+
+
 @contextmanager
 def switching_often() -> Iterator[None]:
     """Let threads take turns after every few instructions."""

@@ -10,6 +10,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from django_outbox import publish
+from django_outbox.brokers.base import TopicPartition
 from django_outbox.events.event import Event
 from django_outbox.worker.stop import Stop
 from tests.support.app.models import Effect
@@ -182,3 +183,21 @@ def test_a_stopped_consumer_finishes_the_message_in_hand_and_commits(pipeline: P
     assert statuses() == ["consumed", "published"]
     pipeline.restart_consumer()
     assert pipeline.consumer.run_once().received == 1  # the first one's offset is committed
+
+
+def test_an_offset_that_the_group_refuses_in_a_rebalance_is_committed_later(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.on("order.created")
+    make_message()
+    place = TopicPartition("outbox", 0)
+
+    def committed() -> int | None:
+        return pipeline.broker.progress(["outbox"], pipeline.consumer.group)[place].committed
+
+    with monkeypatch.context() as patches:
+        patches.setattr("django_outbox.brokers.memory._Subscription.commit", lambda self, offsets: False)
+        pipeline.turn()
+        assert (statuses(), committed()) == (["consumed"], None)
+    pipeline.consumer.run_once()  # no other record comes
+    assert committed() == 1

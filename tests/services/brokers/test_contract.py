@@ -471,8 +471,8 @@ class AskingForProgress(Subscription):
     def pause(self, partitions: Collection[TopicPartition]) -> None:
         self._member.pause(partitions)
 
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> None:
-        self._member.commit(offsets)
+    def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
+        return self._member.commit(offsets)
 
     def take_assigned(self) -> set[TopicPartition]:
         return self._member.take_assigned()

@@ -139,13 +139,14 @@ REBALANCING = [
 
 
 @pytest.mark.parametrize("code", REBALANCING)
-def test_a_commit_during_a_rebalance_is_passed_over(code: int) -> None:
+def test_a_commit_during_a_rebalance_is_refused_without_an_error(code: int) -> None:
     reader = Reader()
     subscription = subscription_of(reader)
+    assert subscription.commit({TopicPartition("topic", 0): 1})
     reader.place_error = KafkaError(code)
-    subscription.commit({TopicPartition("topic", 0): 1})
+    assert not subscription.commit({TopicPartition("topic", 0): 1})
     reader.commit_error = KafkaException(KafkaError(code))
-    subscription.commit({TopicPartition("topic", 0): 1})
+    assert not subscription.commit({TopicPartition("topic", 0): 1})
 
 
 @pytest.mark.parametrize("code", [KafkaError._WAIT_COORD, KafkaError.NOT_COORDINATOR, KafkaError.REQUEST_TIMED_OUT])

@@ -53,7 +53,7 @@ class Lanes(RuleBasedStateMachine):
     @rule(partition=st.sampled_from(PARTITIONS))
     def revoke(self, partition: int) -> None:
         self.assigned.discard(partition)
-        self.queue.drop({TopicPartition("orders", partition)})
+        self.queue.drop(lambda queued: queued.group.partition == partition)
         self.offsets.drop({TopicPartition("orders", partition)})
 
     @precondition(lambda self: self.assigned)

@@ -75,10 +75,19 @@ class BatchProducer(Producer):
         Returns the indices of the others.
         """
         faults: TopicFaults = {}
+        deadline = time.monotonic() + timeout
         while part := list(islice(source, _PART_SIZE)):
             begin = len(taken)
             taken += part
-            faults |= self._faults({record.topic for record in part} - faults.keys(), timeout)
+            try:
+                left = max(deadline - time.monotonic(), 0.0)
+                faults |= self._faults({record.topic for record in part} - faults.keys(), left)
+            except BrokerUnavailable as error:
+                if not begin:
+                    raise
+                self._usable = False  # after this batch, whose first records are on their way
+                self._last_error = str(error)
+                return
             results += [faults.get(record.topic) for record in part] if faults else [None] * len(part)
             yield from [index for index in range(begin, len(taken)) if results[index] is None]
 

@@ -280,7 +280,7 @@ class OutboxSettings:
         value = self.raw.get(key, default)
         if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
             raise invalid(key, value, f"a whole number from {least} to {most}")
-        return value
+        return int(value)  # not an IntEnum, whose text is its name
 
     def _seconds(self, key: str, default: float, *, or_else: str = "") -> float:
         value = self.raw.get(key, default)

@@ -81,7 +81,16 @@ def outcomes(producer: BatchProducer, *topics: str) -> list[SendResult]:
     return producer.send([Record(topic, b"k", b"v") for topic in topics], SECONDS)
 
 
-def test_a_batch_without_any_answer_is_the_broker_s_fault_if_the_broker_tells_nothing() -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock(1000.0)
+    monkeypatch.setattr(time, "monotonic", clock)
+    return clock
+
+
+def test_a_batch_without_any_answer_is_the_broker_s_fault_if_the_broker_tells_nothing(
+    clock: Clock,
+) -> None:
     producer = Scripted({}, {})
     with pytest.raises(BrokerUnavailable, match=r"^kafka://broker:9092 did not accept a batch: no answer\.$"):
         outcomes(producer, "one", "other")
@@ -160,6 +169,17 @@ def test_a_topic_that_cannot_be_written_to_is_asked_about_once_in_a_batch() -> N
     assert [topics for topics, _ in producer.asked] == [{"good", "gone"}, {"new"}]
 
 
+def test_acknowledgements_count_though_a_later_topic_cannot_be_asked_about() -> None:
+    producer = Scripted({"good": TAKEN, "late": TAKEN}, {})
+
+    results = producer.send([Record("good", b"key", b"")] * 300 + [Record("late", b"key", b"")] * 200, SECONDS)
+
+    assert results[:200] == [TAKEN] * 200
+    assert all(isinstance(result, TopicTrouble) for result in results[200:])
+    assert not producer.usable
+    assert producer.closed
+
+
 def test_records_that_a_producer_did_not_take_before_it_ended_wait() -> None:
     producer = Scripted({"good": TAKEN}, {})
     producer.ends_at = "end"
@@ -169,13 +189,6 @@ def test_records_that_a_producer_did_not_take_before_it_ended_wait() -> None:
 
 
 # Waiting
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    clock = Clock(1000.0)
-    monkeypatch.setattr(time, "monotonic", clock)
-    return clock
 
 
 def test_answers_are_waited_for_until_the_deadline(clock: Clock) -> None:

@@ -112,6 +112,9 @@ class StoredSource(Source[Stored]):
     def _read(self, row: InboxMessage, record: ReceivedRecord) -> Outcome:
         """Read a record that may kill the process, or that an operator retries."""
         is_retry = bool(row.last_error)
+        if is_retry and row.raw_key is None and row.raw_value is None and not row.headers:
+            # It would be read as a tombstone.
+            raise Reject("Its bytes were not stored; read it from Kafka again.")
         try:
             event = self._reader.read(record)
         except UnreadableRecord as error:

@@ -145,6 +145,19 @@ def test_a_retry_of_what_nobody_wants_says_so(receiver: Receiver) -> None:
     assert only().last_error == "It can be read now, but no handler is registered for it, or INBOX ignores its topic."
 
 
+def test_a_retry_of_what_was_not_stored_is_dead_and_not_a_tombstone(receiver: Receiver) -> None:
+    """A large record on MariaDB, whose max_allowed_packet does not allow its bytes."""
+    make_received(
+        Status.DEAD, source="", event_id="elsewhere/0/7", event_type="", headers={}, last_error="It cannot be stored: x"
+    )
+    revive()
+    with outbox_settings(INBOX={"elsewhere": lambda record: Event(type="t", key="k", is_tombstone=not record.value)}):
+        receiver.restart()
+        assert receiver.run_due(10) == ["dead"]
+    assert only().last_error == "Its bytes were not stored; read it from Kafka again."
+    assert receiver.handled == []
+
+
 def test_a_mapper_that_fails_leaves_its_error_and_place(receiver: Receiver) -> None:
     def mapper(record: ReceivedRecord) -> Event:
         raise KeyError("sku")
@@ -341,6 +354,11 @@ def test_what_is_too_large_for_the_database_is_handled_or_dead(receiver: Receive
     for row in InboxMessage.objects.dead():
         assert (row.event_id, row.raw_value) == (f"elsewhere/0/{row.offset}", None)
         assert "the database's max_allowed_packet is 16777216" in row.last_error
+    number = InboxMessage.objects.dead().count()
+    revive()
+    assert receiver.retry() == ["dead"] * number
+    for row in InboxMessage.objects.dead():
+        assert row.last_error == "Its bytes were not stored; read it from Kafka again."
 
 
 @pytest.mark.databases("mariadb")

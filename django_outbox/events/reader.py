@@ -107,7 +107,7 @@ class EventReader:
                 raise UnreadableRecord("its data_base64 is not base64") from None
             payload = self._payload("data_base64", decoded, attributes.get("datacontenttype", ""))
             return with_position(event, record, payload)
-        return with_position(event, record, self._storable_payload(data, text))
+        return with_position(event, record, self._structured_payload(data, text, attributes.get("datacontenttype", "")))
 
     def _cloudevent(self, record: ReceivedRecord, headers: Headers, attributes: Mapping[str, str]) -> Event | None:
         """Return the event without its payload; None if it is not accepted."""
@@ -166,6 +166,15 @@ class EventReader:
             validation.require_text("content type", content_type)
             return RawBytes(data, content_type)
         return self._storable_payload(*parse_json(part, data)) if data else None
+
+    def _structured_payload(self, data: Any, text: str, content_type: str) -> Any:
+        """Return the payload for the member ``data``: text of another type than JSON is bytes, as in binary mode."""
+        if not isinstance(data, str) or is_json_type(media_type(content_type)):
+            return self._storable_payload(data, text)
+        try:
+            return self._payload("data", data.encode(), content_type)
+        except UnicodeEncodeError:
+            raise UnreadableRecord("its data contains a lone surrogate, which is not valid Unicode") from None
 
     def _storable_payload(self, payload: Any, text: str) -> Any:
         """Return the payload if it can be stored. ``text`` is JSON that contains it."""

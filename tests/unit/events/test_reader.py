@@ -163,6 +163,16 @@ def test_structured_data_may_be_base64() -> None:
     )
 
 
+def test_structured_data_of_another_type_is_bytes() -> None:
+    payload = event(structured(data="<a>ë\0</a>", datacontenttype="text/xml")).payload
+    assert (type(payload), payload, payload.content_type) == (RawBytes, "<a>ë\0</a>".encode(), "text/xml")
+    for content_type in ({}, {"datacontenttype": "application/vnd.shop+json; charset=utf-8"}):
+        assert event(structured(data="<a/>", **content_type)).payload == "<a/>"
+    # JSON in the place of text is JSON, whatever its type.
+    assert event(structured(data={"a": 1}, datacontenttype="text/xml")).payload == {"a": 1}
+    assert event(structured(data=None, datacontenttype="text/xml")).payload is None
+
+
 # The envelope
 
 
@@ -361,6 +371,10 @@ BAD = {
     "structured, id": (structured(id={"a": 1}), "the attribute 'id' of the CloudEvent is not text"),
     "structured, pair": (structured(id="\ud800"), "id: it contains a lone surrogate"),
     "structured, data": (structured(data="\0"), "payload: it contains a NUL character"),
+    "structured, data of another type": (
+        structured(data="\ud800", datacontenttype="text/xml"),
+        "its data contains a lone surrogate, which is not valid Unicode",
+    ),
     "structured, base64": (structured(data_base64="?"), "its data_base64 is not base64"),
     "structured, base64 of no text": (structured(data_base64=7), "its data_base64 is not base64"),
     "plain": (plain(b'{"a": 1}'), "it is neither a CloudEvent nor an envelope, and no mapper is set for its topic"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -24,6 +24,8 @@ Place = tuple[str, int]  # a due time and an id: a place in the order of claims
 START = ("-infinity", 0)  # the place before all messages
 
 INSERT_SIZE = 1000
+INSERT_BYTES = 64 * 2**20
+"""Size of the payloads of one INSERT. PostgreSQL takes 1 GB per parameter, in which bytes are hexadecimal."""
 UPDATE_SIZE = 5000
 MOST_PENDING_BEFORE = 1000
 """Of more pending messages before a batch, most have other keys: two batches of other relays are fewer."""
@@ -35,16 +37,13 @@ class PostgreSQL(Dialect):
     # Publishing
 
     def insert(self, messages: Sequence[NewMessage]) -> list[OutboxMessage]:
-        if len(messages) <= INSERT_SIZE:
+        parts = list(_parts(messages))
+        if len(parts) == 1:
             # As Model.save() does. A nested atomic(), for one statement, would take three times as long.
             with transaction.mark_for_rollback_on_error(self.using):
                 return self._insert(messages)
         with transaction.atomic(using=self.using, savepoint=False):
-            return [
-                stored
-                for start in range(0, len(messages), INSERT_SIZE)
-                for stored in self._insert(messages[start : start + INSERT_SIZE])
-            ]
+            return [stored for part in parts for stored in self._insert(part)]
 
     def _insert(self, messages: Sequence[NewMessage]) -> list[OutboxMessage]:
         source = settings.source
@@ -233,6 +232,18 @@ _NEW = {field.attname: None for field in OutboxMessage._meta.concrete_fields} | 
     "last_error": "",
     "fingerprint": "",
 }
+
+
+def _parts(messages: Sequence[NewMessage]) -> Iterator[Sequence[NewMessage]]:
+    """The messages of each INSERT."""
+    start = size = 0
+    for end, message in enumerate(messages):
+        added = len(message.payload_json) + len(message.raw_value or b"")
+        if end - start == INSERT_SIZE or (size and size + added > INSERT_BYTES):
+            yield messages[start:end]
+            start, size = end, 0
+        size += added
+    yield messages[start:]
 
 
 def _last_of_keys(keyed: Iterable[Outgoing]) -> str:

@@ -15,6 +15,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
+from django_outbox import Event, RawBytes, publish_many
 from django_outbox.consumer.consumer import Consumer
 from django_outbox.models import OutboxMessage
 from django_outbox.relay.claims import PostgresqlClaims
@@ -426,6 +427,24 @@ def test_the_time_of_a_message_is_in_utc_whatever_the_session_says() -> None:
     time = dict(broker.records("outbox")[0].headers)["ce_time"].decode()
     assert time.endswith("Z")
     assert datetime.fromisoformat(time) == message.created_at
+
+
+# Publishing
+
+
+def test_large_payloads_are_written_in_several_statements(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A parameter of PostgreSQL has at most 1 GB, in which bytes are hexadecimal."""
+    monkeypatch.setattr(postgresql, "INSERT_BYTES", 1000)
+    payloads = [RawBytes(b"\xff" * size) for size in (400, 400, 400, 2000, 400)]
+    payloads += ["x" * size for size in (400, 400, 2000)]
+
+    with statements() as executed:
+        messages = publish_many([Event(type="order.created", payload=payload) for payload in payloads])
+
+    assert sum("INSERT INTO" in statement for statement in executed) == 6
+    stored = OutboxMessage.objects.order_by("id")
+    assert [message.id for message in messages] == [each.id for each in stored]
+    assert [bytes(each.raw_value) if each.raw_value is not None else each.payload for each in stored] == payloads
 
 
 # Order

@@ -22,7 +22,7 @@ from django_outbox.models.validation import as_text
 from django_outbox.observability import text as texts
 from django_outbox.observability.masking import MASK, Redaction
 from django_outbox.operations.selection import Selection
-from django_outbox.state.dead_letters import has_base64
+from django_outbox.state.dead_letters import EXCEPTION_PREFIX, has_base64
 from django_outbox.state.pauses import ActivePause, active
 
 FAILURES = 50
@@ -61,7 +61,10 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
     in_texts = redaction.in_texts(*sources)
     headers = message.headers
     if hides_bytes:
-        headers = {name: _first_line(text) for name, text in headers.items()}
+        errors = EXCEPTION_PREFIX if has_bytes(message) else None
+        headers = {
+            name: MASK if errors and name.startswith(errors) else _first_line(text) for name, text in headers.items()
+        }
     headers = redaction.mask(headers, in_texts)
 
     def masked(error: str) -> str:

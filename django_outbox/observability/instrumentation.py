@@ -119,7 +119,7 @@ def report_dead(
     log: logging.Logger, message: LockedMessage | InboxMessage, error: BaseException | str, *, using: str
 ) -> None:
     """Log and report a message that can never be handled."""
-    text = said(message.last_error if isinstance(message, InboxMessage) else text_of(error), message)
+    text = said(error, message, message.last_error if isinstance(message, InboxMessage) else text_of(error))
     repeats.log_failure(log, logging.ERROR, "dead", message, error, "%s is dead: %s", _name_of(message), text)
     dead(message, error, using=using)
 

@@ -2,7 +2,7 @@
 
 A log record about a message has ``action``, ``message_id``, ``event_id``, ``topic`` and ``attempt``; of the inbox also
 ``group``; of a failure also ``error_type``, the exception's class; of a consumer with several lanes also ``lane``, its
-number. Payload values that an error quotes are masked.
+number. Payload values that an error quotes are masked. If the payload is bytes, only the class of the error is logged.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from django_outbox.events.payloads import has_bytes
 from django_outbox.events.writer import Outgoing
 from django_outbox.exceptions import text_of
 from django_outbox.models import InboxMessage
@@ -70,22 +71,33 @@ def attempt_of(message: Message, *, counted: bool = False) -> int:
     return message.attempt if isinstance(message, Outgoing) else message.publish_count
 
 
-def said(error: BaseException | str, message: Message) -> str:
-    """An error and its position in the project's code, with payload values masked."""
-    text = error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}"
-    shown = without_values(text[:LONGEST_LOOKED_AT], payload_of(message))[:LONGEST_TEXT]
+def said(error: BaseException | str, message: Message, text: str | None = None) -> str:
+    """An error and its position in the project's code, with payload values masked.
+
+    Args:
+        text: replaces the class and text of the error.
+    """
+    if text is None:
+        text = error if isinstance(error, str) else f"{type(error).__name__}: {text_of(error)}"
+    is_unread = isinstance(message, InboxMessage) and not message.source
+    # This package wrote the first line of a text, and of all errors about a record that no handler got.
+    kept = text.partition("\n")[0] if isinstance(error, str) or is_unread else type(error).__name__
+    shown = without_values(text[:LONGEST_LOOKED_AT], payload_of(message), kept)[:LONGEST_TEXT]
     place = place_of(error)
     return f"{shown} ({place})" if place else shown
 
 
 def said_in_full(error: BaseException, message: Message) -> str:
     """An error with its traceback, with payload values masked."""
-    return without_values("".join(traceback.format_exception(error)).rstrip(), payload_of(message))
+    text = "".join(traceback.format_exception(error)).rstrip()
+    return without_values(text, payload_of(message), type(error).__name__)
 
 
 def payload_of(message: Message) -> Any:
     """The payload of a message, as far as it can be read."""
     text: str | bytes
+    if has_bytes(message):
+        return bytes(message.raw_value or b"")
     if message.raw_value is not None:
         text = bytes(message.raw_value)
     elif isinstance(message, InboxMessage):

@@ -113,19 +113,26 @@ def _occurring(text: str, length: int, forms: set[str]) -> Iterable[str]:
     return forms & {text[place : place + length] for place in places}
 
 
-def without_values(text: str, payload: Any) -> str:
-    """A text with the values of a payload masked, except those of three characters or less."""
+def without_values(text: str, payload: Any, kept: str = "") -> str:
+    """A text with the values of a payload masked, except those of three characters or less.
+
+    Args:
+        kept: what remains of the text if the values cannot be masked: bytes, of which an error may quote any part in
+            any form, or too many values.
+    """
     values: list[Any] = []
     for value in scalars(payload):
+        if isinstance(value, bytes):
+            return f"{kept} (details hidden: the payload is bytes)".lstrip()
         if len(values) == MOST_VALUES:
-            return f"{text.partition(':')[0]} (details hidden: the payload is too large to mask its values)"
+            return f"{kept} (details hidden: the payload is too large to mask its values)".lstrip()
         if len(str(value)) >= SHORT:
             values.append(value)
     return ValueMasker(values)(text)
 
 
 def scalars(value: Any) -> Iterator[Any]:
-    """The texts and numbers in a payload; bytes as text and as a Python literal."""
+    """The texts and numbers in a payload, or its bytes."""
     left = [value]  # not recursive: foreign records may be nested deeper than Python's call stack
     while left:
         value = left.pop()
@@ -133,9 +140,6 @@ def scalars(value: Any) -> Iterator[Any]:
             left.extend(reversed(value.values()))
         elif isinstance(value, list):
             left.extend(reversed(value))
-        elif isinstance(value, bytes):
-            yield value.decode(errors="replace")
-            yield repr(bytes(value))[2:-1]
         elif value is not None and not isinstance(value, bool):
             yield value
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from django_outbox.conf import settings
 from django_outbox.events.parsing import CONTENT_TYPE, RESERVED_PREFIX
+from django_outbox.events.payloads import is_tombstone
 from django_outbox.exceptions import text_of
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.models.fields import json_value
@@ -17,6 +18,8 @@ from django_outbox.state.failures import Stage
 
 UNREADABLE = "unreadable"  # the event type of a copy whose record could not be read
 LARGEST_RAW_BYTES = 256 * 1024
+EXCEPTION_PREFIX = "kafka_dlt-exception-"
+"""Headers with the error of a copied message begin with it."""
 
 
 def unread_topic(named: Collection[str | None] = ()) -> str | None:
@@ -48,9 +51,9 @@ def publish_copy(
         "kafka_dlt-original-partition": message.partition,
         "kafka_dlt-original-offset": message.offset,
         "kafka_dlt-original-consumer-group": group,
-        "kafka_dlt-exception-fqcn": None if isinstance(error, str) else f"{kind.__module__}.{kind.__qualname__}",
-        "kafka_dlt-exception-message": text_of(error)[:ERROR_LENGTH],
-        "kafka_dlt-exception-stacktrace": message.last_error,
+        f"{EXCEPTION_PREFIX}fqcn": None if isinstance(error, str) else f"{kind.__module__}.{kind.__qualname__}",
+        f"{EXCEPTION_PREFIX}message": text_of(error)[:ERROR_LENGTH],
+        f"{EXCEPTION_PREFIX}stacktrace": message.last_error,
     }
     given = message.headers if isinstance(message.headers, dict) else {}  # a row may have been edited by hand
     kept = {
@@ -70,8 +73,9 @@ def publish_copy(
 def _content(message: OutboxMessage | InboxMessage) -> dict[str, Any]:
     """The payload as it is, or the bytes of a record that could not be read as JSON."""
     if isinstance(message, OutboxMessage) or message.source or (message.raw_key is None and message.raw_value is None):
-        content = {"content_type": message.content_type, "raw_value": message.raw_value}
-        return {"payload": json_value(message.payload), **content}
+        # Without key and value, a record would be refused by some clients: null stands for such a tombstone.
+        content_type = None if is_tombstone(message) and not message.message_key else message.content_type
+        return {"payload": json_value(message.payload), "content_type": content_type, "raw_value": message.raw_value}
     return {"payload": {"key_base64": _base64(message.raw_key), "value_base64": _base64(message.raw_value)}}
 
 

@@ -263,6 +263,23 @@ def test_the_copy_of_a_dead_letter_carries_the_same(payload: Any) -> None:
     assert dict(of_inbox.headers).get("content-type") == dict(sent.headers).get("content-type")
 
 
+def test_the_copy_of_a_tombstone_without_a_key_has_a_value() -> None:
+    """A client may refuse a record with neither key nor value."""
+
+    def reject(event: Event) -> None:
+        raise Reject("no")
+
+    pipeline = Pipeline(memory_broker())
+    receiver = Receiver()
+    receiver.on("order.created", reject)
+    with outbox_settings(DEAD_LETTER_TOPIC="outbox.dead"):
+        assert receiver.receive(replace(foreign(TOMBSTONE), key=None)) == ["dead"]
+        pipeline.relay.run_once()
+    (copy,) = pipeline.broker.records("outbox.dead")
+    assert (copy.key, copy.value) == (None, b"null")
+    assert only().content_type == ""
+
+
 def test_one_that_the_broker_refuses_has_the_same_bytes_in_its_copy() -> None:
     payload = RawBytes(b"\xff" * 2_000_000, "image/png")
     with outbox_settings(DEAD_LETTER_TOPIC="outbox.dead", MAX_PAYLOAD_BYTES=3_000_000):
@@ -399,6 +416,7 @@ def test_what_a_mapper_makes_of_bytes_is_checked() -> None:
 def test_a_group_gets_them_from_the_service_itself() -> None:
     pipeline = Pipeline(group="reports")
     pipeline.on("order.created", group="reports")
-    publish_many([Event(type="order.created", payload=payload, key="k") for payload in PAYLOADS[:4]])
+    publish_many([Event(type="order.created", payload=payload, key="k") for payload in PAYLOADS])
     pipeline.run()
-    assert seen(pipeline.handled) == SEEN[:4]
+    # Read as those of other services: bytes that are declared as JSON are JSON.
+    assert seen(pipeline.handled) == [*SEEN[:4], ({"signed": 1}, dict, False), *SEEN[5:]]

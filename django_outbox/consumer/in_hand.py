@@ -61,10 +61,13 @@ class InHand:
         self._handlers = handlers
         self.are_threads = lanes > 1
         """True if lanes work in threads of their own."""
+        # No more at once, so that one partition does not fill the hand before others have their turn.
+        self._read = read_ahead // READS if self.are_threads else 0
         self._queue: KeyedQueue[Any] = KeyedQueue(lanes)
         self.most_waits = MOST_WAITS
         self._lock = threading.Lock()  # for what follows
-        self._filling: Filling[Queued[Any]] = Filling(clock, read_ahead)
+        # With less room than for a read, nothing would be read before the first batch has waited long enough.
+        self._filling: Filling[Queued[Any]] = Filling(clock, read_ahead - self._read)
         self._offsets = OffsetTracker()
         self._counts = RoundCounts()
         self._due: set[int] = set()  # ids of stored messages in hand
@@ -90,13 +93,11 @@ class InHand:
         room = self.read_ahead - self._count_filling()
         if not self.are_threads:
             return 0 if self.active > len(self._due) else room
-        # No more at once, so that one partition does not fill the hand before others have their turn.
-        read = self.read_ahead // READS
-        return read if room - self.active >= read else 0
+        return self._read if room - self.active >= self._read else 0
 
     @property
     def active(self) -> int:
-        """The number of records and stored messages in hand, without those that wait."""
+        """As ``len()``, but without records that wait or fill a batch."""
         return len(self._queue) - self._queue.parked
 
     def poll_seconds(self, longest: float) -> float:
@@ -112,9 +113,8 @@ class InHand:
     def full(self) -> set[TopicPartition]:
         """Partitions that have so many records in hand, or read behind an unfinished one, that others have their turn.
 
-        If there are others: a partition alone may fill the hand.
-
-        Until half of them are handled, as a client forgets what it has fetched of a partition that is paused.
+        They stay until half of those are handled, as a client forgets what it has fetched of a partition that is paused.
+        Without others, one may fill the hand.
         """
         with self._lock:
             far = self._offsets.at_least(self.window)
@@ -135,7 +135,8 @@ class InHand:
         Args:
             assigned: partitions that are new to this consumer.
         """
-        self._assigned.update(assigned)
+        with self._lock:
+            self._assigned.update(assigned)
         self.guard.begin(assigned)
         queued = [self._queued(record) for record in records]
         self.guard.mark(queued)
@@ -148,20 +149,21 @@ class InHand:
                 self._offsets.add(record)
             self._queue.put(self._filling.take(queued))
 
-    def _end_filling(self) -> None:
-        """Let batches go on that have waited long enough."""
-        with self._lock:
-            self._queue.put(self._filling.take())
-
     def _relieve(self) -> None:
-        """Let no message wait in hand while there are too many: the relay sends them again."""
+        """Let messages wait no longer of which there are too many, or behind which too much was read.
+
+        The relay sends them again.
+        """
         waits, number, size = self._outbox.waits, len(self), self.bytes
         with self._lock:
-            is_far = bool(self._offsets.at_least(self.window))
-        if is_far or number > self.read_ahead + self.most_waits or size >= READ_AHEAD_BYTES:
+            waits.refused = far = self._offsets.at_least(self.window)
+        if number > self.read_ahead + self.most_waits or size >= READ_AHEAD_BYTES:
             waits.most = 0
             self._queue.wake(inf)
-        elif number <= self.read_ahead + self.most_waits // 2 and size < READ_AHEAD_BYTES // 2:
+            return
+        if far:
+            self._queue.wake(-inf, far)
+        if number <= self.read_ahead + self.most_waits // 2 and size < READ_AHEAD_BYTES // 2:
             waits.most = self.most_waits
 
     def add_due(self, most: int) -> bool:
@@ -177,17 +179,10 @@ class InHand:
         due = self._inbox.due(most - len(in_hand), in_hand)
         with self._lock:
             self._due.update(each.id for each in due)
+        all_alone = settings.max_deliveries == 1
         self._queue.put(
             [
-                Queued(
-                    each.id,
-                    each.key,
-                    Kind.DUE,
-                    DUE_GROUP,
-                    guarded=True,
-                    most=1,
-                    alone=each.is_suspect or settings.max_deliveries == 1,
-                )
+                Queued(each.id, each.key, Kind.DUE, DUE_GROUP, guarded=True, most=1, alone=all_alone or each.is_suspect)
                 for each in due
             ]
         )
@@ -195,6 +190,8 @@ class InHand:
 
     def drop_due(self) -> None:
         """Forget stored messages that no lane has begun: they are due again."""
+        if not self._due:
+            return
         self._queue.drop(lambda queued: queued.kind is Kind.DUE)
         with self._lock:
             self._due.clear()
@@ -246,9 +243,15 @@ class InHand:
             self._due.clear()
 
     def _drop(self, is_gone: Callable[[Queued[Any]], bool]) -> None:
-        self._queue.drop(is_gone)
+        def ends(queued: Queued[Any]) -> bool:
+            if not is_gone(queued):
+                return False
+            if queued.kind is Kind.OWN:
+                self._outbox.waits.end(queued.item.id)
+            return True
+
+        self._queue.drop(ends)
         self._filling.drop(is_gone)
-        self._outbox.waits.clear()
 
     def _count_filling(self) -> int:
         """The number of records that lanes do not get yet, as their batch is not full."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter, deque
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
 from threading import Condition, RLock
@@ -170,11 +170,12 @@ class KeyedQueue(Generic[T]):
                 if self._ready:  # one of them may have waited for the end of all batches
                     self._offered.notify_all()
 
-    def wake(self, now: float) -> None:
-        """Let items go on whose time has come."""
+    def wake(self, now: float, groups: Collection[Hashable] = ()) -> None:
+        """Let items go on whose time has come, or that are in these groups."""
         with self._offered:
-            for line in [line for line in self._parked if (line.parked_until or 0.0) <= now]:
-                self._offer(line)
+            for line in list(self._parked):
+                if (line.parked_until or 0.0) <= now or (groups and any(each.group in groups for each in line.items)):
+                    self._offer(line)
 
     def drop(self, is_gone: Callable[[Queued[T]], bool]) -> None:
         """Forget items; those that lanes have will not wait again."""

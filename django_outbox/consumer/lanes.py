@@ -85,6 +85,11 @@ class Lanes(InHand):
         self._threads: list[threading.Thread] = []
         self._is_stopping: Callable[[], bool] = lambda: False
 
+    def _end_filling(self) -> None:
+        """Let batches go on that have waited long enough."""
+        with self._lock:
+            self._queue.put(self._filling.take())
+
     def work(self, is_stopping: Callable[[], bool], deadline: float) -> None:
         """With one lane, handle what is in hand; with threads, let them work and return at once.
 

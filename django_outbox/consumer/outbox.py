@@ -11,7 +11,7 @@ from typing import NamedTuple
 from django.db import transaction
 from django.db.models import QuerySet
 
-from django_outbox.brokers.base import ReceivedRecord
+from django_outbox.brokers.base import ReceivedRecord, TopicPartition
 from django_outbox.conf import settings
 from django_outbox.consumer.pauses import Pauses
 from django_outbox.consumer.source import (
@@ -58,6 +58,10 @@ class OwnRecord(NamedTuple):
     def place(self) -> tuple[int, int, int]:
         """The id of the message, and the partition and offset of this record."""
         return self.id, self.record.partition, self.record.offset
+
+    @property
+    def partition(self) -> TopicPartition:
+        return TopicPartition(self.record.topic, self.record.partition)
 
     @property
     def delivery(self) -> state.Delivery:
@@ -178,7 +182,7 @@ class OutboxSource(Source[OwnRecord]):
             return Claim(Outcome.CONSUMED, message, item.event(message), handlers)
         if has_order(message):
             held[key] = Blocker(message.id if first is None else min(first.id, message.id), until, is_dead)
-        if not (is_paused or is_dead) and self.waits.may_wait(message.id, until):
+        if not (is_paused or is_dead) and self.waits.may_wait(message.id, item.partition, until):
             return Claim(Outcome.WAITING, message)
         return Claim(Outcome.REQUEUED, message, reason="paused" if is_paused else "order", until=until)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from django.utils import timezone
+
+from django_outbox.brokers.base import TopicPartition
 
 HOLD_SECONDS = 60.0
 """How long a message may wait: the earlier one may be far behind in another partition, and be lost after half a minute."""
@@ -33,39 +36,55 @@ class Waits:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.most = 0
         """How many may wait."""
+        self.refused: Collection[TopicPartition] = ()
+        """Partitions whose messages may not wait."""
         self._clock = clock
+        self._lock = threading.Lock()  # for what follows
         self._waits: dict[int, _Wait] = {}
+        self._searched_at = 0.0
 
-    def may_wait(self, id: int, until: datetime | timedelta) -> bool:
-        """True if a message waits, rather than to be sent again. ``until``: when the earlier one is due, if that is known."""
+    def may_wait(self, id: int, partition: TopicPartition, until: datetime | timedelta) -> bool:
+        """True if the message may wait in hand instead of being sent again.
+
+        Args:
+            partition: of its record.
+            until: when the earlier one is due, if that is known.
+        """
         now = self._clock()
-        if id not in self._waits and len(self._waits) >= self.most > 0:
-            for each in [each for each, wait in self._waits.items() if wait.deadline < now]:
-                self.end(each)  # of partitions that another consumer has now
-        if not self.most or (id not in self._waits and len(self._waits) >= self.most):
-            self.end(id)
+        with self._lock:
+            if self._accepts(id, partition, now) and self._wait(id, until, now):
+                return True
+            self._waits.pop(id, None)
             return False
+
+    def _accepts(self, id: int, partition: TopicPartition, now: float) -> bool:
+        if not self.most or partition in self.refused:
+            return False
+        if len(self._waits) >= self.most and now >= self._searched_at + LONGEST_WAIT_SECONDS:
+            self._searched_at = now  # for messages of partitions that another consumer has now
+            self._waits = {each: wait for each, wait in self._waits.items() if wait.deadline >= now or each == id}
+        return id in self._waits or len(self._waits) < self.most
+
+    def _wait(self, id: int, until: datetime | timedelta, now: float) -> bool:
+        """Set how long it waits now; False if that would be too long."""
         wait = self._waits.setdefault(id, _Wait(now + HOLD_SECONDS))
         longest = max(LONGEST_WAIT_SECONDS, len(self._waits) / LOOKS_A_SECOND)
         seconds = min(FIRST_WAIT_SECONDS * 2**wait.looks, longest)
-        is_far = False
         if isinstance(until, datetime):
             due_in = (until - timezone.now()).total_seconds()
-            seconds, is_far = max(seconds, due_in), due_in > RETRY_SECONDS
+            if due_in > RETRY_SECONDS:
+                return False
+            seconds = max(seconds, due_in)
         wait.looks += 1
         wait.until = now + seconds
-        if wait.until <= wait.deadline and not is_far:
-            return True
-        self.end(id)
-        return False
+        return wait.until <= wait.deadline
 
     def until(self, id: int) -> float:
         """When to look again, on the clock."""
-        wait = self._waits.get(id)
+        with self._lock:
+            wait = self._waits.get(id)
         return 0.0 if wait is None else wait.until
 
     def end(self, id: int) -> None:
-        self._waits.pop(id, None)
-
-    def clear(self) -> None:
-        self._waits.clear()
+        with self._lock:
+            self._waits.pop(id, None)

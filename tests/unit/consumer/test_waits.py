@@ -1,0 +1,73 @@
+"""Messages that wait in hand: how many, of which partitions, and for how long."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+
+import pytest
+
+from django_outbox.brokers.base import TopicPartition
+from django_outbox.consumer.waits import HOLD_SECONDS, Waits
+from tests.support.clock import Clock
+
+PLACE, OTHER = TopicPartition("orders", 0), TopicPartition("orders", 1)
+NOW = timedelta(0)
+
+
+@pytest.fixture
+def busy_switches() -> Iterator[None]:
+    """Threads take turns after nearly every step."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+def waits(most: int) -> tuple[Waits, Clock]:
+    clock = Clock(1000.0)
+    made = Waits(clock)
+    made.most = most
+    return made, clock
+
+
+def test_only_so_many_wait_until_others_are_past_their_time() -> None:
+    some, clock = waits(2)
+    assert [some.may_wait(id, PLACE, NOW) for id in (1, 2, 3)] == [True, True, False]
+    clock.now += HOLD_SECONDS + 1
+    assert some.may_wait(3, PLACE, NOW)
+    assert some.until(1) == 0.0
+
+
+def test_messages_of_a_refused_partition_do_not_wait_and_others_do() -> None:
+    some, _ = waits(10)
+    some.may_wait(1, PLACE, NOW)
+    some.refused = {PLACE}
+    assert not some.may_wait(1, PLACE, NOW)
+    assert some.until(1) == 0.0
+    assert some.may_wait(2, OTHER, NOW)
+
+
+def test_lanes_may_use_it_at_the_same_time(busy_switches: None) -> None:
+    some = Waits(time.monotonic)
+    some.most = 50
+    errors: list[BaseException] = []
+
+    def lane(number: int) -> None:
+        try:
+            for id in range(number, 4000, 4):
+                some.may_wait(id % 400, PLACE, NOW)
+                some.until(id % 400)
+                some.end((id + 7) % 400)
+        except BaseException as error:
+            errors.append(error)
+
+    lanes = [threading.Thread(target=lane, args=[number]) for number in range(4)]
+    for each in lanes:
+        each.start()
+    for each in lanes:
+        each.join()
+    assert errors == []

@@ -113,7 +113,7 @@ class Pipeline:
     """A relay and a consumer around one broker, with handlers of the test's own.
 
     ``steady`` gives a consumer that has left the first deliveries after its start behind, which are
-    handled one by one.
+    handled ten at a time at most.
     """
 
     def __init__(

@@ -78,6 +78,13 @@ def send(number: int, **fields: Any) -> list[OutboxMessage]:
     return [make_message(event_type="mail.queued", payload=n, **fields) for n in range(number)]
 
 
+def handle_each_once(pipeline: Pipeline) -> None:
+    """Handle what is pending. Retries that are due meanwhile, on a busy machine, are not sent."""
+    pipeline.relay.run_once()
+    while pipeline.consumer.run_once().received:
+        pass
+
+
 def end_of_pause(clock: Clock) -> None:
     """Let the pause be over, and its messages be due."""
     Pause.objects.filter(until__isnull=False).update(until=DatabaseNow())
@@ -103,7 +110,7 @@ def test_handler_is_paused_after_failures_in_a_row(pipeline: Pipeline, mail: Mai
 def test_without_the_setting_nothing_is_paused(pipeline: Pipeline, mail: Mail) -> None:
     with outbox_settings(CIRCUIT_BREAKER=None):
         messages = send(8)
-        pipeline.run()
+        handle_each_once(pipeline)
     assert not Pause.objects.exists()
     assert [row(message).retry_count for message in messages] == [1] * 8
 
@@ -127,7 +134,7 @@ def test_success_and_other_errors_begin_the_count_again(clock: Clock) -> None:
 
     pipeline.on("mail.queued", handle)
     send(len(errors))
-    pipeline.run()
+    handle_each_once(pipeline)
     assert not Pause.objects.exists()
 
 

@@ -68,7 +68,7 @@ def test_what_is_behind_a_failed_message_waits_and_is_not_sent_again(
     assert statuses() == ["pending", "published", "published"]
     assert committed(pipeline) == 1
     assert {each.delivery_count for each in OutboxMessage.objects.all()} == {0}
-    pipeline.turn()
+    pipeline.consumer.run_once()
     assert statuses() == ["pending", "published", "published"]
 
     make_due(first)
@@ -149,12 +149,14 @@ def test_only_so_many_wait(clock: Clock) -> None:
     pipeline = Pipeline(steady=True, hold=2, batch_size=2, clock=clock)
     pipeline.on("order.created", Failing())
     publish(12)
+    pipeline.relay.run_once()
     for _ in range(12):
-        pipeline.turn()
+        pipeline.consumer.run_once()
         assert len(pipeline.consumer.lanes) <= 2 + 2 + 2
     assert statuses().count("pending") > 4
-    make_message(payload=6, message_key="b")
-    pipeline.turn()
+    other = make_message("published", payload=6, message_key="b")
+    pipeline.deliver(other, publish_count=0)
+    pipeline.consumer.run_once()
     assert statuses()[-1] == "consumed"
 
 
@@ -163,7 +165,7 @@ def test_a_killed_consumer_reads_what_waited_again(pipeline: Pipeline, failing: 
     pipeline.turn()
 
     pipeline.restart_consumer()
-    pipeline.turn()
+    pipeline.consumer.run_once()
     make_due(first)
     failing.fails = False
     clock.now += 1

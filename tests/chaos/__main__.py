@@ -221,15 +221,17 @@ def main() -> int:
         for name in WORKERS:
             workers.start(name)
         began_at, began_at_wall = time.monotonic(), time.time()
-        publisher = threading.Thread(target=publish_all, args=(began_at,))
+        publisher = threading.Thread(target=publish_all, args=(began_at,), daemon=True)
         publisher.start()
-        faults.cause(began_at)
-        publisher.join()
-        time.sleep(max(0.0, began_at + SECONDS - time.monotonic()))
-        say(began_at, "no more faults")
-        quiet_from = time.monotonic() - began_at
-        wait_for_end(began_at)
-        workers.stop()
+        try:
+            faults.cause(began_at)
+            publisher.join()
+            time.sleep(max(0.0, began_at + SECONDS - time.monotonic()))
+            say(began_at, "no more faults")
+            quiet_from = time.monotonic() - began_at
+            wait_for_end(began_at)
+        finally:
+            workers.stop()
         return verdict(began_at_wall, quiet_from, f"{dict(faults.count)}, seed {SEED}", workers.requeued)
 
 

@@ -27,6 +27,8 @@ class PoisonGuard:
     def __init__(self, outbox: OutboxSource, inbox: Inbox, records: int) -> None:
         self.records = records
         """How many records of a newly assigned partition are guarded: as many as a killed process had in hand."""
+        self.has_lanes = False
+        """True if several lanes work: a record that is read alone is not handled alone, then."""
         self._outbox = outbox
         self._inbox = inbox
         self._left: dict[Hashable, int] = {}
@@ -52,7 +54,7 @@ class PoisonGuard:
                 each.guarded = each.alone = True
                 each.most = 1
                 guarded.append(each)
-        if len(queued) > 1 and guarded and settings.max_deliveries > 1:
+        if guarded and settings.max_deliveries > 1 and (self.has_lanes or len(queued) > 1):
             self._let_innocent_ones_run_together(guarded)
 
     def handled(self, queued: Queued[Any]) -> None:

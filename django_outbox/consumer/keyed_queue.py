@@ -130,6 +130,8 @@ class KeyedQueue(Generic[T]):
                 line.insert(queued)
                 if line.items[0] is queued:  # the others may have waited for it
                     self._offer(line)
+                    if len(line.items) > 1:  # the one that was first may have kept all lanes waiting
+                        self._offered.notify_all()
 
     def take(self, limit: int, timeout: float | None = None) -> list[Queued[T]]:
         """Wait for items and take up to ``limit`` of them, but no more than this lane's share or one batch.
@@ -190,6 +192,8 @@ class KeyedQueue(Generic[T]):
             self._taken = {number: queued for number, queued in self._taken.items() if not is_gone(queued)}
             waiting = (line.items for line in self._lines.values())
             self.bytes = sum(queued.size for queued in chain(*waiting, self._taken.values()))
+            if self._ready:  # what is gone may have kept all lanes waiting
+                self._offered.notify_all()
 
     def hold(self) -> None:
         """Give nothing to lanes until ``release()``."""

@@ -77,6 +77,7 @@ class Lanes(InHand):
     ) -> None:
         """Arguments as for ``InHand``."""
         super().__init__(len(lanes), outbox, inbox, handlers=handlers, read_ahead=read_ahead, clock=clock)
+        self.guard.has_lanes = self.are_threads
         self.engines = [lane.engine for lane in lanes]
         self._lanes = lanes
         self._worker_state = worker_state
@@ -109,7 +110,8 @@ class Lanes(InHand):
                 self._handle(lane, batch)
                 self._end_filling()
             return
-        fault, self._fault = self._fault, None
+        with self._lock:
+            fault, self._fault = self._fault, None
         if fault is not None:
             raise fault
         self._queue.release()
@@ -127,10 +129,10 @@ class Lanes(InHand):
     def close(self) -> None:
         """Let the lanes finish what they are handling, and end their threads."""
         self._queue.close()
-        self._fault = None
         for thread in self._threads:
             thread.join()
         self._threads.clear()
+        self._fault = None
         self._queue.release()
         self.clear()
 

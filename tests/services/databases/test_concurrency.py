@@ -429,6 +429,22 @@ def test_after_a_start_a_message_that_was_in_progress_at_a_kill_runs_alone() -> 
     pipeline.consumer.close()
 
 
+def test_after_a_start_messages_that_arrive_one_at_a_time_run_at_the_same_time() -> None:
+    pipeline = Pipeline(concurrency=LANES)
+    gate = Gate(0, 1)
+    pipeline.on("order.created", gate)
+    publish(0)
+    with running(pipeline):
+        wait_until(lambda: gate.running == {0})
+        publish(1)
+        while pipeline.relay.run_once().moved:
+            pass
+        wait_until(lambda: gate.running == {0, 1})
+        gate.open()
+        wait_until(all_consumed)
+    pipeline.consumer.close()
+
+
 def test_with_one_delivery_allowed_all_first_messages_run_alone() -> None:
     with outbox_settings(MAX_DELIVERIES=1):
         pipeline = Pipeline(concurrency=LANES)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 import threading
+from collections.abc import Callable
 
+import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
@@ -11,6 +14,7 @@ from django_outbox.brokers.base import ReceivedRecord, TopicPartition
 from django_outbox.consumer.keyed_queue import KeyedQueue, Queued
 from django_outbox.consumer.offsets import OffsetTracker
 from django_outbox.handlers.handler import Handler, Handlers
+from tests.support.processes import wait_until
 from tests.support.properties import examples
 
 LANES = 3
@@ -212,6 +216,43 @@ def test_lanes_that_wait_are_woken_by_items_and_at_the_end() -> None:
         for thread in threads:
             thread.join(60)
     assert sorted(taken) == [[], [], [0], [1]]
+
+
+def drop_the_first(queue: KeyedQueue[ReceivedRecord]) -> None:
+    queue.drop(lambda each: each.group.partition == 1)
+
+
+def put_one_before_the_first(queue: KeyedQueue[ReceivedRecord]) -> None:
+    before = queued(0, 3, "first")
+    before.rank = 1
+    queue.put([before])
+
+
+@pytest.mark.parametrize(("change", "ready"), [(drop_the_first, [1, 2]), (put_one_before_the_first, [1, 2, 3])])
+def test_lanes_that_wait_are_woken_when_an_item_to_be_handled_alone_no_longer_comes_first(
+    change: Callable[[KeyedQueue[ReceivedRecord]], None], ready: list[int]
+) -> None:
+    queue: KeyedQueue[ReceivedRecord] = KeyedQueue(4)
+    queue.put([queued(0, 0)])
+    queue.take(1)  # a lane is busy all the time, so nothing else begins before the item that is to be handled alone
+    first = queued(1, 0, "first", alone=True)
+    first.rank = 2
+    queue.put([first, queued(0, 1), queued(0, 2)])
+    taken: list[int] = []
+    lanes = [threading.Thread(target=lambda: taken.extend(offsets(queue.take(1))), daemon=True) for _ in ready]
+    for lane in lanes:
+        lane.start()
+    wait_until(lambda: all(waits(lane) for lane in lanes))
+
+    change(queue)
+
+    wait_until(lambda: sorted(taken) == ready)
+
+
+def waits(thread: threading.Thread) -> bool:
+    """True if a thread waits for a condition."""
+    frame = sys._current_frames().get(thread.ident or 0)
+    return frame is not None and frame.f_code is threading.Condition.wait.__code__
 
 
 def test_offsets_that_go_back_begin_again() -> None:

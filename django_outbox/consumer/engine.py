@@ -70,20 +70,11 @@ class Engine:
         Raises:
             OperationalError, InterfaceError: the connection is lost; nothing changed.
         """
-        left = self.transaction_size
-        costs: list[float] = []
-        wanted: list[Item] = []
-        for item in items:
-            cost = source.cost(item)
-            if cost:
-                if left < cost / 2:  # not less than 0, which sums of fractions may miss
-                    break
-                left -= cost
-                wanted.append(item)
-            costs.append(cost)
+        costs = self.fitting(source, items)
+        wanted = [item for item, cost in zip(items, costs, strict=False) if cost]
         if not wanted:
             return [Outcome.SKIPPED] * len(costs)
-        outcomes = iter(self._handle(source, wanted, self.transaction_size - left, is_stopping))
+        outcomes = iter(self._handle(source, wanted, sum(costs), is_stopping))
         handled: list[Outcome] = []
         for cost in costs:
             outcome = next(outcomes, None) if cost else Outcome.SKIPPED
@@ -91,6 +82,19 @@ class Engine:
                 break
             handled.append(outcome)
         return handled
+
+    def fitting(self, source: Source[Item], items: Sequence[Item]) -> list[float]:
+        """Return the costs of those deliveries, from the first on, that fit into the next transaction."""
+        left = self.transaction_size
+        costs: list[float] = []
+        for item in items:
+            cost = source.cost(item)
+            if cost:
+                if left < cost / 2:  # not less than 0, which sums of fractions may miss
+                    break
+                left = 0.0 if self.is_one_by_one else left - cost
+            costs.append(cost)
+        return costs
 
     def _handle(
         self, source: Source[Item], batch: Sequence[Item], cost: float, is_stopping: Callable[[], bool]

@@ -46,11 +46,13 @@ class Lane:
             return [self._inbox.handle_due(first.item) or Outcome.SKIPPED]
         if first.kind is Kind.OWN:
             items: list[OwnRecord] = [queued.item for queued in batch]
-            if first.guarded:
-                self._outbox.count_deliveries(items)
+            if not first.guarded:
+                return self.engine.handle(self._outbox, items, is_stopping)
+            items = items[: len(self.engine.fitting(self._outbox, items))]
+            self._outbox.count_deliveries(items)
             outcomes = self.engine.handle(self._outbox, items, is_stopping)
-            if first.guarded:
-                self._outbox.survived.discard(*[item.place for item in items[: len(outcomes)]])
+            self._outbox.survived.discard(*[item.place for item in items[: len(outcomes)]])
+            self._outbox.uncount_deliveries(items[len(outcomes) :])
             return outcomes
         if first.guarded:
             return [self._inbox.receive_counted(first.item)]

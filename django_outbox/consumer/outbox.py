@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple
@@ -38,6 +39,7 @@ from django_outbox.state import outbox as state
 from django_outbox.state import transitions
 from django_outbox.state.ordering import Blocker, has_order, holds_behind_dead, unhandled_before
 from django_outbox.state.rows import LockedMessage
+from django_outbox.worker.database_errors import UNAVAILABLE
 from django_outbox.worker.transactions import retry_transaction
 
 log = logging.getLogger("django_outbox.consumer")
@@ -257,6 +259,14 @@ class OutboxSource(Source[OwnRecord]):
             # After a rebalance another consumer may still lock a row, which may be reported as a deadlock.
             retry_transaction(partial(state.count_deliveries, deliveries, using=self._using), using=self._using)
             self.survived.add(*[item.place for item in new])
+
+    def uncount_deliveries(self, items: Sequence[OwnRecord]) -> None:
+        """Take counted deliveries back whose handlers did not run, as another consumer may be the next to get them."""
+        counted = [item for item in items if item.place in self.survived]
+        if counted:
+            with suppress(*UNAVAILABLE):  # then another consumer handles them alone
+                state.uncount_deliveries([item.delivery for item in counted], using=self._using)
+                self.survived.discard(*[item.place for item in counted])
 
 
 def own_record(record: ReceivedRecord, source: str) -> OwnRecord | None:

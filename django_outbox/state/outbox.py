@@ -125,14 +125,30 @@ def count_deliveries(deliveries: Sequence[Delivery], *, using: str) -> int:
 
     Not if the message is not published, belongs to another service, or was last published as another record.
     """
+    messages = _in_deliveries(deliveries, using=using)
+    return messages.update(delivery_count=F("delivery_count") + 1, updated_at=DatabaseNow())
+
+
+def uncount_deliveries(deliveries: Sequence[Delivery], *, using: str) -> None:
+    """Take counted deliveries back, as their handlers did not run.
+
+    Not if another consumer handles the message now, or the message was sent again: then the count is another's.
+    """
+    with transaction.atomic(using=using):
+        messages = _in_deliveries(deliveries, using=using).filter(delivery_count__gt=0)
+        locked = list(messages.select_for_update(skip_locked=True).values_list("id", flat=True))
+        messages.filter(id__in=locked).update(delivery_count=F("delivery_count") - 1)
+
+
+def _in_deliveries(deliveries: Sequence[Delivery], *, using: str) -> QuerySet[OutboxMessage]:
+    """Published messages of this service whose last publication is one of these records, as far as it is known."""
     current = Q()
     for id, attempt, topic, partition, offset in deliveries:
         is_record = Q(offset__isnull=True) | Q(topic=topic, partition=partition, offset=offset)
         is_attempt = Q() if attempt is None else Q(publish_count=attempt)
         current |= Q(is_record, is_attempt, id=id)
     messages = OutboxMessage.objects.using(using).own()
-    messages = messages.filter(current, status_is(Status.PUBLISHED), id__in=[each.id for each in deliveries])
-    return messages.update(delivery_count=F("delivery_count") + 1, updated_at=DatabaseNow())
+    return messages.filter(current, status_is(Status.PUBLISHED), id__in=[each.id for each in deliveries])
 
 
 def forget_deliveries(ids: Collection[int], *, using: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from django.db import OperationalError
 from django_outbox.events.event import Event
 from django_outbox.models import OutboxMessage
 from django_outbox.state import outbox as state
+from django_outbox.worker.stop import Stop
 from tests.support.effects import effect_of_type
 from tests.support.outbox import (
     Pipeline,
@@ -151,6 +153,40 @@ def test_what_was_handled_together_with_a_killer_is_handled_alone_and_only_the_k
     assert handled == [0, 1, 0, 1, 3]
     assert row(killer).status == Status.DEAD
     assert [(row(each).status, row(each).delivery_count) for each in innocent] == [(Status.CONSUMED, 2)] * 3
+
+
+def test_deliveries_that_do_not_begin_before_a_stop_are_not_counted() -> None:
+    """The next consumer would handle them alone, and take the stop for the death of a process."""
+    pipeline = Pipeline()
+    for _ in range(4):
+        make_message()
+    pipeline.relay.run_once()
+
+    with closing(Stop()) as stop:
+        pipeline.on("order.created", lambda event: stop.request())
+        pipeline.consumer.lanes.engines[0].transaction_size = 4
+        pipeline.consumer.run(stop)
+
+    messages = OutboxMessage.objects.order_by("id").values_list("status", "delivery_count")
+    assert list(messages) == [(Status.CONSUMED, 1)] + [(Status.PUBLISHED, 0)] * 3
+
+
+def test_deliveries_are_counted_as_far_as_they_fit_into_the_transaction() -> None:
+    pipeline = Pipeline()
+    counts: list[list[int]] = []
+
+    def handle(event: Event) -> None:
+        counts.append(list(OutboxMessage.objects.order_by("id").values_list("delivery_count", flat=True)))
+
+    pipeline.on("order.created", handle)
+    pipeline.on("order.paid", batch=10)  # for which a lane takes more than two messages at a time
+    for _ in range(4):
+        make_message()
+    pipeline.relay.run_once()
+
+    pipeline.consumer.run_once()
+
+    assert counts[0] == [1, 1, 0, 0]
 
 
 def test_copies_that_are_skipped_are_no_deliveries() -> None:

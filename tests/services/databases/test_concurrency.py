@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
-from django.db import connection, connections
+from django.db import connection, connections, transaction
 from django.db.models import F
 
 from django_outbox import Reject
 from django_outbox.brokers.base import TopicPartition
 from django_outbox.events.event import Event
 from django_outbox.models import InboxMessage, OutboxMessage
+from django_outbox.state import outbox as state
 from django_outbox.worker.stop import Stop
 from tests.support.effects import effect_of_payload, effects, effects_of_payloads
 from tests.support.inbox import make_received, received
@@ -427,6 +428,25 @@ def test_after_a_start_a_message_that_was_in_progress_at_a_kill_runs_alone() -> 
     assert {each.delivery_count for each in OutboxMessage.objects.exclude(payload="poison")} == {1}
     assert OutboxMessage.objects.get(payload="poison").delivery_count == 2
     pipeline.consumer.close()
+
+
+def test_counts_are_not_taken_back_of_messages_that_another_consumer_handles_or_that_were_sent_again(
+    pipeline: Pipeline,
+) -> None:
+    publish(*range(3))
+    pipeline.relay.run_once()
+    rows = OutboxMessage.objects.order_by("id")
+    rows.update(delivery_count=2)
+    locked, _, sent_again = rows
+    deliveries = [
+        state.Delivery(each.id, each.publish_count - (each == sent_again), each.topic, each.partition, each.offset)
+        for each in rows
+    ]
+    with transaction.atomic():
+        state.lock([locked.id], using="default")
+        with in_thread(lambda: state.uncount_deliveries(deliveries, using="default")):
+            pass  # it ends although the row is locked
+    assert list(rows.values_list("delivery_count", flat=True)) == [2, 1, 2]
 
 
 def test_after_a_start_messages_that_arrive_one_at_a_time_run_at_the_same_time() -> None:

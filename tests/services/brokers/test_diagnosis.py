@@ -207,8 +207,11 @@ def test_only_brokers_that_do_not_answer_are_said_to_be_away(monkeypatch: pytest
 
 
 @pytest.mark.parametrize("seconds", [1.0, 4.0])
-def test_only_who_has_time_asks_for_a_diagnosis(backend: Backend, certificates: Certificates, seconds: float) -> None:
+def test_only_who_has_time_asks_for_a_diagnosis(
+    backend: Backend, certificates: Certificates, seconds: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A relay that asks about topics while it has rows locked has none."""
+    monkeypatch.setattr(diagnosis, "STEP_SECONDS", 10.0)
     with listening(secured(answering(2), certificates.server)) as address:
         broker: Any = backend.make(f"kafka://{address}")
         with pytest.raises(BrokerUnavailable) as raised:

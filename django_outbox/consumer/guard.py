@@ -6,13 +6,14 @@ from collections.abc import Collection, Hashable, Sequence
 from contextlib import suppress
 from typing import Any
 
+from django.db import Error
+
 from django_outbox.brokers.base import TopicPartition
 from django_outbox.conf import settings
 from django_outbox.consumer.inbox.inbox import Inbox
 from django_outbox.consumer.keyed_queue import Queued
 from django_outbox.consumer.outbox import OutboxSource
 from django_outbox.consumer.source import Kind
-from django_outbox.worker.database_errors import UNAVAILABLE
 
 TOGETHER = 10
 """Guarded records of one transaction: the more, the more of them are handled alone after a process was killed."""
@@ -65,7 +66,7 @@ class PoisonGuard:
 
     def _let_innocent_ones_run_together(self, guarded: Sequence[Queued[Any]]) -> None:
         own = [each for each in guarded if each.kind is Kind.OWN]
-        with suppress(*UNAVAILABLE):  # then all are handled alone
+        with suppress(Error):  # of the database: then all are handled alone, as none of what was read may be lost
             suspects = self._outbox.counted([each.item.id for each in own])
             for each in own:
                 each.alone = each.item.id in suspects

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import NamedTuple
 
-from django.db import transaction
+from django.db import Error, transaction
 from django.db.models import QuerySet
 
 from django_outbox.brokers.base import ReceivedRecord, TopicPartition
@@ -39,7 +39,6 @@ from django_outbox.state import outbox as state
 from django_outbox.state import transitions
 from django_outbox.state.ordering import Blocker, has_order, holds_behind_dead, unhandled_before
 from django_outbox.state.rows import LockedMessage
-from django_outbox.worker.database_errors import UNAVAILABLE
 from django_outbox.worker.transactions import retry_transaction
 
 log = logging.getLogger("django_outbox.consumer")
@@ -264,7 +263,7 @@ class OutboxSource(Source[OwnRecord]):
         """Take counted deliveries back whose handlers did not run, as another consumer may be the next to get them."""
         counted = [item for item in items if item.place in self.survived]
         if counted:
-            with suppress(*UNAVAILABLE):  # then another consumer handles them alone
+            with suppress(Error):  # of the database: then another consumer handles them alone
                 state.uncount_deliveries([item.delivery for item in counted], using=self._using)
                 self.survived.discard(*[item.place for item in counted])
 

@@ -22,7 +22,7 @@ from django_outbox.state import outbox as state
 from django_outbox.worker.stop import Stop
 from tests.support.effects import effect_of_payload, effects, effects_of_payloads
 from tests.support.inbox import make_received, received
-from tests.support.outbox import Pipeline, in_thread, make_message, statuses
+from tests.support.outbox import Pipeline, in_thread, make_message, row, statuses
 from tests.support.overrides import outbox_settings
 from tests.support.processes import wait_until
 
@@ -262,13 +262,16 @@ def test_a_partition_with_a_stuck_message_is_paused_and_others_go_on() -> None:
     from tests.support.outbox import memory_broker
 
     pipeline = Pipeline(memory_broker(partitions=2), concurrency=2, batch_size=10)
-    stuck = 0  # the first ones have a transaction each
-    gate = Gate(stuck)
+    gate = Gate(0)
     pipeline.on("order.created", gate)
     pipeline.consumer.lanes.window = 100
-    publish(*range(600))
+    (stuck,) = publish(0)
     with running(pipeline):
-        place = TopicPartition("outbox", OutboxMessage.objects.get(payload=stuck).partition or 0)
+        wait_until(lambda: gate.running == {0})  # alone in its transaction
+        publish(*range(1, 600))
+        while pipeline.relay.run_once().moved:
+            pass
+        place = TopicPartition("outbox", row(stuck).partition or 0)
         beside = OutboxMessage.objects.filter(partition=1 - place.partition)
         wait_until(lambda: set(beside.values_list("status", flat=True)) == {"consumed"})
         wait_until(lambda: pipeline.consumer.lanes.full == {place})

@@ -153,7 +153,10 @@ class Stream:
         return messages
 
     def _exactly(self, size: int) -> bytes:
-        data = self._file.read(size)
+        try:
+            data = self._file.read(size)
+        except ValueError as error:  # closed just now by another thread
+            raise ConnectionResetError from error
         if len(data) < size:
             raise ConnectionResetError
         return data

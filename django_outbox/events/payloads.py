@@ -12,7 +12,6 @@ from typing import Any, NamedTuple, Protocol, Self
 
 from django_outbox.events.event import Event
 from django_outbox.exceptions import InvalidMessage
-from django_outbox.models.lengths import CONTENT_TYPE_LENGTH
 
 _TYPE = re.compile(r"[\w!#$&^.+-]+/[\w!#$&^.+-]+[ \t]*(;[ -~]*)?\Z", re.ASCII)
 
@@ -99,6 +98,8 @@ def require_valid(event: Event) -> None:
             "payload", "it is bytes, which JSON cannot represent; pass RawBytes(data, content_type=...)"
         )
     content_type: Any = payload.content_type
+    from django_outbox.models.lengths import CONTENT_TYPE_LENGTH  # handlers are imported before models may be
+
     if not isinstance(content_type, str) or len(content_type) > CONTENT_TYPE_LENGTH or not _TYPE.match(content_type):
         raise InvalidMessage(
             "payload", f"its content type {content_type!r:.100} is not valid; pass one such as image/png"

@@ -78,6 +78,7 @@ def test_broker_keeps_the_offsets_of_a_group(servers: str, topic: str) -> None:
         "enable_auto_commit": False,
         "session_timeout_ms": 3000,
         "heartbeat_interval_ms": 500,
+        "metadata_max_age_ms": 500,  # what is asked first may not know the topic yet
     }
     with KafkaProducer(bootstrap_servers=servers) as producer:
         for n in range(3):

@@ -25,11 +25,14 @@ class PoisonGuard:
     One that was being handled when a process died is handled alone, so that it takes no innocent one with it.
     """
 
-    def __init__(self, outbox: OutboxSource, inbox: Inbox, records: int) -> None:
+    def __init__(self, outbox: OutboxSource, inbox: Inbox, records: int, *, has_lanes: bool) -> None:
+        """
+        Args:
+            has_lanes: several lanes work, so a record that is read alone is not handled alone.
+        """
         self.records = records
         """How many records of a newly assigned partition are guarded: as many as a killed process had in hand."""
-        self.has_lanes = False
-        """True if several lanes work: a record that is read alone is not handled alone, then."""
+        self._has_lanes = has_lanes
         self._outbox = outbox
         self._inbox = inbox
         self._left: dict[Hashable, int] = {}
@@ -55,7 +58,7 @@ class PoisonGuard:
                 each.guarded = each.alone = True
                 each.most = 1
                 guarded.append(each)
-        if guarded and settings.max_deliveries > 1 and (self.has_lanes or len(queued) > 1):
+        if guarded and settings.max_deliveries > 1 and (self._has_lanes or len(queued) > 1):
             self._let_innocent_ones_run_together(guarded)
 
     def handled(self, queued: Queued[Any]) -> None:

@@ -55,12 +55,12 @@ class InHand:
         """
         self.read_ahead = read_ahead
         self.window = max(LEAST_WINDOW, 10 * read_ahead)
-        self.guard = PoisonGuard(outbox, inbox, read_ahead)
         self._outbox = outbox
         self._inbox = inbox
         self._handlers = handlers
         self.are_threads = lanes > 1
         """True if lanes work in threads of their own."""
+        self.guard = PoisonGuard(outbox, inbox, read_ahead, has_lanes=self.are_threads)
         # No more at once, so that one partition does not fill the hand before others have their turn.
         self._read = read_ahead // READS if self.are_threads else 0
         self._queue: KeyedQueue[Any] = KeyedQueue(lanes)

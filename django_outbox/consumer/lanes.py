@@ -79,7 +79,6 @@ class Lanes(InHand):
     ) -> None:
         """Arguments as for ``InHand``."""
         super().__init__(len(lanes), outbox, inbox, handlers=handlers, read_ahead=read_ahead, clock=clock)
-        self.guard.has_lanes = self.are_threads
         self.engines = [lane.engine for lane in lanes]
         self._lanes = lanes
         self._worker_state = worker_state

@@ -394,7 +394,7 @@ def plan_of(sql: str) -> str:
 
 @pytest.mark.databases("postgresql")
 @pytest.mark.django_db(transaction=True)
-@pytest.mark.parametrize("steady", [False, True], ids=["one by one", "together"])
+@pytest.mark.parametrize("steady", [False, True], ids=["after a start", "later"])
 def test_few_keys_and_much_that_is_finished_do_not_slow_the_look_at_earlier_messages(steady: bool) -> None:
     """PostgreSQL must not walk the primary key through all that is finished."""
     fill(consumed=20000, pending=20000)

@@ -162,6 +162,14 @@ class RecordsUndecodable(TopicNotReadable):
         self.advice = advice
 
 
+class RegistryUnavailable(BrokerUnavailable):
+    """The schema registry cannot be reached, does not answer in time, or refuses this client."""
+
+
+class SchemaNotFound(OutboxError, ImproperlyConfigured):
+    """The schema registry does not have a schema, or has one that cannot be used; the text says what to do."""
+
+
 class TopicNotCreated(BrokerError):
     """The broker refuses to create a topic."""
 

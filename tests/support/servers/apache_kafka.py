@@ -16,7 +16,7 @@ POM = Path(__file__).with_name("kafka") / "pom.xml"
 CACHE = Path(__file__).parents[3] / ".cache"
 
 
-def _find(program: str, package: str) -> str:
+def find_program(program: str, package: str) -> str:
     found = shutil.which(program)
     if found is None:
         raise ServiceError(
@@ -78,13 +78,13 @@ class ApacheKafka(Service):
     def _java(self, main: str, *arguments: str | Path) -> list[str | Path]:
         # Serial collector and a small heap: the node must leave the machine to the tests.
         options = ["-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=WARN"]
-        return [_find("java", "default-jre-headless"), *options, "-cp", f"{self._jars}/*", main, *arguments]
+        return [find_program("java", "default-jre-headless"), *options, "-cp", f"{self._jars}/*", main, *arguments]
 
     def _fetch_jars(self) -> None:
         """Copy Kafka and all that it needs from Maven's repository, once."""
         if self._jars.exists():
             return
-        maven = _find("mvn", "maven")
+        maven = find_program("mvn", "maven")
         partial = self.directory / "jars"
         self.run(
             [maven, "-q", "-B", "-f", POM, "dependency:copy-dependencies", f"-DoutputDirectory={partial}"],

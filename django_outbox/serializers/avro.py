@@ -1,0 +1,67 @@
+"""Avro: a compact binary format whose schemas may evolve."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+from django_outbox.exceptions import MissingDependency, text_of
+from django_outbox.serializers.avro_types import Converters, Misfit, as_json
+from django_outbox.serializers.schemas import References, RegistrySerializer
+
+try:
+    import fastavro
+except ImportError as error:
+    raise MissingDependency("Avro needs fastavro: pip install 'django-kafka-outbox[avro]'.") from error
+
+
+class AvroCodec:
+    """Writes and reads Avro by one schema."""
+
+    def __init__(self, text: str, references: References) -> None:
+        named: dict[str, Any] = {}
+        for _, used in references:
+            fastavro.parse_schema(json.loads(used), named_schemas=named)
+        self._schema = fastavro.parse_schema(json.loads(text), named_schemas=named)
+        is_named = isinstance(self._schema, dict)
+        self.name = str(self._schema.get("name", "")) if is_named else ""
+        self._convert = Converters(named).of(self._schema)
+
+    def validate(self, payload: Any) -> None:
+        # Written as well, as only the writer knows all limits.
+        self._write(payload)
+
+    def encode(self, payload_json: str) -> bytes:
+        return self._write(json.loads(payload_json))
+
+    def _write(self, payload: Any) -> bytes:
+        file = io.BytesIO()
+        try:
+            fastavro.schemaless_writer(file, self._schema, self._convert(payload))
+        except Misfit as error:
+            raise error.as_invalid() from None
+        return file.getvalue()
+
+    def decode(self, data: bytes) -> Any:
+        file = io.BytesIO(data)
+        try:
+            value = fastavro.schemaless_reader(file, self._schema, None)
+        except Exception as error:  # fastavro lets errors of all kinds through, as of struct and the codecs
+            raise ValueError(f"it is cut short or not Avro ({type(error).__name__})") from None
+        if left := len(data) - file.tell():
+            raise ValueError(f"{left} bytes are left after the end of its data")
+        try:
+            return json.loads(json.dumps(value, default=as_json, allow_nan=False))
+        except ValueError as error:
+            raise ValueError(f"JSON cannot represent it: {text_of(error)}") from None
+
+
+class AvroSerializer(RegistrySerializer):
+    """Writes and reads Avro. Dates and times, decimals and bytes are text in the payload."""
+
+    kind = "AVRO"
+    content_type = "application/avro"
+
+    def make_codec(self, text: str, references: References) -> AvroCodec:
+        return AvroCodec(text, references)

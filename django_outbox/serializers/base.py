@@ -1,0 +1,82 @@
+"""The contract of serializers: a payload becomes the value of a record, and the value a payload again."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, ClassVar, NamedTuple
+
+_LOADS_AT_ONCE = 8
+
+
+class Decoded(NamedTuple):
+    """What a value says. ``headers`` name the schema that it was written with; they are added to those of the event."""
+
+    payload: Any
+    headers: Mapping[str, str]
+
+
+class NotLoaded(Exception):
+    """A message needs a schema that this process has not loaded yet.
+
+    The registry must not be called in a transaction: call ``load`` outside of it, then try again. ``load`` raises
+    ``RegistryUnavailable``. Everything else that is wrong shows at the next try. Messages with the same ``key`` need the
+    same schema.
+    """
+
+    def __init__(self, key: Hashable, load: Callable[[], object]) -> None:
+        super().__init__()
+        self.key = key
+        self.load = load
+
+
+def load_all(missing: Iterable[NotLoaded]) -> None:
+    """Load all schemas that were missing, several at a time.
+
+    Raises:
+        RegistryUnavailable: some are not loaded.
+    """
+    loads = list({each.key: each.load for each in missing}.values())
+    if len(loads) < 2:
+        for load in loads:
+            load()
+        return
+    with ThreadPoolExecutor(_LOADS_AT_ONCE) as executor:
+        for _ in executor.map(lambda load: load(), loads):
+            pass
+
+
+class Serializer(ABC):
+    """Writes and reads the payloads of some event types. One instance serves all threads."""
+
+    content_type: ClassVar[str]
+    """The media type of its values, sent as the header ``content-type``."""
+
+    @abstractmethod
+    def validate(self, payload: Any, event_type: str, topic: str) -> None:
+        """Check a payload in ``publish()``. It is in the caller's transaction and must not call a server.
+
+        Raises:
+            InvalidMessage: it does not fit the schema; the error names the field but not its value.
+            ImproperlyConfigured: the project's schema cannot be used.
+        """
+
+    @abstractmethod
+    def serialize(self, payload_json: str, event_type: str, topic: str) -> bytes:
+        """Return the value of a record.
+
+        Raises:
+            InvalidMessage: the payload does not fit the schema.
+            ImproperlyConfigured: there is no schema for it, or it cannot be used.
+            NotLoaded: its schema must be loaded first.
+        """
+
+    @abstractmethod
+    def deserialize(self, data: bytes, event_type: str, topic: str) -> Decoded:
+        """Return what the value of a record says.
+
+        Raises:
+            UnreadableRecord: with the reason.
+            NotLoaded: its schema must be loaded first.
+        """

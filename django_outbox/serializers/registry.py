@@ -1,0 +1,268 @@
+"""A schema registry, and what this process has loaded from it.
+
+Only ``load()`` calls the registry, and never in a transaction; ``get()`` returns what is loaded. A loaded schema stays
+usable while the registry is away: an id never changes its schema, and the latest version of a subject is refreshed in
+the background.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from django.core.exceptions import ImproperlyConfigured
+
+from django_outbox.brokers.secrets import keep, masked
+from django_outbox.exceptions import MissingDependency, RegistryUnavailable, SchemaNotFound, in_one_line
+
+try:
+    from confluent_kafka.schema_registry import RegisteredSchema, Schema, SchemaRegistryClient
+    from confluent_kafka.schema_registry.error import SchemaRegistryError
+except ImportError as error:
+    raise MissingDependency(
+        'OUTBOX["SERIALIZERS"] needs the client of the schema registry: '
+        "pip install 'django-kafka-outbox[avro]' (or [protobuf], [jsonschema])."
+    ) from error
+
+log = logging.getLogger("django_outbox.serializers")
+
+REFRESH_SECONDS = 300.0
+"""How long the latest version of a subject is used before the registry is asked for a later one."""
+RETRY_SECONDS = 10.0
+"""How long to wait before the registry is asked again for what it does not have, or in the background."""
+_CLIENT_OPTIONS = {"timeout": 5, "max.retries": 1, "retries.wait.ms": 200}
+_SECRETS = ("password", "secret", "token", "user.info")
+_REFUSED = (409, 422)
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A schema of the registry.
+
+    Attributes:
+        kind: ``"AVRO"``, ``"JSON"`` or ``"PROTOBUF"``.
+        version: in ``subject``; None if the registry does not say.
+        references: the names and texts of the schemas that this one uses, each after those that it uses itself.
+    """
+
+    id: int
+    kind: str
+    text: str
+    subject: str = ""
+    version: int | None = None
+    references: tuple[tuple[str, str], ...] = ()
+
+
+class Wanted(NamedTuple):
+    """A schema to load, by its id, or of a subject: the version with this ``text``, or the latest.
+
+    ``register`` adds the text to the subject if it is not one of its versions.
+    """
+
+    kind: str
+    id: int = 0
+    subject: str = ""
+    text: str | None = None
+    register: bool = False
+
+
+@dataclass(slots=True)
+class _Entry:
+    loaded: Loaded | None
+    reason: str
+    due_at: float
+
+
+class Registry:
+    """One schema registry. All threads share it."""
+
+    def __init__(self, options: Mapping[str, Any], *, clock: Callable[[], float] = time.monotonic) -> None:
+        """
+        Args:
+            options: of ``SchemaRegistryClient``; they may contain secrets and are never shown.
+
+        Raises:
+            ImproperlyConfigured: the client refuses them.
+        """
+        _keep_secrets(options)
+        try:
+            self._client = SchemaRegistryClient({**_CLIENT_OPTIONS, **options})
+        except Exception as error:  # also OSError and SSLError, for files of certificates
+            raise ImproperlyConfigured(f"The client of the schema registry: {_text_of(error)}.") from None
+        self.url = ",".join(_without_user(url) for url in str(options["url"]).split(","))
+        """For messages, without user and password."""
+        self._clock = clock
+        self._entries: dict[Wanted, _Entry] = {}
+        self._queue: dict[Wanted, None] = {}
+        self._asked_at: dict[Wanted, float] = {}
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._is_reported = False
+
+    def __repr__(self) -> str:
+        return f"Registry({self.url})"
+
+    def close(self) -> None:
+        """Close its connections. It is unusable afterwards."""
+        self._client.close()
+
+    def get(self, wanted: Wanted) -> Loaded | None:
+        """Return a loaded schema, or None if it must be loaded first. Calls no server.
+
+        Raises:
+            SchemaNotFound: the registry does not have it.
+        """
+        entry = self._entries.get(wanted)
+        if entry is None:
+            return None
+        if entry.due_at <= self._clock():
+            if entry.loaded is None:
+                return None
+            self.load_in_background(wanted)
+        if entry.loaded is None:
+            raise SchemaNotFound(entry.reason)
+        return entry.loaded
+
+    def load(self, wanted: Wanted) -> None:
+        """Load a schema; call this outside of transactions. That it does not exist shows in ``get()``.
+
+        Raises:
+            RegistryUnavailable: the registry cannot be asked. What was loaded before stays.
+        """
+        try:
+            loaded = self._ask(wanted)
+        except SchemaNotFound as error:
+            self._entries[wanted] = _Entry(None, str(error), self._clock() + RETRY_SECONDS)
+        else:
+            is_latest = not wanted.id and wanted.text is None
+            due_at = self._clock() + REFRESH_SECONDS if is_latest else float("inf")
+            self._entries[wanted] = _Entry(loaded, "", due_at)
+
+    def load_in_background(self, wanted: Wanted) -> None:
+        """Load a schema without waiting for it; at most once in ``RETRY_SECONDS``."""
+        now = self._clock()
+        with self._lock:
+            if now - self._asked_at.get(wanted, float("-inf")) < RETRY_SECONDS:
+                return
+            self._asked_at[wanted] = now
+            self._queue[wanted] = None
+            if self._thread is None or not self._thread.is_alive():  # it is not alive after a fork
+                self._thread = threading.Thread(target=self._load_queued, name="outbox-schemas", daemon=True)
+                self._thread.start()
+
+    def _load_queued(self) -> None:
+        while True:
+            with self._lock:
+                if not self._queue:
+                    self._thread = None
+                    return
+                wanted = next(iter(self._queue))
+                del self._queue[wanted]
+            try:
+                self.load(wanted)
+            except RegistryUnavailable as error:
+                if not self._is_reported:
+                    log.warning("%s Loaded schemas stay in use.", error, extra={"action": "registry_unavailable"})
+                self._is_reported = True
+            else:
+                self._is_reported = False
+
+    def _ask(self, wanted: Wanted) -> Loaded:
+        what = f"schema {wanted.id}" if wanted.id else f"subject {wanted.subject!r}"
+        try:
+            if wanted.id:
+                schema = self._client.get_schema(wanted.id)
+                return self._loaded(wanted.id, schema, *self._version_of(wanted.id))
+            found = self._latest(wanted.subject) if wanted.text is None else self._version_with(wanted)
+            return self._loaded(found.schema_id, found.schema, found.subject, found.version)
+        except SchemaRegistryError as error:
+            if error.http_status_code == 404:
+                raise SchemaNotFound(self._not_found(wanted)) from None
+            if error.http_status_code in _REFUSED:
+                raise SchemaNotFound(
+                    f"The schema registry {self.url} refuses the schema for {what}: {_text_of(error)}."
+                ) from None
+            raise RegistryUnavailable(
+                f"The schema registry {self.url} answers {error.http_status_code} for {what}: {_text_of(error)}."
+            ) from None
+        except Exception as error:  # of whatever HTTP library the client uses
+            raise RegistryUnavailable(
+                f"The schema registry {self.url} cannot be reached: {_text_of(error)}."
+            ) from None
+
+    def _latest(self, subject: str) -> RegisteredSchema:
+        self._client.clear_latest_caches()
+        return self._client.get_latest_version(subject)
+
+    def _version_with(self, wanted: Wanted) -> RegisteredSchema:
+        schema = Schema(wanted.text, wanted.kind)
+        try:
+            return self._client.lookup_schema(wanted.subject, schema, normalize_schemas=True)
+        except SchemaRegistryError as error:
+            if error.http_status_code != 404 or not wanted.register:
+                raise
+        self._client.register_schema(wanted.subject, schema)
+        return self._client.lookup_schema(wanted.subject, schema)
+
+    def _version_of(self, schema_id: int) -> tuple[str, int | None]:
+        """The subject and version of an id; several subjects may have it."""
+        try:
+            versions = self._client.get_schema_versions(schema_id)
+        except SchemaRegistryError as error:
+            if error.http_status_code != 404:  # of a registry that does not know this call
+                raise
+            versions = []
+        return (versions[0].subject, versions[0].version) if versions else ("", None)
+
+    def _loaded(self, schema_id: int, schema: Schema, subject: str, version: int | None) -> Loaded:
+        references = tuple(self._references(schema).items())
+        return Loaded(schema_id, schema.schema_type or "AVRO", schema.schema_str, subject, version, references)
+
+    def _references(self, schema: Schema) -> dict[str, str]:
+        texts: dict[str, str] = {}
+        for reference in schema.references or ():
+            used = self._client.get_version(reference.subject, reference.version, deleted=True).schema
+            texts |= {**self._references(used), reference.name: used.schema_str}
+        return texts
+
+    def _not_found(self, wanted: Wanted) -> str:
+        if wanted.id:
+            return (
+                f"The schema registry {self.url} has no schema {wanted.id}: it was deleted, or the record was written "
+                "with another registry."
+            )
+        if wanted.text is None:
+            return (
+                f"The schema registry {self.url} has no subject {wanted.subject!r}: register its schema, or correct "
+                "the option subject."
+            )
+        return (
+            f"The schema of this project is not registered under {wanted.subject!r} in {self.url}: "
+            "run manage.py outbox_schemas register."
+        )
+
+
+def _keep_secrets(options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if isinstance(value, str) and name.endswith(_SECRETS):
+            keep(value, value.partition(":")[2])
+    for url in str(options.get("url", "")).split(","):
+        try:
+            parts = urlsplit(url.strip())
+        except ValueError:
+            continue
+        keep(parts.password, unquote(parts.password or ""))
+
+
+def _without_user(url: str) -> str:
+    parts = urlsplit(url.strip())
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+
+
+def _text_of(error: Exception) -> str:
+    return masked(in_one_line(error)).rstrip(".")

@@ -24,6 +24,7 @@ from django_outbox.models.fields import uuid7
 from django_outbox.models.lengths import KEY_LENGTH, TOPIC_LENGTH, TYPE_LENGTH, VERSION_LENGTH
 from django_outbox.models.validation import payload_and_json, require_text
 from django_outbox.observability.tracing.base import current_tracing
+from django_outbox.serializers.configured import current_serializers
 from django_outbox.state import outbox as state
 from django_outbox.state.rows import NewMessage
 from django_outbox.worker.notify import notify_after_commit
@@ -142,6 +143,7 @@ class _Maker:
         self._using = using
         self._limit = largest_payload()
         self._max_retry = settings.max_retry
+        self._serializers = current_serializers()
         self._routed: dict[str, str] = {}
 
     def make_numbered(self, number: int, event: Any) -> NewMessage:
@@ -160,19 +162,21 @@ class _Maker:
         version = _text("version", event.version, VERSION_LENGTH)
         topic = self._topic(event_type, event.topic)
         key = _key(event.key)
-        content, text = self._content(event, key)
+        content, text = self._content(event, key, topic)
         headers = _headers(event.headers)
         event_id = uuid7() if event.id is None else _event_id(event.id)
         max_retry = self._max_retry if event.max_retry is None else _max_retry(event.max_retry)
         delay = _NO_DELAY if event.delay is None else _delay(event.delay)
         return NewMessage(event_id, event_type, version, topic, key, headers, text, max_retry, delay, *content)
 
-    def _content(self, event: Event, key: str) -> tuple[Content, str]:
+    def _content(self, event: Event, key: str, topic: str) -> tuple[Content, str]:
         """The columns for the payload, and its JSON."""
         require_valid(event)
         content = content_of(event)
         if content is None:
             payload, text = payload_and_json(event.payload, using=self._using, limit=self._limit)
+            if self._serializers and (serializer := self._serializers.find(event.type, topic)) is not None:
+                serializer.validate(payload, event.type, topic)
             return Content(payload), text
         if is_tombstone(content) and not key:
             raise InvalidMessage("key", "it is empty; a tombstone deletes earlier records of its key and needs one")

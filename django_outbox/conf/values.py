@@ -20,6 +20,7 @@ KEYS = (
     "ROUTES",
     "CONSUMER_GROUP",
     "WIRE_FORMAT",
+    "SERIALIZERS",
     "MAX_RETRY",
     "MAX_DELIVERIES",
     "HANDLER_TIMEOUT",

@@ -10,7 +10,7 @@ from django_outbox.consumer.breaker import Breaker
 from django_outbox.consumer.calls import Calls
 from django_outbox.consumer.named import NamedFailures
 from django_outbox.consumer.source import SKIP, Claim, Item, Outcome, Source
-from django_outbox.exceptions import in_one_line, name_handlers
+from django_outbox.exceptions import RegistryUnavailable, in_one_line, name_handlers
 from django_outbox.observability import instrumentation
 from django_outbox.observability.instrumentation import report_dead
 from django_outbox.observability.logging import log_extra
@@ -112,6 +112,8 @@ class Engine:
             claims: list[Claim] = []
             try:
                 done = self._run(source, named.others, claims, partial(self._is_over, over_at, is_stopping))
+            except RegistryUnavailable:
+                raise
             except Exception as error:
                 if named.add(error, claims):
                     continue

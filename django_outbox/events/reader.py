@@ -35,6 +35,7 @@ from django_outbox.events.payloads import TOMBSTONE, RawBytes
 from django_outbox.exceptions import InvalidMessage, UnreadableRecord
 from django_outbox.models import validation
 from django_outbox.models.lengths import CONTENT_TYPE_LENGTH, EVENT_ID_LENGTH, KEY_LENGTH, TYPE_LENGTH, VERSION_LENGTH
+from django_outbox.serializers.configured import current_serializers
 
 STRUCTURED = "application/cloudevents"
 """Prefix of the content type of CloudEvents in structured mode."""
@@ -63,6 +64,7 @@ class EventReader:
 
         Raises:
             UnreadableRecord: with the reason.
+            NotLoaded: it needs a schema of a registry.
         """
         if record.fault:
             raise UnreadableRecord(record.fault)
@@ -86,7 +88,7 @@ class EventReader:
         if event is None:
             return None
         content_type = validation.as_text(headers.get(CONTENT_TYPE) or b"")
-        return with_position(event, record, self._payload("value", record.value, content_type))
+        return self._with_data(event, record, "value", record.value, content_type)
 
     def _read_structured(self, record: ReceivedRecord, headers: Headers) -> Event | None:
         content_type = content_type_of(headers)
@@ -105,8 +107,7 @@ class EventReader:
                 decoded = base64.b64decode(data_base64, validate=True)
             except (ValueError, TypeError):
                 raise UnreadableRecord("its data_base64 is not base64") from None
-            payload = self._payload("data_base64", decoded, attributes.get("datacontenttype", ""))
-            return with_position(event, record, payload)
+            return self._with_data(event, record, "data_base64", decoded, attributes.get("datacontenttype", ""))
         return with_position(event, record, self._structured_payload(data, text, attributes.get("datacontenttype", "")))
 
     def _cloudevent(self, record: ReceivedRecord, headers: Headers, attributes: Mapping[str, str]) -> Event | None:
@@ -156,6 +157,15 @@ class EventReader:
             )
         return self._accepts(event_type, record.topic)
 
+    def _with_data(
+        self, event: Event, record: ReceivedRecord, part: str, data: bytes | None, content_type: str
+    ) -> Event:
+        decoded = None if data is None else deserialized(event, data, content_type, record.topic)
+        if decoded is not None:
+            payload = self._storable_payload(decoded.payload, json.dumps(decoded.payload))
+            return with_position(decoded, record, payload)
+        return with_position(event, record, self._payload(part, data, content_type))
+
     def _payload(self, part: str, data: bytes | None, content_type: str) -> Any:
         """Return the payload for the data of a CloudEvent. ``part`` names it in errors."""
         if data is None:
@@ -182,6 +192,27 @@ class EventReader:
         if "\\u" in text:  # may escape a character that a database does not accept
             validation.require_json(json.dumps(payload, ensure_ascii=False))
         return payload
+
+
+def deserialized(event: Event, data: bytes, content_type: str, topic: str) -> Event | None:
+    """Return the event with the payload that its serializer reads, and with headers that name the schema.
+
+    Returns:
+        None if there is no serializer for it, or the data is something else.
+
+    Raises:
+        UnreadableRecord: with the reason.
+        NotLoaded: its schema must be loaded first.
+    """
+    serializer = current_serializers().find(event.type, topic)
+    if serializer is None:
+        return None
+    kind = media_type(content_type)
+    # No JSON begins with a byte 0. Plain clients of a registry set no content type.
+    if kind != serializer.content_type and not (is_json_type(kind) and data.startswith(b"\0")):
+        return None
+    payload, headers = serializer.deserialize(data, event.type, topic)
+    return replace(event, payload=payload, headers={**event.headers, **headers})
 
 
 def require_storable(event: Event) -> None:

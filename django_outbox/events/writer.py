@@ -1,7 +1,7 @@
 """Writes the wire format: encodes a row of the outbox as a Kafka record.
 
 CloudEvents 1.0 in binary mode (attributes in ``ce_`` headers, the payload as value), or a JSON envelope. An envelope cannot
-carry bytes and is not a tombstone: these are always CloudEvents.
+carry bytes and is not a tombstone: these are always CloudEvents, as are payloads that a serializer writes.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 from django_outbox.brokers.base import Headers, Record
 from django_outbox.events.parsing import CONTENT_TYPE
 from django_outbox.events.payloads import is_json
+from django_outbox.serializers.configured import NO_SERIALIZERS, Serializers
 
 JSON = "application/json"
 
@@ -54,21 +55,33 @@ class Outgoing(NamedTuple):  # made of a row as it is, in a quarter of the time 
         return self.publish_count + 1
 
 
-def encode(message: Outgoing, *, wire_format: Literal["cloudevents", "envelope"]) -> Record:
+def encode(
+    message: Outgoing,
+    *,
+    wire_format: Literal["cloudevents", "envelope"],
+    serializers: Serializers = NO_SERIALIZERS,
+) -> Record:
     """Return the record of a message.
 
     Raises:
         ValueError, TypeError, AttributeError: the row cannot be encoded, as after a manual change.
+        ImproperlyConfigured: there is no schema for it, or it cannot be used.
+        NotLoaded: its schema must be loaded first.
     """
     id, source, event_id, event_type, version, topic, key, headers_json, time, count, payload, content_type, raw = (
         message
     )
     encoded_key = key.encode()
-    if wire_format == "envelope" and is_json(message):
+    serializer = serializers.find(event_type, topic) if serializers and content_type is None else None
+    if wire_format == "envelope" and serializer is None and is_json(message):
         value: bytes | None = _envelope(message)
         headers = [*_envelope_headers(source, count + 1, content_type), ("ce_outboxid", b"%d" % id)]
     else:
-        value = _value(payload, content_type, raw)
+        if serializer is None:
+            value = _value(payload, content_type, raw)
+        else:
+            value = serializer.serialize(payload, event_type, topic)
+            content_type = serializer.content_type
         headers = [
             *_cloudevent_headers(source, event_type, version, count + 1, content_type),
             ("ce_outboxid", b"%d" % id),

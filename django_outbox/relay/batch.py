@@ -6,12 +6,17 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
+from django.core.exceptions import ImproperlyConfigured
+
 from django_outbox.brokers.base import Acknowledged, Failed, Producer, Record, Refused, SendResult, TopicTrouble
 from django_outbox.conf import settings
 from django_outbox.events.writer import Outgoing, encode
+from django_outbox.exceptions import text_of
 from django_outbox.observability import instrumentation
 from django_outbox.observability.logging import repeats
 from django_outbox.observability.tracing.base import current_tracing
+from django_outbox.serializers.base import NotLoaded
+from django_outbox.serializers.configured import current_serializers
 from django_outbox.state import outbox as state
 from django_outbox.state import transitions
 from django_outbox.state.dialects.base import Published
@@ -31,7 +36,8 @@ class Batch:
         messages: those to send.
         acknowledged: messages that the broker has, with their position.
         published, failed, dead, held: how many were published, could not be sent, can never be sent, and were not sent
-            because a dead message holds its key and one before them cannot be encoded.
+            because their schema is not loaded, or because of one before them in their key that cannot be encoded.
+        not_loaded: the schemas to load, after the transaction.
         written: topics of acknowledged messages.
         faults: topics that could not be written to.
         after_commit: functions to call after the commit, for logs and signals.
@@ -40,12 +46,13 @@ class Batch:
     def __init__(self, messages: Sequence[Outgoing], *, using: str) -> None:
         self._using = using
         self.messages = messages
-        self._not_encoded: dict[int, Refused | None] = {}  # by position in ``messages``; None if held
+        self._not_encoded: dict[int, Refused | Failed | None] = {}  # by position in ``messages``; None if held
         self._results: Sequence[SendResult | None] = []
         self.acknowledged: list[Published] = []
         self.published = self.failed = self.dead = self.held = 0
         self.written: set[str] = set()
         self.faults: dict[str, TopicTrouble] = {}
+        self.not_loaded: list[NotLoaded] = []
         self.after_commit: list[Callable[[], None]] = []
 
     def send(self, producer: Producer) -> None:
@@ -68,13 +75,24 @@ class Batch:
         """Encode the messages while the producer takes them."""
         held: set[tuple[str, str]] = set()
         wire_format = settings.wire_format
+        serializers = current_serializers()
         for position, message in enumerate(self.messages):
             if held and (message.topic, message.message_key) in held:
                 self._not_encoded[position] = None
                 self.held += 1
                 continue
             try:
-                record = encode(message, wire_format=wire_format)
+                record = encode(message, wire_format=wire_format, serializers=serializers)
+            except NotLoaded as error:
+                self.not_loaded.append(error)
+                self._not_encoded[position] = None
+                self.held += 1
+                if has_order(message):
+                    held.add((message.topic, message.message_key))
+            except ImproperlyConfigured as error:
+                self._not_encoded[position] = Failed(text_of(error))
+                if has_order(message):
+                    held.add((message.topic, message.message_key))
             except (ValueError, TypeError, AttributeError) as error:
                 self._not_encoded[position] = Refused(f"It cannot be encoded: {error}")
                 if holds_behind_dead() and has_order(message):

@@ -22,6 +22,7 @@ from django_outbox.relay.batch import Batch
 from django_outbox.relay.claims import Claimed, claims_of
 from django_outbox.relay.growth import BatchGrowth
 from django_outbox.relay.topics import CreateTopics, WritableTopics
+from django_outbox.serializers.base import NotLoaded, load_all
 from django_outbox.state import outbox as state
 from django_outbox.state.ordering import unsent_before
 from django_outbox.worker.incident import RELAPSE_SECONDS
@@ -94,12 +95,13 @@ class Relay:
         self._claims = claims_of(using, clock)
         self._growth = BatchGrowth()
         self._prepared = PreparedStatements(using, clock)
+        self._not_loaded: list[NotLoaded] = []
 
     def run(self, stop: Stop, *, drain: bool = False) -> None:
         """Work until stopped or, with ``drain``, until nothing is due.
 
         Raises:
-            BrokerUnavailable, OperationalError, InterfaceError: with ``drain``, if broker or database stay
+            BrokerUnavailable, OperationalError, InterfaceError: with ``drain``, if broker, schema registry or database stay
                 unavailable for ``PUBLISH_TIMEOUT``.
             MessagesLeft: with ``drain``, if a topic cannot be written to.
         """
@@ -115,7 +117,7 @@ class Relay:
             repeats.sum_up()
             if self.after_pass is not None and not drain:
                 self.after_pass(done.moved, done.claimed >= self.batch_size)
-            if done.moved:
+            if self.load_schemas() or done.moved:
                 return 0.0
             if drain and not done.claimed and not self._claims.is_skipping:
                 return None
@@ -148,8 +150,20 @@ class Relay:
         self.listener.close()
         self._drop_producer()
 
+    def load_schemas(self) -> bool:
+        """Load the schemas that the last pass did not have; True if there were any.
+
+        Not in the pass, whose transaction must not wait for the registry. Messages of other types are sent meanwhile.
+
+        Raises:
+            RegistryUnavailable: the messages that need them wait, and no retry is counted.
+        """
+        missing, self._not_loaded = self._not_loaded, []
+        load_all(missing)
+        return bool(missing)
+
     def run_once(self) -> Pass:
-        """Send one batch.
+        """Send one batch. Messages whose schema is not loaded wait for ``load_schemas``.
 
         Raises:
             BrokerUnavailable: no retry was counted; call again later.
@@ -212,6 +226,7 @@ class Relay:
         batch.store()
         done.published, done.failed, done.dead = batch.published, batch.failed, batch.dead
         done.blocked = len(claimed.messages) - len(batch.messages) + batch.held
+        self._not_loaded = batch.not_loaded
         with self._outages.combined():
             self._topics.record_batch(batch.written, batch.faults, self._clock() - started)
         report = partial(instrumentation.published, batch.messages, batch.acknowledged, seconds, using=self.using)

@@ -167,7 +167,7 @@ class Registry:
                 self.load(wanted)
             except RegistryUnavailable as error:
                 if not self._is_reported:
-                    log.warning("%s Loaded schemas stay in use.", error, extra={"action": "registry_unavailable"})
+                    log.warning("The schema registry %s Loaded schemas stay in use.", error, extra={"action": "registry_unavailable"})
                 self._is_reported = True
             else:
                 self._is_reported = False
@@ -188,12 +188,10 @@ class Registry:
                     f"The schema registry {self.url} refuses the schema for {what}: {_text_of(error)}."
                 ) from None
             raise RegistryUnavailable(
-                f"The schema registry {self.url} answers {error.http_status_code} for {what}: {_text_of(error)}."
+                f"{self.url} answers {error.http_status_code} for {what}: {_text_of(error)}."
             ) from None
         except Exception as error:  # of whatever HTTP library the client uses
-            raise RegistryUnavailable(
-                f"The schema registry {self.url} cannot be reached: {_text_of(error)}."
-            ) from None
+            raise RegistryUnavailable(f"{self.url} cannot be reached: {_text_of(error)}.") from None
 
     def _latest(self, subject: str) -> RegisteredSchema:
         self._client.clear_latest_caches()

@@ -171,7 +171,7 @@ class ArrivalSource(Source[ReceivedRecord]):
     def _arrival(self, record: ReceivedRecord) -> Claim:
         """Read a record; returns its claim, with a row that is not stored yet."""
         try:
-            event = self._reader.read(record)
+            event = self._reader.read_loading(record)
         except UnreadableRecord as error:
             row = poison_row(record, self._group, unreadable(error))
             return Claim(Outcome.DEAD, row, reason=row.last_error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -11,12 +12,13 @@ from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.conf import settings
 from django_outbox.events.event import Event
 from django_outbox.events.parsing import content_type_of, headers_of, in_utc, record_reference
-from django_outbox.events.payloads import TOMBSTONE, content_of, require_valid
-from django_outbox.events.reader import STRUCTURED, EventReader, require_storable, with_position
+from django_outbox.events.payloads import TOMBSTONE, RawBytes, content_of, require_valid
+from django_outbox.events.reader import STRUCTURED, EventReader, deserialized, require_storable, with_position
 from django_outbox.exceptions import InvalidMessage, UnreadableRecord
 from django_outbox.handlers.timeout import call_within
 from django_outbox.models.validation import json_payload
 from django_outbox.observability.tracing.base import current_tracing
+from django_outbox.serializers.base import NotLoaded
 
 Mapper = Callable[[ReceivedRecord], Any]
 
@@ -39,6 +41,7 @@ class Reader:
 
         Raises:
             UnreadableRecord: with the reason.
+            NotLoaded: it needs a schema of a registry.
         """
         if record.fault or record.topic not in self._mappers or not self._is_foreign_format(record):
             return self._events.read(record)
@@ -47,6 +50,28 @@ class Reader:
             return None if mapper is None else self._mapped(record, mapper)
         except InvalidMessage as error:
             raise UnreadableRecord(str(error)) from None
+
+    def read_loading(self, record: ReceivedRecord) -> Event | None:
+        """The same, but loads a schema that it needs; call this outside of transactions.
+
+        Raises:
+            UnreadableRecord: with the reason.
+            RegistryUnavailable: the schema cannot be loaded.
+        """
+        try:
+            return self.read(record)
+        except NotLoaded as error:
+            error.load()
+            return self.read(record)
+
+    def load_schema(self, record: ReceivedRecord) -> None:
+        """Load the schema that reading a record needs, if any; call this outside of transactions.
+
+        Raises:
+            RegistryUnavailable: it cannot be loaded.
+        """
+        with suppress(UnreadableRecord):
+            self.read_loading(record)
 
     def _is_foreign_format(self, record: ReceivedRecord) -> bool:
         headers = headers_of(record)
@@ -72,6 +97,9 @@ class Reader:
         if not self._accepts(event.type, record.topic):
             return None
         event = replace(event, headers={**current_tracing().carried(record.headers), **event.headers})
+        if isinstance(event.payload, bytes):
+            content_type = event.payload.content_type if isinstance(event.payload, RawBytes) else ""
+            event = deserialized(event, event.payload, content_type, record.topic) or event
         require_valid(event)
         if content_of(event) is None:
             return with_position(event, record, json_payload(event.payload, using=self._using))

@@ -40,7 +40,7 @@ UNREAD_DELAY = timedelta(minutes=10)
 class Stored:
     """A row whose delivery is counted.
 
-    ``record`` is its record, if it was just received: an unread row has only the headers that are text.
+    ``record`` is its record if it is not read yet. One that was just received has all headers, a row those that are text.
     """
 
     id: int
@@ -79,7 +79,7 @@ class StoredSource(Source[Stored]):
                 state.postpone_type(row, until, using=self._using)
                 return Outcome.REQUEUED
             state.count_delivery(row, using=self._using, outlived=row.id in self.survived)
-        return Stored(row.id)
+        return Stored(row.id, None if row.source else record_of(row))
 
     def count_unread(self, row: InboxMessage) -> bool:
         """Count a delivery of an unread record that is stored already, and set its id; False if it was read meanwhile."""
@@ -90,6 +90,13 @@ class StoredSource(Source[Stored]):
             state.count_delivery(known, using=self._using, outlived=known.id in self.survived, wait=UNREAD_DELAY)
         row.id = known.id
         return True
+
+    def prepare(self, items: Sequence[Stored]) -> list[Claim]:
+        for item in items:
+            if item.record is not None:
+                self.survived.add(item.id)
+                self._reader.load_schema(item.record)
+        return super().prepare(items)
 
     def claim(self, items: Sequence[Stored], prepared: Sequence[Claim]) -> list[Claim]:
         return [self._claim(item) for item in items]

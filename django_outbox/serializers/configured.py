@@ -1,0 +1,72 @@
+"""The serializers of ``SERIALIZERS``, by event type."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from fnmatch import fnmatchcase
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+
+from django_outbox.conf import settings
+from django_outbox.conf.values import import_function
+from django_outbox.serializers.base import Serializer
+
+
+class Serializers:
+    """The serializers of a project."""
+
+    def __init__(self, given: Mapping[str, Mapping[str, Any]], dead_letter_topic: str | None) -> None:
+        """
+        Raises:
+            ImproperlyConfigured: a class cannot be imported, or an option is invalid.
+        """
+        self._by_pattern = {pattern: _made(pattern, each) for pattern, each in given.items()}
+        self._found: dict[str, Serializer | None] = {}
+        self._dead_letter_topic = dead_letter_topic
+
+    def __bool__(self) -> bool:
+        return bool(self._by_pattern)
+
+    def find(self, event_type: str, topic: str) -> Serializer | None:
+        """Return the serializer of an event; None for JSON, as in copies of dead letters, which may not fit a schema."""
+        if topic == self._dead_letter_topic:
+            return None
+        try:
+            return self._found[event_type]
+        except KeyError:
+            matches = (each for pattern, each in self._by_pattern.items() if fnmatchcase(event_type, pattern))
+            found = self._found[event_type] = next(matches, None)
+            return found
+
+
+def _made(pattern: str, given: Mapping[str, Any]) -> Serializer:
+    name = f'SERIALIZERS"]["{pattern}'
+    made = import_function(f'{name}"]["CLASS', given["CLASS"])
+    try:
+        serializer = made(**given.get("OPTIONS", {}))  # type: ignore[call-arg]  # of any class
+    except (TypeError, ImproperlyConfigured) as error:
+        raise ImproperlyConfigured(f'OUTBOX["{name}"]["OPTIONS"]: {error}') from None
+    if not isinstance(serializer, Serializer):
+        raise ImproperlyConfigured(f'OUTBOX["{name}"]["CLASS"] must name a subclass of {Serializer.__qualname__}.')
+    return serializer
+
+
+NO_SERIALIZERS = Serializers({}, None)
+_current: tuple[object, str | None, Serializers] = ({}, None, NO_SERIALIZERS)
+
+
+def current_serializers() -> Serializers:
+    """Return the serializers of the settings, made once for each value of ``SERIALIZERS``.
+
+    Raises:
+        ImproperlyConfigured: the setting is invalid.
+    """
+    global _current
+    given = settings.raw.get("SERIALIZERS")
+    if not given:
+        return NO_SERIALIZERS
+    dead_letter_topic = settings.dead_letter_topic
+    if _current[0] is not given or _current[1] != dead_letter_topic:
+        _current = (given, dead_letter_topic, Serializers(settings.serializers, dead_letter_topic))
+    return _current[2]

@@ -1,0 +1,61 @@
+"""JSON Schema: JSON as stored, checked by a schema, in the registry's wire format."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from django_outbox.exceptions import InvalidMessage, MissingDependency, UnreadableRecord
+from django_outbox.events.parsing import parse_json
+from django_outbox.serializers.schemas import References, RegistrySerializer
+
+try:
+    from jsonschema.exceptions import best_match
+    from jsonschema.validators import validator_for
+    from referencing import Registry, Resource
+    from referencing.jsonschema import DRAFT7
+except ImportError as error:
+    raise MissingDependency("JSON Schema needs jsonschema: pip install 'django-kafka-outbox[jsonschema]'.") from error
+
+
+class JsonSchemaCodec:
+    """Checks JSON by one schema, and leaves it as it is."""
+
+    name = ""
+
+    def __init__(self, text: str, references: References) -> None:
+        schema = json.loads(text)
+        if isinstance(schema, dict):
+            self.name = str(schema.get("title", ""))
+        validator = validator_for(schema)
+        validator.check_schema(schema)
+        used = [(name, Resource.from_contents(json.loads(each), DRAFT7)) for name, each in references]
+        self._validator = validator(schema, registry=Registry().with_resources(used))
+
+    def validate(self, payload: Any) -> None:
+        error = best_match(self._validator.iter_errors(payload))
+        if error is not None:
+            # Its message shows the value.
+            where = error.json_path.removeprefix("$")
+            rule = f"{error.validator}: {json.dumps(error.validator_value)}"
+            raise InvalidMessage(f"payload{where}", f"it does not fit the schema's {rule[:200]}")
+
+    def encode(self, payload_json: str) -> bytes:
+        self.validate(json.loads(payload_json))
+        return payload_json.encode()
+
+    def decode(self, data: bytes) -> Any:
+        try:
+            return parse_json("value", data)[0]
+        except UnreadableRecord as error:
+            raise ValueError(str(error)) from None
+
+
+class JsonSchemaSerializer(RegistrySerializer):
+    """Writes and reads JSON with a JSON Schema."""
+
+    kind = "JSON"
+    content_type = "application/vnd.confluent.json"
+
+    def make_codec(self, text: str, references: References) -> JsonSchemaCodec:
+        return JsonSchemaCodec(text, references)

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-import json
-import math
+import sys
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, time
@@ -20,6 +19,7 @@ from django_outbox.exceptions import InvalidMessage
 Convert = Callable[[Any], Any]
 
 _LIMITS = {"int": 2**31, "long": 2**63}
+_LARGEST = {"float": 3.4028234663852886e38, "double": sys.float_info.max}
 _NAMED = ("record", "error", "enum", "fixed")
 
 
@@ -233,10 +233,17 @@ def _integer(kind: str) -> Convert:
     return convert
 
 
-def _float(value: Any) -> Any:
-    if type(value) is not float and type(value) is not int:
-        raise Misfit("a number", value)
-    return value
+def _number(kind: str) -> Convert:
+    limit = _LARGEST[kind]
+
+    def convert(value: Any) -> Any:
+        if type(value) is not float and type(value) is not int:
+            raise Misfit("a number", value)
+        if not -limit <= value <= limit:
+            raise Misfit("", reason=f"it is out of range of {kind}")
+        return value
+
+    return convert
 
 
 def _string(value: Any) -> Any:
@@ -285,8 +292,8 @@ _PRIMITIVE: dict[str, Convert] = {
     "boolean": _boolean,
     "int": _integer("int"),
     "long": _integer("long"),
-    "float": _float,
-    "double": _float,
+    "float": _number("float"),
+    "double": _number("double"),
     "string": _string,
     "bytes": _bytes,
 }

@@ -263,4 +263,5 @@ def _without_user(url: str) -> str:
 
 
 def _text_of(error: Exception) -> str:
-    return masked(in_one_line(error)).rstrip(".")
+    text = error.error_message if isinstance(error, SchemaRegistryError) else in_one_line(error)
+    return masked(str(text)).rstrip(".")

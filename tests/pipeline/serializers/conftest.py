@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+
+@pytest.fixture
+def registry() -> Iterator[Any]:
+    """A registry whose schemas serialize all events ``order.*``."""
+    from tests.support.overrides import outbox_settings
+    from tests.support.registry import stub_registry
+    from tests.support.serializing import avro_settings
+
+    with stub_registry() as stub, outbox_settings(SERIALIZERS=avro_settings(stub.url)):
+        yield stub

@@ -1,0 +1,146 @@
+"""A schema registry in this process that answers as Apicurio and Confluent's do, for tests without a server."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from django_outbox.serializers.schemas import close_registries
+
+Answer = tuple[int, Any]
+
+
+class StubRegistry:
+    """Schemas by subject; a schema has the same id in all of them.
+
+    ``answer`` may answer a request instead, given its method and path: it returns None to leave it to the stub.
+    """
+
+    def __init__(self) -> None:
+        self.schemas: list[dict[str, Any]] = []
+        self.subjects: dict[str, list[int]] = {}
+        self.requests: list[str] = []
+        self.compatible = True
+        self.answer: Callable[[str, str], Answer | None] = lambda method, path: None
+        stub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_GET(self) -> None:
+                self._answer("GET", None)
+
+            def do_POST(self) -> None:
+                self._answer("POST", json.loads(self.rfile.read(int(self.headers["content-length"]))))
+
+            def _answer(self, method: str, body: Any) -> None:
+                path = self.path.partition("?")[0]
+                stub.requests.append(f"{method} {path}")
+                status, content = stub.answer(method, path) or stub.respond(method, path, body)
+                data = content if isinstance(content, bytes) else json.dumps(content).encode()
+                self.send_response(status)
+                self.send_header("content-type", "application/json")
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+        self._thread.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_port}"
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join()
+
+    def register(self, subject: str, schema: Any, kind: str = "AVRO", references: Any = ()) -> int:
+        """Add a version of a subject; returns the id of its schema."""
+        text = schema if isinstance(schema, str) else json.dumps(schema)
+        return self._add(subject, {"schema": text, "schemaType": kind, "references": list(references)})
+
+    def _add(self, subject: str, schema: dict[str, Any]) -> int:
+        if schema not in self.schemas:
+            self.schemas.append(schema)
+        number = self.schemas.index(schema) + 1
+        versions = self.subjects.setdefault(subject, [])
+        if number not in versions:
+            versions.append(number)
+        return number
+
+    def respond(self, method: str, path: str, body: Any) -> Answer:
+        if found := re.fullmatch(r"/schemas/ids/(\d+)(/versions)?", path):
+            number = int(found[1])
+            if not 0 < number <= len(self.schemas):
+                return 404, {"error_code": 40403, "message": "Schema not found"}
+            return 200, self._versions(number) if found[2] else self.schemas[number - 1]
+        found = re.fullmatch(r"(/compatibility)?/subjects/([^/]+)(?:/versions(?:/(\w+))?)?", path)
+        assert found is not None, path
+        subject, version = found[2], found[3]
+        if found[1]:
+            if subject not in self.subjects:
+                return 404, {"error_code": 40401, "message": "Subject not found"}
+            return 200, {"is_compatible": self.compatible}
+        if method == "POST" and path.endswith("/versions"):
+            if not self.compatible:
+                return 409, {"error_code": 409, "message": "order_id has another type"}
+            return 200, {"id": self._add(subject, _schema_of(body))}
+        if subject not in self.subjects:
+            return 404, {"error_code": 40401, "message": "Subject not found"}
+        numbers = self.subjects[subject]
+        if method == "GET":
+            return 200, self._version(subject, numbers[-1] if version == "latest" else numbers[int(version) - 1])
+        wanted = _normal(_schema_of(body))
+        for number in numbers:
+            if _normal(self.schemas[number - 1]) == wanted:
+                return 200, self._version(subject, number)
+        return 404, {"error_code": 40403, "message": "Schema not found"}
+
+    def _versions(self, number: int) -> list[dict[str, Any]]:
+        return [
+            {"subject": subject, "version": numbers.index(number) + 1}
+            for subject, numbers in self.subjects.items()
+            if number in numbers
+        ]
+
+    def _version(self, subject: str, number: int) -> dict[str, Any]:
+        version = self.subjects[subject].index(number) + 1
+        return {"subject": subject, "id": number, "version": version, **self.schemas[number - 1]}
+
+
+def _schema_of(body: Any) -> dict[str, Any]:
+    return {
+        "schema": body["schema"],
+        "schemaType": body.get("schemaType", "AVRO"),
+        "references": body.get("references") or [],
+    }
+
+
+def _normal(schema: dict[str, Any]) -> Any:
+    """A schema without its formatting."""
+    if schema["schemaType"] == "PROTOBUF":
+        return schema
+    return {**schema, "schema": json.loads(schema["schema"])}
+
+
+@contextmanager
+def stub_registry() -> Iterator[StubRegistry]:
+    """A registry for one test, which forgets what the process has loaded."""
+    stub = StubRegistry()
+    try:
+        yield stub
+    finally:
+        close_registries()
+        stub.close()

@@ -1,0 +1,189 @@
+"""Payloads become Avro and come back; what does not fit is named by its place and never by its value."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import fastavro
+import pytest
+
+from django_outbox.exceptions import InvalidMessage
+from django_outbox.serializers.avro import AvroCodec
+
+LINE = {"type": "record", "name": "Line", "fields": [{"name": "sku", "type": "string"}, {"name": "count", "type": "int"}]}
+
+
+def codec(*fields: Any, **by_name: Any) -> AvroCodec:
+    """A codec for a record with these fields."""
+    fields += tuple({"name": name, "type": kind} for name, kind in by_name.items())
+    return AvroCodec(json.dumps({"type": "record", "name": "Order", "fields": list(fields)}), ())
+
+
+def logical(kind: str, name: str, **more: Any) -> dict[str, Any]:
+    return {"type": kind, "logicalType": name, **more}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"),
+    [
+        ("null", None),
+        ("boolean", True),
+        ("int", -(2**31)),
+        ("long", 2**63 - 1),
+        ("double", 1.5),
+        ("string", "Zoë \N{GRINNING FACE}"),
+        ("bytes", "AAH/"),
+        ({"type": "fixed", "name": "F", "size": 2}, "AAE="),
+        ({"type": "enum", "name": "E", "symbols": ["NEW", "PAID"]}, "PAID"),
+        ({"type": "array", "items": LINE}, [{"sku": "a", "count": 1}, {"sku": "b", "count": 2}]),
+        ({"type": "map", "values": "long"}, {"a": 1, "b": 2}),
+        (["null", "string"], None),
+        (["null", "string"], "a"),
+        (["null", LINE], {"sku": "a", "count": 1}),
+        (["null", LINE, "long", "string"], 7),
+        (["null", LINE, "long", "string"], "a"),
+        ([LINE, {"type": "record", "name": "Other", "fields": [{"name": "x", "type": "long"}]}], {"x": 1}),
+        (["int", "double"], 1.5),
+        (["null", logical("long", "timestamp-micros"), "string"], "2026-01-31T14:30:00.000001Z"),
+        (["null", logical("bytes", "decimal", precision=9, scale=2)], "12.50"),
+        (logical("bytes", "decimal", precision=9, scale=2), "-1234567.89"),
+        (logical("int", "date"), "2026-01-31"),
+        (logical("int", "time-millis"), "14:30:00.001000"),
+        (logical("long", "time-micros"), "14:30:00.000001"),
+        (logical("long", "timestamp-millis"), "2026-01-31T14:30:00.001000Z"),
+        (logical("long", "timestamp-micros"), "1969-12-31T23:59:59.999999Z"),
+        (logical("long", "local-timestamp-micros"), "2026-01-31T14:30:00.000001"),
+        (logical("string", "uuid"), "0198b0c4-2f3a-7c11-8a5e-3d1f0c9b7a11"),
+    ],
+)
+def test_a_value_comes_back_as_it_was(kind: Any, value: Any) -> None:
+    avro = codec(value=kind)
+
+    data = avro.encode(json.dumps({"value": value}))
+
+    assert avro.decode(data) == {"value": value}
+
+
+@pytest.mark.parametrize(
+    ("kind", "value", "reason"),
+    [
+        ("null", 1, "expected null, got an integer"),
+        ("boolean", 1, "expected a boolean, got an integer"),
+        ("int", 2**31, "it is out of range of int"),
+        ("long", -(2**63) - 1, "it is out of range of long"),
+        ("long", True, "expected long, got a boolean"),
+        ("long", "7", "expected long, got text"),
+        ("long", 7.0, "expected long, got a number"),
+        ("long", None, "expected long, got null"),
+        ("double", "1.5", "expected a number, got text"),
+        pytest.param("double", 10**400, "it is out of range of double", id="large"),
+        ("float", 1e300, "it is out of range of float"),
+        ("string", 7, "expected a string, got an integer"),
+        ("bytes", "secret!", "expected bytes as base64, got text"),
+        ({"type": "fixed", "name": "F", "size": 2}, "AAEC", "expected base64 of 2 bytes, got 3 bytes"),
+        ({"type": "enum", "name": "E", "symbols": ["NEW", "PAID"]}, "secret", "expected one of NEW, PAID"),
+        ({"type": "array", "items": "long"}, {}, "expected an array, got an object"),
+        ({"type": "map", "values": "long"}, [], "expected an object, got an array"),
+        (LINE, "secret", "expected an object, got text"),
+        (["null", "string"], 7, "expected a string, got an integer"),
+        (["null", "long", "string"], 1.5, "expected long or string or null, got a number"),
+        (logical("bytes", "decimal", precision=4, scale=2), "1.234", "expected a decimal with at most 4 digits, 2 of"),
+        (logical("bytes", "decimal", precision=4, scale=2), "123.4", "expected a decimal with at most 4 digits, 2 of"),
+        (logical("bytes", "decimal", precision=4, scale=2), "NaN", "expected a decimal with at most 4 digits, 2 of"),
+        (logical("int", "date"), "secret", "expected a date such as 2026-01-31, got text"),
+        (logical("int", "date"), 20000, "expected a date such as 2026-01-31, got an integer"),
+        (logical("long", "timestamp-millis"), "2026-01-31T14:30:00", "expected a time with its zone"),
+        (logical("long", "local-timestamp-millis"), "2026-01-31T14:30:00Z", "expected a time without a zone"),
+        (logical("string", "uuid"), "secret", "expected a UUID, got text"),
+    ],
+)
+def test_a_value_that_does_not_fit_is_named_but_not_shown(kind: Any, value: Any, reason: str) -> None:
+    with pytest.raises(InvalidMessage) as caught:
+        codec(value=kind).validate({"value": value})
+
+    assert caught.value.field == "payload.value"
+    assert caught.value.reason.startswith(reason)
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("payload", "field", "reason"),
+    [
+        ([], "payload", "expected an object, got an array"),
+        ({"lines": []}, "payload.order_id", "it is missing"),
+        ({"order_id": 1, "lines": [], "more": 1}, "payload.more", "the schema does not have it"),
+        ({"order_id": 1, "lines": [{"sku": "a", "count": 1}, {"sku": "b"}]}, "payload.lines[1].count", "it is missing"),
+        ({"order_id": 1, "lines": [], "by_sku": {"a": {"sku": "a", "count": "x"}}}, "payload.by_sku.a.count", "expected"),
+    ],
+)
+def test_the_place_is_named(payload: Any, field: str, reason: str) -> None:
+    avro = codec(
+        {"name": "order_id", "type": "long"},
+        {"name": "lines", "type": {"type": "array", "items": LINE}},
+        {"name": "by_sku", "type": {"type": "map", "values": "Line"}, "default": {}},
+    )
+
+    with pytest.raises(InvalidMessage) as caught:
+        avro.validate(payload)
+
+    assert caught.value.field == field
+    assert caught.value.reason.startswith(reason)
+
+
+def test_a_missing_field_takes_its_default() -> None:
+    avro = codec({"name": "status", "type": "string", "default": "NEW"}, {"name": "note", "type": ["null", "string"], "default": None})
+
+    assert avro.decode(avro.encode("{}")) == {"status": "NEW", "note": None}
+
+
+def test_a_type_may_contain_itself() -> None:
+    node = {"type": "record", "name": "Node", "fields": [{"name": "next", "type": ["null", "Node"], "default": None}]}
+    avro = AvroCodec(json.dumps(node), ())
+    payload = {"next": {"next": {"next": None}}}
+
+    assert avro.decode(avro.encode(json.dumps(payload))) == payload
+
+
+def test_other_readers_get_avros_own_types() -> None:
+    kinds = {"at": logical("long", "timestamp-millis"), "total": logical("bytes", "decimal", precision=9, scale=2)}
+    data = codec(**kinds).encode('{"at": "2026-01-31T14:30:00Z", "total": "12.5"}')
+
+    schema = {"type": "record", "name": "Order", "fields": [{"name": name, "type": kind} for name, kind in kinds.items()]}
+    assert fastavro.schemaless_reader(io.BytesIO(data), schema, None) == {
+        "at": datetime(2026, 1, 31, 14, 30, tzinfo=UTC),
+        "total": Decimal("12.50"),
+    }
+
+
+def test_data_that_is_cut_short_cannot_be_read() -> None:
+    avro = codec(order_id="long", note="string", lines={"type": "array", "items": LINE})
+    data = avro.encode('{"order_id": 1000, "note": "abc", "lines": [{"sku": "a", "count": 1}]}')
+
+    for length in range(len(data)):
+        with pytest.raises(ValueError, match="it is cut short or not Avro"):
+            avro.decode(data[:length])
+
+
+def test_data_of_another_schema_leaves_bytes() -> None:
+    with pytest.raises(ValueError, match="3 bytes are left after the end of its data"):
+        codec(order_id="long").decode(codec(order_id="long", note="string").encode('{"order_id": 1, "note": "ab"}'))
+
+
+def test_a_number_that_json_does_not_have_cannot_be_read() -> None:
+    schema = {"type": "record", "name": "Order", "fields": [{"name": "value", "type": "double"}]}
+    file = io.BytesIO()
+    fastavro.schemaless_writer(file, schema, {"value": float("nan")})
+
+    with pytest.raises(ValueError, match="JSON cannot represent it"):
+        codec(value="double").decode(file.getvalue())
+
+
+def test_ten_megabytes_come_back() -> None:
+    avro = codec(note="string")
+    text = json.dumps({"note": "x" * 10_000_000})
+
+    assert avro.decode(avro.encode(text)) == json.loads(text)

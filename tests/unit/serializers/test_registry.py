@@ -1,0 +1,335 @@
+"""A process asks the registry seldom, never twice for what does not change, and goes on while it is away."""
+
+from __future__ import annotations
+
+import json
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.exceptions import ImproperlyConfigured
+
+from django_outbox.exceptions import InvalidMessage, RegistryUnavailable, SchemaNotFound, UnreadableRecord
+from django_outbox.serializers.avro import AvroSerializer
+from django_outbox.serializers.base import NotLoaded, load_all
+from django_outbox.serializers.registry import REFRESH_SECONDS, RETRY_SECONDS, Registry, Wanted
+from tests.support.clock import Clock
+from tests.support.processes import wait_until
+from tests.support.registry import StubRegistry
+from tests.support.serializing import ORDER, deserialize, serialize
+
+LATEST = Wanted("AVRO", subject="orders-value")
+
+
+def avro(registry: StubRegistry, **options: Any) -> AvroSerializer:
+    return AvroSerializer(registry={"url": registry.url, "max.retries": 0}, **options)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """A file with the schema, formatted in another way than the registry's."""
+    path = tmp_path / "order.avsc"
+    path.write_text(json.dumps(ORDER, indent=2))
+    return path
+
+
+# Writing
+
+
+def test_a_value_begins_with_the_id_of_the_latest_version(registry: StubRegistry) -> None:
+    registry.register("orders-value", {**ORDER, "doc": "old"})
+    latest = registry.register("orders-value", ORDER)
+
+    assert serialize(avro(registry), {"order_id": 7})[:5] == b"\0" + latest.to_bytes(4, "big")
+
+
+def test_one_request_serves_all_messages(registry: StubRegistry) -> None:
+    registry.register("orders-value", ORDER)
+    for _ in range(3):
+        serialize(avro(registry), {"order_id": 7})
+
+    assert registry.requests == ["GET /subjects/orders-value/versions/latest"]
+
+
+def test_a_file_is_looked_up_and_its_formatting_does_not_matter(registry: StubRegistry, path: Path) -> None:
+    number = registry.register("orders-value", ORDER)
+    registry.register("orders-value", {**ORDER, "doc": "later"})
+
+    assert serialize(avro(registry, schema=path), {"order_id": 7})[1:5] == number.to_bytes(4, "big")
+
+
+def test_a_file_is_registered_only_if_that_is_allowed(registry: StubRegistry, path: Path) -> None:
+    with pytest.raises(SchemaNotFound, match=r"not registered under 'orders-value' in .*: run .* outbox_schemas register"):
+        serialize(avro(registry, schema=path), {"order_id": 7})
+    assert registry.subjects == {}
+
+    serialize(avro(registry, schema=path, auto_register=True), {"order_id": 7})
+
+    assert registry.subjects == {"orders-value": [1]}
+
+
+def test_a_registry_that_refuses_a_schema_is_not_away(registry: StubRegistry, path: Path) -> None:
+    registry.compatible = False
+    with pytest.raises(SchemaNotFound, match="refuses the schema for subject 'orders-value': order_id has another type"):
+        serialize(avro(registry, schema=path, auto_register=True), {"order_id": 7})
+
+
+@pytest.mark.parametrize(
+    ("pattern", "subject"),
+    [
+        ("{topic}-value", "orders-value"),
+        ("{record}", "shop.Order"),
+        ("{topic}-{record}", "orders-shop.Order"),
+        ("{event_type}", "order.created"),
+        ("fixed", "fixed"),
+    ],
+)
+def test_subject_names(registry: StubRegistry, path: Path, pattern: str, subject: str) -> None:
+    serialize(avro(registry, schema=path, subject=pattern, auto_register=True), {"order_id": 7})
+
+    assert list(registry.subjects) == [subject]
+
+
+def test_a_path_may_name_the_event_type(registry: StubRegistry, path: Path) -> None:
+    path.rename(path.with_name("order.created.avsc"))
+    serializer = avro(registry, schema=path.with_name("{event_type}.avsc"), auto_register=True)
+
+    serialize(serializer, {"order_id": 7})
+    with pytest.raises(ImproperlyConfigured, match=r"The schema .*order\.gone\.avsc of 'order\.gone' cannot be read"):
+        serialize(serializer, {"order_id": 7}, event_type="order.gone")
+
+
+def test_a_file_that_is_not_a_schema(registry: StubRegistry, path: Path) -> None:
+    path.write_text('{"type": "nothing"}')
+    with pytest.raises(ImproperlyConfigured, match=r"order\.avsc is not a valid AVRO schema: "):
+        avro(registry, schema=path).validate({}, "order.created", "orders")
+
+
+# publish()
+
+
+def test_with_a_file_publish_checks_without_the_registry(registry: StubRegistry, path: Path) -> None:
+    with pytest.raises(InvalidMessage, match="payload.order_id: expected long, got text"):
+        avro(registry, schema=path).validate({"order_id": "7"}, "order.created", "orders")
+
+    assert registry.requests == []
+
+
+def test_without_a_file_publish_checks_once_the_schema_is_there(registry: StubRegistry) -> None:
+    registry.register("orders-value", ORDER)
+    serializer = avro(registry)
+    serializer.validate({"order_id": "7"}, "order.created", "orders")  # in the background, it is loaded
+
+    def refuses() -> bool:
+        try:
+            serializer.validate({"order_id": "7"}, "order.created", "orders")
+        except InvalidMessage:
+            return True
+        return False
+
+    wait_until(refuses, 30, what="a check by the loaded schema")
+
+
+def test_publish_does_not_wait_for_a_registry_that_hangs(registry: StubRegistry) -> None:
+    registry.register("orders-value", ORDER)
+    hang = threading.Event()
+    registry.answer = lambda method, path: hang.wait(30) and None  # type: ignore[func-returns-value]
+    try:
+        avro(registry).validate({"order_id": "7"}, "order.created", "orders")  # returns
+        assert not hang.is_set()
+    finally:
+        hang.set()
+
+
+def test_publish_does_not_fail_without_a_subject(registry: StubRegistry) -> None:
+    serializer = avro(registry)
+    with pytest.raises(SchemaNotFound):
+        serialize(serializer, {"order_id": 7})
+
+    serializer.validate({"order_id": "7"}, "order.created", "orders")
+
+
+# What was loaded
+
+
+def test_a_registry_that_is_away_stops_nothing_that_is_loaded(registry: StubRegistry) -> None:
+    registry.register("orders-value", ORDER)
+    value = serialize(avro(registry), {"order_id": 7})
+    deserialize(avro(registry), value)
+    registry.answer = lambda method, path: (503, {"message": "away"})
+
+    assert serialize(avro(registry), {"order_id": 7}) == value
+    assert deserialize(avro(registry), value).payload["order_id"] == 7
+
+
+def test_a_later_version_is_found_in_the_background(registry: StubRegistry) -> None:
+    clock = Clock(1000.0)
+    loaded = Registry({"url": registry.url}, clock=clock)
+    registry.register("orders-value", ORDER)
+    loaded.load(LATEST)
+    registry.register("orders-value", {**ORDER, "doc": "later"})
+    clock.now += REFRESH_SECONDS - 1
+    assert loaded.get(LATEST).version == 1  # type: ignore[union-attr]
+    assert len(registry.requests) == 1
+
+    clock.now += 1
+    wait_until(lambda: loaded.get(LATEST).version == 2, 30, what="the later version")  # type: ignore[union-attr]
+
+    loaded.close()
+
+
+def test_what_is_not_there_is_asked_for_again_after_a_while(registry: StubRegistry) -> None:
+    clock = Clock(1000.0)
+    loaded = Registry({"url": registry.url}, clock=clock)
+    loaded.load(LATEST)
+    registry.register("orders-value", ORDER)
+    with pytest.raises(SchemaNotFound, match="has no subject 'orders-value'"):
+        loaded.get(LATEST)
+
+    clock.now += RETRY_SECONDS
+
+    assert loaded.get(LATEST) is None
+    loaded.load(LATEST)
+    assert loaded.get(LATEST) is not None
+    loaded.close()
+
+
+def test_the_background_reports_an_outage_once(registry: StubRegistry, caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock(1000.0)
+    loaded = Registry({"url": registry.url, "max.retries": 0}, clock=clock)
+    registry.answer = lambda method, path: (503, {"message": "away"})
+    for number in range(3):
+        loaded.load_in_background(LATEST)
+        loaded.load_in_background(LATEST)
+        wait_until(lambda: len(registry.requests) == number + 1, 30, what="a request")  # noqa: B023
+        clock.now += RETRY_SECONDS
+    registry.answer = lambda method, path: None
+    registry.register("orders-value", ORDER)
+    loaded.load_in_background(LATEST)
+    wait_until(lambda: loaded.get(LATEST) is not None, 30, what="the schema")
+
+    assert [record.getMessage() for record in caplog.records if record.name == "django_outbox.serializers"] == [
+        f"The schema registry {registry.url} answers 503 for subject 'orders-value': away. "
+        "Loaded schemas stay in use."
+    ]
+    loaded.close()
+
+
+@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+def test_a_registry_that_refuses_this_client_is_away(registry: StubRegistry, status: int) -> None:
+    registry.answer = lambda method, path: (status, {"error_code": status, "message": "no"})
+    with pytest.raises(RegistryUnavailable, match=f"^{registry.url} answers {status} for subject 'orders-value': no"):
+        serialize(avro(registry), {"order_id": 7})
+
+
+def test_an_answer_that_is_not_json_is_not_a_schema(registry: StubRegistry) -> None:
+    registry.answer = lambda method, path: (200, b"<html>Sign in</html>")
+    with pytest.raises(RegistryUnavailable):
+        serialize(avro(registry), {"order_id": 7})
+
+
+def test_schemas_of_one_pass_are_loaded_once_each(registry: StubRegistry) -> None:
+    missing = []
+    for number in range(50):
+        topic = f"orders-{number % 25}"
+        registry.register(f"{topic}-value", ORDER)
+        with pytest.raises(NotLoaded) as caught:
+            avro(registry).serialize('{"order_id": 7}', "order.created", topic)
+        missing.append(caught.value)
+
+    load_all(missing)
+
+    assert len(registry.requests) == len(set(registry.requests)) == 25
+
+
+# Reading
+
+
+def test_headers_name_the_schema(registry: StubRegistry) -> None:
+    registry.register("orders-value", {**ORDER, "doc": "old"})
+    number = registry.register("orders-value", ORDER)
+    value = serialize(avro(registry), {"order_id": 7})
+
+    assert deserialize(avro(registry), value) == (
+        {"order_id": 7, "note": None},
+        {"schema_id": str(number), "schema_version": "2"},
+    )
+
+
+def test_a_registry_that_does_not_know_versions_of_an_id(registry: StubRegistry) -> None:
+    registry.register("orders-value", ORDER)
+    value = serialize(avro(registry), {"order_id": 7})
+    registry.answer = lambda method, path: (404, {"message": "?"}) if path.endswith("/1/versions") else None
+
+    assert deserialize(avro(registry), value).headers == {"schema_id": "1"}
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b"", "does not begin with a byte 0 and the id of a schema"),
+        (b"\0\0\0\0", "does not begin with a byte 0 and the id of a schema"),
+        (b"\1\0\0\0\1\2", "does not begin with a byte 0 and the id of a schema"),
+        (b"\0\0\0\0\1", "cannot be read with schema 1: it is cut short or not Avro"),
+        (b"\0\0\0\0\1\x0e\x00extra", "cannot be read with schema 1: 5 bytes are left"),
+        (b"\0\0\0\0\2\x0e", "Schema 2 is JSON, but 'order.created' is read as AVRO"),
+        (b"\0\0\0\0\3\x0e", "schema 3 of the registry is not a valid AVRO schema"),
+        (b"\0\xff\xff\xff\xff\x0e", "has no schema 4294967295: it was deleted, or the record was written with another"),
+    ],
+)
+def test_a_value_that_cannot_be_read(registry: StubRegistry, data: bytes, reason: str) -> None:
+    registry.register("orders-value", ORDER)
+    registry.register("others", '{"type": "object"}', kind="JSON")
+    registry.register("broken", '{"type": "nothing"}')
+
+    with pytest.raises(UnreadableRecord, match=reason):
+        deserialize(avro(registry), data)
+
+
+# Options
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"registry": {}}, 'registry must be a dict with the "url"'),
+        ({"registry": "http://registry"}, 'registry must be a dict with the "url"'),
+        ({"registry": {"url": "http://registry", "nothing": 1}}, "Unrecognized properties: nothing"),
+        ({"subject": "{nothing}"}, "subject may name {topic}, {event_type} and {record}"),
+        ({"schema": "{record}.avsc"}, "and schema {topic} and {event_type}"),
+        ({"auto_register": True}, "auto_register, and {record} in subject, need a file"),
+        ({"subject": "{record}"}, "auto_register, and {record} in subject, need a file"),
+    ],
+)
+def test_an_option_that_is_not_valid(options: dict[str, Any], reason: str) -> None:
+    with pytest.raises(ImproperlyConfigured, match=reason):
+        AvroSerializer(**{"registry": {"url": "http://registry"}, **options})
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"url": "http://user:s3cr3t-word@127.0.0.1:1"},
+        {"url": "http://user:s3cr3t%2Dword@127.0.0.1:1"},
+        {"url": "http://127.0.0.1:1", "basic.auth.user.info": "user:s3cr3t-word"},
+        {"url": "http://127.0.0.1:1", "basic.auth.user.info": "s3cr3t-word"},
+        {
+            "url": "http://127.0.0.1:1",
+            "bearer.auth.credentials.source": "STATIC_TOKEN",
+            "bearer.auth.token": "s3cr3t-word",
+            "bearer.auth.logical.cluster": "lsrc",
+            "bearer.auth.identity.pool.id": "pool",
+        },
+        {"url": "http://127.0.0.1:1", "ssl.key.location": "nothing.pem", "ssl.key.password": "s3cr3t-word"},
+    ],
+)
+def test_secrets_are_not_shown(options: dict[str, Any]) -> None:
+    try:
+        serializer = AvroSerializer(registry={**options, "max.retries": 0})
+        assert "s3cr3t" not in repr(serializer.registry)
+        serialize(serializer, {"order_id": 7})
+    except (ImproperlyConfigured, RegistryUnavailable) as error:
+        assert "s3cr3t" not in str(error)
+    else:
+        pytest.fail("there is no registry")

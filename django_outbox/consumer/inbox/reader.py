@@ -58,11 +58,11 @@ class Reader:
             UnreadableRecord: with the reason.
             RegistryUnavailable: the schema cannot be loaded.
         """
-        try:
-            return self.read(record)
-        except NotLoaded as error:
-            error.load()
-            return self.read(record)
+        while True:
+            try:
+                return self.read(record)
+            except NotLoaded as error:
+                error.load()
 
     def load_schema(self, record: ReceivedRecord) -> None:
         """Load the schema that reading a record needs, if any; call this outside of transactions.

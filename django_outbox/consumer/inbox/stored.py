@@ -27,6 +27,7 @@ from django_outbox.consumer.source import (
 from django_outbox.exceptions import Reject, Retry, UnreadableRecord
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import InboxMessage
+from django_outbox.serializers.base import NotLoaded
 from django_outbox.state import inbox as state
 from django_outbox.state import transitions
 from django_outbox.state.inbox_rows import event_of, pending_row, record_of, unreadable
@@ -126,6 +127,8 @@ class StoredSource(Source[Stored]):
             event = self._reader.read(record)
         except UnreadableRecord as error:
             raise Reject(unreadable(error)) from None
+        except NotLoaded:  # what the registry did not have is forgotten by now; the row is due again later
+            return Outcome.REQUEUED
         if event is None and is_retry:
             raise Reject("It can be read now, but no handler is registered for it, or INBOX ignores its topic.")
         if event is None:

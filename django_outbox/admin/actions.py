@@ -21,11 +21,13 @@ from django_outbox.admin import audit
 from django_outbox.admin.bulk import BULK, Bulk
 from django_outbox.admin.tables import Table
 from django_outbox.conf import settings
+from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import database_now, json_value
 from django_outbox.models.validation import json_payload
 from django_outbox.observability import text as texts
 from django_outbox.operations.retry_preview import frequent_types, newest, seconds_until_last
 from django_outbox.operations.selection import Selection, SelectionError, parse_id
+from django_outbox.serializers.configured import validate_payload
 from django_outbox.state.ordering import holds_behind_dead
 from django_outbox.state.retry import retry_with_payload
 
@@ -66,14 +68,18 @@ class EditForm(ReasonForm):
 
     field_order = ("payload", "reason")
 
-    def __init__(self, *args: Any, using: str, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, using: str, message: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._using = using
+        self._message = message
 
     def clean_payload(self) -> str:
         try:
             payload = json.loads(self.cleaned_data["payload"])
-            self.stored = json_value(json_payload(payload, using=self._using))
+            payload = json_payload(payload, using=self._using)
+            if isinstance(self._message, OutboxMessage):  # it is sent again
+                validate_payload(payload, self._message.event_type, self._message.topic)
+            self.stored = json_value(payload)
         except (ValueError, RecursionError) as error:
             raise forms.ValidationError(_("Not a valid payload: %(error)s"), params={"error": error}) from error
         return str(self.cleaned_data["payload"])
@@ -184,7 +190,9 @@ def edit_view(request: HttpRequest, table: Table) -> HttpResponse:
     if not table.is_editable(message):
         raise Http404
     initial = {"payload": texts.pretty(message.payload), "seen": message.updated_at.isoformat()}
-    form = EditForm(request.POST if request.method == "POST" else None, initial=initial, using=table.database)
+    form = EditForm(
+        request.POST if request.method == "POST" else None, initial=initial, using=table.database, message=message
+    )
     if form.is_valid():
         if form.cleaned_data["seen"] == message.updated_at and _replace(request, table, message, form):
             messages.success(request, gettext("The payload was replaced. The message is pending again."))

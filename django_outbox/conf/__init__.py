@@ -27,6 +27,7 @@ from django_outbox.conf.values import (
     SOURCE_LENGTH,
     BrokerSettings,
     CircuitBreaker,
+    checked_serializers,
     import_function,
     invalid,
     is_importable,
@@ -126,18 +127,7 @@ class OutboxSettings:
     @property
     def serializers(self) -> Mapping[str, Mapping[str, Any]]:
         """By event type pattern, the ``CLASS`` and ``OPTIONS`` of a serializer. The options may contain secrets."""
-        expected = 'a dict from event type patterns to {"CLASS": dotted path, "OPTIONS": {...}}'
-        given: Mapping[str, Any] = self._get("SERIALIZERS", {}, Mapping, expected)
-        for pattern, serializer in given.items():
-            if (
-                not isinstance(pattern, str)
-                or not isinstance(serializer, Mapping)
-                or not {"CLASS"} <= serializer.keys() <= {"CLASS", "OPTIONS"}
-                or not isinstance(serializer["CLASS"], str)
-                or not isinstance(serializer.get("OPTIONS", {}), Mapping)
-            ):
-                raise invalid(f'SERIALIZERS"]["{pattern}', serializer, '{"CLASS": dotted path, "OPTIONS": {...}}', secret=True)
-        return given
+        return checked_serializers(self.raw.get("SERIALIZERS", {}))
 
     @property
     def max_retry(self) -> int:
@@ -277,7 +267,7 @@ class OutboxSettings:
     def _get(self, key: str, default: Any, kind: type, expected: str) -> Any:
         value = self.raw.get(key, default)
         if not isinstance(value, kind):
-            raise invalid(key, value, expected, secret=key in ("BROKER", "SERIALIZERS"))
+            raise invalid(key, value, expected, secret=key == "BROKER")
         return value
 
     def _text(self, key: str, default: str) -> str:

@@ -151,6 +151,27 @@ def import_function(key: str, path: str) -> Callable[[Any], Any]:
     return cast(Callable[[Any], Any], function)
 
 
+def checked_serializers(given: Any) -> Mapping[str, Mapping[str, Any]]:
+    """The value of ``SERIALIZERS``.
+
+    Raises:
+        ImproperlyConfigured: it is invalid.
+    """
+    expected = 'a dict from event type patterns to {"CLASS": dotted path, "OPTIONS": {...}}'
+    if not isinstance(given, Mapping):
+        raise invalid("SERIALIZERS", given, expected, secret=True)
+    for pattern, each in given.items():
+        if (
+            not isinstance(pattern, str)
+            or not isinstance(each, Mapping)
+            or not {"CLASS"} <= each.keys() <= {"CLASS", "OPTIONS"}
+            or not isinstance(each["CLASS"], str)
+            or not isinstance(each.get("OPTIONS", {}), Mapping)
+        ):
+            raise invalid("SERIALIZERS", given, expected, secret=True)
+    return given
+
+
 def is_importable(name: str) -> bool:
     """True if a module can be imported."""
     try:

@@ -101,8 +101,8 @@ class Relay:
         """Work until stopped or, with ``drain``, until nothing is due.
 
         Raises:
-            BrokerUnavailable, OperationalError, InterfaceError: with ``drain``, if broker, schema registry or database stay
-                unavailable for ``PUBLISH_TIMEOUT``.
+            BrokerUnavailable, OperationalError, InterfaceError: with ``drain``, if broker, schema registry or database
+                stay unavailable for ``PUBLISH_TIMEOUT``.
             MessagesLeft: with ``drain``, if a topic cannot be written to.
         """
 

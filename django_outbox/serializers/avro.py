@@ -7,7 +7,8 @@ import json
 from typing import Any
 
 from django_outbox.exceptions import MissingDependency, text_of
-from django_outbox.serializers.avro_types import Converters, Misfit, as_json
+from django_outbox.serializers.avro_types import Converters
+from django_outbox.serializers.avro_values import Misfit, as_json
 from django_outbox.serializers.schemas import References, RegistrySerializer
 
 try:

@@ -21,8 +21,8 @@ class NotLoaded(Exception):
     """A message needs a schema that this process has not loaded yet.
 
     The registry must not be called in a transaction: call ``load`` outside of it, then try again. ``load`` raises
-    ``RegistryUnavailable``. Everything else that is wrong shows at the next try. Messages with the same ``key`` need the
-    same schema.
+    ``RegistryUnavailable``; everything else that is wrong shows at the next try. Messages with the same ``key`` need
+    the same schema.
     """
 
     def __init__(self, key: Hashable, load: Callable[[], object]) -> None:
@@ -53,6 +53,13 @@ class Serializer(ABC):
     content_type: ClassVar[str]
     """The media type of its values, sent as the header ``content-type``."""
 
+    def check(self) -> None:  # noqa: B027  # a serializer may have nothing to check
+        """Check the project's schemas for ``manage.py check``, which calls no server.
+
+        Raises:
+            ImproperlyConfigured: one cannot be used.
+        """
+
     @abstractmethod
     def validate(self, payload: Any, event_type: str, topic: str) -> None:
         """Check a payload in ``publish()``. It is in the caller's transaction and must not call a server.
@@ -80,3 +87,11 @@ class Serializer(ABC):
             UnreadableRecord: with the reason.
             NotLoaded: its schema must be loaded first.
         """
+
+
+def kind_of(value: Any) -> str:
+    """A JSON value for an error message, which must not show it."""
+    if value is None:
+        return "null"
+    names = {bool: "a boolean", int: "an integer", float: "a number", str: "text", list: "an array", dict: "an object"}
+    return names.get(type(value), type(value).__name__)

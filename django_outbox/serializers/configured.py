@@ -28,6 +28,10 @@ class Serializers:
     def __bool__(self) -> bool:
         return bool(self._by_pattern)
 
+    def all(self) -> Mapping[str, Serializer]:
+        """Return the serializers by pattern."""
+        return self._by_pattern
+
     def find(self, event_type: str, topic: str) -> Serializer | None:
         """Return the serializer of an event; None for JSON, as in copies of dead letters, which may not fit a schema."""
         if topic == self._dead_letter_topic:
@@ -50,6 +54,13 @@ def _made(pattern: str, given: Mapping[str, Any]) -> Serializer:
     if not isinstance(serializer, Serializer):
         raise ImproperlyConfigured(f'OUTBOX["{name}"]["CLASS"] must name a subclass of {Serializer.__qualname__}.')
     return serializer
+
+
+def validate_payload(payload: Any, event_type: str, topic: str) -> None:
+    """Check a payload, as JSON returns it, by the serializer of its event type; see ``Serializer.validate``."""
+    serializer = current_serializers().find(event_type, topic)
+    if serializer is not None:
+        serializer.validate(payload, event_type, topic)
 
 
 NO_SERIALIZERS = Serializers({}, None)

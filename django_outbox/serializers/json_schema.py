@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from django_outbox.exceptions import InvalidMessage, MissingDependency, UnreadableRecord
-from django_outbox.events.parsing import parse_json
+from django_outbox.exceptions import InvalidMessage, MissingDependency, SchemaNotFound, text_of
 from django_outbox.serializers.schemas import References, RegistrySerializer
 
 try:
     from jsonschema.exceptions import best_match
     from jsonschema.validators import validator_for
     from referencing import Registry, Resource
+    from referencing.exceptions import Unresolvable
     from referencing.jsonschema import DRAFT7
 except ImportError as error:
     raise MissingDependency("JSON Schema needs jsonschema: pip install 'django-kafka-outbox[jsonschema]'.") from error
@@ -33,7 +33,12 @@ class JsonSchemaCodec:
         self._validator = validator(schema, registry=Registry().with_resources(used))
 
     def validate(self, payload: Any) -> None:
-        error = best_match(self._validator.iter_errors(payload))
+        try:
+            error = best_match(self._validator.iter_errors(payload))
+        except Unresolvable as fault:
+            raise SchemaNotFound(
+                f"The JSON Schema refers to {fault.ref!r}, which is not one of its references."
+            ) from None
         if error is not None:
             # Its message shows the value.
             where = error.json_path.removeprefix("$")
@@ -46,9 +51,11 @@ class JsonSchemaCodec:
 
     def decode(self, data: bytes) -> Any:
         try:
-            return parse_json("value", data)[0]
-        except UnreadableRecord as error:
-            raise ValueError(str(error)) from None
+            payload = json.loads(data.decode())
+            json.dumps(payload, allow_nan=False)  # Python reads numbers that JSON does not have
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"it is not JSON that can be read: {text_of(error)[:200]}") from None
+        return payload
 
 
 class JsonSchemaSerializer(RegistrySerializer):

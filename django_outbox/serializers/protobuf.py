@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from django_outbox.conf.values import import_function
 from django_outbox.exceptions import InvalidMessage, MissingDependency
+from django_outbox.serializers.base import kind_of
 from django_outbox.serializers.schemas import Codec, References, RegistrySerializer
 
 try:
@@ -42,6 +43,8 @@ class ProtobufCodec:
         return self._indexes + self._write(json.loads(payload_json))
 
     def _write(self, payload: Any) -> bytes:
+        if not isinstance(payload, dict):  # the library would take the letters of a text for fields
+            raise InvalidMessage("payload", f"expected an object, got {kind_of(payload)}")
         try:
             return bytes(json_format.ParseDict(payload, self._message()).SerializeToString())
         except (json_format.ParseError, ValueError, TypeError, AttributeError) as error:

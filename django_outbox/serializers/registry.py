@@ -167,7 +167,8 @@ class Registry:
                 self.load(wanted)
             except RegistryUnavailable as error:
                 if not self._is_reported:
-                    log.warning("The schema registry %s Loaded schemas stay in use.", error, extra={"action": "registry_unavailable"})
+                    text = "The schema registry %s Loaded schemas stay in use."
+                    log.warning(text, error, extra={"action": "registry_unavailable"})
                 self._is_reported = True
             else:
                 self._is_reported = False

@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from abc import abstractmethod
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
@@ -101,6 +102,10 @@ class RegistrySerializer(Serializer):
             Exception: the schema is not valid; its text says why.
         """
 
+    def check(self) -> None:
+        if "{" not in self._path:
+            self.wanted("", "")
+
     def wanted(self, event_type: str, topic: str) -> Wanted:
         """Return which schema the messages of a type are written with.
 
@@ -128,7 +133,9 @@ class RegistrySerializer(Serializer):
         try:
             return Path(path).read_text()
         except (OSError, UnicodeDecodeError) as error:
-            raise ImproperlyConfigured(f"The schema {path} of {event_type!r} cannot be read: {text_of(error)}.") from None
+            raise ImproperlyConfigured(
+                f"The schema {path} of {event_type!r} cannot be read: {text_of(error)}."
+            ) from None
 
     def _file(self, event_type: str, topic: str) -> str:
         return self._path.format(event_type=event_type, topic=topic)
@@ -138,14 +145,12 @@ class RegistrySerializer(Serializer):
         if wanted.text is not None:
             self._codec(wanted.text, (), self._path).validate(payload)
             return
-        try:
+        with suppress(SchemaNotFound):  # it may be registered, or corrected, before the relay sends the message
             loaded = self.registry.get(wanted)
-        except SchemaNotFound:
-            return  # it may be registered before the relay sends the message
-        if loaded is None:
-            self.registry.load_in_background(wanted)
-        else:
-            self._codec_of(loaded).validate(payload)
+            if loaded is None:
+                self.registry.load_in_background(wanted)
+            else:
+                self._codec_of(loaded).validate(payload)
 
     def serialize(self, payload_json: str, event_type: str, topic: str) -> bytes:
         wanted = self._wanted.get((event_type, topic)) or self.wanted(event_type, topic)

@@ -18,6 +18,7 @@ from django_outbox.models import OutboxMessage
 from django_outbox.models.lengths import TOPIC_LENGTH
 from django_outbox.operations.documentation import documentation
 from django_outbox.publishing import is_topic
+from django_outbox.serializers.configured import current_serializers
 
 _SOURCE_HINT = 'Name this service, for example OUTBOX = {"SOURCE": "shop"}.'
 _IMMEDIATE_HINT = (
@@ -35,7 +36,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
     found = [*_unknown_keys(raw, settings.KEYS, "OUTBOX")]
     if isinstance(broker := raw.get("BROKER"), dict):
         found += _unknown_keys(broker, OutboxSettings.BROKER_KEYS, 'OUTBOX["BROKER"]')
-    return [*found, *_values(raw), *_broker()]
+    return [*found, *_values(raw), *_broker(), *_serializers()]
 
 
 def check_databases(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
@@ -121,6 +122,21 @@ def _values(raw: Any) -> Iterator[CheckMessage]:
 
 def _invalid_value(text: str) -> CheckMessage:
     return Error(text, hint=f"See {documentation('settings')}.", id="django_outbox.E002")
+
+
+def _serializers() -> Iterator[CheckMessage]:
+    try:
+        settings.serializers, settings.dead_letter_topic  # noqa: B018  # an error of these is an invalid value
+    except ImproperlyConfigured:
+        return
+    try:
+        for pattern, serializer in current_serializers().all().items():
+            try:
+                serializer.check()
+            except ImproperlyConfigured as error:
+                raise ImproperlyConfigured(f'OUTBOX["SERIALIZERS"]["{pattern}"]: {error}') from None
+    except ImproperlyConfigured as error:
+        yield Error(str(error), hint=f"See {documentation('schemas')}.", id="django_outbox.E010")
 
 
 def _broker() -> Iterator[CheckMessage]:

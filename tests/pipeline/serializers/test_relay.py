@@ -175,10 +175,12 @@ def test_publish_refuses_what_does_not_fit_and_the_transaction_goes_on(registry:
     path = tmp_path / "order.avsc"
     path.write_text(json.dumps(ORDER))
     with outbox_settings(SERIALIZERS=avro_settings(registry.url, schema=path)), transaction.atomic():
-        with pytest.raises(InvalidMessage, match="payload.note: expected a string, got an integer") as caught:
+        with pytest.raises(InvalidMessage, match=r"payload.note: expected a string, got an integer") as caught:
             publish("order.created", {"order_id": 7, "note": 1})
         with pytest.raises(InvalidMessage, match=r"payload.order_id: it is missing \(event number 2\)"):
-            publish_many([Event(type="order.created", payload={"order_id": 7}), Event(type="order.created", payload={})])
+            publish_many(
+                [Event(type="order.created", payload={"order_id": 7}), Event(type="order.created", payload={})]
+            )
         publish("order.created", {"order_id": 7})
 
     assert caught.value.field == "payload.note"

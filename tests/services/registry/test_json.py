@@ -9,7 +9,7 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 
 from django_outbox.serializers.json_schema import JsonSchemaSerializer
 from django_outbox.serializers.schemas import close_registries
-from tests.services.registry.test_registry import deserialize, serialize
+from tests.support.serializing import deserialize, serialize
 from tests.support.servers.apicurio import Apicurio
 
 ORDER = {

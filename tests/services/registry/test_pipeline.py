@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -19,9 +18,10 @@ from django_outbox.events.event import Event
 from django_outbox.exceptions import InvalidMessage, RegistryUnavailable
 from django_outbox.models import InboxMessage
 from django_outbox.serializers.schemas import close_registries
-from tests.support.inbox import Receiver, make_due, plain, received
+from tests.support.inbox import Receiver, plain, received
 from tests.support.outbox import Pipeline, Status, row
 from tests.support.overrides import outbox_settings
+from tests.support.serializing import drain
 from tests.support.servers.apicurio import Apicurio
 
 pytestmark = [pytest.mark.django_db, pytest.mark.xdist_group("apicurio")]
@@ -64,11 +64,6 @@ def scene(apicurio: Apicurio) -> Iterator[Scene]:
         yield scene
     scene.client.close()
     close_registries()
-
-
-def drain(pipeline: Pipeline) -> None:
-    while pipeline.relay.run_once().moved or pipeline.relay.load_schemas():
-        pass
 
 
 def test_the_record_is_avro_and_the_row_and_the_handler_have_json(scene: Scene) -> None:
@@ -167,7 +162,7 @@ def test_a_payload_that_does_not_fit_is_refused_or_dead(scene: Scene) -> None:
 
     assert row(unchecked).status == Status.DEAD
     assert row(unchecked).last_error == "It cannot be encoded: payload.order_id: expected long, got text"
-    with pytest.raises(InvalidMessage, match="payload.order_id: expected long, got text"):
+    with pytest.raises(InvalidMessage, match=r"payload.order_id: expected long, got text"):
         publish("order.created", {"order_id": "7"})
 
 

@@ -18,19 +18,10 @@ from django_outbox.exceptions import InvalidMessage, RegistryUnavailable, Schema
 from django_outbox.serializers.avro import AvroSerializer
 from django_outbox.serializers.base import NotLoaded, load_all
 from django_outbox.serializers.schemas import close_registries
+from tests.support.serializing import ORDER, deserialize, serialize
 from tests.support.servers.apicurio import Apicurio
 
 pytestmark = pytest.mark.xdist_group("apicurio")
-
-ORDER = {
-    "type": "record",
-    "name": "Order",
-    "namespace": "shop",
-    "fields": [
-        {"name": "order_id", "type": "long"},
-        {"name": "note", "type": ["null", "string"], "default": None},
-    ],
-}
 
 
 @pytest.fixture
@@ -49,24 +40,6 @@ def nothing_is_loaded() -> Iterator[None]:
 @pytest.fixture
 def topic() -> str:
     return f"orders-{uuid.uuid4().hex}"
-
-
-def serialize(serializer: Any, payload: Any, topic: str) -> bytes:
-    text = json.dumps(payload)
-    try:
-        value: bytes = serializer.serialize(text, "order.created", topic)
-    except NotLoaded as error:
-        load_all([error])
-        value = serializer.serialize(text, "order.created", topic)
-    return value
-
-
-def deserialize(serializer: Any, data: bytes, topic: str) -> Any:
-    try:
-        return serializer.deserialize(data, "order.created", topic)
-    except NotLoaded as error:
-        load_all([error])
-        return serializer.deserialize(data, "order.created", topic)
 
 
 def context(topic: str) -> SerializationContext:
@@ -131,14 +104,19 @@ def test_an_incompatible_file_is_not_registered(
     path.write_text(json.dumps({**ORDER, "fields": [{"name": "order_id", "type": "string"}]}))
 
     serializer = AvroSerializer(registry={"url": apicurio.url}, schema=path, auto_register=True)
-    with pytest.raises(SchemaNotFound, match="refuses .* incompatible"):
+    with pytest.raises(SchemaNotFound, match=r"refuses .* incompatible"):
         serialize(serializer, {"order_id": "7"}, topic)
 
 
 def test_a_schema_may_use_schemas_of_other_subjects(
     apicurio: Apicurio, client: SchemaRegistryClient, topic: str
 ) -> None:
-    money = {"type": "record", "name": "Money", "namespace": topic.replace("-", "_"), "fields": [{"name": "cents", "type": "long"}]}
+    money = {
+        "type": "record",
+        "name": "Money",
+        "namespace": topic.replace("-", "_"),
+        "fields": [{"name": "cents", "type": "long"}],
+    }
     name = f"{money['namespace']}.Money"
     client.register_schema(f"{topic}-money", Schema(json.dumps(money), "AVRO"))
     order = {"type": "record", "name": "Order", "fields": [{"name": "total", "type": name}]}
@@ -152,12 +130,12 @@ def test_a_schema_may_use_schemas_of_other_subjects(
 
 
 def test_a_subject_that_does_not_exist(apicurio: Apicurio, topic: str) -> None:
-    with pytest.raises(SchemaNotFound, match=f"has no subject '{topic}-value'"):
+    with pytest.raises(SchemaNotFound, match=rf"has no subject \'{topic}-value\'"):
         serialize(AvroSerializer(registry={"url": apicurio.url}), {"order_id": 7}, topic)
 
 
 def test_an_id_that_does_not_exist(apicurio: Apicurio, topic: str) -> None:
-    with pytest.raises(UnreadableRecord, match="has no schema 2000000000: it was deleted, or"):
+    with pytest.raises(UnreadableRecord, match=r"has no schema 2000000000: it was deleted, or"):
         deserialize(AvroSerializer(registry={"url": apicurio.url}), b"\0" + (2_000_000_000).to_bytes(4, "big"), topic)
 
 
@@ -174,7 +152,7 @@ def test_a_deleted_schema(apicurio: Apicurio, client: SchemaRegistryClient, topi
 
 def test_a_registry_that_is_away(topic: str) -> None:
     serializer = AvroSerializer(registry={"url": "http://127.0.0.1:1", "max.retries": 0})
-    with pytest.raises(RegistryUnavailable, match="http://127.0.0.1:1 cannot be reached"):
+    with pytest.raises(RegistryUnavailable, match=r"http://127\.0\.0\.1:1 cannot be reached"):
         serialize(serializer, {"order_id": 7}, topic)
 
 
@@ -191,13 +169,13 @@ def test_two_hundred_schemas_are_loaded_at_once(apicurio: Apicurio, client: Sche
             missing.append(error)
     assert len(missing) == 200
     import time
+
     a = time.perf_counter()
     load_all(missing)
     print("200 in", time.perf_counter() - a)
 
     for each in topics:
         serializer.serialize('{"order_id": 7}', "order.created", each)
-    print("all", time.perf_counter() - a)
 
 
 def test_publish_refuses_what_does_not_fit_once_the_schema_is_loaded(
@@ -207,5 +185,5 @@ def test_publish_refuses_what_does_not_fit_once_the_schema_is_loaded(
     serializer = AvroSerializer(registry={"url": apicurio.url})
     serialize(serializer, {"order_id": 7}, topic)
 
-    with pytest.raises(InvalidMessage, match="payload.order_id: expected long, got text"):
+    with pytest.raises(InvalidMessage, match=r"payload.order_id: expected long, got text"):
         serializer.validate({"order_id": "7"}, "order.created", topic)

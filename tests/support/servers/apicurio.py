@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import os
 import shutil
 import tarfile
-import urllib.request
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -59,7 +59,10 @@ class Apicurio(Service):
         return {"env": {**os.environ, **address}}
 
     def probe(self) -> None:
-        urllib.request.urlopen(f"{self.url}/subjects", timeout=2).close()
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
+        connection.request("GET", "/apis/ccompat/v7/subjects")
+        assert connection.getresponse().status == 200
+        connection.close()
 
     def version(self) -> str:
         return f"Apicurio Registry {VERSION}"

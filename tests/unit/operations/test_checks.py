@@ -243,3 +243,33 @@ class Elsewhere:
 def test_database_without_an_outbox_is_left_alone(sqlite: dict[str, Any], settings: Any) -> None:
     settings.DATABASE_ROUTERS = [Elsewhere()]
     assert found_in() == []
+
+
+# Serializers
+
+
+AVRO = "django_outbox.serializers.avro.AvroSerializer"
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [
+        ({"CLASS": "nothing.here"}, '["CLASS"] cannot be imported'),
+        ({"CLASS": "decimal.Decimal"}, '["CLASS"] must name a subclass of Serializer'),
+        ({"CLASS": AVRO}, '["OPTIONS"]: '),
+        ({"CLASS": AVRO, "OPTIONS": {"registry": {"url": "http://registry", SECRET: 1}}}, '["OPTIONS"]: '),
+        ({"CLASS": AVRO, "OPTIONS": {"registry": {"url": "http://registry"}, "schema": "/nothing.avsc"}}, "cannot be read"),
+    ],
+)
+def test_wrong_serializer_is_found(given: Any, reason: str) -> None:
+    with outbox_settings(SERIALIZERS={"order.*": given}):
+        message = only(check_settings())
+    assert message.id == "django_outbox.E010"
+    assert message.msg.startswith('OUTBOX["SERIALIZERS"]["order.*"]')
+    assert reason in message.msg
+
+
+def test_serializers_are_checked_without_their_registry() -> None:
+    options = {"registry": {"url": f"http://user:{SECRET}@127.0.0.1:1"}, "schema": "{event_type}.avsc"}
+    with outbox_settings(SERIALIZERS={"order.*": {"CLASS": AVRO, "OPTIONS": options}}):
+        assert check_settings() == []

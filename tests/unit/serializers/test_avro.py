@@ -14,7 +14,11 @@ import pytest
 from django_outbox.exceptions import InvalidMessage
 from django_outbox.serializers.avro import AvroCodec
 
-LINE = {"type": "record", "name": "Line", "fields": [{"name": "sku", "type": "string"}, {"name": "count", "type": "int"}]}
+LINE = {
+    "type": "record",
+    "name": "Line",
+    "fields": [{"name": "sku", "type": "string"}, {"name": "count", "type": "int"}],
+}
 
 
 def codec(*fields: Any, **by_name: Any) -> AvroCodec:
@@ -117,7 +121,11 @@ def test_a_value_that_does_not_fit_is_named_but_not_shown(kind: Any, value: Any,
         ({"lines": []}, "payload.order_id", "it is missing"),
         ({"order_id": 1, "lines": [], "more": 1}, "payload.more", "the schema does not have it"),
         ({"order_id": 1, "lines": [{"sku": "a", "count": 1}, {"sku": "b"}]}, "payload.lines[1].count", "it is missing"),
-        ({"order_id": 1, "lines": [], "by_sku": {"a": {"sku": "a", "count": "x"}}}, "payload.by_sku.a.count", "expected"),
+        (
+            {"order_id": 1, "lines": [], "by_sku": {"a": {"sku": "a", "count": "x"}}},
+            "payload.by_sku.a.count",
+            "expected",
+        ),
     ],
 )
 def test_the_place_is_named(payload: Any, field: str, reason: str) -> None:
@@ -135,7 +143,10 @@ def test_the_place_is_named(payload: Any, field: str, reason: str) -> None:
 
 
 def test_a_missing_field_takes_its_default() -> None:
-    avro = codec({"name": "status", "type": "string", "default": "NEW"}, {"name": "note", "type": ["null", "string"], "default": None})
+    avro = codec(
+        {"name": "status", "type": "string", "default": "NEW"},
+        {"name": "note", "type": ["null", "string"], "default": None},
+    )
 
     assert avro.decode(avro.encode("{}")) == {"status": "NEW", "note": None}
 
@@ -152,7 +163,11 @@ def test_other_readers_get_avros_own_types() -> None:
     kinds = {"at": logical("long", "timestamp-millis"), "total": logical("bytes", "decimal", precision=9, scale=2)}
     data = codec(**kinds).encode('{"at": "2026-01-31T14:30:00Z", "total": "12.5"}')
 
-    schema = {"type": "record", "name": "Order", "fields": [{"name": name, "type": kind} for name, kind in kinds.items()]}
+    schema = {
+        "type": "record",
+        "name": "Order",
+        "fields": [{"name": name, "type": kind} for name, kind in kinds.items()],
+    }
     assert fastavro.schemaless_reader(io.BytesIO(data), schema, None) == {
         "at": datetime(2026, 1, 31, 14, 30, tzinfo=UTC),
         "total": Decimal("12.50"),

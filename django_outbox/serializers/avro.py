@@ -7,8 +7,10 @@ import json
 from typing import Any
 
 from django_outbox.exceptions import MissingDependency, text_of
+from django_outbox.serializers.avro_changes import Side, unreadable
 from django_outbox.serializers.avro_types import Converters
 from django_outbox.serializers.avro_values import Misfit, as_json
+from django_outbox.serializers.registry import Loaded
 from django_outbox.serializers.schemas import References, RegistrySerializer
 
 try:
@@ -28,6 +30,7 @@ class AvroCodec:
         is_named = isinstance(self._schema, dict)
         self.name = str(self._schema.get("name", "")) if is_named else ""
         self._convert = Converters(named).of(self._schema)
+        self.side = Side(self._schema, named)
 
     def validate(self, payload: Any) -> None:
         # Written as well, as only the writer knows all limits.
@@ -66,3 +69,12 @@ class AvroSerializer(RegistrySerializer):
 
     def make_codec(self, text: str, references: References) -> AvroCodec:
         return AvroCodec(text, references)
+
+    def broken_readers(self, latest: Loaded, text: str) -> list[str]:
+        old, new = AvroCodec(latest.text, latest.references).side, AvroCodec(text, ()).side
+        records = f"Readers with the new schema cannot read records of version {latest.version}"
+        readers = f"Readers with version {latest.version} cannot read new records"
+        return [
+            *(f"{records}: {problem}." for problem in unreadable(new, old)),
+            *(f"{readers}: {problem}." for problem in unreadable(old, new)),
+        ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from django_outbox.serializers.avro_values import LOGICAL, PRIMITIVE, Convert, Misfit, decimal_of, enum_of, fixed_of
 
-_NAMED = ("record", "error", "enum", "fixed")
+NAMED = ("record", "error", "enum", "fixed")
 
 
 class Converters:
@@ -30,7 +30,7 @@ class Converters:
             return logical
         if schema.get("logicalType") == "decimal" and kind in ("bytes", "fixed"):
             return decimal_of(schema)
-        if kind in _NAMED:
+        if kind in NAMED:
             return self._of_name(schema["name"], schema)
         if kind == "array":
             return _array(self.of(schema["items"]))
@@ -77,7 +77,7 @@ def _tag(schema: Any) -> str:
     """How fastavro calls a branch of a union."""
     if isinstance(schema, str):
         return schema
-    return str(schema["name"] if schema["type"] in _NAMED else schema["type"])
+    return str(schema["name"] if schema["type"] in NAMED else schema["type"])
 
 
 def _record(fields: Sequence[tuple[str, Convert, bool]]) -> Convert:

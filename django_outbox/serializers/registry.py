@@ -143,6 +143,23 @@ class Registry:
             due_at = self._clock() + REFRESH_SECONDS if is_latest else float("inf")
             self._entries[wanted] = _Entry(loaded, "", due_at)
 
+    def is_compatible(self, wanted: Wanted) -> bool:
+        """Return whether the registry would accept a schema as a new version; True also for a new subject.
+
+        Raises:
+            RegistryUnavailable: the registry cannot be asked.
+            SchemaNotFound: the schema is not valid.
+        """
+        schema = Schema(wanted.text, wanted.kind)
+        try:
+            return bool(self._client.test_compatibility_all_versions(wanted.subject, schema))
+        except SchemaRegistryError as error:
+            if error.http_status_code == 404:
+                return True
+            raise self._fault(wanted, error) from None
+        except Exception as error:
+            raise self._fault(wanted, error) from None
+
     def load_in_background(self, wanted: Wanted) -> None:
         """Load a schema without waiting for it; at most once in ``RETRY_SECONDS``."""
         now = self._clock()
@@ -174,25 +191,25 @@ class Registry:
                 self._is_reported = False
 
     def _ask(self, wanted: Wanted) -> Loaded:
-        what = f"schema {wanted.id}" if wanted.id else f"subject {wanted.subject!r}"
         try:
             if wanted.id:
                 schema = self._client.get_schema(wanted.id)
                 return self._loaded(wanted.id, schema, *self._version_of(wanted.id))
             found = self._latest(wanted.subject) if wanted.text is None else self._version_with(wanted)
             return self._loaded(found.schema_id, found.schema, found.subject, found.version)
-        except SchemaRegistryError as error:
-            if error.http_status_code == 404:
-                raise SchemaNotFound(self._not_found(wanted)) from None
-            if error.http_status_code in _REFUSED:
-                raise SchemaNotFound(
-                    f"The schema registry {self.url} refuses the schema for {what}: {_text_of(error)}."
-                ) from None
-            raise RegistryUnavailable(
-                f"{self.url} answers {error.http_status_code} for {what}: {_text_of(error)}."
-            ) from None
-        except Exception as error:  # of whatever HTTP library the client uses
-            raise RegistryUnavailable(f"{self.url} cannot be reached: {_text_of(error)}.") from None
+        except Exception as error:
+            raise self._fault(wanted, error) from None
+
+    def _fault(self, wanted: Wanted, error: Exception) -> SchemaNotFound | RegistryUnavailable:
+        """Whose fault an error of the client is. It passes on those of its HTTP library, whatever that is."""
+        what = f"schema {wanted.id}" if wanted.id else f"subject {wanted.subject!r}"
+        if not isinstance(error, SchemaRegistryError):
+            return RegistryUnavailable(f"{self.url} cannot be reached: {_text_of(error)}.")
+        if error.http_status_code == 404:
+            return SchemaNotFound(self._not_found(wanted))
+        if error.http_status_code in _REFUSED:
+            return SchemaNotFound(f"The schema registry {self.url} refuses the schema for {what}: {_text_of(error)}.")
+        return RegistryUnavailable(f"{self.url} answers {error.http_status_code} for {what}: {_text_of(error)}.")
 
     def _latest(self, subject: str) -> RegisteredSchema:
         self._client.clear_latest_caches()

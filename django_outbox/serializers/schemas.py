@@ -78,15 +78,15 @@ class RegistrySerializer(Serializer):
         if not isinstance(registry, Mapping) or not registry.get("url"):
             raise ImproperlyConfigured('registry must be a dict with the "url" of a schema registry.')
         self.registry = registry_of(registry)
-        self.has_local_schema = schema is not None
-        self._path = "" if schema is None else str(schema)
+        self.path = "" if schema is None else str(schema)
+        """Of the project's schema, with ``{event_type}`` and ``{topic}``; "" if the registry has it."""
         self._subject = subject
         self._auto_register = auto_register
         self._wanted: dict[tuple[str, str], Wanted] = {}
         self._codecs: dict[tuple[str, References], Codec] = {}
         try:
             subject.format(topic="topic", event_type="type", record="record")
-            self._path.format(topic="topic", event_type="type")
+            self.path.format(topic="topic", event_type="type")
         except (LookupError, ValueError, AttributeError):
             raise ImproperlyConfigured(
                 "subject may name {topic}, {event_type} and {record}, and schema {topic} and {event_type}."
@@ -103,8 +103,12 @@ class RegistrySerializer(Serializer):
         """
 
     def check(self) -> None:
-        if "{" not in self._path:
+        if "{" not in self.path:
             self.wanted("", "")
+
+    def broken_readers(self, latest: Loaded, text: str) -> list[str]:
+        """Return which fields of the project's schema break which readers, as far as the format lets this be told."""
+        return []
 
     def wanted(self, event_type: str, topic: str) -> Wanted:
         """Return which schema the messages of a type are written with.
@@ -127,7 +131,7 @@ class RegistrySerializer(Serializer):
         Raises:
             ImproperlyConfigured: the file cannot be read.
         """
-        if not self._path:
+        if not self.path:
             return None
         path = self._file(event_type, topic)
         try:
@@ -138,12 +142,12 @@ class RegistrySerializer(Serializer):
             ) from None
 
     def _file(self, event_type: str, topic: str) -> str:
-        return self._path.format(event_type=event_type, topic=topic)
+        return self.path.format(event_type=event_type, topic=topic)
 
     def validate(self, payload: Any, event_type: str, topic: str) -> None:
         wanted = self.wanted(event_type, topic)
         if wanted.text is not None:
-            self._codec(wanted.text, (), self._path).validate(payload)
+            self._codec(wanted.text, (), self.path).validate(payload)
             return
         with suppress(SchemaNotFound):  # it may be registered, or corrected, before the relay sends the message
             loaded = self.registry.get(wanted)

@@ -258,7 +258,10 @@ AVRO = "django_outbox.serializers.avro.AvroSerializer"
         ({"CLASS": "decimal.Decimal"}, '["CLASS"] must name a subclass of Serializer'),
         ({"CLASS": AVRO}, '["OPTIONS"]: '),
         ({"CLASS": AVRO, "OPTIONS": {"registry": {"url": "http://registry", SECRET: 1}}}, '["OPTIONS"]: '),
-        ({"CLASS": AVRO, "OPTIONS": {"registry": {"url": "http://registry"}, "schema": "/nothing.avsc"}}, "cannot be read"),
+        (
+            {"CLASS": AVRO, "OPTIONS": {"registry": {"url": "http://registry"}, "schema": "/nothing.avsc"}},
+            "cannot be read",
+        ),
     ],
 )
 def test_wrong_serializer_is_found(given: Any, reason: str) -> None:

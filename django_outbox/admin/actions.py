@@ -9,7 +9,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin, messages
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.db import transaction
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBadRequest, HttpResponseRedirect
 from django.shortcuts import get_object_or_404
@@ -80,7 +80,7 @@ class EditForm(ReasonForm):
             if isinstance(self._message, OutboxMessage):  # it is sent again
                 validate_payload(payload, self._message.event_type, self._message.topic)
             self.stored = json_value(payload)
-        except (ValueError, RecursionError) as error:
+        except (ValueError, RecursionError, ImproperlyConfigured) as error:
             raise forms.ValidationError(_("Not a valid payload: %(error)s"), params={"error": error}) from error
         return str(self.cleaned_data["payload"])
 

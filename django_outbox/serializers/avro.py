@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from django_outbox.exceptions import MissingDependency, text_of
@@ -23,14 +24,14 @@ class AvroCodec:
     """Writes and reads Avro by one schema."""
 
     def __init__(self, text: str, references: References) -> None:
-        named: dict[str, Any] = {}
-        for _, used in references:
-            fastavro.parse_schema(json.loads(used), named_schemas=named)
-        self._schema = fastavro.parse_schema(json.loads(text), named_schemas=named)
-        is_named = isinstance(self._schema, dict)
-        self.name = str(self._schema.get("name", "")) if is_named else ""
-        self._convert = Converters(named).of(self._schema)
-        self.side = Side(self._schema, named)
+        schemas = [json.loads(each) for each in (*(used for _, used in references), text)]
+        schema, named = _parsed(schemas)
+        self.side = Side(schema, named)
+        self.name = str(schema.get("name", "")) if isinstance(schema, dict) else ""
+        self._schema = schema
+        self._convert = Converters(named).of(schema)
+        # The converters do the work of logical types, in half of fastavro's time.
+        self._plain_schema, _ = _parsed([_without_logical_types(each) for each in schemas])
 
     def validate(self, payload: Any) -> None:
         # Written as well, as only the writer knows all limits.
@@ -42,7 +43,7 @@ class AvroCodec:
     def _write(self, payload: Any) -> bytes:
         file = io.BytesIO()
         try:
-            fastavro.schemaless_writer(file, self._schema, self._convert(payload))
+            fastavro.schemaless_writer(file, self._plain_schema, self._convert(payload))
         except Misfit as error:
             raise error.as_invalid() from None
         return file.getvalue()
@@ -59,6 +60,25 @@ class AvroCodec:
             return json.loads(json.dumps(value, default=as_json, allow_nan=False))
         except ValueError as error:
             raise ValueError(f"JSON cannot represent it: {text_of(error)}") from None
+
+
+def _parsed(schemas: Sequence[Any]) -> tuple[Any, dict[str, Any]]:
+    """The last of some schemas, each of which may use those before it, and all named types."""
+    named: dict[str, Any] = {}
+    parsed = [fastavro.parse_schema(each, named_schemas=named) for each in schemas]
+    return parsed[-1], named
+
+
+def _without_logical_types(schema: Any) -> Any:
+    if isinstance(schema, list):
+        return [_without_logical_types(each) for each in schema]
+    if isinstance(schema, dict):
+        return {
+            name: each if name == "default" else _without_logical_types(each)
+            for name, each in schema.items()
+            if name != "logicalType"
+        }
+    return schema
 
 
 class AvroSerializer(RegistrySerializer):

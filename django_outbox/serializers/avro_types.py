@@ -7,6 +7,7 @@ from typing import Any
 
 from django_outbox.serializers.avro_values import LOGICAL, PRIMITIVE, Convert, Misfit, decimal_of, enum_of, fixed_of
 
+_REQUIRED = object()
 NAMED = ("record", "error", "enum", "fixed")
 
 
@@ -50,7 +51,39 @@ class Converters:
             return enum_of(schema)
         if schema["type"] == "fixed":
             return fixed_of(schema)
-        return _record([(field["name"], self.of(field["type"]), "default" in field) for field in schema["fields"]])
+        return _record(
+            [
+                (
+                    field["name"],
+                    self.of(field["type"]),
+                    self._default(field["type"], field["default"]) if "default" in field else _REQUIRED,
+                )
+                for field in schema["fields"]
+            ]
+        )
+
+    def _default(self, schema: Any, value: Any) -> Any:
+        """A default of a schema, whose JSON is another than that of payloads, as the converters return values."""
+        if isinstance(schema, list):  # the first branch, by Avro's rules
+            tagged = next((each for each in schema if (each == "null") == (value is None)), schema[0])
+            return None if value is None else (_tag(tagged), self._default(tagged, value))
+        if isinstance(schema, str) and schema in self._named:
+            schema = self._named[schema]
+        kind = schema if isinstance(schema, str) else schema["type"]
+        if isinstance(kind, (dict, list)):
+            return self._default(kind, value)
+        if kind in ("bytes", "fixed"):
+            return value.encode("iso-8859-1")
+        if kind == "array":
+            return [self._default(schema["items"], each) for each in value]
+        if kind == "map":
+            return {name: self._default(schema["values"], each) for name, each in value.items()}
+        if kind == "record":
+            return {
+                field["name"]: self._default(field["type"], value.get(field["name"], field.get("default")))
+                for field in schema["fields"]
+            }
+        return value
 
     def _union(self, schemas: Sequence[Any]) -> Convert:
         branches = [(_tag(schema), self.of(schema)) for schema in schemas if schema != "null"]
@@ -80,24 +113,28 @@ def _tag(schema: Any) -> str:
     return str(schema["name"] if schema["type"] in NAMED else schema["type"])
 
 
-def _record(fields: Sequence[tuple[str, Convert, bool]]) -> Convert:
+def _record(fields: Sequence[tuple[str, Convert, Any]]) -> Convert:
     names = frozenset(name for name, _, _ in fields)
 
     def convert(value: Any) -> dict[str, Any]:
         if type(value) is not dict:
             raise Misfit("an object", value)
         converted = {}
+        given = 0
         name = ""
         try:
-            for name, of_field, has_default in fields:
+            for name, of_field, default in fields:
                 if name in value:
                     converted[name] = of_field(value[name])
-                elif not has_default:
+                    given += 1
+                elif default is _REQUIRED:
                     raise Misfit("", reason="it is missing")
+                else:
+                    converted[name] = default
         except Misfit as error:
             error.path.append(f".{name}")
             raise
-        if len(converted) < len(value):
+        if given < len(value):
             unknown = Misfit("", reason="the schema does not have it")
             unknown.path.append(f".{next(name for name in value if name not in names)}")
             raise unknown

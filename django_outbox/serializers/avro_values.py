@@ -20,6 +20,7 @@ from django_outbox.serializers.base import kind_of
 Convert = Callable[[Any], Any]
 
 _LIMITS = {"int": 2**31, "long": 2**63}
+_MOST_DIGITS = 1000
 _LARGEST = {"float": 3.4028234663852886e38, "double": sys.float_info.max}
 
 
@@ -59,25 +60,36 @@ def fixed_of(schema: Any) -> Convert:
 
 
 def decimal_of(schema: Any) -> Convert:
-    precision, scale = schema["precision"], schema.get("scale", 0)
+    """Digits become a signed number of the smallest units; without ``Decimal``'s arithmetic, which rounds."""
+    precision, scale, size = schema["precision"], schema.get("scale", 0), schema.get("size")
     expected = f"a decimal with at most {precision} digits, {scale} of them after the point"
+    limit = 10**precision
 
-    def convert(value: Any) -> Decimal:
+    def convert(value: Any) -> bytes:
         if type(value) not in (str, int, float):
             raise Misfit(expected, value)
         try:
-            number = Decimal(str(value))
-        except (InvalidOperation, ValueError):
+            sign, digits, exponent = Decimal(str(value)).as_tuple()
+        except (InvalidOperation, ValueError):  # ValueError: an int with thousands of digits
             raise Misfit(expected, value) from None
-        if not number.is_finite():
-            raise Misfit(expected, value)
-        number = number.normalize()
-        _, digits, exponent = number.as_tuple()
-        if -exponent > scale or len(digits) + exponent + scale > precision:  # type: ignore[operator]  # it is finite
+        units = _units(digits, exponent, scale) if isinstance(exponent, int) and len(digits) < _MOST_DIGITS else None
+        if units is None or units >= limit:
             raise Misfit("", reason=f"expected {expected}")
-        return number
+        units = -units if sign else units
+        return units.to_bytes(size or (units.bit_length() + 8) // 8, "big", signed=True)
 
     return convert
+
+
+def _units(digits: tuple[int, ...], exponent: int, scale: int) -> int | None:
+    """The smallest units of a number; None if it has parts of them, or far too many."""
+    number, shift = int("".join(map(str, digits))), exponent + scale
+    if not number:
+        return 0
+    if shift >= 0:
+        return number * 10**shift if shift < _MOST_DIGITS else None
+    units, rest = divmod(number, 10**-shift) if -shift < len(digits) else (0, 1)
+    return None if rest else units
 
 
 def _null(value: Any) -> None:
@@ -137,25 +149,39 @@ def _parsed(parse: Callable[[str], Any], expected: str) -> Convert:
         try:
             if type(value) is str:
                 return parse(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
         raise Misfit(expected, value)
 
     return convert
 
 
-def _instant(text: str) -> datetime:
-    instant = datetime.fromisoformat(text)
-    if instant.tzinfo is None:
-        raise ValueError
-    return instant
+def _micros_since(epoch: datetime) -> Callable[[str], int]:
+    """Microseconds since an epoch; a time is refused if it has no zone and the epoch has one, and the other way round."""
+
+    def parse(text: str) -> int:
+        moment = datetime.fromisoformat(text)
+        if (moment.tzinfo is None) != (epoch.tzinfo is None):
+            raise ValueError
+        since = moment - epoch
+        return (since.days * 86400 + since.seconds) * 10**6 + since.microseconds
+
+    return parse
 
 
-def _local(text: str) -> datetime:
-    instant = datetime.fromisoformat(text)
-    if instant.tzinfo is not None:
+def _micros_of_day(text: str) -> int:
+    moment = time.fromisoformat(text)
+    if moment.tzinfo is not None:
         raise ValueError
-    return instant
+    return ((moment.hour * 60 + moment.minute) * 60 + moment.second) * 10**6 + moment.microsecond
+
+
+def _units_of(micros: Callable[[str], int], kind: str, name: str, expected: str) -> dict[tuple[str, Any], Convert]:
+    """The converters of a logical type in milli- and microseconds. ``kind`` is the type of the first."""
+    return {
+        (kind, f"{name}-millis"): _parsed(lambda text: micros(text) // 1000, expected),
+        ("long", f"{name}-micros"): _parsed(micros, expected),
+    }
 
 
 PRIMITIVE: dict[str, Convert] = {
@@ -168,17 +194,19 @@ PRIMITIVE: dict[str, Convert] = {
     "string": _string,
     "bytes": _bytes,
 }
-_TIME = _parsed(time.fromisoformat, "a time such as 14:30:00")
-_INSTANT = _parsed(_instant, "a time with its zone, such as 2026-01-31T14:30:00Z")
-_LOCAL = _parsed(_local, "a time without a zone, such as 2026-01-31T14:30:00")
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOGICAL: dict[tuple[str, Any], Convert] = {
-    ("int", "date"): _parsed(date.fromisoformat, "a date such as 2026-01-31"),
-    ("int", "time-millis"): _TIME,
-    ("long", "time-micros"): _TIME,
-    ("long", "timestamp-millis"): _INSTANT,
-    ("long", "timestamp-micros"): _INSTANT,
-    ("long", "local-timestamp-millis"): _LOCAL,
-    ("long", "local-timestamp-micros"): _LOCAL,
+    ("int", "date"): _parsed(
+        lambda text: date.fromisoformat(text).toordinal() - _EPOCH.toordinal(), "a date such as 2026-01-31"
+    ),
+    **_units_of(_micros_of_day, "int", "time", "a time such as 14:30:00"),
+    **_units_of(_micros_since(_EPOCH), "long", "timestamp", "a time with its zone, such as 2026-01-31T14:30:00Z"),
+    **_units_of(
+        _micros_since(_EPOCH.replace(tzinfo=None)),
+        "long",
+        "local-timestamp",
+        "a time without a zone, such as 2026-01-31T14:30:00",
+    ),
     ("string", "uuid"): _parsed(lambda text: str(uuid.UUID(text)), "a UUID"),
 }
 

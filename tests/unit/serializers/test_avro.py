@@ -61,6 +61,9 @@ def logical(kind: str, name: str, **more: Any) -> dict[str, Any]:
         (logical("long", "timestamp-millis"), "2026-01-31T14:30:00.001000Z"),
         (logical("long", "timestamp-micros"), "1969-12-31T23:59:59.999999Z"),
         (logical("long", "local-timestamp-micros"), "2026-01-31T14:30:00.000001"),
+        (logical("bytes", "decimal", precision=38, scale=10), "-1234567890123456789012345678.0123456789"),
+        (logical("bytes", "decimal", precision=4, scale=2), "0.00"),
+        ({"type": "fixed", "name": "F", "size": 8, "logicalType": "decimal", "precision": 9, "scale": 2}, "-12.50"),
         (logical("string", "uuid"), "0198b0c4-2f3a-7c11-8a5e-3d1f0c9b7a11"),
     ],
 )
@@ -98,6 +101,18 @@ def test_a_value_comes_back_as_it_was(kind: Any, value: Any) -> None:
         (logical("bytes", "decimal", precision=4, scale=2), "1.234", "expected a decimal with at most 4 digits, 2 of"),
         (logical("bytes", "decimal", precision=4, scale=2), "123.4", "expected a decimal with at most 4 digits, 2 of"),
         (logical("bytes", "decimal", precision=4, scale=2), "NaN", "expected a decimal with at most 4 digits, 2 of"),
+        (
+            logical("bytes", "decimal", precision=4, scale=2),
+            "1e999999999",
+            "expected a decimal with at most 4 digits, 2 of",
+        ),
+        (
+            logical("bytes", "decimal", precision=4, scale=2),
+            "1e-999999999",
+            "expected a decimal with at most 4 digits, 2",
+        ),
+        (logical("bytes", "decimal", precision=4, scale=2), "secret", "expected a decimal with at most 4 digits, 2 of"),
+        (logical("int", "time-millis"), "14:30:00+01:00", "expected a time such as 14:30:00, got text"),
         (logical("int", "date"), "secret", "expected a date such as 2026-01-31, got text"),
         (logical("int", "date"), 20000, "expected a date such as 2026-01-31, got an integer"),
         (logical("long", "timestamp-millis"), "2026-01-31T14:30:00", "expected a time with its zone"),
@@ -142,13 +157,41 @@ def test_the_place_is_named(payload: Any, field: str, reason: str) -> None:
     assert caught.value.reason.startswith(reason)
 
 
-def test_a_missing_field_takes_its_default() -> None:
-    avro = codec(
-        {"name": "status", "type": "string", "default": "NEW"},
-        {"name": "note", "type": ["null", "string"], "default": None},
-    )
+@pytest.mark.parametrize(
+    ("kind", "default", "value"),
+    [
+        ("string", "NEW", "NEW"),
+        (["null", "string"], None, None),
+        (["string", "null"], "a", "a"),
+        ("bytes", "\u00ff", "/w=="),
+        (logical("bytes", "decimal", precision=4, scale=2), "\u0004\u00e2", "12.50"),
+        (logical("int", "date"), 1, "1970-01-02"),
+        (logical("long", "timestamp-millis"), 1, "1970-01-01T00:00:00.001000Z"),
+        ({"type": "array", "items": "bytes"}, ["\u0001"], ["AQ=="]),
+        ({"type": "map", "values": "bytes"}, {"a": "\u0001"}, {"a": "AQ=="}),
+        (LINE, {"sku": "a", "count": 1}, {"sku": "a", "count": 1}),
+        ({"type": "enum", "name": "E", "symbols": ["NEW"]}, "NEW", "NEW"),
+    ],
+)
+def test_a_missing_field_takes_its_default(kind: Any, default: Any, value: Any) -> None:
+    avro = codec({"name": "value", "type": kind, "default": default})
 
-    assert avro.decode(avro.encode("{}")) == {"status": "NEW", "note": None}
+    assert avro.decode(avro.encode("{}")) == {"value": value}
+
+
+@pytest.mark.parametrize(
+    ("value", "stored"), [("12.5", "12.50"), (12.5, "12.50"), (12, "12.00"), ("1.2e1", "12.00"), ("12.500", "12.50")]
+)
+def test_decimals_are_written_with_the_scale_of_the_schema(value: Any, stored: str) -> None:
+    avro = codec(total=logical("bytes", "decimal", precision=9, scale=2))
+
+    assert avro.decode(avro.encode(json.dumps({"total": value}))) == {"total": stored}
+
+
+def test_times_are_cut_to_the_unit_of_the_schema() -> None:
+    avro = codec(at=logical("long", "timestamp-millis"))
+
+    assert avro.decode(avro.encode('{"at": "1969-12-31T23:59:59.9999Z"}')) == {"at": "1969-12-31T23:59:59.999000Z"}
 
 
 def test_a_type_may_contain_itself() -> None:

@@ -16,6 +16,7 @@ from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.consumer.inbox.stored import Stored, StoredSource
 from django_outbox.consumer.pauses import Pauses
 from django_outbox.consumer.source import Outcome
+from django_outbox.exceptions import RegistryUnavailable
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import InboxMessage
 from django_outbox.models.lengths import GROUP_LENGTH
@@ -108,6 +109,9 @@ class Inbox:
 
     def handle(self, stored: Stored) -> Outcome:
         """Handle a stored message whose delivery is counted."""
-        outcome = self._engine.handle_alone(self._stored, stored)
+        try:
+            outcome = self._engine.handle_alone(self._stored, stored)
+        except RegistryUnavailable as error:
+            return self._stored.postpone(stored, error)
         self._stored.survived.discard(stored.id)
         return outcome

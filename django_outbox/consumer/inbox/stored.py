@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -24,7 +25,7 @@ from django_outbox.consumer.source import (
     store_failure,
     unhandled_reason,
 )
-from django_outbox.exceptions import Reject, Retry, UnreadableRecord
+from django_outbox.exceptions import RegistryUnavailable, Reject, Retry, UnreadableRecord, in_one_line
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import InboxMessage
 from django_outbox.serializers.base import NotLoaded
@@ -32,6 +33,8 @@ from django_outbox.state import inbox as state
 from django_outbox.state import transitions
 from django_outbox.state.inbox_rows import event_of, pending_row, record_of, unreadable
 from django_outbox.state.ordering import blocker_of
+
+log = logging.getLogger("django_outbox.consumer")
 
 UNREAD_DELAY = timedelta(minutes=10)
 """A record that killed the process while it was read waits so long for its redelivery, which has all its headers."""
@@ -58,6 +61,7 @@ class StoredSource(Source[Stored]):
         self._group = handlers.group
         self._reader = reader
         self.survived = Survived()  # by id
+        self._is_registry_away = False
 
     def claim_due(self, id: int) -> Stored | Outcome | None:
         """Count the delivery of a message; None if it is not due any more, or another consumer has locked it.
@@ -97,6 +101,7 @@ class StoredSource(Source[Stored]):
             if item.record is not None:
                 self.survived.add(item.id)
                 self._reader.load_schema(item.record)
+                self._is_registry_away = False
         return super().prepare(items)
 
     def claim(self, items: Sequence[Stored], prepared: Sequence[Claim]) -> list[Claim]:
@@ -154,6 +159,15 @@ class StoredSource(Source[Stored]):
         transitions.requeue(state.in_delivery(item.id, using=self._using), REQUEUE_DELAY)
         extra = {"action": "put_back", "message_id": item.id, "group": self._group}
         log_requeued(f"Inbox message {item.id}", fault, extra)
+        return Outcome.REQUEUED
+
+    def postpone(self, item: Stored, fault: RegistryUnavailable) -> Outcome:
+        """Let a record wait that needs a schema of a registry that is away; others go on."""
+        transitions.requeue(state.in_delivery(item.id, using=self._using), REQUEUE_DELAY)
+        if not self._is_registry_away:
+            text = "The schema registry %s Stored records that need it wait."
+            log.warning(text, in_one_line(fault), extra={"action": "put_back", "group": self._group})
+        self._is_registry_away = True
         return Outcome.REQUEUED
 
     def describe(self, item: Stored) -> tuple[str, dict[str, object]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -276,3 +277,26 @@ def test_serializers_are_checked_without_their_registry() -> None:
     options = {"registry": {"url": f"http://user:{SECRET}@127.0.0.1:1"}, "schema": "{event_type}.avsc"}
     with outbox_settings(SERIALIZERS={"order.*": {"CLASS": AVRO, "OPTIONS": options}}):
         assert check_settings() == []
+
+
+@pytest.mark.parametrize(
+    ("missing", "module", "extra"),
+    [
+        ("fastavro", "avro", "avro"),
+        ("jsonschema", "json_schema", "jsonschema"),
+        ("google.protobuf", "protobuf", "protobuf"),
+    ],
+)
+def test_a_library_that_is_not_installed_is_named(
+    missing: str, module: str, extra: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = f"django_outbox.serializers.{module}"
+    for name in list(sys.modules):
+        if name in (path, missing) or name.startswith(f"{missing}."):
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, missing, None)
+
+    with outbox_settings(SERIALIZERS={"order.*": {"CLASS": f"{path}.Serializer"}}):
+        message = only(check_settings())
+
+    assert f"pip install 'django-kafka-outbox[{extra}]'" in message.msg

@@ -19,6 +19,7 @@ from django_outbox.handlers.timeout import call_within
 from django_outbox.models.validation import json_payload
 from django_outbox.observability.tracing.base import current_tracing
 from django_outbox.serializers.base import NotLoaded
+from django_outbox.serializers.configured import current_serializers
 
 Mapper = Callable[[ReceivedRecord], Any]
 
@@ -70,8 +71,9 @@ class Reader:
         Raises:
             RegistryUnavailable: it cannot be loaded.
         """
-        with suppress(UnreadableRecord):
-            self.read_loading(record)
+        if current_serializers():
+            with suppress(UnreadableRecord):
+                self.read_loading(record)
 
     def _is_foreign_format(self, record: ReceivedRecord) -> bool:
         headers = headers_of(record)

@@ -51,7 +51,11 @@ class JsonSchemaCodec:
 
     def decode(self, data: bytes) -> Any:
         try:
-            payload = json.loads(data.decode())
+            text = data.decode()
+        except UnicodeDecodeError:
+            raise ValueError("it is not UTF-8 text") from None
+        try:
+            payload = json.loads(text)
             json.dumps(payload, allow_nan=False)  # Python reads numbers that JSON does not have
         except (ValueError, RecursionError) as error:
             raise ValueError(f"it is not JSON that can be read: {text_of(error)[:200]}") from None

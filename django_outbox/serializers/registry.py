@@ -91,10 +91,11 @@ class Registry:
         """
         _keep_secrets(options)
         try:
-            self._client = SchemaRegistryClient({**_CLIENT_OPTIONS, **options})
+            urls, user = _without_user(options["url"])
+            self._client = SchemaRegistryClient({**_CLIENT_OPTIONS, **user, **options, "url": urls})
         except Exception as error:  # also OSError and SSLError, for files of certificates
             raise ImproperlyConfigured(f"The client of the schema registry: {_text_of(error)}.") from None
-        self.url = ",".join(_without_user(url) for url in str(options["url"]).split(","))
+        self.url = urls
         """For messages, without user and password."""
         self._clock = clock
         self._entries: dict[Wanted, _Entry] = {}
@@ -275,9 +276,12 @@ def _keep_secrets(options: Mapping[str, Any]) -> None:
         keep(parts.password, unquote(parts.password or ""))
 
 
-def _without_user(url: str) -> str:
-    parts = urlsplit(url.strip())
-    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl().rstrip("/")
+def _without_user(urls: str) -> tuple[str, dict[str, str]]:
+    """Move the login out of the URLs, which the client's HTTP library logs, into an option."""
+    parts = [urlsplit(url.strip()) for url in urls.split(",")]
+    login, _, _ = parts[0].netloc.rpartition("@")
+    shown = ",".join(each._replace(netloc=each.netloc.rpartition("@")[2]).geturl().rstrip("/") for each in parts)
+    return shown, {"basic.auth.user.info": unquote(login)} if login else {}
 
 
 def _text_of(error: Exception) -> str:

@@ -25,6 +25,7 @@ class StubRegistry:
         self.schemas: list[dict[str, Any]] = []
         self.subjects: dict[str, list[int]] = {}
         self.requests: list[str] = []
+        self.logins: list[str | None] = []
         self.compatible = True
         self.answer: Callable[[str, str], Answer | None] = lambda method, path: None
         stub = self
@@ -40,6 +41,7 @@ class StubRegistry:
 
             def _answer(self, method: str, body: Any) -> None:
                 path = self.path.partition("?")[0]
+                stub.logins.append(self.headers["authorization"])
                 stub.requests.append(f"{method} {path}")
                 status, content = stub.answer(method, path) or stub.respond(method, path, body)
                 data = content if isinstance(content, bytes) else json.dumps(content).encode()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import json
+import logging
 import threading
 from pathlib import Path
 from typing import Any
@@ -317,13 +319,7 @@ def test_an_option_that_is_not_valid(options: dict[str, Any], reason: str) -> No
         {"url": "http://user:s3cr3t%2Dword@127.0.0.1:1"},
         {"url": "http://127.0.0.1:1", "basic.auth.user.info": "user:s3cr3t-word"},
         {"url": "http://127.0.0.1:1", "basic.auth.user.info": "s3cr3t-word"},
-        {
-            "url": "http://127.0.0.1:1",
-            "bearer.auth.credentials.source": "STATIC_TOKEN",
-            "bearer.auth.token": "s3cr3t-word",
-            "bearer.auth.logical.cluster": "lsrc",
-            "bearer.auth.identity.pool.id": "pool",
-        },
+        {"url": "http://127.0.0.1:1", "bearer.auth.credentials.source": "nothing", "bearer.auth.token": "s3cr3t-word"},
         {"url": "http://127.0.0.1:1", "ssl.key.location": "nothing.pem", "ssl.key.password": "s3cr3t-word"},
     ],
 )
@@ -334,7 +330,34 @@ def test_secrets_are_not_shown(options: dict[str, Any]) -> None:
     assert "s3cr3t" not in str(caught.value)
 
 
-def test_a_registry_is_shown_without_its_user(registry: StubRegistry) -> None:
-    url = registry.url.replace("http://", "http://user:s3cr3t-word@")
+BEARER = {
+    "bearer.auth.credentials.source": "STATIC_TOKEN",
+    "bearer.auth.token": "s3cr3t-word",
+    "bearer.auth.logical.cluster": "lsrc",
+    "bearer.auth.identity.pool.id": "pool",
+}
+BASIC = "Basic " + base64.b64encode(b"user:s3cr3t:word").decode()
 
-    assert repr(AvroSerializer(registry={"url": url}).registry) == f"Registry({registry.url})"
+
+@pytest.mark.parametrize(
+    ("login", "options", "sent"),
+    [
+        ("user:s3cr3t%3Aword@", {}, BASIC),
+        ("", {"basic.auth.user.info": "user:s3cr3t:word"}, BASIC),
+        ("", BEARER, "Bearer s3cr3t-word"),
+        ("", {}, None),
+    ],
+)
+def test_a_login_is_sent_but_neither_shown_nor_logged(
+    registry: StubRegistry, login: str, options: dict[str, str], sent: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    registry.register("orders-value", ORDER)
+    url = registry.url.replace("http://", f"http://{login}")
+    serializer = AvroSerializer(registry={"url": url, **options})
+
+    serialize(serializer, {"order_id": 7})
+
+    assert registry.logins == [sent]
+    assert repr(serializer.registry) == f"Registry({registry.url})"
+    assert "s3cr3t" not in caplog.text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
@@ -22,7 +23,7 @@ class Serializers:
             ImproperlyConfigured: a class cannot be imported, or an option is invalid.
         """
         self._by_pattern = {pattern: _made(pattern, each) for pattern, each in given.items()}
-        self._found: dict[str, Serializer | None] = {}
+        self._find = lru_cache(1000)(self._first_match)  # records of others may name any number of types
         self._dead_letter_topic = dead_letter_topic
 
     def __bool__(self) -> bool:
@@ -34,21 +35,18 @@ class Serializers:
 
     def find(self, event_type: str, topic: str) -> Serializer | None:
         """Return the serializer of an event; None for JSON, as in copies of dead letters, which may not fit a schema."""
-        if topic == self._dead_letter_topic:
-            return None
-        try:
-            return self._found[event_type]
-        except KeyError:
-            matches = (each for pattern, each in self._by_pattern.items() if fnmatchcase(event_type, pattern))
-            found = self._found[event_type] = next(matches, None)
-            return found
+        return None if topic == self._dead_letter_topic else self._find(event_type)
+
+    def _first_match(self, event_type: str) -> Serializer | None:
+        matches = (each for pattern, each in self._by_pattern.items() if fnmatchcase(event_type, pattern))
+        return next(matches, None)
 
 
 def _made(pattern: str, given: Mapping[str, Any]) -> Serializer:
     name = f'SERIALIZERS"]["{pattern}'
-    made = import_function(f'{name}"]["CLASS', given["CLASS"])
+    made: Any = import_function(f'{name}"]["CLASS', given["CLASS"])
     try:
-        serializer = made(**given.get("OPTIONS", {}))  # type: ignore[call-arg]  # of any class
+        serializer = made(**given.get("OPTIONS", {}))
     except (TypeError, ImproperlyConfigured) as error:
         raise ImproperlyConfigured(f'OUTBOX["{name}"]["OPTIONS"]: {error}') from None
     if not isinstance(serializer, Serializer):

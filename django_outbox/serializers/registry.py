@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
-from urllib.parse import unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
 
-from django_outbox.brokers.secrets import keep, masked
+from django_outbox.brokers.secrets import masked
 from django_outbox.exceptions import MissingDependency, RegistryUnavailable, SchemaNotFound, in_one_line
+from django_outbox.serializers.logins import keep_secrets, without_user
 
 try:
     from confluent_kafka.schema_registry import RegisteredSchema, Schema, SchemaRegistryClient
@@ -36,8 +36,9 @@ REFRESH_SECONDS = 300.0
 RETRY_SECONDS = 10.0
 """How long to wait before the registry is asked again for what it does not have, or in the background."""
 _CLIENT_OPTIONS = {"timeout": 5, "max.retries": 1, "retries.wait.ms": 200}
-_SECRETS = ("password", "secret", "token", "user.info")
+_MISSING = (40401, 40402, 40403)
 _REFUSED = (409, 422)
+_MOST_ENTRIES = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +90,9 @@ class Registry:
         Raises:
             ImproperlyConfigured: the client refuses them.
         """
-        _keep_secrets(options)
+        keep_secrets(options)
         try:
-            urls, user = _without_user(options["url"])
+            urls, user = without_user(options["url"])
             self._client = SchemaRegistryClient({**_CLIENT_OPTIONS, **user, **options, "url": urls})
         except Exception as error:  # also OSError and SSLError, for files of certificates
             raise ImproperlyConfigured(f"The client of the schema registry: {_text_of(error)}.") from None
@@ -138,11 +139,20 @@ class Registry:
         try:
             loaded = self._ask(wanted)
         except SchemaNotFound as error:
+            self._forget_expired()
             self._entries[wanted] = _Entry(None, str(error), self._clock() + RETRY_SECONDS)
         else:
             is_latest = not wanted.id and wanted.text is None
             due_at = self._clock() + REFRESH_SECONDS if is_latest else float("inf")
             self._entries[wanted] = _Entry(loaded, "", due_at)
+
+    def _forget_expired(self) -> None:
+        """Forget what the registry did not have: records may name any number of ids."""
+        if len(self._entries) > _MOST_ENTRIES:
+            now = self._clock()
+            for wanted, entry in list(self._entries.items()):
+                if entry.loaded is None and entry.due_at <= now:
+                    self._entries.pop(wanted, None)
 
     def is_compatible(self, wanted: Wanted) -> bool:
         """Return whether the registry would accept a schema as a new version; True also for a new subject.
@@ -155,7 +165,7 @@ class Registry:
         try:
             return bool(self._client.test_compatibility_all_versions(wanted.subject, schema))
         except SchemaRegistryError as error:
-            if error.http_status_code == 404:
+            if _is_missing(error):
                 return True
             raise self._fault(wanted, error) from None
         except Exception as error:
@@ -206,7 +216,7 @@ class Registry:
         what = f"schema {wanted.id}" if wanted.id else f"subject {wanted.subject!r}"
         if not isinstance(error, SchemaRegistryError):
             return RegistryUnavailable(f"{self.url} cannot be reached: {_text_of(error)}.")
-        if error.http_status_code == 404:
+        if _is_missing(error):
             return SchemaNotFound(self._not_found(wanted))
         if error.http_status_code in _REFUSED:
             return SchemaNotFound(f"The schema registry {self.url} refuses the schema for {what}: {_text_of(error)}.")
@@ -221,7 +231,7 @@ class Registry:
         try:
             return self._client.lookup_schema(wanted.subject, schema, normalize_schemas=True)
         except SchemaRegistryError as error:
-            if error.http_status_code != 404 or not wanted.register:
+            if not _is_missing(error) or not wanted.register:
                 raise
         self._client.register_schema(wanted.subject, schema)
         return self._client.lookup_schema(wanted.subject, schema)
@@ -264,26 +274,11 @@ class Registry:
         )
 
 
-def _keep_secrets(options: Mapping[str, Any]) -> None:
-    for name, value in options.items():
-        if isinstance(value, str) and name.endswith(_SECRETS):
-            keep(value, value.partition(":")[2])
-    for url in str(options.get("url", "")).split(","):
-        try:
-            parts = urlsplit(url.strip())
-        except ValueError:
-            continue
-        keep(parts.password, unquote(parts.password or ""))
-
-
-def _without_user(urls: str) -> tuple[str, dict[str, str]]:
-    """Move the login out of the URLs, which the client's HTTP library logs, into an option."""
-    parts = [urlsplit(url.strip()) for url in urls.split(",")]
-    login, _, _ = parts[0].netloc.rpartition("@")
-    shown = ",".join(each._replace(netloc=each.netloc.rpartition("@")[2]).geturl().rstrip("/") for each in parts)
-    return shown, {"basic.auth.user.info": unquote(login)} if login else {}
+def _is_missing(error: SchemaRegistryError) -> bool:
+    """True if the registry says that it has no such subject, version or schema. Any server answers 404 to a wrong URL."""
+    return error.http_status_code == 404 and error.error_code in _MISSING
 
 
 def _text_of(error: Exception) -> str:
     text = error.error_message if isinstance(error, SchemaRegistryError) else in_one_line(error)
-    return masked(str(text)).rstrip(".")
+    return masked(str(text))[:300].rstrip(".")

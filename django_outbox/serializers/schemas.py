@@ -135,7 +135,7 @@ class RegistrySerializer(Serializer):
             return None
         path = self._file(event_type, topic)
         try:
-            return Path(path).read_text()
+            return Path(path).read_text("utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise ImproperlyConfigured(
                 f"The schema {path} of {event_type!r} cannot be read: {text_of(error)}."

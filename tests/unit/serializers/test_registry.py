@@ -228,6 +228,17 @@ def test_a_registry_that_refuses_this_client_is_away(registry: StubRegistry, sta
         serialize(avro(registry), {"order_id": 7})
 
 
+@pytest.mark.parametrize("content", [b"<html>Not found</html>", {"detail": "Not found"}])
+def test_a_wrong_url_is_not_a_missing_schema(registry: StubRegistry, path: Path, content: Any) -> None:
+    registry.answer = lambda method, path: (404, content)
+    serializer = avro(registry, schema=path, auto_register=True)
+
+    with pytest.raises(RegistryUnavailable, match="answers 404 for subject 'orders-value'"):
+        serialize(serializer, {"order_id": 7})
+    with pytest.raises(RegistryUnavailable, match="answers 404 for subject 'orders-value'"):
+        serializer.registry.is_compatible(serializer.wanted("order.created", "orders"))
+
+
 def test_an_answer_that_is_not_json_is_not_a_schema(registry: StubRegistry) -> None:
     registry.answer = lambda method, path: (200, b"<html>Sign in</html>")
     with pytest.raises(RegistryUnavailable):

@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 from django_outbox.brokers.base import Headers, Record
 from django_outbox.events.parsing import CONTENT_TYPE
 from django_outbox.events.payloads import is_json
-from django_outbox.serializers.configured import NO_SERIALIZERS, Serializers
+from django_outbox.serializers.configured import Serializers
 
 JSON = "application/json"
 
@@ -59,7 +59,7 @@ def encode(
     message: Outgoing,
     *,
     wire_format: Literal["cloudevents", "envelope"],
-    serializers: Serializers = NO_SERIALIZERS,
+    serializers: Serializers | None = None,
 ) -> Record:
     """Return the record of a message.
 
@@ -72,7 +72,7 @@ def encode(
         message
     )
     encoded_key = key.encode()
-    serializer = serializers.find(event_type, topic) if serializers and content_type is None else None
+    serializer = None if serializers is None or content_type is not None else serializers.find(event_type, topic)
     if wire_format == "envelope" and serializer is None and is_json(message):
         value: bytes | None = _envelope(message)
         headers = [*_envelope_headers(source, count + 1, content_type), ("ce_outboxid", b"%d" % id)]

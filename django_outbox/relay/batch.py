@@ -75,7 +75,7 @@ class Batch:
         """Encode the messages while the producer takes them."""
         held: set[tuple[str, str]] = set()
         wire_format = settings.wire_format
-        serializers = current_serializers()
+        serializers = current_serializers() or None
         for position, message in enumerate(self.messages):
             if held and (message.topic, message.message_key) in held:
                 self._not_encoded[position] = None

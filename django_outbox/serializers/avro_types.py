@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from django_outbox.serializers.avro_values import LOGICAL, PRIMITIVE, Convert, Misfit, decimal_of, enum_of, fixed_of
+from django_outbox.serializers.avro_values import (
+    EXACT,
+    LOGICAL,
+    PRIMITIVE,
+    Convert,
+    Misfit,
+    decimal_of,
+    enum_of,
+    fixed_of,
+)
 
 _REQUIRED = object()
 NAMED = ("record", "error", "enum", "fixed")
@@ -90,12 +99,12 @@ class Converters:
         nullable = len(branches) < len(schemas)
         expected = " or ".join(name if isinstance(name := tag, str) else "value" for tag, _ in branches)
 
+        if len(branches) == 1:
+            return _optional(*branches[0]) if nullable else _tagged(*branches[0])
+
         def convert(value: Any) -> Any:
             if value is None and nullable:
                 return None
-            if len(branches) == 1:
-                tag, branch = branches[0]
-                return tag, branch(value)
             for tag, branch in branches:
                 try:
                     return tag, branch(value)
@@ -104,6 +113,14 @@ class Converters:
             raise Misfit(expected + (" or null" if nullable else ""), value)
 
         return convert
+
+
+def _optional(tag: str, branch: Convert) -> Convert:
+    return lambda value: None if value is None else (tag, branch(value))
+
+
+def _tagged(tag: str, branch: Convert) -> Convert:
+    return lambda value: (tag, branch(value))
 
 
 def _tag(schema: Any) -> str:
@@ -115,6 +132,8 @@ def _tag(schema: Any) -> str:
 
 def _record(fields: Sequence[tuple[str, Convert, Any]]) -> Convert:
     names = frozenset(name for name, _, _ in fields)
+    # Most values are of a type that needs no more checks, so that no function has to be called.
+    parts = [(name, of_field, default, EXACT.get(of_field)) for name, of_field, default in fields]
 
     def convert(value: Any) -> dict[str, Any]:
         if type(value) is not dict:
@@ -123,9 +142,13 @@ def _record(fields: Sequence[tuple[str, Convert, Any]]) -> Convert:
         given = 0
         name = ""
         try:
-            for name, of_field, default in fields:
-                if name in value:
-                    converted[name] = of_field(value[name])
+            for name, of_field, default, exact in parts:
+                item = value.get(name, _REQUIRED)
+                if type(item) is exact:
+                    converted[name] = item
+                    given += 1
+                elif item is not _REQUIRED:
+                    converted[name] = of_field(item)
                     given += 1
                 elif default is _REQUIRED:
                     raise Misfit("", reason="it is missing")

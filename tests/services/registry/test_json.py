@@ -1,8 +1,11 @@
+"""JSON Schema, both ways with plain ``confluent_kafka`` serializers and a real registry."""
+
 from __future__ import annotations
 
 import json
 import uuid
 
+import pytest
 from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
 from confluent_kafka.schema_registry.json_schema import JSONDeserializer, JSONSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
@@ -11,6 +14,8 @@ from django_outbox.serializers.json_schema import JsonSchemaSerializer
 from django_outbox.serializers.schemas import close_registries
 from tests.support.serializing import deserialize, serialize
 from tests.support.servers.apicurio import Apicurio
+
+pytestmark = pytest.mark.xdist_group("apicurio")
 
 ORDER = {
     "$schema": "http://json-schema.org/draft-07/schema#",

@@ -1,7 +1,10 @@
+"""Protobuf, both ways with plain ``confluent_kafka`` serializers and a real registry."""
+
 from __future__ import annotations
 
 import uuid
 
+import pytest
 from confluent_kafka.schema_registry import SchemaRegistryClient
 from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer as Theirs
@@ -12,6 +15,8 @@ from django_outbox.serializers.schemas import close_registries
 from tests.support.messages import OrderCreated
 from tests.support.serializing import deserialize, serialize
 from tests.support.servers.apicurio import Apicurio
+
+pytestmark = pytest.mark.xdist_group("apicurio")
 
 PAYLOAD = {
     "order_id": 2**60,

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from django_outbox.serializers.avro_values import (
-    EXACT,
     LOGICAL,
     PRIMITIVE,
     Convert,
@@ -38,7 +37,7 @@ class Converters:
         logical = LOGICAL.get((kind, schema.get("logicalType")))
         if logical is not None:
             return logical
-        if schema.get("logicalType") == "decimal" and kind in ("bytes", "fixed"):
+        if kind == "bytes" and schema.get("logicalType") == "decimal":
             return decimal_of(schema)
         if kind in NAMED:
             return self._of_name(schema["name"], schema)
@@ -59,7 +58,7 @@ class Converters:
         if schema["type"] == "enum":
             return enum_of(schema)
         if schema["type"] == "fixed":
-            return fixed_of(schema)
+            return decimal_of(schema) if schema.get("logicalType") == "decimal" else fixed_of(schema)
         return _record(
             [
                 (
@@ -97,10 +96,9 @@ class Converters:
     def _union(self, schemas: Sequence[Any]) -> Convert:
         branches = [(_tag(schema), self.of(schema)) for schema in schemas if schema != "null"]
         nullable = len(branches) < len(schemas)
-        expected = " or ".join(name if isinstance(name := tag, str) else "value" for tag, _ in branches)
-
         if len(branches) == 1:
             return _optional(*branches[0]) if nullable else _tagged(*branches[0])
+        expected = " or ".join(tag for tag, _ in branches) + (" or null" if nullable else "")
 
         def convert(value: Any) -> Any:
             if value is None and nullable:
@@ -110,7 +108,7 @@ class Converters:
                     return tag, branch(value)
                 except Misfit:
                     pass
-            raise Misfit(expected + (" or null" if nullable else ""), value)
+            raise Misfit(expected, value)
 
         return convert
 
@@ -132,8 +130,6 @@ def _tag(schema: Any) -> str:
 
 def _record(fields: Sequence[tuple[str, Convert, Any]]) -> Convert:
     names = frozenset(name for name, _, _ in fields)
-    # Most values are of a type that needs no more checks, so that no function has to be called.
-    parts = [(name, of_field, default, EXACT.get(of_field)) for name, of_field, default in fields]
 
     def convert(value: Any) -> dict[str, Any]:
         if type(value) is not dict:
@@ -142,13 +138,9 @@ def _record(fields: Sequence[tuple[str, Convert, Any]]) -> Convert:
         given = 0
         name = ""
         try:
-            for name, of_field, default, exact in parts:
-                item = value.get(name, _REQUIRED)
-                if type(item) is exact:
-                    converted[name] = item
-                    given += 1
-                elif item is not _REQUIRED:
-                    converted[name] = of_field(item)
+            for name, of_field, default in fields:
+                if name in value:
+                    converted[name] = of_field(value[name])
                     given += 1
                 elif default is _REQUIRED:
                     raise Misfit("", reason="it is missing")

@@ -194,8 +194,6 @@ PRIMITIVE: dict[str, Convert] = {
     "string": _string,
     "bytes": _bytes,
 }
-EXACT: dict[Convert, type] = {PRIMITIVE["string"]: str, PRIMITIVE["boolean"]: bool, PRIMITIVE["double"]: float}
-"""Converters that take every value of a type as it is."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LOGICAL: dict[tuple[str, Any], Convert] = {
     ("int", "date"): _parsed(

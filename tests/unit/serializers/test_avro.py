@@ -194,6 +194,13 @@ def test_times_are_cut_to_the_unit_of_the_schema() -> None:
     assert avro.decode(avro.encode('{"at": "1969-12-31T23:59:59.9999Z"}')) == {"at": "1969-12-31T23:59:59.999000Z"}
 
 
+def test_a_type_may_be_used_by_its_name() -> None:
+    money = {"type": "fixed", "name": "Money", "size": 8, "logicalType": "decimal", "precision": 9, "scale": 2}
+    avro = codec({"name": "net", "type": money}, {"name": "gross", "type": ["null", "Money"]})
+
+    assert avro.decode(avro.encode('{"net": "1.00", "gross": "1.19"}')) == {"net": "1.00", "gross": "1.19"}
+
+
 def test_a_type_may_contain_itself() -> None:
     node = {"type": "record", "name": "Node", "fields": [{"name": "next", "type": ["null", "Node"], "default": None}]}
     avro = AvroCodec(json.dumps(node), ())

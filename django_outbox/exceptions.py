@@ -23,7 +23,7 @@ class TransactionRequired(OutboxError):
 
 
 class InvalidMessage(OutboxError, ValueError):
-    """A message is invalid; ``field`` names the argument."""
+    """A message is invalid; ``field`` names the argument, or a place in it such as ``payload.lines[1].count``."""
 
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")

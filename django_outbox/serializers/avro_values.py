@@ -164,6 +164,8 @@ def _micros_since(epoch: datetime) -> Callable[[str], int]:
         if (moment.tzinfo is None) != (epoch.tzinfo is None):
             raise ValueError
         since = moment - epoch
+        if not date.min.toordinal() <= since.days + epoch.toordinal() <= date.max.toordinal():
+            raise ValueError  # in UTC, it has a year that Python cannot read
         return (since.days * 86400 + since.seconds) * 10**6 + since.microseconds
 
     return parse

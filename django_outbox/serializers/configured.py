@@ -49,6 +49,8 @@ def _made(pattern: str, given: Mapping[str, Any]) -> Serializer:
         serializer = made(**given.get("OPTIONS", {}))
     except (TypeError, ImproperlyConfigured) as error:
         raise ImproperlyConfigured(f'OUTBOX["{name}"]["OPTIONS"]: {error}') from None
+    except Exception as error:  # of any class; its text may show an option
+        raise ImproperlyConfigured(f'OUTBOX["{name}"]["OPTIONS"] are not valid ({type(error).__name__}).') from None
     if not isinstance(serializer, Serializer):
         raise ImproperlyConfigured(f'OUTBOX["{name}"]["CLASS"] must name a subclass of {Serializer.__qualname__}.')
     return serializer

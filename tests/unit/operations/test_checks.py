@@ -257,6 +257,7 @@ AVRO = "django_outbox.serializers.avro.AvroSerializer"
     [
         ({"CLASS": "nothing.here"}, '["CLASS"] cannot be imported'),
         ({"CLASS": "decimal.Decimal"}, '["CLASS"] must name a subclass of Serializer'),
+        ({"CLASS": "decimal.Decimal", "OPTIONS": {"value": SECRET}}, '["OPTIONS"] are not valid (InvalidOperation).'),
         ({"CLASS": AVRO}, '["OPTIONS"]: '),
         ({"CLASS": AVRO, "OPTIONS": {"registry": {"url": "http://registry", SECRET: 1}}}, '["OPTIONS"]: '),
         (
@@ -271,6 +272,7 @@ def test_wrong_serializer_is_found(given: Any, reason: str) -> None:
     assert message.id == "django_outbox.E010"
     assert message.msg.startswith('OUTBOX["SERIALIZERS"]["order.*"]')
     assert reason in message.msg
+    assert SECRET not in message.msg or f"properties: {SECRET}" in message.msg  # the name of an option is not secret
 
 
 def test_serializers_are_checked_without_their_registry() -> None:

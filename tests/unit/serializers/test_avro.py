@@ -116,6 +116,8 @@ def test_a_value_comes_back_as_it_was(kind: Any, value: Any) -> None:
         (logical("int", "date"), "secret", "expected a date such as 2026-01-31, got text"),
         (logical("int", "date"), 20000, "expected a date such as 2026-01-31, got an integer"),
         (logical("long", "timestamp-millis"), "2026-01-31T14:30:00", "expected a time with its zone"),
+        (logical("long", "timestamp-millis"), "0001-01-01T00:00:00+01:00", "expected a time with its zone"),
+        (logical("long", "timestamp-millis"), "9999-12-31T23:59:59-01:00", "expected a time with its zone"),
         (logical("long", "local-timestamp-millis"), "2026-01-31T14:30:00Z", "expected a time without a zone"),
         (logical("string", "uuid"), "secret", "expected a UUID, got text"),
     ],

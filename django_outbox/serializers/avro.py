@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django_outbox.exceptions import MissingDependency, text_of
-from django_outbox.serializers.avro_changes import Side, unreadable
+from django_outbox.serializers.avro_changes import Side, contains_itself, unreadable
 from django_outbox.serializers.avro_types import Converters
 from django_outbox.serializers.avro_values import Misfit, as_json
 from django_outbox.serializers.registry import Loaded
@@ -16,6 +16,7 @@ from django_outbox.serializers.schemas import References, RegistrySerializer
 
 try:
     import fastavro
+    from fastavro import _read_py
 except ImportError as error:
     raise MissingDependency("Avro needs fastavro: pip install 'django-kafka-outbox[avro]'.") from error
 
@@ -29,6 +30,8 @@ class AvroCodec:
         self.side = Side(schema, named)
         self.name = str(schema.get("name", "")) if isinstance(schema, dict) else ""
         self._schema = schema
+        # The compiled reader has no limit of depth: a few kilobytes of a type that contains itself would end the process.
+        self._read = _read_py.schemaless_reader if contains_itself(self.side) else fastavro.schemaless_reader
         self._convert = Converters(named).of(schema)
         # The converters do the work of logical types, in half of fastavro's time.
         self._plain_schema, _ = _parsed([_without_logical_types(each) for each in schemas])
@@ -51,7 +54,7 @@ class AvroCodec:
     def decode(self, data: bytes) -> Any:
         file = io.BytesIO(data)
         try:
-            value = fastavro.schemaless_reader(file, self._schema, None)
+            value = self._read(file, self._schema, None)
         except Exception as error:  # fastavro lets errors of all kinds through, as of struct and the codecs
             raise ValueError(f"it is cut short or not Avro ({type(error).__name__})") from None
         if left := len(data) - file.tell():

@@ -37,6 +37,23 @@ class Side(NamedTuple):
         return Side(schema, self.named)
 
 
+def contains_itself(side: Side, inside: frozenset[str] = frozenset()) -> bool:
+    """True if a type is part of itself, so that data may be nested to any depth."""
+    side = side.of(side.schema)
+    if side.kind == "union":
+        parts = side.schema
+    elif side.kind in ("array", "map"):
+        parts = [side.schema["items" if side.kind == "array" else "values"]]
+    elif side.kind in ("record", "error"):
+        if side.schema["name"] in inside:
+            return True
+        inside |= {side.schema["name"]}
+        parts = [field["type"] for field in side.schema["fields"]]
+    else:
+        return False
+    return any(contains_itself(side.of(part), inside) for part in parts)
+
+
 def unreadable(reader: Side, writer: Side) -> list[str]:
     """Return what a reader cannot read of data of a writer: each a place and a reason."""
     found = _unreadable(reader.of(reader.schema), writer.of(writer.schema), "", set())

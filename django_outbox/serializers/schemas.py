@@ -15,11 +15,12 @@ from typing import Any, ClassVar, Protocol
 
 from django.core.exceptions import ImproperlyConfigured
 
-from django_outbox.exceptions import SchemaNotFound, UnreadableRecord, text_of
+from django_outbox.exceptions import InvalidMessage, SchemaNotFound, UnreadableRecord, text_of
 from django_outbox.serializers.base import Decoded, NotLoaded, Serializer
 from django_outbox.serializers.registry import Loaded, Registry, Wanted
 
 _FRAME = struct.Struct(">bI")
+_TOO_DEEP = "it is nested too deeply"
 References = tuple[tuple[str, str], ...]
 
 
@@ -147,19 +148,22 @@ class RegistrySerializer(Serializer):
     def validate(self, payload: Any, event_type: str, topic: str) -> None:
         wanted = self.wanted(event_type, topic)
         if wanted.text is not None:
-            self._codec(wanted.text, (), self.path).validate(payload)
+            _validate(self._codec(wanted.text, (), self.path), payload)
             return
         with suppress(SchemaNotFound):  # it may be registered, or corrected, before the relay sends the message
             loaded = self.registry.get(wanted)
             if loaded is None:
                 self.registry.load_in_background(wanted)
             else:
-                self._codec_of(loaded).validate(payload)
+                _validate(self._codec_of(loaded), payload)
 
     def serialize(self, payload_json: str, event_type: str, topic: str) -> bytes:
         wanted = self._wanted.get((event_type, topic)) or self.wanted(event_type, topic)
         loaded = self._loaded(wanted)
-        return _FRAME.pack(0, loaded.id) + self._codec_of(loaded).encode(payload_json)
+        try:
+            return _FRAME.pack(0, loaded.id) + self._codec_of(loaded).encode(payload_json)
+        except RecursionError:  # publish() limits the depth, but the row may have been changed
+            raise InvalidMessage("payload", _TOO_DEEP) from None
 
     def deserialize(self, data: bytes, event_type: str, topic: str) -> Decoded:
         if len(data) < _FRAME.size or data[0]:
@@ -199,6 +203,13 @@ class RegistrySerializer(Serializer):
                 raise SchemaNotFound(f"{where} is not a valid {self.kind} schema: {text_of(error)[:500]}.") from error
             self._codecs[text, references] = codec
         return codec
+
+
+def _validate(codec: Codec, payload: Any) -> None:
+    try:
+        codec.validate(payload)
+    except RecursionError:  # some libraries need many calls for each level
+        raise InvalidMessage("payload", _TOO_DEEP) from None
 
 
 _registries: dict[str, Registry] = {}

@@ -211,6 +211,23 @@ def test_a_type_may_contain_itself() -> None:
     assert avro.decode(avro.encode(json.dumps(payload))) == payload
 
 
+@pytest.mark.parametrize(
+    "next_node",
+    [
+        ["null", "Node"],
+        {"type": "array", "items": "Node"},
+        {"type": "map", "values": ["null", "Node"]},
+        ["null", {"type": "record", "name": "Between", "fields": [{"name": "node", "type": "Node"}]}],
+    ],
+)
+def test_data_of_any_depth_does_not_end_the_process(next_node: Any) -> None:
+    node = {"type": "record", "name": "Node", "fields": [{"name": "next", "type": next_node}]}
+    avro = AvroCodec(json.dumps(node), ())
+
+    with pytest.raises(ValueError, match="it is cut short or not Avro"):
+        avro.decode(b"\x02" * 300_000)
+
+
 def test_other_readers_get_avros_own_types() -> None:
     kinds = {"at": logical("long", "timestamp-millis"), "total": logical("bytes", "decimal", precision=9, scale=2)}
     data = codec(**kinds).encode('{"at": "2026-01-31T14:30:00Z", "total": "12.5"}')

@@ -113,3 +113,16 @@ def test_what_a_producer_wrote_is_not_checked_again(registry: StubRegistry) -> N
     data = json.dumps({"order_id": "x"}).encode()
 
     assert deserialize(serializer_of(registry), b"\0" + number.to_bytes(4, "big") + data).payload == {"order_id": "x"}
+
+
+def test_a_payload_that_is_too_deep_for_the_library_is_refused(registry: StubRegistry) -> None:
+    tree = {"$schema": DRAFT, "type": "array", "items": {"$ref": "#"}}
+    registry.register("orders-value", tree, kind="JSON")
+    serializer = serializer_of(registry)
+    serialize(serializer, [])
+    payload: Any = []
+    for _ in range(900):
+        payload = [payload]
+
+    with pytest.raises(InvalidMessage, match="payload: it is nested too deeply"):
+        serializer.validate(payload, "order.created", "orders")

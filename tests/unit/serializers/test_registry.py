@@ -112,6 +112,16 @@ def test_a_file_that_is_not_a_schema(registry: StubRegistry, path: Path) -> None
         avro(registry, schema=path).validate({}, "order.created", "orders")
 
 
+def test_a_row_that_is_nested_too_deeply_is_invalid(registry: StubRegistry) -> None:
+    node = {"type": "record", "name": "Node", "fields": [{"name": "next", "type": ["null", "Node"], "default": None}]}
+    registry.register("orders-value", node)
+    serializer = avro(registry)
+    serialize(serializer, {})
+    for depth in (500, 100_000):
+        with pytest.raises(InvalidMessage, match="payload: it is nested too deeply"):
+            serializer.serialize('{"next":' * depth + "null" + "}" * depth, "order.created", "orders")
+
+
 # publish()
 
 

@@ -105,13 +105,15 @@ class Inbox:
             The outcome; None if the message is not due any more, or another consumer handles it.
         """
         stored = self._stored.claim_due(id)
-        return self.handle(stored) if isinstance(stored, Stored) else stored
+        if not isinstance(stored, Stored):
+            return stored
+        try:
+            return self.handle(stored)
+        except RegistryUnavailable as error:  # a fresh record is read again instead, or a later one would overtake it
+            return self._stored.postpone(stored, error)
 
     def handle(self, stored: Stored) -> Outcome:
         """Handle a stored message whose delivery is counted."""
-        try:
-            outcome = self._engine.handle_alone(self._stored, stored)
-        except RegistryUnavailable as error:
-            return self._stored.postpone(stored, error)
+        outcome = self._engine.handle_alone(self._stored, stored)
         self._stored.survived.discard(stored.id)
         return outcome

@@ -99,6 +99,7 @@ class StoredSource(Source[Stored]):
     def prepare(self, items: Sequence[Stored]) -> list[Claim]:
         for item in items:
             if item.record is not None:
+                self.survived.add(item.id)
                 self._reader.load_schema(item.record)
                 self._is_registry_away = False
         return super().prepare(items)

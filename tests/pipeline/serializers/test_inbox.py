@@ -140,6 +140,23 @@ def test_while_the_registry_is_away_nothing_is_stored_or_counted(registry: StubR
     assert [payload["order_id"] for payload in receiver.payloads] == [0, 1, 2]
 
 
+def test_a_fresh_record_of_a_mapper_is_read_again_and_not_overtaken(registry: StubRegistry, receiver: Receiver) -> None:
+    mapper = lambda record: Event(type="order.created", payload=record.value, key="a")  # noqa: E731
+    first, second = (plain(value_of({"order_id": number}), topic="mapped") for number in (1, 2))
+    registry.answer = lambda method, path: (503, {"message": "away"})
+    with outbox_settings(SERIALIZERS=avro_settings(registry.url), INBOX={"mapped": mapper}):
+        for _ in range(10):  # more often than MAX_DELIVERIES
+            with pytest.raises(RegistryUnavailable):
+                receiver.receive(first, counted=True)
+
+        registry.answer = lambda method, path: None
+        registry.register("orders-value", ORDER)
+        receiver.receive(first, counted=True)
+        receiver.receive(second)
+
+    assert [payload["order_id"] for payload in receiver.payloads] == [1, 2]
+
+
 def test_a_retry_waits_uncounted_while_the_registry_is_away(
     registry: StubRegistry,
     receiver: Receiver,

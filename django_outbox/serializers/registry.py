@@ -21,7 +21,7 @@ from django_outbox.exceptions import MissingDependency, RegistryUnavailable, Sch
 from django_outbox.serializers.logins import keep_secrets, without_user
 
 try:
-    from confluent_kafka.schema_registry import RegisteredSchema, Schema, SchemaRegistryClient
+    from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
     from confluent_kafka.schema_registry.error import SchemaRegistryError
 except ImportError as error:
     raise MissingDependency(
@@ -93,7 +93,8 @@ class Registry:
         keep_secrets(options)
         try:
             urls, user = without_user(options["url"])
-            self._client = SchemaRegistryClient({**_CLIENT_OPTIONS, **user, **options, "url": urls})
+            # Any, as all that it returns may be None by its annotations.
+            self._client: Any = SchemaRegistryClient({**_CLIENT_OPTIONS, **user, **options, "url": urls})
         except Exception as error:  # also OSError and SSLError, for files of certificates
             raise ImproperlyConfigured(f"The client of the schema registry: {_text_of(error)}.") from None
         self.url = urls
@@ -222,11 +223,11 @@ class Registry:
             return SchemaNotFound(f"The schema registry {self.url} refuses the schema for {what}: {_text_of(error)}.")
         return RegistryUnavailable(f"{self.url} answers {error.http_status_code} for {what}: {_text_of(error)}.")
 
-    def _latest(self, subject: str) -> RegisteredSchema:
+    def _latest(self, subject: str) -> Any:
         self._client.clear_latest_caches()
         return self._client.get_latest_version(subject)
 
-    def _version_with(self, wanted: Wanted) -> RegisteredSchema:
+    def _version_with(self, wanted: Wanted) -> Any:
         schema = Schema(wanted.text, wanted.kind)
         try:
             return self._client.lookup_schema(wanted.subject, schema, normalize_schemas=True)
@@ -246,11 +247,11 @@ class Registry:
             versions = []
         return (versions[0].subject, versions[0].version) if versions else ("", None)
 
-    def _loaded(self, schema_id: int, schema: Schema, subject: str, version: int | None) -> Loaded:
+    def _loaded(self, schema_id: int, schema: Any, subject: str, version: int | None) -> Loaded:
         references = tuple(self._references(schema).items())
         return Loaded(schema_id, schema.schema_type or "AVRO", schema.schema_str, subject, version, references)
 
-    def _references(self, schema: Schema) -> dict[str, str]:
+    def _references(self, schema: Any) -> dict[str, str]:
         texts: dict[str, str] = {}
         for reference in schema.references or ():
             used = self._client.get_version(reference.subject, reference.version, deleted=True).schema

@@ -37,7 +37,7 @@ RETRY_SECONDS = 10.0
 """How long to wait before the registry is asked again for what it does not have, or in the background."""
 _CLIENT_OPTIONS = {"timeout": 5, "max.retries": 1, "retries.wait.ms": 200}
 _MISSING = (40401, 40402, 40403)
-_REFUSED = (409, 422)
+_REFUSED = (400, 409, 422)
 _MOST_ENTRIES = 10_000
 
 

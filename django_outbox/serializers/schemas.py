@@ -20,6 +20,7 @@ from django_outbox.serializers.base import Decoded, NotLoaded, Serializer
 from django_outbox.serializers.registry import Loaded, Registry, Wanted
 
 _FRAME = struct.Struct(">bI")
+_LARGEST_ID = 2**31 - 1
 _TOO_DEEP = "it is nested too deeply"
 References = tuple[tuple[str, str], ...]
 
@@ -169,7 +170,10 @@ class RegistrySerializer(Serializer):
         if len(data) < _FRAME.size or data[0]:
             raise UnreadableRecord("its value does not begin with a byte 0 and the id of a schema")
         try:
-            loaded = self._loaded(Wanted(self.kind, _FRAME.unpack_from(data)[1]))
+            _, schema_id = _FRAME.unpack_from(data)
+            if not 0 < schema_id <= _LARGEST_ID:  # registries answer to such an id as to a wrong URL
+                raise SchemaNotFound(f"No registry has a schema {schema_id}.")
+            loaded = self._loaded(Wanted(self.kind, schema_id))
             if loaded.kind != self.kind:
                 raise SchemaNotFound(f"Schema {loaded.id} is {loaded.kind}, but {event_type!r} is read as {self.kind}.")
             codec = self._codec_of(loaded)

@@ -301,7 +301,9 @@ def test_a_registry_that_does_not_know_versions_of_an_id(registry: StubRegistry)
         (b"\0\0\0\0\1\x0e\x00extra", "cannot be read with schema 1: 5 bytes are left"),
         (b"\0\0\0\0\2\x0e", "Schema 2 is JSON, but 'order.created' is read as AVRO"),
         (b"\0\0\0\0\3\x0e", "schema 3 of the registry is not a valid AVRO schema"),
-        (b"\0\xff\xff\xff\xff\x0e", "has no schema 4294967295: it was deleted, or the record was written with another"),
+        (b"\0\x7f\xff\xff\xff\x0e", "has no schema 2147483647: it was deleted, or the record was written with another"),
+        (b"\0\xff\xff\xff\xff\x0e", "No registry has a schema 4294967295"),
+        (b"\0\0\0\0\0\x0e", "No registry has a schema 0"),
     ],
 )
 def test_a_value_that_cannot_be_read(registry: StubRegistry, data: bytes, reason: str) -> None:

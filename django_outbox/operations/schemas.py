@@ -88,7 +88,7 @@ class ProjectSchema:
         wanted, latest = self.wanted, self.latest()
         if wanted.text is None:
             return []
-        registered = "registry" if latest is None else f"registry, version {latest.version}"
+        registered = "registry" if latest is None else f"registry, version {latest.version_in(wanted.subject)}"
         before = "" if latest is None else _readable(latest.text)
         lines = difflib.unified_diff(
             before.splitlines(), _readable(wanted.text).splitlines(), registered, "project", lineterm="", n=2

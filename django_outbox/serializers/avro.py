@@ -94,9 +94,10 @@ class AvroSerializer(RegistrySerializer):
         return AvroCodec(text, references)
 
     def broken_readers(self, latest: Loaded, text: str) -> list[str]:
+        version = latest.version_in("")
         old, new = AvroCodec(latest.text, latest.references).side, AvroCodec(text, ()).side
-        records = f"Readers with the new schema cannot read records of version {latest.version}"
-        readers = f"Readers with version {latest.version} cannot read new records"
+        records = f"Readers with the new schema cannot read records of version {version}"
+        readers = f"Readers with version {version} cannot read new records"
         return [
             *(f"{records}: {problem}." for problem in unreadable(new, old)),
             *(f"{readers}: {problem}." for problem in unreadable(old, new)),

@@ -47,16 +47,20 @@ class Loaded:
 
     Attributes:
         kind: ``"AVRO"``, ``"JSON"`` or ``"PROTOBUF"``.
-        version: in ``subject``; None if the registry does not say.
+        versions: by subject; empty if the registry does not say. Several subjects may have the same schema.
         references: the names and texts of the schemas that this one uses, each after those that it uses itself.
     """
 
     id: int
     kind: str
     text: str
-    subject: str = ""
-    version: int | None = None
+    versions: tuple[tuple[str, int], ...] = ()
     references: tuple[tuple[str, str], ...] = ()
+
+    def version_in(self, subject: str) -> int | None:
+        """Return the version in this subject, else in any; None if it is not known."""
+        versions = dict(self.versions)
+        return versions.get(subject, next(iter(versions.values()), None))
 
 
 class Wanted(NamedTuple):
@@ -206,9 +210,9 @@ class Registry:
         try:
             if wanted.id:
                 schema = self._client.get_schema(wanted.id)
-                return self._loaded(wanted.id, schema, *self._version_of(wanted.id))
+                return self._loaded(wanted.id, schema, self._versions_of(wanted.id))
             found = self._latest(wanted.subject) if wanted.text is None else self._version_with(wanted)
-            return self._loaded(found.schema_id, found.schema, found.subject, found.version)
+            return self._loaded(found.schema_id, found.schema, ((found.subject, found.version),))
         except Exception as error:
             raise self._fault(wanted, error) from None
 
@@ -237,19 +241,18 @@ class Registry:
         self._client.register_schema(wanted.subject, schema)
         return self._client.lookup_schema(wanted.subject, schema)
 
-    def _version_of(self, schema_id: int) -> tuple[str, int | None]:
-        """The subject and version of an id; several subjects may have it."""
+    def _versions_of(self, schema_id: int) -> tuple[tuple[str, int], ...]:
         try:
-            versions = self._client.get_schema_versions(schema_id)
+            found = self._client.get_schema_versions(schema_id)
         except SchemaRegistryError as error:
             if error.http_status_code != 404:  # of a registry that does not know this call
                 raise
-            versions = []
-        return (versions[0].subject, versions[0].version) if versions else ("", None)
+            found = []
+        return tuple((each.subject, each.version) for each in found)
 
-    def _loaded(self, schema_id: int, schema: Any, subject: str, version: int | None) -> Loaded:
+    def _loaded(self, schema_id: int, schema: Any, versions: tuple[tuple[str, int], ...]) -> Loaded:
         references = tuple(self._references(schema).items())
-        return Loaded(schema_id, schema.schema_type or "AVRO", schema.schema_str, subject, version, references)
+        return Loaded(schema_id, schema.schema_type or "AVRO", schema.schema_str, versions, references)
 
     def _references(self, schema: Any) -> dict[str, str]:
         texts: dict[str, str] = {}

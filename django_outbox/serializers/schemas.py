@@ -184,8 +184,9 @@ class RegistrySerializer(Serializer):
         except ValueError as error:
             raise UnreadableRecord(f"its value cannot be read with schema {loaded.id}: {text_of(error)}") from None
         headers = {"schema_id": str(loaded.id)}
-        if loaded.version is not None:
-            headers["schema_version"] = str(loaded.version)
+        subject = self._subject.format(topic=topic, event_type=event_type, record=codec.name)
+        if (version := loaded.version_in(subject)) is not None:
+            headers["schema_version"] = str(version)
         return Decoded(payload, headers)
 
     def _loaded(self, wanted: Wanted) -> Loaded:

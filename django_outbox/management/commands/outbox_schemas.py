@@ -80,7 +80,9 @@ class Command(OutboxCommand):
             self._print(schema, "OK", f"{schema.wanted.subject}: the project has no schema for it; nothing to register")
             return True
         loaded = schema.register()
-        self._print(schema, "OK", f"{schema.wanted.subject} version {loaded.version}, id {loaded.id}")
+        self._print(
+            schema, "OK", f"{schema.wanted.subject} version {loaded.version_in(schema.wanted.subject)}, id {loaded.id}"
+        )
         return True
 
     def _diff(self, schema: ProjectSchema) -> bool:

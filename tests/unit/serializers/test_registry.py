@@ -186,11 +186,11 @@ def test_a_later_version_is_found_in_the_background(registry: StubRegistry) -> N
     loaded.load(LATEST)
     registry.register("orders-value", {**ORDER, "doc": "later"})
     clock.now += REFRESH_SECONDS - 1
-    assert loaded.get(LATEST).version == 1  # type: ignore[union-attr]
+    assert loaded.get(LATEST).version_in("orders-value") == 1  # type: ignore[union-attr]
     assert len(registry.requests) == 1
 
     clock.now += 1
-    wait_until(lambda: loaded.get(LATEST).version == 2, 30, what="the later version")  # type: ignore[union-attr]
+    wait_until(lambda: loaded.get(LATEST).version_in("orders-value") == 2, 30, what="the later version")  # type: ignore[union-attr]
 
     loaded.close()
 
@@ -281,6 +281,17 @@ def test_headers_name_the_schema(registry: StubRegistry) -> None:
         {"order_id": 7, "note": None},
         {"schema_id": str(number), "schema_version": "2"},
     )
+
+
+def test_the_version_is_that_of_the_subject(registry: StubRegistry) -> None:
+    registry.register("others-value", ORDER)
+    registry.register("orders-value", {**ORDER, "doc": "old"})
+    registry.register("orders-value", ORDER)
+    value = serialize(avro(registry), {"order_id": 7})
+
+    assert deserialize(avro(registry), value).headers["schema_version"] == "2"
+    assert deserialize(avro(registry), value, topic="others").headers["schema_version"] == "1"
+    assert deserialize(avro(registry), value, topic="copies").headers["schema_version"] == "1"
 
 
 def test_a_registry_that_does_not_know_versions_of_an_id(registry: StubRegistry) -> None:

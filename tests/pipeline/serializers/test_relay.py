@@ -186,3 +186,16 @@ def test_publish_refuses_what_does_not_fit_and_the_transaction_goes_on(registry:
     assert caught.value.field == "payload.note"
     assert statuses() == [Status.PENDING]
     assert registry.requests == []
+
+
+def test_another_group_reads_this_services_own_avro(registry: StubRegistry) -> None:
+    registry.register(SUBJECT, ORDER)
+    pipeline = Pipeline(group="audit")
+    pipeline.on("order.created", group="audit")
+    publish("order.created", {"order_id": 7})
+
+    drain(pipeline)
+    pipeline.run()
+
+    assert [event.payload for event in pipeline.handled] == [{"order_id": 7, "note": None}]
+    assert pipeline.handled[0].headers["schema_id"] == "1"

@@ -162,8 +162,15 @@ class RecordsUndecodable(TopicNotReadable):
         self.advice = advice
 
 
-class RegistryUnavailable(BrokerUnavailable):
-    """The schema registry cannot be reached, does not answer in time, or refuses this client."""
+class RegistryUnavailable(OutboxError):
+    """The schema registry cannot be reached, does not answer in time, or refuses this client.
+
+    Not the fault of a message: those that need it wait for ``retry_after`` seconds, uncounted, and no other does.
+    """
+
+    def __init__(self, reason: str, retry_after: float = 1.0) -> None:
+        super().__init__(reason)
+        self.retry_after = retry_after
 
 
 class SchemaNotFound(OutboxError, ImproperlyConfigured):

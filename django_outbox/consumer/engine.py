@@ -9,8 +9,8 @@ from functools import partial
 from django_outbox.consumer.breaker import Breaker
 from django_outbox.consumer.calls import Calls
 from django_outbox.consumer.named import NamedFailures
-from django_outbox.consumer.source import SKIP, Claim, Item, Outcome, Source
-from django_outbox.exceptions import RegistryUnavailable, in_one_line, name_handlers
+from django_outbox.consumer.source import Claim, Item, Outcome, Source
+from django_outbox.exceptions import in_one_line, name_handlers
 from django_outbox.observability import instrumentation
 from django_outbox.observability.instrumentation import report_dead
 from django_outbox.observability.logging import log_extra
@@ -112,8 +112,6 @@ class Engine:
             claims: list[Claim] = []
             try:
                 done = self._run(source, named.others, claims, partial(self._is_over, over_at, is_stopping))
-            except RegistryUnavailable:
-                raise
             except Exception as error:
                 if named.add(error, claims):
                     continue
@@ -188,8 +186,8 @@ class Engine:
     ) -> list[Claim]:
         """Handle deliveries in one transaction. Adds their claims to ``claims``, and returns those it completed."""
         prepared = source.prepare(items)
-        if all(claim is SKIP for claim in prepared):
-            return [SKIP] * len(items)
+        if all(claim.outcome in (Outcome.SKIPPED, Outcome.WAITING) for claim in prepared):
+            return list(prepared)
         done: list[Claim] = []
         has_begun = False
         trace = current_tracing().processing(self._group, using=self._using, together=len(items) > 1)

@@ -96,6 +96,11 @@ class InHand:
         return self._read if room - self.active >= self._read else 0
 
     @property
+    def waits_for_registry(self) -> bool:
+        """True if records in hand wait for a schema registry."""
+        return bool(self._queue.parked_groups(Kind.FOREIGN))
+
+    @property
     def active(self) -> int:
         """As ``len()``, but without records that wait or fill a batch."""
         return len(self._queue) - self._queue.parked
@@ -118,6 +123,8 @@ class InHand:
         """
         with self._lock:
             far = self._offsets.at_least(self.window)
+        if self._queue.parked > MOST_WAITS or self.bytes >= READ_AHEAD_BYTES // 2:
+            far = far | self._queue.parked_groups(Kind.FOREIGN)  # so that others go on
         if not self.are_threads:
             return far
         most = self.read_ahead // 2
@@ -159,10 +166,10 @@ class InHand:
             waits.refused = far = self._offsets.at_least(self.window)
         if number > self.read_ahead + self.most_waits or size >= READ_AHEAD_BYTES:
             waits.most = 0
-            self._queue.wake(inf)
+            self._queue.wake(inf, kind=Kind.OWN)
             return
         if far:
-            self._queue.wake(-inf, far)
+            self._queue.wake(-inf, far, kind=Kind.OWN)
         if number <= self.read_ahead + self.most_waits // 2 and size < READ_AHEAD_BYTES // 2:
             waits.most = self.most_waits
 

@@ -172,10 +172,17 @@ class KeyedQueue(Generic[T]):
                 if self._ready:  # one of them may have waited for the end of all batches
                     self._offered.notify_all()
 
-    def wake(self, now: float, groups: Collection[Hashable] = ()) -> None:
-        """Let items go on whose time has come, or that are in these groups."""
+    def parked_groups(self, kind: Any) -> set[Any]:
+        """The groups of items of this kind that wait for their time."""
+        with self._offered:
+            return {line.items[0].group for line in self._parked if line.items[0].kind is kind}
+
+    def wake(self, now: float, groups: Collection[Hashable] = (), kind: Any = None) -> None:
+        """Let items go on whose time has come, or that are in these groups; None for ``kind`` means all kinds."""
         with self._offered:
             for line in list(self._parked):
+                if kind is not None and line.items[0].kind is not kind:
+                    continue
                 if (line.parked_until or 0.0) <= now or (groups and any(each.group in groups for each in line.items)):
                     self._offer(line)
 

@@ -154,12 +154,19 @@ class Lanes(InHand):
                 self._count(batch[done : done + len(outcomes)], outcomes)
                 for place, outcome in enumerate(outcomes, done):
                     if outcome is Outcome.WAITING:
-                        parked[place] = self._outbox.waits.until(batch[place].item.id)
+                        parked[place] = self._waits_until(batch[place])
                 done += len(outcomes)
+                if parked and batch[0].kind is Kind.FOREIGN:  # nothing is stored that would hold the rest of their keys
+                    break
         finally:
             if self.are_threads and self._is_stopping():
                 self._queue.hold()
             self._queue.end(batch, done, parked)
+
+    def _waits_until(self, queued: Queued[Any]) -> float:
+        if queued.kind is Kind.FOREIGN:
+            return self._clock() + self._inbox.take_wait(queued.item)
+        return self._outbox.waits.until(queued.item.id)
 
     def _is_interrupted(self) -> bool:
         return self._queue.is_held or self._is_stopping()

@@ -58,7 +58,8 @@ class Outcome(StrEnum):
     REQUEUED = "requeued"
     """The message waits, and no retry is counted: it was not its turn, or the database failed."""
     WAITING = "waiting"
-    """The message stays in hand for a moment, and nothing is stored: an earlier one of its key comes first."""
+    """The message stays in hand for a while, and nothing is stored: an earlier one of its key comes first, or a record
+    needs a schema of a registry that is away."""
     SKIPPED = "skipped"
     """Nothing to do: a duplicate, or an event without a handler."""
 
@@ -143,7 +144,7 @@ class Source(ABC, Generic[Item]):
         return 1.0
 
     def prepare(self, items: Sequence[Item]) -> list[Claim]:
-        """Read deliveries before the transaction of the handlers. If all claims are ``SKIP``, there is none."""
+        """Read deliveries before the transaction of the handlers. If all are skipped or wait, there is none."""
         return [UNDECIDED] * len(items)
 
     @abstractmethod

@@ -32,9 +32,10 @@ from django_outbox.events.parsing import (
     text_header,
 )
 from django_outbox.events.payloads import TOMBSTONE, RawBytes
-from django_outbox.exceptions import InvalidMessage, UnreadableRecord
+from django_outbox.exceptions import InvalidMessage, RegistryUnavailable, UnreadableRecord
 from django_outbox.models import validation
 from django_outbox.models.lengths import CONTENT_TYPE_LENGTH, EVENT_ID_LENGTH, KEY_LENGTH, TYPE_LENGTH, VERSION_LENGTH
+from django_outbox.serializers.base import NotLoaded
 from django_outbox.serializers.configured import current_serializers
 
 STRUCTURED = "application/cloudevents"
@@ -65,6 +66,7 @@ class EventReader:
         Raises:
             UnreadableRecord: with the reason.
             NotLoaded: it needs a schema of a registry.
+            RegistryUnavailable: it needs one of a registry that is away.
         """
         if record.fault:
             raise UnreadableRecord(record.fault)
@@ -162,8 +164,7 @@ class EventReader:
     ) -> Event:
         decoded = None if data is None else deserialized(event, data, content_type, record.topic)
         if decoded is not None:
-            payload = self._storable_payload(decoded.payload, json.dumps(decoded.payload))
-            return with_position(decoded, record, payload)
+            return with_position(decoded, record, validation.json_payload(decoded.payload, using=self._using))
         return with_position(event, record, self._payload(part, data, content_type))
 
     def _payload(self, part: str, data: bytes | None, content_type: str) -> Any:
@@ -201,8 +202,9 @@ def deserialized(event: Event, data: bytes, content_type: str, topic: str) -> Ev
         None if there is no serializer for it, or the data is something else.
 
     Raises:
-        UnreadableRecord: with the reason.
+        UnreadableRecord, InvalidMessage: with the reason.
         NotLoaded: its schema must be loaded first.
+        RegistryUnavailable: that is not possible now.
     """
     serializer = current_serializers().find(event.type, topic)
     if serializer is None:
@@ -211,8 +213,15 @@ def deserialized(event: Event, data: bytes, content_type: str, topic: str) -> Ev
     # No JSON begins with a byte 0. Plain clients of a registry set no content type.
     if kind != serializer.content_type and not (is_json_type(kind) and data.startswith(b"\0")):
         return None
-    payload, headers = serializer.deserialize(data, event.type, topic)
-    return replace(event, payload=payload, headers={**event.headers, **headers})
+    try:
+        payload, headers = serializer.deserialize(data, event.type, topic)
+        read = replace(event, payload=payload, headers={**event.headers, **headers})
+    except (UnreadableRecord, NotLoaded, RegistryUnavailable):
+        raise
+    except Exception as error:  # a serializer may be the project's own
+        raise UnreadableRecord(f"the serializer of {event.type} failed") from error
+    require_storable(read)
+    return read
 
 
 def require_storable(event: Event) -> None:

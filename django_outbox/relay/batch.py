@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
+from typing import NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
 
 from django_outbox.brokers.base import Acknowledged, Failed, Producer, Record, Refused, SendResult, TopicTrouble
 from django_outbox.conf import settings
 from django_outbox.events.writer import Outgoing, encode
-from django_outbox.exceptions import text_of
+from django_outbox.exceptions import RegistryUnavailable, in_one_line, text_of
 from django_outbox.observability import instrumentation
 from django_outbox.observability.logging import repeats
 from django_outbox.observability.tracing.base import current_tracing
-from django_outbox.serializers.base import NotLoaded
+from django_outbox.serializers.base import LOAD_SECONDS, NotLoaded
 from django_outbox.serializers.configured import current_serializers
 from django_outbox.state import outbox as state
 from django_outbox.state import transitions
@@ -29,27 +31,46 @@ log = logging.getLogger("django_outbox.relay")
 _published: Callable[[tuple[int | None, ...]], Published] = partial(tuple.__new__, Published)
 
 
+class Waiting(NamedTuple):
+    """The result of a message whose schema cannot be loaded now: it waits, uncounted."""
+
+    seconds: float
+    text: str  # not a ``reason``, as it is nothing that the broker refuses
+
+
+NotSent = Refused | Failed | Waiting | None
+"""Why a message is not sent. None if its turn has not come: its schema is about to be loaded, or it is behind another."""
+
+
 class Batch:
     """Locked messages, in the order in which they are sent.
 
     Attributes:
         messages: those to send.
         acknowledged: messages that the broker has, with their position.
-        published, failed, dead, held: how many were published, could not be sent, can never be sent, and were not sent
-            because their schema is not loaded, or because of one before them in their key that cannot be encoded.
+        published, failed, dead, waiting: how many were published, could not be sent, can never be sent, and wait for a
+            schema that cannot be loaded now, or behind such a message of their key.
+        held: how many were not sent because their schema is about to be loaded, or because of one before them in their
+            key that cannot be encoded.
+        wait: the longest wait for a schema.
         not_loaded: the schemas to load, after the transaction.
         written: topics of acknowledged messages.
         faults: topics that could not be written to.
         after_commit: functions to call after the commit, for logs and signals.
     """
 
-    def __init__(self, messages: Sequence[Outgoing], *, using: str) -> None:
+    def __init__(
+        self, messages: Sequence[Outgoing], *, using: str, loads: Mapping[Hashable, Exception | None] | None = None
+    ) -> None:
+        """``loads``: the result of ``load_all`` for what the last batch did not have."""
         self._using = using
         self.messages = messages
-        self._not_encoded: dict[int, Refused | Failed | None] = {}  # by position in ``messages``; None if held
-        self._results: Sequence[SendResult | None] = []
+        self._loads = loads or {}
+        self._not_encoded: dict[int, NotSent] = {}  # by position in ``messages``
+        self._results: Sequence[SendResult | NotSent] = []
         self.acknowledged: list[Published] = []
-        self.published = self.failed = self.dead = self.held = 0
+        self.published = self.failed = self.dead = self.waiting = self.held = 0
+        self.wait = Waiting(0.0, "")
         self.written: set[str] = set()
         self.faults: dict[str, TopicTrouble] = {}
         self.not_loaded: list[NotLoaded] = []
@@ -73,32 +94,44 @@ class Batch:
 
     def _records(self) -> Iterator[Record]:
         """Encode the messages while the producer takes them."""
-        held: set[tuple[str, str]] = set()
-        wire_format = settings.wire_format
-        serializers = current_serializers() or None
+        held: dict[tuple[str, str], Waiting | None] = {}
+        wire_format, serializers = settings.wire_format, current_serializers()
         for position, message in enumerate(self.messages):
-            if held and (message.topic, message.message_key) in held:
-                self._not_encoded[position] = None
-                self.held += 1
+            key = (message.topic, message.message_key)
+            if held and key in held:
+                self._not_encoded[position] = held[key]
                 continue
+            result: NotSent
             try:
                 record = encode(message, wire_format=wire_format, serializers=serializers)
             except NotLoaded as error:
-                self.not_loaded.append(error)
-                self._not_encoded[position] = None
-                self.held += 1
-                if has_order(message):
-                    held.add((message.topic, message.message_key))
+                result = self._missing(error)
+            except RegistryUnavailable as error:
+                result = Waiting(error.retry_after, text_of(error))
             except ImproperlyConfigured as error:
-                self._not_encoded[position] = Failed(text_of(error))
-                if has_order(message):
-                    held.add((message.topic, message.message_key))
+                result = Failed(text_of(error))
             except (ValueError, TypeError, AttributeError) as error:
-                self._not_encoded[position] = Refused(f"It cannot be encoded: {error}")
-                if holds_behind_dead() and has_order(message):
-                    held.add((message.topic, message.message_key))
+                result = Refused(f"It cannot be encoded: {text_of(error)}")
+            except Exception as error:  # a serializer may be the project's own
+                result = Refused(f"It cannot be encoded: {type(error).__name__}: {in_one_line(error)}")
             else:
                 yield record
+                continue
+            self._not_encoded[position] = result
+            if has_order(message) and (not isinstance(result, Refused) or holds_behind_dead()):
+                held[key] = result if isinstance(result, Waiting) else None
+
+    def _missing(self, error: NotLoaded) -> NotSent:
+        """What becomes of a message whose schema is not loaded."""
+        if error.key not in self._loads:
+            self.not_loaded.append(error)
+            return None
+        fault = self._loads[error.key]
+        if fault is None:  # the load takes longer than a relay waits
+            return Waiting(LOAD_SECONDS, "A schema takes long to load.")
+        if isinstance(fault, RegistryUnavailable):
+            return Waiting(fault.retry_after, text_of(fault))
+        return Refused(f"Its schema cannot be loaded: {type(fault).__name__}: {in_one_line(fault)}")
 
     def store(self) -> None:
         """Store the results in the transaction that locked the messages.
@@ -108,8 +141,16 @@ class Batch:
         skips the earlier record.
         """
         broken: set[tuple[str, str]] = set()
+        waiting: defaultdict[float, list[int]] = defaultdict(list)
         for message, result in zip(self.messages, self._results, strict=True):
-            if result is None or (broken and (message.topic, message.message_key) in broken):
+            if isinstance(result, Waiting):  # also behind one that was not sent, which waits less
+                waiting[round(result.seconds, 1)].append(message.id)
+                self.wait = max(self.wait, result)
+                continue
+            if result is None:
+                self.held += 1
+                continue
+            if broken and (message.topic, message.message_key) in broken:
                 continue
             if isinstance(result, Acknowledged):
                 self.acknowledged.append(_published((message.id, message.publish_count + 1, *result)))
@@ -122,6 +163,7 @@ class Batch:
             if has_order(message) and (not isinstance(result, Refused) or holds_behind_dead()):
                 broken.add((message.topic, message.message_key))
         self.published = state.mark_published(self.acknowledged, using=self._using)
+        self.waiting = sum(state.let_wait(ids, seconds, using=self._using) for seconds, ids in waiting.items())
 
     def _store_failure(self, message: Outgoing, result: Refused | Failed) -> None:
         rows = state.to_send(message.id, message.attempt, using=self._using)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from functools import partial
 from operator import attrgetter
@@ -22,7 +22,8 @@ from django_outbox.relay.batch import Batch
 from django_outbox.relay.claims import Claimed, claims_of
 from django_outbox.relay.growth import BatchGrowth
 from django_outbox.relay.topics import CreateTopics, WritableTopics
-from django_outbox.serializers.base import NotLoaded, load_all
+from django_outbox.serializers.base import LOAD_SECONDS, NotLoaded, load_all
+from django_outbox.serializers.outage import registry_trouble
 from django_outbox.state import outbox as state
 from django_outbox.state.ordering import unsent_before
 from django_outbox.worker.incident import RELAPSE_SECONDS
@@ -35,6 +36,9 @@ from django_outbox.worker.stop import Stop
 
 log = logging.getLogger("django_outbox.relay")
 
+CLOCK_MARGIN_SECONDS = 0.1
+"""Due times are rounded to this, and of the clock of the database."""
+
 
 @dataclass(slots=True)
 class Pass:
@@ -44,14 +48,15 @@ class Pass:
     published: int = 0  # acknowledged by the broker and marked published
     failed: int = 0  # could not be sent; they wait for a retry, or are dead after the last one
     dead: int = 0  # can never be sent
-    blocked: int = 0  # not sent, as an earlier message of their key comes first
+    blocked: int = 0  # not sent, as an earlier message of their key comes first, or their schema is yet to be loaded
+    waiting: int = 0  # those that now wait for a schema registry that is away, also behind others of their key
     postponed: int = 0  # those and others that now wait as long as an earlier message of their key
     skipped: int = 0  # blocked by messages that a stalled relay has locked; claimed again later
 
     @property
     def moved(self) -> bool:
         """True if the next pass will find other rows."""
-        return bool(self.published or self.failed or self.dead or self.postponed or self.skipped)
+        return bool(self.published or self.failed or self.dead or self.waiting or self.postponed or self.skipped)
 
 
 class Relay:
@@ -96,14 +101,18 @@ class Relay:
         self._growth = BatchGrowth()
         self._prepared = PreparedStatements(using, clock)
         self._not_loaded: list[NotLoaded] = []
+        self._loads: dict[Hashable, Exception | None] = {}  # the results of the last loads
+        self._waiting_since: float | None = None  # for a schema registry
+        self._waiting_until = 0.0
+        self._waiting_for = ""
 
     def run(self, stop: Stop, *, drain: bool = False) -> None:
         """Work until stopped or, with ``drain``, until nothing is due.
 
         Raises:
-            BrokerUnavailable, OperationalError, InterfaceError: with ``drain``, if broker, schema registry or database
-                stay unavailable for ``PUBLISH_TIMEOUT``.
-            MessagesLeft: with ``drain``, if a topic cannot be written to.
+            BrokerUnavailable, OperationalError, InterfaceError: with ``drain``, if broker or database stay unavailable
+                for ``PUBLISH_TIMEOUT``.
+            MessagesLeft: with ``drain``, if a topic cannot be written to, or a schema registry stays unavailable.
         """
 
         def step() -> float | None:
@@ -113,14 +122,15 @@ class Relay:
             self._prepared.renew_plans()
             began_at = self._clock()
             done = self.run_once()
-            self.worker_state.record_round(published=done.published, trouble=str(self._topics))
+            trouble = " ".join(filter(None, [str(self._topics), registry_trouble()]))
+            self.worker_state.record_round(published=done.published, trouble=trouble)
             repeats.sum_up()
             if self.after_pass is not None and not drain:
                 self.after_pass(done.moved, done.claimed >= self.batch_size)
             if self.load_schemas() or done.moved:
                 return 0.0
             if drain and not done.claimed and not self._claims.is_skipping:
-                return None
+                return self._seconds_to_drain(began_at)
             return self.listener.seconds_to_wait(began_at, self.poll_interval)
 
         def wait_for_work(seconds: float) -> None:
@@ -151,19 +161,30 @@ class Relay:
         self._drop_producer()
 
     def load_schemas(self) -> bool:
-        """Load the schemas that the last pass did not have; True if there were any.
+        """Load the schemas that the last pass did not have, for a second at most; True if there were any.
 
-        Not in the pass, whose transaction must not wait for the registry. Messages of other types are sent meanwhile.
-
-        Raises:
-            RegistryUnavailable: the messages that need them wait, and no retry is counted.
+        Not in the pass, whose transaction must not wait for the registry. The next pass lets the messages wait whose
+        schema could not be loaded.
         """
         missing, self._not_loaded = self._not_loaded, []
-        load_all(missing)
+        self._loads = load_all(missing, LOAD_SECONDS)
         return bool(missing)
 
+    def _seconds_to_drain(self, began_at: float) -> float | None:
+        """When nothing is due: the seconds until messages that wait for a schema registry are; None if none waits.
+
+        Raises:
+            MessagesLeft: they have waited for ``PUBLISH_TIMEOUT``.
+        """
+        if self._waiting_since is None or began_at >= self._waiting_until:
+            return None
+        now = self._clock()
+        if now - self._waiting_since >= settings.publish_timeout:
+            raise MessagesLeft(f"Messages are left that wait for a schema registry: {self._waiting_for}")
+        return max(self._waiting_until - now, 0.0)
+
     def run_once(self) -> Pass:
-        """Send one batch. Messages whose schema is not loaded wait for ``load_schemas``.
+        """Send one batch. Messages whose schema is not loaded stay due for ``load_schemas`` and the next pass.
 
         Raises:
             BrokerUnavailable: no retry was counted; call again later.
@@ -186,7 +207,8 @@ class Relay:
         finally:
             if self._producer is not None and not self._producer.usable:
                 self._drop_producer()
-        self._growth.record(self._clock() - began_at, is_full=done.published == done.claimed >= self.batch_size)
+        is_full = done.published + done.waiting == done.claimed >= self.batch_size
+        self._growth.record(self._clock() - began_at, is_full=is_full)
         for function in after_commit:
             function()
         # Mostly nothing is left. The next pass checks that by one query, without a transaction or locks.
@@ -219,12 +241,17 @@ class Relay:
         done = Pass(claimed=len(claimed.messages))
         if claimed.messages:
             self._topics.record_due()
-        batch = Batch(self._in_order(claimed, done), using=self.using)
+        batch = Batch(self._in_order(claimed, done), using=self.using, loads=self._loads)
         started = self._clock()
         batch.send(producer)
         seconds = self._clock() - started
         batch.store()
-        done.published, done.failed, done.dead = batch.published, batch.failed, batch.dead
+        done.published, done.failed, done.dead, done.waiting = batch.published, batch.failed, batch.dead, batch.waiting
+        if batch.waiting:
+            now = self._clock()
+            self._waiting_since = now if self._waiting_since is None else self._waiting_since
+            self._waiting_until = max(self._waiting_until, now + batch.wait.seconds + CLOCK_MARGIN_SECONDS)
+            self._waiting_for = batch.wait.text
         done.blocked = len(claimed.messages) - len(batch.messages) + batch.held
         self._not_loaded = batch.not_loaded
         with self._outages.combined():

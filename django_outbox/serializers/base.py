@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from threading import Thread
 from typing import Any, ClassVar, NamedTuple
 
+LOAD_SECONDS = 1.0
+"""How long a worker waits for a schema that it needs. After that, only the messages wait."""
 _LOADS_AT_ONCE = 8
 
 
@@ -20,9 +25,8 @@ class Decoded(NamedTuple):
 class NotLoaded(Exception):
     """A message needs a schema that this process has not loaded yet.
 
-    The registry must not be called in a transaction: call ``load`` outside of it, then try again. ``load`` raises
-    ``RegistryUnavailable``; everything else that is wrong shows at the next try. Messages with the same ``key`` need
-    the same schema.
+    The registry must not be called in a transaction: call ``load`` outside of it, then try again. What it raises is wrong
+    with the messages, except ``RegistryUnavailable``. Messages with the same ``key`` need the same schema.
     """
 
     def __init__(self, key: Hashable, load: Callable[[], object]) -> None:
@@ -31,20 +35,38 @@ class NotLoaded(Exception):
         self.load = load
 
 
-def load_all(missing: Iterable[NotLoaded]) -> None:
-    """Load all schemas that were missing, several at a time.
+def load_all(missing: Iterable[NotLoaded], seconds: float | None = None) -> dict[Hashable, Exception | None]:
+    """Load all schemas that were missing, several at a time, and wait for them up to so many seconds.
 
-    Raises:
-        RegistryUnavailable: some are not loaded.
+    Loads that take longer go on in their threads, which end with the process.
+
+    Returns:
+        The errors by key; None for a schema that is loaded, or still on its way.
     """
-    loads = list({each.key: each.load for each in missing}.values())
-    if len(loads) < 2:
-        for load in loads:
-            load()
-        return
-    with ThreadPoolExecutor(_LOADS_AT_ONCE) as executor:
-        for _ in executor.map(lambda load: load(), loads):
-            pass
+    results: dict[Hashable, Exception | None] = {}
+    loads: SimpleQueue[NotLoaded] = SimpleQueue()
+    for each in missing:
+        if each.key not in results:
+            results[each.key] = None
+            loads.put(each)
+
+    def work() -> None:
+        with suppress(Empty):
+            while True:
+                each = loads.get_nowait()
+                try:
+                    each.load()
+                except Exception as error:
+                    results[each.key] = error
+
+    # Not a ThreadPoolExecutor: the end of the process would wait for its threads.
+    threads = [Thread(target=work, name="outbox-schemas", daemon=True) for _ in range(min(len(results), _LOADS_AT_ONCE))]
+    over_at = float("inf") if seconds is None else time.monotonic() + seconds
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(None if seconds is None else max(0.0, over_at - time.monotonic()))
+    return dict(results)
 
 
 class Serializer(ABC):
@@ -77,6 +99,7 @@ class Serializer(ABC):
             InvalidMessage: the payload does not fit the schema.
             ImproperlyConfigured: there is no schema for it, or it cannot be used.
             NotLoaded: its schema must be loaded first.
+            RegistryUnavailable: that is not possible now.
         """
 
     @abstractmethod
@@ -86,6 +109,7 @@ class Serializer(ABC):
         Raises:
             UnreadableRecord: with the reason.
             NotLoaded: its schema must be loaded first.
+            RegistryUnavailable: that is not possible now.
         """
 
 

@@ -7,10 +7,10 @@ the background.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django_outbox.brokers.secrets import masked
 from django_outbox.exceptions import MissingDependency, RegistryUnavailable, SchemaNotFound, in_one_line
 from django_outbox.serializers.logins import keep_secrets, without_user
+from django_outbox.serializers.outage import Outage
 
 try:
     from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
@@ -28,8 +29,6 @@ except ImportError as error:
         'OUTBOX["SERIALIZERS"] needs the client of the schema registry: '
         "pip install 'django-kafka-outbox[avro]' (or [protobuf], [jsonschema])."
     ) from error
-
-log = logging.getLogger("django_outbox.serializers")
 
 REFRESH_SECONDS = 300.0
 """How long the latest version of a subject is used before the registry is asked for a later one."""
@@ -104,12 +103,12 @@ class Registry:
         self.url = urls
         """For messages, without user and password."""
         self._clock = clock
+        self._outage = Outage(urls, clock)
         self._entries: dict[Wanted, _Entry] = {}
         self._queue: dict[Wanted, None] = {}
         self._asked_at: dict[Wanted, float] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._is_reported = False
 
     def __repr__(self) -> str:
         return f"Registry({self.url})"
@@ -123,13 +122,17 @@ class Registry:
 
         Raises:
             SchemaNotFound: the registry does not have it.
+            RegistryUnavailable: the registry is away. It is asked in the background, again and again while messages wait.
         """
         entry = self._entries.get(wanted)
-        if entry is None:
-            return None
-        if entry.due_at <= self._clock():
-            if entry.loaded is None:
+        is_due = entry is not None and entry.due_at <= self._clock()
+        if entry is None or (is_due and entry.loaded is None):
+            if (fault := self._outage.fault()) is None:
                 return None
+            if self._outage.is_retry_due:
+                self.load_in_background(wanted)
+            raise fault
+        if is_due:
             self.load_in_background(wanted)
         if entry.loaded is None:
             raise SchemaNotFound(entry.reason)
@@ -139,10 +142,11 @@ class Registry:
         """Load a schema; call this outside of transactions. That it does not exist shows in ``get()``.
 
         Raises:
-            RegistryUnavailable: the registry cannot be asked. What was loaded before stays.
+            RegistryUnavailable: the registry cannot be asked, or should not be yet. What was loaded before stays.
         """
         try:
-            loaded = self._ask(wanted)
+            with self._outage.asking():
+                loaded = self._ask(wanted)
         except SchemaNotFound as error:
             self._forget_expired()
             self._entries[wanted] = _Entry(None, str(error), self._clock() + RETRY_SECONDS)
@@ -177,10 +181,10 @@ class Registry:
             raise self._fault(wanted, error) from None
 
     def load_in_background(self, wanted: Wanted) -> None:
-        """Load a schema without waiting for it; at most once in ``RETRY_SECONDS``."""
+        """Load a schema without waiting for it; at most once in ``RETRY_SECONDS``, or when an outage may be over."""
         now = self._clock()
         with self._lock:
-            if now - self._asked_at.get(wanted, float("-inf")) < RETRY_SECONDS:
+            if now - self._asked_at.get(wanted, float("-inf")) < RETRY_SECONDS and not self._outage.is_retry_due:
                 return
             self._asked_at[wanted] = now
             self._queue[wanted] = None
@@ -196,15 +200,8 @@ class Registry:
                     return
                 wanted = next(iter(self._queue))
                 del self._queue[wanted]
-            try:
+            with suppress(RegistryUnavailable):  # the outage is logged
                 self.load(wanted)
-            except RegistryUnavailable as error:
-                if not self._is_reported:
-                    text = "The schema registry %s Loaded schemas stay in use."
-                    log.warning(text, error, extra={"action": "registry_unavailable"})
-                self._is_reported = True
-            else:
-                self._is_reported = False
 
     def _ask(self, wanted: Wanted) -> Loaded:
         try:
@@ -223,6 +220,8 @@ class Registry:
             return RegistryUnavailable(f"{self.url} cannot be reached: {_text_of(error)}.")
         if _is_missing(error):
             return SchemaNotFound(self._not_found(wanted))
+        if error.http_status_code == 403:
+            return SchemaNotFound(f"The schema registry {self.url} refuses this login for {what}: {_text_of(error)}.")
         if error.http_status_code in _REFUSED:
             return SchemaNotFound(f"The schema registry {self.url} refuses the schema for {what}: {_text_of(error)}.")
         return RegistryUnavailable(f"{self.url} answers {error.http_status_code} for {what}: {_text_of(error)}.")

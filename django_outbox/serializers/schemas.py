@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 from django.core.exceptions import ImproperlyConfigured
 
-from django_outbox.exceptions import InvalidMessage, SchemaNotFound, UnreadableRecord, text_of
+from django_outbox.exceptions import InvalidMessage, RegistryUnavailable, SchemaNotFound, UnreadableRecord, text_of
 from django_outbox.serializers.base import Decoded, NotLoaded, Serializer
 from django_outbox.serializers.registry import Loaded, Registry, Wanted
 
@@ -151,7 +151,8 @@ class RegistrySerializer(Serializer):
         if wanted.text is not None:
             _validate(self._codec(wanted.text, (), self.path), payload)
             return
-        with suppress(SchemaNotFound):  # it may be registered, or corrected, before the relay sends the message
+        # It may be registered, or corrected, before the relay sends the message.
+        with suppress(SchemaNotFound, RegistryUnavailable):
             loaded = self.registry.get(wanted)
             if loaded is None:
                 self.registry.load_in_background(wanted)

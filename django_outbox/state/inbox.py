@@ -170,16 +170,24 @@ def lock_unread(row: InboxMessage, *, using: str) -> InboxMessage | None:
 
 def count_delivery(
     row: InboxMessage, *, using: str, outlived: bool, wait: timedelta = timedelta(seconds=CLAIM_SECONDS)
-) -> None:
-    """Count a delivery before its handler runs, because the handler may kill the process.
+) -> int:
+    """Count a delivery before its handler runs, because the handler may kill the process; returns its number.
 
     Args:
         row: pending and locked.
         outlived: this process has counted the delivery before and is still alive.
         wait: how long the message is not due.
     """
-    count = F("delivery_count") + (0 if outlived else 1)
-    _pending(row.id, using).update(delivery_count=count, next_retry_at=due_at(wait), updated_at=DatabaseNow())
+    added = 0 if outlived else 1
+    _pending(row.id, using).update(
+        delivery_count=F("delivery_count") + added, next_retry_at=due_at(wait), updated_at=DatabaseNow()
+    )
+    return row.delivery_count + added
+
+
+def uncount_delivery(row_id: int, *, using: str) -> None:
+    """Take a counted delivery back, as neither mapper nor handler did anything wrong."""
+    in_delivery(row_id, using=using).update(delivery_count=F("delivery_count") - 1, updated_at=DatabaseNow())
 
 
 def postpone(row: InboxMessage, blocker: Blocker, *, using: str) -> int:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from django.db import DEFAULT_DB_ALIAS
 
-from django_outbox.exceptions import BrokerUnavailable, RegistryUnavailable, in_one_line
+from django_outbox.exceptions import BrokerUnavailable, in_one_line
 from django_outbox.worker.database_errors import drop_broken_connections, is_unavailable
 from django_outbox.worker.incident import Incident
 from django_outbox.worker.outage_log import OutageLog
@@ -52,14 +52,12 @@ def run_through_faults(
     """
     outages = outages or OutageLog(log, clock)
     broker = Incident(log, "The broker", clock, outages=outages)
-    registry = Incident(log, "The schema registry", clock)
     database = Incident(log, "The database", clock)
     try:
         while not stop.requested:
             try:
                 wait = step()
                 broker.resolve()
-                registry.resolve()
                 database.resolve()
                 outages.log_ended()
                 if wait is None:
@@ -72,9 +70,8 @@ def run_through_faults(
                     raise
                 if _is_requested(stop):  # the stop may have interrupted the step
                     return
-                is_broker = isinstance(error, BrokerUnavailable)
-                incident = database if not is_broker else registry if isinstance(error, RegistryUnavailable) else broker
-                on_fault(f"{incident.subject}: {in_one_line(error)}", is_broker)
+                incident = broker if isinstance(error, BrokerUnavailable) else database
+                on_fault(f"{incident.subject}: {in_one_line(error)}", incident is broker)
                 drop_broken_connections(error)
                 delay = incident.report(in_one_line(error))
                 if patience is not None and incident.seconds >= patience:

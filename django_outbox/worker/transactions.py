@@ -11,7 +11,6 @@ from typing import Any, NoReturn, TypeVar
 
 from django.db import connections, router, transaction
 
-from django_outbox.exceptions import RegistryUnavailable
 from django_outbox.worker.database_errors import is_outage, is_transient, session_of
 from django_outbox.worker.pooling import stop_preparing
 
@@ -85,8 +84,6 @@ def retry_transaction(
             result = work()
             outages.reset(work_id)
             return result
-        except RegistryUnavailable:  # before the transaction; nobody's fault
-            raise
         except Exception as error:
             if not stop_preparing(error, using):
                 if is_outage(error, using, session):

@@ -27,6 +27,8 @@ class StubRegistry:
         self.requests: list[str] = []
         self.logins: list[str | None] = []
         self.compatible = True
+        self.is_back = threading.Event()
+        """Requests that ``hang`` answers wait for this."""
         self.answer: Callable[[str, str], Answer | None] = lambda method, path: None
         stub = self
 
@@ -54,7 +56,11 @@ class StubRegistry:
             def log_message(self, *arguments: Any) -> None:
                 pass
 
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        class Server(ThreadingHTTPServer):
+            def handle_error(self, request: Any, client_address: Any) -> None:
+                pass  # the client has left
+
+        self._server = Server(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
         self._thread.start()
@@ -63,7 +69,21 @@ class StubRegistry:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._server.server_port}"
 
+    def go_away(self) -> None:
+        """Answer each request with 503."""
+        self.answer = lambda method, path: (503, {"message": "away"})
+
+    def hang(self) -> None:
+        """Answer no request before the end of the test, or until the registry comes back."""
+        self.is_back.clear()
+        self.answer = lambda method, path: None if self.is_back.wait(300) else None
+
+    def come_back(self) -> None:
+        self.answer = lambda method, path: None
+        self.is_back.set()
+
     def close(self) -> None:
+        self.is_back.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join()

@@ -8,7 +8,7 @@ retried from its row.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from datetime import timedelta
 
 from django.db import DatabaseError, transaction
@@ -20,7 +20,7 @@ from django_outbox.consumer.inbox.stored import UNREAD_DELAY, Stored, StoredSour
 from django_outbox.consumer.pauses import Pauses
 from django_outbox.consumer.source import REQUEUE_DELAY, SKIP, Claim, Outcome, Source, unhandled_reason
 from django_outbox.events.parsing import record_reference, shown_type
-from django_outbox.exceptions import Reject, UnreadableRecord, text_of
+from django_outbox.exceptions import RegistryUnavailable, Reject, UnreadableRecord, text_of
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import InboxMessage
 from django_outbox.observability.instrumentation import report_dead, report_failed
@@ -32,6 +32,8 @@ from django_outbox.state.ordering import CLAIM_SECONDS, Blocker, blocker_of, blo
 from django_outbox.worker.database_errors import is_transient
 
 log = logging.getLogger("django_outbox.consumer")
+
+WAIT = Claim(Outcome.WAITING)
 
 
 class ArrivalSource(Source[ReceivedRecord]):
@@ -54,7 +56,21 @@ class ArrivalSource(Source[ReceivedRecord]):
         return self._handlers.find(shown_type(item), item.topic).cost or 1.0
 
     def prepare(self, items: Sequence[ReceivedRecord]) -> list[Claim]:
-        return [self._arrival(record) for record in items]
+        claims: list[Claim] = []
+        held: set[Hashable] = set()  # behind records that wait for a schema registry
+        for record in items:
+            order = self._order_of(record)
+            claim = WAIT if order in held else self._arrival(record)
+            if claim.outcome is Outcome.WAITING and order is not None:
+                held.add(order)
+            claims.append(claim)
+        return claims
+
+    def _order_of(self, record: ReceivedRecord) -> Hashable:
+        """Records with the same order must not overtake each other; None if nothing may wait for this one."""
+        if record.key:
+            return (record.topic, record.key)
+        return (record.topic, record.partition) if self._reader.uses_mapper(record) else None
 
     def claim(self, items: Sequence[ReceivedRecord], prepared: Sequence[Claim]) -> list[Claim]:
         self._pauses.refresh()
@@ -108,7 +124,10 @@ class ArrivalSource(Source[ReceivedRecord]):
                 self._pauses.leave(claim.message.event_type, claim.message.topic)
 
     def fail(self, item: ReceivedRecord, claim: Claim | None, error: Exception) -> Outcome:
-        event = self._arrival(item).event  # reads the record again, as a handler may have changed the payload
+        claim = self._arrival(item)  # reads the record again, as a handler may have changed the payload
+        event = claim.event
+        if claim is WAIT:
+            return Outcome.WAITING
         if event is None:
             return self._store_poison(item, error)
         if isinstance(error, Reject):
@@ -119,7 +138,10 @@ class ArrivalSource(Source[ReceivedRecord]):
         return self._store(item, row, Outcome.FAILED, error)
 
     def requeue(self, item: ReceivedRecord, fault: Exception) -> Outcome:
-        event = self._arrival(item).event
+        claim = self._arrival(item)
+        event = claim.event
+        if claim is WAIT:
+            return Outcome.WAITING
         if event is None:
             raise fault
         return self._store(item, pending_row(event, self._group, REQUEUE_DELAY), Outcome.REQUEUED)
@@ -143,7 +165,10 @@ class ArrivalSource(Source[ReceivedRecord]):
             return None  # its handlers can run, although it cannot be stored
 
     def _store_event(self, record: ReceivedRecord) -> Stored | Outcome | None:
-        event = self._arrival(record).event
+        claim = self._arrival(record)
+        event = claim.event
+        if claim is WAIT:
+            return Outcome.WAITING
         if event is None:
             return None
         row = pending_row(event, self._group, timedelta(seconds=CLAIM_SECONDS), delivery_count=1)
@@ -156,7 +181,7 @@ class ArrivalSource(Source[ReceivedRecord]):
             if until is not None:
                 state.hold(row, row, until, using=self._using)
                 return Outcome.REQUEUED
-        return Stored(row.id, record)
+        return Stored(row.id)
 
     def _store_unread(self, record: ReceivedRecord) -> Stored | Outcome:
         """Store a record before its mapper reads it, with the delivery counted: a mapper may kill the process, too."""
@@ -164,14 +189,16 @@ class ArrivalSource(Source[ReceivedRecord]):
         with transaction.atomic(using=self._using):
             is_new = bool(self._add([row]))
         # In a second transaction: after two inserts of a duplicate, InnoDB cannot lock the row for either of them.
-        if not is_new and not self._stored.count_unread(row):
-            return Outcome.SKIPPED
-        return Stored(row.id, record)
+        if is_new:
+            return Stored(row.id, record=record)
+        return self._stored.count_unread(row, record) or Outcome.SKIPPED
 
     def _arrival(self, record: ReceivedRecord) -> Claim:
-        """Read a record; returns its claim, with a row that is not stored yet."""
+        """Read a record; returns its claim, with a row that is not stored yet, or ``WAIT``."""
         try:
             event = self._reader.read_loading(record)
+        except RegistryUnavailable:
+            return WAIT
         except UnreadableRecord as error:
             row = poison_row(record, self._group, unreadable(error))
             return Claim(Outcome.DEAD, row, reason=row.last_error)

@@ -16,7 +16,6 @@ from django_outbox.consumer.inbox.reader import Reader
 from django_outbox.consumer.inbox.stored import Stored, StoredSource
 from django_outbox.consumer.pauses import Pauses
 from django_outbox.consumer.source import Outcome
-from django_outbox.exceptions import RegistryUnavailable
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import InboxMessage
 from django_outbox.models.lengths import GROUP_LENGTH
@@ -54,6 +53,7 @@ class Inbox:
         self.takes_all = handlers.uses_inbox
         """True if this inbox handles all records, also those of this service's own outbox."""
         self.uses_mapper = reader.uses_mapper
+        self.take_wait = reader.take_wait
 
     def with_engine(self, engine: Engine) -> Inbox:
         """The same inbox for one lane, which handles its messages by this engine."""
@@ -68,13 +68,18 @@ class Inbox:
         return self._engine.handle(self._arrivals, records, is_stopping)
 
     def receive_counted(self, record: ReceivedRecord) -> Outcome:
-        """Handle one fresh record that may have killed the previous process: its delivery is counted and committed first."""
+        """Handle one fresh record that may have killed the previous process: its delivery is counted and committed first.
+
+        Not if it waits for a schema registry, which killed nothing.
+        """
         stored = self._arrivals.store_counted(record)
         if stored is None:
             return self._engine.handle_alone(self._arrivals, record)
         if isinstance(stored, Outcome):
             return stored
         outcome = self.handle(stored)
+        if outcome is Outcome.WAITING:
+            self._stored.uncount(stored)
         if outcome is Outcome.REQUEUED:  # if it was read only now, it carries an event to handle
             return self.handle_due(stored.id) or outcome
         return outcome
@@ -107,13 +112,12 @@ class Inbox:
         stored = self._stored.claim_due(id)
         if not isinstance(stored, Stored):
             return stored
-        try:
-            return self.handle(stored)
-        except RegistryUnavailable as error:  # a fresh record is read again instead, or a later one would overtake it
-            return self._stored.postpone(stored, error)
+        outcome = self.handle(stored)
+        return self._stored.postpone(stored) if outcome is Outcome.WAITING else outcome
 
     def handle(self, stored: Stored) -> Outcome:
         """Handle a stored message whose delivery is counted."""
         outcome = self._engine.handle_alone(self._stored, stored)
-        self._stored.survived.discard(stored.id)
+        if outcome is not Outcome.WAITING:
+            self._stored.survived.discard(stored.id)
         return outcome

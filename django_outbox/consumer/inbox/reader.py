@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from asyncio import CancelledError
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -14,12 +13,11 @@ from django_outbox.events.event import Event
 from django_outbox.events.parsing import content_type_of, headers_of, in_utc, record_reference
 from django_outbox.events.payloads import TOMBSTONE, RawBytes, content_of, require_valid
 from django_outbox.events.reader import STRUCTURED, EventReader, deserialized, require_storable, with_position
-from django_outbox.exceptions import InvalidMessage, UnreadableRecord
+from django_outbox.exceptions import InvalidMessage, RegistryUnavailable, UnreadableRecord
 from django_outbox.handlers.timeout import call_within
 from django_outbox.models.validation import json_payload
 from django_outbox.observability.tracing.base import current_tracing
-from django_outbox.serializers.base import NotLoaded
-from django_outbox.serializers.configured import current_serializers
+from django_outbox.serializers.base import LOAD_SECONDS, NotLoaded, load_all
 
 Mapper = Callable[[ReceivedRecord], Any]
 
@@ -32,6 +30,7 @@ class Reader:
         self._accepts = accepts
         self._mappers = settings.inbox
         self._events = EventReader(using=using, accepts=accepts, accepts_own=accepts_own)
+        self._waits: dict[str, float] = {}  # by record, in seconds
 
     def uses_mapper(self, record: ReceivedRecord) -> bool:
         """True if a mapper of the project reads this record."""
@@ -43,6 +42,7 @@ class Reader:
         Raises:
             UnreadableRecord: with the reason.
             NotLoaded: it needs a schema of a registry.
+            RegistryUnavailable: it needs one of a registry that is away.
         """
         if record.fault or record.topic not in self._mappers or not self._is_foreign_format(record):
             return self._events.read(record)
@@ -53,27 +53,30 @@ class Reader:
             raise UnreadableRecord(str(error)) from None
 
     def read_loading(self, record: ReceivedRecord) -> Event | None:
-        """The same, but loads a schema that it needs; call this outside of transactions.
+        """The same, but loads a schema that it needs, for a second at most; call this outside of transactions.
 
         Raises:
             UnreadableRecord: with the reason.
-            RegistryUnavailable: the schema cannot be loaded.
+            RegistryUnavailable: the record must wait, as long as ``take_wait()`` returns.
         """
-        while True:
+        try:
             try:
                 return self.read(record)
             except NotLoaded as error:
-                error.load()
+                fault = load_all([error], LOAD_SECONDS)[error.key]
+            if fault is not None and not isinstance(fault, RegistryUnavailable):
+                raise UnreadableRecord("its schema cannot be loaded") from fault
+            try:
+                return self.read(record)
+            except NotLoaded:
+                raise fault or RegistryUnavailable("A schema takes long to load.", LOAD_SECONDS) from None
+        except RegistryUnavailable as error:
+            self._waits[record_reference(record)] = error.retry_after
+            raise
 
-    def load_schema(self, record: ReceivedRecord) -> None:
-        """Load the schema that reading a record needs, if any; call this outside of transactions.
-
-        Raises:
-            RegistryUnavailable: it cannot be loaded.
-        """
-        if current_serializers():
-            with suppress(UnreadableRecord):
-                self.read_loading(record)
+    def take_wait(self, record: ReceivedRecord) -> float:
+        """Return for how many seconds a record must wait for a registry, and forget that."""
+        return self._waits.pop(record_reference(record), LOAD_SECONDS)
 
     def _is_foreign_format(self, record: ReceivedRecord) -> bool:
         headers = headers_of(record)

@@ -16,6 +16,7 @@ from django_outbox.consumer.pauses import Pauses
 from django_outbox.consumer.source import (
     REQUEUE_DELAY,
     SKIP,
+    UNDECIDED,
     Claim,
     Outcome,
     Source,
@@ -25,14 +26,13 @@ from django_outbox.consumer.source import (
     store_failure,
     unhandled_reason,
 )
-from django_outbox.exceptions import RegistryUnavailable, Reject, Retry, UnreadableRecord, in_one_line
+from django_outbox.exceptions import RegistryUnavailable, Reject, Retry, UnreadableRecord
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import InboxMessage
-from django_outbox.serializers.base import NotLoaded
 from django_outbox.state import inbox as state
 from django_outbox.state import transitions
 from django_outbox.state.inbox_rows import event_of, pending_row, record_of, unreadable
-from django_outbox.state.ordering import blocker_of
+from django_outbox.state.ordering import CLAIM_SECONDS, blocker_of
 
 log = logging.getLogger("django_outbox.consumer")
 
@@ -42,12 +42,13 @@ UNREAD_DELAY = timedelta(minutes=10)
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A row whose delivery is counted.
+    """A row whose delivery is counted: the number ``deliveries``.
 
     ``record`` is its record if it is not read yet. One that was just received has all headers, a row those that are text.
     """
 
     id: int
+    deliveries: int = 1
     record: ReceivedRecord | None = None
 
 
@@ -61,7 +62,6 @@ class StoredSource(Source[Stored]):
         self._group = handlers.group
         self._reader = reader
         self.survived = Survived()  # by id
-        self._is_registry_away = False
 
     def claim_due(self, id: int) -> Stored | Outcome | None:
         """Count the delivery of a message; None if it is not due any more, or another consumer has locked it.
@@ -83,31 +83,50 @@ class StoredSource(Source[Stored]):
             if until is not None:
                 state.postpone_type(row, until, using=self._using)
                 return Outcome.REQUEUED
-            state.count_delivery(row, using=self._using, outlived=row.id in self.survived)
-        return Stored(row.id, None if row.source else record_of(row))
+            deliveries = state.count_delivery(row, using=self._using, outlived=row.id in self.survived)
+        return Stored(row.id, deliveries, None if row.source else record_of(row))
 
-    def count_unread(self, row: InboxMessage) -> bool:
-        """Count a delivery of an unread record that is stored already, and set its id; False if it was read meanwhile."""
+    def count_unread(self, row: InboxMessage, record: ReceivedRecord) -> Stored | None:
+        """Count a delivery of an unread record that is stored already; None if it was read meanwhile."""
         with transaction.atomic(using=self._using):
             known = state.lock_unread(row, using=self._using)
             if known is None:
-                return False
-            state.count_delivery(known, using=self._using, outlived=known.id in self.survived, wait=UNREAD_DELAY)
-        row.id = known.id
-        return True
+                return None
+            outlived = known.id in self.survived
+            deliveries = state.count_delivery(known, using=self._using, outlived=outlived, wait=UNREAD_DELAY)
+        return Stored(known.id, deliveries, record)
+
+    def uncount(self, item: Stored) -> None:
+        """Take the delivery of an unread record back, which waits for a schema registry and will be read again."""
+        state.uncount_delivery(item.id, using=self._using)
+        self.survived.discard(item.id)
+
+    def postpone(self, item: Stored) -> Outcome:
+        """Let a stored record wait for a schema registry, uncounted."""
+        seconds = CLAIM_SECONDS if item.record is None else max(CLAIM_SECONDS, self._reader.take_wait(item.record))
+        transitions.requeue(state.in_delivery(item.id, using=self._using), timedelta(seconds=seconds))
+        self.survived.discard(item.id)
+        return Outcome.REQUEUED
 
     def prepare(self, items: Sequence[Stored]) -> list[Claim]:
-        for item in items:
-            if item.record is not None:
-                self.survived.add(item.id)
-                self._reader.load_schema(item.record)
-                self._is_registry_away = False
-        return super().prepare(items)
+        return [self._read(item) for item in items]
+
+    def _read(self, item: Stored) -> Claim:
+        """Read a record that may kill the process, or that an operator retries."""
+        self.survived.add(item.id)
+        if item.record is None or item.deliveries > settings.max_deliveries:
+            return UNDECIDED
+        try:
+            return Claim(Outcome.REQUEUED, event=self._reader.read_loading(item.record))
+        except UnreadableRecord as error:
+            return Claim(Outcome.DEAD, reason=unreadable(error))
+        except RegistryUnavailable:
+            return Claim(Outcome.WAITING)
 
     def claim(self, items: Sequence[Stored], prepared: Sequence[Claim]) -> list[Claim]:
-        return [self._claim(item) for item in items]
+        return [self._claim(item, read) for item, read in zip(items, prepared, strict=True)]
 
-    def _claim(self, item: Stored) -> Claim:
+    def _claim(self, item: Stored, read: Claim) -> Claim:
         self.survived.add(item.id)
         row = state.lock(item.id, using=self._using)
         if row is None:
@@ -115,25 +134,22 @@ class StoredSource(Source[Stored]):
         if row.delivery_count > settings.max_deliveries:
             raise Reject(max_deliveries_reason("handler" if row.source else "mapper"))
         if not row.source:
-            return Claim(self._read(row, item.record or record_of(row)))
+            return Claim(self._identify(row, read))
         handlers = self._handlers.find(row.event_type, row.topic)
         if not handlers:
             # During a deployment, the other release may have the handler.
             raise Retry(reason=f"No handler is registered for {row.event_type!r} (removed, or not deployed yet).")
         return Claim(Outcome.CONSUMED, row, event_of(row), handlers)
 
-    def _read(self, row: InboxMessage, record: ReceivedRecord) -> Outcome:
-        """Read a record that may kill the process, or that an operator retries."""
+    def _identify(self, row: InboxMessage, read: Claim) -> Outcome:
+        """Turn the row of an unread record into the event that was read."""
         is_retry = bool(row.last_error)
         if is_retry and row.raw_key is None and row.raw_value is None and not row.headers:
             # It would be read as a tombstone.
             raise Reject("Its bytes were not stored; read it from Kafka again.")
-        try:
-            event = self._reader.read(record)
-        except UnreadableRecord as error:
-            raise Reject(unreadable(error)) from None
-        except NotLoaded:  # what the registry did not have is forgotten by now; the row is due again later
-            return Outcome.REQUEUED
+        if read.outcome is Outcome.DEAD:
+            raise Reject(read.reason)
+        event = read.event
         if event is None and is_retry:
             raise Reject("It can be read now, but no handler is registered for it, or INBOX ignores its topic.")
         if event is None:
@@ -159,15 +175,6 @@ class StoredSource(Source[Stored]):
         transitions.requeue(state.in_delivery(item.id, using=self._using), REQUEUE_DELAY)
         extra = {"action": "put_back", "message_id": item.id, "group": self._group}
         log_requeued(f"Inbox message {item.id}", fault, extra)
-        return Outcome.REQUEUED
-
-    def postpone(self, item: Stored, fault: RegistryUnavailable) -> Outcome:
-        """Let a record wait that needs a schema of a registry that is away; others go on."""
-        transitions.requeue(state.in_delivery(item.id, using=self._using), REQUEUE_DELAY)
-        if not self._is_registry_away:
-            text = "The schema registry %s Stored records that need it wait."
-            log.warning(text, in_one_line(fault), extra={"action": "put_back", "group": self._group})
-        self._is_registry_away = True
         return Outcome.REQUEUED
 
     def describe(self, item: Stored) -> tuple[str, dict[str, object]]:

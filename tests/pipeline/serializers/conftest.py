@@ -7,11 +7,12 @@ import pytest
 
 
 @pytest.fixture
-def registry() -> Iterator[Any]:
-    """A registry whose schemas serialize all events ``order.*``."""
+def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A registry whose schemas serialize all events ``order.*``, and that is soon asked again after a failure."""
     from tests.support.overrides import outbox_settings
     from tests.support.registry import stub_registry
     from tests.support.serializing import avro_settings
 
+    monkeypatch.setattr("django_outbox.serializers.outage.BACKOFF_SECONDS", (0.01, 0.05))
     with stub_registry() as stub, outbox_settings(SERIALIZERS=avro_settings(stub.url)):
         yield stub

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +14,15 @@ from django.db import transaction
 
 from django_outbox import TOMBSTONE, Event, RawBytes, publish, publish_many
 from django_outbox.brokers.base import ReceivedRecord
-from django_outbox.exceptions import InvalidMessage, RegistryUnavailable
+from django_outbox.exceptions import InvalidMessage, MessagesLeft, RegistryUnavailable
+from django_outbox.models import OutboxMessage
+from django_outbox.observability.health import readiness
 from django_outbox.serializers.avro import AvroCodec
-from tests.support.outbox import Pipeline, Status, make_message, row, statuses
+from django_outbox.serializers.base import Decoded, NotLoaded, Serializer
+from django_outbox.worker.stop import Stop
+from tests.support.outbox import Pipeline, Status, make_due, make_message, row, statuses
 from tests.support.overrides import outbox_settings
+from tests.support.processes import wait_until
 from tests.support.registry import StubRegistry
 from tests.support.serializing import ORDER, avro_settings, drain
 
@@ -32,8 +40,15 @@ def header(record: ReceivedRecord, name: str) -> bytes | None:
     return dict(record.headers).get(name)
 
 
-def away(method: str, path: str) -> Any:
-    return 503, {"message": "away"}
+def send_all(pipeline: Pipeline) -> None:
+    """Let the relay work, without waits, until all messages are sent."""
+
+    def is_sent() -> bool:
+        make_due(*OutboxMessage.objects.all())
+        drain(pipeline)
+        return set(statuses()) == {Status.PUBLISHED}
+
+    wait_until(is_sent, 30, what="all messages to be sent")
 
 
 @pytest.fixture
@@ -105,35 +120,178 @@ def test_the_registry_is_not_called_in_the_transaction_of_the_pass(registry: Stu
 
 
 def _wait_for_background(registry: StubRegistry) -> None:
-    from tests.support.processes import wait_until
-
     wait_until(lambda: bool(registry.requests), 30, what="the request of publish()")
 
 
 def test_while_the_registry_is_away_its_messages_wait_uncounted_and_others_are_sent(
     registry: StubRegistry, pipeline: Pipeline
 ) -> None:
-    registry.answer = away
-    first = publish("order.created", {"order_id": 7}, key="a")
+    registry.go_away()
+    waiting = [publish("order.created", {"order_id": number}, key="a") for number in range(7)]
     behind = publish("customer.created", {}, key="a")
-    other = publish("customer.created", {}, key="b")
+    others = [publish("customer.created", {}, key="b") for _ in range(3)]
+    pipeline.relay.batch_size = 2
 
-    for _ in range(3):
-        pipeline.relay.run_once()
-        with pytest.raises(RegistryUnavailable, match="answers 503"):
-            pipeline.relay.load_schemas()
-
-    assert [row(each).status for each in (first, behind, other)] == [Status.PENDING, Status.PENDING, Status.PUBLISHED]
-    assert (row(first).retry_count, row(first).last_error) == (0, "")
-
-    registry.answer = lambda method, path: None
-    registry.register(SUBJECT, ORDER)
     drain(pipeline)
 
-    assert statuses() == [Status.PUBLISHED] * 3
+    assert [row(each).status for each in others] == [Status.PUBLISHED] * 3
+    for message in (*waiting, behind):
+        now = row(message)
+        assert (now.status, now.retry_count, now.publish_count, now.last_error) == (Status.PENDING, 0, 0, "")
+        assert now.next_retry_at > now.created_at
+
+    registry.come_back()
+    registry.register(SUBJECT, ORDER)
+    send_all(pipeline)
+
     assert [header(record, "ce_id") for record in pipeline.broker.records("outbox")] == [
-        str(each.event_id).encode() for each in (other, first, behind)
+        str(each.event_id).encode() for each in (*others, *waiting, behind)
     ]
+
+
+def test_a_registry_that_hangs_delays_a_relay_once_and_for_a_moment(
+    registry: StubRegistry, pipeline: Pipeline
+) -> None:
+    """Each request would wait for ten minutes."""
+    registry.hang()
+    options = {"url": registry.url, "max.retries": 0, "timeout": 600}
+    with outbox_settings(SERIALIZERS=avro_settings(registry.url, registry=options)):
+        orders = [make_message(topic=f"orders-{number}") for number in range(20)]
+        other = make_message(event_type="customer.created")
+        pipeline.relay.batch_size = 4
+
+        drain(pipeline)
+
+        assert row(other).status == Status.PUBLISHED
+        assert [row(each).status for each in orders] == [Status.PENDING] * 20
+        assert {row(each).retry_count for each in orders} == {0}
+
+
+def test_a_drain_waits_for_the_registry(registry: StubRegistry, pipeline: Pipeline, stop: Stop) -> None:
+    registry.register(SUBJECT, ORDER)
+    failures = iter(range(3))
+    registry.answer = lambda method, path: None if next(failures, None) is None else (503, {"message": "away"})
+    make_message(payload={"order_id": 7})
+
+    pipeline.relay.run(stop, drain=True)
+
+    assert statuses() == [Status.PUBLISHED]
+
+
+def test_a_drain_ends_with_messages_left_if_the_registry_stays_away(
+    registry: StubRegistry, pipeline: Pipeline, stop: Stop
+) -> None:
+    registry.go_away()
+    make_message(payload={"order_id": 7}, message_key="a")
+    make_message(event_type="customer.created", message_key="b")
+
+    with outbox_settings(SERIALIZERS=avro_settings(registry.url), PUBLISH_TIMEOUT=1):
+        with pytest.raises(MessagesLeft, match=f"wait for a schema registry: {registry.url} answers 503"):
+            pipeline.relay.run(stop, drain=True)
+
+    assert statuses() == [Status.PENDING, Status.PUBLISHED]
+
+
+def test_the_log_reports_an_outage_once_and_the_workers_page_shows_it(
+    registry: StubRegistry, pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "django_outbox")
+    registry.go_away()
+    make_message(payload={"order_id": 7}, message_key="a")
+    make_message(payload={"order_id": 7}, topic="others", message_key="a")
+    seen: list[Any] = []
+
+    class Ending(Stop):
+        def wait(self, seconds: float | None, *others: Any) -> bool:
+            """Between two passes, let waiting messages be due and then the registry come back."""
+            make_due(*OutboxMessage.objects.all())
+            state = pipeline.relay.worker_state
+            seen.append((*state.snapshot(), readiness(state).ok))
+            if len(seen) == 8:
+                registry.come_back()
+                registry.register(SUBJECT, ORDER)
+                registry.register("others-value", ORDER)
+            if set(statuses()) == {Status.PUBLISHED}:
+                self.request()
+            return super().wait(0.05)
+
+    with closing(Ending()) as stop:
+        pipeline.relay.run(stop)
+
+    began, ended = [text for text in caplog.messages if "registry" in text]
+    assert began.endswith("away. Messages whose schema is not loaded wait; loaded schemas stay in use.")
+    assert ended.startswith(f"The schema registry {registry.url} is available again after ")
+    assert not [text for text in caplog.messages if "broker" in text]
+    state, trouble, is_ready = seen[4]
+    assert (state, is_ready) == ("trouble", True)
+    assert trouble.startswith(f"The schema registry {registry.url} answers 503 for subject '")
+    assert trouble.endswith("-value': away. Messages whose schema is not loaded wait.")
+    assert seen[-1] == ("working", "", True)
+
+
+class Odd(Serializer):
+    """A serializer of a project with mistakes."""
+
+    content_type = "application/odd"
+
+    def __init__(self, error: Exception, load: Callable[[], object] | None = None) -> None:
+        self._error = error
+        self._load = load
+
+    def validate(self, payload: Any, event_type: str, topic: str) -> None:
+        pass
+
+    def serialize(self, payload_json: str, event_type: str, topic: str) -> bytes:
+        if self._load is not None:
+            raise NotLoaded("key", self._load)
+        raise self._error
+
+    def deserialize(self, data: bytes, event_type: str, topic: str) -> Decoded:
+        raise self._error
+
+
+def odd_settings(error: Exception, load: Callable[[], object] | None = None) -> Any:
+    serializer = {"CLASS": f"{__name__}.Odd", "OPTIONS": {"error": error, "load": load}}
+    return outbox_settings(SERIALIZERS={"order.*": serializer})
+
+
+def test_an_unexpected_error_of_a_serializer_is_a_dead_letter(pipeline: Pipeline) -> None:
+    message, other = make_message(message_key="a"), make_message(event_type="customer.created", message_key="b")
+
+    with odd_settings(KeyError("currency")):
+        drain(pipeline)
+
+    assert row(message).status == Status.DEAD
+    assert row(message).last_error == "It cannot be encoded: KeyError: 'currency'"
+    assert row(other).status == Status.PUBLISHED
+
+
+def raises(error: Exception) -> Callable[[], object]:
+    def load() -> object:
+        raise error
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("load", "status"),
+    [
+        (raises(KeyError("currency")), Status.DEAD),
+        (raises(RegistryUnavailable("It is away.", 60)), Status.PENDING),
+        (lambda: None, Status.PENDING),  # and nothing is loaded
+    ],
+)
+def test_a_load_that_does_not_load_does_not_stop_the_relay(
+    pipeline: Pipeline, load: Callable[[], object], status: str
+) -> None:
+    message, other = make_message(message_key="a"), make_message(event_type="customer.created", message_key="b")
+    pipeline.relay.batch_size = 1
+
+    with odd_settings(KeyError(), load):
+        drain(pipeline)
+
+    assert (row(message).status, row(message).retry_count) == (status, 0)
+    assert row(other).status == Status.PUBLISHED
 
 
 def test_an_unknown_subject_is_a_counted_failure_that_keeps_the_order_of_its_key(
@@ -142,7 +300,9 @@ def test_an_unknown_subject_is_a_counted_failure_that_keeps_the_order_of_its_key
     message = publish("order.created", {"order_id": 7}, key="a")
     behind = publish("customer.created", {}, key="a")
 
-    drain(pipeline)
+    pipeline.relay.run_once()
+    pipeline.relay.load_schemas()
+    pipeline.relay.run_once()
 
     failed = row(message)
     assert (failed.status, failed.retry_count) == (Status.PENDING, 1)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from django.db import OperationalError
 
-from django_outbox.exceptions import BrokerUnavailable, RegistryUnavailable
+from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.worker.incident import RELAPSE_SECONDS, Incident, delay_of
 from django_outbox.worker.loop import run_through_faults
 from django_outbox.worker.stop import Stop, stop_on_signals
@@ -212,25 +212,6 @@ def test_the_loop_goes_on_through_faults_and_waits_between(
         "The broker is available again after 1 s.",
         "The database: server closed the connection. Trying again until it works.",
         "The database is available again after 0 s.",
-    ]
-
-
-def test_a_registry_that_is_away_is_not_called_the_broker(
-    patient: PatientStop, clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
-    script: list[Any] = [*[RegistryUnavailable("https://registry cannot be reached: refused.")] * 3, None]
-
-    def step() -> float | None:
-        what = script.pop(0)
-        if isinstance(what, Exception):
-            raise what
-        return what
-
-    run_through_faults(patient, step, log=log, clock=clock)
-
-    assert caplog.messages == [
-        "The schema registry: https://registry cannot be reached: refused. Trying again until it works.",
-        "The schema registry is available again after 3 s.",
     ]
 
 

@@ -136,9 +136,7 @@ class Consumer:
         def step() -> float | None:
             self._prepared.renew_plans()
             counts = self.run_once(POLL_SECONDS)
-            trouble = " ".join(
-                filter(None, (str(self.readable_topics), str(self._assignment), registry_trouble()))
-            )
+            trouble = " ".join(filter(None, (str(self.readable_topics), str(self._assignment), registry_trouble())))
             self.worker_state.record_round(**counts.progress, trouble=trouble)
             repeats.sum_up()
             if counts.received or counts.retried:

@@ -60,7 +60,9 @@ def load_all(missing: Iterable[NotLoaded], seconds: float | None = None) -> dict
                     results[each.key] = error
 
     # Not a ThreadPoolExecutor: the end of the process would wait for its threads.
-    threads = [Thread(target=work, name="outbox-schemas", daemon=True) for _ in range(min(len(results), _LOADS_AT_ONCE))]
+    threads = [
+        Thread(target=work, name="outbox-schemas", daemon=True) for _ in range(min(len(results), _LOADS_AT_ONCE))
+    ]
     over_at = float("inf") if seconds is None else time.monotonic() + seconds
     for thread in threads:
         thread.start()

@@ -50,6 +50,10 @@ class Outage:
         self._began_at = self._failed_at = self._ended_at = self._logged_at = self._needed_at = float("-inf")
         _outages.add(self)
 
+    def close(self) -> None:
+        """Nothing waits for the registry any more."""
+        _outages.discard(self)
+
     @property
     def is_retry_due(self) -> bool:
         """True during an outage if the registry should be asked again."""
@@ -105,7 +109,7 @@ class Outage:
         """The outage begins or continues; returns the seconds to wait before the next request."""
         with self._lock:
             now = self._clock()
-            if self._reason and asked_at < self._failed_at:  # requests that fail together are one failure
+            if self._reason and asked_at <= self._failed_at:  # requests that fail together are one failure
                 return max(self._retry_at - now, 0.0)
             is_new = not self._reason
             if is_new and now - self._ended_at >= RELAPSE_SECONDS:

@@ -116,6 +116,7 @@ class Registry:
     def close(self) -> None:
         """Close its connections. It is unusable afterwards."""
         self._client.close()
+        self._outage.close()
 
     def get(self, wanted: Wanted) -> Loaded | None:
         """Return a loaded schema, or None if it must be loaded first. Calls no server.

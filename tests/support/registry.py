@@ -76,7 +76,11 @@ class StubRegistry:
     def hang(self) -> None:
         """Answer no request before the end of the test, or until the registry comes back."""
         self.is_back.clear()
-        self.answer = lambda method, path: None if self.is_back.wait(300) else None
+
+        def answer(method: str, path: str) -> None:
+            self.is_back.wait(600)
+
+        self.answer = answer
 
     def come_back(self) -> None:
         self.answer = lambda method, path: None
@@ -164,5 +168,9 @@ def stub_registry() -> Iterator[StubRegistry]:
     try:
         yield stub
     finally:
+        stub.come_back()
+        for thread in threading.enumerate():
+            if thread.name == "outbox-schemas":
+                thread.join(30)
         close_registries()
         stub.close()

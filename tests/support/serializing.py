@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from django_outbox.serializers.avro import AvroCodec
 from django_outbox.serializers.base import Decoded, NotLoaded, Serializer, load_all
 from tests.support.outbox import Pipeline
 
@@ -47,6 +48,11 @@ def avro_settings(url: str, **options: Any) -> dict[str, Any]:
         "OPTIONS": {"registry": {"url": url, "max.retries": 0}, **options},
     }
     return {"order.*": serializer}
+
+
+def avro_value(payload: Any, number: int = 1) -> bytes:
+    """The value of an order, written with the schema that has this id in the registry."""
+    return b"\0" + number.to_bytes(4, "big") + AvroCodec(json.dumps(ORDER), ()).encode(json.dumps(payload))
 
 
 def drain(pipeline: Pipeline) -> None:

@@ -6,6 +6,9 @@ import base64
 import json
 import logging
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +18,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django_outbox.exceptions import InvalidMessage, RegistryUnavailable, SchemaNotFound, UnreadableRecord
 from django_outbox.serializers.avro import AvroSerializer
 from django_outbox.serializers.base import NotLoaded, load_all
+from django_outbox.serializers.outage import registry_trouble
 from django_outbox.serializers.registry import REFRESH_SECONDS, RETRY_SECONDS, Registry, Wanted
 from tests.support.clock import Clock
 from tests.support.processes import wait_until
@@ -211,27 +215,145 @@ def test_what_is_not_there_is_asked_for_again_after_a_while(registry: StubRegist
     loaded.close()
 
 
-def test_the_background_reports_an_outage_once(registry: StubRegistry, caplog: pytest.LogCaptureFixture) -> None:
-    clock = Clock(1000.0)
-    loaded = Registry({"url": registry.url, "max.retries": 0}, clock=clock)
-    registry.answer = lambda method, path: (503, {"message": "away"})
-    for number in range(3):
-        loaded.load_in_background(LATEST)
-        loaded.load_in_background(LATEST)
-        wait_until(lambda: len(registry.requests) == number + 1, 30, what="a request")  # noqa: B023
-        clock.now += RETRY_SECONDS
-    registry.answer = lambda method, path: None
-    registry.register("orders-value", ORDER)
-    loaded.load_in_background(LATEST)
-    wait_until(lambda: loaded.get(LATEST) is not None, 30, what="the schema")
+class Timed:
+    """A registry with a clock of the test's own, and what it logs."""
 
-    assert [record.getMessage() for record in caplog.records if record.name == "django_outbox.serializers"] == [
-        f"The schema registry {registry.url} answers 503 for subject 'orders-value': away. Loaded schemas stay in use."
-    ]
-    loaded.close()
+    def __init__(self, registry: StubRegistry, caplog: pytest.LogCaptureFixture) -> None:
+        caplog.set_level(logging.INFO, "django_outbox.serializers")
+        self._caplog = caplog
+        self.stub = registry
+        self.clock = Clock(1000.0)
+        self.registry = Registry({"url": registry.url, "max.retries": 0}, clock=self.clock)
+
+    @property
+    def log(self) -> list[str]:
+        return [each.getMessage() for each in self._caplog.records if each.name == "django_outbox.serializers"]
+
+    def fails(self) -> float:
+        """Ask in vain; returns the seconds after which to ask again."""
+        with pytest.raises(RegistryUnavailable) as caught:
+            self.registry.load(LATEST)
+        return caught.value.retry_after
 
 
-@pytest.mark.parametrize("status", [401, 403, 429, 500, 503])
+@pytest.fixture
+def timed(registry: StubRegistry, caplog: pytest.LogCaptureFixture) -> Iterator[Timed]:
+    timed = Timed(registry, caplog)
+    yield timed
+    timed.registry.close()
+
+
+def test_an_outage_is_logged_when_it_begins_once_a_minute_and_when_it_ends(timed: Timed) -> None:
+    timed.stub.go_away()
+    for _ in range(130):
+        timed.fails()
+        timed.clock.now += 1
+    timed.stub.register("orders-value", ORDER)
+    timed.stub.come_back()
+    timed.clock.now = 1200.0
+    timed.registry.load(LATEST)
+
+    reason = f"{timed.stub.url} answers 503 for subject 'orders-value': away."
+    began, *reminders, ended = timed.log
+    assert began == (
+        f"The schema registry {reason} Messages whose schema is not loaded wait; loaded schemas stay in use."
+    )
+    assert [text.rpartition(" s: ")[2] for text in reminders] == [reason] * len(reminders)
+    assert 1 <= len(reminders) <= 2
+    assert ended == f"The schema registry {timed.stub.url} is available again after 200 s."
+
+
+def test_good_answers_of_others_do_not_end_an_outage_or_begin_it_again(timed: Timed) -> None:
+    """Only a load ends it, not a worker that does something else meanwhile."""
+    timed.stub.go_away()
+    delays = []
+    for _ in range(9):
+        delays.append(timed.fails())
+        with pytest.raises(RegistryUnavailable):
+            timed.registry.get(Wanted("AVRO", 7))
+        timed.clock.now += delays[-1]
+
+    assert delays == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert len([text for text in timed.log if "Messages whose schema" in text]) == 1
+
+
+def test_nobody_asks_a_registry_that_has_just_failed(timed: Timed) -> None:
+    timed.stub.go_away()
+    first = timed.fails()
+    timed.clock.now += first / 2
+
+    assert timed.fails() == pytest.approx(first / 2)
+    with pytest.raises(RegistryUnavailable) as caught:
+        timed.registry.get(Wanted("AVRO", 7))
+
+    assert caught.value.retry_after >= first / 2
+    assert len(timed.stub.requests) == 1
+
+
+def test_a_registry_that_returns_is_noticed_in_the_background(timed: Timed) -> None:
+    timed.stub.go_away()
+    timed.clock.now += timed.fails()
+    timed.stub.register("orders-value", ORDER)
+    timed.stub.come_back()
+
+    with pytest.raises(RegistryUnavailable):
+        timed.registry.get(LATEST)
+
+    def is_loaded() -> bool:
+        with suppress(RegistryUnavailable):
+            return timed.registry.get(LATEST) is not None
+        return False
+
+    wait_until(is_loaded, 30, what="the schema")
+    assert len(timed.stub.requests) == 2
+
+
+def test_requests_that_fail_together_are_one_failure(timed: Timed) -> None:
+    timed.stub.hang()
+    timed.stub.answer, hang = (lambda method, path: hang(method, path) or (503, {"message": "away"})), timed.stub.answer
+    missing = [NotLoaded(number, partial(timed.registry.load, Wanted("AVRO", number))) for number in range(1, 9)]
+    load_all(missing, 0)
+    wait_until(lambda: len(timed.stub.requests) == 8, 30, what="the requests")
+    timed.stub.is_back.set()
+
+    wait_until(lambda: timed.log, 30, what="the failure")
+    timed.clock.now += 0.5
+    wait_until(lambda: timed.fails() == 1, 30, what="the second failure")
+    assert len(timed.log) == 1
+
+
+def test_others_do_not_wait_for_a_request_without_an_answer(timed: Timed) -> None:
+    timed.stub.hang()
+    load_all([NotLoaded("key", partial(timed.registry.load, LATEST))], 0)
+    wait_until(lambda: timed.stub.requests, 30, what="the request")
+    timed.clock.now += 1
+
+    with pytest.raises(RegistryUnavailable, match=f"^{timed.stub.url} has not answered for 1 s"):
+        timed.registry.get(Wanted("AVRO", 7))
+    timed.clock.now += 60  # the thread of such a request may have been lost in a fork
+    assert timed.registry.get(Wanted("AVRO", 7)) is None
+
+
+def test_trouble_is_forgotten_when_nothing_needs_the_registry(timed: Timed) -> None:
+    timed.stub.go_away()
+    timed.fails()
+    assert timed.stub.url in registry_trouble()
+
+    timed.clock.now += 150
+
+    assert timed.stub.url not in registry_trouble()
+
+
+def test_a_login_that_may_not_read_a_schema_is_not_an_outage(timed: Timed) -> None:
+    timed.stub.answer = lambda method, path: (403, {"message": "no"})
+    timed.registry.load(LATEST)
+
+    with pytest.raises(SchemaNotFound, match="refuses this login for subject 'orders-value': no"):
+        timed.registry.get(LATEST)
+    assert timed.log == []
+
+
+@pytest.mark.parametrize("status", [401, 429, 500, 503])
 def test_a_registry_that_refuses_this_client_is_away(registry: StubRegistry, status: int) -> None:
     registry.answer = lambda method, path: (status, {"error_code": status, "message": "no"})
     with pytest.raises(RegistryUnavailable, match=f"^{registry.url} answers {status} for subject 'orders-value': no"):

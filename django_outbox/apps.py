@@ -8,7 +8,10 @@ from django.utils.translation import gettext_lazy as _
 
 
 class DjangoOutboxConfig(AppConfig):
-    """Registers the system checks. Handlers are imported by the consumer, not here."""
+    """Registers the system checks, and imports serializers before ``publish()`` needs them in a transaction.
+
+    Handlers are imported by the consumer, not here.
+    """
 
     name = "django_outbox"
     label = "django_outbox"
@@ -19,9 +22,11 @@ class DjangoOutboxConfig(AppConfig):
         from django_outbox.operations.checks.deployment import check_deployment
         from django_outbox.operations.checks.server import check_routing, check_servers
         from django_outbox.operations.checks.settings import check_databases, check_settings
+        from django_outbox.serializers.configured import import_classes
 
         checks.register(check_settings)
         checks.register(check_routing)
         checks.register(check_databases, checks.Tags.database)
         checks.register(check_servers, checks.Tags.database)
         checks.register(check_deployment, deploy=True)
+        import_classes()

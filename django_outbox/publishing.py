@@ -175,8 +175,7 @@ class _Maker:
         content = content_of(event)
         if content is None:
             payload, text = payload_and_json(event.payload, using=self._using, limit=self._limit)
-            if self._serializers and (serializer := self._serializers.find(event.type, topic)) is not None:
-                serializer.validate(payload, event.type, topic)
+            self._serializers.validate(payload, event.type, topic)
             return Content(payload), text
         if is_tombstone(content) and not key:
             raise InvalidMessage("key", "it is empty; a tombstone deletes earlier records of its key and needs one")
@@ -193,6 +192,12 @@ class _Maker:
         return self._routed[event_type]
 
 
+def topic_of(event_type: str) -> str:
+    """The topic of events of a type, unless ``publish()`` is given one."""
+    routes = settings.routes.items()
+    return next((topic for pattern, topic in routes if fnmatchcase(event_type, pattern)), settings.topic)
+
+
 def is_topic(name: str) -> bool:
     """True if Kafka accepts this topic name."""
     return bool(_TOPIC.match(name)) and len(name) <= TOPIC_LENGTH and name not in (".", "..")
@@ -200,8 +205,7 @@ def is_topic(name: str) -> bool:
 
 def _topic(event_type: str, topic: Any) -> str:
     if topic is None:
-        routes = settings.routes.items()
-        topic = next((routed for pattern, routed in routes if fnmatchcase(event_type, pattern)), None) or settings.topic
+        topic = topic_of(event_type)
     name = _text("topic", topic, TOPIC_LENGTH)
     if not is_topic(name):
         reason = f"{name!r} is not a valid Kafka topic name; use letters, digits, '.', '_' and '-'"

@@ -27,7 +27,7 @@ from django_outbox.models.validation import json_payload
 from django_outbox.observability import text as texts
 from django_outbox.operations.retry_preview import frequent_types, newest, seconds_until_last
 from django_outbox.operations.selection import Selection, SelectionError, parse_id
-from django_outbox.serializers.configured import validate_payload
+from django_outbox.serializers.configured import current_serializers
 from django_outbox.state.ordering import holds_behind_dead
 from django_outbox.state.retry import retry_with_payload
 
@@ -78,7 +78,7 @@ class EditForm(ReasonForm):
             payload = json.loads(self.cleaned_data["payload"])
             payload = json_payload(payload, using=self._using)
             if isinstance(self._message, OutboxMessage):  # it is sent again
-                validate_payload(payload, self._message.event_type, self._message.topic)
+                current_serializers().validate(payload, self._message.event_type, self._message.topic)
             self.stored = json_value(payload)
         except (ValueError, RecursionError, ImproperlyConfigured) as error:
             raise forms.ValidationError(_("Not a valid payload: %(error)s"), params={"error": error}) from error

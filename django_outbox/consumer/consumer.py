@@ -119,7 +119,6 @@ class Consumer:
         self._subscribed: frozenset[str] = frozenset()
         self._last_record_at = clock()
         self._polled_at = clock()
-        self._waiting_since: float | None = None  # for a schema registry
 
     def run(self, stop: Stop, *, drain: bool = False) -> None:
         """Work until stopped or, with ``drain``, until all present messages have been handled.
@@ -127,11 +126,9 @@ class Consumer:
         Raises:
             BrokerUnavailable, OperationalError, InterfaceError: with ``drain``, if broker or database stay
                 unavailable for ``PUBLISH_TIMEOUT``.
-            MessagesLeft: with ``drain``, if a topic cannot be read, the group assigns no partitions, or a schema registry
-                stays unavailable.
+            MessagesLeft: with ``drain``, if a topic or schema registry is unavailable, or the group assigns no partitions.
         """
         self._last_record_at = self._clock()
-        self._waiting_since = None
 
         def step() -> float | None:
             self._prepared.renew_plans()
@@ -140,7 +137,6 @@ class Consumer:
             self.worker_state.record_round(**counts.progress, trouble=trouble)
             repeats.sum_up()
             if counts.received or counts.retried:
-                self._waiting_since = None
                 return 0.0
             if drain and self._is_drained():
                 return None
@@ -287,10 +283,8 @@ class Consumer:
             return not self.readable_topics.current
         if trouble := str(self._assignment):
             raise MessagesLeft(f"Messages may be left. {trouble}")
-        if self.lanes:
-            self._require_patience()
-            return False
-        if not self.subscription.caught_up():
+        self.lanes.require_patience(settings.publish_timeout)
+        if self.lanes or not self.subscription.caught_up():
             return False
         if self._inbox.has_due():
             self.inbox_due_at = self._clock()
@@ -304,10 +298,3 @@ class Consumer:
             return False
         log.warning("%d published messages were not received.", left.count(), extra={"action": "drained"})
         return True
-
-    def _require_patience(self) -> None:
-        """With ``drain``, wait for a schema registry as long as for a broker."""
-        if self._waiting_since is None and self.lanes.waits_for_registry:
-            self._waiting_since = self._clock()
-        if self._waiting_since is not None and self._clock() - self._waiting_since >= settings.publish_timeout:
-            raise MessagesLeft(f"Messages are left that wait for a schema registry. {registry_trouble()}")

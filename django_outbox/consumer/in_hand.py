@@ -96,11 +96,6 @@ class InHand:
         return self._read if room - self.active >= self._read else 0
 
     @property
-    def waits_for_registry(self) -> bool:
-        """True if records in hand wait for a schema registry."""
-        return bool(self._queue.parked_groups(Kind.FOREIGN))
-
-    @property
     def active(self) -> int:
         """As ``len()``, but without records that wait or fill a batch."""
         return len(self._queue) - self._queue.parked

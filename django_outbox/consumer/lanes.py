@@ -16,8 +16,10 @@ from django_outbox.consumer.inbox.inbox import Inbox
 from django_outbox.consumer.keyed_queue import Queued
 from django_outbox.consumer.outbox import OutboxSource, OwnRecord
 from django_outbox.consumer.source import Kind, Outcome
+from django_outbox.exceptions import MessagesLeft
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.observability.logging import LANE_THREAD
+from django_outbox.serializers.outage import registry_trouble
 from django_outbox.worker.database_errors import drop_broken_connections
 from django_outbox.worker.prepared_statements import PreparedStatements
 from django_outbox.worker.state import WorkerState
@@ -86,6 +88,7 @@ class Lanes(InHand):
         self._fault: BaseException | None = None
         self._threads: list[threading.Thread] = []
         self._is_stopping: Callable[[], bool] = lambda: False
+        self._waiting_since: float | None = None  # for a schema registry
 
     def _end_filling(self) -> None:
         """Let batches go on that have waited long enough."""
@@ -117,6 +120,19 @@ class Lanes(InHand):
             raise fault
         self._queue.release()
         self._start()
+
+    def require_patience(self, seconds: float) -> None:
+        """With ``drain``, wait for a schema registry for so many seconds, as for a broker.
+
+        Raises:
+            MessagesLeft: records in hand have waited so long.
+        """
+        if not self:
+            self._waiting_since = None
+        elif self._waiting_since is None:
+            self._waiting_since = self._clock() if self._queue.parked_groups(Kind.FOREIGN) else None
+        elif self._clock() - self._waiting_since >= seconds:
+            raise MessagesLeft(f"Messages are left that wait for a schema registry. {registry_trouble()}")
 
     def wait(self, seconds: float) -> None:
         """Wait until all that lanes have begun is finished, at most so many seconds."""

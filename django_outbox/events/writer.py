@@ -16,7 +16,7 @@ from typing import Any, Literal, NamedTuple
 from django_outbox.brokers.base import Headers, Record
 from django_outbox.events.parsing import CONTENT_TYPE
 from django_outbox.events.payloads import is_json
-from django_outbox.serializers.configured import Serializers
+from django_outbox.serializers.configured import NO_SERIALIZERS, Serializers
 
 JSON = "application/json"
 
@@ -59,7 +59,7 @@ def encode(
     message: Outgoing,
     *,
     wire_format: Literal["cloudevents", "envelope"],
-    serializers: Serializers | None = None,
+    serializers: Serializers = NO_SERIALIZERS,
 ) -> Record:
     """Return the record of a message.
 
@@ -67,12 +67,14 @@ def encode(
         ValueError, TypeError, AttributeError: the row cannot be encoded, as after a manual change.
         ImproperlyConfigured: there is no schema for it, or it cannot be used.
         NotLoaded: its schema must be loaded first.
+        RegistryUnavailable: that is not possible now.
+        Exception: whatever a serializer of the project raises.
     """
     id, source, event_id, event_type, version, topic, key, headers_json, time, count, payload, content_type, raw = (
         message
     )
     encoded_key = key.encode()
-    serializer = None if serializers is None or content_type is not None else serializers.find(event_type, topic)
+    serializer = serializers.find(event_type, topic) if content_type is None else None
     if wire_format == "envelope" and serializer is None and is_json(message):
         value: bytes | None = _envelope(message)
         headers = [*_envelope_headers(source, count + 1, content_type), ("ce_outboxid", b"%d" % id)]

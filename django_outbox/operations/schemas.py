@@ -8,15 +8,18 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from glob import glob
+from glob import escape, glob
 
 from django.core.exceptions import ImproperlyConfigured
 
 from django_outbox.conf import settings
 from django_outbox.exceptions import SchemaNotFound
+from django_outbox.publishing import topic_of
 from django_outbox.serializers.configured import current_serializers
 from django_outbox.serializers.registry import Loaded, Wanted
 from django_outbox.serializers.schemas import RegistrySerializer
+
+_WILDCARD = re.compile(r"[*?[]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,13 +29,17 @@ class ProjectSchema:
     event_type: str
     topic: str
     serializer: RegistrySerializer
+    unknown: str = ""
+    """Why it cannot be told which schema it is."""
 
     @property
     def wanted(self) -> Wanted:
         """
         Raises:
-            ImproperlyConfigured: its file cannot be read, or is not a schema.
+            ImproperlyConfigured: it is unknown, or its file cannot be read or is not a schema.
         """
+        if self.unknown:
+            raise ImproperlyConfigured(self.unknown)
         return self.serializer.wanted(self.event_type, self.topic)
 
     def latest(self) -> Loaded | None:
@@ -103,47 +110,72 @@ def project_schemas(event_types: list[str] | None = None) -> list[ProjectSchema]
         event_types: only those of these types; None takes the types that patterns and file names tell.
 
     Raises:
-        ImproperlyConfigured: ``SERIALIZERS`` is invalid, or a type has no serializer.
+        ImproperlyConfigured: ``SERIALIZERS`` is invalid, or a type has no schema of a registry.
     """
-    serializers = current_serializers()
+    if event_types is not None:
+        return [_schema_of(event_type) for event_type in dict.fromkeys(event_types)]
     found: dict[str, ProjectSchema] = {}
-    for event_type in [*_known_types()] if event_types is None else event_types:
-        topic = _topic_of(event_type)
-        serializer = serializers.find(event_type, topic)
+    for pattern, serializer in current_serializers().all().items():
         if isinstance(serializer, RegistrySerializer):
-            found[event_type] = ProjectSchema(event_type, topic, serializer)
-        elif event_types is not None:
-            raise ImproperlyConfigured(
-                f'No pattern of OUTBOX["SERIALIZERS"] matches {event_type!r}: it is sent as JSON.'
-            )
+            for schema in _schemas_of(pattern, serializer):
+                found.setdefault(schema.event_type, schema)
     return list(found.values())
 
 
-def _known_types() -> Iterator[str]:
-    """Event types as far as settings and names of files show them; a pattern if they do not."""
-    for pattern, serializer in current_serializers().all().items():
-        path = serializer.path if isinstance(serializer, RegistrySerializer) else ""
-        if re.search(r"[*?[]", pattern) and "{event_type}" in path:
-            yield from sorted(each for each in _types_of_files(path) if fnmatchcase(each, pattern))
-        else:
-            yield pattern
+def _schema_of(event_type: str) -> ProjectSchema:
+    topic = topic_of(event_type)
+    serializer = current_serializers().find(event_type, topic)
+    if serializer is None:
+        raise ImproperlyConfigured(f'No pattern of OUTBOX["SERIALIZERS"] matches {event_type!r}: it is sent as JSON.')
+    if not isinstance(serializer, RegistrySerializer):
+        name = type(serializer).__qualname__
+        raise ImproperlyConfigured(f"The serializer of {event_type!r}, {name}, does not use a schema registry.")
+    return ProjectSchema(event_type, topic, serializer)
+
+
+def _schemas_of(pattern: str, serializer: RegistrySerializer) -> Iterator[ProjectSchema]:
+    """The schemas of a pattern, as far as settings and names of files show them."""
+    if not _WILDCARD.search(pattern):
+        yield ProjectSchema(pattern, topic_of(pattern), serializer)
+    elif "{event_type}" in serializer.path:
+        types = sorted(each for each in _types_of_files(serializer.path) if fnmatchcase(each, pattern))
+        for event_type in types:
+            topic = topic_of(event_type)
+            if current_serializers().find(event_type, topic) is serializer:
+                yield ProjectSchema(event_type, topic, serializer)
+        if not types:
+            reason = f"No file {serializer.path} exists for an event type of this pattern."
+            yield ProjectSchema(pattern, settings.topic, serializer, reason)
+    else:
+        topics = _topics_of(pattern)
+        is_by_topic = "{topic}" in serializer.path + serializer.subject
+        is_unknown = "{event_type}" in serializer.subject or (is_by_topic and len(topics) > 1)
+        reason = "Its events have several subjects; name their types with --event-type." if is_unknown else ""
+        yield ProjectSchema(pattern, min(topics), serializer, reason)
 
 
 def _types_of_files(path: str) -> Iterator[str]:
-    before, _, after = path.replace("{topic}", "*").partition("{event_type}")
-    for file in glob(f"{before}*{after}"):  # noqa: PTH207  # the pattern is a whole path
-        found = re.fullmatch(_regex_of(before) + "(.+?)" + _regex_of(after), file)
-        if found:
-            yield found[1]
+    regex = re.escape(path).replace(re.escape("{topic}"), "[^/]*")
+    regex = regex.replace(re.escape("{event_type}"), "(?P<type>[^/]+)", 1).replace(re.escape("{event_type}"), "(?P=type)")
+    for file in glob(escape(path).replace("{topic}", "*").replace("{event_type}", "*")):  # noqa: PTH207  # a whole path
+        if found := re.fullmatch(regex, file):
+            yield found["type"]
 
 
-def _regex_of(part: str) -> str:
-    return ".*".join(map(re.escape, part.split("*")))
-
-
-def _topic_of(event_type: str) -> str:
-    routes = settings.routes.items()
-    return next((topic for pattern, topic in routes if fnmatchcase(event_type, pattern)), settings.topic)
+def _topics_of(pattern: str) -> set[str]:
+    """The topics that events of a pattern may have by ``ROUTES`` and ``TOPIC``."""
+    topics: set[str] = set()
+    start = _WILDCARD.split(pattern)[0]
+    for route, topic in settings.routes.items():
+        route_start = _WILDCARD.split(route)[0]
+        if route_start == route:
+            if fnmatchcase(route, pattern):
+                topics.add(topic)
+        elif route_start.startswith(start) or start.startswith(route_start):
+            topics.add(topic)
+            if route == pattern or (route == f"{route_start}*" and start.startswith(route_start)):
+                return topics  # it takes all of them
+    return topics | {settings.topic}
 
 
 def _readable(text: str) -> str:

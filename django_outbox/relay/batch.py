@@ -39,7 +39,7 @@ class Waiting(NamedTuple):
 
 
 NotSent = Refused | Failed | Waiting | None
-"""Why a message is not sent. None if its turn has not come: its schema is about to be loaded, or it is behind another."""
+"""Why a message is not sent. None if its schema is about to be loaded, or it comes after one that was not sent."""
 
 
 class Batch:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from functools import lru_cache
 from typing import Any
@@ -26,9 +27,6 @@ class Serializers:
         self._find = lru_cache(1000)(self._first_match)  # records of others may name any number of types
         self._dead_letter_topic = dead_letter_topic
 
-    def __bool__(self) -> bool:
-        return bool(self._by_pattern)
-
     def all(self) -> Mapping[str, Serializer]:
         """Return the serializers by pattern."""
         return self._by_pattern
@@ -36,6 +34,12 @@ class Serializers:
     def find(self, event_type: str, topic: str) -> Serializer | None:
         """Return the serializer of an event; None for JSON, as in copies of dead letters, which may not fit a schema."""
         return None if topic == self._dead_letter_topic else self._find(event_type)
+
+    def validate(self, payload: Any, event_type: str, topic: str) -> None:
+        """Check a payload, as JSON returns it, by the serializer of its event type; see ``Serializer.validate``."""
+        serializer = self.find(event_type, topic)
+        if serializer is not None:
+            serializer.validate(payload, event_type, topic)
 
     def _first_match(self, event_type: str) -> Serializer | None:
         matches = (each for pattern, each in self._by_pattern.items() if fnmatchcase(event_type, pattern))
@@ -56,11 +60,14 @@ def _made(pattern: str, given: Mapping[str, Any]) -> Serializer:
     return serializer
 
 
-def validate_payload(payload: Any, event_type: str, topic: str) -> None:
-    """Check a payload, as JSON returns it, by the serializer of its event type; see ``Serializer.validate``."""
-    serializer = current_serializers().find(event_type, topic)
-    if serializer is not None:
-        serializer.validate(payload, event_type, topic)
+def import_classes() -> None:
+    """Import the classes of the setting with the libraries that they need, which takes a part of a second.
+
+    Those that cannot be imported are reported by the system checks.
+    """
+    with suppress(ImproperlyConfigured):
+        for each in settings.serializers.values():
+            import_function("SERIALIZERS", each["CLASS"])
 
 
 NO_SERIALIZERS = Serializers({}, None)

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import count
-from weakref import WeakSet
 
 from django_outbox.exceptions import RegistryUnavailable, SchemaNotFound
 
@@ -23,12 +22,12 @@ LEAST_SECONDS = 1.0
 _LONGEST_REQUEST = 60.0
 _FORGET_SECONDS = 120.0  # when nobody has needed the registry for so long, nothing waits for it
 
-_outages: WeakSet[Outage] = WeakSet()
+_outages: list[Outage] = []
 
 
 def registry_trouble() -> str:
     """Why messages of this process wait for schema registries; empty if none does."""
-    return " ".join(filter(None, [outage.trouble() for outage in list(_outages)]))
+    return " ".join(filter(None, [outage.trouble() for outage in tuple(_outages)]))
 
 
 class Outage:
@@ -48,11 +47,12 @@ class Outage:
         self._failures = 0
         self._retry_at = 0.0
         self._began_at = self._failed_at = self._ended_at = self._logged_at = self._needed_at = float("-inf")
-        _outages.add(self)
+        _outages.append(self)
 
     def close(self) -> None:
         """Nothing waits for the registry any more."""
-        _outages.discard(self)
+        if self in _outages:
+            _outages.remove(self)
 
     @property
     def is_retry_due(self) -> bool:
@@ -63,11 +63,12 @@ class Outage:
         """Return why nobody should wait for the registry now, with the time of the next try; None if it answers."""
         with self._lock:
             now = self._needed_at = self._clock()
-            if self._reason:
-                return RegistryUnavailable(self._reason, max(self._retry_at - now, LEAST_SECONDS))
             # A thread that asked may have been lost in a fork.
-            slow = max((now - at for at in self._asking.values() if now - at < _LONGEST_REQUEST), default=0.0)
-            if slow >= SLOW_SECONDS:
+            slow = max((now - at for at in self._asking.values() if now - at < _LONGEST_REQUEST), default=None)
+            if self._reason:
+                seconds = self._retry_at - now if slow is None else 0.0
+                return RegistryUnavailable(self._reason, max(seconds, LEAST_SECONDS))
+            if slow is not None and slow >= SLOW_SECONDS:
                 return RegistryUnavailable(f"{self._url} has not answered for {slow:.0f} s.", LEAST_SECONDS)
             return None
 
@@ -86,7 +87,7 @@ class Outage:
         """
         number = next(self._numbers)
         with self._lock:
-            began_at = self._needed_at = self._clock()
+            began_at = self._clock()
             if self._reason:
                 if began_at < self._retry_at:
                     raise RegistryUnavailable(self._reason, self._retry_at - began_at)
@@ -103,7 +104,8 @@ class Outage:
         else:
             self._end()
         finally:
-            del self._asking[number]
+            with self._lock:
+                del self._asking[number]
 
     def _begin(self, reason: str, asked_at: float) -> float:
         """The outage begins or continues; returns the seconds to wait before the next request."""

@@ -82,7 +82,8 @@ class RegistrySerializer(Serializer):
         self.registry = registry_of(registry)
         self.path = "" if schema is None else str(schema)
         """Of the project's schema, with ``{event_type}`` and ``{topic}``; "" if the registry has it."""
-        self._subject = subject
+        self.subject = subject
+        """As the option."""
         self._auto_register = auto_register
         self._wanted: dict[tuple[str, str], Wanted] = {}
         self._codecs: dict[tuple[str, References], Codec] = {}
@@ -122,7 +123,7 @@ class RegistrySerializer(Serializer):
         if wanted is None:
             text = self.local_text(event_type, topic)
             record = "" if text is None else self._codec(text, (), self._file(event_type, topic)).name
-            subject = self._subject.format(topic=topic, event_type=event_type, record=record)
+            subject = self.subject.format(topic=topic, event_type=event_type, record=record)
             wanted = Wanted(self.kind, 0, subject, text, self._auto_register)
             self._wanted[event_type, topic] = wanted
         return wanted
@@ -185,7 +186,7 @@ class RegistrySerializer(Serializer):
         except ValueError as error:
             raise UnreadableRecord(f"its value cannot be read with schema {loaded.id}: {text_of(error)}") from None
         headers = {"schema_id": str(loaded.id)}
-        subject = self._subject.format(topic=topic, event_type=event_type, record=codec.name)
+        subject = self.subject.format(topic=topic, event_type=event_type, record=codec.name)
         if (version := loaded.version_in(subject)) is not None:
             headers["schema_version"] = str(version)
         return Decoded(payload, headers)

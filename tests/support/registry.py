@@ -74,11 +74,12 @@ class StubRegistry:
         self.answer = lambda method, path: (503, {"message": "away"})
 
     def hang(self) -> None:
-        """Answer no request before the end of the test, or until the registry comes back."""
+        """Let each request wait until the registry comes back, or the test ends; then it fails."""
         self.is_back.clear()
 
-        def answer(method: str, path: str) -> None:
+        def answer(method: str, path: str) -> Answer:
             self.is_back.wait(600)
+            return 503, {"message": "away"}
 
         self.answer = answer
 

@@ -18,7 +18,7 @@ from django_outbox.models import OutboxMessage
 from django_outbox.models.lengths import TOPIC_LENGTH
 from django_outbox.operations.documentation import documentation
 from django_outbox.publishing import is_topic
-from django_outbox.serializers.configured import current_serializers
+from django_outbox.serializers.configured import Serializers
 
 _SOURCE_HINT = 'Name this service, for example OUTBOX = {"SOURCE": "shop"}.'
 _IMMEDIATE_HINT = (
@@ -126,11 +126,11 @@ def _invalid_value(text: str) -> CheckMessage:
 
 def _serializers() -> Iterator[CheckMessage]:
     try:
-        settings.serializers, settings.dead_letter_topic  # noqa: B018  # an error of these is an invalid value
+        given, dead_letter_topic = settings.serializers, settings.dead_letter_topic
     except ImproperlyConfigured:
-        return
+        return  # reported as an invalid value
     try:
-        for pattern, serializer in current_serializers().all().items():
+        for pattern, serializer in Serializers(given, dead_letter_topic).all().items():
             try:
                 serializer.check()
             except ImproperlyConfigured as error:

@@ -15,7 +15,7 @@ from django.db import OperationalError, connection, connections, transaction
 from django.db.models import F
 
 from django_outbox import Reject
-from django_outbox.brokers.base import TopicPartition
+from django_outbox.brokers.base import Record, TopicPartition
 from django_outbox.events.event import Event
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.state import outbox as state
@@ -25,6 +25,8 @@ from tests.support.inbox import make_received, received
 from tests.support.outbox import Pipeline, in_thread, make_message, row, statuses
 from tests.support.overrides import outbox_settings
 from tests.support.processes import wait_until
+from tests.support.registry import stub_registry
+from tests.support.serializing import ORDER, avro_settings, avro_value
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases("postgresql", "mariadb")]
 
@@ -314,6 +316,46 @@ def test_a_stored_message_that_hangs_keeps_no_other_waiting() -> None:
             others = InboxMessage.objects.exclude(message_key="a")
             wait_until(lambda: set(others.values_list("status", flat=True)) == {"consumed"})
             gate.open()
+
+
+def test_records_that_wait_for_a_schema_registry_keep_no_lane_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry first leaves requests without an answer, then it is away."""
+    monkeypatch.setattr("django_outbox.serializers.outage.BACKOFF_SECONDS", (0.01, 0.1))
+    with stub_registry() as registry, outbox_settings(SERIALIZERS=avro_settings(registry.url)):
+        pipeline = Pipeline(concurrency=2, topics=["elsewhere"])
+        pipeline.on("order.created")
+        subscriptions = []
+        subscribe = pipeline.broker.subscribe
+        pipeline.broker.subscribe = lambda *args: subscriptions.append(args) or subscribe(*args)
+
+        def send_foreign(number: int, key: str, is_avro: bool) -> None:
+            payload = {"order_id": number}
+            record = received(payload, value=avro_value(payload) if is_avro else None, key=key)
+            pipeline.broker.missing_topics(["elsewhere"])
+            pipeline.broker.producer(1).send([Record("elsewhere", record.key, record.value, record.headers)], 1)
+
+        registry.hang()
+        for number in range(40):
+            send_foreign(number, f"a{number % 4}", is_avro=True)
+            send_foreign(number + 100, f"b{number}", is_avro=False)
+        with running(pipeline):
+            wait_until(lambda: len(pipeline.handled) == 40)
+            registry.go_away()
+            registry.is_back.set()
+            for number in range(40, 80):
+                send_foreign(number + 100, f"b{number}", is_avro=False)
+            wait_until(lambda: len(pipeline.handled) == 80)
+            assert InboxMessage.objects.count() == 80
+            registry.register("elsewhere-value", ORDER)
+            registry.come_back()
+            wait_until(lambda: len(pipeline.handled) == 120)
+        by_key = defaultdict(list)
+        for event in pipeline.handled[80:]:
+            by_key[event.key].append(event.payload["order_id"])
+        assert by_key == {f"a{key}": list(range(key, 40, 4)) for key in range(4)}
+        assert set(InboxMessage.objects.values_list("status", "retry_count")) == {("consumed", 0)}
+        assert len(subscriptions) == 1
+        pipeline.consumer.close()
 
 
 def test_what_ends_with_the_consumer_is_counted(pipeline: Pipeline) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -15,12 +16,13 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 
 from django_outbox import publish
 from django_outbox.events.event import Event
-from django_outbox.exceptions import InvalidMessage, RegistryUnavailable
+from django_outbox.exceptions import InvalidMessage
 from django_outbox.models import InboxMessage
 from django_outbox.serializers.schemas import close_registries
 from tests.support.inbox import Receiver, plain, received
-from tests.support.outbox import Pipeline, Status, row
+from tests.support.outbox import Pipeline, Status, make_due, row, send
 from tests.support.overrides import outbox_settings
+from tests.support.processes import wait_until
 from tests.support.serializing import drain
 from tests.support.servers.apicurio import Apicurio
 
@@ -132,25 +134,63 @@ def test_a_record_with_an_unknown_schema_is_dead_with_its_bytes_and_can_be_retri
 def test_messages_wait_while_the_registry_is_away(
     scene: Scene, apicurio: Apicurio, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "django_outbox")
     pipeline = Pipeline()
+    pipeline.relay.batch_size = 2
     apicurio.stop()
     try:
-        message = publish("order.created", {"order_id": 7})
+        messages = [publish("order.created", {"order_id": 7}) for _ in range(5)]
         other = publish("other", {"order_id": 7})
-        for _ in range(2):
-            pipeline.relay.run_once()
-            with pytest.raises(RegistryUnavailable):
-                pipeline.relay.load_schemas()
+        drain(pipeline)
     finally:
         apicurio.start()
-    waiting = row(message)
-    assert (waiting.status, waiting.retry_count, waiting.last_error) == (Status.PENDING, 0, "")
+    for message in messages:
+        waiting = row(message)
+        assert (waiting.status, waiting.retry_count, waiting.last_error) == (Status.PENDING, 0, "")
     assert row(other).status == Status.PUBLISHED
+    (began,) = [each for each in caplog.messages if "registry" in each]
+    assert began.startswith(f"The schema registry {apicurio.url} cannot be reached: ")
 
     scene.register()
-    drain(pipeline)
 
-    assert row(message).status == Status.PUBLISHED
+    def are_sent() -> bool:
+        make_due(*messages)
+        drain(pipeline)
+        return {row(message).status for message in messages} == {Status.PUBLISHED}
+
+    wait_until(are_sent, 90, what="the messages")
+    _, ended = [each for each in caplog.messages if "registry" in each]
+    assert ended.startswith(f"The schema registry {apicurio.url} is available again after ")
+
+
+def test_records_wait_while_the_registry_is_away(scene: Scene, apicurio: Apicurio) -> None:
+    scene.register()
+    their = TheirSerializer(scene.client, json.dumps(ORDER), conf={"auto.register.schemas": False})
+    values = [their({"order_id": number, "note": None}, scene.context) for number in range(2)]
+    pipeline = Pipeline(topics=[scene.topic])
+    pipeline.on("order.created")
+    for value in values:
+        record = received(value=value, topic=scene.topic, key="a")
+        send(pipeline.broker, value=value, headers=record.headers, topic=scene.topic)
+    plain_event = received({"order_id": 7}, topic=scene.topic, key="b")
+    send(pipeline.broker, value=plain_event.value, headers=plain_event.headers, topic=scene.topic)
+    close_registries()  # nothing is loaded
+    apicurio.stop()
+    try:
+        for _ in range(5):
+            pipeline.consumer.run_once()
+        assert [event.payload["order_id"] for event in pipeline.handled] == [7]
+        subscription = pipeline.consumer.subscription
+    finally:
+        apicurio.start()
+    scene.register()
+
+    def are_handled() -> bool:
+        pipeline.consumer.run_once(0.1)
+        return len(pipeline.handled) == 3
+
+    wait_until(are_handled, 90, what="the records")
+    assert pipeline.consumer.subscription is subscription
 
 
 def test_a_payload_that_does_not_fit_is_refused_or_dead(scene: Scene) -> None:

@@ -12,6 +12,7 @@ import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
 
+from django_outbox.serializers.base import Decoded, Serializer
 from tests.support.overrides import outbox_settings
 from tests.support.registry import StubRegistry, stub_registry
 from tests.support.serializing import ORDER, avro_settings
@@ -138,6 +139,95 @@ def test_diff_shows_what_differs(path: Path, registry: StubRegistry) -> None:
     assert lines[0] == "DIFF   order.created  outbox-value"
     assert '    +  "doc": "later"' in lines
     assert lines[-1] == "1 schema: 1 differ."
+
+
+@pytest.mark.parametrize("name", ["typo/{event_type}.avsc", "{event_type}/{event_type}.json"])
+def test_check_does_not_pass_if_no_file_matches(registry: StubRegistry, tmp_path: Path, name: str) -> None:
+    with outbox_settings(SERIALIZERS=avro_settings(registry.url, schema=tmp_path / name)):
+        code, lines = run("check")
+
+    assert code == 1
+    assert lines[0] == f"ERROR  order.*  No file {tmp_path / name} exists for an event type of this pattern."
+
+
+def test_the_event_type_may_be_twice_in_a_path_and_the_path_is_not_a_pattern(
+    registry: StubRegistry, tmp_path: Path
+) -> None:
+    folder = tmp_path / "a[b]*" / "order.created"
+    folder.mkdir(parents=True)
+    (folder / "order.created.avsc").write_text(json.dumps(ORDER))
+    (folder / "order.paid.avsc").write_text(json.dumps(ORDER))
+    with outbox_settings(
+        SERIALIZERS=avro_settings(registry.url, schema=tmp_path / "a[b]*/{event_type}/{event_type}.avsc")
+    ):
+        assert run("check") == (0, ["OK     order.created  outbox-value", "1 schema: no problems."])
+
+
+@pytest.mark.parametrize(
+    ("routes", "subject"),
+    [
+        ({}, "{event_type}-value"),
+        ({"order.created": "orders"}, "{topic}-value"),
+        ({"order.c*": "orders"}, "{topic}-value"),
+        ({"*.created": "orders"}, "{topic}-value"),
+    ],
+)
+def test_a_pattern_with_several_subjects_needs_event_types(
+    registry: StubRegistry, tmp_path: Path, routes: dict[str, str], subject: str
+) -> None:
+    path = tmp_path / "order.avsc"
+    path.write_text(json.dumps(ORDER))
+    with outbox_settings(
+        SERIALIZERS=avro_settings(registry.url, schema=path, subject=subject), ROUTES=routes, TOPIC="outbox"
+    ):
+        code, lines = run("register")
+        assert (code, registry.subjects) == (1, {})
+        assert lines[0] == "ERROR  order.*  Its events have several subjects; name their types with --event-type."
+
+        assert run("register", "--event-type", "order.created")[0] == 0
+        assert [*registry.subjects] == ["orders-value" if routes else "order.created-value"]
+
+
+@pytest.mark.parametrize(
+    ("routes", "topic"),
+    [
+        ({"invoice.*": "invoices"}, "outbox"),
+        ({"order": "others"}, "outbox"),
+        ({"order.*": "orders"}, "orders"),
+        ({"*": "all", "order.created": "orders"}, "all"),
+    ],
+)
+def test_a_pattern_with_one_topic_is_one_schema(
+    registry: StubRegistry, tmp_path: Path, routes: dict[str, str], topic: str
+) -> None:
+    path = tmp_path / "order.avsc"
+    path.write_text(json.dumps(ORDER))
+    with outbox_settings(SERIALIZERS=avro_settings(registry.url, schema=path), ROUTES=routes, TOPIC="outbox"):
+        assert run("register")[0] == 0
+
+    assert [*registry.subjects] == [f"{topic}-value"]
+
+
+class Odd(Serializer):
+    """A serializer of a project, which needs no registry."""
+
+    content_type = "application/odd"
+
+    def validate(self, payload: Any, event_type: str, topic: str) -> None:
+        pass
+
+    def serialize(self, payload_json: str, event_type: str, topic: str) -> bytes:
+        return payload_json.encode()
+
+    def deserialize(self, data: bytes, event_type: str, topic: str) -> Decoded:
+        return Decoded(json.loads(data), {})
+
+
+def test_a_serializer_without_a_registry_is_not_called_json() -> None:
+    with outbox_settings(SERIALIZERS={"order.*": {"CLASS": f"{__name__}.Odd"}}):
+        assert run("check") == (0, ['OUTBOX["SERIALIZERS"] names no event type with a schema.'])
+        with pytest.raises(CommandError, match=r"The serializer of 'order.created', Odd, does not use a schema registry"):
+            run("check", "--event-type", "order.created")
 
 
 def test_an_event_type_may_be_named(path: Path, registry: StubRegistry) -> None:

@@ -310,7 +310,6 @@ def test_a_registry_that_returns_is_noticed_in_the_background(timed: Timed) -> N
 
 def test_requests_that_fail_together_are_one_failure(timed: Timed) -> None:
     timed.stub.hang()
-    timed.stub.answer, hang = (lambda method, path: hang(method, path) or (503, {"message": "away"})), timed.stub.answer
     missing = [NotLoaded(number, partial(timed.registry.load, Wanted("AVRO", number))) for number in range(1, 9)]
     load_all(missing, 0)
     wait_until(lambda: len(timed.stub.requests) == 8, 30, what="the requests")
@@ -337,11 +336,30 @@ def test_others_do_not_wait_for_a_request_without_an_answer(timed: Timed) -> Non
 def test_trouble_is_forgotten_when_nothing_needs_the_registry(timed: Timed) -> None:
     timed.stub.go_away()
     timed.fails()
+    assert timed.stub.url not in registry_trouble()  # a refresh of what is loaded, perhaps
+
+    with pytest.raises(RegistryUnavailable):
+        timed.registry.get(LATEST)
     assert timed.stub.url in registry_trouble()
 
     timed.clock.now += 150
 
     assert timed.stub.url not in registry_trouble()
+
+
+def test_messages_come_back_soon_while_the_registry_is_tried_again(timed: Timed) -> None:
+    timed.stub.go_away()
+    for _ in range(9):
+        timed.clock.now += timed.fails()
+    timed.stub.hang()
+    load_all([NotLoaded("key", partial(timed.registry.load, LATEST))], 0)
+    wait_until(lambda: len(timed.stub.requests) == 10, 30, what="the request")
+
+    with pytest.raises(RegistryUnavailable) as caught:
+        timed.registry.get(Wanted("AVRO", 7))
+
+    assert caught.value.retry_after == 1
+    assert len(timed.stub.requests) == 10
 
 
 def test_a_login_that_may_not_read_a_schema_is_not_an_outage(timed: Timed) -> None:

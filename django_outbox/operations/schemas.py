@@ -156,7 +156,9 @@ def _schemas_of(pattern: str, serializer: RegistrySerializer) -> Iterator[Projec
 
 def _types_of_files(path: str) -> Iterator[str]:
     regex = re.escape(path).replace(re.escape("{topic}"), "[^/]*")
-    regex = regex.replace(re.escape("{event_type}"), "(?P<type>[^/]+)", 1).replace(re.escape("{event_type}"), "(?P=type)")
+    regex = regex.replace(re.escape("{event_type}"), "(?P<type>[^/]+)", 1).replace(
+        re.escape("{event_type}"), "(?P=type)"
+    )
     for file in glob(escape(path).replace("{topic}", "*").replace("{event_type}", "*")):  # noqa: PTH207  # a whole path
         if found := re.fullmatch(regex, file):
             yield found["type"]

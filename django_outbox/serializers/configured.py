@@ -12,6 +12,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from django_outbox.conf import settings
 from django_outbox.conf.values import import_function
+from django_outbox.exceptions import InvalidMessage
 from django_outbox.serializers.base import Serializer
 
 
@@ -36,10 +37,20 @@ class Serializers:
         return None if topic == self._dead_letter_topic else self._find(event_type)
 
     def validate(self, payload: Any, event_type: str, topic: str) -> None:
-        """Check a payload, as JSON returns it, by the serializer of its event type; see ``Serializer.validate``."""
+        """Check a payload, as JSON returns it, by the serializer of its event type.
+
+        Raises:
+            InvalidMessage, ImproperlyConfigured: as of ``Serializer.validate``.
+        """
         serializer = self.find(event_type, topic)
-        if serializer is not None:
+        if serializer is None:
+            return
+        try:
             serializer.validate(payload, event_type, topic)
+        except (InvalidMessage, ImproperlyConfigured):
+            raise
+        except Exception as error:  # it may be the project's own
+            raise InvalidMessage("payload", f"its serializer failed ({type(error).__name__})") from error
 
     def _first_match(self, event_type: str) -> Serializer | None:
         matches = (each for pattern, each in self._by_pattern.items() if fnmatchcase(event_type, pattern))

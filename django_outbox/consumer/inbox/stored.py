@@ -131,7 +131,9 @@ class StoredSource(Source[Stored]):
         row = state.lock(item.id, using=self._using)
         if row is None:
             return SKIP
-        if row.delivery_count > settings.max_deliveries:
+        if (
+            max(row.delivery_count, item.deliveries) > settings.max_deliveries
+        ):  # another consumer may have uncounted its own
             raise Reject(max_deliveries_reason("handler" if row.source else "mapper"))
         if not row.source:
             return Claim(self._identify(row, read))

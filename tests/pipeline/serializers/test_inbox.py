@@ -16,6 +16,7 @@ from django_outbox.models import InboxMessage
 from django_outbox.serializers import registry as registry_module
 from django_outbox.serializers.avro import AvroCodec
 from django_outbox.serializers.base import Decoded, NotLoaded, Serializer
+from django_outbox.state import inbox as inbox_state
 from django_outbox.state.retry import retry
 from tests.support.inbox import Receiver, plain, received
 from tests.support.outbox import Status
@@ -185,6 +186,28 @@ def test_a_mapper_that_kills_its_process_is_stopped_as_without_serializers(
 
     assert len(calls) == 3
     assert InboxMessage.objects.get().last_error.startswith("It took its process down 3 times (MAX_DELIVERIES)")
+
+
+def test_a_record_that_was_not_read_is_not_forgotten(
+    registry: StubRegistry, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its deliveries were too many to read it, and then another consumer took one of its own back."""
+    record = plain(b"{}", topic="mapped")
+    lock = inbox_state.lock
+
+    def uncount_and_lock(row_id: int, *, using: str) -> Any:
+        inbox_state.uncount_delivery(row_id, using=using)
+        return lock(row_id, using=using)
+
+    with outbox_settings(INBOX={"mapped": lambda record: None}, MAX_DELIVERIES=3):
+        registry.go_away()
+        with outbox_settings(INBOX={"mapped": lambda record: Event(type="order.created", payload=b"\0\0\0\0\1")}):
+            receiver.receive(record, counted=True)
+        InboxMessage.objects.update(delivery_count=3)
+        receiver.restart()
+        monkeypatch.setattr(inbox_state, "lock", uncount_and_lock)
+
+        assert receiver.receive(record, counted=True) == ["dead"]
 
 
 def test_a_mapper_is_called_once_for_a_record(registry: StubRegistry, receiver: Receiver) -> None:

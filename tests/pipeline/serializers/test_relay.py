@@ -237,7 +237,7 @@ class Odd(Serializer):
         self._load = load
 
     def validate(self, payload: Any, event_type: str, topic: str) -> None:
-        pass
+        raise self._error
 
     def serialize(self, payload_json: str, event_type: str, topic: str) -> bytes:
         if self._load is not None:
@@ -262,6 +262,11 @@ def test_an_unexpected_error_of_a_serializer_is_a_dead_letter(pipeline: Pipeline
     assert row(message).status == Status.DEAD
     assert row(message).last_error == "It cannot be encoded: KeyError: 'currency'"
     assert row(other).status == Status.PUBLISHED
+
+
+def test_an_unexpected_error_of_a_serializer_is_an_invalid_message_in_publish() -> None:
+    with odd_settings(KeyError("currency")), pytest.raises(InvalidMessage, match=r"serializer failed \(KeyError\)"):
+        publish("order.created", {})
 
 
 def raises(error: Exception) -> Callable[[], object]:

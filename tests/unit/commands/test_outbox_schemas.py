@@ -226,7 +226,9 @@ class Odd(Serializer):
 def test_a_serializer_without_a_registry_is_not_called_json() -> None:
     with outbox_settings(SERIALIZERS={"order.*": {"CLASS": f"{__name__}.Odd"}}):
         assert run("check") == (0, ['OUTBOX["SERIALIZERS"] names no event type with a schema.'])
-        with pytest.raises(CommandError, match=r"The serializer of 'order.created', Odd, does not use a schema registry"):
+        with pytest.raises(
+            CommandError, match=r"The serializer of 'order.created', Odd, does not use a schema registry"
+        ):
             run("check", "--event-type", "order.created")
 
 

@@ -8,6 +8,7 @@ import shutil
 import tarfile
 import uuid
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -59,10 +60,9 @@ class Apicurio(Service):
         return {"env": {**os.environ, **address}}
 
     def probe(self) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)
-        connection.request("GET", "/apis/ccompat/v7/subjects")
-        assert connection.getresponse().status == 200
-        connection.close()
+        with closing(http.client.HTTPConnection("127.0.0.1", self.port, timeout=2)) as connection:
+            connection.request("GET", "/apis/ccompat/v7/subjects")
+            assert connection.getresponse().status == 200
 
     def version(self) -> str:
         return f"Apicurio Registry {VERSION}"

@@ -60,10 +60,20 @@ class Batch:
     """
 
     def __init__(
-        self, messages: Sequence[Outgoing], *, using: str, loads: Mapping[Hashable, Exception | None] | None = None
+        self,
+        messages: Sequence[Outgoing],
+        *,
+        using: str,
+        loads: Mapping[Hashable, Exception | None] | None = None,
+        least_wait: float = 0.0,
     ) -> None:
-        """``loads``: the result of ``load_all`` for what the last batch did not have."""
+        """
+        Args:
+            loads: the result of ``load_all`` for what the last batch did not have.
+            least_wait: seconds that a message waits at least for a schema.
+        """
         self._using = using
+        self._least_wait = least_wait
         self.messages = messages
         self._loads = loads or {}
         self._not_encoded: dict[int, NotSent] = {}  # by position in ``messages``
@@ -144,8 +154,9 @@ class Batch:
         waiting: defaultdict[float, list[int]] = defaultdict(list)
         for message, result in zip(self.messages, self._results, strict=True):
             if isinstance(result, Waiting):  # also behind one that was not sent, which waits less
-                waiting[round(result.seconds, 1)].append(message.id)
-                self.wait = max(self.wait, result)
+                seconds = max(round(result.seconds, 1), self._least_wait)
+                waiting[seconds].append(message.id)
+                self.wait = max(self.wait, result._replace(seconds=seconds))
                 continue
             if result is None:
                 self.held += 1

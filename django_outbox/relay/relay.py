@@ -36,8 +36,8 @@ from django_outbox.worker.stop import Stop
 
 log = logging.getLogger("django_outbox.relay")
 
-CLOCK_MARGIN_SECONDS = 0.1
-"""Due times are rounded to this, and of the clock of the database."""
+LONGEST_WAIT = 30.0  # for a schema registry, in seconds
+CLOCK_MARGIN_SECONDS = 0.1  # due times are rounded to this, and of the clock of the database
 
 
 @dataclass(slots=True)
@@ -105,6 +105,7 @@ class Relay:
         self._waiting_since: float | None = None  # for a schema registry
         self._waiting_until = 0.0
         self._waiting_for = ""
+        self._backlog_since: float | None = None  # the first of consecutive passes with messages that wait
 
     def run(self, stop: Stop, *, drain: bool = False) -> None:
         """Work until stopped or, with ``drain``, until nothing is due.
@@ -241,12 +242,15 @@ class Relay:
         done = Pass(claimed=len(claimed.messages))
         if claimed.messages:
             self._topics.record_due()
-        batch = Batch(self._in_order(claimed, done), using=self.using, loads=self._loads)
         started = self._clock()
+        # The longer it takes to postpone a backlog, the longer it waits: otherwise it is due again before others have a turn.
+        seconds = 0.0 if self._backlog_since is None else round(min(2 * (started - self._backlog_since), LONGEST_WAIT))
+        batch = Batch(self._in_order(claimed, done), using=self.using, loads=self._loads, least_wait=seconds)
         batch.send(producer)
         seconds = self._clock() - started
         batch.store()
         done.published, done.failed, done.dead, done.waiting = batch.published, batch.failed, batch.dead, batch.waiting
+        self._backlog_since = (self._backlog_since or started) if batch.waiting else None
         if batch.waiting:
             now = self._clock()
             self._waiting_since = now if self._waiting_since is None else self._waiting_since

@@ -6,8 +6,9 @@ import json
 import logging
 from collections.abc import Callable
 from contextlib import closing
+from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from django.db import transaction
@@ -17,9 +18,11 @@ from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.exceptions import InvalidMessage, MessagesLeft, RegistryUnavailable
 from django_outbox.models import OutboxMessage
 from django_outbox.observability.health import readiness
+from django_outbox.relay.relay import Relay
 from django_outbox.serializers.avro import AvroCodec
 from django_outbox.serializers.base import Decoded, NotLoaded, Serializer
 from django_outbox.worker.stop import Stop
+from tests.support.clock import Clock
 from tests.support.outbox import Pipeline, Status, make_due, make_message, row, statuses
 from tests.support.overrides import outbox_settings
 from tests.support.processes import wait_until
@@ -147,6 +150,24 @@ def test_while_the_registry_is_away_its_messages_wait_uncounted_and_others_are_s
     assert [header(record, "ce_id") for record in pipeline.broker.records("outbox")] == [
         str(each.event_id).encode() for each in (*others, *waiting, behind)
     ]
+
+
+def test_a_backlog_waits_longer_than_it_takes_to_postpone_it(
+    registry: StubRegistry, pipeline: Pipeline, clock: Clock
+) -> None:
+    """Otherwise its first messages are due again before others have had their turn."""
+    registry.go_away()
+    messages = [make_message(message_key=str(number)) for number in range(4)]
+    relay = Relay(pipeline.broker, using="default", batch_size=1, clock=clock)
+    relay.run_once()
+    relay.load_schemas()
+    for _ in messages:
+        relay.run_once()
+        clock.now += 5
+
+    first, *_, last = [cast(datetime, row(each).next_retry_at) for each in messages]
+    assert (last - first).total_seconds() > 25
+    relay.close()
 
 
 def test_a_registry_that_hangs_delays_a_relay_once_and_for_a_moment(registry: StubRegistry, pipeline: Pipeline) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +15,8 @@ from django_outbox.conf import settings
 from django_outbox.exceptions import SchemaNotFound
 from django_outbox.publishing import topic_of
 from django_outbox.serializers.configured import current_serializers
-from django_outbox.serializers.registry import Loaded, Wanted
+from django_outbox.serializers.files import FileSerializer
+from django_outbox.serializers.lookups import ByText, Latest, Loaded
 from django_outbox.serializers.schemas import RegistrySerializer
 
 _WILDCARD = re.compile(r"[*?[]")
@@ -33,7 +33,7 @@ class ProjectSchema:
     """Why it cannot be told which schema it is."""
 
     @property
-    def wanted(self) -> Wanted:
+    def wanted(self) -> ByText | Latest:
         """
         Raises:
             ImproperlyConfigured: it is unknown, or its file cannot be read or is not a schema.
@@ -48,7 +48,7 @@ class ProjectSchema:
         Raises:
             RegistryUnavailable: the registry cannot be asked.
         """
-        wanted = Wanted(self.serializer.kind, subject=self.wanted.subject)
+        wanted = Latest(self.serializer.format, self.wanted.subject)
         self.serializer.registry.load(wanted)
         try:
             return self.serializer.registry.get(wanted)
@@ -62,24 +62,23 @@ class ProjectSchema:
             ImproperlyConfigured, RegistryUnavailable: as of ``wanted`` and ``latest``.
         """
         wanted = self.wanted
-        if wanted.text is None:
-            found = self.latest()
-            return (
-                [] if found else [f"The registry has no subject {wanted.subject!r}, and the project no schema for it."]
-            )
-        if self.serializer.registry.is_compatible(wanted):
+        if isinstance(wanted, ByText):
+            reasons = self.serializer.registry.incompatibilities(wanted)
+            return [f"The registry does not accept it: {each}" for each in reasons]
+        if self.latest() is not None:
             return []
-        latest = self.latest()
-        reasons = [] if latest is None else self.serializer.broken_readers(latest, wanted.text)
-        return reasons or [f"The registry refuses it as incompatible with earlier versions of {wanted.subject!r}."]
+        return [f"The registry has no subject {wanted.subject!r}, and the project no schema for it."]
 
-    def register(self) -> Loaded:
-        """Register the project's schema, or find it.
+    def register(self) -> Loaded | None:
+        """Register the project's schema, or find it. Returns None if the project has none.
 
         Raises:
             ImproperlyConfigured, RegistryUnavailable: it cannot be registered.
         """
-        wanted = self.wanted._replace(register=True)
+        wanted = self.wanted
+        if isinstance(wanted, Latest):
+            return None
+        wanted = wanted._replace(register=True)
         self.serializer.registry.load(wanted)
         loaded = self.serializer.registry.get(wanted)
         if loaded is None:
@@ -93,12 +92,17 @@ class ProjectSchema:
             ImproperlyConfigured, RegistryUnavailable: as of ``wanted`` and ``latest``.
         """
         wanted, latest = self.wanted, self.latest()
-        if wanted.text is None:
+        if isinstance(wanted, Latest):
             return []
         registered = "registry" if latest is None else f"registry, version {latest.version_in(wanted.subject)}"
-        before = "" if latest is None else _readable(latest.text)
+        before = "" if latest is None else self.serializer.readable(latest.text)
         lines = difflib.unified_diff(
-            before.splitlines(), _readable(wanted.text).splitlines(), registered, "project", lineterm="", n=2
+            before.splitlines(),
+            self.serializer.readable(wanted.text).splitlines(),
+            registered,
+            "project",
+            lineterm="",
+            n=2,
         )
         return list(lines)
 
@@ -135,20 +139,21 @@ def _schema_of(event_type: str) -> ProjectSchema:
 
 def _schemas_of(pattern: str, serializer: RegistrySerializer) -> Iterator[ProjectSchema]:
     """The schemas of a pattern, as far as settings and names of files show them."""
+    path = serializer.path if isinstance(serializer, FileSerializer) else ""
     if not _WILDCARD.search(pattern):
         yield ProjectSchema(pattern, topic_of(pattern), serializer)
-    elif "{event_type}" in serializer.path:
-        types = sorted(each for each in _types_of_files(serializer.path) if fnmatchcase(each, pattern))
+    elif "{event_type}" in path:
+        types = sorted(each for each in _types_of_files(path) if fnmatchcase(each, pattern))
         for event_type in types:
             topic = topic_of(event_type)
             if current_serializers().find(event_type, topic) is serializer:
                 yield ProjectSchema(event_type, topic, serializer)
         if not types:
-            reason = f"No file {serializer.path} exists for an event type of this pattern."
+            reason = f"No file {path} exists for an event type of this pattern."
             yield ProjectSchema(pattern, settings.topic, serializer, reason)
     else:
         topics = _topics_of(pattern)
-        is_by_topic = "{topic}" in serializer.path + serializer.subject
+        is_by_topic = "{topic}" in path + serializer.subject
         is_unknown = "{event_type}" in serializer.subject or (is_by_topic and len(topics) > 1)
         reason = "Its events have several subjects; name their types with --event-type." if is_unknown else ""
         yield ProjectSchema(pattern, min(topics), serializer, reason)
@@ -178,10 +183,3 @@ def _topics_of(pattern: str) -> set[str]:
             if route == pattern or (route == f"{route_start}*" and start.startswith(route_start)):
                 return topics  # it takes all of them
     return topics | {settings.topic}
-
-
-def _readable(text: str) -> str:
-    try:
-        return json.dumps(json.loads(text), indent=2)
-    except ValueError:
-        return text

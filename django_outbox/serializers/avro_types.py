@@ -7,15 +7,18 @@ from typing import Any
 
 from django_outbox.serializers.avro_values import (
     LOGICAL,
+    OWN,
     PRIMITIVE,
     Convert,
-    Misfit,
     decimal_of,
     enum_of,
     fixed_of,
 )
+from django_outbox.serializers.base import kind_of
+from django_outbox.serializers.misfit import Misfit
 
 _REQUIRED = object()
+_SHOWN = 100
 NAMED = ("record", "error", "enum", "fixed")
 
 
@@ -25,6 +28,9 @@ class Converters:
     def __init__(self, named: Mapping[str, Any]) -> None:
         self._named = named
         self._made: dict[str, Convert] = {}
+        self._unfinished: set[str] = set()
+        self.is_recursive = False
+        """Whether a type contains itself, so that data may be nested to any depth."""
 
     def of(self, schema: Any) -> Convert:
         if isinstance(schema, list):
@@ -34,10 +40,10 @@ class Converters:
         kind = schema["type"]
         if isinstance(kind, (dict, list)):
             return self.of(kind)
-        logical = LOGICAL.get((kind, schema.get("logicalType")))
-        if logical is not None:
-            return logical
-        if kind == "bytes" and schema.get("logicalType") == "decimal":
+        logical = _logical(schema)
+        if (kind, logical) in LOGICAL:
+            return LOGICAL[kind, logical]
+        if kind == "bytes" and logical == "decimal":
             return decimal_of(schema)
         if kind in NAMED:
             return self._of_name(schema["name"], schema)
@@ -49,16 +55,20 @@ class Converters:
 
     def _of_name(self, name: str, schema: Any = None) -> Convert:
         """The converter of a named type, which may contain itself."""
+        if name in self._unfinished:
+            self.is_recursive = True
+            return lambda value: self._made[name](value)
         if name not in self._made:
-            self._made[name] = lambda value: self._made[name](value)  # for uses within its own definition
+            self._unfinished.add(name)
             self._made[name] = self._of_named(schema or self._named[name])
+            self._unfinished.remove(name)
         return self._made[name]
 
     def _of_named(self, schema: Any) -> Convert:
         if schema["type"] == "enum":
             return enum_of(schema)
         if schema["type"] == "fixed":
-            return decimal_of(schema) if schema.get("logicalType") == "decimal" else fixed_of(schema)
+            return decimal_of(schema) if _logical(schema) == "decimal" else fixed_of(schema)
         return _record(
             [
                 (
@@ -71,30 +81,50 @@ class Converters:
         )
 
     def _default(self, schema: Any, value: Any) -> Any:
-        """A default of a schema, whose JSON is another than that of payloads, as the converters return values."""
-        if isinstance(schema, list):  # the first branch, by Avro's rules
-            tagged = next((each for each in schema if (each == "null") == (value is None)), schema[0])
-            return None if value is None else (_tag(tagged), self._default(tagged, value))
+        """A default of a schema, whose JSON is another than that of payloads, as the converters return values.
+
+        Raises:
+            ValueError: it does not fit its type.
+        """
+        if isinstance(schema, list):
+            return self._default_of_union(schema, value)
         if isinstance(schema, str) and schema in self._named:
             schema = self._named[schema]
         kind = schema if isinstance(schema, str) else schema["type"]
         if isinstance(kind, (dict, list)):
             return self._default(kind, value)
         if kind in ("bytes", "fixed"):
-            return value.encode("iso-8859-1")
+            data = _expect(str, value).encode("iso-8859-1")
+            if kind == "fixed" and len(data) != schema["size"]:
+                raise ValueError("a default does not have the size of its type")
+            return data
         if kind == "array":
-            return [self._default(schema["items"], each) for each in value]
+            return [self._default(schema["items"], each) for each in _expect(list, value)]
         if kind == "map":
-            return {name: self._default(schema["values"], each) for name, each in value.items()}
-        if kind == "record":
-            return {
-                field["name"]: self._default(field["type"], value.get(field["name"], field.get("default")))
-                for field in schema["fields"]
-            }
-        return value
+            return {name: self._default(schema["values"], each) for name, each in _expect(dict, value).items()}
+        if kind in ("record", "error"):
+            given = _expect(dict, value)
+            return {field["name"]: self._default_of_field(field, given) for field in schema["fields"]}
+        return enum_of(schema)(value) if kind == "enum" else PRIMITIVE[kind](value)
+
+    def _default_of_field(self, field: Any, given: Mapping[str, Any]) -> Any:
+        if field["name"] not in given and "default" not in field:
+            raise ValueError(f"a default lacks the field {field['name']}")
+        return self._default(field["type"], given.get(field["name"], field.get("default")))
+
+    def _default_of_union(self, schemas: Sequence[Any], value: Any) -> Any:
+        """The default of the first type that fits: of any type since Avro 1.12, of the first one before."""
+        for schema in schemas:
+            try:
+                default = self._default(schema, value)
+            except ValueError:
+                continue
+            return default if schema == "null" else (_tag(schema), default)
+        raise ValueError("a default does not fit any type of its union")
 
     def _union(self, schemas: Sequence[Any]) -> Convert:
         branches = [(_tag(schema), self.of(schema)) for schema in schemas if schema != "null"]
+        branches.sort(key=lambda branch: branch[0] == "float")  # the last one, as it rounds what others represent
         nullable = len(branches) < len(schemas)
         if len(branches) == 1:
             return _optional(*branches[0]) if nullable else _tagged(*branches[0])
@@ -103,14 +133,26 @@ class Converters:
         def convert(value: Any) -> Any:
             if value is None and nullable:
                 return None
+            closest = Misfit(expected, value)
             for tag, branch in branches:
                 try:
                     return tag, branch(value)
-                except Misfit:
-                    pass
-            raise Misfit(expected, value)
+                except Misfit as error:
+                    if len(error.path) > len(closest.path):
+                        closest = error
+            raise closest
 
         return convert
+
+
+def _expect(kind: type, value: Any) -> Any:
+    if type(value) is not kind:
+        raise ValueError(f"expected {kind.__name__} as default, got {kind_of(value)}")
+    return value
+
+
+def _logical(schema: Any) -> str:
+    return str(schema.get("logicalType", "")).removeprefix(OWN)
 
 
 def _optional(tag: str, branch: Convert) -> Convert:
@@ -151,7 +193,7 @@ def _record(fields: Sequence[tuple[str, Convert, Any]]) -> Convert:
             raise
         if given < len(value):
             unknown = Misfit("", reason="the schema does not have it")
-            unknown.path.append(f".{next(name for name in value if name not in names)}")
+            unknown.path.append(f".{next(name for name in value if name not in names)[:_SHOWN]}")
             raise unknown
         return converted
 
@@ -178,14 +220,10 @@ def _map(of_value: Convert) -> Convert:
     def convert(value: Any) -> dict[str, Any]:
         if type(value) is not dict:
             raise Misfit("an object", value)
-        converted = {}
-        name = ""
         try:
-            for name, item in value.items():
-                converted[name] = of_value(item)
+            return {name: of_value(item) for name, item in value.items()}
         except Misfit as error:
-            error.path.append(f".{name}")
+            error.path.append("[*]")  # its keys are data
             raise
-        return converted
 
     return convert

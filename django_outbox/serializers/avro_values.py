@@ -6,34 +6,22 @@ JSON has no dates, decimals or bytes. They are text in the payload, as Django wr
 from __future__ import annotations
 
 import base64
-import binascii
+import struct
 import sys
 import uuid
 from collections.abc import Callable
-from datetime import UTC, date, datetime, time
-from decimal import Decimal, InvalidOperation
+from datetime import UTC, date, datetime, time, timedelta
+from decimal import Context, Inexact, InvalidOperation
 from typing import Any
 
-from django_outbox.exceptions import InvalidMessage
-from django_outbox.serializers.base import kind_of
+from django_outbox.serializers.misfit import Misfit, bytes_of_base64
 
 Convert = Callable[[Any], Any]
 
 _LIMITS = {"int": 2**31, "long": 2**63}
-_MOST_DIGITS = 1000
+_EXACT = Context(prec=1000, traps=[Inexact, InvalidOperation])
+_DAY = 86_400 * 10**6
 _LARGEST = {"float": 3.4028234663852886e38, "double": sys.float_info.max}
-
-
-class Misfit(ValueError):
-    """A value does not fit. ``path`` is where it is in the payload, the last part first."""
-
-    def __init__(self, expected: str, value: Any = None, reason: str = "") -> None:
-        super().__init__(reason or f"expected {expected}, got {kind_of(value)}")
-        self.path: list[str] = []
-
-    def as_invalid(self) -> InvalidMessage:
-        where = "".join(reversed(self.path)).lstrip(".")
-        return InvalidMessage(f"payload.{where}" if where else "payload", str(self))
 
 
 def enum_of(schema: Any) -> Convert:
@@ -60,8 +48,13 @@ def fixed_of(schema: Any) -> Convert:
 
 
 def decimal_of(schema: Any) -> Convert:
-    """Digits become a signed number of the smallest units; without ``Decimal``'s arithmetic, which rounds."""
-    precision, scale, size = schema["precision"], schema.get("scale", 0), schema.get("size")
+    """
+    Raises:
+        ValueError: the type has no valid precision and scale.
+    """
+    precision, scale, size = schema.get("precision"), schema.get("scale", 0), schema.get("size")
+    if type(precision) is not int or type(scale) is not int or not 0 <= scale <= precision or not precision:
+        raise ValueError("a decimal needs a precision, and a scale that is not larger")
     expected = f"a decimal with at most {precision} digits, {scale} of them after the point"
     limit = 10**precision
 
@@ -69,27 +62,37 @@ def decimal_of(schema: Any) -> Convert:
         if type(value) not in (str, int, float):
             raise Misfit(expected, value)
         try:
-            sign, digits, exponent = Decimal(str(value)).as_tuple()
-        except (InvalidOperation, ValueError):  # ValueError: an int with thousands of digits
-            raise Misfit(expected, value) from None
-        units = _units(digits, exponent, scale) if isinstance(exponent, int) and len(digits) < _MOST_DIGITS else None
-        if units is None or units >= limit:
-            raise Misfit("", reason=f"expected {expected}")
-        units = -units if sign else units
-        return units.to_bytes(size or (units.bit_length() + 8) // 8, "big", signed=True)
+            number = _EXACT.create_decimal(str(value))
+            if number and number.adjusted() >= precision - scale:
+                raise ValueError
+            units = int(_EXACT.to_integral_exact(number.scaleb(scale, _EXACT)))
+            if -limit < units < limit:
+                return units.to_bytes(size or (units.bit_length() + 8) // 8, "big", signed=True)
+        except (ArithmeticError, ValueError):  # ValueError also for an int with thousands of digits, or NaN
+            pass
+        raise Misfit("", reason=f"expected {expected}")
 
     return convert
 
 
-def _units(digits: tuple[int, ...], exponent: int, scale: int) -> int | None:
-    """The smallest units of a number; None if it has parts of them, or far too many."""
-    number, shift = int("".join(map(str, digits))), exponent + scale
-    if not number:
-        return 0
-    if shift >= 0:
-        return number * 10**shift if shift < _MOST_DIGITS else None
-    units, rest = divmod(number, 10**-shift) if -shift < len(digits) else (0, 1)
-    return None if rest else units
+def _read_decimal(data: bytes, schema: Any, _: Any = None) -> str:
+    units = int.from_bytes(data, "big", signed=True)
+    if abs(units) >= 10 ** schema["precision"]:
+        raise ValueError
+    scale = schema.get("scale", 0)
+    digits = f"{abs(units):0{scale + 1}d}"
+    number = f"{digits[:-scale]}.{digits[-scale:]}" if scale else digits
+    return f"-{number}" if units < 0 else number
+
+
+def _read_time(micros_per_unit: int) -> Callable[..., str]:
+    def read(units: int, schema: Any, _: Any = None) -> str:
+        micros = units * micros_per_unit
+        if not 0 <= micros < _DAY:
+            raise ValueError
+        return (_EPOCH + timedelta(microseconds=micros)).time().isoformat()
+
+    return read
 
 
 def _null(value: Any) -> None:
@@ -117,13 +120,15 @@ def _integer(kind: str) -> Convert:
 
 
 def _number(kind: str) -> Convert:
-    limit = _LARGEST[kind]
+    limit, packed = _LARGEST[kind], struct.Struct("d" if kind == "double" else "f")
 
     def convert(value: Any) -> Any:
         if type(value) is not float and type(value) is not int:
             raise Misfit("a number", value)
         if not -limit <= value <= limit:
             raise Misfit("", reason=f"it is out of range of {kind}")
+        if type(value) is int and packed.unpack(packed.pack(value)) != (value,):
+            raise Misfit("", reason=f"{kind} cannot represent all digits of this integer")
         return value
 
     return convert
@@ -136,12 +141,11 @@ def _string(value: Any) -> Any:
 
 
 def _bytes(value: Any) -> bytes:
-    if type(value) is not str:
-        raise Misfit("bytes as base64", value)
-    try:
-        return base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError):
-        raise Misfit("bytes as base64", value) from None
+    if type(value) is str:
+        data = bytes_of_base64(value)
+        if data is not None:
+            return data
+    raise Misfit("bytes as base64", value)
 
 
 def _parsed(parse: Callable[[str], Any], expected: str) -> Convert:
@@ -213,15 +217,26 @@ LOGICAL: dict[tuple[str, Any], Convert] = {
 }
 
 
+OWN = "django-outbox-"
+"""Prefix of logical types whose readers are those below."""
+READERS = {
+    ("bytes", "decimal"): _read_decimal,
+    ("fixed", "decimal"): _read_decimal,
+    ("int", "time-millis"): _read_time(1000),
+    ("long", "time-micros"): _read_time(1),
+}
+"""Instead of fastavro's, which round decimals with too many digits, and take negative times for others."""
+
+
 def as_json(value: Any) -> Any:
     """What Avro has and JSON does not: text in its place, as ``default`` of ``json.dumps``."""
     if isinstance(value, datetime):
         text = value.isoformat()
         return text.removesuffix("+00:00") + "Z" if value.tzinfo is UTC else text
-    if isinstance(value, (date, time)):
+    if isinstance(value, date):
         return value.isoformat()
     if isinstance(value, (bytes, bytearray)):
         return base64.b64encode(value).decode()
-    if isinstance(value, (Decimal, uuid.UUID)):
+    if isinstance(value, uuid.UUID):
         return str(value)
     raise TypeError(f"{type(value).__name__} has no JSON")

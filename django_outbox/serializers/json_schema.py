@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from typing import Any
 
 from django_outbox.exceptions import InvalidMessage, MissingDependency, SchemaNotFound, text_of
-from django_outbox.serializers.schemas import References, RegistrySerializer
+from django_outbox.serializers.files import FileSerializer
+from django_outbox.serializers.schemas import References
 
 try:
     from jsonschema.exceptions import best_match
@@ -28,7 +30,8 @@ class JsonSchemaCodec:
         if isinstance(schema, dict):
             self.name = str(schema.get("title", ""))
         validator = validator_for(schema)
-        validator.check_schema(schema)
+        # With formats, as Python must know the regular expressions of the schema.
+        validator.check_schema(schema, format_checker=validator.FORMAT_CHECKER)
         used = [(name, Resource.from_contents(json.loads(each), DRAFT7)) for name, each in references]
         self._validator = validator(schema, registry=Registry().with_resources(used))
 
@@ -41,9 +44,8 @@ class JsonSchemaCodec:
             ) from None
         if error is not None:
             # Its message shows the value.
-            where = error.json_path.removeprefix("$")
-            rule = f"{error.validator}: {json.dumps(error.validator_value)}"
-            raise InvalidMessage(f"payload{where}", f"it does not fit the schema's {rule[:200]}")
+            rule = f"{error.validator}: {json.dumps(error.validator_value)}" if error.validator else "false"
+            raise InvalidMessage(f"payload{_place_of(error)}", f"it does not fit the schema's {rule[:200]}")
 
     def encode(self, payload_json: str) -> bytes:
         self.validate(json.loads(payload_json))
@@ -62,10 +64,20 @@ class JsonSchemaCodec:
         return payload
 
 
-class JsonSchemaSerializer(RegistrySerializer):
+def _place_of(error: Any) -> str:
+    """Where a value is in the payload. Names that are not those of properties of the schema are data."""
+    rules = list(error.absolute_schema_path)
+    known = {name for rule, name in pairwise(rules) if rule == "properties"}
+    parts = (
+        f"[{each}]" if isinstance(each, int) else f".{each}" if each in known else "[*]" for each in error.absolute_path
+    )
+    return "".join(parts)
+
+
+class JsonSchemaSerializer(FileSerializer):
     """Writes and reads JSON with a JSON Schema."""
 
-    kind = "JSON"
+    format = "JSON"
     content_type = "application/vnd.confluent.json"
 
     def make_codec(self, text: str, references: References) -> JsonSchemaCodec:

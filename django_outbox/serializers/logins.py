@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -12,15 +12,28 @@ _SECRETS = ("password", "secret", "token", "user.info")
 
 
 def keep_secrets(options: Mapping[str, Any]) -> None:
+    """Let no text show them: also those of URLs that are not valid, and of options for the project's own classes."""
     for name, value in options.items():
-        if isinstance(value, str) and name.endswith(_SECRETS):
+        if isinstance(value, Mapping):
+            keep(*_texts_in(value))
+        elif isinstance(value, str) and name.endswith(_SECRETS):
             keep(value, value.partition(":")[2])
-    for url in str(options.get("url", "")).split(","):
-        try:
-            parts = urlsplit(url.strip())
-        except ValueError:
-            continue
-        keep(parts.password, unquote(parts.password or ""))
+        elif isinstance(value, str) and name in ("url", "proxy"):
+            for url in value.split(","):
+                login = (url.partition("://")[2] or url).strip().rpartition("@")[0]
+                password = login.partition(":")[2] or login
+                keep(password, unquote(password))
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for each in value.values():
+            yield from _texts_in(each)
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _texts_in(each)
 
 
 def without_user(urls: str) -> tuple[str, dict[str, str]]:

@@ -7,12 +7,14 @@ the background.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
+from weakref import WeakSet
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -22,8 +24,10 @@ from django_outbox.serializers.logins import keep_secrets, without_user
 from django_outbox.serializers.outage import Outage
 
 try:
-    from confluent_kafka.schema_registry import Schema, SchemaRegistryClient
+    from confluent_kafka.schema_registry import SchemaRegistryClient
     from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+    from django_outbox.serializers.lookups import ByText, Latest, Loaded, Wanted, incompatibilities, is_missing
 except ImportError as error:
     raise MissingDependency(
         'OUTBOX["SERIALIZERS"] needs the client of the schema registry: '
@@ -35,44 +39,9 @@ REFRESH_SECONDS = 300.0
 RETRY_SECONDS = 10.0
 """How long to wait before the registry is asked again for what it does not have, or in the background."""
 _CLIENT_OPTIONS = {"timeout": 5, "max.retries": 1, "retries.wait.ms": 200}
-_MISSING = (40401, 40402, 40403)
 _REFUSED = (400, 409, 422)
+_SHOWN = 300
 _MOST_ENTRIES = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """A schema of the registry.
-
-    Attributes:
-        kind: ``"AVRO"``, ``"JSON"`` or ``"PROTOBUF"``.
-        versions: by subject; empty if the registry does not say. Several subjects may have the same schema.
-        references: the names and texts of the schemas that this one uses, each after those that it uses itself.
-    """
-
-    id: int
-    kind: str
-    text: str
-    versions: tuple[tuple[str, int], ...] = ()
-    references: tuple[tuple[str, str], ...] = ()
-
-    def version_in(self, subject: str) -> int | None:
-        """Return the version in this subject, else in any; None if it is not known."""
-        versions = dict(self.versions)
-        return versions.get(subject, next(iter(versions.values()), None))
-
-
-class Wanted(NamedTuple):
-    """A schema to load, by its id, or of a subject: the version with this ``text``, or the latest.
-
-    ``register`` adds the text to the subject if it is not one of its versions.
-    """
-
-    kind: str
-    id: int = 0
-    subject: str = ""
-    text: str | None = None
-    register: bool = False
 
 
 @dataclass(slots=True)
@@ -96,27 +65,48 @@ class Registry:
         keep_secrets(options)
         try:
             urls, user = without_user(options["url"])
+            self._options = {**_CLIENT_OPTIONS, **user, **options, "url": urls}
             # Any, as all that it returns may be None by its annotations.
-            self._client: Any = SchemaRegistryClient({**_CLIENT_OPTIONS, **user, **options, "url": urls})
+            self._opened: Any = SchemaRegistryClient(self._options)
         except Exception as error:  # also OSError and SSLError, for files of certificates
             raise ImproperlyConfigured(f"The client of the schema registry: {_text_of(error)}.") from None
-        self.url = urls
+        self.url = masked(urls)
         """For messages, without user and password."""
+        self._of_parents: list[Any] = []
         self._clock = clock
-        self._outage = Outage(urls, clock)
+        self._outage = Outage(self.url, clock)
         self._entries: dict[Wanted, _Entry] = {}
         self._queue: dict[Wanted, None] = {}
         self._asked_at: dict[Wanted, float] = {}
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
+        _registries.add(self)
 
     def __repr__(self) -> str:
         return f"Registry({self.url})"
 
     def close(self) -> None:
         """Close its connections. It is unusable afterwards."""
-        self._client.close()
+        if self._opened is not None:
+            self._opened.__exit__(None, None, None)  # the oldest supported client has no close()
         self._outage.close()
+
+    def after_fork(self) -> None:
+        """Share no connection with the parent, as two processes would read each other's answers."""
+        self._of_parents.append(self._opened)  # it must not be closed
+        self._opened = None
+        self._lock = threading.Lock()
+        self._thread = None
+        self._queue.clear()
+        self._asked_at.clear()
+        self._outage.close()
+        self._outage = Outage(self.url, self._clock)
+
+    @property
+    def _client(self) -> Any:
+        if self._opened is None:
+            self._opened = SchemaRegistryClient(self._options)
+        return self._opened
 
     def get(self, wanted: Wanted) -> Loaded | None:
         """Return a loaded schema, or None if it must be loaded first. Calls no server.
@@ -152,8 +142,7 @@ class Registry:
             self._forget_expired()
             self._entries[wanted] = _Entry(None, str(error), self._clock() + RETRY_SECONDS)
         else:
-            is_latest = not wanted.id and wanted.text is None
-            due_at = self._clock() + REFRESH_SECONDS if is_latest else float("inf")
+            due_at = self._clock() + REFRESH_SECONDS if isinstance(wanted, Latest) else float("inf")
             self._entries[wanted] = _Entry(loaded, "", due_at)
 
     def _forget_expired(self) -> None:
@@ -164,20 +153,22 @@ class Registry:
                 if entry.loaded is None and entry.due_at <= now:
                     self._entries.pop(wanted, None)
 
-    def is_compatible(self, wanted: Wanted) -> bool:
-        """Return whether the registry would accept a schema as a new version; True also for a new subject.
+    def may_be_outdated(self, wanted: Wanted) -> bool:
+        """Return whether the registry may have a later schema by now, which should be loaded before one gives up."""
+        entry = self._entries.get(wanted)
+        if entry is None or not isinstance(wanted, Latest):
+            return False
+        return self._clock() >= entry.due_at - REFRESH_SECONDS + RETRY_SECONDS
+
+    def incompatibilities(self, wanted: ByText) -> list[str]:
+        """Return why the registry would not accept a schema as a new version; empty if it would.
 
         Raises:
             RegistryUnavailable: the registry cannot be asked.
             SchemaNotFound: the schema is not valid.
         """
-        schema = Schema(wanted.text, wanted.kind)
         try:
-            return bool(self._client.test_compatibility_all_versions(wanted.subject, schema))
-        except SchemaRegistryError as error:
-            if _is_missing(error):
-                return True
-            raise self._fault(wanted, error) from None
+            return [masked(each)[:_SHOWN] for each in incompatibilities(self._client, wanted)]
         except Exception as error:
             raise self._fault(wanted, error) from None
 
@@ -190,8 +181,10 @@ class Registry:
             self._asked_at[wanted] = now
             self._queue[wanted] = None
             if self._thread is None or not self._thread.is_alive():  # it is not alive after a fork
-                self._thread = threading.Thread(target=self._load_queued, name="outbox-schemas", daemon=True)
-                self._thread.start()
+                thread = threading.Thread(target=self._load_queued, name="outbox-schemas", daemon=True)
+                with suppress(RuntimeError):  # none can start when the process ends
+                    thread.start()
+                    self._thread = thread
 
     def _load_queued(self) -> None:
         while True:
@@ -206,83 +199,34 @@ class Registry:
 
     def _ask(self, wanted: Wanted) -> Loaded:
         try:
-            if wanted.id:
-                schema = self._client.get_schema(wanted.id)
-                return self._loaded(wanted.id, schema, self._versions_of(wanted.id))
-            found = self._latest(wanted.subject) if wanted.text is None else self._version_with(wanted)
-            return self._loaded(found.schema_id, found.schema, ((found.subject, found.version),))
+            return wanted.ask(self._client)
         except Exception as error:
             raise self._fault(wanted, error) from None
 
     def _fault(self, wanted: Wanted, error: Exception) -> SchemaNotFound | RegistryUnavailable:
         """Whose fault an error of the client is. It passes on those of its HTTP library, whatever that is."""
-        what = f"schema {wanted.id}" if wanted.id else f"subject {wanted.subject!r}"
         if not isinstance(error, SchemaRegistryError):
             return RegistryUnavailable(f"{self.url} cannot be reached: {_text_of(error)}.")
-        if _is_missing(error):
-            return SchemaNotFound(self._not_found(wanted))
+        if is_missing(error):
+            return SchemaNotFound(wanted.missing_in(self.url))
         if error.http_status_code == 403:
-            return SchemaNotFound(f"The schema registry {self.url} refuses this login for {what}: {_text_of(error)}.")
+            return SchemaNotFound(f"The schema registry {self.url} refuses this login for {wanted}: {_text_of(error)}.")
         if error.http_status_code in _REFUSED:
-            return SchemaNotFound(f"The schema registry {self.url} refuses the schema for {what}: {_text_of(error)}.")
-        return RegistryUnavailable(f"{self.url} answers {error.http_status_code} for {what}: {_text_of(error)}.")
-
-    def _latest(self, subject: str) -> Any:
-        self._client.clear_latest_caches()
-        return self._client.get_latest_version(subject)
-
-    def _version_with(self, wanted: Wanted) -> Any:
-        schema = Schema(wanted.text, wanted.kind)
-        try:
-            return self._client.lookup_schema(wanted.subject, schema, normalize_schemas=True)
-        except SchemaRegistryError as error:
-            if not _is_missing(error) or not wanted.register:
-                raise
-        self._client.register_schema(wanted.subject, schema)
-        return self._client.lookup_schema(wanted.subject, schema)
-
-    def _versions_of(self, schema_id: int) -> tuple[tuple[str, int], ...]:
-        try:
-            found = self._client.get_schema_versions(schema_id)
-        except SchemaRegistryError as error:
-            if error.http_status_code != 404:  # of a registry that does not know this call
-                raise
-            found = []
-        return tuple((each.subject, each.version) for each in found)
-
-    def _loaded(self, schema_id: int, schema: Any, versions: tuple[tuple[str, int], ...]) -> Loaded:
-        references = tuple(self._references(schema).items())
-        return Loaded(schema_id, schema.schema_type or "AVRO", schema.schema_str, versions, references)
-
-    def _references(self, schema: Any) -> dict[str, str]:
-        texts: dict[str, str] = {}
-        for reference in schema.references or ():
-            used = self._client.get_version(reference.subject, reference.version, deleted=True).schema
-            texts |= {**self._references(used), reference.name: used.schema_str}
-        return texts
-
-    def _not_found(self, wanted: Wanted) -> str:
-        if wanted.id:
-            return (
-                f"The schema registry {self.url} has no schema {wanted.id}: it was deleted, or the record was written "
-                "with another registry."
-            )
-        if wanted.text is None:
-            return (
-                f"The schema registry {self.url} has no subject {wanted.subject!r}: register its schema, or correct "
-                "the option subject."
-            )
-        return (
-            f"The schema of this project is not registered under {wanted.subject!r} in {self.url}: "
-            "run manage.py outbox_schemas register."
-        )
+            return SchemaNotFound(f"The schema registry {self.url} refuses the schema for {wanted}: {_text_of(error)}.")
+        return RegistryUnavailable(f"{self.url} answers {error.http_status_code} for {wanted}: {_text_of(error)}.")
 
 
-def _is_missing(error: SchemaRegistryError) -> bool:
-    """True if the registry says that it has no such subject, version or schema. Any server answers 404 to a wrong URL."""
-    return error.http_status_code == 404 and error.error_code in _MISSING
+_registries: WeakSet[Registry] = WeakSet()
+
+
+def _after_fork() -> None:
+    for registry in _registries:
+        registry.after_fork()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def _text_of(error: Exception) -> str:
     text = error.error_message if isinstance(error, SchemaRegistryError) else in_one_line(error)
-    return masked(str(text))[:300].rstrip(".")
+    return masked(str(text))[:_SHOWN].rstrip(".")

@@ -25,10 +25,12 @@ class StubRegistry:
         self.schemas: list[dict[str, Any]] = []
         self.subjects: dict[str, list[int]] = {}
         self.requests: list[str] = []
+        self.queries: dict[str, str] = {}  # of the last request each
         self.logins: list[str | None] = []
-        self.compatible = True
         self.is_back = threading.Event()
         """Requests that ``hang`` answers wait for this."""
+        self.connections: set[Any] = set()
+        self.incompatibilities: list[str] = []
         self.answer: Callable[[str, str], Answer | None] = lambda method, path: None
         stub = self
 
@@ -42,10 +44,13 @@ class StubRegistry:
                 self._answer("POST", json.loads(self.rfile.read(int(self.headers["content-length"]))))
 
             def _answer(self, method: str, body: Any) -> None:
-                path = self.path.partition("?")[0]
+                path, _, query = self.path.partition("?")
+                stub.queries[f"{method} {path}"] = query
                 stub.logins.append(self.headers["authorization"])
                 stub.requests.append(f"{method} {path}")
-                status, content = stub.answer(method, path) or stub.respond(method, path, body)
+                stub.connections.add(self.client_address)
+                normalize = "normalize=true" in query.lower()
+                status, content = stub.answer(method, path) or stub.respond(method, path, body, normalize=normalize)
                 data = content if isinstance(content, bytes) else json.dumps(content).encode()
                 self.send_response(status)
                 self.send_header("content-type", "application/json")
@@ -107,7 +112,7 @@ class StubRegistry:
             versions.append(number)
         return number
 
-    def respond(self, method: str, path: str, body: Any) -> Answer:
+    def respond(self, method: str, path: str, body: Any, *, normalize: bool = False) -> Answer:
         if found := re.fullmatch(r"/schemas/ids/(\d+)(/versions)?", path):
             number = int(found[1])
             if not 0 < number <= len(self.schemas):
@@ -119,19 +124,19 @@ class StubRegistry:
         if found[1]:
             if subject not in self.subjects:
                 return 404, {"error_code": 40401, "message": "Subject not found"}
-            return 200, {"is_compatible": self.compatible}
+            return 200, {"is_compatible": not self.incompatibilities, "messages": self.incompatibilities}
         if method == "POST" and path.endswith("/versions"):
-            if not self.compatible:
-                return 409, {"error_code": 409, "message": "order_id has another type"}
+            if self.incompatibilities:
+                return 409, {"error_code": 409, "message": "; ".join(self.incompatibilities)}
             return 200, {"id": self._add(subject, _schema_of(body))}
         if subject not in self.subjects:
             return 404, {"error_code": 40401, "message": "Subject not found"}
         numbers = self.subjects[subject]
         if method == "GET":
             return 200, self._version(subject, numbers[-1] if version == "latest" else numbers[int(version) - 1])
-        wanted = _normal(_schema_of(body))
+        wanted = _canonical(_schema_of(body), normalize=normalize)
         for number in numbers:
-            if _normal(self.schemas[number - 1]) == wanted:
+            if _canonical(self.schemas[number - 1]) == wanted:
                 return 200, self._version(subject, number)
         return 404, {"error_code": 40403, "message": "Schema not found"}
 
@@ -155,11 +160,14 @@ def _schema_of(body: Any) -> dict[str, Any]:
     }
 
 
-def _normal(schema: dict[str, Any]) -> Any:
-    """A schema without its formatting."""
-    if schema["schemaType"] == "PROTOBUF":
-        return schema
-    return {**schema, "schema": json.loads(schema["schema"])}
+def _canonical(schema: dict[str, Any], *, normalize: bool = False) -> Any:
+    """What Confluent's registry compares: only in Avro, the order of keys in the text does not matter."""
+    format, text = schema["schemaType"], schema["schema"]
+    if format == "AVRO":
+        return {**schema, "schema": json.loads(text)}
+    if format == "JSON":
+        return {**schema, "schema": json.dumps(json.loads(text), sort_keys=normalize)}
+    return {**schema, "schema": f"normalized {text}"} if normalize else schema
 
 
 @contextmanager

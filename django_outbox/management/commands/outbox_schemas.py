@@ -24,7 +24,7 @@ ACTIONS = ("check", "register", "diff")
 class Command(OutboxCommand):
     help = (
         "Compare the schemas of SERIALIZERS with the schema registry, for CI and deployment. check: is each valid, and "
-        "would the registry accept it? Names the fields that break readers. register: add new versions to the registry. "
+        "would the registry accept it? Shows its reasons if not. register: add new versions to the registry. "
         "diff: show what differs from the latest version. Event types are those that SERIALIZERS names, or the files of "
         "its pattern. Exit code: 0 no problems and, for diff, no differences; 1 problems or differences; 2 the registry "
         "does not answer."
@@ -76,13 +76,12 @@ class Command(OutboxCommand):
         return not problems
 
     def _register(self, schema: ProjectSchema) -> bool:
-        if schema.wanted.text is None:
-            self._print(schema, "OK", f"{schema.wanted.subject}: the project has no schema for it; nothing to register")
-            return True
         loaded = schema.register()
-        self._print(
-            schema, "OK", f"{schema.wanted.subject} version {loaded.version_in(schema.wanted.subject)}, id {loaded.id}"
-        )
+        subject = schema.wanted.subject
+        if loaded is None:
+            self._print(schema, "OK", f"{subject}: the project has no schema for it; nothing to register")
+        else:
+            self._print(schema, "OK", f"{subject} version {loaded.version_in(subject)}, id {loaded.id}")
         return True
 
     def _diff(self, schema: ProjectSchema) -> bool:

@@ -17,6 +17,7 @@ from confluent_kafka.serialization import MessageField, SerializationContext
 from django_outbox.exceptions import InvalidMessage, RegistryUnavailable, SchemaNotFound, UnreadableRecord
 from django_outbox.serializers.avro import AvroSerializer
 from django_outbox.serializers.base import NotLoaded, load_all
+from django_outbox.serializers.lookups import ByText
 from django_outbox.serializers.schemas import close_registries
 from tests.support.serializing import ORDER, deserialize, serialize
 from tests.support.servers.apicurio import Apicurio
@@ -106,6 +107,21 @@ def test_an_incompatible_file_is_not_registered(
     serializer = AvroSerializer(registry={"url": apicurio.url}, schema=path, auto_register=True)
     with pytest.raises(SchemaNotFound, match=r"refuses .* incompatible"):
         serialize(serializer, {"order_id": "7"}, topic)
+
+
+def test_the_registry_names_what_it_does_not_accept(
+    apicurio: Apicurio, client: SchemaRegistryClient, topic: str
+) -> None:
+    registered(client, topic)
+    client.set_compatibility(f"{topic}-value", "BACKWARD")
+    fields = [{"name": "order_id", "type": "long"}, {"name": "total", "type": "long"}]
+    registry = AvroSerializer(registry={"url": apicurio.url}).registry
+
+    (reason,) = registry.incompatibilities(ByText("AVRO", f"{topic}-value", json.dumps({**ORDER, "fields": fields})))
+
+    assert "total at /fields/1" in reason
+    assert registry.incompatibilities(ByText("AVRO", f"{topic}-value", json.dumps(ORDER))) == []
+    assert registry.incompatibilities(ByText("AVRO", f"{topic}-new", json.dumps(ORDER))) == []
 
 
 def test_a_schema_may_use_schemas_of_other_subjects(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 from collections.abc import Iterator
@@ -11,8 +12,10 @@ from typing import Any
 import pytest
 from django.conf import settings
 from django.core.management import CommandError, call_command
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 from django_outbox.serializers.base import Decoded, Serializer
+from tests.support.messages import OrderCreated
 from tests.support.overrides import outbox_settings
 from tests.support.registry import StubRegistry, stub_registry
 from tests.support.serializing import ORDER, avro_settings
@@ -50,7 +53,7 @@ def test_event_types_are_those_of_the_files_that_match(path: Path, registry: Stu
 
     assert run("check") == (
         0,
-        ["OK     order.created  outbox-value", "OK     order.paid  outbox-value", "2 schemas: no problems."],
+        ["OK     order.created  outbox-shop.Order", "OK     order.paid  outbox-shop.Order", "2 schemas: no problems."],
     )
 
 
@@ -60,37 +63,31 @@ def test_check_changes_nothing(path: Path, registry: StubRegistry) -> None:
     assert registry.subjects == {}
 
 
-def test_check_names_the_field_that_breaks_a_reader(path: Path, registry: StubRegistry) -> None:
-    registry.register("outbox-value", ORDER)
-    registry.compatible = False
-    fields = [{"name": "order_id", "type": "string"}, {"name": "total", "type": "long"}]
-    path.write_text(json.dumps({**ORDER, "fields": fields}))
+def test_check_says_what_the_registry_does_not_accept(path: Path, registry: StubRegistry) -> None:
+    registry.register("outbox-shop.Order", ORDER)
+    registry.incompatibilities = [
+        "The field 'total' at '/fields/1' has no default value",
+        "{compatibility: 'BACKWARD'}",
+    ]
 
     assert run("check") == (
         1,
         [
-            "ERROR  order.created  Readers with the new schema cannot read records of version 1: "
-            "order_id: it is written as long and read as string.",
-            "ERROR  order.created  Readers with the new schema cannot read records of version 1: "
-            "total: it is not written, and the reader has no default for it.",
-            "ERROR  order.created  Readers with version 1 cannot read new records: "
-            "order_id: it is written as string and read as long.",
+            "ERROR  order.created  The registry does not accept it: The field 'total' at '/fields/1' has no default value",
+            "ERROR  order.created  The registry does not accept it: {compatibility: 'BACKWARD'}",
             "1 schema: 1 problem.",
         ],
     )
+    assert registry.queries["POST /compatibility/subjects/outbox-shop.Order/versions"] == "verbose=true"
 
 
-def test_check_says_so_if_only_the_registry_knows_why(path: Path, registry: StubRegistry) -> None:
-    registry.register("outbox-value", ORDER)
-    registry.compatible = False
+def test_check_says_so_if_the_registry_names_no_reason(path: Path, registry: StubRegistry) -> None:
+    registry.answer = lambda method, path: (200, {"is_compatible": False}) if "compatibility" in path else None
 
     code, lines = run("check")
 
     assert code == 1
-    assert (
-        lines[0]
-        == "ERROR  order.created  The registry refuses it as incompatible with earlier versions of 'outbox-value'."
-    )
+    assert lines[0] == "ERROR  order.created  The registry does not accept it: incompatible with earlier versions"
 
 
 def test_check_finds_a_file_that_is_not_a_schema(path: Path) -> None:
@@ -112,31 +109,31 @@ def test_without_a_file_check_asks_for_the_subject(registry: StubRegistry) -> No
 
 
 def test_register_adds_a_version(path: Path, registry: StubRegistry) -> None:
-    assert run("register") == (0, ["OK     order.created  outbox-value version 1, id 1", "1 schema: no problems."])
+    assert run("register") == (0, ["OK     order.created  outbox-shop.Order version 1, id 1", "1 schema: no problems."])
 
     path.write_text(json.dumps({**ORDER, "doc": "later"}))
-    assert run("register")[1][0] == "OK     order.created  outbox-value version 2, id 2"
-    assert registry.subjects == {"outbox-value": [1, 2]}
+    assert run("register")[1][0] == "OK     order.created  outbox-shop.Order version 2, id 2"
+    assert registry.subjects == {"outbox-shop.Order": [1, 2]}
 
 
 def test_register_says_what_the_registry_refuses(path: Path, registry: StubRegistry) -> None:
-    registry.compatible = False
+    registry.incompatibilities = ["order_id has another type"]
 
     code, lines = run("register")
 
     assert code == 1
-    assert "refuses the schema for subject 'outbox-value': order_id has another type" in lines[0]
+    assert "refuses the schema for subject 'outbox-shop.Order': order_id has another type" in lines[0]
 
 
 def test_diff_shows_what_differs(path: Path, registry: StubRegistry) -> None:
-    registry.register("outbox-value", ORDER)
-    assert run("diff") == (0, ["OK     order.created  outbox-value", "1 schema: no differences."])
+    registry.register("outbox-shop.Order", ORDER)
+    assert run("diff") == (0, ["OK     order.created  outbox-shop.Order", "1 schema: no differences."])
 
     path.write_text(json.dumps({**ORDER, "doc": "later"}))
     code, lines = run("diff")
 
     assert code == 1
-    assert lines[0] == "DIFF   order.created  outbox-value"
+    assert lines[0] == "DIFF   order.created  outbox-shop.Order"
     assert '    +  "doc": "later"' in lines
     assert lines[-1] == "1 schema: 1 differ."
 
@@ -160,7 +157,7 @@ def test_the_event_type_may_be_twice_in_a_path_and_the_path_is_not_a_pattern(
     with outbox_settings(
         SERIALIZERS=avro_settings(registry.url, schema=tmp_path / "a[b]*/{event_type}/{event_type}.avsc")
     ):
-        assert run("check") == (0, ["OK     order.created  outbox-value", "1 schema: no problems."])
+        assert run("check") == (0, ["OK     order.created  outbox-shop.Order", "1 schema: no problems."])
 
 
 @pytest.mark.parametrize(
@@ -232,10 +229,49 @@ def test_a_serializer_without_a_registry_is_not_called_json() -> None:
             run("check", "--event-type", "order.created")
 
 
+@pytest.fixture
+def protobuf(registry: StubRegistry) -> Iterator[FileDescriptorProto]:
+    """The file of a message, which ``order.*`` is sent as."""
+    options = {"registry": {"url": registry.url}, "message": "tests.support.messages.OrderCreated"}
+    serializer = {"CLASS": "django_outbox.serializers.protobuf.ProtobufSerializer", "OPTIONS": options}
+    file = FileDescriptorProto()
+    OrderCreated.DESCRIPTOR.file.CopyToProto(file)  # type: ignore[attr-defined]
+    with outbox_settings(SERIALIZERS={"order.*": serializer}):
+        yield file
+
+
+def test_diff_of_protobuf_ignores_what_compilers_add(protobuf: FileDescriptorProto, registry: StubRegistry) -> None:
+    protobuf.name = "default"
+    for field in protobuf.message_type[0].field:
+        field.json_name = field.name
+    registry.register("outbox-value", base64.b64encode(protobuf.SerializeToString()).decode(), kind="PROTOBUF")
+
+    assert run("diff") == (0, ["OK     order.*  outbox-value", "1 schema: no differences."])
+
+
+def test_diff_of_protobuf_shows_the_field(protobuf: FileDescriptorProto, registry: StubRegistry) -> None:
+    del protobuf.message_type[0].field[1]
+    registry.register("outbox-value", base64.b64encode(protobuf.SerializeToString()).decode(), kind="PROTOBUF")
+
+    code, lines = run("diff")
+
+    assert code == 1
+    assert '    +    name: "count"' in lines
+
+
+def test_diff_of_protobuf_needs_descriptors(protobuf: FileDescriptorProto, registry: StubRegistry) -> None:
+    registry.register("outbox-value", 'syntax = "proto3"; message OrderCreated {}', kind="PROTOBUF")
+
+    code, lines = run("diff")
+
+    assert code == 1
+    assert lines[0].startswith("ERROR  order.*  The registry has this schema only as .proto text")
+
+
 def test_an_event_type_may_be_named(path: Path, registry: StubRegistry) -> None:
     path.rename(path.with_name("order.paid.avsc"))
 
-    assert run("check", "--event-type", "order.paid")[1][0] == "OK     order.paid  outbox-value"
+    assert run("check", "--event-type", "order.paid")[1][0] == "OK     order.paid  outbox-shop.Order"
     with pytest.raises(CommandError, match=r"'customer\.created': it is sent as JSON"):
         run("check", "--event-type", "customer.created")
 

@@ -52,6 +52,16 @@ def logical(kind: str, name: str, **more: Any) -> dict[str, Any]:
         (["null", LINE, "long", "string"], "a"),
         ([LINE, {"type": "record", "name": "Other", "fields": [{"name": "x", "type": "long"}]}], {"x": 1}),
         (["int", "double"], 1.5),
+        (["float", "double"], 0.1),
+        (["float", "double"], 16777217),
+        (["null", "float", "long"], 2**24 + 1),
+        (["double", "long"], 2**60 + 1),
+        ("double", 2**60),
+        (["bytes", "string"], "AAF="),  # not base64 that would be written so
+        (logical("bytes", "decimal", precision=12, scale=10), "0.0000000000"),
+        (logical("bytes", "decimal", precision=12, scale=10), "-0.0000000001"),
+        (logical("bytes", "decimal", precision=9), "-12"),
+        (logical("bytes", "decimal", precision=2, scale=2), "0.12"),
         (["null", logical("long", "timestamp-micros"), "string"], "2026-01-31T14:30:00.000001Z"),
         (["null", logical("bytes", "decimal", precision=9, scale=2)], "12.50"),
         (logical("bytes", "decimal", precision=9, scale=2), "-1234567.89"),
@@ -98,6 +108,23 @@ def test_a_value_comes_back_as_it_was(kind: Any, value: Any) -> None:
         (LINE, "secret", "expected an object, got text"),
         (["null", "string"], 7, "expected a string, got an integer"),
         (["null", "long", "string"], 1.5, "expected long or string or null, got a number"),
+        ("double", 2**60 + 1, "double cannot represent all digits of this integer"),
+        ("float", 2**24 + 1, "float cannot represent all digits of this integer"),
+        ("bytes", "AAF=", "expected bytes as base64, got text"),
+        (logical("bytes", "decimal", precision=4, scale=2), "Infinity", "expected a decimal with at most 4 digits, 2"),
+        (logical("bytes", "decimal", precision=4, scale=2), "sNaN", "expected a decimal with at most 4 digits, 2 of"),
+        (logical("bytes", "decimal", precision=4, scale=2), "9" * 5000, "expected a decimal with at most 4 digits, 2"),
+        pytest.param(
+            logical("bytes", "decimal", precision=4, scale=2),
+            10**5000,
+            "expected a decimal with at most 4 digits, 2",
+            id="long",
+        ),
+        (
+            {"type": "fixed", "name": "F", "size": 1, "logicalType": "decimal", "precision": 2, "scale": 0},
+            True,
+            "expected a decimal with at most 2 digits, 0 of them after the point, got a boolean",
+        ),
         (logical("bytes", "decimal", precision=4, scale=2), "1.234", "expected a decimal with at most 4 digits, 2 of"),
         (logical("bytes", "decimal", precision=4, scale=2), "123.4", "expected a decimal with at most 4 digits, 2 of"),
         (logical("bytes", "decimal", precision=4, scale=2), "NaN", "expected a decimal with at most 4 digits, 2 of"),
@@ -137,10 +164,18 @@ def test_a_value_that_does_not_fit_is_named_but_not_shown(kind: Any, value: Any,
         ([], "payload", "expected an object, got an array"),
         ({"lines": []}, "payload.order_id", "it is missing"),
         ({"order_id": 1, "lines": [], "more": 1}, "payload.more", "the schema does not have it"),
+        ({"order_id": 1, "lines": [], "x" * 9999: 1}, f"payload.{'x' * 100}", "the schema does not have it"),
+        (
+            {"order_id": 1, "lines": [], "best": {"sku": "a", "count": "x"}},
+            "payload.best.count",
+            "expected int, got text",
+        ),
+        ({"order_id": 1, "lines": [], "best": {"sku": "a"}}, "payload.best.count", "it is missing"),
+        ({"order_id": 1, "lines": [], "best": 1}, "payload.best", "expected string or Line or null, got an integer"),
         ({"order_id": 1, "lines": [{"sku": "a", "count": 1}, {"sku": "b"}]}, "payload.lines[1].count", "it is missing"),
         (
             {"order_id": 1, "lines": [], "by_sku": {"a": {"sku": "a", "count": "x"}}},
-            "payload.by_sku.a.count",
+            "payload.by_sku[*].count",
             "expected",
         ),
     ],
@@ -150,6 +185,7 @@ def test_the_place_is_named(payload: Any, field: str, reason: str) -> None:
         {"name": "order_id", "type": "long"},
         {"name": "lines", "type": {"type": "array", "items": LINE}},
         {"name": "by_sku", "type": {"type": "map", "values": "Line"}, "default": {}},
+        {"name": "best", "type": ["null", "string", "Line"], "default": None},
     )
 
     with pytest.raises(InvalidMessage) as caught:
@@ -173,12 +209,82 @@ def test_the_place_is_named(payload: Any, field: str, reason: str) -> None:
         ({"type": "map", "values": "bytes"}, {"a": "\u0001"}, {"a": "AQ=="}),
         (LINE, {"sku": "a", "count": 1}, {"sku": "a", "count": 1}),
         ({"type": "enum", "name": "E", "symbols": ["NEW"]}, "NEW", "NEW"),
+        ({"type": "fixed", "name": "F", "size": 1}, "\u0001", "AQ=="),
+        ({"type": "error", "name": "E", "fields": [{"name": "b", "type": "bytes"}]}, {"b": "\u0001"}, {"b": "AQ=="}),
+        (["int", "string"], "a", "a"),  # not of the first type: valid since Avro 1.12
+        (["null", "bytes", LINE], {"sku": "a", "count": 1}, {"sku": "a", "count": 1}),
+        (["null", {"type": "array", "items": "bytes"}], ["\u0001"], ["AQ=="]),
     ],
 )
 def test_a_missing_field_takes_its_default(kind: Any, default: Any, value: Any) -> None:
     avro = codec({"name": "value", "type": kind, "default": default})
 
     assert avro.decode(avro.encode("{}")) == {"value": value}
+
+
+@pytest.mark.parametrize(
+    ("kind", "default"),
+    [
+        (["int", "long"], "a"),
+        ({"type": "array", "items": "int"}, [2**31]),
+        (LINE, {"sku": "a"}),
+        (LINE, {"sku": "a", "count": "x"}),
+        ({"type": "fixed", "name": "F", "size": 2}, "\u0001"),
+        ({"type": "enum", "name": "E", "symbols": ["NEW"]}, "PAID"),
+        ({"type": "map", "values": "int"}, []),
+        ("bytes", "\u0100"),
+    ],
+)
+def test_a_default_that_does_not_fit_is_found_with_the_schema(kind: Any, default: Any) -> None:
+    with pytest.raises(Exception, match=r"default|Default|expected|ordinal|out of range"):
+        codec({"name": "value", "type": kind, "default": default})
+
+
+@pytest.mark.parametrize("more", [{}, {"precision": 0}, {"precision": 2, "scale": 3}, {"precision": "a"}])
+def test_a_decimal_needs_a_precision(more: Any) -> None:
+    with pytest.raises(Exception, match=r"precision"):
+        codec(total=logical("bytes", "decimal", **more))
+
+
+@pytest.mark.parametrize("kind", ["bytes", {"type": "fixed", "name": "F", "size": 4}])
+def test_a_decimal_with_too_many_digits_is_not_rounded(kind: Any) -> None:
+    """Others may write it, as most libraries check no precision."""
+    of_another = {**(kind if isinstance(kind, dict) else {"type": kind}), "logicalType": "decimal", "scale": 2}
+    data = codec(total={**of_another, "precision": 9}).encode('{"total": "123456.78"}')
+
+    with pytest.raises(ValueError, match="it is cut short or not Avro"):
+        codec(total={**of_another, "precision": 4}).decode(data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "units"),
+    [("int", "time-millis", -1000), ("int", "time-millis", 86_400_000), ("long", "time-micros", -1)],
+)
+def test_a_time_that_is_not_one_is_not_read_as_another(kind: str, name: str, units: int) -> None:
+    data = codec(at=kind).encode(json.dumps({"at": units}))
+
+    with pytest.raises(ValueError, match="it is cut short or not Avro"):
+        codec(at=logical(kind, name)).decode(data)
+
+
+def test_decimals_of_any_size_are_refused_at_once() -> None:
+    avro = codec(total=logical("bytes", "decimal", precision=4, scale=2))
+
+    for text in ("1e999999", "1e999998", "-1e999997", "1e-999999"):
+        with pytest.raises(InvalidMessage):
+            avro.validate({"total": text})
+    assert avro.decode(avro.encode('{"total": "0e999999"}')) == {"total": "0.00"}
+
+
+def test_layers_of_types_are_not_walked_again_and_again() -> None:
+    layer: Any = "long"
+    for number in range(40):
+        name = f"L{number}"
+        fields: list[Any] = [{"name": "a", "type": layer}]
+        fields += [{"name": other, "type": layer if isinstance(layer, str) else layer["name"]} for other in "bcde"]
+        layer = {"type": "record", "name": name, "fields": fields}
+
+    assert AvroCodec(json.dumps(layer), ()).name == "L39"  # with 4 ** 40 paths, it would not end
 
 
 @pytest.mark.parametrize(

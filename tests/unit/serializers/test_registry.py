@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import os
+import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -18,14 +20,15 @@ from django.core.exceptions import ImproperlyConfigured
 from django_outbox.exceptions import InvalidMessage, RegistryUnavailable, SchemaNotFound, UnreadableRecord
 from django_outbox.serializers.avro import AvroSerializer
 from django_outbox.serializers.base import NotLoaded, load_all
+from django_outbox.serializers.lookups import ById, ByText, Latest
 from django_outbox.serializers.outage import registry_trouble
-from django_outbox.serializers.registry import REFRESH_SECONDS, RETRY_SECONDS, Registry, Wanted
+from django_outbox.serializers.registry import REFRESH_SECONDS, RETRY_SECONDS, Registry
 from tests.support.clock import Clock
 from tests.support.processes import wait_until
 from tests.support.registry import StubRegistry
 from tests.support.serializing import ORDER, deserialize, serialize
 
-LATEST = Wanted("AVRO", subject="orders-value")
+LATEST = Latest("AVRO", "orders-value")
 
 
 def avro(registry: StubRegistry, **options: Any) -> AvroSerializer:
@@ -78,7 +81,7 @@ def test_a_file_is_registered_only_if_that_is_allowed(registry: StubRegistry, pa
 
 
 def test_a_registry_that_refuses_a_schema_is_not_away(registry: StubRegistry, path: Path) -> None:
-    registry.compatible = False
+    registry.incompatibilities = ["order_id has another type"]
     with pytest.raises(
         SchemaNotFound, match="refuses the schema for subject 'orders-value': order_id has another type"
     ):
@@ -99,6 +102,37 @@ def test_subject_names(registry: StubRegistry, path: Path, pattern: str, subject
     serialize(avro(registry, schema=path, subject=pattern, auto_register=True), {"order_id": 7})
 
     assert list(registry.subjects) == [subject]
+
+
+@pytest.mark.parametrize(
+    ("options", "subject"), [({}, "orders-shop.Order"), ({"subject": "{topic}-value"}, "orders-value")]
+)
+def test_types_in_files_of_their_own_have_subjects_of_their_own(
+    registry: StubRegistry, path: Path, options: Any, subject: str
+) -> None:
+    """One subject refuses the second type: by its rules, it is another version of the first one."""
+    path.rename(path.with_name("order.created.avsc"))
+    serializer = avro(registry, schema=path.with_name("{event_type}.avsc"), auto_register=True, **options)
+
+    serialize(serializer, {"order_id": 7})
+
+    assert list(registry.subjects) == [subject]
+
+
+def test_a_schema_without_a_name_names_no_subject(registry: StubRegistry, path: Path) -> None:
+    path.write_text('{"type": "array", "items": "long"}')
+    with pytest.raises(ImproperlyConfigured, match=r"order\.avsc names no record for {record} in subject"):
+        avro(registry, schema=path, subject="{record}").check()
+
+
+def test_check_reads_the_files_of_all_types(registry: StubRegistry, path: Path) -> None:
+    serializer = avro(registry, schema=path.with_name("{event_type}.avsc"))
+    serializer.check()
+    path.with_name("order.paid.avsc").write_text("{")
+
+    with pytest.raises(ImproperlyConfigured, match=r"order\.paid\.avsc is not a valid AVRO schema"):
+        serializer.check()
+    assert registry.requests == []
 
 
 def test_a_path_may_name_the_event_type(registry: StubRegistry, path: Path) -> None:
@@ -124,6 +158,16 @@ def test_a_row_that_is_nested_too_deeply_is_invalid(registry: StubRegistry) -> N
     for depth in (500, 100_000):
         with pytest.raises(InvalidMessage, match="payload: it is nested too deeply"):
             serializer.serialize('{"next":' * depth + "null" + "}" * depth, "order.created", "orders")
+
+
+@pytest.mark.parametrize("text", ["{", "[" * 100_000, "1" * 5000, "null", '{"order_id": NaN}', '{"order_id": 1e999}'])
+def test_a_row_that_was_edited_by_hand_is_invalid(registry: StubRegistry, text: str) -> None:
+    registry.register("orders-value", ORDER)
+    serializer = avro(registry)
+    serialize(serializer, {"order_id": 7})
+
+    with pytest.raises(InvalidMessage):
+        serializer.serialize(text, "order.created", "orders")
 
 
 # publish()
@@ -199,6 +243,146 @@ def test_a_later_version_is_found_in_the_background(registry: StubRegistry) -> N
     loaded.close()
 
 
+@pytest.fixture
+def clock(registry: StubRegistry, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time of all registries."""
+    clock = Clock(1000.0)
+    make = Registry.__init__
+    monkeypatch.setattr(Registry, "__init__", lambda self, options: make(self, options, clock=clock))
+    return clock
+
+
+LATER = {**ORDER, "fields": [*ORDER["fields"], {"name": "total", "type": "long", "default": 0}]}  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("seconds", [RETRY_SECONDS, 86_400])
+def test_before_a_message_is_refused_the_latest_version_is_loaded_again(
+    registry: StubRegistry, clock: Clock, seconds: float
+) -> None:
+    """First the schema is registered, then the code that fills its new field is deployed. Relays run all the time."""
+    registry.register("orders-value", ORDER)
+    serializer = avro(registry)
+    serialize(serializer, {"order_id": 7})
+    number = registry.register("orders-value", LATER)
+    clock.now += seconds
+
+    assert serialize(serializer, {"order_id": 7, "total": 1})[1:5] == number.to_bytes(4, "big")
+
+
+def test_a_message_that_fits_no_version_asks_for_a_later_one_seldom(registry: StubRegistry, clock: Clock) -> None:
+    registry.register("orders-value", ORDER)
+    serializer = avro(registry)
+    serialize(serializer, {"order_id": 7})
+    for _ in range(3):
+        clock.now += RETRY_SECONDS - 1
+        for _ in range(10):
+            with pytest.raises(InvalidMessage, match=r"payload\.order_id"):
+                serialize(serializer, {"order_id": "x"})
+
+    assert len(registry.requests) == 2
+
+
+def test_a_schema_that_cannot_be_used_may_have_been_replaced(registry: StubRegistry, clock: Clock) -> None:
+    registry.register("orders-value", '{"type": "nothing"}')
+    serializer = avro(registry)
+    with pytest.raises(SchemaNotFound):
+        serialize(serializer, {"order_id": 7})
+    registry.register("orders-value", ORDER)
+    clock.now += RETRY_SECONDS
+
+    serialize(serializer, {"order_id": 7})
+
+
+def test_publish_stores_what_a_later_version_may_accept(registry: StubRegistry, clock: Clock) -> None:
+    registry.register("orders-value", ORDER)
+    serializer = avro(registry)
+    serialize(serializer, {"order_id": 7})
+    payload = {"order_id": 7, "total": "x"}
+    with pytest.raises(InvalidMessage, match=r"payload\.total: the schema does not have it"):
+        serializer.validate(payload, "order.created", "orders")
+    registry.register("orders-value", LATER)
+    clock.now += RETRY_SECONDS
+
+    serializer.validate(payload, "order.created", "orders")  # in the background, the later version is loaded
+
+    def refuses() -> bool:
+        try:
+            serializer.validate(payload, "order.created", "orders")
+        except InvalidMessage as error:
+            return error.reason == "expected long, got text"
+        return False
+
+    wait_until(refuses, 30, what="a check by the later version")
+
+
+def test_a_schema_that_is_not_valid_is_parsed_once(registry: StubRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.register("orders-value", '{"type": "nothing"}')
+    serializer = avro(registry)
+    parsed = []
+    make = serializer.make_codec
+    monkeypatch.setattr(serializer, "make_codec", lambda *arguments: parsed.append(1) or make(*arguments))
+    for _ in range(3):
+        with pytest.raises(SchemaNotFound, match="schema 1 of the registry is not a valid AVRO schema"):
+            serialize(serializer, {"order_id": 7})
+
+    assert len(parsed) == 1
+
+
+def in_child(work: Callable[[], object]) -> None:
+    """Do it in a fork of this process, where an error or a hang is one of the test."""
+    child = os.fork()
+    if not child:
+        try:
+            signal.alarm(60)
+            work()
+        except BaseException:
+            os._exit(1)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_has_a_connection_of_its_own(registry: StubRegistry) -> None:
+    registry.register("orders-value", ORDER)
+    serialize(avro(registry), {"order_id": 7})
+
+    in_child(lambda: avro(registry).registry.load(ById("AVRO", 1)))
+    avro(registry).registry.load(ById("AVRO", 1))
+
+    assert len(registry.connections) == 2  # one each, used twice by the parent
+
+
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_process_that_is_forked_during_a_load_loads_in_the_background(
+    registry: StubRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry.register("orders-value", ORDER)
+    loaded = avro(registry).registry
+
+    def load() -> None:
+        monkeypatch.undo()
+        loaded.load_in_background(LATEST)
+        wait_until(lambda: loaded.get(LATEST) is not None, 30, what="the schema")
+
+    start = threading.Thread.start
+
+    def fork_instead(thread: threading.Thread) -> None:  # as another thread may do while this one starts it
+        in_child(load) if thread.name == "outbox-schemas" else start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fork_instead)
+    loaded.load_in_background(LATEST)
+
+
+def test_a_thread_that_cannot_start_does_not_fail_publish(
+    registry: StubRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(thread: threading.Thread) -> None:
+        raise RuntimeError("can't create new thread at interpreter shutdown")
+
+    monkeypatch.setattr(threading.Thread, "start", cannot)
+    avro(registry).validate({"order_id": "7"}, "order.created", "orders")
+
+
 def test_what_is_not_there_is_asked_for_again_after_a_while(registry: StubRegistry) -> None:
     clock = Clock(1000.0)
     loaded = Registry({"url": registry.url}, clock=clock)
@@ -270,7 +454,7 @@ def test_good_answers_of_others_do_not_end_an_outage_or_begin_it_again(timed: Ti
     for _ in range(9):
         delays.append(timed.fails())
         with pytest.raises(RegistryUnavailable):
-            timed.registry.get(Wanted("AVRO", 7))
+            timed.registry.get(ById("AVRO", 7))
         timed.clock.now += delays[-1]
 
     assert delays == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
@@ -284,7 +468,7 @@ def test_nobody_asks_a_registry_that_has_just_failed(timed: Timed) -> None:
 
     assert timed.fails() == pytest.approx(first / 2)
     with pytest.raises(RegistryUnavailable) as caught:
-        timed.registry.get(Wanted("AVRO", 7))
+        timed.registry.get(ById("AVRO", 7))
 
     assert caught.value.retry_after >= first / 2
     assert len(timed.stub.requests) == 1
@@ -310,7 +494,7 @@ def test_a_registry_that_returns_is_noticed_in_the_background(timed: Timed) -> N
 
 def test_requests_that_fail_together_are_one_failure(timed: Timed) -> None:
     timed.stub.hang()
-    missing = [NotLoaded(number, partial(timed.registry.load, Wanted("AVRO", number))) for number in range(1, 9)]
+    missing = [NotLoaded(number, partial(timed.registry.load, ById("AVRO", number))) for number in range(1, 9)]
     load_all(missing, 0)
     wait_until(lambda: len(timed.stub.requests) == 8, 30, what="the requests")
     timed.stub.is_back.set()
@@ -328,9 +512,9 @@ def test_others_do_not_wait_for_a_request_without_an_answer(timed: Timed) -> Non
     timed.clock.now += 1
 
     with pytest.raises(RegistryUnavailable, match=f"^{timed.stub.url} has not answered for 1 s"):
-        timed.registry.get(Wanted("AVRO", 7))
+        timed.registry.get(ById("AVRO", 7))
     timed.clock.now += 60  # the thread of such a request may have been lost in a fork
-    assert timed.registry.get(Wanted("AVRO", 7)) is None
+    assert timed.registry.get(ById("AVRO", 7)) is None
 
 
 def test_trouble_is_forgotten_when_nothing_needs_the_registry(timed: Timed) -> None:
@@ -356,7 +540,7 @@ def test_messages_come_back_soon_while_the_registry_is_tried_again(timed: Timed)
     wait_until(lambda: len(timed.stub.requests) == 10, 30, what="the request")
 
     with pytest.raises(RegistryUnavailable) as caught:
-        timed.registry.get(Wanted("AVRO", 7))
+        timed.registry.get(ById("AVRO", 7))
 
     assert caught.value.retry_after == 1
     assert len(timed.stub.requests) == 10
@@ -386,7 +570,7 @@ def test_a_wrong_url_is_not_a_missing_schema(registry: StubRegistry, path: Path,
     with pytest.raises(RegistryUnavailable, match="answers 404 for subject 'orders-value'"):
         serialize(serializer, {"order_id": 7})
     with pytest.raises(RegistryUnavailable, match="answers 404 for subject 'orders-value'"):
-        serializer.registry.is_compatible(serializer.wanted("order.created", "orders"))
+        serializer.registry.incompatibilities(ByText("AVRO", "orders-value", path.read_text()))
 
 
 def test_an_answer_that_is_not_json_is_not_a_schema(registry: StubRegistry) -> None:
@@ -469,6 +653,10 @@ def test_a_value_that_cannot_be_read(registry: StubRegistry, data: bytes, reason
 # Options
 
 
+def fails_with_its_options(options: Any) -> Any:
+    raise ValueError(f"no token for {options}")
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
@@ -476,7 +664,7 @@ def test_a_value_that_cannot_be_read(registry: StubRegistry, data: bytes, reason
         ({"registry": "http://registry"}, 'registry must be a dict with the "url"'),
         ({"registry": {"url": "http://registry", "nothing": 1}}, "Unrecognized properties: nothing"),
         ({"subject": "{nothing}"}, "subject may name {topic}, {event_type} and {record}"),
-        ({"schema": "{record}.avsc"}, "and schema {topic} and {event_type}"),
+        ({"schema": "{record}.avsc"}, "schema may name {topic} and {event_type}"),
         ({"auto_register": True}, "auto_register, and {record} in subject, need a file"),
         ({"subject": "{record}"}, "auto_register, and {record} in subject, need a file"),
     ],
@@ -491,6 +679,18 @@ def test_an_option_that_is_not_valid(options: dict[str, Any], reason: str) -> No
     [
         {"url": "http://user:s3cr3t-word@127.0.0.1:1"},
         {"url": "http://user:s3cr3t%2Dword@127.0.0.1:1"},
+        {"url": "user:s3cr3t-word@127.0.0.1:1"},
+        {"url": "user:s3cr3t/wo@rd@127.0.0.1:1"},
+        {"url": "s3cr3t-word@127.0.0.1:1"},
+        {"url": "http://127.0.0.1:1,user:s3cr3t-word@127.0.0.1:1"},
+        {"url": "http://127.0.0.1:1", "proxy": "user:s3cr3t-word@127.0.0.1:1"},
+        {"url": "http://127.0.0.1:1", "proxy": "http://user:s3cr3t-word@127.0.0.1:1"},
+        {
+            "url": "http://127.0.0.1:1",
+            "bearer.auth.credentials.source": "CUSTOM",
+            "bearer.auth.custom.provider.function": fails_with_its_options,
+            "bearer.auth.custom.provider.config": {"login": [{"key": "s3cr3t-word"}]},
+        },
         {"url": "http://127.0.0.1:1", "basic.auth.user.info": "user:s3cr3t-word"},
         {"url": "http://127.0.0.1:1", "basic.auth.user.info": "s3cr3t-word"},
         {"url": "http://127.0.0.1:1", "bearer.auth.credentials.source": "nothing", "bearer.auth.token": "s3cr3t-word"},

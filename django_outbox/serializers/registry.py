@@ -118,16 +118,24 @@ class Registry:
         entry = self._entries.get(wanted)
         is_due = entry is not None and entry.due_at <= self._clock()
         if entry is None or (is_due and entry.loaded is None):
-            if (fault := self._outage.fault()) is None:
-                return None
-            if self._outage.is_retry_due:
-                self.load_in_background(wanted)
-            raise fault
+            self.require_answers(wanted)
+            return None
         if is_due:
             self.load_in_background(wanted)
         if entry.loaded is None:
             raise SchemaNotFound(entry.reason)
         return entry.loaded
+
+    def require_answers(self, wanted: Wanted) -> None:
+        """Check that one need not wait long for ``load()``. Calls no server.
+
+        Raises:
+            RegistryUnavailable: the registry is away. It is asked in the background, again and again while messages wait.
+        """
+        if (fault := self._outage.fault()) is not None:
+            if self._outage.is_retry_due:
+                self.load_in_background(wanted)
+            raise fault
 
     def load(self, wanted: Wanted) -> None:
         """Load a schema; call this outside of transactions. That it does not exist shows in ``get()``.

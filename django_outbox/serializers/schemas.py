@@ -157,9 +157,10 @@ class RegistrySerializer(Serializer):
         try:
             return _FRAME.pack(0, loaded.id) + _applied(self._codec_of(loaded).encode, payload_json)
         except (InvalidMessage, SchemaNotFound):
-            if self.registry.may_be_outdated(wanted):
-                raise self._not_loaded(wanted) from None
-            raise
+            if not self.registry.may_be_outdated(wanted):
+                raise
+            self.registry.require_answers(wanted)
+            raise self._not_loaded(wanted) from None
 
     def deserialize(self, data: bytes, event_type: str, topic: str) -> Decoded:
         if len(data) < _FRAME.size or data[0]:

@@ -10,7 +10,11 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import pytest
+
+from django_outbox.serializers.registry import Registry
 from django_outbox.serializers.schemas import close_registries
+from tests.support.clock import Clock
 
 Answer = tuple[int, Any]
 
@@ -168,6 +172,14 @@ def _canonical(schema: dict[str, Any], *, normalize: bool = False) -> Any:
     if format == "JSON":
         return {**schema, "schema": json.dumps(json.loads(text), sort_keys=normalize)}
     return {**schema, "schema": f"normalized {text}"} if normalize else schema
+
+
+def stopped_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time of all registries that are made from now on."""
+    clock = Clock(1000.0)
+    make = Registry.__init__
+    monkeypatch.setattr(Registry, "__init__", lambda self, options: make(self, options, clock=clock))
+    return clock
 
 
 @contextmanager

@@ -21,12 +21,13 @@ from django_outbox.observability.health import readiness
 from django_outbox.relay.relay import Relay
 from django_outbox.serializers.avro import AvroCodec
 from django_outbox.serializers.base import Decoded, NotLoaded, Serializer
+from django_outbox.serializers.registry import RETRY_SECONDS
 from django_outbox.worker.stop import Stop
 from tests.support.clock import Clock
 from tests.support.outbox import Pipeline, Status, make_due, make_message, row, statuses
 from tests.support.overrides import outbox_settings
 from tests.support.processes import wait_until
-from tests.support.registry import StubRegistry
+from tests.support.registry import StubRegistry, stopped_clock
 from tests.support.serializing import ORDER, avro_settings, drain
 
 pytestmark = pytest.mark.django_db
@@ -124,6 +125,55 @@ def test_the_registry_is_not_called_in_the_transaction_of_the_pass(registry: Stu
 
 def _wait_for_background(registry: StubRegistry) -> None:
     wait_until(lambda: bool(registry.requests), 30, what="the request of publish()")
+
+
+LATER = {**ORDER, "fields": [*ORDER["fields"], {"name": "total", "type": "long", "default": 0}]}  # type: ignore[misc]
+
+
+def test_a_relay_that_runs_for_long_sends_a_field_of_a_later_version(
+    registry: StubRegistry, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = stopped_clock(monkeypatch)
+    registry.register(SUBJECT, ORDER)
+    publish("order.created", {"order_id": 7})
+    send_all(pipeline)
+    number = registry.register(SUBJECT, LATER)
+    clock.now += RETRY_SECONDS
+
+    message = make_message(payload={"order_id": 8, "total": 9}, message_key="a")
+    behind = make_message(payload={"order_id": 9}, message_key="a")
+    drain(pipeline)
+
+    assert [row(each).status for each in (message, behind)] == [Status.PUBLISHED] * 2
+    record = pipeline.broker.records("outbox")[-2]
+    assert record.value is not None
+    assert record.value[1:5] == number.to_bytes(4, "big")
+
+
+def test_a_message_that_does_not_fit_waits_for_a_registry_that_may_have_a_later_version(
+    registry: StubRegistry, pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = stopped_clock(monkeypatch)
+    registry.register(SUBJECT, ORDER)
+    publish("order.created", {"order_id": 7})
+    send_all(pipeline)
+    clock.now += RETRY_SECONDS
+    registry.go_away()
+    message = make_message(payload={"order_id": "x"}, message_key="a")
+
+    drain(pipeline)
+    assert (row(message).status, row(message).retry_count) == (Status.PENDING, 0)
+
+    registry.come_back()
+    clock.now += RETRY_SECONDS
+
+    def is_dead() -> bool:
+        make_due(message)
+        drain(pipeline)
+        return row(message).status == Status.DEAD
+
+    wait_until(is_dead, 30, what="the end of the outage")
+    assert "payload.order_id: expected long, got text" in row(message).last_error
 
 
 def test_while_the_registry_is_away_its_messages_wait_uncounted_and_others_are_sent(

@@ -25,7 +25,7 @@ from django_outbox.serializers.outage import registry_trouble
 from django_outbox.serializers.registry import REFRESH_SECONDS, RETRY_SECONDS, Registry
 from tests.support.clock import Clock
 from tests.support.processes import wait_until
-from tests.support.registry import StubRegistry
+from tests.support.registry import StubRegistry, stopped_clock
 from tests.support.serializing import ORDER, deserialize, serialize
 
 LATEST = Latest("AVRO", "orders-value")
@@ -245,11 +245,7 @@ def test_a_later_version_is_found_in_the_background(registry: StubRegistry) -> N
 
 @pytest.fixture
 def clock(registry: StubRegistry, monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The time of all registries."""
-    clock = Clock(1000.0)
-    make = Registry.__init__
-    monkeypatch.setattr(Registry, "__init__", lambda self, options: make(self, options, clock=clock))
-    return clock
+    return stopped_clock(monkeypatch)
 
 
 LATER = {**ORDER, "fields": [*ORDER["fields"], {"name": "total", "type": "long", "default": 0}]}  # type: ignore[misc]

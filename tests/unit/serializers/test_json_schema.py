@@ -163,6 +163,8 @@ def test_a_file_that_another_client_registered_normalized_is_found(registry: Stu
 
     serialize(JsonSchemaSerializer(registry={"url": registry.url}, schema=path), {"order_id": 7})
 
+    assert registry.subjects == {"orders-value": [1]}
+
 
 def test_a_schema_without_a_title_names_no_subject(registry: StubRegistry, tmp_path: Path) -> None:
     path = tmp_path / "order.json"

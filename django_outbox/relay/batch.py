@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
@@ -31,14 +30,13 @@ log = logging.getLogger("django_outbox.relay")
 _published: Callable[[tuple[int | None, ...]], Published] = partial(tuple.__new__, Published)
 
 
-class Waiting(NamedTuple):
-    """The result of a message whose schema cannot be loaded now: it waits, uncounted."""
+class NoSchema(NamedTuple):
+    """The result of a message whose schema cannot be loaded now: its topic waits, uncounted."""
 
     seconds: float
-    text: str  # not a ``reason``, as it is nothing that the broker refuses
 
 
-NotSent = Refused | Failed | Waiting | None
+NotSent = Refused | Failed | NoSchema | None
 """Why a message is not sent. None if its schema is about to be loaded, or it comes after one that was not sent."""
 
 
@@ -48,42 +46,30 @@ class Batch:
     Attributes:
         messages: those to send.
         acknowledged: messages that the broker has, with their position.
-        published, failed, dead, waiting: how many were published, could not be sent, can never be sent, and wait for a
-            schema that cannot be loaded now, or behind such a message of their key.
-        held: how many were not sent because their schema is about to be loaded, or because of one before them in their
-            key that cannot be encoded.
-        wait: the longest wait for a schema.
+        published, failed, dead, held: how many were published, could not be sent, can never be sent, and were not sent
+            because their schema is not loaded, or because of one before them in their key that was not encoded.
         not_loaded: the schemas to load, after the transaction.
+        waiting: topics of messages whose schema cannot be loaded now, with the seconds until the next try.
         written: topics of acknowledged messages.
         faults: topics that could not be written to.
         after_commit: functions to call after the commit, for logs and signals.
     """
 
     def __init__(
-        self,
-        messages: Sequence[Outgoing],
-        *,
-        using: str,
-        loads: Mapping[Hashable, Exception | None] | None = None,
-        least_wait: float = 0.0,
+        self, messages: Sequence[Outgoing], *, using: str, loads: Mapping[Hashable, Exception | None] | None = None
     ) -> None:
-        """
-        Args:
-            loads: the result of ``load_all`` for what the last batch did not have.
-            least_wait: seconds that a message waits at least for a schema.
-        """
+        """``loads``: the result of ``load_all`` for what the last batch did not have."""
         self._using = using
-        self._least_wait = least_wait
         self.messages = messages
         self._loads = loads or {}
         self._not_encoded: dict[int, NotSent] = {}  # by position in ``messages``
         self._results: Sequence[SendResult | NotSent] = []
         self.acknowledged: list[Published] = []
-        self.published = self.failed = self.dead = self.waiting = self.held = 0
-        self.wait = Waiting(0.0, "")
+        self.published = self.failed = self.dead = self.held = 0
         self.written: set[str] = set()
         self.faults: dict[str, TopicTrouble] = {}
         self.not_loaded: list[NotLoaded] = []
+        self.waiting: dict[str, float] = {}
         self.after_commit: list[Callable[[], None]] = []
 
     def send(self, producer: Producer) -> None:
@@ -104,12 +90,12 @@ class Batch:
 
     def _records(self) -> Iterator[Record]:
         """Encode the messages while the producer takes them."""
-        held: dict[tuple[str, str], Waiting | None] = {}
+        held: set[tuple[str, str]] = set()
         wire_format, serializers = settings.wire_format, current_serializers()
         for position, message in enumerate(self.messages):
             key = (message.topic, message.message_key)
             if held and key in held:
-                self._not_encoded[position] = held[key]
+                self._not_encoded[position] = None
                 continue
             result: NotSent
             try:
@@ -117,7 +103,7 @@ class Batch:
             except NotLoaded as error:
                 result = self._missing(error)
             except RegistryUnavailable as error:
-                result = Waiting(error.retry_after, text_of(error))
+                result = NoSchema(error.retry_after)
             except ImproperlyConfigured as error:
                 result = Failed(text_of(error))
             except (ValueError, TypeError, AttributeError) as error:
@@ -129,7 +115,7 @@ class Batch:
                 continue
             self._not_encoded[position] = result
             if has_order(message) and (not isinstance(result, Refused) or holds_behind_dead()):
-                held[key] = result if isinstance(result, Waiting) else None
+                held.add(key)
 
     def _missing(self, error: NotLoaded) -> NotSent:
         """What becomes of a message whose schema is not loaded."""
@@ -138,9 +124,9 @@ class Batch:
             return None
         fault = self._loads[error.key]
         if fault is None:  # the load takes longer than a relay waits
-            return Waiting(LOAD_SECONDS, "A schema takes long to load.")
+            return NoSchema(LOAD_SECONDS)
         if isinstance(fault, RegistryUnavailable):
-            return Waiting(fault.retry_after, text_of(fault))
+            return NoSchema(fault.retry_after)
         return Refused(f"Its schema cannot be loaded: {type(fault).__name__}: {in_one_line(fault)}")
 
     def store(self) -> None:
@@ -151,15 +137,11 @@ class Batch:
         skips the earlier record.
         """
         broken: set[tuple[str, str]] = set()
-        waiting: defaultdict[float, list[int]] = defaultdict(list)
         for message, result in zip(self.messages, self._results, strict=True):
-            if isinstance(result, Waiting):  # also behind one that was not sent, which waits less
-                seconds = max(round(result.seconds, 1), self._least_wait)
-                waiting[seconds].append(message.id)
-                self.wait = max(self.wait, result._replace(seconds=seconds))
-                continue
-            if result is None:
+            if result is None or isinstance(result, NoSchema):
                 self.held += 1
+                if result is not None:
+                    self.waiting[message.topic] = max(result.seconds, self.waiting.get(message.topic, 0.0))
                 continue
             if broken and (message.topic, message.message_key) in broken:
                 continue
@@ -174,7 +156,6 @@ class Batch:
             if has_order(message) and (not isinstance(result, Refused) or holds_behind_dead()):
                 broken.add((message.topic, message.message_key))
         self.published = state.mark_published(self.acknowledged, using=self._using)
-        self.waiting = sum(state.let_wait(ids, seconds, using=self._using) for seconds, ids in waiting.items())
 
     def _store_failure(self, message: Outgoing, result: Refused | Failed) -> None:
         rows = state.to_send(message.id, message.attempt, using=self._using)

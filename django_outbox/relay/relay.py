@@ -23,7 +23,6 @@ from django_outbox.relay.claims import Claimed, claims_of
 from django_outbox.relay.growth import BatchGrowth
 from django_outbox.relay.topics import CreateTopics, WritableTopics
 from django_outbox.serializers.base import LOAD_SECONDS, NotLoaded, load_all
-from django_outbox.serializers.outage import registry_trouble
 from django_outbox.state import outbox as state
 from django_outbox.state.ordering import unsent_before
 from django_outbox.worker.incident import RELAPSE_SECONDS
@@ -36,20 +35,17 @@ from django_outbox.worker.stop import Stop
 
 log = logging.getLogger("django_outbox.relay")
 
-LONGEST_WAIT = 30.0  # for a schema registry, in seconds
-CLOCK_MARGIN_SECONDS = 0.1  # due times are rounded to this, and of the clock of the database
-
 
 @dataclass(slots=True)
 class Pass:
-    """Counts of one pass, in messages."""
+    """Counts of one pass, in messages but for ``waiting``."""
 
     claimed: int = 0  # due and locked by this relay
     published: int = 0  # acknowledged by the broker and marked published
     failed: int = 0  # could not be sent; they wait for a retry, or are dead after the last one
     dead: int = 0  # can never be sent
     blocked: int = 0  # not sent, as an earlier message of their key comes first, or their schema is yet to be loaded
-    waiting: int = 0  # those that now wait for a schema registry that is away, also behind others of their key
+    waiting: int = 0  # topics that now wait, as a schema cannot be loaded
     postponed: int = 0  # those and others that now wait as long as an earlier message of their key
     skipped: int = 0  # blocked by messages that a stalled relay has locked; claimed again later
 
@@ -102,10 +98,6 @@ class Relay:
         self._prepared = PreparedStatements(using, clock)
         self._not_loaded: list[NotLoaded] = []
         self._loads: dict[Hashable, Exception | None] = {}  # the results of the last loads
-        self._waiting_since: float | None = None  # for a schema registry
-        self._waiting_until = 0.0
-        self._waiting_for = ""
-        self._backlog_since: float | None = None  # the first of consecutive passes with messages that wait
 
     def run(self, stop: Stop, *, drain: bool = False) -> None:
         """Work until stopped or, with ``drain``, until nothing is due.
@@ -123,15 +115,14 @@ class Relay:
             self._prepared.renew_plans()
             began_at = self._clock()
             done = self.run_once()
-            trouble = " ".join(filter(None, [str(self._topics), registry_trouble()]))
-            self.worker_state.record_round(published=done.published, trouble=trouble)
+            self.worker_state.record_round(published=done.published, trouble=str(self._topics))
             repeats.sum_up()
             if self.after_pass is not None and not drain:
                 self.after_pass(done.moved, done.claimed >= self.batch_size)
             if self.load_schemas() or done.moved:
                 return 0.0
             if drain and not done.claimed and not self._claims.is_skipping:
-                return self._seconds_to_drain(began_at)
+                return self._topics.seconds_to_wait(settings.publish_timeout)
             return self.listener.seconds_to_wait(began_at, self.poll_interval)
 
         def wait_for_work(seconds: float) -> None:
@@ -164,25 +155,12 @@ class Relay:
     def load_schemas(self) -> bool:
         """Load the schemas that the last pass did not have, for a second at most; True if there were any.
 
-        Not in the pass, whose transaction must not wait for the registry. The next pass lets the messages wait whose
-        schema could not be loaded.
+        Not in the pass, whose transaction must not wait for the registry. The next pass lets the topics wait whose
+        schemas could not be loaded.
         """
         missing, self._not_loaded = self._not_loaded, []
         self._loads = load_all(missing, LOAD_SECONDS)
         return bool(missing)
-
-    def _seconds_to_drain(self, began_at: float) -> float | None:
-        """When nothing is due: the seconds until messages that wait for a schema registry are; None if none waits.
-
-        Raises:
-            MessagesLeft: they have waited for ``PUBLISH_TIMEOUT``.
-        """
-        if self._waiting_since is None or began_at >= self._waiting_until:
-            return None
-        now = self._clock()
-        if now - self._waiting_since >= settings.publish_timeout:
-            raise MessagesLeft(f"Messages are left that wait for a schema registry: {self._waiting_for}")
-        return max(self._waiting_until - now, 0.0)
 
     def run_once(self) -> Pass:
         """Send one batch. Messages whose schema is not loaded stay due for ``load_schemas`` and the next pass.
@@ -208,8 +186,7 @@ class Relay:
         finally:
             if self._producer is not None and not self._producer.usable:
                 self._drop_producer()
-        is_full = done.published + done.waiting == done.claimed >= self.batch_size
-        self._growth.record(self._clock() - began_at, is_full=is_full)
+        self._growth.record(self._clock() - began_at, is_full=done.published == done.claimed >= self.batch_size)
         for function in after_commit:
             function()
         # Mostly nothing is left. The next pass checks that by one query, without a transaction or locks.
@@ -242,24 +219,18 @@ class Relay:
         done = Pass(claimed=len(claimed.messages))
         if claimed.messages:
             self._topics.record_due()
+        batch = Batch(self._in_order(claimed, done), using=self.using, loads=self._loads)
         started = self._clock()
-        # The longer it takes to postpone a backlog, the longer it waits: otherwise it is due again before others have a turn.
-        seconds = 0.0 if self._backlog_since is None else round(min(2 * (started - self._backlog_since), LONGEST_WAIT))
-        batch = Batch(self._in_order(claimed, done), using=self.using, loads=self._loads, least_wait=seconds)
         batch.send(producer)
         seconds = self._clock() - started
         batch.store()
-        done.published, done.failed, done.dead, done.waiting = batch.published, batch.failed, batch.dead, batch.waiting
-        self._backlog_since = (self._backlog_since or started) if batch.waiting else None
-        if batch.waiting:
-            now = self._clock()
-            self._waiting_since = now if self._waiting_since is None else self._waiting_since
-            self._waiting_until = max(self._waiting_until, now + batch.wait.seconds + CLOCK_MARGIN_SECONDS)
-            self._waiting_for = batch.wait.text
+        done.published, done.failed, done.dead = batch.published, batch.failed, batch.dead
+        done.waiting = len(batch.waiting)
         done.blocked = len(claimed.messages) - len(batch.messages) + batch.held
         self._not_loaded = batch.not_loaded
         with self._outages.combined():
             self._topics.record_batch(batch.written, batch.faults, self._clock() - started)
+            self._topics.let_wait(batch.waiting)
         report = partial(instrumentation.published, batch.messages, batch.acknowledged, seconds, using=self.using)
         return done, [*batch.after_commit, report]
 

@@ -9,6 +9,7 @@ from contextlib import suppress
 from django_outbox.brokers.base import Broker, TopicForbidden, TopicMissing, TopicTrouble
 from django_outbox.conf import settings
 from django_outbox.exceptions import BrokerUnavailable, TopicNotCreated, in_one_line
+from django_outbox.serializers.outage import registry_trouble
 from django_outbox.worker.outage_log import OutageLog
 from django_outbox.worker.topic_health import TopicHealth
 
@@ -24,6 +25,7 @@ _ADVICE: dict[type[TopicTrouble], str] = {
     TopicForbidden: "Let this client write to it, by an ACL for the operation Write",
     TopicTrouble: "Check its partitions and their replicas",
 }
+SLOW_LOAD = "A schema takes long to load; its topic waits."
 _NOT_CREATED_ADVICE = "Create it manually, or start the relay with other options"
 
 
@@ -47,19 +49,24 @@ class WritableTopics:
         self._next_check_at = clock()
         self._turn_ends_at = 0.0
         self._used_at = 0.0
+        self._waits: dict[str, float] = {}  # when to try topics again for which a schema could not be loaded
+        self._waiting_since = 0.0
 
     def __bool__(self) -> bool:
         """True if some topic cannot be written to."""
-        return bool(self._health)
+        return bool(self._health or self._waits)
 
     def __str__(self) -> str:
-        return str(self._health)
+        schemas = (registry_trouble() or SLOW_LOAD) if self._waits else ""
+        return " ".join(filter(None, [str(self._health), schemas]))
 
     def excluded(self) -> list[str]:
         """Topics that the next batch must skip."""
         now = self._clock()
         is_turn_of_others = now < min(self._turn_ends_at, self._used_at + UNUSED_TURN_SECONDS)
-        return [topic for topic, fault in self._health.faults.items() if fault.retry_at > now or is_turn_of_others]
+        failing = self._health.faults.items()
+        topics = [topic for topic, fault in failing if fault.retry_at > now or is_turn_of_others]
+        return [*topics, *(topic for topic, retry_at in self._waits.items() if retry_at > now and topic not in topics)]
 
     def record_due(self) -> None:
         """Record that messages were due, so that the turn of the other topics continues."""
@@ -77,12 +84,29 @@ class WritableTopics:
             else:
                 self._health.report(topic, fault)
         self._health.resolve(set(written) - faults.keys())
+        for topic in written:
+            self._waits.pop(topic, None)
         self._used_at = self._clock()
         if faults:
             self._turn_ends_at = self._used_at + seconds
 
+    def let_wait(self, topics: Mapping[str, float]) -> None:
+        """Skip topics for some seconds, as a schema cannot be loaded. That a registry is away, it reports itself."""
+        now = self._clock()
+        if not self._waits:
+            self._waiting_since = now
+        self._waits |= {topic: now + seconds for topic, seconds in topics.items()}
+
+    def seconds_to_wait(self, patience: float) -> float | None:
+        """Return when to try again what waits for a schema; None if nothing does, or for longer than ``patience``."""
+        now = self._clock()
+        if not self._waits or now - self._waiting_since >= patience:
+            return None
+        return max(0.0, min(self._waits.values()) - now)
+
     def forget_others(self, topics: Iterable[str]) -> None:
         """Drop the faults of all other topics: none of their messages is due."""
+        self._waits = {topic: self._waits[topic] for topic in self._waits.keys() & set(topics)}
         self._health.resolve(self._health.faults.keys() - set(topics))
         self._to_create.intersection_update(topics)
 

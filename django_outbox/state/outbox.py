@@ -30,7 +30,7 @@ from django.db.models import F, Q, QuerySet
 from django_outbox.brokers.base import TopicPartition
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.models import OutboxMessage
-from django_outbox.models.fields import DatabaseNow, due_at
+from django_outbox.models.fields import DatabaseNow
 from django_outbox.models.message import status_is
 from django_outbox.state.dialects import dialect_of
 from django_outbox.state.dialects.base import Published
@@ -86,16 +86,6 @@ def postpone(earlier_ids: Collection[int], *, first_due: int | None = None, usin
         first_due: id of the message of the batch that is due first.
     """
     return dialect_of(using).postpone(earlier_ids, first_due)
-
-
-def let_wait(ids: Sequence[int], seconds: float, *, using: str) -> int:
-    """Let pending messages that this transaction has locked wait, uncounted; returns how many."""
-    messages = OutboxMessage.objects.using(using).filter(status_is(Status.PENDING))
-    until = due_at(timedelta(seconds=seconds))
-    return sum(
-        messages.filter(id__in=ids[start : start + UPDATE_SIZE]).update(next_retry_at=until, updated_at=DatabaseNow())
-        for start in range(0, len(ids), UPDATE_SIZE)
-    )
 
 
 # published -> consumed

@@ -14,5 +14,6 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     from tests.support.serializing import avro_settings
 
     monkeypatch.setattr("django_outbox.serializers.outage.BACKOFF_SECONDS", (0.01, 0.05))
+    monkeypatch.setattr("django_outbox.serializers.outage.LEAST_SECONDS", 0.05)
     with stub_registry() as stub, outbox_settings(SERIALIZERS=avro_settings(stub.url)):
         yield stub

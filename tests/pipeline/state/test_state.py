@@ -73,11 +73,6 @@ TRANSITIONS: dict[str, tuple[str, str, Callable[[OutboxMessage], Any]]] = {
         Status.PENDING,
         lambda m: mark_failed(state.to_send(m.id, m.publish_count + 1, using="default"), "boom"),
     ),
-    "let_wait": (
-        Status.PENDING,
-        Status.PENDING,
-        lambda m: state.let_wait([m.id], 30.0, using="default"),
-    ),
     "postpone": (
         Status.PENDING,
         Status.PENDING,

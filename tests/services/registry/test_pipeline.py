@@ -140,7 +140,7 @@ def test_messages_wait_while_the_registry_is_away(
     apicurio.stop()
     try:
         messages = [publish("order.created", {"order_id": 7}) for _ in range(5)]
-        other = publish("other", {"order_id": 7})
+        other = publish("other", {"order_id": 7}, topic="others")
         drain(pipeline)
     finally:
         apicurio.start()

@@ -244,9 +244,13 @@ def registry_of(options: Mapping[str, Any]) -> Registry:
         ImproperlyConfigured: the client refuses the options.
     """
     key = repr(sorted(options.items(), key=str))
-    if key not in _registries:
-        _registries[key] = Registry(options)
-    return _registries[key]
+    if (known := _registries.get(key)) is not None:
+        return known
+    made = Registry(options)
+    kept = _registries.setdefault(key, made)
+    if kept is not made:  # another thread was faster
+        made.close()
+    return kept
 
 
 def close_registries() -> None:

@@ -23,6 +23,7 @@ from django_outbox.serializers.base import NotLoaded, load_all
 from django_outbox.serializers.lookups import ById, ByText, Latest
 from django_outbox.serializers.outage import registry_trouble
 from django_outbox.serializers.registry import REFRESH_SECONDS, RETRY_SECONDS, Registry
+from django_outbox.serializers.schemas import registry_of
 from tests.support.clock import Clock
 from tests.support.processes import wait_until
 from tests.support.registry import StubRegistry, stopped_clock
@@ -225,6 +226,24 @@ def test_a_registry_that_is_away_stops_nothing_that_is_loaded(registry: StubRegi
 
     assert serialize(avro(registry), {"order_id": 7}) == value
     assert deserialize(avro(registry), value).payload["order_id"] == 7
+
+
+def test_threads_that_need_a_registry_at_the_same_time_share_one(
+    registry: StubRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"url": registry.url}
+    of_faster_thread: list[Registry] = []
+
+    def make(options: dict[str, str]) -> Registry:
+        made = Registry(options)
+        if not of_faster_thread:
+            of_faster_thread.append(made)
+            of_faster_thread[0] = registry_of(options)
+        return made
+
+    monkeypatch.setattr("django_outbox.serializers.schemas.Registry", make)
+
+    assert registry_of(options) is of_faster_thread[0]
 
 
 def test_a_later_version_is_found_in_the_background(registry: StubRegistry) -> None:

@@ -133,8 +133,8 @@ class Command:
                         return found
                 left = deadline - time.monotonic()
                 if self._ended or left <= 0:
-                    ending = "it ended" if self._ended else f"{timeout:g} s passed"
-                    raise AssertionError(f"{self.name}: {ending} without a line like {pattern!r}:\n{self.output}")
+                    ending = "it ended without" if self._ended else f"not within {timeout:g} s:"
+                    raise AssertionError(f"{self.name}: {ending} a line like {pattern!r}:\n{self.output}")
                 self._changed.wait(left)
 
     def send_signal(self, number: signal.Signals) -> None:
@@ -145,7 +145,7 @@ class Command:
         try:
             self.process.wait(timeout)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"{self.name} still runs after {timeout:g} s:\n{self.output}") from None
+            raise AssertionError(f"{self.name}: not within {timeout:g} s: its end:\n{self.output}") from None
         return self.close()
 
     def stop(self, number: signal.Signals = signal.SIGTERM, timeout: float = 60) -> int:

@@ -60,7 +60,7 @@ class DemoProcess:
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
-            raise AssertionError(f"still runs after {seconds:g} s:\n{self.output}") from None
+            raise AssertionError(f"not within {seconds:g} s: its end:\n{self.output}") from None
 
     def type(self, text: str) -> None:
         assert self.process.stdin is not None

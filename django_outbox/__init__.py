@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from django_outbox.events.declared import event_type
     from django_outbox.events.event import Event
     from django_outbox.events.payloads import TOMBSTONE, RawBytes
     from django_outbox.exceptions import InvalidMessage, OutboxError, Reject, Retry, TransactionRequired
@@ -23,6 +24,7 @@ __all__ = [
     "Reject",
     "Retry",
     "TransactionRequired",
+    "event_type",
     "handler",
     "publish",
     "publish_many",
@@ -33,6 +35,7 @@ _MODULES = {
     "TOMBSTONE": "events.payloads",
     "Event": "events.event",
     "RawBytes": "events.payloads",
+    "event_type": "events.declared",
     "handler": "handlers.registry",
     "publish": "publishing",
     "publish_many": "publishing",

@@ -8,9 +8,9 @@ from django.utils.translation import gettext_lazy as _
 
 
 class DjangoOutboxConfig(AppConfig):
-    """Registers the system checks, and imports serializers before ``publish()`` needs them in a transaction.
+    """Registers the system checks, and imports what ``publish()`` would otherwise import in a transaction.
 
-    Handlers are imported by the consumer, not here.
+    These are declared event types and serializers. Handlers are imported by the consumer, not here.
     """
 
     name = "django_outbox"
@@ -19,12 +19,16 @@ class DjangoOutboxConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
     def ready(self) -> None:
+        from django_outbox.events.declared import event_types
         from django_outbox.operations.checks.deployment import check_deployment
+        from django_outbox.operations.checks.event_types import check_event_types
         from django_outbox.operations.checks.server import check_routing, check_servers
         from django_outbox.operations.checks.settings import check_databases, check_settings
         from django_outbox.serializers.configured import import_classes
 
+        event_types.load()  # every process that publishes checks the same, and imports nothing in a transaction
         checks.register(check_settings)
+        checks.register(check_event_types)
         checks.register(check_routing)
         checks.register(check_databases, checks.Tags.database)
         checks.register(check_servers, checks.Tags.database)

@@ -8,16 +8,16 @@ import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
-from fnmatch import fnmatchcase
 from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, transaction
 
 from django_outbox.brokers.limits import largest_payload
 from django_outbox.conf import LARGEST_COUNT, settings
+from django_outbox.events.declared import EventType, event_types
 from django_outbox.events.event import Event
 from django_outbox.events.parsing import CONTENT_TYPE, RESERVED_PREFIX
-from django_outbox.events.payloads import Content, content_of, is_tombstone, require_valid
+from django_outbox.events.payloads import TOMBSTONE, Content, content_of, is_tombstone, require_valid
 from django_outbox.exceptions import LONGEST_DELAY, InvalidMessage, TransactionRequired
 from django_outbox.models import OutboxMessage, outbox_database
 from django_outbox.models.fields import uuid7
@@ -57,7 +57,8 @@ def publish(
             a UUID is converted to text.
         topic: Kafka topic; None takes the first match in ``ROUTES``, else ``TOPIC``.
         headers: text by name, sent as Kafka headers.
-        version: version of the payload's schema; at most 32 characters.
+        version: version of the payload's schema; at most 32 characters. An instance of a class that is declared with
+            ``@event_type`` has the version of its class.
         delay: seconds or a timedelta to wait before the event is sent; later events with the same key wait as long.
         max_retry: number of failures after which it is dead; 0 and 1 allow no retry. None takes ``MAX_RETRY``.
         event_id: identity of the event; None makes a new UUIDv7.
@@ -144,6 +145,7 @@ class _Maker:
         self._limit = largest_payload()
         self._max_retry = settings.max_retry
         self._serializers = current_serializers()
+        self._requires_declaration = settings.event_types == "required"
         self._routed: dict[str, str] = {}
 
     def make_numbered(self, number: int, event: Any) -> NewMessage:
@@ -162,19 +164,34 @@ class _Maker:
         version = _text("version", event.version, VERSION_LENGTH)
         topic = self._topic(event_type, event.topic)
         key = _key(event.key)
-        content, text = self._content(event, key, topic)
+        declared = self._declared(event, version)
+        content, text = self._content(event, key, topic, declared)
+        version = version if declared is None else declared.version
         headers = _headers(event.headers)
         event_id = uuid7() if event.id is None else _event_id(event.id)
         max_retry = self._max_retry if event.max_retry is None else _max_retry(event.max_retry)
         delay = _NO_DELAY if event.delay is None else _delay(event.delay)
         return NewMessage(event_id, event_type, version, topic, key, headers, text, max_retry, delay, *content)
 
-    def _content(self, event: Event, key: str, topic: str) -> tuple[Content, str]:
+    def _declared(self, event: Event, version: str) -> EventType | None:
+        """What the payload must fit."""
+        if not event_types.is_declared(event.type):
+            if self._requires_declaration:
+                reason = f"{event.type!r} is not declared with @event_type, which EVENT_TYPES requires"
+                raise InvalidMessage("event_type", reason)
+            return None
+        if event.payload is TOMBSTONE or (event.is_tombstone and event.payload is None):
+            return None
+        return event_types.to_publish(event.type, version, event.payload)
+
+    def _content(self, event: Event, key: str, topic: str, declared: EventType | None) -> tuple[Content, str]:
         """The columns for the payload, and its JSON."""
         require_valid(event)
         content = content_of(event)
         if content is None:
             payload, text = payload_and_json(event.payload, using=self._using, limit=self._limit)
+            if declared is not None:
+                declared.payload.require(text)
             self._serializers.validate(payload, event.type, topic)
             return Content(payload), text
         if is_tombstone(content) and not key:
@@ -182,6 +199,8 @@ class _Maker:
         size = len(content.raw_value or b"")
         if self._limit is not None and size > self._limit:
             raise InvalidMessage("payload", f"it has {size} bytes; the limit is {self._limit} (MAX_PAYLOAD_BYTES)")
+        if declared is not None:
+            declared.payload.require(event.payload)
         return content, "null"
 
     def _topic(self, event_type: str, topic: Any) -> str:
@@ -192,12 +211,6 @@ class _Maker:
         return self._routed[event_type]
 
 
-def topic_of(event_type: str) -> str:
-    """The topic of events of a type, unless ``publish()`` is given one."""
-    routes = settings.routes.items()
-    return next((topic for pattern, topic in routes if fnmatchcase(event_type, pattern)), settings.topic)
-
-
 def is_topic(name: str) -> bool:
     """True if Kafka accepts this topic name."""
     return bool(_TOPIC.match(name)) and len(name) <= TOPIC_LENGTH and name not in (".", "..")
@@ -205,7 +218,7 @@ def is_topic(name: str) -> bool:
 
 def _topic(event_type: str, topic: Any) -> str:
     if topic is None:
-        topic = topic_of(event_type)
+        topic = settings.topic_of(event_type)
     name = _text("topic", topic, TOPIC_LENGTH)
     if not is_topic(name):
         reason = f"{name!r} is not a valid Kafka topic name; use letters, digits, '.', '_' and '-'"

@@ -21,6 +21,7 @@ from django_outbox.admin import audit
 from django_outbox.admin.bulk import BULK, Bulk
 from django_outbox.admin.tables import Table
 from django_outbox.conf import settings
+from django_outbox.events.declared import event_types
 from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import database_now, json_value
 from django_outbox.models.validation import json_payload
@@ -79,6 +80,9 @@ class EditForm(ReasonForm):
             payload = json_payload(payload, using=self._using)
             if isinstance(self._message, OutboxMessage):  # it is sent again
                 current_serializers().validate(payload, self._message.event_type, self._message.topic)
+                declared = event_types.find(self._message.event_type, self._message.event_version)
+                if declared is not None:
+                    declared.payload.require(json.dumps(payload))
             self.stored = json_value(payload)
         except (ValueError, RecursionError, ImproperlyConfigured) as error:
             raise forms.ValidationError(_("Not a valid payload: %(error)s"), params={"error": error}) from error

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Mapping
 from datetime import timedelta
+from fnmatch import fnmatchcase
 from typing import Any, Literal, cast
 
 from django.conf import settings as django_settings
@@ -23,14 +23,13 @@ from django_outbox.conf.values import (
     LARGEST_PAYLOAD,
     LONGEST_RETENTION,
     LONGEST_WAIT,
-    OPENTELEMETRY,
     SOURCE_LENGTH,
     BrokerSettings,
     CircuitBreaker,
     checked_serializers,
     import_function,
     invalid,
-    is_importable,
+    tracing_class,
 )
 
 __all__ = [
@@ -111,6 +110,11 @@ class OutboxSettings:
                 raise invalid("ROUTES", routes, "a dict from event type patterns to topics")
         return routes
 
+    def topic_of(self, event_type: str) -> str:
+        """The topic of an event type: the first match in ``ROUTES``, else ``TOPIC``."""
+        routes = self.routes.items()
+        return next((topic for pattern, topic in routes if fnmatchcase(event_type, pattern)), None) or self.topic
+
     @property
     def topics(self) -> frozenset[str]:
         """The topics of ``TOPIC`` and ``ROUTES``."""
@@ -164,6 +168,10 @@ class OutboxSettings:
     @property
     def unknown_event(self) -> Literal["ignore", "dead"]:
         return cast(Literal["ignore", "dead"], self._choice("UNKNOWN_EVENT", "ignore", "dead"))
+
+    @property
+    def event_types(self) -> Literal["optional", "required"]:
+        return cast(Literal["optional", "required"], self._choice("EVENT_TYPES", "optional", "required"))
 
     @property
     def require_transaction(self) -> bool:
@@ -243,19 +251,7 @@ class OutboxSettings:
 
         By default (``"TRACING": None``), OpenTelemetry is used if the project has imported it.
         """
-        wanted = self.raw.get("TRACING")
-        if wanted is False or (wanted is None and "opentelemetry.trace" not in sys.modules):
-            return None
-        if wanted is True and not is_importable("opentelemetry.trace"):
-            raise ImproperlyConfigured(
-                'OUTBOX["TRACING"] is True, but OpenTelemetry is not installed: '
-                "pip install 'django-kafka-outbox[otel]'."
-            )
-        if wanted is None or wanted is True:
-            return import_function("TRACING", OPENTELEMETRY)
-        if not isinstance(wanted, str):
-            raise invalid("TRACING", wanted, "True, False, None or the dotted path of a class")
-        return import_function("TRACING", wanted)
+        return tracing_class(self.raw.get("TRACING"))
 
     @property
     def max_payload_bytes(self) -> int | None:

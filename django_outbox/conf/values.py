@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -21,6 +22,7 @@ KEYS = (
     "CONSUMER_GROUP",
     "WIRE_FORMAT",
     "SERIALIZERS",
+    "EVENT_TYPES",
     "MAX_RETRY",
     "MAX_DELIVERIES",
     "HANDLER_TIMEOUT",
@@ -170,6 +172,25 @@ def checked_serializers(given: Any) -> Mapping[str, Mapping[str, Any]]:
         ):
             raise invalid("SERIALIZERS", given, expected, secret=True)
     return given
+
+
+def tracing_class(wanted: Any) -> Callable[..., Any] | None:
+    """The class that ``TRACING`` chooses; None: no traces.
+
+    Raises:
+        ImproperlyConfigured: the value is invalid, or OpenTelemetry is not installed.
+    """
+    if wanted is False or (wanted is None and "opentelemetry.trace" not in sys.modules):
+        return None
+    if wanted is True and not is_importable("opentelemetry.trace"):
+        raise ImproperlyConfigured(
+            "OUTBOX[\"TRACING\"] is True, but OpenTelemetry is not installed: pip install 'django-kafka-outbox[otel]'."
+        )
+    if wanted is None or wanted is True:
+        return import_function("TRACING", OPENTELEMETRY)
+    if not isinstance(wanted, str):
+        raise invalid("TRACING", wanted, "True, False, None or the dotted path of a class")
+    return import_function("TRACING", wanted)
 
 
 def is_importable(name: str) -> bool:

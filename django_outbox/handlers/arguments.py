@@ -5,7 +5,6 @@ from __future__ import annotations
 import collections.abc
 import functools
 import inspect
-import json
 import re
 import types
 import typing
@@ -13,22 +12,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django_outbox.events.declared import event_types
 from django_outbox.events.event import Event
-from django_outbox.events.payloads import RawBytes
-from django_outbox.exceptions import MissingDependency, PayloadMismatch
+from django_outbox.events.typed import PayloadType, name_of
 
-Converter = Callable[[Any], Any]
+Converter = Callable[[Event], Any]
 
 _ANY = (inspect.Parameter.empty, Any, object)
 _LISTS = (list, collections.abc.Sequence, collections.abc.Collection, collections.abc.Iterable)
 _EVENT = re.compile(r"(?P<list>[\w.]*(?:list|Sequence|Collection|Iterable)\[)?(?:\w+\.)*Event\]?$")
-_MODULES = re.compile(r"\b(?:\w+\.)+(?:<locals>\.)?(?=\w)")
-# The default messages of these errors quote the input, which may be secret.
-_WITHOUT_INPUT = {
-    "union_tag_invalid": "unknown tag",
-    "uuid_parsing": "Input should be a valid UUID",
-    "needs_python_object": "Input should be bytes",  # of RawBytes; the default message is about pydantic
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,13 +37,12 @@ class Arguments:
 
     def of(self, event: Event) -> list[Any]:
         """Return the arguments; raises ``PayloadMismatch``."""
-        return [event if convert is None else convert(event.payload) for convert in self.converters]
+        return [event if convert is None else convert(event) for convert in self.converters]
 
     def of_batch(self, events: Sequence[Event]) -> list[list[Any]]:
         """Return the arguments of a batch handler, each a new list; raises ``PayloadMismatch``."""
         return [
-            list(events) if convert is None else [convert(event.payload) for event in events]
-            for convert in self.converters
+            list(events) if convert is None else [convert(event) for event in events] for convert in self.converters
         ]
 
 
@@ -119,12 +110,29 @@ def _arguments(annotations: list[Any], function: Any) -> Arguments:
             continue
         payload_type = name_of(annotation)
         try:
-            converters.append(converter(annotation))
+            converters.append(_converter(annotation))
         except NameError as error:
             raise _unresolved(payload_type, function, error) from error
         except TypeError as error:
             raise TypeError(f"A handler takes the event or its payload: {function!r}. {error}") from error
     return Arguments(tuple(converters), payload_type)
+
+
+def _converter(annotation: Any) -> Converter:
+    """Return a function that turns the payload of an event into a value of this type; raises ``PayloadMismatch``."""
+    convert = PayloadType(annotation).convert
+    if typing.get_origin(annotation) not in (typing.Union, types.UnionType):
+        return lambda event: convert(event.payload)
+    members = typing.get_args(annotation)
+
+    def convert_by_version(event: Event) -> Any:
+        # The version says which of several declared types it is, where more than one may fit.
+        declared = event_types.find(event.type, event.version)
+        if declared is None or event.payload is None or not any(declared.payload_type is each for each in members):
+            return convert(event.payload)
+        return declared.payload.convert(event.payload)
+
+    return convert_by_version
 
 
 def _resolved(parameter: inspect.Parameter, function: Any) -> Any:
@@ -158,69 +166,3 @@ def _namespace(function: Callable[..., Any]) -> dict[str, Any]:
             return {}
     namespace: dict[str, Any] = getattr(inspect.unwrap(function), "__globals__", {})
     return namespace
-
-
-def converter(annotation: Any) -> Converter:
-    """Return a function that turns a payload into a value of this type.
-
-    A pydantic type follows its own configuration. Everything else is validated strictly: ``"1"`` is not an int.
-    The function raises ``PayloadMismatch``.
-
-    Raises:
-        MissingDependency: pydantic is not installed.
-        NameError: the type refers to a name that is not defined, or not yet.
-        TypeError: pydantic cannot validate this type.
-    """
-    try:
-        from pydantic import TypeAdapter, ValidationError
-        from pydantic.errors import PydanticUserError
-    except ImportError as error:
-        raise MissingDependency(
-            f"A handler takes {name_of(annotation)}. Typed payloads need pydantic: pip install 'django-kafka-outbox[typed]'."
-        ) from error
-    try:
-        adapter: TypeAdapter[Any] = TypeAdapter(annotation)
-        adapter.rebuild()  # otherwise an undefined name shows only at the first payload
-    except PydanticUserError as error:
-        raise TypeError(f"{name_of(annotation)} is not a type that a payload can be validated against.") from error
-    strict = None if _is_pydantic(annotation) else True
-
-    def convert(payload: Any) -> Any:
-        try:
-            if isinstance(payload, RawBytes):
-                return adapter.validate_python(payload, strict=strict)
-            # As JSON, so that strict types accept dates and UUIDs as text.
-            return adapter.validate_json(json.dumps(payload), strict=strict)
-        except ValidationError as error:
-            reason = _reason(error)
-            if payload is None:
-                reason += f" (a tombstone or null; to take both, annotate {name_of(annotation)} | None)"
-        # Outside the handler above, because a ValidationError shows values.
-        raise PayloadMismatch(f"The payload is not a valid {name_of(annotation)}: {reason}")
-
-    return convert
-
-
-def name_of(annotation: Any) -> str:
-    """Return a type as it is written in code, without modules."""
-    if isinstance(annotation, type) and not typing.get_args(annotation):
-        return annotation.__name__
-    return _MODULES.sub("", str(annotation))
-
-
-def _is_pydantic(annotation: Any) -> bool:
-    annotation = getattr(annotation, "__supertype__", getattr(annotation, "__value__", annotation))
-    return hasattr(annotation, "__pydantic_core_schema__") or any(map(_is_pydantic, typing.get_args(annotation)))
-
-
-def _reason(error: Any) -> str:
-    """Describe the first error by its place in the payload and the type found there, never by its value."""
-    first, *others = error.errors(include_url=False, include_context=False)
-    place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"]).removeprefix(".")
-    reason = _WITHOUT_INPUT.get(first["type"], first["msg"])
-    if first["type"] != "missing":
-        found = first["input"]
-        reason += f", found {'None' if found is None else type(found).__name__}"
-    if others:
-        reason += f" (and {len(others)} more)"
-    return f"{place}: {reason}" if place else reason

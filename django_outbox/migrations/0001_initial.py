@@ -338,6 +338,19 @@ class Migration(migrations.Migration):
             bases=("django_outbox.outboxmessage",),
         ),
         migrations.CreateModel(
+            name="EventCatalogue",
+            fields=[],
+            options={
+                "verbose_name": "event types",
+                "verbose_name_plural": "event types",
+                "proxy": True,
+                "default_permissions": (),
+                "indexes": [],
+                "constraints": [],
+            },
+            bases=("django_outbox.outboxmessage",),
+        ),
+        migrations.CreateModel(
             name="MessageFailure",
             fields=[
                 ("id", models.BigAutoField(primary_key=True, serialize=False)),

@@ -3,12 +3,20 @@
 from django_outbox.models.inbox import InboxDeadLetter, InboxMessage, InboxQuerySet
 from django_outbox.models.message import default_max_retry
 from django_outbox.models.operations import Activity, MessageFailure, Worker
-from django_outbox.models.outbox import DeadLetter, OutboxMessage, OutboxQuerySet, Overview, outbox_database
+from django_outbox.models.outbox import (
+    DeadLetter,
+    EventCatalogue,
+    OutboxMessage,
+    OutboxQuerySet,
+    Overview,
+    outbox_database,
+)
 from django_outbox.models.pause import Pause
 
 __all__ = [
     "Activity",
     "DeadLetter",
+    "EventCatalogue",
     "InboxDeadLetter",
     "InboxMessage",
     "InboxQuerySet",

@@ -143,3 +143,13 @@ class Overview(OutboxMessage):
         verbose_name = _("overview")
         verbose_name_plural = _("overview")
         default_permissions = ()
+
+
+class EventCatalogue(OutboxMessage):
+    """Not a message: gives the page of event types its entry in the admin."""
+
+    class Meta:
+        proxy = True
+        verbose_name = _("event types")
+        verbose_name_plural = _("event types")
+        default_permissions = ()

@@ -13,7 +13,6 @@ from django.core.exceptions import ImproperlyConfigured
 
 from django_outbox.conf import settings
 from django_outbox.exceptions import SchemaNotFound
-from django_outbox.publishing import topic_of
 from django_outbox.serializers.configured import current_serializers
 from django_outbox.serializers.files import FileSerializer
 from django_outbox.serializers.lookups import ByText, Latest, Loaded
@@ -127,7 +126,7 @@ def project_schemas(event_types: list[str] | None = None) -> list[ProjectSchema]
 
 
 def _schema_of(event_type: str) -> ProjectSchema:
-    topic = topic_of(event_type)
+    topic = settings.topic_of(event_type)
     serializer = current_serializers().find(event_type, topic)
     if serializer is None:
         raise ImproperlyConfigured(f'No pattern of OUTBOX["SERIALIZERS"] matches {event_type!r}: it is sent as JSON.')
@@ -141,11 +140,11 @@ def _schemas_of(pattern: str, serializer: RegistrySerializer) -> Iterator[Projec
     """The schemas of a pattern, as far as settings and names of files show them."""
     path = serializer.path if isinstance(serializer, FileSerializer) else ""
     if not _WILDCARD.search(pattern):
-        yield ProjectSchema(pattern, topic_of(pattern), serializer)
+        yield ProjectSchema(pattern, settings.topic_of(pattern), serializer)
     elif "{event_type}" in path:
         types = sorted(each for each in _types_of_files(path) if fnmatchcase(each, pattern))
         for event_type in types:
-            topic = topic_of(event_type)
+            topic = settings.topic_of(event_type)
             if current_serializers().find(event_type, topic) is serializer:
                 yield ProjectSchema(event_type, topic, serializer)
         if not types:

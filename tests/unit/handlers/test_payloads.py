@@ -25,8 +25,8 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 from typing_extensions import TypeAliasType
 
 from django_outbox.events.payloads import RawBytes
+from django_outbox.events.typed import PayloadType, name_of
 from django_outbox.exceptions import MissingDependency, PayloadMismatch
-from django_outbox.handlers.arguments import converter, name_of
 from tests.support.properties import examples
 
 SECRET = "s3cr3t"
@@ -170,7 +170,7 @@ Discriminated = Annotated[CardModel | TransferModel, pydantic.Field(discriminato
 
 
 def convert(annotation: Any, value: Any) -> Any:
-    return converter(annotation)(value)
+    return PayloadType(annotation).convert(value)
 
 
 def misfit(annotation: Any, value: Any) -> str:
@@ -434,7 +434,7 @@ def test_fields_that_are_not_given_to_init_are_left_to_the_class() -> None:
 
 
 def test_types_are_looked_at_once_and_not_for_each_payload(monkeypatch: pytest.MonkeyPatch) -> None:
-    convert_order = converter(Order)
+    convert_order = PayloadType(Order).convert
     for name in ("get_type_hints", "get_origin", "get_args"):
         monkeypatch.delattr(typing, name)
     assert convert_order({"id": 1, "items": [{"name": "a", "price": 1}]}).items[0].name == "a"
@@ -465,12 +465,12 @@ class HoldsUnknown:
 )
 def test_type_that_json_cannot_become_is_refused_at_once(annotation: Any, named: str) -> None:
     with pytest.raises(TypeError, match=rf"{named}.* is not a type that a payload can be validated against"):
-        converter(annotation)
+        PayloadType(annotation)
 
 
 def test_type_that_is_not_defined_is_a_name_error() -> None:
     with pytest.raises(NameError, match="NoSuchType"):
-        converter(HoldsUnknown)
+        PayloadType(HoldsUnknown)
 
 
 @pytest.mark.parametrize(
@@ -555,4 +555,4 @@ def test_no_value_of_a_payload_is_ever_shown(annotation: Any) -> None:
 def test_typed_payloads_without_pydantic_say_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pydantic", None)  # as if it were not installed
     with pytest.raises(MissingDependency, match=r"takes Order. .* pip install 'django-kafka-outbox\[typed\]'"):
-        converter(Order)
+        PayloadType(Order)

@@ -11,6 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django_outbox.brokers.url import parse_url
 from django_outbox.conf import settings
 from django_outbox.events.declared import EventType, event_types
+from django_outbox.events.payloads import RawBytes
 from django_outbox.events.writer import JSON
 from django_outbox.handlers.registry import registry
 from django_outbox.serializers.base import Serializer
@@ -55,7 +56,7 @@ class _Document:
         self._operations: dict[str, Object] = {}
         self._messages: dict[str, Object] = {}
         self._schemas: dict[str, Object] = {}
-        self._keys: dict[str, tuple[str, str]] = {}
+        self._keys: dict[tuple[str, str], object] = {}
 
     def made(self, api_version: str) -> Object:
         for each in event_types.all():
@@ -81,10 +82,10 @@ class _Document:
 
     def _add(self, action: str, group: str, topic: str, name: str, declared: EventType | None) -> None:
         message = self._message(name, topic, declared)
-        channel = self._key(topic, "topic")
+        channel = self._key("channel", topic)
         messages = self._channels.setdefault(channel, {"address": topic, "messages": {}})["messages"]
         messages[message] = {"$ref": f"#/components/messages/{message}"}
-        key = self._key(f"{action}.{group}.{topic}" if group else f"{action}.{topic}", "operation")
+        key = self._key("operation", action, group, topic)
         operation = self._operations.get(key)
         if operation is None:
             operation = {"action": action, "channel": {"$ref": f"#/channels/{channel}"}, "messages": []}
@@ -96,16 +97,16 @@ class _Document:
         if reference not in operation["messages"]:
             operation["messages"].append(reference)
 
-    def _key(self, text: str, kind: str) -> str:
-        """Return a key for something: its name, with what AsyncAPI's keys cannot contain replaced."""
-        safe = key = _UNSAFE.sub("-", text)
+    def _key(self, kind: str, *names: str) -> str:
+        """Return a key for something: its names, with what AsyncAPI's keys cannot contain replaced."""
+        safe = key = _UNSAFE.sub("-", ".".join(filter(None, names)))
         number = 2
-        while self._keys.setdefault(f"{kind} {key}", (kind, text)) != (kind, text):
+        while self._keys.setdefault((kind, key), names) != names:
             key, number = f"{safe}-{number}", number + 1
         return key
 
     def _message(self, name: str, topic: str, declared: EventType | None) -> str:
-        key = self._key(name if declared is None else f"{name}.{declared.version}", "message")
+        key = self._key("message", name, "" if declared is None else declared.version)
         if key in self._messages:
             return key
         message: Object = {"name": name, "bindings": {"kafka": {"key": {"type": "string"}, "bindingVersion": BINDING}}}
@@ -121,7 +122,9 @@ class _Document:
         if serializer is not None:
             message["contentType"] = serializer.content_type
             schema = _schema_on_the_wire(serializer, name, topic) or schema
-        elif declared is None or schema is not None:
+        elif declared is not None and declared.payload_type is RawBytes:
+            message["contentType"] = "application/octet-stream"  # unless publish() names another
+        else:
             message["contentType"] = JSON
         if is_own and serializer is None and schema is not None and settings.wire_format == "envelope":
             schema = _envelope(declared, schema)

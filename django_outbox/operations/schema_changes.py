@@ -43,7 +43,7 @@ class _Comparison:
         try:
             problems: list[str] = []
             expected = list(_alternatives(read, self._read_in))
-            for each in _alternatives(written, self._written_in):
+            for each in _single_values(_alternatives(written, self._written_in)):
                 found = [self._alternative(each, other, place) for other in expected]
                 if all(found):
                     alike = [them for them, other in zip(found, expected, strict=True) if _kind(other) == _kind(each)]
@@ -59,6 +59,8 @@ class _Comparison:
     def _alternative(self, written: Schema, read: Schema, place: str) -> list[str]:
         if read is True or read == {}:
             return []
+        if read is False:
+            return [_problem(place, "it may be written, and readers refuse it")]
         values, known = _values(written), _values(read)
         if known is not None:
             if values is None:
@@ -69,8 +71,6 @@ class _Comparison:
         kind, expected = _kind(written), _kind(read)
         if expected not in (ANYTHING, kind) and (kind, expected) != ("integer", "number"):
             return [_problem(place, f"it is written as {kind}, and read as {expected}")]
-        if values is not None:
-            return []
         problems = [_problem(place, rule) for rule in _looser(written, read)]
         if kind == "object":
             problems += self._fields(written, read, place)
@@ -136,6 +136,17 @@ def _alternatives(schema: Schema, root: Any) -> Iterator[Schema]:
         yield from ({**schema, "type": each} for each in schema["type"])
     else:
         yield schema
+
+
+def _single_values(schemas: Iterator[Schema]) -> Iterator[Schema]:
+    """Take enumerations apart, as each value may be read by another alternative."""
+    for schema in schemas:
+        values = _values(schema)
+        if values is None:
+            yield schema
+        else:
+            kind = {"type": schema["type"]} if "type" in schema else {}
+            yield from ({**kind, "const": value} for value in values)
 
 
 def _kind(schema: Schema) -> str:

@@ -47,7 +47,7 @@ def _undeclared() -> Iterator[CheckMessage]:
                 names.setdefault(handler.event_type, []).append(handler.name)
     for event_type, handlers in names.items():
         yield Error(
-            f"The event type {event_type!r} is not declared, but {', '.join(handlers)} handles it.",
+            f"The event type {event_type!r} is not declared, but handled by {', '.join(handlers)}.",
             hint='Declare it with @event_type in event_types.py, or set OUTBOX["EVENT_TYPES"] to "optional".',
             id="django_outbox.E012",
         )

@@ -104,7 +104,7 @@ def test_pages_come_in_every_language(admin_client: Client, locale: Path) -> Non
     make_failure(message)
     ids = str(message.id)
     with translation.override(locale.name):
-        for page in (url("overview"), url("deadletter"), url("outboxmessage"), page_of(message)):
+        for page in (url("overview"), url("eventcatalogue"), url("deadletter"), url("outboxmessage"), page_of(message)):
             assert f'lang="{locale.name}"' in content(admin_client, page)
         for action in ("retry", "delete", "edit", "send_now", "cancel"):
             assert content(admin_client, action_url(action, ids=ids))

@@ -46,7 +46,10 @@ def test_axe_finds_nothing_wrong(browser: Any, user: Any, busy_night: Night, axe
     browser.bypass_content_security_policy()  # axe-core brings styles; that our pages bring none, all other tests show
     user("ada", superuser=True)
     ids = str(busy_night.dead.id)
-    pages = [url(model) for model in ("overview", "outboxmessage", "deadletter", "inboxmessage", "inboxdeadletter")]
+    pages = [
+        url(model)
+        for model in ("overview", "eventcatalogue", "outboxmessage", "deadletter", "inboxmessage", "inboxdeadletter")
+    ]
     pages += [page_of(busy_night.dead), page_of(busy_night.unreadable), action_url("edit", ids=ids)]
     pages += [action_url(action, error=NO_WEIGHT) for action in ("retry", "delete")]
     pages += [action_url(action, status="pending") for action in ("send_now", "cancel")]

@@ -47,7 +47,9 @@ def long_names(busy_night: Night) -> None:
         make_received(status, group="partner-import", source=source, topic="shop.partners", **fields, **error)
 
 
-@pytest.mark.parametrize("page", ["overview", "outboxmessage", "deadletter", "inboxmessage", "inboxdeadletter"])
+@pytest.mark.parametrize(
+    "page", ["overview", "eventcatalogue", "outboxmessage", "deadletter", "inboxmessage", "inboxdeadletter"]
+)
 @pytest.mark.usefixtures("long_names")
 def test_a_usual_screen_clips_no_column_and_breaks_no_word(browser: Any, user: Any, page: str) -> None:
     user("ada", superuser=True)

@@ -14,26 +14,27 @@ from django_outbox.events.declared import EventType, event_types
 from django_outbox.events.payloads import RawBytes
 from django_outbox.events.writer import JSON
 from django_outbox.handlers.registry import registry
-from django_outbox.serializers.base import Serializer
 from django_outbox.serializers.configured import current_serializers
 
 VERSION = "3.0.0"
 BINDING = "0.5.0"
 """The version of AsyncAPI's bindings for Kafka."""
+BYTES = "application/octet-stream"
+"""The content type of declared bytes, unless ``publish()`` names another."""
 
 _UNSAFE = re.compile(r"[^\w.-]", re.ASCII)
+_DRAFT = re.compile(r"draft-0\d|20\d\d-\d\d")
 _SECURITY = {
     "PLAIN": "plain",
     "SCRAM-SHA-256": "scramSha256",
     "SCRAM-SHA-512": "scramSha512",
     "GSSAPI": "gssapi",
 }
-_FORMATS = {
-    "AVRO": "application/vnd.apache.avro+json;version=1.9.0",
-    "JSON": "application/schema+json;version=draft-07",
-}
+_AVRO = "application/vnd.apache.avro+json;version=1.9.0"
+_JSON_SCHEMA = "application/schema+json;version="
 
 Object = dict[str, Any]
+_OUTBOX_HEADERS: Object = {"ce_outboxid": {"type": "string"}, "ce_outboxattempt": {"type": "string"}}
 
 
 def asyncapi_document(api_version: str) -> Object:
@@ -59,20 +60,23 @@ class _Document:
         self._keys: dict[tuple[str, str], object] = {}
 
     def made(self, api_version: str) -> Object:
+        versions: dict[str, list[EventType]] = {}
         for each in event_types.all():
+            versions.setdefault(each.name, []).append(each)
             if _is_own(each):
                 self._add("send", "", settings.topic_of(each.name), each.name, each)
         for group in registry.groups:
             for handler in registry.for_group(group):
                 topic = handler.topic or settings.topic_of(handler.event_type)
-                versions: list[EventType | None] = [
-                    each for each in event_types.all() if each.name == handler.event_type
-                ]
-                for declared in versions or [None]:
+                for declared in versions.get(handler.event_type, [None]):
                     self._add("receive", group, topic, handler.event_type, declared)
         return {
             "asyncapi": VERSION,
-            "info": {"title": settings.source, "version": api_version},
+            "info": {
+                "title": settings.source,
+                "version": api_version,
+                "description": "A record without a value is a tombstone: it deletes earlier records of its key.",
+            },
             "defaultContentType": JSON,
             "servers": _servers(),
             "channels": self._channels,
@@ -97,19 +101,28 @@ class _Document:
         if reference not in operation["messages"]:
             operation["messages"].append(reference)
 
-    def _key(self, kind: str, *names: str) -> str:
-        """Return a key for something: its names, with what AsyncAPI's keys cannot contain replaced."""
+    def _key(self, kind: str, *names: str, title: str = "") -> str:
+        """Return a key for something: its names, with what AsyncAPI's keys cannot contain replaced.
+
+        Args:
+            title: distinguishes things whose names are equal.
+        """
         safe = key = _UNSAFE.sub("-", ".".join(filter(None, names)))
         number = 2
-        while self._keys.setdefault((kind, key), names) != names:
+        while self._keys.setdefault((kind, key), (names, title)) != (names, title):
             key, number = f"{safe}-{number}", number + 1
         return key
 
     def _message(self, name: str, topic: str, declared: EventType | None) -> str:
-        key = self._key("message", name, "" if declared is None else declared.version)
+        title = _title(name, declared)
+        key = self._key("message", name, "" if declared is None else declared.version, title=title)
         if key in self._messages:
             return key
-        message: Object = {"name": name, "bindings": {"kafka": {"key": {"type": "string"}, "bindingVersion": BINDING}}}
+        message: Object = {
+            "name": name,
+            "title": title,
+            "bindings": {"kafka": {"key": {"type": "string"}, "bindingVersion": BINDING}},
+        }
         self._messages[key] = message
         is_own = declared is not None and _is_own(declared)
         if not is_own and settings.inbox.get(topic):
@@ -117,19 +130,20 @@ class _Document:
                 "A mapper makes it from the records of the topic, whose format is not described here."
             )
             return key
-        serializer = current_serializers().find(name, topic)
-        schema = None if declared is None else self._schema(key, declared)
-        if serializer is not None:
-            message["contentType"] = serializer.content_type
-            schema = _schema_on_the_wire(serializer, name, topic) or schema
-        elif declared is not None and declared.payload_type is RawBytes:
-            message["contentType"] = "application/octet-stream"  # unless publish() names another
-        else:
-            message["contentType"] = JSON
-        if is_own and serializer is None and schema is not None and settings.wire_format == "envelope":
-            schema = _envelope(declared, schema)
-        else:
+        if declared is not None and declared.payload_type is RawBytes:  # never serialized
+            message["contentType"] = BYTES
             message["headers"] = _headers(name, declared)
+            return key
+        content_type, schema = _on_the_wire(key, name, topic, is_own)
+        message["contentType"] = content_type or JSON
+        if schema is None and declared is not None:
+            schema = self._schema(key, declared)
+        if content_type is None and settings.wire_format == "envelope" and (is_own or declared is None):
+            if declared is not None:
+                message["headers"] = _envelope_headers()
+                message["payload"] = _envelope(declared, schema)
+            return key  # without a declaration, it may be an envelope of this project or an event of another service
+        message["headers"] = _headers(name, declared)
         if schema is not None:
             message["payload"] = schema
         return key
@@ -150,43 +164,93 @@ def _is_own(declared: EventType) -> bool:
     return declared.source in (None, settings.source)
 
 
-def _schema_on_the_wire(serializer: Serializer, name: str, topic: str) -> Object | None:
-    """Return the project's Avro or JSON Schema of a type; None if only the registry has it, and for Protobuf."""
+def _title(name: str, declared: EventType | None) -> str:
+    if declared is None:
+        return name
+    return f"{name} {declared.version}" + ("" if _is_own(declared) else f" of {declared.source}")
+
+
+def _on_the_wire(key: str, name: str, topic: str, is_own: bool) -> tuple[str | None, Object | None]:
+    """Return the content type of a type's serializer, and the project's Avro or JSON Schema.
+
+    Both are None without a serializer, the schema also if only the registry has it, and for Protobuf.
+    """
     from django_outbox.serializers.schemas import RegistrySerializer
 
-    if not isinstance(serializer, RegistrySerializer) or serializer.kind not in _FORMATS:
-        return None
-    text = serializer.local_text(name, topic)
-    return None if text is None else {"schemaFormat": _FORMATS[serializer.kind], "schema": json.loads(text)}
+    serializer = current_serializers().find(name, topic)
+    if serializer is None:
+        return None, None
+    if not isinstance(serializer, RegistrySerializer) or serializer.format not in ("AVRO", "JSON"):
+        return serializer.content_type, None
+    try:
+        text = serializer.local_text(name, topic)
+    except ImproperlyConfigured:
+        if is_own:
+            raise
+        return None, None  # events of another service that a pattern happens to match
+    if text is None:
+        return serializer.content_type, None
+    serializer.codec(text, (), serializer.name_of_local(name, topic))  # or it is not valid
+    schema = json.loads(text)
+    if serializer.format == "AVRO":
+        return serializer.content_type, {"schemaFormat": _AVRO, "schema": schema}
+    draft = None
+    if isinstance(schema, dict):
+        draft = _DRAFT.search(str(schema.get("$schema")))
+        schema.pop("$id", None)  # the base of its references, which now is the document
+    return serializer.content_type, {
+        "schemaFormat": _JSON_SCHEMA + (draft[0] if draft else "draft-07"),
+        "schema": _moved(schema, f"#/components/messages/{key}/payload/schema"),
+    }
+
+
+def _moved(schema: Any, place: str) -> Any:
+    """Return a JSON Schema whose references lead to the same as before, although it is within another document now."""
+    if isinstance(schema, list):
+        return [_moved(each, place) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    moved = {name: _moved(each, place) for name, each in schema.items()}
+    reference = schema.get("$ref")
+    if isinstance(reference, str) and (reference == "#" or reference.startswith("#/")):
+        moved["$ref"] = place + reference[1:]
+    return moved
 
 
 def _headers(name: str, declared: EventType | None) -> Object:
-    """Return the schema of the headers, which are those of CloudEvents."""
+    """Return the schema of the headers, which are those of CloudEvents. Own events have all but the key."""
     properties: Object = {
         "ce_specversion": {"const": "1.0"},
         "ce_type": {"const": name},
         "ce_source": {"type": "string"},
         "ce_id": {"type": "string"},
         "ce_time": {"type": "string", "format": "date-time"},
-        "ce_subject": {"type": "string"},
         "ce_eventversion": {"type": "string"},
     }
+    required = ["ce_specversion", "ce_type", "ce_source", "ce_id"]
     if declared is not None:
         properties["ce_source"] = {"const": declared.source or settings.source}
         properties["ce_eventversion"] = {"const": declared.version}
-    required = ["ce_specversion", "ce_type", "ce_source", "ce_id"]
+        if _is_own(declared):
+            properties |= _OUTBOX_HEADERS
+            required = list(properties)
+    properties["ce_subject"] = {"type": "string"}
     return {"type": "object", "properties": properties, "required": required}
 
 
-def _envelope(declared: EventType | None, payload: Object) -> Object:
-    assert declared is not None
+def _envelope_headers() -> Object:
+    properties = {"ce_source": {"const": settings.source}, **_OUTBOX_HEADERS}
+    return {"type": "object", "properties": properties, "required": list(properties)}
+
+
+def _envelope(declared: EventType, payload: Object | None) -> Object:
     properties = {
         "outbox_id": {"type": "integer"},
         "event_id": {"type": "string", "format": "uuid"},
         "event_type": {"const": declared.name},
         "event_version": {"const": declared.version},
         "aggregate_id": {"type": "string"},
-        "payload": payload,
+        "payload": {} if payload is None else payload,
     }
     return {"type": "object", "properties": properties, "required": list(properties)}
 

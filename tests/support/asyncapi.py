@@ -1,22 +1,60 @@
-"""AsyncAPI's own JSON Schema of its documents, from npm."""
+"""The documents that outbox_asyncapi prints, and AsyncAPI's own JSON Schema of them, from npm."""
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 import subprocess
 import tarfile
 import tempfile
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from django.core.management import call_command
 from jsonschema import Draft7Validator
 
+from django_outbox.handlers.handler import Handler
+from tests.support.declaring import only_handlers
+from tests.support.overrides import outbox_settings
 from tests.support.servers.apache_kafka import CACHE
 
 PACKAGE = "@asyncapi/specs@6.11.1"
 SCHEMA = "package/schemas/3.0.0.json"
+
+
+def printed(*handlers: Handler, options: Any = (), **settings: Any) -> Any:
+    """The document of a project with these handlers and settings."""
+    out = io.StringIO()
+    with only_handlers(*handlers), outbox_settings(**settings):
+        call_command("outbox_asyncapi", *options, stdout=out)
+    return json.loads(out.getvalue())
+
+
+def dangling_references(document: Any) -> list[str]:
+    """The references that do not lead to anything in the document."""
+    return [reference for reference in references(document) if not _leads_somewhere(reference, document)]
+
+
+def references(part: Any) -> Iterator[str]:
+    if isinstance(part, list):
+        for each in part:
+            yield from references(each)
+    elif isinstance(part, dict):
+        if isinstance(part.get("$ref"), str):
+            yield part["$ref"]
+        for each in part.values():
+            yield from references(each)
+
+
+def _leads_somewhere(reference: str, document: Any) -> bool:
+    for part in reference.removeprefix("#/").split("/"):
+        if not isinstance(document, dict) or part not in document:
+            return False
+        document = document[part]
+    return True
 
 
 def faults_of(document: Any) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 from django_outbox.serializers.avro import AvroCodec
@@ -48,6 +49,12 @@ def avro_settings(url: str, **options: Any) -> dict[str, Any]:
         "OPTIONS": {"registry": {"url": url, "max.retries": 0}, **options},
     }
     return {"order.*": serializer}
+
+
+def json_schema_settings(path: str | Path) -> dict[str, Any]:
+    """One of ``SERIALIZERS`` that checks JSON by the schema in a file."""
+    options = {"registry": {"url": "http://127.0.0.1:1"}, "schema": str(path)}
+    return {"CLASS": "django_outbox.serializers.json_schema.JsonSchemaSerializer", "OPTIONS": options}
 
 
 def avro_value(payload: Any, number: int = 1) -> bytes:

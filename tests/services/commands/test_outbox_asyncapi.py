@@ -17,10 +17,10 @@ import pytest
 from django.core.management import call_command
 
 from django_outbox import RawBytes, event_type
-from tests.support.asyncapi import faults_of
+from tests.support.asyncapi import dangling_references, faults_of
 from tests.support.declaring import handler_of, only_handlers, own_event_types
 from tests.support.overrides import outbox_settings
-from tests.support.serializing import ORDER, avro_settings
+from tests.support.serializing import ORDER, avro_settings, json_schema_settings
 
 SECRET = "s3cr3t"
 
@@ -98,6 +98,7 @@ def test_a_document_is_valid(changes: dict[str, Any]) -> None:
         printed = document()
 
     assert faults_of(printed) == []
+    assert dangling_references(printed) == []
     assert SECRET not in json.dumps(printed)
 
 
@@ -109,6 +110,16 @@ def test_a_document_with_avro_is_valid(tmp_path: Path) -> None:
 
     assert printed["components"]["messages"]["order.created.v1"]["payload"]["schema"] == ORDER
     assert faults_of(printed) == []
+
+
+def test_a_document_with_a_json_schema_is_valid(tmp_path: Path) -> None:
+    path = tmp_path / "order.json"
+    path.write_text('{"properties": {"a": {"$ref": "#/definitions/A"}}, "definitions": {"A": {"type": "string"}}}')
+    with outbox_settings(SERIALIZERS={"order.*": json_schema_settings(path)}):
+        printed = document()
+
+    assert faults_of(printed) == []
+    assert dangling_references(printed) == []
 
 
 def test_the_schema_finds_faults() -> None:

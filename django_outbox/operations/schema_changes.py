@@ -1,112 +1,217 @@
 """Compares two JSON Schemas: what may be written with one of them and cannot be read with the other.
 
-It knows what pydantic writes. Fields that neither schema names are ignored, as readers ignore them.
+It knows the keywords that pydantic writes; all others must be equal, except annotations such as ``title``. Fields that a
+schema does not name are ignored, as readers ignore them.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
-from django_outbox.serializers.base import kind_of
+from django_outbox.operations.schema_rules import (
+    ANYTHING,
+    COMPARED,
+    are_among,
+    broken_rules,
+    constants,
+    json_of,
+    kind_of,
+    listed,
+    mismatch,
+    rules_of,
+)
 
 Schema = Any  # an object, or a boolean
-ANYTHING = "anything"
+Pair = tuple[int, int]  # the ids of two schemas of the documents
 
-_LEAST = ("minimum", "exclusiveMinimum", "minLength", "minItems", "minProperties")
-_MOST = ("maximum", "exclusiveMaximum", "maxLength", "maxItems", "maxProperties")
-_SAME = ("pattern", "format", "multipleOf", "uniqueItems", "not")
+
+class Problem(NamedTuple):
+    """Why something written cannot be read.
+
+    Attributes:
+        place: where it is, such as ``.items[*].price``; "" for the whole.
+        pair: the schemas of the place, if the reason is in them.
+    """
+
+    place: str
+    reason: str = ""
+    pair: Pair | None = None
 
 
 def broken_reads(written: Schema, written_in: Any, read: Schema, read_in: Any) -> list[str]:
     """Return why a payload that is valid by ``written`` may not be valid by ``read``, each with the field.
 
+    A type that is used in several places is reported at one of them.
+
     Args:
         written_in, read_in: the documents in which their references lead to a place.
     """
-    return _Comparison(written_in, read_in).of(written, read, "")
+    return _Comparison(written_in, read_in).result(written, read)
 
 
 class _Comparison:
+    """Compares pairs of schemas, one by one, as types may contain each other in many ways.
+
+    What a pair contains counts as readable until it is found to be broken. Then those that contain it are compared again.
+    """
+
     def __init__(self, written_in: Any, read_in: Any) -> None:
         self._written_in = written_in
         self._read_in = read_in
-        self._seen: set[tuple[int, int]] = set()
+        self._schemas: dict[Pair, tuple[Schema, Schema]] = {}
+        self._containing: dict[Pair, set[Pair]] = {}
+        self._broken: set[Pair] = set()
+        self._todo: set[Pair] = set()
+        self._parts: dict[int, tuple[Schema, list[Schema]]] = {}
+        self._current: Pair | None = None
 
-    def of(self, written: Schema, read: Schema, place: str) -> list[str]:
+    def result(self, written: Schema, read: Schema) -> list[str]:
+        first = self._pair(written, read)
+        while self._todo:
+            todo, self._todo = self._todo, set()
+            for pair in todo - self._broken:
+                if self._problems(pair):
+                    self._broken.add(pair)
+                    self._todo |= self._containing[pair]
+        return self._described(first) if first in self._broken else []
+
+    def _described(self, first: Pair) -> list[str]:
+        """Return the reasons, each broken pair at the first place that leads to it."""
+        found: list[str] = []
+        places = {first: ""}
+        for pair in (todo := [first]):
+            for problem in self._problems(pair):
+                place = places[pair] + problem.place
+                if problem.pair is None:
+                    found.append(f"{place.removeprefix('.') or 'the payload'} {problem.reason}")
+                elif problem.pair not in places:
+                    places[problem.pair] = place
+                    todo.append(problem.pair)
+        return found
+
+    def _problems(self, pair: Pair) -> list[Problem]:
+        self._current = pair
+        return list(dict.fromkeys(self._compared(*self._schemas[pair])))
+
+    def _pair(self, written: Schema, read: Schema) -> Pair:
         written, read = resolved(written, self._written_in), resolved(read, self._read_in)
         pair = (id(written), id(read))
-        if pair in self._seen:  # a type that contains itself
-            return []
-        self._seen.add(pair)
-        try:
-            problems: list[str] = []
-            expected = list(_alternatives(read, self._read_in))
-            for each in _single_values(_alternatives(written, self._written_in)):
-                found = [self._alternative(each, other, place) for other in expected]
-                if all(found):
-                    alike = [them for them, other in zip(found, expected, strict=True) if _kind(other) == _kind(each)]
-                    if len(expected) == 1 or len(alike) == 1:
-                        problems += (alike or found)[0]
-                    else:
-                        kinds = " or ".join(dict.fromkeys(map(_kind, expected)))
-                        problems.append(_problem(place, f"it may be {_kind(each)}, and is read as {kinds}"))
-            return list(dict.fromkeys(problems))
-        finally:
-            self._seen.discard(pair)
+        if pair not in self._schemas:
+            self._schemas[pair] = (written, read)
+            self._containing[pair] = set()
+            self._todo.add(pair)
+        return pair
 
-    def _alternative(self, written: Schema, read: Schema, place: str) -> list[str]:
-        if read is True or read == {}:
+    def _within(self, place: str, written: Schema, read: Schema) -> Iterator[Problem]:
+        """Compare what is at a place of the current pair."""
+        pair = self._pair(written, read)
+        if self._current is not None:
+            self._containing[pair].add(self._current)
+        if pair in self._broken:
+            yield Problem(place, pair=pair)
+
+    def _compared(self, written: Schema, read: Schema) -> Iterator[Problem]:
+        expected = list(self._alternatives(read, self._read_in))
+        for each in _single_values(self._alternatives(written, self._written_in)):
+            found = [self._member(each, other) for other in expected]
+            if not all(found):
+                continue
+            near = [(them, other) for them, other in zip(found, expected, strict=True) if _are_alike(each, other)]
+            if len(near) > 1:
+                title = each.get("title")
+                near = [(them, other) for them, other in near if title and title == other.get("title")]
+            if len(expected) == 1:
+                yield from found[0]
+            elif len(near) == 1:
+                yield from near[0][0]
+            else:
+                names = dict.fromkeys(_name(other, self._read_in) for other in expected)
+                yield Problem("", f"may be {_name(each, self._written_in)}, expected {' or '.join(names)}")
+
+    def _alternatives(self, schema: Schema, root: Any, above: frozenset[int] = frozenset()) -> Iterator[Schema]:
+        """Take unions apart. Those with further rules are left: they must be equal, as every rule that is not known."""
+        schema = resolved(schema, root)
+        if id(schema) in above:  # a union may be its own member
+            return
+        rules = rules_of(schema) if isinstance(schema, dict) else set()
+        if rules in ({"anyOf"}, {"oneOf"}):
+            for each in schema[rules.pop()]:
+                yield from self._alternatives(each, root, above | {id(schema)})
+        elif "type" in rules and isinstance(schema["type"], list):
+            parts = [{**schema, "type": each} for each in schema["type"]]
+            yield from self._parts.setdefault(id(schema), (schema, parts))[1]  # always the same, as they are in pairs
+        else:
+            yield schema
+
+    def _member(self, written: Schema, read: Schema) -> list[Problem]:
+        """Compare two members of unions. Classes and arrays are pairs themselves, as they are members of many unions."""
+        is_whole = (id(written), id(read)) == self._current
+        if not is_whole and {kind_of(written), kind_of(read)} <= {"object", "array"}:
+            return list(self._within("", written, read))
+        return self._alternative(written, read)
+
+    def _alternative(self, written: Schema, read: Schema) -> list[Problem]:
+        """Compare two schemas that are not unions; ``written`` has a ``const`` rather than an ``enum``."""
+        if read is True or written is False:
             return []
         if read is False:
-            return [_problem(place, "it may be written, and readers refuse it")]
-        values, known = _values(written), _values(read)
-        if known is not None:
-            if values is None:
-                return [_problem(place, f"it may be any {_kind(written)}, and is read as {_listed(known)}")]
-            if unknown := [each for each in values if each not in known]:
-                return [_problem(place, f"it may be {_listed(unknown)}, and is read as {_listed(known)}")]
-            return []
-        kind, expected = _kind(written), _kind(read)
-        if expected not in (ANYTHING, kind) and (kind, expected) != ("integer", "number"):
-            return [_problem(place, f"it is written as {kind}, and read as {expected}")]
-        problems = [_problem(place, rule) for rule in _looser(written, read)]
-        if kind == "object":
-            problems += self._fields(written, read, place)
-        elif kind == "array":
-            problems += self._items(written, read, place)
+            return [Problem("", "is not allowed")]
+        if written is True:
+            written = {}
+        if tag := _other_tag(written, read):  # other fields of another class say nothing
+            return [tag]
+        if reason := mismatch(written, read):
+            return [Problem("", reason)]
+        kind = kind_of(written)
+        problems = [Problem("", reason) for reason in broken_rules(written, read, kind)]
+        if "contentSchema" in read:
+            problems += self._within("", written.get("contentSchema", True), read["contentSchema"])
+        if kind in ("object", ANYTHING):
+            problems += self._fields(written, read)
+        if kind in ("array", ANYTHING):
+            problems += self._items(written, read)
         return problems
 
-    def _fields(self, written: Schema, read: Schema, place: str) -> Iterator[str]:
+    def _fields(self, written: Schema, read: Schema) -> Iterator[Problem]:
         fields, expected = written.get("properties", {}), read.get("properties", {})
-        always, others = written.get("required", ()), read.get("additionalProperties", True)
-        for name in read.get("required", ()):
-            if name not in fields:
-                yield _problem(_field(place, name), "it is not written, and readers require it")
-            elif name not in always:
-                yield _problem(_field(place, name), "it may be missing, and readers require it")
+        patterns, known_patterns = written.get("patternProperties", {}), read.get("patternProperties", {})
+        required, others = read.get("required", ()), read.get("additionalProperties", True)
+        more = written.get("additionalProperties", False)
+        if more is True and fields:  # a class that accepts unknown fields
+            more = False
+        unnamed = [*([] if more is False else [more]), *patterns.values()]
+        for name in required:
+            if name not in written.get("required", ()):
+                state = "may be" if name in fields or unnamed else "is"
+                yield Problem(f".{name}", f"{state} missing, but is required")
         for name, schema in fields.items():
-            if name in expected:
-                yield from self.of(schema, expected[name], _field(place, name))
-            elif others is False:
-                yield _problem(_field(place, name), "it is written, and readers refuse unknown fields")
-            elif others is not True:
-                yield from self.of(schema, others, _field(place, name))
-        more = written.get("additionalProperties")  # of a dict, where any field is written
-        if more not in (None, False) and others is not True:
-            yield from self.of(more, others, _field(place, "*"))
+            yield from self._within(f".{name}", schema, expected.get(name, others))
+        for pattern, schema in patterns.items():
+            yield from self._within(".*", schema, known_patterns.get(pattern, others))
+        for pattern in known_patterns:
+            if pattern not in patterns:
+                yield Problem(".*", f"may have any name, expected pattern {json_of(pattern)}")
+        if more is not False:
+            yield from self._within(".*", more, others)
+        for name in [each for each in expected if each not in fields and each not in required]:
+            for schema in unnamed:
+                yield from self._within(f".{name}", schema, expected[name])
+        if "propertyNames" in read:
+            names = [{"const": name} for name in fields]
+            if unnamed:
+                names.append(_of_text(written.get("propertyNames", {})))
+            for each in names:
+                for problem in self._compared(each, _of_text(read["propertyNames"])):
+                    yield Problem(".(name)", problem.reason)
 
-    def _items(self, written: Schema, read: Schema, place: str) -> Iterator[str]:
-        items, expected = written.get("items", True), read.get("items", True)
-        if not isinstance(items, list) and not isinstance(expected, list):
-            yield from self.of(items, expected, f"{place}[*]")
-            return
-        longest = max(len(each) for each in (items, expected) if isinstance(each, list))
-        for index in range(longest):
-            pair = [each[index : index + 1] if isinstance(each, list) else [each] for each in (items, expected)]
-            if all(pair):
-                yield from self.of(pair[0][0], pair[1][0], f"{place}[{index}]")
+    def _items(self, written: Schema, read: Schema) -> Iterator[Problem]:
+        longest = max(_items_named(written), _items_named(read))
+        most = written.get("maxItems", longest + 1)
+        for index in range(min(longest, most)):
+            yield from self._within(f"[{index}]", _item(written, index), _item(read, index))
+        if most > longest:
+            yield from self._within("[*]", _item(written, longest), _item(read, longest))
 
 
 def resolved(schema: Schema, root: Any) -> Schema:
@@ -121,82 +226,68 @@ def resolved(schema: Schema, root: Any) -> Schema:
             for part in schema["$ref"].removeprefix("#/").split("/"):
                 place = place[part.replace("~1", "/").replace("~0", "~")]
             schema = place
-        elif len(schema.get("allOf", ())) == 1:
+        elif len(schema.get("allOf", ())) == 1 and rules_of(schema) == {"allOf"}:
             schema = schema["allOf"][0]
         else:
             break
     return schema
 
 
-def _alternatives(schema: Schema, root: Any) -> Iterator[Schema]:
-    if isinstance(schema, dict) and (several := schema.get("anyOf") or schema.get("oneOf")):
-        for each in several:
-            yield from _alternatives(resolved(each, root), root)
-    elif isinstance(schema, dict) and isinstance(schema.get("type"), list):
-        yield from ({**schema, "type": each} for each in schema["type"])
-    else:
-        yield schema
-
-
-def _single_values(schemas: Iterator[Schema]) -> Iterator[Schema]:
+def _single_values(schemas: Iterable[Schema]) -> Iterator[Schema]:
     """Take enumerations apart, as each value may be read by another alternative."""
     for schema in schemas:
-        values = _values(schema)
+        values = constants(schema)
+        if values is None and kind_of(schema) == "boolean":
+            values = [True, False]
         if values is None:
             yield schema
         else:
-            kind = {"type": schema["type"]} if "type" in schema else {}
-            yield from ({**kind, "const": value} for value in values)
+            rest = {rule: value for rule, value in schema.items() if rule != "enum"}
+            yield from ({**rest, "const": value} for value in values)
 
 
-def _kind(schema: Schema) -> str:
-    if not isinstance(schema, dict):
-        return ANYTHING
-    kind = schema.get("type")
-    values = _values(schema)
-    if kind is None and values:
-        kinds = {kind_of(value) for value in values}
-        return (
-            kinds.pop().removeprefix("an ").removeprefix("a ").replace("text", "string")
-            if len(kinds) == 1
-            else ANYTHING
-        )
-    return ANYTHING if kind is None else str(kind)
+def _of_text(schema: Schema) -> Schema:
+    """Return the schema of a name with its type, which pydantic leaves out."""
+    return {"type": "string", **schema} if rules_of(schema) <= COMPARED else schema
 
 
-def _values(schema: Schema) -> list[Any] | None:
-    if not isinstance(schema, dict):
-        return None
-    if "const" in schema:
-        return [schema["const"]]
-    values: list[Any] | None = schema.get("enum")
-    return values
+def _other_tag(written: Schema, read: Schema) -> Problem | None:
+    """Return the field, if any, that shows that these are two members of a union, such as a ``Literal["card"]``."""
+    fields, expected = written.get("properties", {}), read.get("properties", {})
+    for name in fields:
+        own, other = constants(fields[name]), constants(expected.get(name))
+        if own is not None and other is not None and not are_among(own, other):
+            return Problem(f".{name}", f"may be {listed(own)}, expected {listed(other)}")
+    return None
 
 
-def _looser(written: Schema, read: Schema) -> Iterator[str]:
-    if not isinstance(written, dict):
-        written = {}
-    for rule in (*_LEAST, *_MOST, *_SAME):
-        if rule not in read:
-            continue
-        own, other = written.get(rule), read[rule]
-        if own is None:
-            yield f"it has no {rule}, and readers require {rule} {_json(other)}"
-        elif (own < other) if rule in _LEAST else (own > other) if rule in _MOST else own != other:
-            yield f"its {rule} is {_json(own)}, and readers require {_json(other)}"
+def _are_alike(written: Schema, read: Schema) -> bool:
+    if not isinstance(written, dict) or not isinstance(read, dict):
+        return False
+    return kind_of(written) == kind_of(read) and _other_tag(written, read) is None
 
 
-def _field(place: str, name: str) -> str:
-    return f"{place}.{name}" if place else name
+def _name(schema: Schema, root: Any) -> str:
+    """Return how a member of a union is called: ``Card (kind "card")``, ``array of string``, ``integer``."""
+    kind, values = kind_of(schema), constants(schema)
+    if values is not None:
+        return listed(values)
+    if kind == "array" and isinstance(items := resolved(schema.get("items", True), root), dict):
+        return f"array of {items.get('title') or kind_of(items)}"
+    if kind != "object":
+        return kind
+    fields = {name: constants(each) or () for name, each in schema.get("properties", {}).items()}
+    tags = ", ".join(f"{name} {json_of(*values)}" for name, values in fields.items() if len(values) == 1)
+    return f"{schema.get('title', kind)}{f' ({tags})' if tags else ''}"
 
 
-def _problem(place: str, reason: str) -> str:
-    return f"{place or 'the payload'}: {reason}"
+def _items_named(schema: Schema) -> int:
+    items = schema.get("items")
+    return len(items) if isinstance(items, list) else 0
 
 
-def _listed(values: list[Any]) -> str:
-    return " or ".join(map(_json, values))
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False)
+def _item(schema: Schema, index: int) -> Schema:
+    items = schema.get("items", True)
+    if not isinstance(items, list):
+        return items
+    return items[index] if index < len(items) else schema.get("additionalItems", True)

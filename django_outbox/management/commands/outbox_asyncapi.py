@@ -7,31 +7,34 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from django.core.management.base import CommandError, CommandParser
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from django_outbox.management.base import OutboxCommand
+from django_outbox.exceptions import OutboxError, in_one_line
 from django_outbox.management.option_types import text
 from django_outbox.operations.asyncapi import asyncapi_document
-from django_outbox.operations.asyncapi_changes import breaking_changes
+from django_outbox.operations.asyncapi_changes import Events, breaking_changes
 from django_outbox.operations.counts import counted
 
+FAILED = 2
+"""Exit code of every error, as 1 means that something breaks."""
 
-class Command(OutboxCommand):
+
+class Command(BaseCommand):
     help = (
         "Print an AsyncAPI 3 document, as JSON, of the events that this project publishes and handles: topics, messages, "
-        "JSON Schemas and servers, without passwords. It needs neither database nor broker. Types are sent if they are "
-        "declared with @event_type, and received if they have a handler. With --check, print what has changed since an "
-        "earlier document and breaks those who read the events; exit code 1 if anything does."
+        "JSON Schemas and servers, without passwords. Needs neither database nor broker. Declared types (@event_type) "
+        "are listed as sent, types with a handler as received. With --check, print breaking changes since an earlier "
+        "document. Exit codes: 0 no breaking changes, 1 breaking changes, 2 the command failed."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:
-        super().add_arguments(parser)
         parser.add_argument(
             "--api-version",
             type=text,
             default="1.0.0",
             metavar="V",
-            help="Version of the document, for its info (default: %(default)s).",
+            help="info.version of the document (default: %(default)s).",
         )
         parser.add_argument(
             "--check",
@@ -40,23 +43,35 @@ class Command(OutboxCommand):
             help="Compare with this earlier document instead of printing the new one.",
         )
 
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        try:
+            return super().execute(*args, **options)
+        except CommandError as error:  # also of system checks
+            error.returncode = FAILED
+            raise
+        except (OutboxError, ImproperlyConfigured) as error:
+            raise CommandError(in_one_line(error), returncode=FAILED) from error
+
     def handle(self, *, api_version: str, check: Path | None, **options: Any) -> None:
+        old = None if check is None else _read(check)
         document = asyncapi_document(api_version)
-        if check is None:
+        if old is None:
             self.stdout.write(json.dumps(document, indent=2, ensure_ascii=False))
             return
-        problems = _problems(check, document)
+        problems = breaking_changes(old, Events(document))
         for problem in problems:
             self.stdout.write(f"BREAKS {problem}", self.style.ERROR)
         self.stdout.write(f"{counted(len(problems), 'breaking change')} since {check}.")
         if problems:
+            self.stdout.write(f"To accept, print a new document and commit it: manage.py outbox_asyncapi > {check}")
             sys.exit(1)
 
 
-def _problems(path: Path, document: dict[str, Any]) -> list[str]:
+def _read(path: Path) -> Events:
+    how = f"Print one with: manage.py outbox_asyncapi > {path}"
     try:
-        return breaking_changes(json.loads(path.read_text("utf-8")), document)
+        return Events(json.loads(path.read_text("utf-8")))
     except OSError as error:
-        raise CommandError(f"{path} cannot be read: {error.strerror}.", returncode=2) from None
+        raise CommandError(f"{path} cannot be read: {error.strerror}. {how}") from None
     except (ValueError, LookupError, TypeError, AttributeError):
-        raise CommandError(f"{path} is not a document that outbox_asyncapi printed.", returncode=2) from None
+        raise CommandError(f"{path} is not a document that outbox_asyncapi printed. {how}") from None

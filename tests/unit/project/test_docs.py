@@ -210,7 +210,7 @@ def test_command_lines_in_examples_are_taken(page: Path) -> None:
 
 def command_lines_of(page: Path) -> Iterator[tuple[str, list[str]]]:
     for block in literal_blocks_of(page):
-        for name, rest in re.findall(r"manage\.py (outbox_\w+)(.*)", block):
+        for name, rest in re.findall(r"manage\.py (outbox_\w+)([^>\n]*)", block):
             yield name, shlex.split(rest, comments=True)
 
 

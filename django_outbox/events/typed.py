@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
+import traceback
 import typing
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, cached_property
 from typing import Any
 
 from django_outbox.events.payloads import RawBytes
-from django_outbox.exceptions import InvalidMessage, MissingDependency, PayloadMismatch
+from django_outbox.exceptions import InvalidMessage, MissingDependency, PayloadMismatch, in_one_line
 
 _MODULES = re.compile(r"\b(?:\w+\.)+(?:<locals>\.)?(?=\w)")
 # The default messages of these errors quote the input, which may be secret.
 _WITHOUT_INPUT = {
     "union_tag_invalid": "unknown tag",
     "uuid_parsing": "Input should be a valid UUID",
+    "zoneinfo_str": "Input should be a valid time zone",
+    "import_error": "Input should be the path of something that can be imported",
     "needs_python_object": "Input should be bytes",  # of RawBytes; the default message is about pydantic
 }
 
@@ -37,12 +42,16 @@ class PayloadType:
         require_pydantic(f"A handler takes {self.name}.")
         from pydantic import TypeAdapter
         from pydantic.errors import PydanticUserError
+        from pydantic_core import SchemaError
 
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(annotation)
             self._adapter.rebuild()  # otherwise an undefined name shows only at the first payload
         except PydanticUserError as error:
             reason = str(error.message).partition("\n")[0]
+            raise TypeError(f"{self.name} is not a type that a payload can be validated against: {reason}") from error
+        except SchemaError as error:  # such as a pattern that is not a regular expression
+            reason = in_one_line(error)
             raise TypeError(f"{self.name} is not a type that a payload can be validated against: {reason}") from error
         self._strict = None if _is_pydantic(annotation) else True
 
@@ -68,11 +77,20 @@ class PayloadType:
         Raises:
             InvalidMessage: naming the field, such as ``payload.lines[1].count``.
         """
-        _, problem = self._validated(data)
+        try:
+            _, problem = self._validated(data)
+        except Exception as error:  # of the class, such as its __post_init__; the text may show a value
+            problem = "", f"its class raised {type(error).__name__}"
         if problem is not None:
             place, reason = problem
             dot = "" if not place or place.startswith("[") else "."
             raise InvalidMessage(f"payload{dot}{place}", f"it does not fit {self.name}: {reason}")
+
+    @cached_property
+    def json_schema_text(self) -> str:
+        """The JSON Schema to read; "" if there is none."""
+        schema = self.json_schema("#/$defs/{model}")
+        return "" if schema is None else json.dumps(schema, indent=2, ensure_ascii=False)
 
     def json_schema(self, ref_template: str) -> dict[str, Any] | None:
         """Return the JSON Schema (draft 7) of what is valid; None if there is none, as for ``RawBytes``.
@@ -150,12 +168,21 @@ def _is_pydantic(annotation: Any) -> bool:
 
 def _problem(error: Any) -> tuple[str, str]:
     """Describe the first error by its place in the payload and the type found there, never by its value."""
-    first, *others = error.errors(include_url=False, include_context=False)
+    first, *others = error.errors(include_url=False)
     place = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in first["loc"]).removeprefix(".")
     reason = _WITHOUT_INPUT.get(first["type"], first["msg"])
+    if _raised_by_ipaddress(first):
+        reason = "Input should be a valid IP address or network"
     if first["type"] != "missing":
         found = first["input"]
         reason += f", found {'None' if found is None else type(found).__name__}"
     if others:
         reason += f" (and {len(others)} more)"
     return place, reason
+
+
+def _raised_by_ipaddress(details: Mapping[str, Any]) -> bool:
+    """True for errors whose text is that of Python's ipaddress, which quotes the input."""
+    raised = details.get("ctx", {}).get("error")
+    frames = traceback.walk_tb(getattr(raised, "__traceback__", None))
+    return any(frame.f_globals.get("__name__") == ipaddress.__name__ for frame, _ in frames)

@@ -12,8 +12,10 @@ from dataclasses import InitVar, dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum, IntEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Interface
 from typing import Annotated, Any, ClassVar, Literal, NewType, Optional, Union
 from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pydantic
 import pytest
@@ -277,6 +279,11 @@ def test_value_becomes_what_its_type_says(annotation: Any, value: Any, result: A
             "Input should be a valid duration, a numeric value in the duration is too large, found str",
         ),
         (UUID, SECRET, "Input should be a valid UUID, found str"),
+        (ZoneInfo, SECRET, "Input should be a valid time zone, found str"),
+        (IPv4Address, SECRET, "Input should be a valid IP address or network, found str"),
+        (IPv4Network, "10.0.0.1/8", "Input should be a valid IP address or network, found str"),
+        (IPv6Interface, f"::1/{SECRET}", "Input should be a valid IP address or network, found str"),
+        (pydantic.ImportString, SECRET, "Input should be the path of something that can be imported, found str"),
         (Colour, SECRET, "Input should be 'red' or 'blue', found str"),
         (Colour, None, f"Input should be 'red' or 'blue', found None{NONE.format('Colour')}"),
         (Literal["a", "b"], SECRET, "Input should be 'a' or 'b', found str"),

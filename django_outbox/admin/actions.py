@@ -78,9 +78,11 @@ class EditForm(ReasonForm):
         try:
             payload = json.loads(self.cleaned_data["payload"])
             payload = json_payload(payload, using=self._using)
-            if isinstance(self._message, OutboxMessage):  # it is sent again
-                current_serializers().validate(payload, self._message.event_type, self._message.topic)
-                declared = event_types.find(self._message.event_type, self._message.event_version)
+            message = self._message
+            # It is sent again. Copies of dead letters may not fit.
+            if isinstance(message, OutboxMessage) and message.topic != settings.dead_letter_topic:
+                current_serializers().validate(payload, message.event_type, message.topic)
+                declared = event_types.find(message.event_type, message.event_version, message.source)
                 if declared is not None:
                     declared.payload.require(json.dumps(payload))
             self.stored = json_value(payload)

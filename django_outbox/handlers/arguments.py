@@ -127,7 +127,7 @@ def _converter(annotation: Any) -> Converter:
 
     def convert_by_version(event: Event) -> Any:
         # The version says which of several declared types it is, where more than one may fit.
-        declared = event_types.find(event.type, event.version)
+        declared = event_types.find(event.type, event.version, event.source)
         if declared is None or event.payload is None or declared.payload_type not in members:
             return convert(event.payload)
         return declared.payload.convert(event.payload)

@@ -14,7 +14,7 @@ from django_outbox.handlers.registry import registry
 @contextmanager
 def own_event_types() -> Iterator[None]:
     """Forget what is declared, and afterwards what the test declares."""
-    with patch.object(event_types, "_versions", {}):
+    with patch.object(event_types, "_declared", {}):
         yield
 
 

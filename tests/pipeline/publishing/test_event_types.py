@@ -10,6 +10,7 @@ from typing import Any
 
 import pydantic
 import pytest
+from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from typing_extensions import TypedDict
 
@@ -125,6 +126,22 @@ def test_what_does_not_fit_is_refused_by_its_field_and_never_by_its_value(
     assert not OutboxMessage.objects.exists()
 
 
+@dataclass
+class Failing:
+    id: int
+
+    def __post_init__(self) -> None:
+        raise KeyError(SECRET)
+
+
+def test_an_exception_of_the_class_is_an_invalid_message_that_does_not_show_it() -> None:
+    event_type("order.failing")(Failing)
+
+    with pytest.raises(InvalidMessage, match=r"^payload: it does not fit Failing: its class raised KeyError$") as error:
+        published("order.failing", {"id": 7})
+    assert error.value.__cause__ is error.value.__context__ is None
+
+
 def test_the_transaction_can_go_on() -> None:
     with transaction.atomic():
         with pytest.raises(InvalidMessage):
@@ -162,8 +179,18 @@ def test_the_version_is_stored_and_sent(event_type: str, payload: Any, options: 
 
 
 def test_a_version_that_is_not_declared_is_refused() -> None:
-    with pytest.raises(InvalidMessage, match=r"^version: 'v1' of 'order.paid' is not declared; declared are: v3$"):
+    with pytest.raises(
+        InvalidMessage, match=r"^version: 'v1' of 'order.paid' is not declared \(declared: v3\)\. Add @event"
+    ):
         published("order.paid", {"id": 7})
+
+
+def test_a_declared_version_that_no_column_holds_is_refused_as_one_that_is_given() -> None:
+    for version, reason in (("v" * 33, "it has 33 characters; at most 32"), ("v\0", "it contains a NUL character")):
+        with own_event_types():
+            event_type("order.created", version=version)(Order)
+            with pytest.raises(InvalidMessage, match=rf"^version: {reason}"):
+                published("order.created", Order(7))
 
 
 def test_publish_many_names_the_event_that_does_not_fit() -> None:
@@ -182,10 +209,30 @@ def test_undeclared_types_are_refused_where_declarations_are_required() -> None:
     with outbox_settings(EVENT_TYPES="required"):
         published("order.created", Order(7))
         for payload in ({"a": 1}, RawBytes(b"x"), TOMBSTONE):
-            with pytest.raises(InvalidMessage, match=r"^event_type: 'order.other' is not declared with @event_type"):
+            with pytest.raises(InvalidMessage, match=r"^event_type: 'order.other' is not declared; declare it"):
                 published("order.other", payload, key="7")
 
     assert OutboxMessage.objects.count() == 1
+
+
+def test_what_another_service_publishes_is_not_declared_for_this_one() -> None:
+    event_type("payment.received", source="payments")(Order)
+    event_type("order.paid", version="v3", source="payments")(Order)
+
+    published("payment.received", {"any": "thing"})  # the class is not for these
+    published("order.paid", {"id": 7}, version="v3")
+    with outbox_settings(EVENT_TYPES="required"):
+        published("order.paid", {"id": 7}, version="v3")
+        with pytest.raises(
+            InvalidMessage,
+            match=r"^event_type: 'payment.received' is declared as an event of payments; this service is tests$",
+        ):
+            published("payment.received", {"id": 7})
+
+
+def test_an_invalid_setting_is_refused() -> None:
+    with outbox_settings(EVENT_TYPES="all"), pytest.raises(ImproperlyConfigured, match="EVENT_TYPES"):
+        published("order.other", {})
 
 
 # Handlers

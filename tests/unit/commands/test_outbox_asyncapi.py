@@ -228,6 +228,18 @@ def test_the_records_of_a_mapper_are_not_described() -> None:
     assert message["stock.changed.v1"].keys() == {"name", "title", "bindings", "description"}
 
 
+def test_the_same_type_of_two_services_is_two_messages() -> None:
+    event_type("order.created")(Order)
+    event_type("order.created", source="shop2")(Item)
+
+    document = printed(handler_of("order.created"))
+
+    messages = document["components"]["messages"]
+    sources = {key: each["headers"]["properties"]["ce_source"]["const"] for key, each in messages.items()}
+    assert sources == {"order.created.v1": "tests", "order.created.v1-2": "shop2"}
+    assert uses(document)["send.orders"] == ("orders", ["order.created.v1"])
+
+
 @pytest.mark.parametrize(
     ("url", "servers"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from django.core.checks import CheckMessage, Error
@@ -17,7 +18,7 @@ from django_outbox.operations.documentation import documentation
 
 def check_event_types(**kwargs: Any) -> list[CheckMessage]:
     """Check the types that are declared with ``@event_type``, and those that should be."""
-    return [*_declared(), *_undeclared()]
+    return [*_declared(), *_declared_twice(), *_undeclared()]
 
 
 def _declared() -> Iterator[CheckMessage]:
@@ -25,7 +26,20 @@ def _declared() -> Iterator[CheckMessage]:
         try:
             _ = each.payload
         except ImproperlyConfigured as error:
-            yield Error(str(error), hint=f"See {documentation('events')}.", id="django_outbox.E011")
+            hint = f"Declare a type that pydantic can validate, such as a dataclass. See {documentation('events')}."
+            yield Error(str(error), hint=hint, id="django_outbox.E011")
+
+
+def _declared_twice() -> Iterator[CheckMessage]:
+    with suppress(ImproperlyConfigured):  # SOURCE, which is reported as an invalid value
+        for each in event_types.all():
+            if each.is_own and event_types.find(each.name, each.version) is not each:
+                yield Error(
+                    f"The event type {each.name} {each.version} is declared twice: without source, and with "
+                    f"source={settings.source!r}, which is this service.",
+                    hint="Remove one of the declarations.",
+                    id="django_outbox.E011",
+                )
 
 
 def _undeclared() -> Iterator[CheckMessage]:
@@ -33,21 +47,20 @@ def _undeclared() -> Iterator[CheckMessage]:
         if settings.event_types != "required":
             return
         registry.load()
+        handlers = [each for group in registry.groups for each in registry.for_group(group)]
     except ImproperlyConfigured:
         return  # reported as an invalid value
     except HandlersNotImportable as error:
-        yield Error(
-            str(error), hint='OUTBOX["EVENT_TYPES"] requires that handlers are checked.', id="django_outbox.E012"
-        )
+        hint = 'Fix the import, then run check again. With OUTBOX["EVENT_TYPES"] = "required", it reads all handlers.'
+        yield Error(str(error), hint=hint, id="django_outbox.E012")
         return
-    names: dict[str, list[str]] = {}
-    for group in registry.groups:
-        for handler in registry.for_group(group):
-            if not event_types.is_declared(handler.event_type):
-                names.setdefault(handler.event_type, []).append(handler.name)
-    for event_type, handlers in names.items():
+    undeclared: dict[str, list[str]] = {}
+    for handler in handlers:
+        if not event_types.is_declared(handler.event_type):
+            undeclared.setdefault(handler.event_type, []).append(handler.name)
+    for event_type, names in undeclared.items():
         yield Error(
-            f"The event type {event_type!r} is not declared, but handled by {', '.join(handlers)}.",
+            f"The event type {event_type!r} is not declared, but handled by {', '.join(names)}.",
             hint='Declare it with @event_type in event_types.py, or set OUTBOX["EVENT_TYPES"] to "optional".',
             id="django_outbox.E012",
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 from django.core.checks import run_checks
+from django.test import override_settings
 
 from django_outbox import event_type
 from django_outbox.handlers.registry import registry
@@ -18,6 +19,11 @@ from tests.support.overrides import outbox_settings
 @dataclass
 class Order:
     id: int
+
+
+@dataclass
+class Changed:
+    id: str
 
 
 @pytest.fixture(autouse=True)
@@ -36,6 +42,25 @@ def test_a_type_that_cannot_be_validated_is_found() -> None:
     (found,) = (each for each in run_checks() if each.id == "django_outbox.E011")
     assert "The event type order.created v1 is declared as Other, which cannot be used" in found.msg
     assert found.hint
+
+
+def test_one_type_that_is_declared_with_and_without_the_source_of_this_service_is_found() -> None:
+    event_type("order.created")(Order)
+    event_type("order.created", source="books")(Order)
+    assert check_event_types() == []
+    event_type("order.created", source="tests")(Changed)
+
+    (found,) = (each for each in run_checks() if each.id == "django_outbox.E011")
+    assert "order.created v1 is declared twice: without source, and with source='tests'" in found.msg
+    assert found.hint
+
+
+def test_a_missing_source_is_reported_as_an_invalid_value() -> None:
+    event_type("order.created", source="books")(Order)
+
+    with override_settings(OUTBOX={"EVENT_TYPES": "required"}):
+        assert check_event_types() == []
+        assert "django_outbox.E003" in {each.id for each in run_checks()}
 
 
 def test_each_undeclared_type_with_a_handler_is_found_where_declarations_are_required() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from datetime import datetime
 from typing import Any, NamedTuple
 
@@ -10,7 +9,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Count, Max
 
 from django_outbox.conf import settings
-from django_outbox.events.declared import EventType, event_types
+from django_outbox.events.declared import EventType, by_number, event_types
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.operations.counts import Model, own
 from django_outbox.operations.topics import loaded_registry
@@ -18,8 +17,8 @@ from django_outbox.operations.topics import loaded_registry
 RECENT = 10_000
 """How many ids of a table are searched: no index has all event types."""
 
-Version = tuple[str, str]
-"""The name and the version of an event type."""
+Version = tuple[str, str, str]
+"""The name of an event type, the service that publishes it, and a version."""
 
 
 class Seen(NamedTuple):
@@ -30,41 +29,40 @@ class Seen(NamedTuple):
 
 
 class KnownType(NamedTuple):
-    """One version of an event type. ``version`` is "" if only a handler names the type.
+    """One version of an event type of one service. ``source`` and ``version`` are "" if only a handler names the type.
 
     ``schema`` is JSON Schema as text, ``trouble`` why there is none; both are "" for types that are not declared.
     """
 
     name: str
+    source: str
     version: str
     type_name: str
-    source: str
     schema: str
     trouble: str
     handlers: list[tuple[str, str]]
     """The name and the group of each."""
-    published: Seen
+    written: Seen
     received: Seen
 
 
 def known_types(using: str, *, with_inbox: bool) -> list[KnownType]:
-    """Return all event types, by name and version."""
-    declared = {(each.name, each.version): each for each in event_types.all()}
-    published = seen_lately(OutboxMessage, using)
+    """Return all event types, by name, source and version."""
+    declared = {(each.name, each.source or settings.source, each.version): each for each in event_types.all()}
+    written = seen_lately(OutboxMessage, using)
     received = seen_lately(InboxMessage, using) if with_inbox else {}
     handlers = _handlers()
-    versions = {*declared, *published, *received}
-    versions |= {(name, "") for name in handlers.keys() - {name for name, _ in versions}}
+    versions = {*declared, *written, *received}
+    versions |= {(name, "", "") for name in handlers.keys() - {name for name, _, _ in versions}}
     return [
         KnownType(
-            name,
-            version,
-            *_described(declared.get((name, version))),
-            handlers.get(name, []),
-            published.get((name, version), Seen()),
-            received.get((name, version), Seen()),
+            *each,
+            *_described(declared.get(each)),
+            handlers.get(each[0], []),
+            written.get(each, Seen()),
+            received.get(each, Seen()),
         )
-        for name, version in sorted(versions)
+        for each in sorted(versions, key=lambda each: (*each[:2], by_number(each[2])))
     ]
 
 
@@ -72,8 +70,8 @@ def seen_lately(model: Model, using: str) -> dict[Version, Seen]:
     """Return what was written lately, by event type. It reads a range of the primary key, whatever the size of the table."""
     newest = model._base_manager.using(using).aggregate(newest=Max("id"))["newest"] or 0
     rows: Any = own(model, using).filter(id__gt=newest - RECENT).exclude(event_type="").order_by()
-    found = rows.values_list("event_type", "event_version").annotate(Count("id"), Max("created_at"))
-    return {(name, version): Seen(count, last) for name, version, count, last in found}
+    found = rows.values_list("event_type", "source", "event_version").annotate(Count("id"), Max("created_at"))
+    return {(name, source, version): Seen(count, last) for name, source, version, count, last in found}
 
 
 def _handlers() -> dict[str, list[tuple[str, str]]]:
@@ -85,14 +83,11 @@ def _handlers() -> dict[str, list[tuple[str, str]]]:
     return found
 
 
-def _described(declared: EventType | None) -> tuple[str, str, str, str]:
-    """Return the name of the payload's type, the source, the schema and what is wrong."""
+def _described(declared: EventType | None) -> tuple[str, str, str]:
+    """Return the name of the payload's type, the schema and what is wrong."""
     if declared is None:
-        return "", "", "", ""
-    source = declared.source or settings.source
+        return "", "", ""
     try:
-        schema = declared.payload.json_schema("#/$defs/{model}")
+        return declared.type_name, declared.payload.json_schema_text, ""
     except ImproperlyConfigured as error:
-        return declared.type_name, source, "", str(error)
-    text = "" if schema is None else json.dumps(schema, indent=2, ensure_ascii=False)
-    return declared.type_name, source, text, ""
+        return declared.type_name, "", str(error)

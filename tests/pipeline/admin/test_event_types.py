@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
+import pydantic
 import pytest
 from django.db import connection
 from django.test import Client
@@ -17,6 +18,7 @@ from django_outbox.operations.event_catalogue import KnownType
 from tests.support.declaring import handler_of, only_handlers, own_event_types
 from tests.support.inbox import make_received
 from tests.support.outbox import make_message, row
+from tests.support.overrides import outbox_settings
 from tests.support.pages import SCRIPT, act, content, make_dead, url
 
 pytestmark = pytest.mark.django_db
@@ -29,6 +31,19 @@ Login = Callable[..., Client]
 @dataclass
 class Order:
     id: int
+
+
+@dataclass
+class Failing:
+    id: int
+
+    def __post_init__(self) -> None:
+        raise KeyError(self.id)
+
+
+@dataclass
+class Unmatched:
+    id: Annotated[str, pydantic.Field(pattern="(")]
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +74,7 @@ def test_declared_handled_and_seen_types_are_listed(admin_client: Client) -> Non
     assert (order.type_name, order.source) == ("Order", "tests")
     assert '"required": [\n    "id"\n  ]' in order.schema
     assert order.handlers == [("tests.support.declaring.handle", "tests"), ("tests.support.declaring.handle", "books")]
-    assert order.published == (3, last.created_at)
+    assert order.written == (3, last.created_at)
     assert order.received == (0, None)
     assert found["parcel.sent v7"].received == (1, received.created_at)
     assert (found["image.made v1"].schema, found["image.made v1"].source) == ("", "images")
@@ -76,13 +91,37 @@ def test_the_page_shows_them(admin_client: Client) -> None:
     assert "&quot;required&quot;" in shown
     assert "not declared" in shown
     assert "(books)" in shown
-    assert "of images" in shown
+    assert "published by images" in shown
 
 
 def test_a_type_that_cannot_be_used_says_why(admin_client: Client) -> None:
     event_type("order.paid")(type("Other", (), {}))
+    event_type("order.cancelled")(Unmatched)
 
-    assert "The event type order.paid v1 is declared as Other" in content(admin_client, url(PAGE))
+    shown = content(admin_client, url(PAGE))
+    assert "The event type order.paid v1 is declared as Other" in shown
+    assert "The event type order.cancelled v1 is declared as Unmatched" in shown
+
+
+def test_the_same_type_of_two_services_has_two_rows(admin_client: Client) -> None:
+    event_type("order.created", version="v2", source="shop2")(RawBytes)
+    make_message("consumed", event_version="v2")
+    for source in ("shop2", "shop3"):
+        make_received("dead", event_type="order.created", event_version="v2", source=source)
+
+    found = [each for each in admin_client.get(url(PAGE)).context["types"] if each.name == "order.created"]
+
+    assert [(each.source, each.type_name, each.written.messages, each.received.messages) for each in found] == [
+        ("shop2", "RawBytes", 0, 1),
+        ("shop3", "", 0, 1),
+        ("tests", "Order", 1, 0),
+    ]
+
+
+def test_versions_are_in_the_order_of_their_numbers(admin_client: Client) -> None:
+    event_type("order.created", version="v10")(Order)
+
+    assert [each for each in types(admin_client) if "order" in each] == ["order.created v2", "order.created v10"]
 
 
 def test_messages_of_other_services_in_the_table_are_not_counted(admin_client: Client) -> None:
@@ -100,7 +139,7 @@ def test_only_the_newest_messages_are_read(admin_client: Client, monkeypatch: py
         found = types(admin_client)
 
     assert "old.type v1" not in found
-    assert found["new.type v1"].published.messages == 2
+    assert found["new.type v1"].written.messages == 2
     read = [each["sql"] for each in queries.captured_queries if "GROUP BY" in each["sql"]]
     assert len(read) == 2
     assert all('"id" >' in each.replace("`", '"') for each in read)
@@ -141,3 +180,23 @@ def test_an_edited_payload_must_fit_its_declared_type(login: Login) -> None:
         ("pending", {"id": 7}),
         ("pending", {"id": "7"}),
     ]
+
+
+def test_copies_of_dead_letters_and_messages_of_other_services_need_not_fit(login: Login) -> None:
+    messages = make_dead(event_version="v2", topic="dead"), make_dead(event_version="v2", source="shop2")
+    client = login("edit", "see_payload")
+
+    with outbox_settings(DEAD_LETTER_TOPIC="dead"):
+        for each in messages:
+            act(client, "edit", each, payload='{"id": "7"}')
+
+    assert [row(each).payload for each in messages] == [{"id": "7"}] * 2
+
+
+def test_an_exception_of_the_class_is_an_error_of_the_form(login: Login) -> None:
+    message = make_dead(event_type="order.failing")
+    event_type("order.failing")(Failing)
+
+    errors = act(login("edit", "see_payload"), "edit", message, payload='{"id": 7}').context["form"].errors
+
+    assert errors["payload"] == ["Not a valid payload: payload: it does not fit Failing: its class raised KeyError"]

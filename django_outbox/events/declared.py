@@ -65,6 +65,9 @@ class EventType:
         return self.payload_type == old.payload_type or _place(self.payload_type) == _place(old.payload_type)
 
 
+_NONE: Mapping[str, EventType] = {}
+
+
 class EventTypes:
     """The declared event types of a project, by name, source and version."""
 
@@ -124,9 +127,6 @@ class EventTypes:
         else:
             reason = 'is not declared; declare it with @event_type in event_types.py, or set EVENT_TYPES to "optional"'
         return InvalidMessage("event_type", f"{name!r} {reason}")
-
-
-_NONE: Mapping[str, EventType] = {}
 
 
 def to_publish(own: Mapping[str, EventType], version: str, payload: Any) -> EventType:

@@ -26,7 +26,7 @@ PAGE = "docs/events.rst"
 
 @pytest.fixture
 def examples(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[str], Callable[[str], Any]]]:
-    """The Python of the page, and a function that runs a piece in the module that its first line names."""
+    """The modules on the page, and a function that runs a piece in the module that its first line names."""
     page = publish_doctree((ROOT / PAGE).read_text(), settings_overrides={"syntax_highlight": "none"})
     monkeypatch.setitem(sys.modules, "orders", ModuleType("orders"))
 
@@ -38,7 +38,8 @@ def examples(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[list[str], Calla
         return sys.modules[name]
 
     with own_event_types(), only_handlers():
-        yield [each.astext() for each in page.findall(nodes.literal_block) if "python" in each["classes"]], run
+        blocks = [each.astext() for each in page.findall(nodes.literal_block)]
+        yield [each for each in blocks if each.startswith("# orders/")], run
 
 
 def handle_all(handlers: Any) -> None:

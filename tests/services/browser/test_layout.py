@@ -35,16 +35,17 @@ BROKEN = """
 
 @pytest.fixture
 def long_names(busy_night: Night) -> None:
-    """Names and keys as real ones are."""
-    key, since = "0190b2c4-7d1a-7e07-a4b1-94e6a38c0b12", DatabaseNow() - timedelta(minutes=9)
+    """Names and keys as real ones are, and times that are as long as they get."""
+    key, minutes = "0190b2c4-7d1a-7e07-a4b1-94e6a38c0b12", timedelta(minutes=49)
+    since, due = DatabaseNow() - minutes, {"next_retry_at": DatabaseNow() + minutes}
     fields = {"event_type": "invoice.payment_reminder_requested", "message_key": key, "created_at": since}
     error = {"last_error": "shop.billing.errors.CustomerAddressMissing: none", "fingerprint": "CustomerAddressMissing"}
-    make_message(topic="shop.billing.reminders", **fields)
+    make_message(topic="shop.billing.reminders", **fields, **due)
     make_message("published", topic="orders", published_at=since, **{**fields, "event_type": "invoice.created"})
     make_dead(topic="shop.billing.reminders", **fields, **error)
-    for status in ("pending", "dead"):
-        source = "https://partners.example.com/orders"
-        make_received(status, group="partner-import", source=source, topic="shop.partners", **fields, **error)
+    partner = {"group": "partner-import", "source": "https://partners.example.com/orders", "topic": "shop.partners"}
+    make_received("pending", **partner, **fields, **error, **due)
+    make_received("dead", **partner, **fields, **error)
 
 
 @pytest.mark.parametrize(

@@ -24,8 +24,7 @@ def _names(names: Iterable[str]) -> Choices:
 
 
 def _types(table: Table) -> Choices:
-    handlers = loaded_registry()
-    return _names({each.event_type for group in handlers.groups for each in handlers.for_group(group)})
+    return _names({each.event_type for _, each in loaded_registry().of_all_groups()})
 
 
 def _sources(table: Table) -> Choices:

@@ -61,7 +61,7 @@ class PauseForm(ResumeForm):
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         handlers = loaded_registry()
-        names = sorted({each.name for group in handlers.groups for each in handlers.for_group(group)})
+        names = sorted({each.name for _, each in handlers.of_all_groups()})
         self.fields["group"].choices = [(name, name) for name in handlers.groups]  # type: ignore[attr-defined]
         self.fields["handler"].choices = [("", "-"), *((name, name) for name in names)]  # type: ignore[attr-defined]
 

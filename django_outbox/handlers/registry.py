@@ -61,6 +61,10 @@ class Registry:
         groups = (group,) if self.is_inbox_group(group) else (None, settings.consumer_group)
         return [handler for handler in self._handlers if handler.group in groups]
 
+    def of_all_groups(self) -> list[tuple[str, Handler]]:
+        """Return the handlers of all groups, each with the group whose consumer runs it."""
+        return [(group, handler) for group in self.groups for handler in self.for_group(group)]
+
     def is_inbox_group(self, group: str) -> bool:
         """True for a group other than the main one that handlers name."""
         return group != settings.consumer_group and group in self.named_groups

@@ -75,11 +75,9 @@ def seen_lately(model: Model, using: str) -> dict[Version, Seen]:
 
 
 def _handlers() -> dict[str, list[tuple[str, str]]]:
-    registry = loaded_registry()
     found: dict[str, list[tuple[str, str]]] = {}
-    for group in registry.groups:
-        for handler in registry.for_group(group):
-            found.setdefault(handler.event_type, []).append((handler.name, group))
+    for group, handler in loaded_registry().of_all_groups():
+        found.setdefault(handler.event_type, []).append((handler.name, group))
     return found
 
 

@@ -47,7 +47,7 @@ def _undeclared() -> Iterator[CheckMessage]:
         if settings.event_types != "required":
             return
         registry.load()
-        handlers = [each for group in registry.groups for each in registry.for_group(group)]
+        handlers = registry.of_all_groups()
     except ImproperlyConfigured:
         return  # reported as an invalid value
     except HandlersNotImportable as error:
@@ -55,7 +55,7 @@ def _undeclared() -> Iterator[CheckMessage]:
         yield Error(str(error), hint=hint, id="django_outbox.E012")
         return
     undeclared: dict[str, list[str]] = {}
-    for handler in handlers:
+    for _, handler in handlers:
         if not event_types.is_declared(handler.event_type):
             undeclared.setdefault(handler.event_type, []).append(handler.name)
     for event_type, names in undeclared.items():

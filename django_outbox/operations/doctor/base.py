@@ -133,7 +133,7 @@ class Installation:
             HandlersNotImportable: with the reason.
         """
         registry.load()
-        return [handler for group in registry.groups for handler in registry.for_group(group)]
+        return [handler for _, handler in registry.of_all_groups()]
 
 
 @dataclass(frozen=True)

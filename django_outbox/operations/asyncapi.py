@@ -63,13 +63,12 @@ class _Document:
         versions: dict[str, list[EventType]] = {}
         for each in event_types.all():
             versions.setdefault(each.name, []).append(each)
-            if _is_own(each):
+            if each.is_own:
                 self._add("send", "", settings.topic_of(each.name), each.name, each)
-        for group in registry.groups:
-            for handler in registry.for_group(group):
-                topic = handler.topic or settings.topic_of(handler.event_type)
-                for declared in versions.get(handler.event_type, [None]):
-                    self._add("receive", group, topic, handler.event_type, declared)
+        for group, handler in registry.of_all_groups():
+            topic = handler.topic or settings.topic_of(handler.event_type)
+            for declared in versions.get(handler.event_type, [None]):
+                self._add("receive", group, topic, handler.event_type, declared)
         return {
             "asyncapi": VERSION,
             "info": {
@@ -124,7 +123,7 @@ class _Document:
             "bindings": {"kafka": {"key": {"type": "string"}, "bindingVersion": BINDING}},
         }
         self._messages[key] = message
-        is_own = declared is not None and _is_own(declared)
+        is_own = declared is not None and declared.is_own
         if not is_own and settings.inbox.get(topic):
             message["description"] = (
                 "A mapper makes it from the records of the topic, whose format is not described here."
@@ -159,15 +158,10 @@ class _Document:
         return {"$ref": f"#/components/schemas/{key}"}
 
 
-def _is_own(declared: EventType) -> bool:
-    """True if this project publishes it."""
-    return declared.source in (None, settings.source)
-
-
 def _title(name: str, declared: EventType | None) -> str:
     if declared is None:
         return name
-    return f"{name} {declared.version}" + ("" if _is_own(declared) else f" of {declared.source}")
+    return f"{name} {declared.version}" + ("" if declared.is_own else f" of {declared.source}")
 
 
 def _on_the_wire(key: str, name: str, topic: str, is_own: bool) -> tuple[str | None, Object | None]:
@@ -231,7 +225,7 @@ def _headers(name: str, declared: EventType | None) -> Object:
     if declared is not None:
         properties["ce_source"] = {"const": declared.source or settings.source}
         properties["ce_eventversion"] = {"const": declared.version}
-        if _is_own(declared):
+        if declared.is_own:
             properties |= _OUTBOX_HEADERS
             required = list(properties)
     properties["ce_subject"] = {"type": "string"}

@@ -17,7 +17,7 @@ from django_outbox.conf import LARGEST_COUNT, settings
 from django_outbox.events.declared import EventType, event_types, to_publish
 from django_outbox.events.event import Event
 from django_outbox.events.parsing import CONTENT_TYPE, RESERVED_PREFIX
-from django_outbox.events.payloads import TOMBSTONE, Content, content_of, is_tombstone, require_valid
+from django_outbox.events.payloads import Content, content_of, has_tombstone, is_tombstone, require_valid
 from django_outbox.exceptions import LONGEST_DELAY, InvalidMessage, TransactionRequired
 from django_outbox.models import OutboxMessage, outbox_database
 from django_outbox.models.fields import uuid7
@@ -182,9 +182,7 @@ class _Maker:
         own = event_types.own(event.type)
         if not own and self._requires_declaration:
             raise event_types.undeclared(event.type)
-        if not own or event.payload is TOMBSTONE or (event.is_tombstone and event.payload is None):
-            return None
-        return to_publish(own, version, event.payload)
+        return None if not own or has_tombstone(event) else to_publish(own, version, event.payload)
 
     def _content(self, event: Event, key: str, topic: str, declared: EventType | None) -> tuple[Content, str]:
         """The columns for the payload, and its JSON."""

@@ -74,10 +74,15 @@ class Row(Protocol):
     def raw_value(self) -> bytes | memoryview | None: ...
 
 
+def has_tombstone(event: Event) -> bool:
+    """True if the payload of an event is a tombstone, either to publish or as handlers get it."""
+    return event.payload is TOMBSTONE or (event.is_tombstone and event.payload is None)
+
+
 def content_of(event: Event) -> Content | None:
     """The columns for a payload that is not JSON; None for JSON."""
     payload = event.payload
-    if payload is TOMBSTONE or (event.is_tombstone and payload is None):
+    if has_tombstone(event):
         return Content(None, "")
     if isinstance(payload, RawBytes):
         return Content(None, payload.content_type, bytes(payload))

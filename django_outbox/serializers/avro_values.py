@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, time, timedelta
 from decimal import Context, Inexact, InvalidOperation
 from typing import Any
 
-from django_outbox.serializers.misfit import Misfit, bytes_of_base64
+from django_outbox.serializers.misfit import Misfit, bytes_of_base64, keeps_digits
 
 Convert = Callable[[Any], Any]
 
@@ -127,7 +127,7 @@ def _number(kind: str) -> Convert:
             raise Misfit("a number", value)
         if not -limit <= value <= limit:
             raise Misfit("", reason=f"it is out of range of {kind}")
-        if type(value) is int and packed.unpack(packed.pack(value)) != (value,):
+        if type(value) is int and not keeps_digits(packed, value):
             raise Misfit("", reason=f"{kind} cannot represent all digits of this integer")
         return value
 

@@ -1,9 +1,10 @@
-"""What the formats share: a value that does not fit, with its place in the payload, and bytes as text."""
+"""What the formats share: a value that does not fit, with its place in the payload, bytes as text, exact numbers."""
 
 from __future__ import annotations
 
 import base64
 import binascii
+import struct
 from typing import Any
 
 from django_outbox.exceptions import InvalidMessage
@@ -29,3 +30,11 @@ def bytes_of_base64(text: str) -> bytes | None:
     except (binascii.Error, ValueError):
         return None
     return data if base64.b64encode(data) == text.encode() else None
+
+
+def keeps_digits(packed: struct.Struct, integer: int) -> bool:
+    """True if a floating-point number, packed like this, represents all digits of an integer."""
+    try:
+        return packed.unpack(packed.pack(integer)) == (integer,)
+    except (OverflowError, struct.error):
+        return False

@@ -10,7 +10,7 @@ from typing import Any
 from google.protobuf import descriptor_pool
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 
-from django_outbox.serializers.misfit import Misfit, bytes_of_base64
+from django_outbox.serializers.misfit import Misfit, bytes_of_base64, keeps_digits
 
 Change = Callable[[Any], Any]
 Check = Callable[[Any], None]
@@ -213,14 +213,8 @@ def _is_canonical(key: str) -> bool:
 
 
 def _require_exact_number(packed: struct.Struct, value: Any) -> None:
-    if type(value) is not int:
-        return
-    try:
-        if packed.unpack(packed.pack(value)) == (value,):
-            return
-    except (OverflowError, struct.error):
-        pass
-    raise Misfit("", reason="a floating-point number cannot represent all digits of this integer")
+    if type(value) is int and not keeps_digits(packed, value):
+        raise Misfit("", reason="a floating-point number cannot represent all digits of this integer")
 
 
 def _require_exact_numbers(value: Any) -> None:

@@ -47,12 +47,9 @@ class PayloadType:
         try:
             self._adapter: TypeAdapter[Any] = TypeAdapter(annotation)
             self._adapter.rebuild()  # otherwise an undefined name shows only at the first payload
-        except PydanticUserError as error:
-            reason = str(error.message).partition("\n")[0]
-            raise TypeError(f"{self.name} is not a type that a payload can be validated against: {reason}") from error
-        except SchemaError as error:  # such as a pattern that is not a regular expression
-            reason = in_one_line(error)
-            raise TypeError(f"{self.name} is not a type that a payload can be validated against: {reason}") from error
+        except (PydanticUserError, SchemaError) as error:  # the latter for a pattern that is not a regular expression
+            text = error.message.partition("\n")[0] if isinstance(error, PydanticUserError) else in_one_line(error)
+            raise TypeError(f"{self.name} is not a type that a payload can be validated against: {text}") from error
         self._strict = None if _is_pydantic(annotation) else True
 
     def convert(self, payload: Any) -> Any:

@@ -127,13 +127,11 @@ class StoredSource(Source[Stored]):
         return [self._claim(item, read) for item, read in zip(items, prepared, strict=True)]
 
     def _claim(self, item: Stored, read: Claim) -> Claim:
-        self.survived.add(item.id)
         row = state.lock(item.id, using=self._using)
         if row is None:
             return SKIP
-        if (
-            max(row.delivery_count, item.deliveries) > settings.max_deliveries
-        ):  # another consumer may have uncounted its own
+        # Of both, as another consumer may have taken its own delivery back.
+        if max(row.delivery_count, item.deliveries) > settings.max_deliveries:
             raise Reject(max_deliveries_reason("handler" if row.source else "mapper"))
         if not row.source:
             return Claim(self._identify(row, read))

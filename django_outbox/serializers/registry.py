@@ -1,6 +1,7 @@
 """A schema registry, and what this process has loaded from it.
 
-Only ``load()`` calls the registry, and never in a transaction; ``get()`` returns what is loaded. A loaded schema stays
+Only ``load()`` calls the registry, never in a transaction, and ``incompatibilities()`` for ``outbox_schemas``; ``get()``
+returns what is loaded. A loaded schema stays
 usable while the registry is away: an id never changes its schema, and the latest version of a subject is refreshed in
 the background.
 """

@@ -25,7 +25,7 @@ class Command(BaseCommand):
         "Print an AsyncAPI 3 document, as JSON, of the events that this project publishes and handles: topics, messages, "
         "JSON Schemas and servers, without passwords. Needs neither database nor broker. Declared types (@event_type) "
         "are listed as sent, types with a handler as received. With --check, print breaking changes since an earlier "
-        "document. Exit codes: 0 no breaking changes, 1 breaking changes, 2 the command failed."
+        "document. Exit codes: 0 no breaking changes, 1 breaking changes (or Django cannot start), 2 the command failed."
     )
 
     def add_arguments(self, parser: CommandParser) -> None:

@@ -39,7 +39,7 @@ class Command(OutboxCommand):
             type=text,
             metavar="T",
             dest="event_types",
-            help="Only the schemas of these event types, which may be others than SERIALIZERS names.",
+            help="Only the schemas of these event types. A pattern of SERIALIZERS must match each.",
         )
 
     def handle(self, *, action: str, event_types: list[str] | None, **options: Any) -> None:

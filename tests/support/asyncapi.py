@@ -10,6 +10,8 @@ import tarfile
 import tempfile
 import uuid
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,25 @@ from tests.support.declaring import only_handlers
 from tests.support.overrides import outbox_settings
 from tests.support.servers.apache_kafka import CACHE
 
-PACKAGE = "@asyncapi/specs@6.11.1"
+VERSION = "6.11.1"
+PACKAGE = f"@asyncapi/specs@{VERSION}"
 SCHEMA = "package/schemas/3.0.0.json"
+
+
+@dataclass
+class Item:
+    sku: str
+
+
+@dataclass
+class Order:
+    id: int
+    items: list[Item] = field(default_factory=list)
+
+
+@dataclass
+class Larger(Order):
+    currency: str = field(kw_only=True)
 
 
 def printed(*handlers: Handler, options: Any = (), **settings: Any) -> Any:
@@ -59,13 +78,17 @@ def _leads_somewhere(reference: str, document: Any) -> bool:
 
 def faults_of(document: Any) -> list[str]:
     """What is wrong with an AsyncAPI document."""
-    validator = Draft7Validator(json.loads(_schema().read_text()))
-    return [f"{error.json_path}: {error.message[:300]}" for error in validator.iter_errors(document)]
+    return [f"{error.json_path}: {error.message[:300]}" for error in _validator().iter_errors(document)]
+
+
+@cache
+def _validator() -> Draft7Validator:
+    return Draft7Validator(json.loads(_schema().read_text()))
 
 
 def _schema() -> Path:
     """The file, which is fetched once."""
-    path = CACHE / "asyncapi-specs-6.11.1" / "3.0.0.json"
+    path = CACHE / f"asyncapi-specs-{VERSION}" / "3.0.0.json"
     if not path.exists():
         npm = shutil.which("npm")
         assert npm is not None, "npm is not installed; it fetches AsyncAPI's JSON Schema"

@@ -70,6 +70,12 @@ def send(broker: MemoryBroker, *, value: bytes = b"{}", headers: Any = (), topic
     broker.producer(1).send([Record(topic, None, value, tuple(headers))], 1)
 
 
+def put(broker: MemoryBroker, *records: ReceivedRecord) -> None:
+    """Put records into the log as they are."""
+    broker.missing_topics([each.topic for each in records])
+    broker.producer(1).send([Record(each.topic, each.key, each.value, each.headers) for each in records], 1)
+
+
 class ScriptedBroker(MemoryBroker):
     """A memory broker whose answers a test decides.
 

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 
 from django_outbox import Event
-from django_outbox.brokers.base import ReceivedRecord, Record
+from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.consumer import in_hand
 from django_outbox.exceptions import MessagesLeft
 from django_outbox.models import InboxMessage
 from django_outbox.observability.health import readiness
 from django_outbox.worker.stop import Stop
 from tests.support.inbox import plain, received
-from tests.support.outbox import Pipeline, Status, make_message
+from tests.support.outbox import Pipeline, Status, make_message, put
 from tests.support.overrides import outbox_settings
 from tests.support.processes import wait_until
 from tests.support.registry import StubRegistry
@@ -56,7 +56,7 @@ class Scene(Pipeline):
         self.broker.missing_topics(TOPICS)
 
     def send(self, *records: ReceivedRecord) -> None:
-        self.broker.producer(1).send([Record(each.topic, each.key, each.value, each.headers) for each in records], 1)
+        put(self.broker, *records)
 
     def run_until(self, numbers: Sequence[int]) -> None:
         """Run until the events with these numbers, and no others, are handled."""

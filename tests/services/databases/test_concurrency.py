@@ -15,14 +15,14 @@ from django.db import OperationalError, connection, connections, transaction
 from django.db.models import F
 
 from django_outbox import Reject
-from django_outbox.brokers.base import Record, TopicPartition
+from django_outbox.brokers.base import TopicPartition
 from django_outbox.events.event import Event
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.state import outbox as state
 from django_outbox.worker.stop import Stop
 from tests.support.effects import effect_of_payload, effects, effects_of_payloads
 from tests.support.inbox import make_received, received
-from tests.support.outbox import Pipeline, in_thread, make_message, row, statuses
+from tests.support.outbox import Pipeline, in_thread, make_message, put, row, statuses
 from tests.support.overrides import outbox_settings
 from tests.support.processes import wait_until
 from tests.support.registry import stub_registry
@@ -147,16 +147,9 @@ def test_events_of_others_run_at_the_same_time_when_they_come_and_when_they_are_
             make_received(message_key=f"stored {number}", event_type="order.created", group=pipeline.consumer.group)
         pipeline.consumer.inbox_due_at = 0.0
         for number in range(2):
-            put(pipeline, received(number, key=f"fresh {number}"))
+            put(pipeline.broker, received(number, key=f"fresh {number}"))
         with running(pipeline):
             wait_until(lambda: list(InboxMessage.objects.values_list("status", flat=True)) == ["consumed"] * 4)
-
-
-def put(pipeline: Pipeline, record: Any) -> None:
-    from django_outbox.brokers.base import Record
-
-    pipeline.broker.missing_topics([record.topic])
-    pipeline.broker.producer(1).send([Record(record.topic, record.key, record.value, record.headers)], 1)
 
 
 def test_a_key_is_in_one_lane_at_a_time_and_in_order_whatever_fails(pipeline: Pipeline) -> None:
@@ -331,8 +324,7 @@ def test_records_that_wait_for_a_schema_registry_keep_no_lane_busy(monkeypatch: 
         def send_foreign(number: int, key: str, is_avro: bool) -> None:
             payload = {"order_id": number}
             record = received(payload, value=avro_value(payload) if is_avro else None, key=key)
-            pipeline.broker.missing_topics(["elsewhere"])
-            pipeline.broker.producer(1).send([Record("elsewhere", record.key, record.value, record.headers)], 1)
+            put(pipeline.broker, record)
 
         registry.hang()
         for number in range(40):
@@ -344,7 +336,7 @@ def test_records_that_wait_for_a_schema_registry_keep_no_lane_busy(monkeypatch: 
             registry.is_back.set()
             for number in range(40, 80):
                 send_foreign(number + 100, f"b{number}", is_avro=False)
-            wait_until(lambda: len(pipeline.handled) == 80)
+            wait_until(lambda: len(pipeline.handled) == 80 and InboxMessage.objects.count() == 80)
             assert InboxMessage.objects.count() == 80
             registry.register("elsewhere-value", ORDER)
             registry.come_back()

@@ -20,7 +20,7 @@ from django_outbox.exceptions import InvalidMessage
 from django_outbox.models import InboxMessage
 from django_outbox.serializers.schemas import close_registries
 from tests.support.inbox import Receiver, plain, received
-from tests.support.outbox import Pipeline, Status, make_due, row, send
+from tests.support.outbox import Pipeline, Status, make_due, put, row
 from tests.support.overrides import outbox_settings
 from tests.support.processes import wait_until
 from tests.support.serializing import drain
@@ -169,11 +169,8 @@ def test_records_wait_while_the_registry_is_away(scene: Scene, apicurio: Apicuri
     values = [their({"order_id": number, "note": None}, scene.context) for number in range(2)]
     pipeline = Pipeline(topics=[scene.topic])
     pipeline.on("order.created")
-    for value in values:
-        record = received(value=value, topic=scene.topic, key="a")
-        send(pipeline.broker, value=value, headers=record.headers, topic=scene.topic)
-    plain_event = received({"order_id": 7}, topic=scene.topic, key="b")
-    send(pipeline.broker, value=plain_event.value, headers=plain_event.headers, topic=scene.topic)
+    put(pipeline.broker, *[received(value=value, topic=scene.topic, key="a") for value in values])
+    put(pipeline.broker, received({"order_id": 7}, topic=scene.topic, key="b"))
     close_registries()  # nothing is loaded
     apicurio.stop()
     try:

@@ -184,11 +184,7 @@ def test_two_hundred_schemas_are_loaded_at_once(apicurio: Apicurio, client: Sche
         except NotLoaded as error:
             missing.append(error)
     assert len(missing) == 200
-    import time
-
-    a = time.perf_counter()
     load_all(missing)
-    print("200 in", time.perf_counter() - a)
 
     for each in topics:
         serializer.serialize('{"order_id": 7}', "order.created", each)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,26 +14,10 @@ from django.core.management import CommandError, call_command
 
 from django_outbox import RawBytes, event_type
 from django_outbox.handlers.handler import Handler
-from tests.support.asyncapi import printed
+from tests.support.asyncapi import Item, Larger, Order, printed
 from tests.support.declaring import handler_of, only_handlers, own_event_types
 from tests.support.overrides import outbox_settings
 from tests.support.serializing import avro_settings, json_schema_settings
-
-
-@dataclass
-class Item:
-    sku: str
-
-
-@dataclass
-class Order:
-    id: int
-    items: list[Item] = field(default_factory=list)
-
-
-@dataclass
-class Larger(Order):
-    currency: str = field(kw_only=True)
 
 
 @dataclass
@@ -52,13 +36,9 @@ class OrderOfNumbers:
     items: list[NumberedItem]
 
 
+pytestmark = pytest.mark.usefixtures("own_orders")
+
 MISSING = "BREAKS order.created v1 for handlers of earlier events: currency is missing, but is required"
-
-
-@pytest.fixture(autouse=True)
-def own() -> Iterator[None]:
-    with own_event_types(), outbox_settings(ROUTES={"order.*": "orders"}):
-        yield
 
 
 Earlier = Callable[..., Path]
@@ -66,7 +46,7 @@ Earlier = Callable[..., Path]
 
 @pytest.fixture
 def earlier(tmp_path: Path) -> Earlier:
-    """The file with the document of what is declared so far; then nothing is declared."""
+    """The file with the document of what is declared so far."""
 
     def write(*handlers: Handler, **settings: Any) -> Path:
         path = tmp_path / "old.json"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,34 +11,13 @@ from django.core.management import CommandError
 
 from django_outbox import RawBytes, event_type
 from django_outbox.events.writer import Outgoing, encode
-from tests.support.asyncapi import dangling_references, printed
-from tests.support.declaring import handler_of, own_event_types
-from tests.support.overrides import outbox_settings
+from tests.support.asyncapi import Item, Larger, Order, dangling_references, printed
+from tests.support.declaring import handler_of
 from tests.support.serializing import ORDER, avro_settings, json_schema_settings
 
+pytestmark = pytest.mark.usefixtures("own_orders")
+
 SECRET = "s3cr3t"
-
-
-@dataclass
-class Item:
-    sku: str
-
-
-@dataclass
-class Order:
-    id: int
-    items: list[Item] = field(default_factory=list)
-
-
-@dataclass
-class Larger(Order):
-    currency: str = field(kw_only=True)
-
-
-@pytest.fixture(autouse=True)
-def own() -> Iterator[None]:
-    with own_event_types(), outbox_settings(ROUTES={"order.*": "orders"}):
-        yield
 
 
 OUTGOING = Outgoing(

@@ -199,7 +199,12 @@ def test_without_a_file_publish_checks_once_the_schema_is_there(registry: StubRe
 def test_publish_does_not_wait_for_a_registry_that_hangs(registry: StubRegistry) -> None:
     registry.register("orders-value", ORDER)
     hang = threading.Event()
-    registry.answer = lambda method, path: hang.wait(30) and None  # type: ignore[func-returns-value]
+
+    def answer(method: str, path: str) -> None:
+        hang.wait(30)
+        hang.set()  # too late for who waits for it
+
+    registry.answer = answer
     try:
         avro(registry).validate({"order_id": "7"}, "order.created", "orders")  # returns
         assert not hang.is_set()
@@ -380,12 +385,20 @@ def test_a_process_that_is_forked_during_a_load_loads_in_the_background(
         wait_until(lambda: loaded.get(LATEST) is not None, 30, what="the schema")
 
     start = threading.Thread.start
+    forks = 0
 
     def fork_instead(thread: threading.Thread) -> None:  # as another thread may do while this one starts it
-        in_child(load) if thread.name == "outbox-schemas" else start(thread)
+        nonlocal forks
+        if thread.name == "outbox-schemas":
+            forks += 1
+            in_child(load)
+        else:
+            start(thread)
 
     monkeypatch.setattr(threading.Thread, "start", fork_instead)
     loaded.load_in_background(LATEST)
+
+    assert forks == 1
 
 
 def test_a_thread_that_cannot_start_does_not_fail_publish(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import re
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
@@ -13,23 +12,31 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, transaction
 
 from django_outbox.brokers.limits import largest_payload
-from django_outbox.conf import LARGEST_COUNT, settings
+from django_outbox.conf import settings
+from django_outbox.events.arguments import (
+    checked_delay,
+    checked_event_id,
+    checked_headers,
+    checked_key,
+    checked_max_retry,
+    checked_text,
+    checked_topic,
+)
+from django_outbox.events.debezium import can_carry
 from django_outbox.events.declared import EventType, event_types, to_publish
 from django_outbox.events.event import Event
-from django_outbox.events.parsing import CONTENT_TYPE, RESERVED_PREFIX
 from django_outbox.events.payloads import Content, content_of, has_tombstone, is_tombstone, require_valid
-from django_outbox.exceptions import LONGEST_DELAY, InvalidMessage, TransactionRequired
+from django_outbox.exceptions import InvalidMessage, TransactionRequired
 from django_outbox.models import OutboxMessage, outbox_database
 from django_outbox.models.fields import uuid7
-from django_outbox.models.lengths import KEY_LENGTH, TOPIC_LENGTH, TYPE_LENGTH, VERSION_LENGTH
-from django_outbox.models.validation import payload_and_json, require_text
+from django_outbox.models.lengths import TYPE_LENGTH, VERSION_LENGTH
+from django_outbox.models.validation import payload_and_json
 from django_outbox.observability.tracing.base import current_tracing
 from django_outbox.serializers.configured import current_serializers
 from django_outbox.state import outbox as state
 from django_outbox.state.rows import NewMessage
 from django_outbox.worker.notify import notify_after_commit
 
-_TOPIC = re.compile(r"[a-zA-Z0-9._-]+\Z")
 _NO_DELAY = timedelta()
 
 
@@ -75,11 +82,11 @@ def publish(
     event = Event(
         type=event_type,
         payload=payload,
-        key=key,  # type: ignore[arg-type]  # converted by _key
+        key=key,  # type: ignore[arg-type]  # converted by checked_key
         topic=topic,
         headers={} if headers is None else headers,
         version=version,
-        id=event_id,  # type: ignore[arg-type]  # converted by _event_id
+        id=event_id,  # type: ignore[arg-type]  # converted by checked_event_id
         delay=delay,
         max_retry=max_retry,
     )
@@ -106,7 +113,7 @@ def publish_many(events: Iterable[Event], using: str | None = None) -> list[Outb
 def _insert(messages: Sequence[NewMessage], using: str) -> list[OutboxMessage]:
     with current_tracing().creating(messages):
         stored = state.insert(messages, using=using)
-    if stored:
+    if not all(message.by_debezium for message in messages):
         notify_after_commit(using)
     return stored
 
@@ -147,6 +154,7 @@ class _Maker:
         self._serializers = current_serializers()
         # Seldom set: this look-up takes a third of the time of the property.
         self._requires_declaration = "EVENT_TYPES" in settings.raw and settings.event_types == "required"
+        self._uses_debezium = "PUBLISHER" in settings.raw and settings.publisher == "debezium"
         self._routed: dict[str, str] = {}
 
     def make_numbered(self, number: int, event: Any) -> NewMessage:
@@ -159,23 +167,26 @@ class _Maker:
             raise InvalidMessage(error.field, f"{error.reason} (event number {number})") from error
 
     def make(self, event: Event) -> NewMessage:
-        event_type = _text("event_type", event.type, TYPE_LENGTH)
+        event_type = checked_text("event_type", event.type, TYPE_LENGTH)
         if not event_type:
             raise InvalidMessage("event_type", "it is empty; name what happened, as in order.created")
-        version = _text("version", event.version, VERSION_LENGTH)
+        version = checked_text("version", event.version, VERSION_LENGTH)
         topic = self._topic(event_type, event.topic)
-        key = _key(event.key)
+        key = checked_key(event.key)
         declared = None
         if self._requires_declaration or event_types.is_declared(event_type):
             declared = self._declared(event, version)
         content, text = self._content(event, key, topic, declared)
         if declared is not None:
-            version = _text("version", declared.version, VERSION_LENGTH)
-        headers = _headers(event.headers)
-        event_id = uuid7() if event.id is None else _event_id(event.id)
-        max_retry = self._max_retry if event.max_retry is None else _max_retry(event.max_retry)
-        delay = _NO_DELAY if event.delay is None else _delay(event.delay)
-        return NewMessage(event_id, event_type, version, topic, key, headers, text, max_retry, delay, *content)
+            version = checked_text("version", declared.version, VERSION_LENGTH)
+        headers = checked_headers(event.headers)
+        event_id = uuid7() if event.id is None else checked_event_id(event.id)
+        max_retry = self._max_retry if event.max_retry is None else checked_max_retry(event.max_retry)
+        delay = _NO_DELAY if event.delay is None else checked_delay(event.delay)
+        message = NewMessage(event_id, event_type, version, topic, key, headers, text, max_retry, delay, *content)
+        # Decided before tracing adds its headers, which the consumer reads from the row.
+        message.by_debezium = self._uses_debezium and can_carry(message, self._serializers)
+        return message
 
     def _declared(self, event: Event, version: str) -> EventType | None:
         """What the payload must fit; None for tombstones and what this service does not declare."""
@@ -205,91 +216,7 @@ class _Maker:
 
     def _topic(self, event_type: str, topic: Any) -> str:
         if topic is not None:
-            return _topic(event_type, topic)
+            return checked_topic(event_type, topic)
         if event_type not in self._routed:
-            self._routed[event_type] = _topic(event_type, None)
+            self._routed[event_type] = checked_topic(event_type, None)
         return self._routed[event_type]
-
-
-def is_topic(name: str) -> bool:
-    """True if Kafka accepts this topic name."""
-    return bool(_TOPIC.match(name)) and len(name) <= TOPIC_LENGTH and name not in (".", "..")
-
-
-def _topic(event_type: str, topic: Any) -> str:
-    if topic is None:
-        topic = settings.topic_of(event_type)
-    name = _text("topic", topic, TOPIC_LENGTH)
-    if not is_topic(name):
-        reason = f"{name!r} is not a valid Kafka topic name; use letters, digits, '.', '_' and '-'"
-        raise InvalidMessage("topic", reason)
-    return name
-
-
-def _key(key: Any) -> str:
-    if isinstance(key, (int, uuid.UUID)) and not isinstance(key, bool):
-        try:
-            key = str(int(key) if isinstance(key, int) else key)
-        except ValueError:  # Python refuses to convert an int with thousands of digits
-            raise InvalidMessage("key", f"it has thousands of digits; at most {KEY_LENGTH} are allowed") from None
-    if not isinstance(key, str):
-        raise InvalidMessage("key", f"it must be text, an int or a UUID, not {type(key).__name__}; pass str(...)")
-    return _text("key", key, KEY_LENGTH)
-
-
-def _text(field: str, value: Any, length: int) -> str:
-    if not isinstance(value, str):
-        raise InvalidMessage(field, f"it must be text, not {type(value).__name__}")
-    if len(value) > length:
-        raise InvalidMessage(field, f"it has {len(value)} characters; at most {length} are allowed")
-    require_text(field, value)
-    return value
-
-
-def _shown(value: Any) -> str:
-    """A value for an error message; some cannot be converted, such as huge integers."""
-    try:
-        text = repr(value)
-    except Exception:  # __repr__ of the caller may raise anything
-        return f"this {type(value).__name__}"
-    return text if len(text) <= 100 else f"{text[:100]}..."
-
-
-def _headers(headers: Any) -> dict[str, str]:
-    if not isinstance(headers, Mapping):
-        raise InvalidMessage("headers", f"they must be a dict, not {type(headers).__name__}")
-    for name, value in headers.items():
-        if not isinstance(name, str) or not isinstance(value, str) or not name:
-            raise InvalidMessage("headers", f"the name and value of {_shown(name)} must be text")
-        if name.lower().startswith(RESERVED_PREFIX) or name.lower() == CONTENT_TYPE:
-            raise InvalidMessage("headers", f"{_shown(name)} is set by the outbox itself")
-        require_text("headers", name)
-        require_text("headers", value)
-    return dict(headers)
-
-
-def _event_id(value: Any) -> uuid.UUID:
-    if isinstance(value, uuid.UUID):
-        return value
-    try:
-        return uuid.UUID(value)
-    except (ValueError, TypeError, AttributeError):
-        raise InvalidMessage("event_id", f"{_shown(value)} is not a UUID") from None
-
-
-def _delay(delay: Any) -> timedelta:
-    try:
-        wait = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
-    except (TypeError, ValueError, OverflowError):
-        wait = None
-    if wait is None or isinstance(delay, bool):
-        raise InvalidMessage("delay", f"{_shown(delay)} is not a timedelta or a number of seconds")
-    if not timedelta(0) <= wait <= LONGEST_DELAY:
-        raise InvalidMessage("delay", f"{wait} is not between 0 and {LONGEST_DELAY.days} days")
-    return wait
-
-
-def _max_retry(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= LARGEST_COUNT:
-        raise InvalidMessage("max_retry", f"{_shown(value)} is not an integer from 0 to {LARGEST_COUNT}")
-    return int(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 from fnmatch import fnmatchcase
@@ -13,10 +12,8 @@ from django.core.exceptions import ImproperlyConfigured
 
 from django_outbox.conf.values import (
     BROKER_KEYS,
-    DEFAULT_BACKEND,
     DEFAULT_REDACT,
     DEFAULT_RETENTION,
-    DEFAULT_URL,
     KEYS,
     LARGEST_CONCURRENCY,
     LARGEST_COUNT,
@@ -26,6 +23,7 @@ from django_outbox.conf.values import (
     SOURCE_LENGTH,
     BrokerSettings,
     CircuitBreaker,
+    DebeziumSettings,
     checked_serializers,
     import_function,
     invalid,
@@ -43,8 +41,6 @@ __all__ = [
     "OutboxSettings",
     "settings",
 ]
-
-_DOTTED_PATH = re.compile(r"[\w.]+\Z")
 
 
 class OutboxSettings:
@@ -66,24 +62,7 @@ class OutboxSettings:
 
     @property
     def broker(self) -> BrokerSettings:
-        raw = self._get("BROKER", {}, Mapping, "a dict")
-        values: dict[str, Any] = {}
-        for key in ("BACKEND", "URL"):
-            value = raw.get(key, DEFAULT_BACKEND if key == "BACKEND" else DEFAULT_URL)
-            if not isinstance(value, str) or not value:
-                raise invalid(f'BROKER"]["{key}', value, "a non-empty string", secret=True)
-            values[key.lower()] = value
-        if not _DOTTED_PATH.match(values["backend"]):
-            # The value is not shown, as it may be a URL with a password.
-            raise ImproperlyConfigured(
-                f'OUTBOX["BROKER"]["BACKEND"] must be the dotted path of a class, such as {DEFAULT_BACKEND}.'
-            )
-        for key in ("OPTIONS", "PRODUCER_OPTIONS", "CONSUMER_OPTIONS"):
-            value = raw.get(key, {})
-            if not isinstance(value, Mapping):
-                raise invalid(f'BROKER"]["{key}', value, "a dict", secret=True)
-            values[key.lower()] = value
-        return BrokerSettings(**values)
+        return BrokerSettings.of(self._get("BROKER", {}, Mapping, "a dict"))
 
     @property
     def source(self) -> str:
@@ -127,6 +106,15 @@ class OutboxSettings:
     @property
     def wire_format(self) -> Literal["cloudevents", "envelope"]:
         return cast(Literal["cloudevents", "envelope"], self._choice("WIRE_FORMAT", "cloudevents", "envelope"))
+
+    @property
+    def publisher(self) -> Literal["relay", "debezium"]:
+        return cast(Literal["relay", "debezium"], self._choice("PUBLISHER", "relay", "debezium"))
+
+    @property
+    def debezium(self) -> DebeziumSettings:
+        """The replication slot and the publication of Debezium's connector."""
+        return DebeziumSettings.of(self.raw.get("DEBEZIUM", {}), self.source)
 
     @property
     def serializers(self) -> Mapping[str, Mapping[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ KEYS = (
     "ROUTES",
     "CONSUMER_GROUP",
     "WIRE_FORMAT",
+    "PUBLISHER",
+    "DEBEZIUM",
     "SERIALIZERS",
     "EVENT_TYPES",
     "MAX_RETRY",
@@ -77,6 +80,8 @@ SOURCE_LENGTH = 255
 LONGEST_WAIT = timedelta(days=1)
 LONGEST_RETENTION = timedelta(days=36500)
 SHOWN_LENGTH = 500
+_DOTTED_PATH = re.compile(r"[\w.]+\Z")
+_SLOT = re.compile(r"[a-z0-9_]{1,63}\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +93,56 @@ class BrokerSettings:
     options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     producer_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
     consumer_options: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, given: Mapping[str, Any]) -> BrokerSettings:
+        """The value of ``BROKER``.
+
+        Raises:
+            ImproperlyConfigured: it is invalid.
+        """
+        values: dict[str, Any] = {}
+        for key in ("BACKEND", "URL"):
+            value = given.get(key, DEFAULT_BACKEND if key == "BACKEND" else DEFAULT_URL)
+            if not isinstance(value, str) or not value:
+                raise invalid(f'BROKER"]["{key}', value, "a non-empty string", secret=True)
+            values[key.lower()] = value
+        if not _DOTTED_PATH.match(values["backend"]):
+            # The value is not shown, as it may be a URL with a password.
+            raise ImproperlyConfigured(
+                f'OUTBOX["BROKER"]["BACKEND"] must be the dotted path of a class, such as {DEFAULT_BACKEND}.'
+            )
+        for key in ("OPTIONS", "PRODUCER_OPTIONS", "CONSUMER_OPTIONS"):
+            value = given.get(key, {})
+            if not isinstance(value, Mapping):
+                raise invalid(f'BROKER"]["{key}', value, "a dict", secret=True)
+            values[key.lower()] = value
+        return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class DebeziumSettings:
+    """The names that Debezium's connector uses in PostgreSQL: its replication slot, and the publication that it reads."""
+
+    slot: str
+    publication: str
+
+    @classmethod
+    def of(cls, given: Any, source: str) -> DebeziumSettings:
+        """The value of ``DEBEZIUM``. By default, both names are ``outbox_`` and the source in lower case.
+
+        Raises:
+            ImproperlyConfigured: it is invalid.
+        """
+        expected = (
+            'a dict with "SLOT", "PUBLICATION" or both: names of at most 63 lower-case letters, digits and underscores'
+        )
+        if not isinstance(given, Mapping) or not given.keys() <= {"SLOT", "PUBLICATION"}:
+            raise invalid("DEBEZIUM", given, expected)
+        if not all(isinstance(name, str) and _SLOT.match(name) for name in given.values()):
+            raise invalid("DEBEZIUM", given, expected)
+        default = re.sub("[^a-z0-9_]", "_", f"outbox_{source.lower()}")[:63]
+        return cls(given.get("SLOT", default), given.get("PUBLICATION", default))
 
 
 @dataclass(frozen=True, slots=True)

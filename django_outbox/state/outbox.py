@@ -53,7 +53,7 @@ def in_delivery(message_id: int, attempt: int, *, using: str) -> QuerySet[Outbox
     return messages.filter(status_is(Status.PUBLISHED), id=message_id, publish_count=attempt)
 
 
-# -> pending
+# -> pending, or published if Debezium sends it
 
 
 def insert(messages: Sequence[NewMessage], *, using: str) -> list[OutboxMessage]:

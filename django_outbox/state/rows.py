@@ -13,7 +13,13 @@ from django_outbox.events.payloads import raw_bytes
 
 @dataclass(slots=True)
 class NewMessage:
-    """An outbox message to insert; ``payload_json`` is its payload as JSON text. ``raw_value``: see ``events.payloads``."""
+    """An outbox message to insert.
+
+    Attributes:
+        payload_json: its payload as JSON text.
+        content_type, raw_value: see ``events.payloads``.
+        by_debezium: Debezium sends it, so it is inserted as published.
+    """
 
     event_id: uuid.UUID
     event_type: str
@@ -27,6 +33,7 @@ class NewMessage:
     payload: Any
     content_type: str | None = None
     raw_value: bytes | None = None
+    by_debezium: bool = False
 
 
 @dataclass(slots=True)

@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.test import override_settings
 
 from django_outbox.conf import DEFAULT_REDACT, BrokerSettings, OutboxSettings, settings
-from django_outbox.conf.values import CircuitBreaker
+from django_outbox.conf.values import CircuitBreaker, DebeziumSettings
 from tests.support.overrides import outbox_settings
 
 SECRET = "s3cr3t"
@@ -25,6 +25,8 @@ DEFAULTS: dict[str, Any] = {
     "ROUTES": {},
     "CONSUMER_GROUP": "shop",
     "WIRE_FORMAT": "cloudevents",
+    "PUBLISHER": "relay",
+    "DEBEZIUM": DebeziumSettings("outbox_shop", "outbox_shop"),
     "SERIALIZERS": {},
     "EVENT_TYPES": "optional",
     "MAX_RETRY": 20,
@@ -61,6 +63,9 @@ GOOD: list[tuple[str, Any, Any]] = [
     ("ROUTES", OrderedDict(a="b"), {"a": "b"}),
     ("CONSUMER_GROUP", "workers", "workers"),
     ("WIRE_FORMAT", "envelope", "envelope"),
+    ("PUBLISHER", "debezium", "debezium"),
+    ("DEBEZIUM", {"SLOT": "slot_1"}, DebeziumSettings("slot_1", "outbox_tests")),
+    ("DEBEZIUM", {"PUBLICATION": "p" * 63}, DebeziumSettings("outbox_tests", "p" * 63)),
     ("SERIALIZERS", {"order.*": {"CLASS": "a.B"}}, {"order.*": {"CLASS": "a.B"}}),
     ("EVENT_TYPES", "required", "required"),
     ("MAX_RETRY", 0, 0),
@@ -108,6 +113,11 @@ BAD: dict[str, list[Any]] = {
     "ROUTES": [None, [], "a", {"a": 1}, {"a": ""}, {1: "a"}, {"a": None}],
     "CONSUMER_GROUP": NOT_TEXT,
     "WIRE_FORMAT": ["", "json", None, ["cloudevents"], {}],
+    "PUBLISHER": ["", "polling", "Debezium", None, True, ["relay"]],
+    "DEBEZIUM": [
+        *(None, [], "slot", {"slot": "a"}, {"SLOT": "a", "OTHER": "b"}),
+        *({key: bad} for key in ("SLOT", "PUBLICATION") for bad in ("", "Slot", "a-b", "ä", "a\n", "s" * 64, None, 1)),
+    ],
     "SERIALIZERS": [
         *(None, [], URL, {"a": "b.C"}, {"a": {}}, {"a": {"OPTIONS": {}}}, {1: {"CLASS": "b.C"}}),
         *({"a": {"CLASS": "b.C", **more}} for more in ({"CLASS": 1}, {"OPTIONS": URL}, {"MORE": 1})),
@@ -249,6 +259,14 @@ def test_a_source_that_does_not_fit_its_column_is_refused() -> None:
         assert settings.source == "s" * 255
     with outbox_settings(SOURCE="s" * 256):
         assert error_of("SOURCE") == 'OUTBOX["SOURCE"] must have at most 255 characters, got 256.'
+
+
+@pytest.mark.parametrize(
+    ("source", "name"), [("Shop-EU.1", "outbox_shop_eu_1"), ("süd", "outbox_s_d"), ("s" * 255, "outbox_" + "s" * 56)]
+)
+def test_the_slot_of_a_source_has_a_name_that_postgresql_takes(source: str, name: str) -> None:
+    with outbox_settings(SOURCE=source):
+        assert settings.debezium == DebeziumSettings(slot=name, publication=name)
 
 
 def test_defaults_cannot_be_changed_through_what_is_read() -> None:

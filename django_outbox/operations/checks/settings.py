@@ -14,10 +14,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 
 from django_outbox.brokers.loading import get_broker
 from django_outbox.conf import OutboxSettings, settings
-from django_outbox.models import OutboxMessage
+from django_outbox.events.arguments import is_topic
+from django_outbox.models import OutboxMessage, outbox_database
 from django_outbox.models.lengths import TOPIC_LENGTH
 from django_outbox.operations.documentation import documentation
-from django_outbox.publishing import is_topic
 from django_outbox.serializers.configured import Serializers
 
 _SOURCE_HINT = 'Name this service, for example OUTBOX = {"SOURCE": "shop"}.'
@@ -36,7 +36,7 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
     found = [*_unknown_keys(raw, settings.KEYS, "OUTBOX")]
     if isinstance(broker := raw.get("BROKER"), dict):
         found += _unknown_keys(broker, OutboxSettings.BROKER_KEYS, 'OUTBOX["BROKER"]')
-    return [*found, *_values(raw), *_broker(), *_serializers()]
+    return [*found, *_values(raw), *_broker(), *_serializers(), *_publisher()]
 
 
 def check_databases(databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
@@ -137,6 +137,29 @@ def _serializers() -> Iterator[CheckMessage]:
                 raise ImproperlyConfigured(f'OUTBOX["SERIALIZERS"]["{pattern}"]: {error}') from None
     except ImproperlyConfigured as error:
         yield Error(str(error), hint=f"See {documentation('schemas')}.", id="django_outbox.E010")
+
+
+def _publisher() -> Iterator[CheckMessage]:
+    """What Debezium needs. The rest is checked by ``outbox_doctor``."""
+    try:
+        publisher, wire_format = settings.publisher, settings.wire_format
+    except ImproperlyConfigured:
+        return  # reported as an invalid value
+    if publisher != "debezium":
+        return
+    alias = outbox_database()
+    if alias in connections and connections[alias].vendor != "postgresql":
+        yield Error(
+            f'OUTBOX["PUBLISHER"] is "debezium", but the outbox is in the database {alias!r}, which is not PostgreSQL.',
+            hint='Use PostgreSQL for the outbox, or set OUTBOX["PUBLISHER"] to "relay".',
+            id="django_outbox.E013",
+        )
+    if wire_format != "cloudevents":
+        yield Error(
+            f'OUTBOX["PUBLISHER"] is "debezium", which cannot write the wire format {wire_format!r}.',
+            hint='Set OUTBOX["WIRE_FORMAT"] to "cloudevents", or OUTBOX["PUBLISHER"] to "relay".',
+            id="django_outbox.E013",
+        )
 
 
 def _broker() -> Iterator[CheckMessage]:

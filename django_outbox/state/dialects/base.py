@@ -83,7 +83,7 @@ class Dialect:
                 content_type=message.content_type,
                 raw_value=message.raw_value,
                 max_retry=message.max_retry,
-                next_retry_at=due_at(message.delay),
+                **(_PUBLISHED if message.by_debezium else {"next_retry_at": due_at(message.delay)}),
             )
             for message in messages
         ]
@@ -232,6 +232,10 @@ class Dialect:
 
     def _messages(self) -> OutboxQuerySet:
         return OutboxMessage.objects.using(self.using)
+
+
+# Of a message that Debezium sends.
+_PUBLISHED = {"status": Status.PUBLISHED, "publish_count": 1, "published_at": DatabaseNow(), "next_retry_at": None}
 
 
 def _blocking(dead: bool) -> list[str]:

@@ -48,9 +48,10 @@ class PostgreSQL(Dialect):
     def _insert(self, messages: Sequence[NewMessage]) -> list[OutboxMessage]:
         source = settings.source
         has_bytes = not all(map(is_json, messages))
+        for_debezium = any(message.by_debezium for message in messages)
         if len(messages) == 1 and not has_bytes:
             return [self._insert_one(messages[0], source)]
-        parameters = [
+        parameters: list[Any] = [
             source,
             _text_array(str(message.event_id) for message in messages),
             _text_array(message.event_type for message in messages),
@@ -63,12 +64,15 @@ class PostgreSQL(Dialect):
             _array(message.delay // timedelta(microseconds=1) for message in messages),
         ]
         statement = statements.INSERT
-        if has_bytes:
+        if has_bytes or for_debezium:
             statement = statements.INSERT_WITH_BYTES
             parameters += [
                 _nullable_array(message.content_type for message in messages),
                 _nullable_array(_hexadecimal(message.raw_value) for message in messages),
             ]
+        if for_debezium:
+            statement = statements.INSERT_FOR_DEBEZIUM
+            parameters.append([message.by_debezium for message in messages])
         rows = self._fetch(statement, parameters)
         return [self._stored(message, source, *returned) for message, returned in zip(messages, rows, strict=True)]
 
@@ -83,13 +87,16 @@ class PostgreSQL(Dialect):
             json.dumps(message.headers) if message.headers else "{}",
             message.payload_json,
             message.max_retry,
-            message.delay // timedelta(microseconds=1),
         ]
-        (returned,) = self._fetch(statements.INSERT_ONE, parameters)
+        statement = statements.INSERT_ONE_FOR_DEBEZIUM
+        if not message.by_debezium:
+            statement = statements.INSERT_ONE
+            parameters.append(message.delay // timedelta(microseconds=1))
+        (returned,) = self._fetch(statement, parameters)
         return self._stored(message, source, *returned)
 
     def _stored(
-        self, message: NewMessage, source: str, id: int, created_at: datetime, next_retry_at: datetime
+        self, message: NewMessage, source: str, id: int, created_at: datetime, next_retry_at: datetime | None
     ) -> OutboxMessage:
         values = {
             **_NEW,
@@ -109,6 +116,8 @@ class PostgreSQL(Dialect):
             "created_at": created_at,
             "updated_at": created_at,
         }
+        if message.by_debezium:
+            values |= {"status": "published", "publish_count": 1, "published_at": created_at}
         return OutboxMessage.from_db(self.using, values.keys(), values.values())
 
     # Relay

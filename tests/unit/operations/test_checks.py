@@ -302,3 +302,35 @@ def test_a_library_that_is_not_installed_is_named(
         message = only(check_settings())
 
     assert f"pip install 'django-kafka-outbox[{extra}]'" in message.msg
+
+
+# Debezium
+
+
+@pytest.mark.parametrize(
+    ("vendor", "changes", "found"),
+    [
+        ("postgresql", {}, []),
+        ("postgresql", {"PUBLISHER": "debezium"}, []),
+        ("sqlite", {"PUBLISHER": "relay"}, []),
+        ("sqlite", {"PUBLISHER": "debezium"}, ["'default', which is not PostgreSQL"]),
+        ("mysql", {"PUBLISHER": "debezium"}, ["'default', which is not PostgreSQL"]),
+        ("postgresql", {"PUBLISHER": "relay", "WIRE_FORMAT": "envelope"}, []),
+        ("postgresql", {"PUBLISHER": "debezium", "WIRE_FORMAT": "envelope"}, ["the wire format 'envelope'"]),
+    ],
+)
+def test_debezium_needs_postgresql_and_cloudevents(
+    monkeypatch: pytest.MonkeyPatch, vendor: str, changes: dict[str, Any], found: list[str]
+) -> None:
+    monkeypatch.setattr(connection, "vendor", vendor)
+    with outbox_settings(**changes):
+        messages = check_settings()
+    assert [message.id for message in messages] == ["django_outbox.E013"] * len(found)
+    for message, text in zip(messages, found, strict=True):
+        assert text in message.msg
+        assert message.hint
+
+
+def test_a_wrong_publisher_is_reported_once() -> None:
+    with outbox_settings(PUBLISHER="polling"):
+        assert only(check_settings()).id == "django_outbox.E002"

@@ -15,7 +15,7 @@ from django_outbox.models import OutboxMessage
 from django_outbox.relay.claims import PostgresqlClaims
 from django_outbox.state import ordering
 from django_outbox.state import outbox as state
-from django_outbox.state.dialects.base import Published
+from django_outbox.state.dialects.results import Published
 
 IDLE_POLLS = 200
 

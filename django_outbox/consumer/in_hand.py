@@ -14,7 +14,8 @@ from django_outbox.consumer.guard import PoisonGuard
 from django_outbox.consumer.inbox.inbox import Inbox
 from django_outbox.consumer.keyed_queue import KeyedQueue, Queued
 from django_outbox.consumer.offsets import OffsetTracker
-from django_outbox.consumer.outbox import OutboxSource, OwnRecord, own_record
+from django_outbox.consumer.outbox import OutboxSource
+from django_outbox.consumer.own_record import own_record
 from django_outbox.consumer.source import Kind, Outcome, RoundCounts
 from django_outbox.events.parsing import shown_type
 from django_outbox.handlers.registry import GroupHandlers
@@ -262,16 +263,15 @@ class InHand:
 
     def _queued(self, record: ReceivedRecord) -> Queued[Any]:
         partition = TopicPartition(record.topic, record.partition)
-        item: OwnRecord | ReceivedRecord = record
-        kind = Kind.FOREIGN
         key: Hashable = (record.topic, record.key) if record.key else None
         own = None if self._inbox.takes_all else own_record(record, settings.source)
-        if own is not None:
-            item, kind = own, Kind.OWN
-        elif key is None and self._inbox.uses_mapper(record):
-            key = partition  # the mapper may find a key
         size = len(record.value or b"") + sum(len(name) + len(value or b"") for name, value in record.headers)
-        return Queued(item, key, kind, partition, size, self._generation, rank=own.id if own else None)
+        if own is not None:
+            rank, by_arrival = own.id, own.is_first
+            return Queued(own, key, Kind.OWN, partition, size, self._generation, rank=rank, by_arrival=by_arrival)
+        if key is None and self._inbox.uses_mapper(record):
+            key = partition  # the mapper may find a key
+        return Queued(record, key, Kind.FOREIGN, partition, size, self._generation)
 
     def _let_fill(self, queued: Queued[Any]) -> None:
         """Name the batch handlers that may wait for more records."""

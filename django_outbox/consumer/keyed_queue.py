@@ -30,6 +30,7 @@ class Queued(Generic[T]):
         most: how many of its like a batch has at most; None for as many as a lane takes.
         alone: it is a batch of its own, and other lanes handle nothing meanwhile.
         rank: it comes before items of its key with a higher rank, whatever arrived first; None for the order of arrival.
+        by_arrival: among others with this flag, the order of arrival counts, not the rank.
         event, handlers: see ``Arrival``.
         number: its place in the order of arrival, given by the queue.
     """
@@ -44,6 +45,7 @@ class Queued(Generic[T]):
     most: int | None = None
     alone: bool = False
     rank: int | None = None
+    by_arrival: bool = False
     event: Hashable = None
     handlers: Handlers = NO_HANDLERS
     number: int = -1
@@ -64,8 +66,8 @@ class _Line(Generic[T]):
         """Add an item behind the others, or before those that it comes before by its rank."""
         place = len(self.items)
         while place and queued.rank is not None:
-            before = self.items[place - 1].rank
-            if before is None or before <= queued.rank:
+            before = self.items[place - 1]
+            if before.rank is None or before.rank <= queued.rank or (before.by_arrival and queued.by_arrival):
                 break
             place -= 1
         self.items.insert(place, queued)

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
 from functools import partial
-from typing import NamedTuple
 
 from django.db import Error, transaction
 from django.db.models import QuerySet
 
-from django_outbox.brokers.base import ReceivedRecord, TopicPartition
 from django_outbox.conf import settings
+from django_outbox.consumer.own_record import OwnRecord
 from django_outbox.consumer.pauses import Pauses
 from django_outbox.consumer.source import (
     REQUEUE_DELAY,
@@ -28,16 +27,14 @@ from django_outbox.consumer.source import (
     unhandled_reason,
 )
 from django_outbox.consumer.waits import Waits
-from django_outbox.events.event import Event
-from django_outbox.events.parsing import RecordIdentity, identify
-from django_outbox.exceptions import UnreadableRecord
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import OutboxMessage
+from django_outbox.models.fields import database_now
 from django_outbox.observability.instrumentation import requeued
 from django_outbox.observability.logging import log_extra
 from django_outbox.state import outbox as state
 from django_outbox.state import transitions
-from django_outbox.state.ordering import Blocker, has_order, holds_behind_dead, unhandled_before
+from django_outbox.state.ordering import Blocker, has_order, holds_behind_dead, overtaking, unhandled_before
 from django_outbox.state.rows import LockedMessage
 from django_outbox.worker.transactions import retry_transaction
 
@@ -46,60 +43,8 @@ log = logging.getLogger("django_outbox.consumer")
 Key = tuple[str, str]
 """Topic and key of a message."""
 Held = dict[Key, Blocker]
-
-
-class OwnRecord(NamedTuple):
-    """A record of this service's outbox."""
-
-    record: ReceivedRecord
-    identity: RecordIdentity
-    id: int
-
-    @property
-    def place(self) -> tuple[int, int, int]:
-        """The id of the message, and the partition and offset of this record."""
-        return self.id, self.record.partition, self.record.offset
-
-    @property
-    def partition(self) -> TopicPartition:
-        return TopicPartition(self.record.topic, self.record.partition)
-
-    @property
-    def delivery(self) -> state.Delivery:
-        record = self.record
-        return state.Delivery(self.id, self.identity.attempt, record.topic, record.partition, record.offset)
-
-    def is_current(self, message: LockedMessage, source: str) -> bool:
-        """True if this record is the row's last publication by this ``source``, and it has not been handled yet.
-
-        The attempt alone is not enough: after a relay was killed, the next one uses the same number.
-        """
-        record, identity = self.record, self.identity
-        if message.source != source or message.status != state.Status.PUBLISHED:
-            return False
-        if message.event_id != identity.event_id or message.topic != record.topic:
-            return False
-        if identity.attempt not in (None, message.publish_count):
-            return False
-        return message.offset is None or (message.partition, message.offset) == (record.partition, record.offset)
-
-    def event(self, message: LockedMessage) -> Event:
-        """Return the event for handlers: the content of the row, and the position of the record."""
-        return Event(
-            type=message.event_type,
-            payload=message.payload,
-            key=message.message_key,
-            headers=message.headers,
-            topic=message.topic,
-            version=message.event_version,
-            id=message.event_id,
-            source=message.source,
-            time=message.created_at,
-            attempt=message.publish_count,
-            partition=self.record.partition,
-            offset=self.record.offset,
-            is_tombstone=message.is_tombstone,
-        )
+UNSEEN = Blocker(0, timedelta(0))
+"""In place of a message whose row is not visible yet; all later ones of its key wait for it."""
 
 
 class OutboxSource(Source[OwnRecord]):
@@ -128,26 +73,36 @@ class OutboxSource(Source[OwnRecord]):
                 current[item.id] = message
         locked = list(current.values())
         blockers = unhandled_before(locked, self._handlers.types_of, using=self._using)
-        overtaking = _overtaking(locked)
+        too_early = overtaking(locked)
         held: Held = {}
         claims: list[Claim] = []
         for item in items:
             message = current.pop(item.id, None)
             if message is not None:
-                claims.append(self._claim(item, message, blockers.get(item.id), item.id in overtaking, held))
-                continue
-            claims.append(SKIP)
-            if item.id not in messages:
-                record = item.record
-                log.warning(
-                    "Skipped the record %s[%d]@%d: there is no outbox message %d.",
-                    record.topic,
-                    record.partition,
-                    record.offset,
-                    item.id,
-                    extra={"action": "skipped", **self.describe(item)[1]},
-                )
+                claims.append(self._claim(item, message, blockers.get(item.id), item.id in too_early, held))
+            elif item.id in messages:
+                claims.append(SKIP)
+            else:
+                claims.append(self._claim_without_row(item, held))
         return claims
+
+    def _claim_without_row(self, item: OwnRecord, held: Held) -> Claim:
+        """Wait for a row that is not visible yet, or skip a record whose row was deleted. ``held``: see ``_claim``."""
+        record = item.record
+        if item.is_first and item.may_be_unseen(database_now(OutboxMessage.objects.using(self._using))):
+            key = (record.topic, (record.key or b"").decode(errors="replace"))
+            if self.waits.may_wait(item.id, item.partition, UNSEEN.until, for_row=True):
+                held[key] = UNSEEN
+                return Claim(Outcome.WAITING)
+        log.warning(
+            "Skipped the record %s[%d]@%d: there is no outbox message %d.",
+            record.topic,
+            record.partition,
+            record.offset,
+            item.id,
+            extra={"action": "skipped", **self.describe(item)[1]},
+        )
+        return SKIP
 
     def _claim(
         self, item: OwnRecord, message: LockedMessage, blocker: Blocker | None, overtakes: bool, held: Held
@@ -183,7 +138,8 @@ class OutboxSource(Source[OwnRecord]):
             return Claim(Outcome.CONSUMED, message, item.event(message), handlers)
         if has_order(message):
             held[key] = Blocker(message.id if first is None else min(first.id, message.id), until, is_dead)
-        if not (is_paused or is_dead) and self.waits.may_wait(message.id, item.partition, until):
+        for_row = first is not None and first.id == UNSEEN.id
+        if not (is_paused or is_dead) and self.waits.may_wait(message.id, item.partition, until, for_row=for_row):
             return Claim(Outcome.WAITING, message)
         return Claim(Outcome.REQUEUED, message, reason="paused" if is_paused else "order", until=until)
 
@@ -266,30 +222,3 @@ class OutboxSource(Source[OwnRecord]):
             with suppress(Error):  # of the database: then another consumer handles them alone
                 state.uncount_deliveries([item.delivery for item in counted], using=self._using)
                 self.survived.discard(*[item.place for item in counted])
-
-
-def own_record(record: ReceivedRecord, source: str) -> OwnRecord | None:
-    """Return a record of the outbox of this ``source``; None if it is for the inbox."""
-    try:
-        identity = identify(record)
-    except UnreadableRecord:
-        return None
-    if identity.outbox_id is None or identity.source not in (None, source):
-        return None
-    return OwnRecord(record, identity, identity.outbox_id)
-
-
-def _overtaking(messages: Sequence[LockedMessage]) -> set[int]:
-    """Return ids of messages that come before an earlier one of their key in the batch."""
-    if settings.ordering != "key":
-        return set()
-    found: set[int] = set()
-    first: dict[Key, int] = {}
-    for message in reversed(messages):
-        if message.message_key:
-            key = (message.topic, message.message_key)
-            if first.get(key, message.id) < message.id:
-                found.add(message.id)
-            else:
-                first[key] = message.id
-    return found

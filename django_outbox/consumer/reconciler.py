@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from django_outbox.brokers.base import Broker, Progress, Subscription, TopicPartition
 from django_outbox.conf import settings
+from django_outbox.consumer.undelivered import Undelivered
 from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.observability.instrumentation import requeued
@@ -29,7 +30,7 @@ class Reconciler:
     consumer had no handler for the event yet. The row goes back to pending, and no retry is counted.
 
     Each member of a group checks its own partitions. The member with the first partition of a topic also checks
-    partitions that the topic no longer has.
+    partitions that the topic no longer has, and messages that Debezium carries.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class Reconciler:
         self._first_unfinished = first_unfinished
         self._next_check_at = clock() + INTERVAL_SECONDS
         self._last: dict[TopicPartition, Progress] = {}
+        self._undelivered = Undelivered(clock, using)
         self._incident = Incident(log, "Comparing with the broker", clock, level=logging.WARNING)
 
     def check_if_due(self, subscription: Subscription) -> None:
@@ -80,34 +82,43 @@ class Reconciler:
             # Excludes what was published after the broker answered, however long this check takes.
             return LOST_AFTER + timedelta(seconds=self._clock() - began_at)
 
+        self._undelivered.update()
         found = subscription.progress()
+        read = {place: self._read(place, progress) for place, progress in found.items()}
         for place, progress in found.items():
-            types = None if settings.unknown_event == "dead" else self._handlers.types_of(place.topic)
-            # This member has handled all before its position, or before the first record in hand. The committed offset
-            # may be of a topic that was recreated since.
-            unfinished = self._first_unfinished(place)
-            read = max(progress.position or 0, progress.low)
-            if unfinished is not None:
-                read = min(read, unfinished)
-            elif progress == self._last.get(place):
-                # It has read nothing since the last check: an end behind its position is that of a log that is gone.
-                read = max(read, progress.high)
-            lost = state.requeue_lost(place, read, progress.high, age=age(), event_types=types, using=self._using)
-            _log_lost(lost, f"{place.topic}[{place.partition}]")
+            topic, using = place.topic, self._using
+            types = None if settings.unknown_event == "dead" else self._handlers.types_of(topic)
+            lost = state.requeue_lost(place, read[place], progress.high, age=age(), event_types=types, using=using)
+            _log_lost(lost, f"{topic}[{place.partition}]")
             if place.partition == 0:
                 try:
-                    partitions = len(self._broker.progress([place.topic], self._handlers.group))
+                    partitions = self._broker.progress([topic], self._handlers.group)
                 except TopicNotReadable as error:  # raised after the other topics are checked
                     unknown = error
                     continue
                 if partitions:  # a broker that has just started may not know any
                     lost = state.requeue_without_partition(
-                        place.topic, partitions, age=age(), event_types=types, using=self._using
+                        topic, len(partitions), age=age(), event_types=types, using=using
                     )
-                    _log_lost(lost, f"{place.topic}, in partitions that no longer exist")
+                    _log_lost(lost, f"{topic}, in partitions that no longer exist")
+                    lost = self._undelivered.requeue_lost(topic, partitions, read, age=age(), event_types=types)
+                    _log_lost(lost, f"{topic}, which Debezium did not deliver")
         self._last = dict(found)
         if unknown is not None:
             raise unknown
+
+    def _read(self, place: TopicPartition, progress: Progress) -> int:
+        """The offset up to which this member has handled all."""
+        # Before its position, or before the first record in hand. The committed offset may be of a topic that was
+        # recreated since.
+        unfinished = self._first_unfinished(place)
+        read = max(progress.position or 0, progress.low)
+        if unfinished is not None:
+            return min(read, unfinished)
+        if progress == self._last.get(place):
+            # It has read nothing since the last check: an end behind its position is that of a log that is gone.
+            return max(read, progress.high)
+        return read
 
 
 def _log_lost(lost: int, where: str) -> None:

@@ -23,11 +23,12 @@ LOOKS_A_SECOND = 500
 
 @dataclass(slots=True)
 class _Wait:
-    """A message waits at most until ``deadline``, now until ``until``, both on the clock."""
+    """A message waits at most until ``deadline``, now until ``until``, both on the clock. ``for_row``: see ``is_for_row``."""
 
     deadline: float
     until: float = 0.0
     looks: int = 0
+    for_row: bool = False
 
 
 class Waits:
@@ -43,16 +44,20 @@ class Waits:
         self._waits: dict[int, _Wait] = {}
         self._searched_at = 0.0
 
-    def may_wait(self, id: int, partition: TopicPartition, until: datetime | timedelta) -> bool:
+    def may_wait(
+        self, id: int, partition: TopicPartition, until: datetime | timedelta, *, for_row: bool = False
+    ) -> bool:
         """True if the message may wait in hand instead of being sent again.
 
         Args:
             partition: of its record.
             until: when the earlier one is due, if that is known.
+            for_row: see ``is_for_row``.
         """
         now = self._clock()
         with self._lock:
             if self._accepts(id, partition, now) and self._wait(id, until, now):
+                self._waits[id].for_row = for_row
                 return True
             self._waits.pop(id, None)
             return False
@@ -84,6 +89,12 @@ class Waits:
         with self._lock:
             wait = self._waits.get(id)
         return 0.0 if wait is None else wait.until
+
+    def is_for_row(self, id: int) -> bool:
+        """True if the message waits for a row that is not visible yet: its own, or that of an earlier record of its key."""
+        with self._lock:
+            wait = self._waits.get(id)
+        return wait is not None and wait.for_row
 
     def end(self, id: int) -> None:
         with self._lock:

@@ -14,7 +14,7 @@ from django_outbox.exceptions import text_of
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.observability.logging import Message, attempt_of, log_extra, repeats, said, said_in_full
 from django_outbox.observability.metrics import Metrics
-from django_outbox.state.dialects.base import Published
+from django_outbox.state.dialects.results import Published
 from django_outbox.state.rows import LockedMessage
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from django_outbox.serializers.base import LOAD_SECONDS, NotLoaded
 from django_outbox.serializers.configured import current_serializers
 from django_outbox.state import outbox as state
 from django_outbox.state import transitions
-from django_outbox.state.dialects.base import Published
+from django_outbox.state.dialects.results import Published
 from django_outbox.state.ordering import has_order, holds_behind_dead
 
 log = logging.getLogger("django_outbox.relay")

@@ -8,8 +8,9 @@ from typing import NamedTuple
 from django_outbox.conf import settings
 from django_outbox.events.writer import Outgoing
 from django_outbox.state.dialects import dialect_of
-from django_outbox.state.dialects.base import Dialect, Unsent
+from django_outbox.state.dialects.base import Dialect
 from django_outbox.state.dialects.postgresql import START, PostgreSQL
+from django_outbox.state.dialects.results import Unsent
 from django_outbox.state.ordering import holds_behind_dead
 
 LOOK_BACK_SECONDS = 1.0

@@ -20,7 +20,8 @@ from django_outbox.models.fields import DatabaseNow
 from django_outbox.models.message import status_is
 from django_outbox.state.backoff import MAX_BACKOFF_SECONDS
 from django_outbox.state.dialects import dialect_of
-from django_outbox.state.dialects.base import Earlier, Key, Unsent
+from django_outbox.state.dialects.base import Key
+from django_outbox.state.dialects.results import Earlier, Unsent
 from django_outbox.state.rows import LockedMessage
 
 Status = OutboxMessage.Status
@@ -76,6 +77,9 @@ def unhandled_before(
 ) -> dict[int, Blocker]:
     """By id, the message that must be handled before a message and is not one of these.
 
+    A message that Debezium delivers (its place in the log is unknown) does not wait for others that Debezium delivers:
+    they come in the order of their commits. One that the relay sent waits for these, too, as Debezium may be behind.
+
     Args:
         messages: published and locked.
         types_of: the event types of a topic that have a handler; others hold nothing.
@@ -92,6 +96,28 @@ def unhandled_before(
             id: Blocker(found.id, _until_sent(found), found.status == Status.DEAD) for id, found in earlier.items()
         }
     return blockers
+
+
+def overtaking(messages: Sequence[LockedMessage]) -> set[int]:
+    """Return ids of messages that come before an earlier one of their key in the batch.
+
+    Two messages that Debezium delivers come in the order of their commits, which counts.
+    """
+    if settings.ordering != "key":
+        return set()
+    found: set[int] = set()
+    first: dict[Key, int] = {}  # the first id of those that come later
+    first_placed: dict[Key, int] = {}  # of those that the relay sent
+    for message in reversed(messages):
+        if not message.message_key:
+            continue
+        key = (message.topic, message.message_key)
+        if (first_placed if message.partition is None else first).get(key, message.id) < message.id:
+            found.add(message.id)
+        first[key] = min(message.id, first.get(key, message.id))
+        if message.partition is not None:
+            first_placed[key] = min(message.id, first_placed.get(key, message.id))
+    return found
 
 
 def _until_sent(earlier: Earlier) -> datetime | timedelta:

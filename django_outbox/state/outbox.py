@@ -33,7 +33,7 @@ from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.models.message import status_is
 from django_outbox.state.dialects import dialect_of
-from django_outbox.state.dialects.base import Published
+from django_outbox.state.dialects.results import Published
 from django_outbox.state.rows import LockedMessage, NewMessage
 
 Status = OutboxMessage.Status
@@ -186,31 +186,33 @@ def requeue_lost(
         age: minimum time since the publication; the offsets may be older than later publications.
         event_types: types with a handler; None for all.
     """
-    published = _published_before(age, place.topic, event_types, using).filter(partition=place.partition)
+    published = published_before(age, place.topic, event_types, using).filter(partition=place.partition)
     beyond = Q(offset__gte=end)
     if first >= end:  # everything was read, so messages with an unknown offset are lost as well
         beyond |= Q(offset__isnull=True)
     # Two queries, so that each reads one range of an index.
-    return _requeue_all(published.filter(offset__lt=first), using) + _requeue_all(published.filter(beyond), using)
+    return requeue_all(published.filter(offset__lt=first), using) + requeue_all(published.filter(beyond), using)
 
 
 def requeue_without_partition(
     topic: str, partitions: int, *, age: timedelta, event_types: Collection[str] | None, using: str
 ) -> int:
     """Requeue messages that are published to partitions that the topic no longer has, uncounted."""
-    return _requeue_all(_published_before(age, topic, event_types, using).filter(partition__gte=partitions), using)
+    return requeue_all(published_before(age, topic, event_types, using).filter(partition__gte=partitions), using)
 
 
-def _published_before(
+def published_before(
     age: timedelta, topic: str, event_types: Collection[str] | None, using: str
 ) -> QuerySet[OutboxMessage]:
+    """Messages of a topic that were published at least ``age`` ago. Arguments as for ``requeue_lost``."""
     messages = OutboxMessage.objects.using(using).own().published()
     # The count is true of all; it makes the index usable.
     messages = messages.filter(publish_count__gt=0, topic=topic, published_at__lt=DatabaseNow() - age)
     return messages if event_types is None else messages.filter(event_type__in=event_types)
 
 
-def _requeue_all(messages: QuerySet[OutboxMessage], using: str) -> int:
+def requeue_all(messages: QuerySet[OutboxMessage], using: str) -> int:
+    """Requeue published messages, uncounted, except those locked by another session; returns how many changed."""
     rows = OutboxMessage.objects.using(using)
     with transaction.atomic(using=using):
         ids = list(messages.select_for_update(skip_locked=True).values_list("id", flat=True))

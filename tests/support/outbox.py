@@ -21,7 +21,7 @@ from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.relay.relay import Relay
 from django_outbox.state import outbox as state
-from django_outbox.state.dialects.base import Published
+from django_outbox.state.dialects.results import Published
 from django_outbox.state.transitions import mark_failed
 
 Status = OutboxMessage.Status

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from datetime import timedelta
+from typing import Any
 
 from django.db import connections, transaction
 from django.db.models import Exists, Min, OuterRef, Q, QuerySet, TextField, Value
@@ -15,6 +15,7 @@ from django_outbox.events.writer import Outgoing
 from django_outbox.models import OutboxMessage, OutboxQuerySet
 from django_outbox.models.fields import DatabaseNow, due_at, json_value
 from django_outbox.state.backoff import MAX_BACKOFF_SECONDS
+from django_outbox.state.dialects.results import Earlier, LogPosition, Published, Unsent
 from django_outbox.state.rows import LOCKED_COLUMNS, LockedMessage, NewMessage
 
 Status = OutboxMessage.Status
@@ -23,36 +24,6 @@ BULK_SIZE = 1000
 OUTGOING_COLUMNS = [
     Cast(name.removesuffix("_json"), TextField()) if name.endswith("_json") else name for name in Outgoing._fields
 ]
-
-
-class Published(NamedTuple):
-    """An acknowledged publication; ``attempt`` is its number."""
-
-    id: int
-    attempt: int
-    partition: int | None
-    offset: int | None
-
-
-class Earlier(NamedTuple):
-    """A pending, published or dead message that must be handled before another one of its key.
-
-    ``is_coming`` is true if it is published after the other one, so its record will be read later.
-    """
-
-    id: int
-    status: str
-    due_at: datetime | None
-    is_coming: bool
-
-
-class Unsent(NamedTuple):
-    """A message that is pending or dead."""
-
-    topic: str
-    message_key: str
-    id: int
-    status: str
 
 
 class Dialect:
@@ -216,10 +187,22 @@ class Dialect:
                 )
             )
             before = others.filter(topic=message.topic, message_key=message.message_key, id__lt=message.id)
+            if message.partition is None:  # Debezium delivers messages in the order of their commits
+                before = before.exclude(status=Status.PUBLISHED, partition=None)
             earlier = before.values_list("id", "status", "next_retry_at", is_coming).first()
             if earlier is not None:
                 blocked[message.id] = Earlier(*earlier)
         return blocked
+
+    # Debezium
+
+    def log_position(self, slot: str) -> LogPosition | None:
+        """Where the database's log is; None if Debezium does not read it, as on databases other than PostgreSQL."""
+        return None
+
+    def inserted_before(self, messages: QuerySet[OutboxMessage], horizon: str) -> QuerySet[OutboxMessage]:
+        """Those messages whose last change was by a transaction with an older id."""
+        raise NotImplementedError
 
     # Reports
 

@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 
 from django.db import connections, transaction
-from django.db.models import Q, QuerySet
+from django.db.models import BooleanField, Q, QuerySet
+from django.db.models.expressions import RawSQL
 
 from django_outbox.conf import settings
 from django_outbox.events.payloads import is_json
@@ -17,7 +18,8 @@ from django_outbox.events.writer import Outgoing
 from django_outbox.models import OutboxMessage
 from django_outbox.state.backoff import MAX_BACKOFF_SECONDS
 from django_outbox.state.dialects import statements
-from django_outbox.state.dialects.base import Dialect, Earlier, Key, Published, Unsent
+from django_outbox.state.dialects.base import Dialect, Key
+from django_outbox.state.dialects.results import Earlier, LogPosition, Published, Unsent
 from django_outbox.state.rows import LockedMessage, NewMessage
 
 Place = tuple[str, int]  # a due time and an id: a place in the order of claims
@@ -209,6 +211,14 @@ class PostgreSQL(Dialect):
         ids = _array(message.id for message in messages)
         attempts = _array(message.publish_count for message in messages)
         return self._execute(statements.MARK_CONSUMED, [ids, attempts, ids])
+
+    # Debezium
+
+    def log_position(self, slot: str) -> LogPosition | None:
+        return LogPosition(*self._fetch(statements.LOG_POSITION, [slot])[0])
+
+    def inserted_before(self, messages: QuerySet[OutboxMessage], horizon: str) -> QuerySet[OutboxMessage]:
+        return messages.filter(RawSQL(statements.IS_OLDER, [horizon], BooleanField()))  # noqa: S611  # of a constant
 
     # Reports
 

@@ -205,7 +205,8 @@ LOCK = """
 """
 
 # For each published message, those that must be handled before it and are not in the batch: dead and holding the key,
-# pending, or published. Each is one step into an index. The last column is true if the earlier one's record comes later;
+# pending, published by the relay or, for a message that the relay sent, by Debezium. Two messages of Debezium come in the
+# order of their commits. Each is one step into an index. The last column is true if the earlier one's record comes later;
 # a later record with a lower offset means that the topic has lost its records.
 UNHANDLED_BEFORE = """
     SELECT mine.id, earlier.id, earlier.status, earlier.next_retry_at,
@@ -233,6 +234,16 @@ UNHANDLED_BEFORE = """
             WHERE message.topic = mine.topic AND message.message_key = mine.message_key
               AND message.source = mine.source
               AND message.status = 'published' AND message.event_type = ANY(%(known_types)s)
+              AND message."partition" IS NOT NULL
+              AND message.id < mine.id AND message.id <> ALL(%(ids)s::bigint[])
+            LIMIT 1
+        ) UNION ALL (
+            SELECT id, status, next_retry_at, "partition", "offset", published_at
+            FROM django_outbox_outboxmessage AS message
+            WHERE message.topic = mine.topic AND message.message_key = mine.message_key
+              AND message.source = mine.source
+              AND message.status = 'published' AND message.event_type = ANY(%(known_types)s)
+              AND message."partition" IS NULL AND mine."partition" IS NOT NULL
               AND message.id < mine.id AND message.id <> ALL(%(ids)s::bigint[])
             LIMIT 1
         )
@@ -250,3 +261,15 @@ MARK_CONSUMED = """
       AND message.status = 'published'
       AND message.publish_count = handled.attempt
 """
+
+# Of a slot that is being created, the confirmed position is NULL. What was lost will never be read.
+LOG_POSITION = """
+    SELECT (pg_current_wal_insert_lsn() - '0/0')::bigint, pg_snapshot_xmin(pg_current_snapshot())::text,
+           (slot.confirmed_flush_lsn - '0/0')::bigint, coalesce(slot.active, false)
+    FROM (SELECT) AS one
+    LEFT JOIN pg_replication_slots AS slot
+      ON slot.slot_name = %s AND slot.database = current_database() AND slot.wal_status IS DISTINCT FROM 'lost'
+"""
+
+# Whether a row was written by a transaction with an older id. age() compares ids that wrap around.
+IS_OLDER = "age(xmin) > age(%s::xid8::xid)"

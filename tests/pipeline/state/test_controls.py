@@ -266,7 +266,7 @@ def test_earlier_messages_and_those_of_other_keys_are_not_waited_for(action: Any
 
 @pytest.mark.parametrize("action", [make_due_now, cancel])
 def test_message_that_was_sent_meanwhile_is_skipped(action: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from django_outbox.state.dialects.base import Published
+    from django_outbox.state.dialects.results import Published
     from django_outbox.state.outbox import mark_published
 
     message = make_waiting()

@@ -17,7 +17,7 @@ from django_outbox.models import OutboxMessage
 from django_outbox.state import failures
 from django_outbox.state import outbox as state
 from django_outbox.state import retry as retrying
-from django_outbox.state.dialects.base import Published
+from django_outbox.state.dialects.results import Published
 from django_outbox.state.retry import retry, retry_in_batches, retry_with_payload
 from django_outbox.state.rows import LOCKED_COLUMNS
 from django_outbox.state.transitions import mark_dead, mark_failed, requeue

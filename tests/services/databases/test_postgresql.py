@@ -22,8 +22,8 @@ from django_outbox.relay.claims import PostgresqlClaims
 from django_outbox.relay.relay import Relay
 from django_outbox.state import outbox as state
 from django_outbox.state.dialects import postgresql
-from django_outbox.state.dialects.base import Published
 from django_outbox.state.dialects.postgresql import START, PostgreSQL
+from django_outbox.state.dialects.results import Published
 from django_outbox.state.dialects.statements import PLAN_FOR_FULL_BATCH
 from django_outbox.state.retry import retry
 from django_outbox.state.transitions import mark_failed

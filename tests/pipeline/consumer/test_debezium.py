@@ -1,0 +1,284 @@
+"""Messages that Debezium delivers: their rows do not name a place, and commits decide their order."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from django_outbox.brokers.base import ReceivedRecord, TopicPartition
+from django_outbox.consumer.waits import HOLD_SECONDS
+from django_outbox.events.event import Event
+from django_outbox.models import OutboxMessage
+from django_outbox.models.fields import DatabaseNow
+from tests.support.clock import Clock
+from tests.support.effects import effect_of_payload, effects
+from tests.support.outbox import Pipeline, Status, make_due, make_message, row, statuses
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+OUTBOX = TopicPartition("outbox", 0)
+
+
+@pytest.fixture(autouse=True)
+def debezium(settings: Any) -> None:
+    settings.OUTBOX = {**settings.OUTBOX, "PUBLISHER": "debezium"}
+
+
+@pytest.fixture(params=[False, True], ids=["counted", "steady"])
+def pipeline(request: pytest.FixtureRequest, clock: Clock) -> Pipeline:
+    pipeline = Pipeline(steady=request.param, hold=50, clock=clock)
+    pipeline.on("order.created", effect_of_payload)
+    return pipeline
+
+
+def inserted(payload: Any, **fields: Any) -> OutboxMessage:
+    """A message as ``publish()`` inserts it for Debezium."""
+    return make_message(
+        Status.PUBLISHED, payload=payload, **{"message_key": "a", "published_at": DatabaseNow(), **fields}
+    )
+
+
+def deliver(pipeline: Pipeline, *messages: OutboxMessage) -> ReceivedRecord:
+    """As Debezium does; returns the last record."""
+    for message in messages:
+        record = pipeline.deliver(message, publish_count=0)
+    return record
+
+
+def consume(pipeline: Pipeline, clock: Clock, times: int = 3) -> None:
+    for _ in range(times):
+        clock.now += 2
+        pipeline.consumer.run_once()
+
+
+def sent() -> list[int]:
+    """How often each message was sent, by id."""
+    return list(OutboxMessage.objects.order_by("id").values_list("publish_count", flat=True))
+
+
+def committed(pipeline: Pipeline) -> int:
+    return pipeline.broker.progress(["outbox"], pipeline.consumer.group)[OUTBOX].committed or 0
+
+
+def test_a_message_is_handled_once_however_often_it_is_delivered(pipeline: Pipeline) -> None:
+    message = inserted(1)
+    deliver(pipeline, message, message)
+    pipeline.consumer.run_once()
+    deliver(pipeline, message)
+    pipeline.consumer.run_once()
+    assert effects() == ["1"]
+    assert row(message).status == Status.CONSUMED
+    assert committed(pipeline) == 3
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_concurrent_writers_of_a_key_are_handled_in_the_order_of_their_commits(
+    pipeline: Pipeline, clock: Clock, at_once: bool
+) -> None:
+    """The id is taken at the insert."""
+    first_inserted, first_committed = inserted("inserted first"), inserted("committed first")
+    deliver(pipeline, first_committed)
+    if not at_once:
+        consume(pipeline, clock, 1)
+    deliver(pipeline, first_inserted)
+    consume(pipeline, clock, 1)
+    assert effects() == ["committed first", "inserted first"]
+    assert sent() == [1, 1]
+
+
+def test_the_order_of_commits_holds_behind_other_keys_in_hand(pipeline: Pipeline, clock: Clock) -> None:
+    """They are in the queue together, one after the other."""
+    others = [inserted(f"other {number}", message_key=str(number)) for number in range(5)]
+    second, first = inserted("second"), inserted("first")
+    deliver(pipeline, *others, first, second)
+    consume(pipeline, clock)
+    assert [name for name in effects() if "other" not in name] == ["first", "second"]
+
+
+def test_a_message_that_the_relay_sent_waits_for_an_earlier_one_of_debezium(pipeline: Pipeline, clock: Clock) -> None:
+    """The connector is behind."""
+    first = inserted(1)
+    make_message(payload=2, message_key="a")
+    pipeline.turn()
+    consume(pipeline, clock)
+    assert statuses() == ["published", "published"]
+    assert committed(pipeline) == 0
+
+    deliver(pipeline, first)
+    consume(pipeline, clock)
+    assert effects() == ["1", "2"]
+    assert sent() == [1, 1]
+
+
+def test_a_message_that_the_relay_sent_waits_for_one_of_debezium_behind_it_in_a_batch(
+    pipeline: Pipeline, clock: Clock
+) -> None:
+    first = inserted(1)
+    make_message(payload=2, message_key="a")
+    pipeline.relay.run_once()
+    deliver(pipeline, first)
+    consume(pipeline, clock)
+    assert effects() == ["1", "2"]
+    assert sent() == [1, 1]
+
+
+def test_a_message_of_debezium_waits_for_an_earlier_one_that_the_relay_sends(pipeline: Pipeline, clock: Clock) -> None:
+    """With headers of its own or a delay, for example. It is pending, then on its way."""
+    make_message(payload=1, message_key="a")
+    second = inserted(2)
+    deliver(pipeline, second)
+    consume(pipeline, clock)
+    assert statuses() == ["pending", "published"]
+
+    pipeline.relay.run_once()
+    consume(pipeline, clock)
+    assert effects() == ["1", "2"]
+    assert sent() == [1, 1]
+
+
+def test_a_message_of_debezium_waits_for_an_earlier_one_whose_record_comes_later(
+    pipeline: Pipeline, clock: Clock
+) -> None:
+    first, second = make_message(payload=1, message_key="a"), inserted(2)
+    deliver(pipeline, second)
+    pipeline.relay.run_once()
+    assert row(first).offset == 1
+    consume(pipeline, clock)
+    assert effects() == ["1", "2"]
+    assert sent() == [1, 1]
+
+
+@pytest.mark.parametrize("later", ["relay", "debezium"])
+def test_what_follows_a_failed_message_waits_until_the_relay_has_sent_it_again(clock: Clock, later: str) -> None:
+    def fails_at_first(event: Event) -> None:
+        if (event.payload, event.attempt) == (1, 1):
+            raise ArithmeticError("not yet")
+        effect_of_payload(event)
+
+    pipeline = Pipeline(steady=True, hold=50, clock=clock)
+    pipeline.on("order.created", fails_at_first)
+    first = inserted(1)
+    second = make_message(payload=2, message_key="a") if later == "relay" else inserted(2)
+    deliver(pipeline, first)
+    if later == "relay":
+        pipeline.relay.run_once()
+    else:
+        deliver(pipeline, second)
+    consume(pipeline, clock)
+    assert statuses() == ["pending", "published"]
+    make_due(first, second)
+    for _ in range(3):
+        pipeline.relay.run_once()
+        consume(pipeline, clock)
+    assert effects() == ["1", "2"]
+    assert row(first).publish_count == 2
+
+
+@pytest.mark.parametrize("fields", [{"event_type": "for.others"}, {"topic": "elsewhere"}, {"message_key": "b"}])
+def test_a_message_without_a_handler_holds_nothing_back(
+    pipeline: Pipeline, clock: Clock, fields: dict[str, Any]
+) -> None:
+    """It stays published until it is deleted."""
+    inserted(1, **fields)
+    make_message(payload=2, message_key="a")
+    pipeline.turn()
+    assert effects() == ["2"]
+
+
+def test_what_debezium_lost_holds_later_messages_of_the_relay_only_until_it_is_sent_again(
+    pipeline: Pipeline, clock: Clock
+) -> None:
+    first = inserted(1)
+    make_message(payload=2, message_key="a")
+    pipeline.turn()
+    for _ in range(30):
+        clock.now += HOLD_SECONDS / 20
+        pipeline.consumer.run_once()
+    assert statuses() == ["published", "pending"]  # it waited long enough in hand
+    OutboxMessage.objects.filter(id=first.id).update(status="pending", next_retry_at=DatabaseNow())
+    make_due(*OutboxMessage.objects.all())
+    for _ in range(3):
+        pipeline.relay.run_once()
+        consume(pipeline, clock)
+    assert effects() == ["1", "2"]
+
+
+# Records that arrive before other sessions see their rows
+
+
+class Uncommitted:
+    """A message whose record is delivered before its row is visible."""
+
+    def __init__(self, pipeline: Pipeline, payload: Any, **fields: Any) -> None:
+        self.message = inserted(payload, **fields)
+        deliver(pipeline, self.message)
+        OutboxMessage.objects.filter(id=self.message.id).delete()
+
+    def commit(self) -> None:
+        self.message.save(force_insert=True)
+
+
+def test_a_record_whose_row_is_not_visible_yet_waits_for_it(pipeline: Pipeline, clock: Clock) -> None:
+    uncommitted = Uncommitted(pipeline, 1)
+    consume(pipeline, clock)
+    assert committed(pipeline) == 0
+    uncommitted.commit()
+    consume(pipeline, clock)
+    assert effects() == ["1"]
+    assert committed(pipeline) == 1
+
+
+def test_later_messages_of_its_key_wait_as_well_in_the_order_of_their_commits(pipeline: Pipeline, clock: Clock) -> None:
+    last, middle = inserted("last"), inserted("middle")
+    uncommitted = Uncommitted(pipeline, "first")
+    deliver(pipeline, middle)
+    consume(pipeline, clock)
+    deliver(pipeline, inserted("other", message_key="b"), last)
+    consume(pipeline, clock)
+    assert effects() == ["other"]
+    uncommitted.commit()
+    consume(pipeline, clock)
+    assert effects() == ["other", "first", "middle", "last"]
+    assert sent() == [1, 1, 1, 1]
+
+
+def test_a_record_whose_row_never_appears_is_skipped_after_a_minute(
+    pipeline: Pipeline, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    uncommitted = Uncommitted(pipeline, 1)
+    for _ in range(30):
+        clock.now += HOLD_SECONDS / 20
+        pipeline.consumer.run_once()
+    assert committed(pipeline) == 1
+    assert f"there is no outbox message {uncommitted.message.id}" in caplog.text
+
+
+OLD = timedelta(hours=2)
+
+
+@pytest.mark.parametrize(
+    ("changes", "outbox"),
+    [
+        ({"created_at": DatabaseNow() - OLD}, {}),
+        ({"created_at": DatabaseNow() - OLD / 4}, {"RETENTION": {"consumed": OLD / 8}}),
+        ({}, {"PUBLISHER": "relay"}),
+    ],
+    ids=["old", "old enough to be purged", "of the relay"],
+)
+def test_a_record_whose_row_was_deleted_is_skipped_at_once(
+    settings: Any, pipeline: Pipeline, changes: dict[str, Any], outbox: dict[str, Any]
+) -> None:
+    settings.OUTBOX = {**settings.OUTBOX, **outbox}
+    Uncommitted(pipeline, 1, **changes)
+    pipeline.consumer.run_once()
+    assert committed(pipeline) == 1
+
+
+def test_a_later_publication_is_never_taken_for_one_that_is_not_visible_yet(pipeline: Pipeline) -> None:
+    message = inserted(1)
+    pipeline.deliver(message)
+    message.delete()
+    pipeline.consumer.run_once()
+    assert committed(pipeline) == 1

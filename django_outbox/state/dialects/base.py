@@ -201,7 +201,7 @@ class Dialect:
         return None
 
     def inserted_before(self, messages: QuerySet[OutboxMessage], horizon: str) -> QuerySet[OutboxMessage]:
-        """Those messages whose last change was by a transaction with an older id."""
+        """Those messages whose last change was by a transaction with an older id, or that are older than an hour."""
         raise NotImplementedError
 
     # Reports

@@ -271,5 +271,6 @@ LOG_POSITION = """
       ON slot.slot_name = %s AND slot.database = current_database() AND slot.wal_status IS DISTINCT FROM 'lost'
 """
 
-# Whether a row was written by a transaction with an older id. age() compares ids that wrap around.
-IS_OLDER = "age(xmin) > age(%s::xid8::xid)"
+# Whether a row was written by a transaction with an older id, or so long ago that one which has not ended since does not
+# count. age() compares ids that wrap around.
+IS_OLDER = "(age(xmin) > age(%s::xid8::xid) OR published_at < statement_timestamp() - interval '1 hour')"

@@ -67,6 +67,7 @@ class PostgreSQL(Service):
             "unix_socket_directories": "",
             "max_connections": 200,
             "max_prepared_transactions": 4,
+            "wal_level": "logical",  # for Debezium; others do not notice
             # Safe against killed processes, which tests do, though not against a power cut, which they cannot.
             "fsync": "off",
             "full_page_writes": "off",

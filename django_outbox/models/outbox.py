@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any, ClassVar, Self
 
 from django.db import DEFAULT_DB_ALIAS, models, router
-from django.db.models import Q
+from django.db.models import F, Q
 from django.utils.translation import gettext_lazy as _
 
 from django_outbox.conf import SOURCE_LENGTH, settings
@@ -96,12 +96,13 @@ class OutboxMessage(Message):
                 where=Q(status__in=["pending", "dead"]),
                 without_on_mysql=["source"],
             ),
-            # For the order of keys: earlier messages that are published. By event type, because events without a
-            # handler stay published for days.
+            # For the order of keys: earlier messages that the relay sent. By event type, because events without a
+            # handler stay published for days. Those that Debezium carries are in an index of their own (storage.py, where
+            # the last condition is explained).
             PartialIndex(
                 name="django_outbox_key_sent",
                 fields=["topic", "message_key", "source", "event_type", "id"],
-                where=Q(status="published"),
+                where=Q(status="published", partition__isnull=False, id=F("id") + 0),
                 without_on_mysql=["source"],
             ),
             # For the reconciler: published messages by partition and offset. The count is true of every published

@@ -10,6 +10,17 @@ PENDING_INDEX = "django_outbox_pending"
 # do not name them, and PostgreSQL expects a single entry, so it walks the index and does not build a bitmap of it.
 PENDING_INDEX_DEFINITION = "(source, id) WHERE status || '' = 'pending' AND id - id = 0 AND id * 0 = 0"
 
+DEBEZIUM_INDEX = "django_outbox_key_debezium"
+
+# For the order of keys: earlier messages that Debezium carries, which have no place in the log. Apart from those that the
+# relay sent, of which a message of Debezium looks for the first: it would walk past all others of its key. "id = id + 0" is
+# true of every row. PostgreSQL expects it of a single one, so it uses this index even if all messages have the same key.
+DEBEZIUM_INDEX_DEFINITION = (
+    "(topic, message_key, source, event_type, id) WHERE status = 'published' AND \"partition\" IS NULL AND id = id + 0"
+)
+
+INDEXES = {PENDING_INDEX: PENDING_INDEX_DEFINITION, DEBEZIUM_INDEX: DEBEZIUM_INDEX_DEFINITION}
+
 # Vacuum and analyze after a number of changed rows, not a fifth of a table that is mostly history. Never skip the
 # indexes: each claim walks past dead entries.
 STORAGE_PARAMETERS: dict[str, Any] = {
@@ -38,6 +49,20 @@ def remove_storage(apps: Any, schema_editor: Any) -> None:
         return
     schema_editor.execute(f"ALTER TABLE {_table(apps, schema_editor)} RESET ({', '.join(STORAGE_PARAMETERS)})")
     schema_editor.execute(f"DROP INDEX {PENDING_INDEX}")
+
+
+def add_debezium_index(apps: Any, schema_editor: Any) -> None:
+    """Create the index, in a migration."""
+    if schema_editor.connection.vendor == "postgresql":
+        schema_editor.execute(
+            f"CREATE INDEX {DEBEZIUM_INDEX} ON {_table(apps, schema_editor)} {DEBEZIUM_INDEX_DEFINITION}"
+        )
+
+
+def remove_debezium_index(apps: Any, schema_editor: Any) -> None:
+    """Undo ``add_debezium_index``."""
+    if schema_editor.connection.vendor == "postgresql":
+        schema_editor.execute(f"DROP INDEX {DEBEZIUM_INDEX}")
 
 
 def _table(apps: Any, schema_editor: Any) -> str:

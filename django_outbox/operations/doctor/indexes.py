@@ -8,7 +8,7 @@ from typing import Any
 from django.db import models
 
 from django_outbox.models import OutboxMessage
-from django_outbox.models.storage import PENDING_INDEX, PENDING_INDEX_DEFINITION
+from django_outbox.models.storage import INDEXES
 from django_outbox.operations.doctor.base import MODELS, Finding, Installation, fault, warning
 
 TOLERATED_BYTES = 64 * 2**20
@@ -37,8 +37,12 @@ def missing(installation: Installation) -> Iterator[Finding]:
             for index in model._meta.indexes
             if index.name not in found
         }
-        if model is OutboxMessage and installation.connection.vendor == "postgresql" and PENDING_INDEX not in found:
-            lacking[PENDING_INDEX] = f"CREATE INDEX CONCURRENTLY {PENDING_INDEX} ON {table} {PENDING_INDEX_DEFINITION}"
+        if model is OutboxMessage and installation.connection.vendor == "postgresql":
+            lacking |= {
+                name: f"CREATE INDEX CONCURRENTLY {name} ON {table} {definition}"
+                for name, definition in INDEXES.items()
+                if name not in found
+            }
         for name, create in lacking.items():
             yield fault(
                 f"{table} lacks the index {name}.", "Queries that need it read the whole table instead.", create

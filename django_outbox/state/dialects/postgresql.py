@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from django.db import connections, transaction
@@ -18,6 +19,7 @@ from django_outbox.events.writer import Outgoing
 from django_outbox.models import OutboxMessage
 from django_outbox.state.backoff import MAX_BACKOFF_SECONDS
 from django_outbox.state.dialects import statements
+from django_outbox.state.dialects.arrays import array, hexadecimal, nullable_text_array, text_array
 from django_outbox.state.dialects.base import Dialect, Key
 from django_outbox.state.dialects.results import Earlier, LogPosition, Published, Unsent
 from django_outbox.state.rows import LockedMessage, NewMessage
@@ -55,22 +57,22 @@ class PostgreSQL(Dialect):
             return [self._insert_one(messages[0], source)]
         parameters: list[Any] = [
             source,
-            _text_array(str(message.event_id) for message in messages),
-            _text_array(message.event_type for message in messages),
-            _text_array(message.event_version for message in messages),
-            _text_array(message.topic for message in messages),
-            _text_array(message.message_key for message in messages),
-            _text_array(json.dumps(message.headers) if message.headers else "{}" for message in messages),
-            _text_array(message.payload_json for message in messages),
-            _array(message.max_retry for message in messages),
-            _array(message.delay // timedelta(microseconds=1) for message in messages),
+            text_array(str(message.event_id) for message in messages),
+            text_array(message.event_type for message in messages),
+            text_array(message.event_version for message in messages),
+            text_array(message.topic for message in messages),
+            text_array(message.message_key for message in messages),
+            text_array(json.dumps(message.headers) if message.headers else "{}" for message in messages),
+            text_array(message.payload_json for message in messages),
+            array(message.max_retry for message in messages),
+            array(message.delay // timedelta(microseconds=1) for message in messages),
         ]
         statement = statements.INSERT
         if has_bytes or for_debezium:
             statement = statements.INSERT_WITH_BYTES
             parameters += [
-                _nullable_array(message.content_type for message in messages),
-                _nullable_array(_hexadecimal(message.raw_value) for message in messages),
+                nullable_text_array(message.content_type for message in messages),
+                nullable_text_array(hexadecimal(message.raw_value) for message in messages),
             ]
         if for_debezium:
             statement = statements.INSERT_FOR_DEBEZIUM
@@ -154,7 +156,7 @@ class PostgreSQL(Dialect):
     def unsent_before(
         self, keyed: Sequence[Outgoing], ids: Sequence[int], *, dead: bool, pending: Sequence[Unsent] | None = None
     ) -> dict[Key, int]:
-        source, batch = settings.source, _array(ids)
+        source, batch = settings.source, array(ids)
         found = pending
         if found is None:
             statement = statements.PENDING_BEFORE
@@ -178,38 +180,58 @@ class PostgreSQL(Dialect):
 
     def postpone(self, earlier_ids: Collection[int], first_due: int | None) -> int:
         by_time: dict[str, list[int]] = {}
-        for id, until in self._fetch(statements.LATER, [MAX_BACKOFF_SECONDS, _array(earlier_ids), first_due]):
+        for id, until in self._fetch(statements.LATER, [MAX_BACKOFF_SECONDS, array(earlier_ids), first_due]):
             by_time.setdefault(until, []).append(id)
         return sum(
-            self._execute(statements.POSTPONE, [until, _array(ids[start : start + UPDATE_SIZE])])
+            self._execute(statements.POSTPONE, [until, array(ids[start : start + UPDATE_SIZE])])
             for until, ids in by_time.items()
             for start in range(0, len(ids), UPDATE_SIZE)
         )
 
     def mark_published(self, published: Sequence[Published]) -> int:
-        columns = [_array(column) for column in zip(*published, strict=True)]
+        columns = [array(column) for column in zip(*published, strict=True)]
         return self._execute(statements.MARK_PUBLISHED, [*columns, columns[0]])
 
     # Consumer
 
     def lock(self, ids: Collection[int]) -> list[LockedMessage]:
-        return [LockedMessage(*row) for row in self._fetch(statements.LOCK, [_array(ids)])]
+        return [LockedMessage(*row) for row in self._fetch(statements.LOCK, [array(ids)])]
 
     def unhandled_before(
         self, messages: Sequence[LockedMessage], known_types: Collection[str], *, dead: bool
     ) -> dict[int, Earlier]:
-        ids = _array(message.id for message in messages)
-        found = self._fetch(statements.UNHANDLED_BEFORE, {"ids": ids, "known_types": list(known_types), "dead": dead})
+        parameters = {
+            "ids": array(message.id for message in messages),
+            "known_types": list(known_types),
+            "dead": dead,
+        }
+        # Usually nothing comes before the last message of each key, and so before none. A look for each would walk past
+        # all the others of its key.
+        lasts = {_kind(message): message for message in sorted(messages, key=attrgetter("id"))}
+        of_lasts = self._unhandled_before(lasts.values(), parameters)
+        found: dict[int, Earlier] = {}
+        left: list[LockedMessage] = []
+        for message in messages if of_lasts else ():
+            earlier = of_lasts.get(lasts[_kind(message)].id)
+            if earlier is not None and earlier.id < message.id:
+                found[message.id] = earlier
+            elif earlier is not None:
+                left.append(message)
+        return found | self._unhandled_before(left, parameters) if left else found
+
+    def _unhandled_before(self, messages: Iterable[LockedMessage], parameters: dict[str, Any]) -> dict[int, Earlier]:
+        mine = array(message.id for message in messages)
+        rows = self._fetch(statements.UNHANDLED_BEFORE, {**parameters, "mine": mine})
         # The last one of each id wins: dead messages hold longest, then pending ones.
-        found.sort(key=lambda row: row[2], reverse=True)
+        rows.sort(key=lambda row: row[2], reverse=True)
         return {
             id: Earlier(earlier_id, status, due_at, bool(is_coming))
-            for id, earlier_id, status, due_at, is_coming in found
+            for id, earlier_id, status, due_at, is_coming in rows
         }
 
     def mark_consumed(self, messages: Sequence[LockedMessage]) -> int:
-        ids = _array(message.id for message in messages)
-        attempts = _array(message.publish_count for message in messages)
+        ids = array(message.id for message in messages)
+        attempts = array(message.publish_count for message in messages)
         return self._execute(statements.MARK_CONSUMED, [ids, attempts, ids])
 
     # Debezium
@@ -239,6 +261,11 @@ class PostgreSQL(Dialect):
             return int(cursor.rowcount)
 
 
+def _kind(message: LockedMessage) -> tuple[str, bool]:
+    """What messages of a topic have in common that wait for the same earlier messages."""
+    return message.message_key, message.partition is None
+
+
 # As Outgoing._make(), in half the time.
 _outgoing: Callable[[tuple[Any, ...]], Outgoing] = partial(tuple.__new__, Outgoing)
 
@@ -266,25 +293,4 @@ def _parts(messages: Sequence[NewMessage]) -> Iterator[Sequence[NewMessage]]:
 
 
 def _last_of_keys(keyed: Iterable[Outgoing]) -> str:
-    return _array({(message.topic, message.message_key): message.id for message in keyed}.values())
-
-
-def _array(numbers: Iterable[int | None]) -> str:
-    """An array literal of numbers. The driver takes ten times as long to write a list."""
-    return f"{{{str(list(numbers))[1:-1].replace('None', 'NULL')}}}"
-
-
-def _text_array(texts: Iterable[str]) -> str:
-    """An array literal of texts."""
-    escaped = '","'.join([text.replace("\\", "\\\\").replace('"', '\\"') for text in texts])
-    return f'{{"{escaped}"}}'
-
-
-def _nullable_array(texts: Iterable[str | None]) -> str:
-    """An array literal of texts, some of which are NULL."""
-    items = ",".join(["NULL" if text is None else _text_array([text])[1:-1] for text in texts])
-    return f"{{{items}}}"
-
-
-def _hexadecimal(value: bytes | None) -> str | None:
-    return None if value is None else f"\\x{value.hex()}"
+    return array({(message.topic, message.message_key): message.id for message in keyed}.values())

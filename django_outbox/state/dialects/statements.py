@@ -204,7 +204,7 @@ LOCK = """
     FOR UPDATE
 """
 
-# For each published message, those that must be handled before it and are not in the batch: dead and holding the key,
+# For some messages of a batch, those that must be handled before them and are not in the batch: dead and holding the key,
 # pending, published by the relay or, for a message that the relay sent, by Debezium. Two messages of Debezium come in the
 # order of their commits. Each is one step into an index. The last column is true if the earlier one's record comes later;
 # a later record with a lower offset means that the topic has lost its records.
@@ -234,7 +234,7 @@ UNHANDLED_BEFORE = """
             WHERE message.topic = mine.topic AND message.message_key = mine.message_key
               AND message.source = mine.source
               AND message.status = 'published' AND message.event_type = ANY(%(known_types)s)
-              AND message."partition" IS NOT NULL
+              AND message."partition" IS NOT NULL AND message.id = message.id + 0
               AND message.id < mine.id AND message.id <> ALL(%(ids)s::bigint[])
             LIMIT 1
         ) UNION ALL (
@@ -243,12 +243,12 @@ UNHANDLED_BEFORE = """
             WHERE message.topic = mine.topic AND message.message_key = mine.message_key
               AND message.source = mine.source
               AND message.status = 'published' AND message.event_type = ANY(%(known_types)s)
-              AND message."partition" IS NULL AND mine."partition" IS NOT NULL
+              AND message."partition" IS NULL AND message.id = message.id + 0 AND mine."partition" IS NOT NULL
               AND message.id < mine.id AND message.id <> ALL(%(ids)s::bigint[])
             LIMIT 1
         )
     ) AS earlier
-    WHERE mine.id = ANY(%(ids)s::bigint[]) AND mine.message_key <> ''
+    WHERE mine.id = ANY(%(mine)s::bigint[]) AND mine.message_key <> ''
 """
 
 # Published to consumed.

@@ -45,8 +45,11 @@ def test_a_missing_index_is_a_fault_and_the_remedy_makes_it(
 
 @pytest.mark.databases("postgresql")
 @pytest.mark.django_db(transaction=True)
-def test_a_missing_index_of_the_storage_is_a_fault_and_the_remedy_makes_it(installation: Installation) -> None:
-    execute("DROP INDEX django_outbox_pending")
+@pytest.mark.parametrize("name", ["django_outbox_pending", "django_outbox_key_debezium"])
+def test_a_missing_index_of_the_storage_is_a_fault_and_the_remedy_makes_it(
+    installation: Installation, name: str
+) -> None:
+    execute(f"DROP INDEX {name}")
     (finding,) = indexes.missing(installation)
     assert finding.level == Level.FAULT
     execute(finding.remedy)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from datetime import timedelta
@@ -10,12 +11,16 @@ from typing import Any
 import pytest
 from django.db import connection, transaction
 from django.db.models.expressions import RawSQL
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_outbox import publish
 from django_outbox.models import OutboxMessage
+from django_outbox.state import outbox
 from django_outbox.state import undelivered as state
 from django_outbox.state.dialects.results import LogPosition
+from django_outbox.state.ordering import unhandled_before
+from tests.services.databases.test_postgresql import plan_of, rows_read
 from tests.support.outbox import in_thread, make_message, row, statuses
 from tests.support.processes import wait_until
 
@@ -133,3 +138,44 @@ def test_what_was_committed_before_is_found_and_what_is_locked_is_left_alone(deb
         with in_thread(lambda: requeue(horizon)):
             pass
     assert statuses() == ["published", "pending", "published"]
+
+
+# Plans
+
+
+def fill(number: int, *, placed: bool) -> None:
+    """Published messages of one key, that the relay sent or that Debezium carries."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "INSERT INTO django_outbox_outboxmessage (source, event_id, event_type, event_version, topic, message_key,"
+            " payload, headers, status, publish_count, delivery_count, retry_count, max_retry, last_error, next_retry_at,"
+            ' published_at, "partition", "offset")'
+            " SELECT 'tests', gen_random_uuid(), 'order.created', 'v1', 'outbox', 'a', '1', '{}', 'published', 1, 0, 0,"
+            " 20, '', NULL, now(), CASE WHEN %s THEN 0 END, CASE WHEN %s THEN n END FROM generate_series(1, %s) n",
+            [placed, placed, number],
+        )
+
+
+@pytest.mark.parametrize("analyzed", ["empty", "full"])
+@pytest.mark.parametrize("placed", [False, True], ids=["debezium", "relay"])
+@pytest.mark.parametrize("begin", [0, 5000, 9800, 10000])
+def test_what_comes_before_a_batch_is_found_in_few_steps_however_many_messages_its_key_has(
+    analyzed: str, placed: bool, begin: int
+) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("TRUNCATE django_outbox_outboxmessage CASCADE")
+        if analyzed == "empty":
+            cursor.execute("ANALYZE django_outbox_outboxmessage")
+        fill(10_000, placed=placed)
+        fill(200, placed=True)
+        if analyzed == "full":
+            cursor.execute("ANALYZE django_outbox_outboxmessage")
+    ids = list(OutboxMessage.objects.order_by("id").values_list("id", flat=True))[begin : begin + 200]
+    with transaction.atomic():
+        batch = list(outbox.lock(ids, using="default").values())
+        with CaptureQueriesContext(connection) as queries:
+            blockers = unhandled_before(batch, lambda topic: ["order.created", "other"], using="default")
+    assert len(blockers) == (200 if begin == 10_000 or (placed and begin) else 0)
+    for query in queries:
+        plan = plan_of(query["sql"])
+        assert rows_read(plan) <= 2 * 200, json.dumps(plan, indent=1)

@@ -139,7 +139,11 @@ def _headline(table: Table, message: Any) -> str:
             text = gettext("Handled %(age)s ago.")
         return text % {"age": texts.age(message.consumed_at)}
     if message.status == "published":
-        return gettext("In Kafka for %(age)s, not yet handled.") % {"age": texts.age(message.published_at)}
+        if message.partition is None:
+            text = gettext("Left to Debezium %(age)s ago, not yet handled.")
+        else:
+            text = gettext("In Kafka for %(age)s, not yet handled.")
+        return text % {"age": texts.age(message.published_at)}
     if message.retry_count:
         return ngettext(
             "Failed %(count)d time, waiting for the next retry.",

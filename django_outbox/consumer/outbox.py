@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 
 from django.db import Error, transaction
 from django.db.models import QuerySet
@@ -75,6 +75,7 @@ class OutboxSource(Source[OwnRecord]):
         blockers = unhandled_before(locked, self._handlers.types_of, using=self._using)
         too_early = overtaking(locked)
         held: Held = {}
+        now = cache(lambda: database_now(OutboxMessage.objects.using(self._using)))
         claims: list[Claim] = []
         for item in items:
             message = current.pop(item.id, None)
@@ -83,17 +84,17 @@ class OutboxSource(Source[OwnRecord]):
             elif item.id in messages:
                 claims.append(SKIP)
             else:
-                claims.append(self._claim_without_row(item, held))
+                claims.append(self._claim_without_row(item, held, now))
         return claims
 
-    def _claim_without_row(self, item: OwnRecord, held: Held) -> Claim:
+    def _claim_without_row(self, item: OwnRecord, held: Held, now: Callable[[], datetime]) -> Claim:
         """Wait for a row that is not visible yet, or skip a record whose row was deleted. ``held``: see ``_claim``."""
         record = item.record
-        if item.is_first and item.may_be_unseen(database_now(OutboxMessage.objects.using(self._using))):
-            key = (record.topic, (record.key or b"").decode(errors="replace"))
-            if self.waits.may_wait(item.id, item.partition, UNSEEN.until, for_row=True):
-                held[key] = UNSEEN
-                return Claim(Outcome.WAITING)
+        may_wait = partial(self.waits.may_wait, item.id, item.partition, UNSEEN.until, for_row=True)
+        if item.is_first and item.may_be_unseen(now()) and may_wait():
+            if record.key and settings.ordering == "key":
+                held[record.topic, record.key.decode(errors="replace")] = UNSEEN
+            return Claim(Outcome.WAITING)
         log.warning(
             "Skipped the record %s[%d]@%d: there is no outbox message %d.",
             record.topic,

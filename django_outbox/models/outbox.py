@@ -46,7 +46,7 @@ class OutboxMessage(Message):
         PENDING = "pending", _("pending")
         """The relay sends it when ``next_retry_at`` comes."""
         PUBLISHED = "published", _("published")
-        """Acknowledged by Kafka, not yet handled."""
+        """Acknowledged by Kafka, or left to Debezium; not yet handled."""
         CONSUMED = "consumed", _("consumed")
         """Handled: the handler's effects and this status were committed together. Final."""
         DEAD = "dead", _("dead")

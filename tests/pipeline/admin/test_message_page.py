@@ -75,6 +75,16 @@ def test_page_of_every_state_says_where_it_stands(admin_client: Client, status: 
     assert response.context["headline"]
 
 
+def test_page_does_not_claim_that_a_message_of_debezium_is_in_kafka(admin_client: Client) -> None:
+    fields = {"published_at": DatabaseNow() - timedelta(minutes=5)}
+    for place, headline in (
+        ({}, r"Left to Debezium \d+\sminutes ago, not yet handled\."),
+        ({"partition": 0, "offset": 1}, r"In Kafka for \d+\sminutes, not yet handled\."),
+    ):
+        response = admin_client.get(page_of(make_message("published", **fields, **place)))
+        assert re.fullmatch(headline, response.context["headline"])
+
+
 def test_page_says_since_when_a_message_waits_and_when_it_is_due(admin_client: Client) -> None:
     message = make_message(next_retry_at=datetime(2030, 6, 1, 15, tzinfo=UTC))
     shown = html.unescape(content(admin_client, page_of(message)))

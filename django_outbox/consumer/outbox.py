@@ -90,11 +90,11 @@ class OutboxSource(Source[OwnRecord]):
     def _claim_without_row(self, item: OwnRecord, held: Held, now: Callable[[], datetime]) -> Claim:
         """Wait for a row that is not visible yet, or skip a record whose row was deleted. ``held``: see ``_claim``."""
         record = item.record
-        may_wait = partial(self.waits.may_wait, item.id, item.partition, UNSEEN.until, for_row=True)
-        if item.is_first and item.may_be_unseen(now()) and may_wait():
-            if record.key and settings.ordering == "key":
-                held[record.topic, record.key.decode(errors="replace")] = UNSEEN
-            return Claim(Outcome.WAITING)
+        if item.is_first and item.may_be_unseen(now()):
+            key = (record.topic, (record.key or b"").decode(errors="replace"))
+            if self.waits.may_wait(item.id, item.partition, UNSEEN.until, for_row=True):
+                held[key] = UNSEEN
+                return Claim(Outcome.WAITING)
         log.warning(
             "Skipped the record %s[%d]@%d: there is no outbox message %d.",
             record.topic,
@@ -125,7 +125,7 @@ class OutboxSource(Source[OwnRecord]):
             if message.message_key and holds_behind_dead():
                 held[key] = Blocker(message.id, REQUEUE_DELAY, is_dead=True)
             return Claim(Outcome.DEAD, message, reason=reason)
-        first = held.get(key)
+        first = held.get(key) if has_order(message) else None
         if blocker is not None:
             until, is_dead = blocker.until, blocker.is_dead
         elif first is not None and first.id < message.id:

@@ -8,7 +8,6 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,7 +20,7 @@ from jsonschema import Draft7Validator
 from django_outbox.handlers.handler import Handler
 from tests.support.declaring import only_handlers
 from tests.support.overrides import outbox_settings
-from tests.support.servers.apache_kafka import CACHE
+from tests.support.servers.fetching import fetched
 
 VERSION = "6.11.1"
 PACKAGE = f"@asyncapi/specs@{VERSION}"
@@ -88,21 +87,18 @@ def _validator() -> Draft7Validator:
 
 def _schema() -> Path:
     """The file, which is fetched once."""
-    path = CACHE / f"asyncapi-specs-{VERSION}" / "3.0.0.json"
-    if not path.exists():
-        npm = shutil.which("npm")
-        assert npm is not None, "npm is not installed; it fetches AsyncAPI's JSON Schema"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory() as directory:
-            subprocess.run(
-                [npm, "pack", "--silent", PACKAGE], cwd=directory, check=True, timeout=240, stdout=subprocess.DEVNULL
-            )
-            (archive,) = Path(directory).iterdir()
-            with tarfile.open(archive) as tar:
-                member = tar.extractfile(SCHEMA)
-                assert member is not None
-                # Whole or not at all, also where two runs fetch at once or one is interrupted.
-                staged = path.with_name(f"{uuid.uuid4().hex}.json")
-                staged.write_bytes(member.read())
-        staged.replace(path)
-    return path
+    return fetched(f"asyncapi-specs-{VERSION}", _fetch) / "3.0.0.json"
+
+
+def _fetch(folder: Path) -> None:
+    npm = shutil.which("npm")
+    assert npm is not None, "npm is not installed; it fetches AsyncAPI's JSON Schema"
+    with tempfile.TemporaryDirectory() as directory:
+        subprocess.run(
+            [npm, "pack", "--silent", PACKAGE], cwd=directory, check=True, timeout=240, stdout=subprocess.DEVNULL
+        )
+        (archive,) = Path(directory).iterdir()
+        with tarfile.open(archive) as tar:
+            member = tar.extractfile(SCHEMA)
+            assert member is not None
+            (folder / "3.0.0.json").write_bytes(member.read())

@@ -3,34 +3,16 @@
 from __future__ import annotations
 
 import base64
-import re
-import shutil
 import uuid
 from pathlib import Path
 
-from tests.support.servers.base import Service, ServiceError
+from tests.support.servers.base import Service
+from tests.support.servers.fetching import find_program, jars_of, version_in
 from tests.support.servers.kafka_protocol import broker_answers
 from tests.support.servers.process import free_port
 
 POM = Path(__file__).with_name("kafka") / "pom.xml"
-CACHE = Path(__file__).parents[3] / ".cache"
-
-
-def find_program(program: str, package: str) -> str:
-    found = shutil.which(program)
-    if found is None:
-        raise ServiceError(
-            f"{program} is not installed: Apache Kafka needs Java 17 or later, and Maven to fetch its jars "
-            f"(Debian, Ubuntu: apt-get install {package}; macOS: brew install openjdk maven), "
-            "or name a running broker with --kafka-url."
-        )
-    return found
-
-
-def _kafka_version() -> str:
-    found = re.search(r"<artifactId>kafka_2\.13</artifactId>\s*<version>(.+?)</version>", POM.read_text())
-    assert found is not None
-    return found[1]
+KAFKA = version_in(POM, "kafka_2.13")
 
 
 def new_cluster_id() -> str:
@@ -46,13 +28,14 @@ class ApacheKafka(Service):
     def __init__(self) -> None:
         super().__init__()
         self._controller_port = 0
+        self._jars = Path()
 
     @property
     def url(self) -> str:
         return f"kafka://127.0.0.1:{self.port}"
 
     def prepare(self) -> None:
-        self._fetch_jars()
+        self._jars = jars_of(POM, f"kafka-{KAFKA}")
         self._controller_port = free_port()
 
     def command(self) -> list[str | Path]:
@@ -65,11 +48,7 @@ class ApacheKafka(Service):
         broker_answers("127.0.0.1", self.port)
 
     def version(self) -> str:
-        return f"Apache Kafka {_kafka_version()}"
-
-    @property
-    def _jars(self) -> Path:
-        return CACHE / f"kafka-{_kafka_version()}"
+        return f"Apache Kafka {KAFKA}"
 
     @property
     def _properties(self) -> Path:
@@ -79,25 +58,6 @@ class ApacheKafka(Service):
         # Serial collector and a small heap: the node must leave the machine to the tests.
         options = ["-Xms128m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-Dlog4j2.level=WARN"]
         return [find_program("java", "default-jre-headless"), *options, "-cp", f"{self._jars}/*", main, *arguments]
-
-    def _fetch_jars(self) -> None:
-        """Copy Kafka and all that it needs from Maven's repository, once."""
-        if self._jars.exists():
-            return
-        maven = find_program("mvn", "maven")
-        partial = self.directory / "jars"
-        self.run(
-            [maven, "-q", "-B", "-f", POM, "dependency:copy-dependencies", f"-DoutputDirectory={partial}"],
-            cwd=self.directory,
-        )
-        CACHE.mkdir(exist_ok=True)
-        # Whole or not at all under the final name, also where two runs fetch at once or one is interrupted.
-        staged = CACHE / f"{self._jars.name}-{uuid.uuid4().hex}"
-        shutil.move(partial, staged)
-        try:
-            staged.rename(self._jars)
-        except OSError:
-            shutil.rmtree(staged)
 
     def _format(self) -> None:
         self._properties.write_text("".join(f"{key}={value}\n" for key, value in self._settings().items()))

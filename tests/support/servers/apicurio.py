@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import http.client
 import os
-import shutil
 import tarfile
-import uuid
+import tempfile
 from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from tests.support.servers.apache_kafka import CACHE, find_program
 from tests.support.servers.base import Service
+from tests.support.servers.fetching import fetched, find_program, maven
 
 VERSION = "2.6.13.Final"  # the last line that runs with Java 17
 ARTIFACT = f"io.apicurio:apicurio-registry-app:{VERSION}:tar.gz:all"
@@ -25,30 +24,16 @@ class Apicurio(Service):
     name = "apicurio"
     start_timeout = 90.0
 
+    def __init__(self) -> None:
+        super().__init__()
+        self._home = Path()
+
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/apis/ccompat/v7"
 
     def prepare(self) -> None:
-        """Copy the server from Maven's repository, once."""
-        if self._home.exists():
-            return
-        maven = find_program("mvn", "maven")
-        partial = self.directory / "download"
-        self.run(
-            [maven, "-q", "-B", "dependency:copy", f"-Dartifact={ARTIFACT}", f"-DoutputDirectory={partial}"],
-            cwd=self.directory,
-        )
-        CACHE.mkdir(exist_ok=True)
-        # Whole or not at all under the final name, also where two runs fetch at once or one is interrupted.
-        staged = CACHE / f"{self._home.name}-{uuid.uuid4().hex}"
-        (archive,) = partial.iterdir()
-        with tarfile.open(archive) as tar:
-            tar.extractall(staged, filter="data")
-        try:
-            staged.rename(self._home)
-        except OSError:
-            shutil.rmtree(staged)
+        self._home = fetched(f"apicurio-{VERSION}", _fetch)
 
     def command(self) -> list[str | Path]:
         options = ["-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
@@ -67,6 +52,10 @@ class Apicurio(Service):
     def version(self) -> str:
         return f"Apicurio Registry {VERSION}"
 
-    @property
-    def _home(self) -> Path:
-        return CACHE / f"apicurio-{VERSION}"
+
+def _fetch(folder: Path) -> None:
+    with tempfile.TemporaryDirectory() as download:
+        maven("dependency:copy", f"-Dartifact={ARTIFACT}", f"-DoutputDirectory={download}")
+        (archive,) = Path(download).iterdir()
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder, filter="data")

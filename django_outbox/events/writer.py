@@ -131,7 +131,8 @@ def _value(payload_json: str, content_type: str | None, raw_value: bytes | memor
 
 
 def _rfc3339(time: datetime) -> bytes:
-    return time.astimezone(UTC).isoformat().replace("+00:00", "Z").encode()
+    """The time with six digits of a second, as PostgreSQL's statements and Debezium write it."""
+    return time.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z").encode()
 
 
 def _envelope(message: Outgoing) -> bytes:

@@ -65,11 +65,11 @@ PLAN_FOR_FULL_BATCH = """
            set_config('plan_cache_mode', 'force_custom_plan', true)
 """
 
-# Lock due messages, skipping those locked by other relays. JSON writes the time as RFC 3339 whatever the session's
-# settings.
+# Lock due messages, skipping those locked by other relays. The time is as events/writer.py writes it, whatever the
+# session's settings.
 CLAIM_DUE = """
     SELECT id, source, event_id::text, event_type, event_version, topic, message_key, headers::text,
-           (to_json(created_at AT TIME ZONE 'UTC') #>> '{}') || 'Z' AS created_at, publish_count, payload::text,
+           to_char(created_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS created_at, publish_count, payload::text,
            content_type, raw_value
     FROM django_outbox_outboxmessage
     WHERE status = 'pending' AND source = %s AND next_retry_at <= statement_timestamp() AND topic <> ALL(%s)

@@ -429,6 +429,19 @@ def test_the_time_of_a_message_is_in_utc_whatever_the_session_says() -> None:
     assert datetime.fromisoformat(time) == message.created_at
 
 
+@pytest.mark.parametrize("microseconds", ["000000", "120000", "000001"])
+def test_the_time_of_a_message_always_has_six_digits_of_a_second(microseconds: str) -> None:
+    broker = memory_broker()
+    message = make_message()
+    written_at = f"2026-05-06T07:08:09.{microseconds}+00:00"
+    OutboxMessage.objects.filter(id=message.id).update(created_at=datetime.fromisoformat(written_at))
+
+    Relay(broker, using="default").run_once()
+
+    time = dict(broker.records("outbox")[0].headers)["ce_time"].decode()
+    assert time == f"2026-05-06T07:08:09.{microseconds}Z"
+
+
 # Publishing
 
 

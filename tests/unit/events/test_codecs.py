@@ -79,6 +79,11 @@ def test_cloudevent_has_exactly_these_headers() -> None:
     )
 
 
+def test_the_time_always_has_six_digits_of_a_second() -> None:
+    record = record_of(MESSAGE._replace(created_at=datetime(2026, 3, 1, 9, 30, tzinfo=UTC)))
+    assert dict(record.headers)["ce_time"] == b"2026-03-01T09:30:00.000000Z"
+
+
 def test_cloudevent_without_a_key_has_no_subject() -> None:
     record = record_of(MESSAGE._replace(message_key=""))
     assert record.key is None

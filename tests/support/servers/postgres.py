@@ -15,6 +15,9 @@ import psycopg
 
 from tests.support.servers.base import Service, ServiceError
 
+WITH_PASSWORD = "with_password"
+"""A role whose members need a password, once a test creates it."""
+
 
 def _installed() -> Path:
     """Find the wheel's files. Its Python layer is not imported: it keeps locks and state in the user's directories."""
@@ -59,6 +62,8 @@ class PostgreSQL(Service):
             cwd=self.directory,
             **self._spawn_options,
         )
+        access = data / "pg_hba.conf"
+        access.write_text(f"host all +{WITH_PASSWORD} 127.0.0.1/32 scram-sha-256\n{access.read_text()}")
 
     def command(self) -> list[str | Path]:
         settings = {

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from django_outbox.management.columns import columns, duration
-from django_outbox.observability.text import shortened
+from django_outbox.observability.text import shortened, size
 from django_outbox.operations.counts import counted
 from django_outbox.operations.workers import is_late
 
@@ -31,6 +31,7 @@ def _tables(status: Mapping[str, Any]) -> Iterator[str]:
     yield _retries(status["retries"])
     yield _rates(status["rates"])
     yield _workers(status["workers"])
+    yield _slot(status["debezium"])
     lag = status["lag"] or []
     if lag and all(group["trouble"] for group in lag):
         yield f"Lag of the consumer groups: unknown. {lag[0]['trouble']}"
@@ -118,6 +119,18 @@ def _workers(workers: list[dict[str, Any]]) -> str:
         for worker in workers
     ]
     return columns(rows, right={3})
+
+
+def _slot(slot: dict[str, Any] | None) -> str:
+    if slot is None:
+        return ""
+    if not slot["present"]:
+        return f"The replication slot {slot['slot']} does not exist: see manage.py outbox_doctor"
+    head = ["DEBEZIUM SLOT", "STATE", "WAL", "BEHIND", "FOR", "WAL KEPT"]
+    state = "active" if slot["active"] else "not read"
+    sizes = [size(slot[name]) for name in ("lag_bytes", "retained_bytes")]
+    row = [slot["slot"], state, slot["wal_status"] or "-", sizes[0], duration(slot["lag_seconds"]), sizes[1]]
+    return columns([head, row], right={3, 4, 5})
 
 
 def _in_progress(worker: dict[str, Any]) -> str:

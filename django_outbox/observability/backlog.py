@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from django.db import connections
 
 from django_outbox.exceptions import in_one_line
+from django_outbox.state.slot import Slot
 
 log = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ class Unfinished:
         overdue: seconds since the most overdue pending message was due.
         awaited: of the outbox, seconds since a published message was sent that a handler here has yet to handle.
         paused: messages that wait for the end of a pause.
+        slot: of the outbox, the replication slot of Debezium; None without Debezium.
     """
 
     counts: dict[str, int]
@@ -40,6 +42,7 @@ class Unfinished:
     overdue: float
     awaited: float = 0.0
     paused: int = 0
+    slot: Slot | None = None
 
 
 class Backlog:

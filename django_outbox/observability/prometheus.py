@@ -23,6 +23,7 @@ from django_outbox import __version__
 from django_outbox.models import Worker
 from django_outbox.observability.backlog import Backlog
 from django_outbox.observability.metrics import Histogram, Metrics
+from django_outbox.state.slot import Slot
 from django_outbox.worker.state import WorkerState
 
 COUNTERS = {
@@ -124,7 +125,22 @@ class OutboxCollector(Collector):
             paused.add_metric((box,), unfinished.paused)
             if box == "outbox":
                 awaited.add_metric((), unfinished.awaited)
+            if unfinished.slot is not None:
+                yield from _slot(unfinished.slot)
         yield from (messages, oldest, overdue, awaited, paused)
+
+
+def _slot(slot: Slot) -> Iterator[Metric]:
+    yield _gauge("slot_active", "Whether Debezium reads its replication slot.", slot.active)
+    yield _gauge("slot_lost", "Whether the slot does not exist, or lacks WAL that it needs.", slot.is_lost)
+    numbers = {
+        "slot_lag_bytes": ("WAL that Debezium has not confirmed.", slot.lag_bytes),
+        "slot_lag_seconds": ("How long ago that was written, or since when nothing reads the slot.", slot.lag_seconds),
+        "slot_retained_bytes": ("WAL that the server keeps for the slot.", slot.retained_bytes),
+    }
+    for name, (text, number) in numbers.items():
+        if number is not None:
+            yield _gauge(name, text, number)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

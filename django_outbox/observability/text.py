@@ -101,3 +101,13 @@ def pretty(value: Any) -> str:
 def status_badge(message: Any) -> SafeString:
     """The status of a message, as a colored word."""
     return format_html('<span class="outbox-status outbox-{}">{}</span>', message.status, message.get_status_display())
+
+
+def size(number: int | None) -> str:
+    """A number of bytes in its largest unit; "-" for None."""
+    if number is None:
+        return "-"
+    for unit, length in (("GB", 2**30), ("MB", 2**20), ("kB", 2**10)):
+        if number >= length:
+            return f"{number / length:,.1f} {unit}"
+    return f"{number} bytes"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -22,6 +23,7 @@ from django_outbox.observability.backlog import Unfinished
 from django_outbox.state import pauses
 from django_outbox.state.dialects import oldest_first
 from django_outbox.state.pauses import ActivePause
+from django_outbox.state.slot import debezium_slot
 from django_outbox.state.unhandled import HandledEvents, longest_unhandled
 
 Model = type[OutboxMessage] | type[InboxMessage]
@@ -67,7 +69,9 @@ def unfinished(using: str) -> dict[str, Unfinished]:
     for pause in pauses.active(Pause.objects.using(using)):
         paused.update(count_paused(pause, using))
     return {
-        "outbox": _unfinished(OutboxMessage, using, paused["outbox"], longest_unhandled(using)),
+        "outbox": replace(
+            _unfinished(OutboxMessage, using, paused["outbox"], longest_unhandled(using)), slot=debezium_slot(using)
+        ),
         "inbox": _unfinished(InboxMessage, using, paused["inbox"]),
     }
 

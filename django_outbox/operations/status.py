@@ -22,6 +22,7 @@ from django_outbox.operations.lag import TIMEOUT_SECONDS, GroupLag, lag_of_group
 from django_outbox.operations.pausing import PauseStatus, known_pauses
 from django_outbox.operations.topics import awaited, topics_by_group
 from django_outbox.operations.workers import is_late, known_workers
+from django_outbox.state.slot import Slot, debezium_slot
 from django_outbox.state.unhandled import longest_unhandled
 
 RETRIES = 5
@@ -54,6 +55,7 @@ def full_status(using: str, *, broker: bool = True, timeout: float = TIMEOUT_SEC
         "rates": _rates(workers, using),
         "workers": [_worker(worker) for worker in workers],
         "lag": None if lag is None else [_lag(group, each) for group, each in lag.items()],
+        "debezium": _slot(debezium_slot(using)),
     }
 
 
@@ -168,6 +170,20 @@ def _worker(worker: Any) -> dict[str, Any]:
         "in_progress": worker.in_progress,
         "busy_seconds": worker.busy_seconds,
         "busy_key": worker.busy_key,
+    }
+
+
+def _slot(slot: Slot | None) -> dict[str, Any] | None:
+    if slot is None:
+        return None
+    return {
+        "slot": slot.name,
+        "present": slot.present,
+        "active": slot.active,
+        "wal_status": slot.wal_status,
+        "lag_bytes": slot.lag_bytes,
+        "lag_seconds": slot.lag_seconds,
+        "retained_bytes": slot.retained_bytes,
     }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+import psycopg
 import pytest
 from django.core.management import call_command
 from django.db import connection
@@ -123,3 +124,26 @@ class Log:
 def create_topic(servers: str, topic: str, partitions: int = 3) -> None:
     with KafkaAdminClient(bootstrap_servers=servers) as admin:
         admin.create_topics({topic: {"num_partitions": partitions, "replication_factor": 1}}, wait_for_metadata=True)
+
+
+@contextmanager
+def reading(slot: str, publication: str = "outbox_tests") -> Iterator[int]:
+    """Read a slot as a connector does; gives the id of the session's process."""
+    settings_dict = connection.settings_dict
+    with psycopg.connect(
+        host=settings_dict["HOST"],
+        port=settings_dict["PORT"],
+        user=settings_dict["USER"],
+        dbname=settings_dict["NAME"],
+        replication="database",
+        autocommit=True,
+    ) as session:
+        options = f"\"proto_version\" '1', \"publication_names\" '{publication}'"
+        result = session.pgconn.exec_(f'START_REPLICATION SLOT "{slot}" LOGICAL 0/0 ({options})'.encode())
+        assert result.status == psycopg.pq.ExecStatus.COPY_BOTH, session.pgconn.error_message
+        try:
+            yield session.pgconn.backend_pid
+        finally:
+            session.pgconn.finish()  # in the middle of the stream, as a connector that is killed
+    active = "SELECT count(*) FROM pg_replication_slots WHERE active AND slot_name = %s"
+    wait_until(lambda: query(active, slot) == [(0,)], what="the slot is free")

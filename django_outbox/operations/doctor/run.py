@@ -11,7 +11,7 @@ from django.utils import translation
 
 from django_outbox.brokers.calls import Call
 from django_outbox.exceptions import in_one_line
-from django_outbox.operations.doctor import broker, database, events, indexes, sessions, vacuum, workers
+from django_outbox.operations.doctor import broker, database, debezium, events, indexes, sessions, vacuum, workers
 from django_outbox.operations.doctor.base import Finding, Installation, Level, fault, warning
 from django_outbox.worker.pooling import prepare_nothing
 
@@ -74,6 +74,12 @@ CHECKS = (
     Check("old-snapshots", vacuum.old_snapshots, "No session holds vacuum back.", POSTGRESQL),
     Check("prepared-transactions", vacuum.prepared_transactions, "None is open.", POSTGRESQL),
     Check("replication-slots", vacuum.replication_slots, "None holds vacuum back.", POSTGRESQL),
+    Check(
+        "debezium",
+        debezium.debezium,
+        'PUBLISHER is "relay", or Debezium has what it needs in the database.',
+        POSTGRESQL,
+    ),
     Check("autovacuum", vacuum.autovacuum, "Autovacuum is on and keeps up.", POSTGRESQL),
     Check("relays", workers.relays, "A relay is running, and no message is late."),
     Check("consumers", workers.consumers, "Consumers are running, or there is nothing to handle; no message is late."),

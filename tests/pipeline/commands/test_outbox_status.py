@@ -235,6 +235,7 @@ def test_json_has_these_keys() -> None:
         "rates",
         "workers",
         "lag",
+        "debezium",
     ]
     more = ["consumed_is_estimate", "due", "longest_due_seconds", "next_due_seconds"]
     assert list(document["outbox"]) == [*KEYS, *more, "longest_awaited_seconds"]
@@ -245,6 +246,7 @@ def test_json_of_an_empty_outbox() -> None:
     found = status_json("--no-broker")
     assert {key: found["outbox"][key] for key in KEYS} == {**dict.fromkeys(KEYS[:4], 0), **dict.fromkeys(KEYS[4:])}
     assert (found["topics"], found["retries"], found["workers"], found["lag"]) == ([], [], [], None)
+    assert found["debezium"] is None
 
 
 def test_json_counts_by_state() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -21,6 +22,7 @@ from django_outbox.observability.instrumentation import observed_by
 from django_outbox.observability.metrics import MOST_LABELS, Counters, Histogram, Metrics
 from django_outbox.observability.prometheus import exposition, registry_of
 from django_outbox.relay.relay import Relay
+from django_outbox.state.slot import Slot
 from django_outbox.worker.state import WorkerState
 from tests.support.clock import Clock
 from tests.support.inbox import Receiver, plain, received
@@ -306,6 +308,29 @@ def test_gauges_say_what_the_loop_and_the_database_say(worker_state: WorkerState
     (build,) = [dict(labels) for name, labels in read if name == "django_outbox_build_info"]
     assert build["version"]
     assert build["worker"] == "relay"
+
+
+def test_gauges_of_the_slot_are_there_with_debezium_only(worker_state: WorkerState) -> None:
+    plain = {"outbox": Unfinished({}, oldest=0.0, overdue=0.0)}
+    assert not [name for name, _ in samples(registry_of(Metrics(), backlog(plain), worker_state)) if "slot" in name]
+
+    slot = Slot("outbox", True, True, "reserved", lag_bytes=10, lag_seconds=2.5, retained_bytes=30)
+    read = samples(registry_of(Metrics(), backlog({"outbox": replace(plain["outbox"], slot=slot)}), worker_state))
+    assert {name: value for (name, _), value in read.items() if "slot" in name} == {
+        "django_outbox_slot_active": 1,
+        "django_outbox_slot_lost": 0,
+        "django_outbox_slot_lag_bytes": 10,
+        "django_outbox_slot_lag_seconds": 2.5,
+        "django_outbox_slot_retained_bytes": 30,
+    }
+
+
+@pytest.mark.parametrize("slot", [Slot("outbox"), Slot("outbox", True, False, "lost")])
+def test_a_slot_that_is_lost_has_a_gauge(worker_state: WorkerState, slot: Slot) -> None:
+    found = {"outbox": Unfinished({}, oldest=0.0, overdue=0.0, slot=slot)}
+    read = samples(registry_of(Metrics(), backlog(found), worker_state))
+    assert (read["django_outbox_slot_active", ()], read["django_outbox_slot_lost", ()]) == (0, 1)
+    assert ("django_outbox_slot_lag_bytes", ()) not in read
 
 
 def test_one_worker_s_numbers_are_not_another_s(worker_state: WorkerState) -> None:

@@ -24,6 +24,7 @@ from django_outbox.observability.health import default_limit, outage_limit
 from django_outbox.observability.metrics import Metrics
 from django_outbox.observability.prometheus import exposition, registry_of
 from django_outbox.operations.counts import MOST_COUNTED
+from django_outbox.state.slot import Slot
 from django_outbox.worker.state import WorkerState
 
 CONTRIB = Path(__file__).parents[3] / "contrib"
@@ -41,7 +42,8 @@ EVERYWHERE = {"job", "instance", "le"}
 def exported() -> dict[str, set[str]]:
     """The labels of every series that relays and consumers export, by name."""
     counts = {"pending": 1, "published": 1, "dead": 1}
-    backlog = Backlog("default", lambda using: {"outbox": Unfinished(counts, 1.0, 1.0)})
+    slot = Slot("outbox_tests", present=True, lag_bytes=1, lag_seconds=1.0, retained_bytes=1)
+    backlog = Backlog("default", lambda using: {"outbox": Unfinished(counts, 1.0, 1.0, slot=slot)})
     message = Outgoing(1, "tests", "id", "order.created", "v1", "outbox", "", "{}", datetime.now(UTC), 0, "{}")
     relay, consumer = Metrics(), Metrics(known_types={"order.created"})
     relay.published([message], 1.0)

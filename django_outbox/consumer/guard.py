@@ -11,7 +11,7 @@ from django.db import Error
 from django_outbox.brokers.base import TopicPartition
 from django_outbox.conf import settings
 from django_outbox.consumer.inbox.inbox import Inbox
-from django_outbox.consumer.keyed_queue import Queued
+from django_outbox.consumer.line import Queued
 from django_outbox.consumer.outbox import OutboxSource
 from django_outbox.consumer.source import Kind
 

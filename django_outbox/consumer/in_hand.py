@@ -12,7 +12,8 @@ from django_outbox.conf import settings
 from django_outbox.consumer.filling import Filling
 from django_outbox.consumer.guard import PoisonGuard
 from django_outbox.consumer.inbox.inbox import Inbox
-from django_outbox.consumer.keyed_queue import KeyedQueue, Queued
+from django_outbox.consumer.keyed_queue import KeyedQueue
+from django_outbox.consumer.line import Queued
 from django_outbox.consumer.offsets import OffsetTracker
 from django_outbox.consumer.outbox import OutboxSource
 from django_outbox.consumer.own_record import own_record
@@ -267,8 +268,7 @@ class InHand:
         own = None if self._inbox.takes_all else own_record(record, settings.source)
         size = len(record.value or b"") + sum(len(name) + len(value or b"") for name, value in record.headers)
         if own is not None:
-            rank, by_arrival = own.id, own.is_first
-            return Queued(own, key, Kind.OWN, partition, size, self._generation, rank=rank, by_arrival=by_arrival)
+            return Queued(own, key, Kind.OWN, partition, size, self._generation, rank=own.id, by_arrival=own.is_first)
         if key is None and self._inbox.uses_mapper(record):
             key = partition  # the mapper may find a key
         return Queued(record, key, Kind.FOREIGN, partition, size, self._generation)

@@ -5,72 +5,13 @@ from __future__ import annotations
 import heapq
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from itertools import chain, count
 from threading import Condition, RLock
 from typing import Any, Generic, TypeVar
 
-from django_outbox.handlers.handler import NO_HANDLERS, Handlers
+from django_outbox.consumer.line import Line, Queued
 
 T = TypeVar("T")
-
-
-@dataclass(slots=True)
-class Queued(Generic[T]):
-    """An item in the queue.
-
-    Attributes:
-        item: what a lane handles.
-        key: items with the same key are handled one after the other; None for an item without order.
-        kind: the items of a batch are of one kind.
-        group: what it is dropped with, such as its partition.
-        size: in bytes.
-        generation: when it was read.
-        guarded: it may have killed the previous process.
-        most: how many of its like a batch has at most; None for as many as a lane takes.
-        alone: it is a batch of its own, and other lanes handle nothing meanwhile.
-        rank: it comes before items of its key with a higher rank, whatever arrived first; None for the order of arrival.
-        by_arrival: among others with this flag, the order of arrival counts, not the rank.
-        event, handlers: see ``Arrival``.
-        number: its place in the order of arrival, given by the queue.
-    """
-
-    item: T
-    key: Hashable
-    kind: Any
-    group: Any
-    size: int = 0
-    generation: int = 0
-    guarded: bool = False
-    most: int | None = None
-    alone: bool = False
-    rank: int | None = None
-    by_arrival: bool = False
-    event: Hashable = None
-    handlers: Handlers = NO_HANDLERS
-    number: int = -1
-
-
-@dataclass(slots=True, eq=False)
-class _Line(Generic[T]):
-    """The items of one key that wait, in order."""
-
-    key: Hashable
-    items: deque[Queued[T]] = field(default_factory=deque)
-    is_busy: bool = False
-    """A lane has items of this key."""
-    parked_until: float | None = None
-    """No lane gets its items before."""
-
-    def insert(self, queued: Queued[T]) -> None:
-        """Add an item behind the others, or before those that it comes before by its rank."""
-        place = len(self.items)
-        while place and queued.rank is not None:
-            before = self.items[place - 1]
-            if before.rank is None or before.rank <= queued.rank or (before.by_arrival and queued.by_arrival):
-                break
-            place -= 1
-        self.items.insert(place, queued)
 
 
 class KeyedQueue(Generic[T]):
@@ -88,10 +29,10 @@ class KeyedQueue(Generic[T]):
         self._offered = Condition(lock)  # lanes wait for items
         self._ended = Condition(lock)  # the consumer waits until no lane has a batch
         self._numbers = count()
-        self._lines: dict[Hashable, _Line[T]] = {}  # by key; those with items, or in a lane
+        self._lines: dict[Hashable, Line[T]] = {}  # by key; those with items, or in a lane
         # Lines that lanes may take, by the number of their first item. Entries that are no longer true are skipped.
-        self._ready: list[tuple[int, _Line[T]]] = []
-        self._parked: set[_Line[T]] = set()
+        self._ready: list[tuple[int, Line[T]]] = []
+        self._parked: set[Line[T]] = set()
         self._taken: dict[int, Queued[T]] = {}  # by number; what lanes have and nobody dropped
         self._batches = 0  # that lanes have
         self._is_alone = False
@@ -128,7 +69,7 @@ class KeyedQueue(Generic[T]):
                     queued.key = queued.number
                 self._size += 1
                 self.bytes += queued.size
-                line = self._lines.setdefault(queued.key, _Line(queued.key))
+                line = self._lines.setdefault(queued.key, Line(queued.key))
                 line.insert(queued)
                 if line.items[0] is queued:  # the others may have waited for it
                     self._offer(line)
@@ -267,7 +208,7 @@ class KeyedQueue(Generic[T]):
                 self._lines[queued.key].is_busy = True
         return batch
 
-    def _offer(self, line: _Line[T]) -> None:
+    def _offer(self, line: Line[T]) -> None:
         """Let lanes take a line, once no other lane has it."""
         if line.parked_until is not None:
             line.parked_until = None
@@ -277,7 +218,7 @@ class KeyedQueue(Generic[T]):
             self._offered.notify()
 
     def _give_back(
-        self, line: _Line[T], left: Sequence[Queued[T]], first_parked: Queued[T] | None, until: float | None
+        self, line: Line[T], left: Sequence[Queued[T]], first_parked: Queued[T] | None, until: float | None
     ) -> None:
         """Take a line back from a lane, with what it has not finished."""
         line.is_busy = False
@@ -286,6 +227,8 @@ class KeyedQueue(Generic[T]):
             self._size += len(left)
             for queued in came_meanwhile:
                 line.insert(queued)
+        if first_parked is not None:
+            line.advance()
         if first_parked is not None and line.items[0] is first_parked:  # else what it waits for has come
             line.parked_until = until
             self._parked.add(line)
@@ -293,6 +236,6 @@ class KeyedQueue(Generic[T]):
             self._offer(line)
         self._forget_if_empty(line)
 
-    def _forget_if_empty(self, line: _Line[T]) -> None:
+    def _forget_if_empty(self, line: Line[T]) -> None:
         if not line.items and not line.is_busy:
             del self._lines[line.key]

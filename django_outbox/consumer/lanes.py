@@ -13,7 +13,7 @@ from django.db import connections
 from django_outbox.consumer.engine import Engine
 from django_outbox.consumer.in_hand import InHand
 from django_outbox.consumer.inbox.inbox import Inbox
-from django_outbox.consumer.keyed_queue import Queued
+from django_outbox.consumer.line import Queued
 from django_outbox.consumer.outbox import OutboxSource
 from django_outbox.consumer.own_record import OwnRecord
 from django_outbox.consumer.source import Kind, Outcome
@@ -183,8 +183,7 @@ class Lanes(InHand):
     def _waits_until(self, queued: Queued[Any]) -> float:
         if queued.kind is Kind.FOREIGN:
             return self._clock() + self._inbox.take_wait(queued.item)
-        # Its turn comes after an earlier message, which may arrive later.
-        queued.by_arrival = queued.by_arrival and self._outbox.waits.is_for_row(queued.item.id)
+        queued.awaits = self._outbox.waits.awaited(queued.item.id)
         return self._outbox.waits.until(queued.item.id)
 
     def _is_interrupted(self) -> bool:

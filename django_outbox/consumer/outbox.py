@@ -92,7 +92,7 @@ class OutboxSource(Source[OwnRecord]):
         record = item.record
         if item.is_first and item.may_be_unseen(now()):
             key = (record.topic, (record.key or b"").decode(errors="replace"))
-            if self.waits.may_wait(item.id, item.partition, UNSEEN.until, for_row=True):
+            if self.waits.may_wait(item.id, item.partition, UNSEEN.until):
                 held[key] = UNSEEN
                 return Claim(Outcome.WAITING)
         log.warning(
@@ -139,8 +139,9 @@ class OutboxSource(Source[OwnRecord]):
             return Claim(Outcome.CONSUMED, message, item.event(message), handlers)
         if has_order(message):
             held[key] = Blocker(message.id if first is None else min(first.id, message.id), until, is_dead)
-        for_row = first is not None and first.id == UNSEEN.id
-        if not (is_paused or is_dead) and self.waits.may_wait(message.id, item.partition, until, for_row=for_row):
+        before = blocker or first
+        awaited = before and before.id
+        if not (is_paused or is_dead) and self.waits.may_wait(message.id, item.partition, until, awaited=awaited):
             return Claim(Outcome.WAITING, message)
         return Claim(Outcome.REQUEUED, message, reason="paused" if is_paused else "order", until=until)
 

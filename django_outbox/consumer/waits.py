@@ -23,12 +23,12 @@ LOOKS_A_SECOND = 500
 
 @dataclass(slots=True)
 class _Wait:
-    """A message waits at most until ``deadline``, now until ``until``, both on the clock. ``for_row``: see ``is_for_row``."""
+    """A message waits at most until ``deadline``, now until ``until``, both on the clock. ``awaited``: see ``may_wait()``."""
 
     deadline: float
     until: float = 0.0
     looks: int = 0
-    for_row: bool = False
+    awaited: int | None = None
 
 
 class Waits:
@@ -45,19 +45,19 @@ class Waits:
         self._searched_at = 0.0
 
     def may_wait(
-        self, id: int, partition: TopicPartition, until: datetime | timedelta, *, for_row: bool = False
+        self, id: int, partition: TopicPartition, until: datetime | timedelta, *, awaited: int | None = None
     ) -> bool:
         """True if the message may wait in hand instead of being sent again.
 
         Args:
             partition: of its record.
             until: when the earlier one is due, if that is known.
-            for_row: see ``is_for_row``.
+            awaited: the id of the earlier one; None if the message waits for a row that is not visible yet.
         """
         now = self._clock()
         with self._lock:
             if self._accepts(id, partition, now) and self._wait(id, until, now):
-                self._waits[id].for_row = for_row
+                self._waits[id].awaited = awaited
                 return True
             self._waits.pop(id, None)
             return False
@@ -90,11 +90,11 @@ class Waits:
             wait = self._waits.get(id)
         return 0.0 if wait is None else wait.until
 
-    def is_for_row(self, id: int) -> bool:
-        """True if the message waits for a row that is not visible yet: its own, or that of an earlier record of its key."""
+    def awaited(self, id: int) -> int | None:
+        """The id of the message that it waits for, if that is known."""
         with self._lock:
             wait = self._waits.get(id)
-        return wait is not None and wait.for_row
+        return None if wait is None else wait.awaited
 
     def end(self, id: int) -> None:
         with self._lock:

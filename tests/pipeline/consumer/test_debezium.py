@@ -138,6 +138,44 @@ def test_a_message_of_debezium_waits_for_an_earlier_one_that_the_relay_sends(pip
     assert sent() == [1, 1]
 
 
+@pytest.mark.parametrize("looked_at", [0, 1, 3], ids=["unread", "the first in hand", "all in hand"])
+def test_several_messages_of_debezium_wait_for_an_earlier_one_whose_record_comes_last(
+    pipeline: Pipeline, clock: Clock, looked_at: int
+) -> None:
+    """The first publications of relay and Debezium look alike, so their place in the queue is known only by who waits."""
+    make_message(payload=1, message_key="a")
+    later = [inserted(number) for number in (4, 2, 3)]
+    for number, message in enumerate(later):
+        deliver(pipeline, message)
+        if number < looked_at:
+            consume(pipeline, clock, 1)
+    pipeline.relay.run_once()
+    consume(pipeline, clock, 6)
+    assert effects() == ["1", "4", "2", "3"]
+    assert sent() == [1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("looked_at", [False, True])
+def test_messages_wait_for_several_earlier_ones_that_come_in_any_order(
+    pipeline: Pipeline, clock: Clock, looked_at: bool
+) -> None:
+    """Debezium is behind, and relays were down: 1 and 3 come from Debezium, 2 and 4 from a relay."""
+    first = inserted(1)
+    second, third = make_message(payload=2, message_key="a"), inserted(3)
+    make_message(payload=4, message_key="a")
+    deliver(pipeline, third)
+    if looked_at:
+        consume(pipeline, clock, 1)
+    assert pipeline.relay.run_once().published == 2
+    if looked_at:
+        consume(pipeline, clock, 1)
+    deliver(pipeline, first)
+    consume(pipeline, clock, 8)
+    assert effects() == ["1", "2", "3", "4"]
+    assert row(second).publish_count == 1
+    assert sent() == [1, 1, 1, 1]
+
+
 def test_a_message_of_debezium_waits_for_an_earlier_one_whose_record_comes_later(
     pipeline: Pipeline, clock: Clock
 ) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from django_outbox.brokers.base import ReceivedRecord, TopicPartition
-from django_outbox.consumer.keyed_queue import KeyedQueue, Queued
+from django_outbox.consumer.keyed_queue import KeyedQueue
+from django_outbox.consumer.line import Queued
 from django_outbox.consumer.offsets import OffsetTracker
 from django_outbox.handlers.handler import Handler, Handlers
 from tests.support.processes import wait_until

@@ -76,22 +76,39 @@ def without_comments(sql: str) -> str:
 
 
 @contextmanager
-def connector(server: KafkaConnect, **changes: str) -> Iterator[dict[str, str]]:
-    """Prepare the database as documented, and run the connector; its role has a password, and no other privileges."""
+def prepared() -> Iterator[str]:
+    """The database as documented, with a password for the connector's role, and nothing else; gives its name."""
+    name = settings.debezium.slot
     set_up()
-    role = settings.debezium.slot
-    execute(
-        f"CREATE ROLE {WITH_PASSWORD}", f"GRANT {WITH_PASSWORD} TO {role}", f"ALTER ROLE {role} PASSWORD '{PASSWORD}'"
-    )
-    execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
-    config = json.loads(printed("--json")) | OFTEN | changes
     try:
-        server.configure(config["name"], config)
-        yield config
-        server.request("DELETE", f"/connectors/{config['name']}")
+        protect(name)
+        yield name
     finally:
         tear_down()
-        execute(f"DROP ROLE {WITH_PASSWORD}")
+
+
+@contextmanager
+def connector(server: KafkaConnect, **changes: str) -> Iterator[str]:
+    """Prepare the database and run the connector; gives its name."""
+    with prepared() as name:
+        server.configure(name, config(**changes))
+        try:
+            yield name
+        finally:
+            server.request("DELETE", f"/connectors/{name}")
+
+
+def config(**changes: str) -> dict[str, str]:
+    """The configuration that ``outbox_debezium`` prints, for tests."""
+    return json.loads(printed("--json")) | OFTEN | changes
+
+
+def protect(role: str) -> None:
+    """Have the server ask this role for its password, and take from it what every role may do."""
+    if not query("SELECT 1 FROM pg_roles WHERE rolname = %s", WITH_PASSWORD):
+        execute(f"CREATE ROLE {WITH_PASSWORD}")
+    execute(f"GRANT {WITH_PASSWORD} TO {role}", f"ALTER ROLE {role} PASSWORD '{PASSWORD}'")
+    execute("REVOKE ALL ON SCHEMA public FROM PUBLIC")
 
 
 class Log:

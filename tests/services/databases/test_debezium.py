@@ -24,7 +24,11 @@ from tests.services.databases.test_postgresql import plan_of, rows_read
 from tests.support.outbox import in_thread, make_message, row, statuses
 from tests.support.processes import wait_until
 
-pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.django_db(transaction=True)]
+pytestmark = [
+    pytest.mark.databases("postgresql"),
+    pytest.mark.django_db(transaction=True),
+    pytest.mark.xdist_group("debezium"),  # all databases of a server share the names of slots
+]
 
 SLOT = "outbox_tests"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -9,6 +10,9 @@ from typing import Any
 import pytest
 
 from tests.support.servers.kafka_connect import KafkaConnect
+
+# Of the shared connector. Other tests of a run make slots with the default name on the same server.
+NAMES = {"SLOT": "outbox_of_connect", "PUBLICATION": "outbox_of_connect"}
 
 
 @pytest.fixture(scope="session")
@@ -23,8 +27,9 @@ def kafka_connect(kafka_url: str) -> Iterator[KafkaConnect]:
 @pytest.fixture(scope="session")
 def shared_connector(kafka_connect: KafkaConnect, django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     from tests.support.debezium import connector
+    from tests.support.overrides import outbox_settings
 
-    with django_db_blocker.unblock(), connector(kafka_connect):
+    with django_db_blocker.unblock(), outbox_settings(DEBEZIUM=NAMES), connector(kafka_connect):
         yield
 
 
@@ -34,13 +39,13 @@ def kafka_outbox(kafka_outbox: dict[str, Any], settings: Any, servers: str, topi
     from tests.support.debezium import create_topic
 
     create_topic(servers, topic)
-    settings.OUTBOX = {**settings.OUTBOX, "PUBLISHER": "debezium"}
+    settings.OUTBOX = {**settings.OUTBOX, "PUBLISHER": "debezium", "DEBEZIUM": NAMES}
     return dict(settings.OUTBOX)
 
 
 @pytest.fixture
 def subprocess_env(subprocess_env: dict[str, str]) -> dict[str, str]:
-    return {**subprocess_env, "OUTBOX_PUBLISHER": "debezium"}
+    return {**subprocess_env, "OUTBOX_PUBLISHER": "debezium", "OUTBOX_DEBEZIUM": json.dumps(NAMES)}
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ from django.db import transaction
 
 from django_outbox import publish
 from django_outbox.models import OutboxMessage
+from tests.services.debezium.conftest import NAMES
 from tests.support.app.models import Effect
 from tests.support.debezium import Log, config, execute, prepared, query, with_connect
 from tests.support.outbox import in_thread
@@ -24,7 +25,7 @@ from tests.support.servers.kafka_connect import KafkaConnect
 pytestmark = with_connect
 
 Start = Callable[..., Command]
-SLOT = "SELECT {} FROM pg_replication_slots WHERE slot_name = 'outbox_tests'"
+SLOT = f"FROM pg_replication_slots WHERE slot_name = '{NAMES['SLOT']}'"
 
 
 def sent_by_debezium() -> int:
@@ -71,10 +72,8 @@ def test_a_connection_that_breaks_loses_nothing(
     for number in range(300):
         send("test.effect", number, key=str(number % 7))
         if number % 100 == 50:
-            wait_until(lambda: query(SLOT.format("active")) == [(True,)])
-            execute(
-                "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = 'outbox_tests'"
-            )
+            wait_until(lambda: query(f"SELECT active {SLOT}") == [(True,)])
+            execute(f"SELECT pg_terminate_backend(active_pid) {SLOT}")
 
     consumed(300, 120)
     assert_once_and_in_order(effects(), 300, 7)
@@ -179,14 +178,14 @@ def test_the_relay_sends_what_debezium_cannot(
 def test_the_slot_advances_while_only_other_tables_are_written(debezium: KafkaConnect) -> None:
     Effect.objects.create(name="not a message")
     ((position,),) = query("SELECT pg_current_wal_lsn()::text")
-    passed = SLOT.format(f"confirmed_flush_lsn >= '{position}'")
-    wait_until(lambda: query(passed) == [(True,)], what=f"the slot is at {position}")
+    passed = f"SELECT confirmed_flush_lsn >= %s::pg_lsn {SLOT}"
+    wait_until(lambda: query(passed, position) == [(True,)], what=f"the slot is at {position}")
 
 
 def test_messages_from_the_slot_on_are_sent_whenever_the_connector_starts(
     debezium: KafkaConnect, log: Log, send: Any
 ) -> None:
-    with outbox_settings(SOURCE="late"):
+    with outbox_settings(SOURCE="late", DEBEZIUM={}):
         send("test.effect", "before the slot", key="a")
         with prepared() as name:
             send("test.effect", "before the connector", key="a")

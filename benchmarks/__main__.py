@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from benchmarks.bench import Bench
     from benchmarks.report import Line
 
-PARTS = ("enqueue", "relay", "consume", "concurrency", "latency", "scale", "backlog", "purge")
+PARTS = ("enqueue", "relay", "consume", "concurrency", "latency", "debezium", "scale", "backlog", "purge")
 
 
 def main() -> int:
@@ -107,7 +107,7 @@ def _lines(part: str, bench: Bench) -> Iterator[Line]:
 
 def _measurements() -> dict[str, Callable[[Bench], Iterator[Line]]]:
     """The parts by name; imported only now, as they need Django."""
-    from benchmarks import backlog, concurrency, consume, enqueue, latency, purge, relay, scale
+    from benchmarks import backlog, concurrency, consume, debezium, enqueue, latency, purge, relay, scale
 
     return {
         "enqueue": enqueue.measure,
@@ -115,6 +115,7 @@ def _measurements() -> dict[str, Callable[[Bench], Iterator[Line]]]:
         "consume": consume.measure,
         "concurrency": concurrency.measure,
         "latency": latency.measure,
+        "debezium": debezium.measure,
         "scale": scale.measure,
         "backlog": backlog.measure,
         "purge": purge.measure,

@@ -75,8 +75,8 @@ def _floor(bench: Bench, client: str) -> list[float]:
     """Milliseconds from sending to reading, with nothing between."""
     with bench.topic(bench.servers.near) as topic:
         environment = bench.environment(client, bench.servers.near, topic)
-        with Job("read", environment, count=_count()) as reader, Job("send", environment, **_pace()) as sender:
-            return _between(_results(sender, reader))
+        with Job("read", environment, count=message_count()) as reader, Job("send", environment, **pace()) as sender:
+            return between(results(sender, reader))
 
 
 def samples_of(
@@ -100,35 +100,35 @@ def samples_of(
             publish("bench.sql", workload.payload(), topic=topic)
         status = "consumed" if to == "handler" else "published"
         wait_for(lambda: workload.count(status), 1, f"{status} messages")
-        writer = stack.enter_context(Job("write", environment, **_pace()))
+        writer = stack.enter_context(Job("write", environment, **pace()))
         if to == "record":
             # One more: that of the message above.
-            reader = stack.enter_context(Job("read", environment, count=_count() + 1))
-            return _between(_results(writer, reader))
+            reader = stack.enter_context(Job("read", environment, count=message_count() + 1))
+            return between(results(writer, reader))
         writer.wait_until_ready()
         writer.go()
         written = writer.result()["times"]
-        wait_for(lambda: workload.count("consumed"), _count() + 1, "consumed messages")
+        wait_for(lambda: workload.count("consumed"), message_count() + 1, "consumed messages")
         handled = dict(Effect.objects.values_list("event_id", "handled_at"))
-        return _between((written, handled))
+        return between((written, handled))
 
 
-def _pace() -> dict[str, int]:
-    return {"count": _count(), "per_second": PER_SECOND}
+def pace() -> dict[str, int]:
+    return {"count": message_count(), "per_second": PER_SECOND}
 
 
-def _count() -> int:
+def message_count() -> int:
     return PER_SECOND * (WARM_UP_SECONDS + SECONDS)
 
 
-def _results(writer: Job, reader: Job) -> tuple[dict[str, float], dict[str, float]]:
+def results(writer: Job, reader: Job) -> tuple[dict[str, float], dict[str, float]]:
     for job in (reader, writer):
         job.wait_until_ready()
         job.go()
     return writer.result()["times"], reader.result()["times"]
 
 
-def _between(times: tuple[dict[str, float], dict[str, float]]) -> list[float]:
+def between(times: tuple[dict[str, float], dict[str, float]]) -> list[float]:
     """Milliseconds a message, without the warm-up."""
     written, arrived = times
     if lost := written.keys() - arrived.keys():

@@ -32,6 +32,7 @@ OUTBOX = {
     "TOPIC": env.str("BENCH_TOPIC", default="benchmarks"),
     "CONSUMER_GROUP": env.str("BENCH_GROUP", default="benchmarks"),
     "ORDERING": env.str("BENCH_ORDERING", default="key"),
+    "PUBLISHER": env.str("BENCH_PUBLISHER", default="relay"),
     "NOTIFY": env.bool("BENCH_NOTIFY", default=False),
     "PURGE": env.bool("BENCH_PURGE", default=True),
 }

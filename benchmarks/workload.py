@@ -64,8 +64,9 @@ def fill(
     event_type: str = "bench.sql",
     status: str = "pending",
     days_ago: int = 0,
+    publish_count: int = 0,
 ) -> None:
-    """Insert due messages (or, with ``status``, finished ones) as fast as the database can, keys at random."""
+    """Insert due messages (or, with ``status``, others) as fast as the database can, keys at random."""
     then = f"statement_timestamp() - interval '{int(days_ago)} days'"
     expressions = {
         "event_id": UUID7,
@@ -76,7 +77,7 @@ def fill(
         "updated_at": then,
     }
     values = {"event_type": event_type, "topic": topic, "payload": payload(), "status": status}
-    model = OutboxMessage(**values)
+    model = OutboxMessage(**values, publish_count=publish_count)
     columns, parts, parameters = [], [], []
     for field in OutboxMessage._meta.concrete_fields:
         if field.primary_key:

@@ -19,6 +19,7 @@ from django_outbox.models import OutboxMessage
 
 TABLE = OutboxMessage._meta.db_table
 PASSWORD = "${env:OUTBOX_DEBEZIUM_PASSWORD}"  # noqa: S105  # a reference
+POLL_MILLISECONDS = 10
 HEARTBEAT_SECONDS = 10
 HEARTBEAT_TOPIC = "__debezium-heartbeat"
 HEARTBEAT_RETENTION_SECONDS = 86400
@@ -107,6 +108,7 @@ def connector_config(access: Access) -> dict[str, str]:
         "publication.autocreate.mode": "disabled",
         "table.include.list": f"{access.schema}.{TABLE}",
         "snapshot.mode": "no_data",
+        "poll.interval.ms": str(POLL_MILLISECONDS),
         "skipped.operations": "u,d,t",
         "tombstones.on.delete": "false",
         "extended.headers.enabled": "false",
@@ -127,6 +129,8 @@ def connector_config(access: Access) -> dict[str, str]:
         "errors.tolerance": "none",
         "producer.override.acks": "all",
         "producer.override.enable.idempotence": "true",
+        "producer.override.max.in.flight.requests.per.connection": "5",
+        "producer.override.batch.size": "131072",
         # PostgreSQL may write a payload as longer JSON than publish() has checked.
         "producer.override.max.request.size": "" if payload is None else str(2 * (payload + HEADROOM)),
         **_transforms(),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import NamedTuple
 
+from django_outbox.brokers.waiting import NOTHING_WAITS, PartitionTrouble, WaitingPartitions
 from django_outbox.conf import BrokerSettings
 
 Headers = tuple[tuple[str, bytes], ...]
@@ -124,7 +125,7 @@ class TopicForbidden(TopicTrouble):
     """The broker does not allow this client to write to the topic, or to read it."""
 
 
-SendResult = Acknowledged | Refused | Failed | TopicTrouble
+SendResult = Acknowledged | Refused | Failed | TopicTrouble | PartitionTrouble
 
 
 class Producer(ABC):
@@ -253,6 +254,11 @@ class Broker(ABC):
     @abstractmethod
     def location(self) -> str:
         """The broker's address for messages, without user and password."""
+
+    @property
+    def waiting(self) -> WaitingPartitions:
+        """The partitions to which producers send nothing for now: their records get a ``PartitionTrouble``."""
+        return NOTHING_WAITS
 
     @abstractmethod
     def producer(self, timeout: float) -> Producer:

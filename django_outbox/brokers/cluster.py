@@ -26,7 +26,9 @@ from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.errors import NO_SUCH_NAME, NOT_EVEN_SEEN, NOT_READABLE, ClientError, Code, topic_result
 from django_outbox.brokers.producer import TopicFaults
 from django_outbox.brokers.secrets import keep
+from django_outbox.brokers.silence import Replicas, SilentBrokers
 from django_outbox.brokers.url import parse_url
+from django_outbox.brokers.waiting import WaitingPartitions
 from django_outbox.conf import BrokerSettings
 from django_outbox.exceptions import TopicNotCreated, TopicNotReadable
 
@@ -38,20 +40,20 @@ class TopicDescription:
     """A cluster's answer about one topic."""
 
     error: ClientError | None = None  # why there is no description
-    partitions: Mapping[int, bool] = field(default_factory=dict)  # by number, whether the partition has a leader
+    partitions: Mapping[int, Replicas] = field(default_factory=dict)  # by number
     operations: Collection[str] = ()  # what this client may do with the topic; empty if the cluster does not say
 
     @property
     def write_fault(self) -> Refused | TopicTrouble | None:
-        """Why the topic cannot be written to."""
+        """Why the topic cannot be written to. If some partitions have a leader, only the others wait."""
         if self.error is not None:
             return topic_result(self.error) or TopicTrouble(self.error.text)
-        return TopicTrouble(self.leaderless) if self.leaderless else None
+        return None if any(each.is_led for each in self.partitions.values()) else self._leaderless_fault
 
     @property
     def read_fault(self) -> TopicTrouble | None:
         """Why the topic cannot be read."""
-        fault = self.write_fault
+        fault = self.write_fault or self._leaderless_fault
         if isinstance(fault, Refused):
             return TopicMissing(NO_SUCH_NAME)
         if isinstance(fault, TopicForbidden):
@@ -69,12 +71,16 @@ class TopicDescription:
     @property
     def leaderless(self) -> str:
         """Which partitions have no leader, as a reason; empty if all have one."""
-        numbers = ", ".join(str(number) for number, led in self.partitions.items() if not led)
+        numbers = ", ".join(str(number) for number, each in self.partitions.items() if not each.is_led)
         return f"no leader of partition {numbers}" if numbers else ""
+
+    @property
+    def _leaderless_fault(self) -> TopicTrouble | None:
+        return TopicTrouble(self.leaderless) if self.leaderless else None
 
     def places(self, topic: str) -> set[TopicPartition]:
         """The partitions that have a leader."""
-        return {TopicPartition(topic, number) for number, led in self.partitions.items() if led}
+        return {TopicPartition(topic, number) for number, each in self.partitions.items() if each.is_led}
 
 
 class Admin(ABC):
@@ -113,6 +119,7 @@ class ClusterBroker(Broker):
             "CONSUMER_OPTIONS": settings.consumer_options,
         }
         self._given = {key: self._check_options(key, options) for key, options in given.items()}
+        self._silence = SilentBrokers(self.topic_faults, self._answers)
 
     @staticmethod
     @abstractmethod
@@ -140,9 +147,21 @@ class ClusterBroker(Broker):
     def _is_interrupted(self) -> bool:
         return self.interrupted()  # which may be replaced at any time
 
+    def _answers(self, host: str) -> bool:
+        return self._access().answers(host)
+
+    @property
+    def _hosts(self) -> Collection[str]:
+        """The brokers to connect to first."""
+        return self._silence.answering or self._url.hosts
+
     @property
     def location(self) -> str:
         return self._url.location
+
+    @property
+    def waiting(self) -> WaitingPartitions:
+        return self._silence.waiting()
 
     def missing_topics(self, topics: Iterable[str]) -> set[str]:
         faults = self.topic_faults(set(topics))
@@ -192,7 +211,7 @@ class ClusterBroker(Broker):
             deadline = time.monotonic() + CONNECT_SECONDS
             # The brokers of the cluster learn of new topics one by one.
             while time.monotonic() < deadline and any(
-                each.write_fault for each in admin.describe_topics(wanted).values()
+                each.write_fault or each.leaderless for each in admin.describe_topics(wanted).values()
             ):
                 time.sleep(0.05)
 
@@ -204,6 +223,7 @@ class ClusterBroker(Broker):
         if not topics:
             return {}
         described = self._ask(lambda admin: admin.describe_topics(topics), seconds)
+        self._silence.record({topic: each.partitions for topic, each in described.items()})
         return {topic: fault for topic, each in described.items() if (fault := each.write_fault)}
 
     def _look_up(

@@ -88,11 +88,15 @@ class Access:
         except TimeoutError:
             return None
 
+    def answers(self, host: str) -> bool:
+        """Whether the broker at ``host:port`` answers, within a second for each step."""
+        return _Port(host, self.tls).answers("SSL" in self.protocol)
+
     def answering(self) -> list[str]:
         """Which of several servers answer within two seconds; a single server is not asked."""
         if len(self.url.hosts) < 2 or self.interrupted():
             return []
-        calls = {host: Call(partial(_Port(host, self.tls).answers, "SSL" in self.protocol)) for host in self.url.hosts}
+        calls = {host: Call(partial(self.answers, host)) for host in self.url.hosts}
         deadline = time.monotonic() + ANSWER_SECONDS
         found = []
         for host, call in calls.items():

@@ -8,10 +8,22 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import islice, takewhile
 from typing import cast
 
-from django_outbox.brokers.base import Acknowledged, Failed, Producer, Record, Refused, SendResult, TopicTrouble
+from django_outbox.brokers.base import (
+    Acknowledged,
+    Failed,
+    Producer,
+    Record,
+    Refused,
+    SendResult,
+    TopicPartition,
+    TopicTrouble,
+)
 from django_outbox.brokers.calls import Patience
 from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.errors import ClientError, topic_result
+from django_outbox.brokers.partitioner import partition_of
+from django_outbox.brokers.silence import BatchPatience, SilentBrokers
+from django_outbox.brokers.waiting import NOTHING_WAITS, PartitionTrouble
 from django_outbox.exceptions import BrokerUnavailable
 
 TopicFaults = dict[str, Refused | TopicTrouble]
@@ -32,7 +44,9 @@ class BatchProducer(Producer):
     the broker about the topics; if it answers, the topics are at fault.
     """
 
-    def __init__(self, access: Access, look_up: LookUpTopics) -> None:
+    def __init__(self, access: Access, look_up: LookUpTopics, silence: SilentBrokers) -> None:
+        self._silence = silence
+        self._waiting = NOTHING_WAITS
         self._location = access.url.location
         self._interrupted = access.interrupted
         self._look_up = look_up
@@ -48,8 +62,12 @@ class BatchProducer(Producer):
     def send(self, records: Iterable[Record], timeout: float) -> list[SendResult]:
         if not self._usable:
             raise BrokerUnavailable(f"{self._location} did not accept a batch: the producer is closed.")
-        patience = Patience(time.monotonic() + timeout, self._interrupted)
         taken: list[Record] = []
+        patience = BatchPatience(
+            time.monotonic() + timeout,
+            self._interrupted,
+            lambda: self._silence.examine({record.topic for record in list(taken)}),
+        )
         results: list[SendResult | None] = []
         source = iter(records)
         try:
@@ -61,6 +79,8 @@ class BatchProducer(Producer):
         except BaseException:  # such as a signal: nothing may be sent after this returns
             self.close()
             raise
+        if patience.met_silence:
+            self._let_wait(taken, results)
         if not all(results):
             self._settle(taken, results, timeout)
         if not self.usable:  # what it still holds must not go out after the rows are unlocked
@@ -76,6 +96,7 @@ class BatchProducer(Producer):
         """
         faults: TopicFaults = {}
         deadline = time.monotonic() + timeout
+        self._waiting = NOTHING_WAITS
         while part := list(islice(source, _PART_SIZE)):
             begin = len(taken)
             taken += part
@@ -88,8 +109,36 @@ class BatchProducer(Producer):
                 self._usable = False  # after this batch, whose first records are on their way
                 self._last_error = str(error)
                 return
-            results += [faults.get(record.topic) for record in part] if faults else [None] * len(part)
+            # Once for all records, so that those of a key have the same result.
+            self._waiting = self._silence.waiting() if not begin else self._waiting
+            if faults or self._waiting.partitions:
+                results += [faults.get(record.topic) or self._wait(record) for record in part]
+            else:
+                results += [None] * len(part)
             yield from [index for index in range(begin, len(taken)) if results[index] is None]
+
+    def _wait(self, record: Record) -> PartitionTrouble | None:
+        """The result of a record whose partition waits; None if it can be sent."""
+        topic, key = record.topic, record.key
+        reason = self._waiting.reasons.get(topic)
+        if reason is None:
+            return None
+        if topic not in self._waiting.topics:
+            partition = None if key is None else self._partition_of(topic, key)
+            if partition is None or TopicPartition(topic, partition) not in self._waiting.partitions:
+                return None
+        return PartitionTrouble(reason)
+
+    def _partition_of(self, topic: str, key: bytes) -> int | None:
+        """The partition to which the client sends a key; None if that is unknown."""
+        count = self._silence.number_of(topic)
+        return partition_of(key, count) if count else None
+
+    def _choose(self, topic: str, key: bytes | None) -> int | None:
+        """The partition for a record without a key while partitions wait; None leaves the choice to the client."""
+        if key is None and topic in self._waiting.reasons:
+            return self._silence.any_but(self._waiting, topic)
+        return None
 
     @abstractmethod
     def _send_once(
@@ -155,6 +204,17 @@ class BatchProducer(Producer):
             self._get_ready(present, timeout)
             self._known_topics |= present
         return faults
+
+    def _let_wait(self, records: Sequence[Record], results: list[SendResult | None]) -> None:
+        """Set the results of records that were abandoned, as brokers are silent while others answer.
+
+        Those whose partitions need no silent broker are sent again with the next batch.
+        """
+        reasons = self._silence.waiting().reasons
+        for index, result in enumerate(results):
+            if result is None:
+                topic = records[index].topic
+                results[index] = PartitionTrouble(reasons.get(topic, "a broker did not answer"))
 
     def _settle(self, records: Sequence[Record], results: list[SendResult | None], timeout: float) -> None:
         """Set the results of records without an answer, now that the others are known.

@@ -10,6 +10,7 @@ from typing import NamedTuple
 from django.core.exceptions import ImproperlyConfigured
 
 from django_outbox.brokers.base import Acknowledged, Failed, Producer, Record, Refused, SendResult, TopicTrouble
+from django_outbox.brokers.waiting import PartitionTrouble
 from django_outbox.conf import settings
 from django_outbox.events.writer import Outgoing, encode
 from django_outbox.exceptions import RegistryUnavailable, in_one_line, text_of
@@ -52,6 +53,7 @@ class Batch:
         waiting: topics of messages whose schema cannot be loaded now, with the seconds until the next try.
         written: topics of acknowledged messages.
         faults: topics that could not be written to.
+        held_ids, held_topics: of messages whose partition cannot be written to now.
         after_commit: functions to call after the commit, for logs and signals.
     """
 
@@ -70,6 +72,8 @@ class Batch:
         self.faults: dict[str, TopicTrouble] = {}
         self.not_loaded: list[NotLoaded] = []
         self.waiting: dict[str, float] = {}
+        self.held_ids: set[int] = set()
+        self.held_topics: set[str] = set()
         self.after_commit: list[Callable[[], None]] = []
 
     def send(self, producer: Producer) -> None:
@@ -149,7 +153,10 @@ class Batch:
                 self.acknowledged.append(_published((message.id, message.publish_count + 1, *result)))
                 self.written.add(message.topic)
                 continue
-            if isinstance(result, TopicTrouble):
+            if isinstance(result, PartitionTrouble):
+                self.held_ids.add(message.id)
+                self.held_topics.add(message.topic)
+            elif isinstance(result, TopicTrouble):
                 self.faults.setdefault(message.topic, result)
             else:
                 self._store_failure(message, result)

@@ -8,12 +8,13 @@ from typing import NamedTuple
 from django_outbox.conf import settings
 from django_outbox.events.writer import Outgoing
 from django_outbox.state.dialects import dialect_of
-from django_outbox.state.dialects.base import Dialect
+from django_outbox.state.dialects.base import Dialect, Place
 from django_outbox.state.dialects.postgresql import START, PostgreSQL
 from django_outbox.state.dialects.results import Unsent
 from django_outbox.state.ordering import holds_behind_dead
 
 LOOK_BACK_SECONDS = 1.0
+LONGEST_WALK_SECONDS = 600.0  # for which claims may begin behind messages whose partitions wait
 STALLED_SECONDS = 0.5  # a relay that locks a batch for longer is slow or stuck
 
 
@@ -27,7 +28,7 @@ class Claimed(NamedTuple):
 def claims_of(using: str, clock: Callable[[], float]) -> Claims:
     """Return the claims for a database."""
     dialect = dialect_of(using)
-    return PostgresqlClaims(dialect, clock) if isinstance(dialect, PostgreSQL) else Claims(dialect)
+    return PostgresqlClaims(dialect, clock) if isinstance(dialect, PostgreSQL) else Claims(dialect, clock)
 
 
 class Claims:
@@ -36,12 +37,48 @@ class Claims:
     is_skipping = False
     """True while claims skip messages that are blocked by rows which other relays have locked."""
 
-    def __init__(self, dialect: Dialect) -> None:
+    def __init__(self, dialect: Dialect, clock: Callable[[], float]) -> None:
         self._dialect = dialect
+        self._clock = clock
+        self._is_full = self._is_at_end = False
+        self._behind: Place | None = None  # behind messages whose partitions wait
+        self._behind_since = self._behind_until = 0.0
 
     def claim(self, limit: int, excluded_topics: Sequence[str]) -> Claimed:
         """Lock and read up to ``limit`` messages, by due time."""
+        if self._clock() >= self._behind_until:
+            self._behind = None
+        if self._behind is None:
+            claimed = self._claim_first(limit, excluded_topics)
+        else:
+            claimed = self._claim_behind(limit, excluded_topics, self._behind)
+        self._is_full = len(claimed.messages) == limit
+        return claimed
+
+    def skip_waiting(self, id: int) -> None:
+        """Begin the next claims behind a message that waits for its partition: such messages would fill every batch.
+
+        Others may become due ahead of that place. So claims begin at the first due message again some time after the end
+        was reached, ten times as long as that took.
+        """
+        now = self._clock()
+        if self._behind is None:
+            self._behind_since, self._behind_until = now, now + LONGEST_WALK_SECONDS
+            self._is_at_end = False
+        if not self._is_full and not self._is_at_end:
+            self._is_at_end = True
+            self._behind_until = now + max(LOOK_BACK_SECONDS, 10 * (now - self._behind_since))
+        self._behind = self._dialect.place_after(id)
+
+    def begin_again(self) -> None:
+        """Begin the next claim at the first due message: other partitions wait now."""
+        self._behind = None
+
+    def _claim_first(self, limit: int, excluded_topics: Sequence[str]) -> Claimed:
         return Claimed(self._dialect.claim(limit, excluded_topics))
+
+    def _claim_behind(self, limit: int, excluded_topics: Sequence[str], place: Place) -> Claimed:
+        return Claimed(self._dialect.claim(limit, excluded_topics, place))
 
     def claim_more(self, limit: int, excluded_topics: Sequence[str]) -> list[Outgoing]:
         """Lock and read messages after those of the last claim, in the same transaction, if that claim was full.
@@ -76,14 +113,17 @@ class PostgresqlClaims(Claims):
     """True if the last claim was a full batch."""
 
     def __init__(self, dialect: PostgreSQL, clock: Callable[[], float]) -> None:
-        super().__init__(dialect)
-        self._clock = clock
+        super().__init__(dialect, clock)
         self._begin = START
         self._begin_until = 0.0
         self._last_id = 0
         self._blocking_since: dict[int, float] = {}
 
-    def claim(self, limit: int, excluded_topics: Sequence[str]) -> Claimed:
+    def _claim_behind(self, limit: int, excluded_topics: Sequence[str], place: Place) -> Claimed:
+        self._dialect.plan_for_full_batch()
+        return super()._claim_behind(limit, excluded_topics, place)
+
+    def _claim_first(self, limit: int, excluded_topics: Sequence[str]) -> Claimed:
         if self.expects_full:
             self._dialect.plan_for_full_batch()
         if self._begin is not START and self._clock() < self._begin_until:
@@ -96,14 +136,14 @@ class PostgresqlClaims(Claims):
         if self.expects_full:
             if not expected:
                 self._dialect.plan_for_full_batch()
-            self._begin_at(claimed.messages[0].id)
+            self._begin_at(self._dialect.place_of(claimed.messages[0].id))
         return claimed
 
     def claim_more(self, limit: int, excluded_topics: Sequence[str]) -> list[Outgoing]:
-        if not self.expects_full or self.is_skipping:
+        if not self.expects_full or self.is_skipping or self._behind is not None:
             return []
-        due_at, id = self._dialect.place_of(self._last_id)
-        messages = self._dialect.claim(limit, excluded_topics, (due_at, id + 1))
+        messages = self._dialect.claim(limit, excluded_topics, self._dialect.place_after(self._last_id))
+        self._is_full = len(messages) == limit
         if messages:
             self._last_id = messages[-1].id
         return messages
@@ -122,15 +162,13 @@ class PostgresqlClaims(Claims):
         by_stalled = sum(number for id, number in blocked_by.items() if now - since[id] >= STALLED_SECONDS)
         was_skipping, self.is_skipping = self.is_skipping, 2 * by_stalled > sum(blocked_by.values())
         if self.is_skipping:
-            self._begin_at(self._last_id)
-            due_at, id = self._begin
-            self._begin = due_at, id + 1
+            self._begin_at(self._dialect.place_after(self._last_id))
         elif was_skipping:  # the blocking messages were skipped themselves and are free now
             self._begin = START
         return self.is_skipping
 
-    def _begin_at(self, id: int) -> None:
-        self._begin = self._dialect.place_of(id)
+    def _begin_at(self, place: Place) -> None:
+        self._begin = place
         self._begin_until = self._clock() + LOOK_BACK_SECONDS
 
     def _claim(self, limit: int, excluded_topics: Sequence[str]) -> Claimed:

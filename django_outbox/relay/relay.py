@@ -47,7 +47,7 @@ class Pass:
     blocked: int = 0  # not sent, as an earlier message of their key comes first, or their schema is yet to be loaded
     waiting: int = 0  # topics that now wait, as a schema cannot be loaded
     postponed: int = 0  # those and others that now wait as long as an earlier message of their key
-    skipped: int = 0  # blocked by messages that a stalled relay has locked; claimed again later
+    skipped: int = 0  # claimed again later: their partition waits, or a stalled relay has locked messages before them
 
     @property
     def moved(self) -> bool:
@@ -123,7 +123,7 @@ class Relay:
                 return 0.0
             if drain and not done.claimed and not self._claims.is_skipping:
                 return self._topics.seconds_to_wait(settings.publish_timeout)
-            return self.listener.seconds_to_wait(began_at, self.poll_interval)
+            return self.listener.seconds_to_wait(began_at, self._topics.poll_interval(self.poll_interval))
 
         def wait_for_work(seconds: float) -> None:
             if self.listener.wait(stop, seconds):
@@ -175,6 +175,8 @@ class Relay:
         try:
             producer = self._ready_producer()
             self._topics.check_missing()
+            if self._topics.let_partitions_wait(self.broker.waiting):
+                self._claims.begin_again()
             began_at = self._clock()
             with self._prepared.used(), transaction.atomic(using=self.using):
                 done, after_commit = self._send_batch(producer)
@@ -231,6 +233,12 @@ class Relay:
         with self._outages.combined():
             self._topics.record_batch(batch.written, batch.faults, self._clock() - started)
             self._topics.let_wait(batch.waiting)
+            self._topics.record_held(batch.held_topics)
+        # What was abandoned is sent again as soon as possible, unless its partition waits.
+        if batch.held_ids and producer.usable:
+            last = next(message.id for message in reversed(claimed.messages) if message.id in batch.held_ids)
+            self._claims.skip_waiting(last)
+            done.skipped += len(batch.held_ids)
         report = partial(instrumentation.published, batch.messages, batch.acknowledged, seconds, using=self.using)
         return done, [*batch.after_commit, report]
 

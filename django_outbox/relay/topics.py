@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import suppress
 
 from django_outbox.brokers.base import Broker, TopicForbidden, TopicMissing, TopicTrouble
+from django_outbox.brokers.waiting import NOTHING_WAITS, WaitingPartitions
 from django_outbox.conf import settings
 from django_outbox.exceptions import BrokerUnavailable, TopicNotCreated, in_one_line
 from django_outbox.serializers.outage import registry_trouble
+from django_outbox.worker.incident import Incident
 from django_outbox.worker.outage_log import OutageLog
 from django_outbox.worker.topic_health import TopicHealth
 
@@ -25,6 +27,8 @@ _ADVICE: dict[type[TopicTrouble], str] = {
     TopicForbidden: "Let this client write to it, by an ACL for the operation Write",
     TopicTrouble: "Check its partitions and their replicas",
 }
+LOOK_SECONDS = 0.5
+"""Between two passes while partitions wait, or more often."""
 SLOW_LOAD = "A schema takes long to load; its topic waits."
 _NOT_CREATED_ADVICE = "Create it manually, or start the relay with other options"
 
@@ -51,14 +55,20 @@ class WritableTopics:
         self._used_at = 0.0
         self._waits: dict[str, float] = {}  # when to try topics again for which a schema could not be loaded
         self._waiting_since = 0.0
+        self._partitions = NOTHING_WAITS
+        self._held: set[str] = set()  # topics of messages that wait for their partition
+        self._parts: dict[str, Incident] = {}  # of these topics
+        self._log = log
+        self._outages = outages or OutageLog(log, clock)
 
     def __bool__(self) -> bool:
         """True if some topic cannot be written to."""
-        return bool(self._health or self._waits)
+        return bool(self._health or self._waits or self._parts)
 
     def __str__(self) -> str:
         schemas = (registry_trouble() or SLOW_LOAD) if self._waits else ""
-        return " ".join(filter(None, [str(self._health), schemas]))
+        parts = [f"{topic}: {self._partitions.reasons[topic]}." for topic in self._parts]
+        return " ".join(filter(None, [str(self._health), schemas, *parts]))
 
     def excluded(self) -> list[str]:
         """Topics that the next batch must skip."""
@@ -66,7 +76,8 @@ class WritableTopics:
         is_turn_of_others = now < min(self._turn_ends_at, self._used_at + UNUSED_TURN_SECONDS)
         failing = self._health.faults.items()
         topics = [topic for topic, fault in failing if fault.retry_at > now or is_turn_of_others]
-        return [*topics, *(topic for topic, retry_at in self._waits.items() if retry_at > now and topic not in topics)]
+        topics += [topic for topic, retry_at in self._waits.items() if retry_at > now and topic not in topics]
+        return [*topics, *(self._partitions.topics.difference(topics))]
 
     def record_due(self) -> None:
         """Record that messages were due, so that the turn of the other topics continues."""
@@ -93,13 +104,42 @@ class WritableTopics:
     def let_wait(self, topics: Mapping[str, float]) -> None:
         """Skip topics for some seconds, as a schema cannot be loaded. That a registry is away, it reports itself."""
         now = self._clock()
-        if not self._waits:
+        if not self._waits and not self._parts:
             self._waiting_since = now
         self._waits |= {topic: now + seconds for topic, seconds in topics.items()}
 
+    def let_partitions_wait(self, waiting: WaitingPartitions) -> bool:
+        """Take notice of the partitions that wait now; True if they are others than before."""
+        is_changed = waiting.partitions != self._partitions.partitions
+        self._partitions = waiting
+        self._held.intersection_update(waiting.reasons)
+        for topic in self._parts.keys() - self._held:
+            self._parts.pop(topic).resolve()
+        if self._held and not self._parts and not self._waits:
+            self._waiting_since = self._clock()
+        for topic in self._held:
+            if topic not in self._parts:
+                subject = f"A part of topic {topic}"
+                self._parts[topic] = Incident(self._log, subject, self._clock, outages=self._outages)
+            self._parts[topic].report(f"{waiting.reasons[topic]}. Messages for other partitions are sent.")
+        return is_changed
+
+    def record_held(self, topics: Collection[str]) -> None:
+        """Record the topics of messages that were not sent, as their partition cannot be written to."""
+        self._held.update(topics)
+
+    def poll_interval(self, seconds: float) -> float:
+        """Return how long to wait between two passes: not long while partitions wait."""
+        return min(seconds, LOOK_SECONDS) if self._partitions.partitions else seconds
+
     def seconds_to_wait(self, patience: float) -> float | None:
-        """Return when to try again what waits for a schema; None if nothing does, or for longer than ``patience``."""
+        """Return when to try again what waits for a schema or its partition.
+
+        None if nothing does, or for longer than ``patience``.
+        """
         now = self._clock()
+        if self._parts and now - self._waiting_since < patience:
+            return LOOK_SECONDS
         if not self._waits or now - self._waiting_since >= patience:
             return None
         return max(0.0, min(self._waits.values()) - now)

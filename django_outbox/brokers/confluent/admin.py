@@ -28,6 +28,7 @@ from django_outbox.brokers.cluster import Admin, TopicDescription
 from django_outbox.brokers.confluent.client import Faults
 from django_outbox.brokers.confluent.errors import client_error, is_answer, told_by
 from django_outbox.brokers.errors import ClientError
+from django_outbox.brokers.silence import Replicas, address_of
 from django_outbox.exceptions import BrokerUnavailable
 
 _FIRST = OffsetSpec.earliest()  # type: ignore[no-untyped-call]
@@ -144,9 +145,19 @@ def _description(answer: Future[Any]) -> TopicDescription:
         return TopicDescription(error=client_error(error))
     described = answer.result()
     return TopicDescription(
-        partitions={each.id: each.leader is not None and each.leader.id >= 0 for each in described.partitions},
+        partitions={each.id: _replicas(each) for each in described.partitions},
         operations=[operation.name for operation in described.authorized_operations or ()],
     )
+
+
+def _replicas(partition: Any) -> Replicas:
+    led = partition.leader is not None and partition.leader.id >= 0
+    in_sync = frozenset(_address(node) for node in partition.isr or ())
+    return Replicas(_address(partition.leader) if led else None, in_sync)
+
+
+def _address(node: Any) -> str:
+    return address_of(node.host, node.port) if node.host else ""
 
 
 def _ours(place: KafkaTopicPartition) -> TopicPartition:

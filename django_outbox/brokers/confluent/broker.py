@@ -30,6 +30,7 @@ Client = TypeVar("Client", KafkaProducer, Consumer)
 Made = TypeVar("Made")
 
 _ANY_TOPIC = "__consumer_offsets"  # Kafka's own; that it is hidden or missing is an answer, too
+_PARTITIONER = "murmur2_random"
 _LONGEST_TIMEOUT_MS = 300_000  # the library's limit for a request
 
 
@@ -50,7 +51,7 @@ class ConfluentBroker(ClusterBroker):
             "message.timeout.ms": milliseconds,
             "socket.timeout.ms": min(max(milliseconds * 3 // 4, 10), _LONGEST_TIMEOUT_MS),
             # As in kafka-python and Java, so that all clients send a key to the same partition.
-            "partitioner": "murmur2_random",
+            "partitioner": _PARTITIONER,
             "message.max.bytes": MAX_RECORD_BYTES,
             # Topics are looked up before they are used. A topic that is unknown after that was deleted.
             "topic.metadata.propagation.max.ms": min(milliseconds // 2, 5000),
@@ -58,11 +59,15 @@ class ConfluentBroker(ClusterBroker):
             "acks": "all",
             "allow.auto.create.topics": False,
             "enable.idempotence": True,
+            **self._servers(),
             "socket.send.buffer.bytes": SEND_BUFFER_BYTES,
         }
         faults = Faults(self._access())
         client = self._connect(KafkaProducer, options, faults, self._knock)
-        return ConfluentBrokerProducer(client, faults, self.topic_faults)
+        own_partitioner = options["partitioner"] != _PARTITIONER
+        return ConfluentBrokerProducer(
+            client, faults, self.topic_faults, self._silence, own_partitioner=own_partitioner
+        )
 
     def subscribe(self, topics: Iterable[str], group: str) -> Subscription:
         options = {
@@ -89,6 +94,11 @@ class ConfluentBroker(ClusterBroker):
         can_leave = partial(self._ask, lambda admin: admin.is_stable(group)) if _is_on_tansu(client) else lambda: True
         return ConfluentSubscription(client, faults, topics, partial(self._look_up, group), knock, can_leave)
 
+    def _servers(self) -> dict[str, str]:
+        """The option that names the brokers to connect to first, if that are not those of the settings."""
+        found = self._silence.answering
+        return {"bootstrap.servers": ",".join(found)} if found else {}
+
     def _options(self, key: str | None = None) -> dict[str, Any]:
         """The options for a client from URL and settings."""
         options = connection_options(self._url)
@@ -103,7 +113,7 @@ class ConfluentBroker(ClusterBroker):
     def _knock(self, seconds: float, topics: Collection[str] = (_ANY_TOPIC,)) -> None:
         """Raise ``BrokerUnavailable`` if no broker answers within ``seconds``."""
         try:
-            self._ask_of(self._url.hosts, lambda admin: admin.describe_topics(topics), seconds)
+            self._ask_of(self._hosts, lambda admin: admin.describe_topics(topics), seconds)
         except NoAnswer as error:
             if not error.answering:  # or only the broker that the library asked is away
                 raise
@@ -115,7 +125,7 @@ class ConfluentBroker(ClusterBroker):
         in_all: float | None = None,
     ) -> Result:
         try:
-            return self._ask_of(self._url.hosts, question, seconds)
+            return self._ask_of(self._hosts, question, seconds)
         except NoAnswer as error:
             if not error.answering:
                 raise

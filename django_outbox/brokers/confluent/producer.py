@@ -15,6 +15,7 @@ from django_outbox.brokers.confluent.client import Faults, drop_unsent
 from django_outbox.brokers.confluent.errors import client_error
 from django_outbox.brokers.errors import Blame
 from django_outbox.brokers.producer import BatchProducer, LookUpTopics
+from django_outbox.brokers.silence import SilentBrokers
 
 DeliveryReport = Callable[[KafkaError | None, Any], None]
 
@@ -25,9 +26,22 @@ _acknowledged: Callable[[tuple[int, int]], Acknowledged] = partial(tuple.__new__
 class ConfluentBrokerProducer(BatchProducer):
     """Hands all records of a batch to the library and waits for their delivery reports."""
 
-    def __init__(self, client: Producer, faults: Faults, look_up: LookUpTopics) -> None:
-        """``client`` is connected, and its ``error_cb`` is ``faults``."""
-        super().__init__(faults.access, look_up)
+    def __init__(
+        self,
+        client: Producer,
+        faults: Faults,
+        look_up: LookUpTopics,
+        silence: SilentBrokers,
+        *,
+        own_partitioner: bool = False,
+    ) -> None:
+        """
+        Args:
+            client: connected; its ``error_cb`` is ``faults``.
+            own_partitioner: True if the project chose how the library chooses partitions.
+        """
+        super().__init__(faults.access, look_up, silence)
+        self._own_partitioner = own_partitioner
         self._client = client
         self._trouble = faults
         self._closed = False
@@ -66,7 +80,7 @@ class ConfluentBrokerProducer(BatchProducer):
             if Blame.BATCH in found.blame:
                 suspects.add(index)
 
-        produce = self._client.produce
+        produce = self._client.produce if not self._waiting.partitions else self._produce_elsewhere
         for index in chosen:
             topic, key, value, headers = record = records[index]
             on_delivery = partial(report, index)
@@ -79,12 +93,29 @@ class ConfluentBrokerProducer(BatchProducer):
         self._await_answers(patience)
         return suspects
 
+    def _produce_elsewhere(
+        self,
+        topic: str,
+        value: bytes | None,
+        key: bytes | None,
+        *,
+        on_delivery: DeliveryReport,
+        headers: Sequence[tuple[str, bytes]],
+    ) -> None:
+        """Hand a record to the library, one without a key for a partition that does not wait."""
+        chosen = self._choose(topic, key)
+        place: dict[str, Any] = {} if chosen is None else {"partition": chosen}
+        self._client.produce(topic, value, key, on_delivery=on_delivery, headers=list(headers), **place)
+
+    def _partition_of(self, topic: str, key: bytes) -> int | None:
+        return None if self._own_partitioner else super()._partition_of(topic, key)
+
     def _start(self, record: Record, on_delivery: DeliveryReport, patience: Patience) -> SendResult | None:
         """Hand one record to the library as soon as it has room; returns the result if it does not take the record."""
         while self._usable:
             try:
-                self._client.produce(
-                    record.topic, record.value, record.key, on_delivery=on_delivery, headers=list(record.headers)
+                self._produce_elsewhere(
+                    record.topic, record.value, record.key, on_delivery=on_delivery, headers=record.headers
                 )
                 return None
             except BufferError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 from kafka import KafkaAdminClient
 from kafka import TopicPartition as KafkaTopicPartition
@@ -12,6 +13,7 @@ from django_outbox.brokers.base import Progress, TopicPartition
 from django_outbox.brokers.cluster import Admin, TopicDescription
 from django_outbox.brokers.errors import ClientError
 from django_outbox.brokers.kafka.errors import error_for
+from django_outbox.brokers.silence import Replicas, address_of
 
 
 class KafkaAdmin(Admin):
@@ -24,11 +26,20 @@ class KafkaAdmin(Admin):
         return {
             topic["name"]: TopicDescription(
                 error=error_for(topic["error_code"]),
-                partitions={each["partition_index"]: each["leader_id"] >= 0 for each in topic["partitions"]},
+                partitions={each["partition_index"]: self._replicas(each) for each in topic["partitions"]},
                 operations=topic.get("authorized_operations") or (),
             )
             for topic in self._client.describe_topics(list(topics))
         }
+
+    def _replicas(self, partition: Mapping[str, Any]) -> Replicas:
+        leader = partition["leader_id"]
+        in_sync = frozenset(map(self._address, partition["isr_nodes"]))
+        return Replicas(self._address(leader) if leader >= 0 else None, in_sync)
+
+    def _address(self, node_id: int) -> str:
+        node = self._client._manager.cluster.broker_metadata(node_id)
+        return address_of(node.host, node.port) if node else ""
 
     def progress(self, group: str, places: Collection[TopicPartition]) -> dict[TopicPartition, Progress]:
         theirs = {place: KafkaTopicPartition(place.topic, place.partition) for place in places}

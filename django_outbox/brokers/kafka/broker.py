@@ -55,11 +55,13 @@ class KafkaBroker(ClusterBroker):
             "enable_idempotence": True,
         }
         options["socket_options"] = [*options["socket_options"], DROP_UNSENT]
+        make_net = partial(NetClient, is_silent=self._silence.is_silent)
 
         def connect() -> KafkaProducer:
-            return self._reach(lambda: self._connect(KafkaProducer, options), undo=end_client)
+            now = options | self._servers()
+            return self._reach(lambda: self._connect(KafkaProducer, now, make_net), undo=end_client)
 
-        return KafkaBrokerProducer(connect, self._access(), self.topic_faults)
+        return KafkaBrokerProducer(connect, self._access(), self.topic_faults, self._silence)
 
     def subscribe(self, topics: Iterable[str], group: str) -> Subscription:
         options = {
@@ -84,6 +86,11 @@ class KafkaBroker(ClusterBroker):
             return KafkaSubscription(client, topics, self._access(), look_up)
 
         return self._reach(join, undo=Subscription.close)
+
+    def _servers(self) -> dict[str, list[str]]:
+        """The option that names the brokers to connect to first, if that are not those of the settings."""
+        found = self._silence.answering
+        return {"bootstrap_servers": found} if found else {}
 
     def _options(self, client: Any) -> dict[str, Any]:
         """The options for this client from URL and settings."""
@@ -118,8 +125,12 @@ class KafkaBroker(ClusterBroker):
     def _ask(
         self, question: Callable[[Admin], Result], seconds: float = CONNECT_SECONDS, in_all: float | None = None
     ) -> Result:
-        options = {"request_timeout_ms": int(CONNECT_SECONDS * 1000), **self._options(KafkaAdminClient)}
-        tries = min(len(self._url.hosts), 2)  # one broker that hangs leaves time to ask another
+        options = {
+            "request_timeout_ms": int(CONNECT_SECONDS * 1000),
+            **self._options(KafkaAdminClient),
+            **self._servers(),
+        }
+        tries = min(len(self._hosts), 2)  # one broker that hangs leaves time to ask another
         # A little less than there is, so that the reason arrives in time.
         options["bootstrap_timeout_ms"] = min(options["bootstrap_timeout_ms"], int(seconds * 900))
         options["request_timeout_ms"] = min(options["request_timeout_ms"], int(seconds * 900 / tries))
@@ -127,7 +138,7 @@ class KafkaBroker(ClusterBroker):
         def ask() -> Result:
             deadline = time.monotonic() + (in_all or seconds) * 0.9
             first: kafka_errors.KafkaError | None = None
-            client = self._connect(KafkaAdminClient, options)
+            client = self._connect(KafkaAdminClient, options, partial(NetClient, is_silent=self._silence.is_silent))
             try:
                 while True:
                     try:

@@ -25,19 +25,22 @@ from django_outbox.brokers.calls import CONNECT_SECONDS
 from django_outbox.brokers.errors import Blame
 from django_outbox.brokers.kafka.errors import client_error, is_vague
 from django_outbox.brokers.kafka.options import secret
+from django_outbox.brokers.silence import address_of
 from django_outbox.brokers.url import BrokerURL
 
 Client = TypeVar("Client")
 
 # In the texts of TLS errors of both sides; the client wraps them in other errors.
 _ABOUT_TRUST = "CERTIFICATE"
+_CHOICES = 20  # of a node: the client chooses by chance
 
 
 class _Connections(KafkaConnectionManager):  # type: ignore[misc]
     """The client's connections; records why they fail."""
 
-    def __init__(self, net: NetworkSelector, **configs: Any) -> None:
+    def __init__(self, net: NetworkSelector, is_silent: Callable[[str], bool], **configs: Any) -> None:
         super().__init__(net, **configs)
+        self._is_silent = is_silent
         self.last_error: BaseException | None = None
         self.is_connecting = True  # until a broker has accepted this client for the first time
         self._turned_away: set[Any] = set()
@@ -56,6 +59,16 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
             connection.close_future.add_errback(partial(self._note, node_id))
             self._limit(connection, (timeout_ms or self.socket_connection_setup_timeout_ms(node_id)) / 1000)
         return connection
+
+    def least_loaded_node(self) -> Any:
+        """The node to ask anything. Not one that is known to be silent: the client would wait for it."""
+        chosen = node = super().least_loaded_node()
+        for _ in range(_CHOICES):
+            broker = self.cluster.broker_metadata(node)
+            if broker is None or not self._is_silent(address_of(broker.host, broker.port)):
+                return node
+            node = super().least_loaded_node()
+        return chosen
 
     def _limit(self, connection: KafkaConnection, seconds: float) -> None:
         """Limit the time to connect: the client would wait for a TLS handshake for ever."""
@@ -112,13 +125,16 @@ class NetClient(KafkaNetClient):  # type: ignore[misc]
 
     Args:
         topics: known from the start. A consumer that joins its group before it knows its topics gets no partitions.
+        is_silent: whether the broker at an address is known not to answer.
         configs: the client's.
     """
 
-    def __init__(self, topics: Collection[str] = (), **configs: Any) -> None:
+    def __init__(
+        self, topics: Collection[str] = (), *, is_silent: Callable[[str], bool] = lambda address: False, **configs: Any
+    ) -> None:
         net = NetworkSelector(**configs)
         try:
-            self.connections = _Connections(net, **configs)
+            self.connections = _Connections(net, is_silent, **configs)
         except BaseException:  # an option that it refuses
             net.close()
             raise

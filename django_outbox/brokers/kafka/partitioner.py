@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Any
 
 from kafka.partitioner import DefaultPartitioner
-from kafka.partitioner.default import murmur2
 
-# The client's hash, in Python, takes a sixth of the time to send a record.
-_hash = lru_cache(maxsize=10_000)(murmur2)
+from django_outbox.brokers.partitioner import partition_of
 
 
 class KeyPartitioner(DefaultPartitioner):  # type: ignore[misc]
@@ -23,4 +20,4 @@ class KeyPartitioner(DefaultPartitioner):  # type: ignore[misc]
         if serialized_key is None or not partitions:
             chosen: int = super().partition(topic, key, serialized_key, value, serialized_value, cluster)
             return chosen
-        return sorted(partitions)[(int(_hash(serialized_key)) & 0x7FFFFFFF) % len(partitions)]
+        return sorted(partitions)[partition_of(serialized_key, len(partitions))]

@@ -14,7 +14,9 @@ from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, SLICE_SECO
 from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.errors import Blame
 from django_outbox.brokers.kafka.errors import client_error
+from django_outbox.brokers.kafka.partitioner import KeyPartitioner
 from django_outbox.brokers.producer import BatchProducer, LookUpTopics
+from django_outbox.brokers.silence import SilentBrokers
 from django_outbox.exceptions import BrokerUnavailable
 
 
@@ -25,8 +27,10 @@ class KafkaBrokerProducer(BatchProducer):
     with that error.
     """
 
-    def __init__(self, connect: Callable[[], KafkaProducer], access: Access, look_up: LookUpTopics) -> None:
-        super().__init__(access, look_up)
+    def __init__(
+        self, connect: Callable[[], KafkaProducer], access: Access, look_up: LookUpTopics, silence: SilentBrokers
+    ) -> None:
+        super().__init__(access, look_up, silence)
         self._connect = connect
         self._client = connect()
         self._spoiled = False
@@ -63,6 +67,10 @@ class KafkaBrokerProducer(BatchProducer):
                 refused.setdefault(id(error), []).append(index)
         return {index for together in refused.values() if len(together) > 1 for index in together}
 
+    def _partition_of(self, topic: str, key: bytes) -> int | None:
+        is_known = isinstance(self._client.config["partitioner"], KeyPartitioner)
+        return super()._partition_of(topic, key) if is_known else None
+
     def _replace_client(self, patience: Patience, left: int) -> None:
         end_client(self._client)
         self._last_error = ""
@@ -82,7 +90,11 @@ class KafkaBrokerProducer(BatchProducer):
         while True:
             try:
                 return None, self._client.send(
-                    record.topic, value=record.value, key=record.key, headers=list(record.headers)
+                    record.topic,
+                    value=record.value,
+                    key=record.key,
+                    headers=list(record.headers),
+                    partition=self._choose(record.topic, record.key),
                 )
             except kafka_errors.KafkaError as error:
                 # There may be no room, or the client does not know the topic.

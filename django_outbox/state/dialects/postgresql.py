@@ -20,12 +20,11 @@ from django_outbox.models import OutboxMessage
 from django_outbox.state.backoff import MAX_BACKOFF_SECONDS
 from django_outbox.state.dialects import statements
 from django_outbox.state.dialects.arrays import array, hexadecimal, nullable_text_array, text_array
-from django_outbox.state.dialects.base import Dialect, Key
+from django_outbox.state.dialects.base import Dialect, Key, Place
 from django_outbox.state.dialects.results import Earlier, LogPosition, Published, Unsent
 from django_outbox.state.rows import LockedMessage, NewMessage
 
-Place = tuple[str, int]  # a due time and an id: a place in the order of claims
-START = ("-infinity", 0)  # the place before all messages
+START: Place = ("-infinity", 0)  # the place before all messages
 
 INSERT_SIZE = 1000
 INSERT_BYTES = 64 * 2**20
@@ -135,9 +134,12 @@ class PostgreSQL(Dialect):
         ((due_at, id),) = self._fetch(statements.PLACE, [id])
         return due_at, id
 
-    def claim(self, limit: int, without_topics: Sequence[str], begin: Place = START) -> list[Outgoing]:
-        """Lock and read due messages, starting at a place in the order of claims."""
-        parameters = [settings.source, list(without_topics), *begin, limit]
+    def place_after(self, id: int) -> Place:
+        due_at, id = self.place_of(id)
+        return due_at, id + 1
+
+    def claim(self, limit: int, without_topics: Sequence[str], begin: Place | None = None) -> list[Outgoing]:
+        parameters = [settings.source, list(without_topics), *(begin or START), limit]
         return list(map(_outgoing, self._fetch(statements.CLAIM_DUE, parameters)))
 
     def claim_with_pending(

@@ -29,6 +29,7 @@ from django_outbox.brokers.tls import TLS
 from django_outbox.brokers.url import parse_url
 from django_outbox.exceptions import BrokerUnavailable
 from tests.support.brokers.records import SECONDS, numbered, once, seconds_until
+from tests.support.brokers.silence import all_answer
 from tests.support.clock import Clock
 
 LOCATION = "kafka://broker:9092"
@@ -125,7 +126,7 @@ def producer_of(*answers: object, **faults: Refused | TopicTrouble) -> Producer:
 
 def producer_with(client: Client, told: Faults | None = None, **faults: Refused | TopicTrouble) -> Producer:
     stand_in: Any = client
-    return ConfluentBrokerProducer(stand_in, told or Faults(ACCESS), once(faults))
+    return ConfluentBrokerProducer(stand_in, told or Faults(ACCESS), once(faults), all_answer())
 
 
 def outcomes_of(producer: Producer, count: int, timeout: float = SECONDS) -> list[SendResult]:
@@ -465,7 +466,7 @@ def test_a_topic_is_asked_about_once_until_it_makes_trouble() -> None:
         return {}
 
     client: Any = Client(1, 2, error(KafkaError.LEADER_NOT_AVAILABLE), 3)
-    producer = ConfluentBrokerProducer(client, Faults(ACCESS), look_up)
+    producer = ConfluentBrokerProducer(client, Faults(ACCESS), look_up, all_answer())
     for _ in range(4):
         outcomes_of(producer, 1)
     assert asked == [{"topic"}, {"topic"}]

@@ -27,6 +27,7 @@ from django_outbox.brokers.tls import TLS
 from django_outbox.brokers.url import parse_url
 from django_outbox.exceptions import BrokerUnavailable
 from tests.support.brokers.records import SECONDS, numbered, once, seconds_until
+from tests.support.brokers.silence import all_answer
 from tests.support.clock import Clock
 
 LOCATION = "kafka://broker:9092"
@@ -106,7 +107,7 @@ def producer_of(*answers: object, **faults: Refused | TopicTrouble) -> Producer:
 
 def producer_with(*clients: Client, **faults: Refused | TopicTrouble) -> Producer:
     """A producer that takes these clients, one after the other; the broker tells of topics once and is gone then."""
-    return KafkaBrokerProducer(iter(clients).__next__, ACCESS, once(faults))
+    return KafkaBrokerProducer(iter(clients).__next__, ACCESS, once(faults), all_answer())
 
 
 def outcomes_of(producer: Producer, count: int, timeout: float = SECONDS) -> list[SendResult]:
@@ -317,7 +318,7 @@ def test_a_broker_that_goes_away_while_the_rest_is_to_be_sent_again_is_reported(
             return client
         raise BrokerUnavailable("kafka://broker:9092 cannot be reached.")
 
-    producer = KafkaBrokerProducer(connect, ACCESS, lambda topics, seconds: {})
+    producer = KafkaBrokerProducer(connect, ACCESS, lambda topics, seconds: {}, all_answer())
     with pytest.raises(BrokerUnavailable, match="cannot be reached"):
         outcomes_of(producer, 2)
     assert not producer.usable
@@ -396,7 +397,7 @@ def test_a_topic_is_asked_about_once_until_it_makes_trouble() -> None:
         return {}
 
     client = Client(Place(1), Place(2), kafka_errors.LeaderNotAvailableError(), Place(3))
-    producer = KafkaBrokerProducer(lambda: client, ACCESS, look_up)
+    producer = KafkaBrokerProducer(lambda: client, ACCESS, look_up, all_answer())
     for _ in range(4):
         outcomes_of(producer, 1)
     assert asked == [{"topic"}, {"topic"}]

@@ -24,6 +24,7 @@ from django_outbox.brokers.tls import TLS
 from django_outbox.brokers.url import parse_url
 from django_outbox.exceptions import BrokerUnavailable
 from tests.support.brokers.records import SECONDS
+from tests.support.brokers.silence import all_answer
 from tests.support.clock import Clock
 from tests.support.processes import wait_until
 
@@ -40,7 +41,9 @@ class Scripted(BatchProducer):
         refused: bool = False,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
-        super().__init__(Access(parse_url("kafka://broker:9092"), "PLAINTEXT", TLS(), interrupted), self.ask)
+        super().__init__(
+            Access(parse_url("kafka://broker:9092"), "PLAINTEXT", TLS(), interrupted), self.ask, all_answer()
+        )
         self._answers = answers
         self._told = list(told)
         self._broken = refused

@@ -117,7 +117,9 @@ class SilentBrokers:
         """
         with self._lock:
             known = [self._topics.get(topic, {}) for topic in topics]
-            asked = frozenset().union(*(each.needed for partitions in known for each in partitions.values()))
+            needed = (each.needed for partitions in known for each in partitions.values())
+            # A client may still send to a broker that the cluster has replaced.
+            asked = frozenset(self._silent).union(*needed)
         answering = self._probe(asked)
         if not answering or answering == asked:
             return False

@@ -173,10 +173,11 @@ class Relay:
             return Pass()
         self.is_idle = False
         try:
-            producer = self._ready_producer()
-            self._topics.check_missing()
             if self._topics.let_partitions_wait(self.broker.waiting):
                 self._claims.begin_again()
+                self._drop_producer()  # it may still know the old leaders
+            producer = self._ready_producer()
+            self._topics.check_missing()
             began_at = self._clock()
             with self._prepared.used(), transaction.atomic(using=self.using):
                 done, after_commit = self._send_batch(producer)

@@ -139,7 +139,8 @@ class ConfluentBroker(ClusterBroker):
         client = self._make(AdminClient, options, faults)
         tries = min(len(hosts), 2)
         try:
-            return question(ConfluentAdmin(client, faults, seconds, tries))
+            is_some_silent = bool(self._silence.answering)
+            return question(ConfluentAdmin(client, faults, seconds, tries, asks_any=is_some_silent))
         finally:
             self._close(partial(client.__exit__, None, None, None))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
@@ -25,19 +25,6 @@ PATHS = {
     "kafka": "django_outbox.brokers.kafka.KafkaBroker",
     "confluent": "django_outbox.brokers.confluent.ConfluentBroker",
 }
-
-
-@pytest.fixture(scope="module")
-def _cluster() -> Iterator[KafkaCluster]:
-    with KafkaCluster() as cluster:
-        yield cluster
-
-
-@pytest.fixture
-def cluster(_cluster: KafkaCluster) -> Iterator[KafkaCluster]:
-    """Three brokers, of which a test may take one away."""
-    yield _cluster
-    _cluster.restore()
 
 
 def take_away(node: Node, how: str) -> None:

@@ -28,6 +28,7 @@ PROBE_SECONDS = 1.0
 LOOK_SECONDS, LATER_LOOK_SECONDS, SOON_SECONDS = 0.5, 2.0, 30.0
 # How long partitions wait for a silent broker before they are tried all the same; doubled each time up to the second.
 HOLD_SECONDS = (15.0, 120.0)
+_NAMED = 10  # partitions that a reason names
 
 
 class Replicas(NamedTuple):
@@ -171,13 +172,9 @@ class SilentBrokers:
     def _look_if_due(self) -> None:
         """Find out in the background whether partitions can be written to again."""
         now = self._clock()
-        if self._look is not None and not self._look.is_done:
-            return
-        if self._look is not None:
-            self._look = None
+        if now >= self._next_look_at and (self._look is None or self._look.is_done):
             soon = now - self._began_at < SOON_SECONDS
             self._next_look_at = now + (LOOK_SECONDS if soon else LATER_LOOK_SECONDS)
-        if now >= self._next_look_at:
             self._look = Call(self._look_again)
 
     def _look_again(self) -> None:
@@ -255,7 +252,9 @@ def _waits(replicas: Replicas, silent: Collection[str]) -> bool:
 def _reason(waiting: Mapping[int, Replicas], silent: Collection[str]) -> str:
     """Why partitions of a topic wait, as a sentence."""
     needed = frozenset().union(*(each.needed for each in waiting.values())).intersection(silent)
-    numbers = ", ".join(map(str, sorted(waiting)))
+    first = sorted(waiting)[:_NAMED]
+    more = f" and {len(waiting) - len(first)} more" if len(waiting) > len(first) else ""
+    numbers = ", ".join(map(str, first)) + more
     named = f"partition {numbers}" if len(waiting) == 1 else f"partitions {numbers}"
     if not needed:
         return f"no leader of {named}"

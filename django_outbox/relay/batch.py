@@ -147,18 +147,18 @@ class Batch:
                 if result is not None:
                     self.waiting[message.topic] = max(result.seconds, self.waiting.get(message.topic, 0.0))
                 continue
+            if isinstance(result, PartitionTrouble):
+                self.held_ids.add(message.id)
+                self.held_topics.add(message.topic)
             if broken and (message.topic, message.message_key) in broken:
                 continue
             if isinstance(result, Acknowledged):
                 self.acknowledged.append(_published((message.id, message.publish_count + 1, *result)))
                 self.written.add(message.topic)
                 continue
-            if isinstance(result, PartitionTrouble):
-                self.held_ids.add(message.id)
-                self.held_topics.add(message.topic)
-            elif isinstance(result, TopicTrouble):
+            if isinstance(result, TopicTrouble):
                 self.faults.setdefault(message.topic, result)
-            else:
+            elif not isinstance(result, PartitionTrouble):
                 self._store_failure(message, result)
             if has_order(message) and (not isinstance(result, Refused) or holds_behind_dead()):
                 broken.add((message.topic, message.message_key))

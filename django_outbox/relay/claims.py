@@ -41,7 +41,8 @@ class Claims:
         self._dialect = dialect
         self._clock = clock
         self._is_full = self._is_at_end = False
-        self._behind: Place | None = None  # behind messages whose partitions wait
+        self._behind: Place | None = None  # where claims begin, behind messages that wait for their partition
+        self._next: Place | None = None  # behind the last claim
         self._behind_since = self._behind_until = 0.0
 
     def claim(self, limit: int, excluded_topics: Sequence[str]) -> Claimed:
@@ -52,23 +53,36 @@ class Claims:
             claimed = self._claim_first(limit, excluded_topics)
         else:
             claimed = self._claim_behind(limit, excluded_topics, self._behind)
+            if claimed.messages:
+                self._next = self._dialect.place_after(claimed.messages[-1].id)
         self._is_full = len(claimed.messages) == limit
         return claimed
 
-    def skip_waiting(self, id: int) -> None:
-        """Begin the next claims behind a message that waits for its partition: such messages would fill every batch.
+    def pass_over(self, waiting_id: int | None) -> bool:
+        """Begin the next claims behind messages that wait for their partition: they would fill every batch.
 
-        Others may become due ahead of that place. So claims begin at the first due message again some time after the end
-        was reached, ten times as long as that took.
+        These are passed over with the later ones of their keys. Others may become due ahead of that place. So claims
+        begin at the first due message again some time after they reached the last one, ten times as long as that took.
+
+        Args:
+            waiting_id: the last message of the last claim that waits; None if none does.
+
+        Returns:
+            False if no message was passed over since the beginning.
         """
         now = self._clock()
-        if self._behind is None:
+        if self._behind is not None:
+            self._behind = self._next
+        elif waiting_id is not None:
+            self._behind = self._next = self._dialect.place_after(waiting_id)
             self._behind_since, self._behind_until = now, now + LONGEST_WALK_SECONDS
             self._is_at_end = False
+        else:
+            return False
         if not self._is_full and not self._is_at_end:
             self._is_at_end = True
             self._behind_until = now + max(LOOK_BACK_SECONDS, 10 * (now - self._behind_since))
-        self._behind = self._dialect.place_after(id)
+        return True
 
     def begin_again(self) -> None:
         """Begin the next claim at the first due message: other partitions wait now."""
@@ -154,6 +168,8 @@ class PostgresqlClaims(Claims):
         return is_due
 
     def skip_blocked(self, blocked_by: Mapping[int, int]) -> bool:
+        if self._behind is not None:  # they are blocked by those that wait
+            return False
         now = self._clock()
         known = self._blocking_since
         since = {id: known.get(id, now) for id in blocked_by}

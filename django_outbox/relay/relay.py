@@ -168,14 +168,14 @@ class Relay:
         Raises:
             BrokerUnavailable: no retry was counted; call again later.
         """
+        if self._topics.let_partitions_wait(self.broker.waiting):
+            self._claims.begin_again()
+            self._drop_producer()  # it may still know the old leaders
         if self.is_idle and not self._is_due():
             self._topics.create_configured_if_due()
             return Pass()
         self.is_idle = False
         try:
-            if self._topics.let_partitions_wait(self.broker.waiting):
-                self._claims.begin_again()
-                self._drop_producer()  # it may still know the old leaders
             producer = self._ready_producer()
             self._topics.check_missing()
             began_at = self._clock()
@@ -235,11 +235,11 @@ class Relay:
             self._topics.record_batch(batch.written, batch.faults, self._clock() - started)
             self._topics.let_wait(batch.waiting)
             self._topics.record_held(batch.held_topics)
-        # What was abandoned is sent again as soon as possible, unless its partition waits.
-        if batch.held_ids and producer.usable:
-            last = next(message.id for message in reversed(claimed.messages) if message.id in batch.held_ids)
-            self._claims.skip_waiting(last)
-            done.skipped += len(batch.held_ids)
+        # What was abandoned with a batch is sent again as soon as possible, unless its partition waits.
+        if producer.usable:
+            waiting = (message.id for message in reversed(claimed.messages) if message.id in batch.held_ids)
+            if self._claims.pass_over(next(waiting, None)):
+                done.skipped = len(claimed.messages) - done.published
         report = partial(instrumentation.published, batch.messages, batch.acknowledged, seconds, using=self.using)
         return done, [*batch.after_commit, report]
 

@@ -20,8 +20,8 @@ from django_outbox.state.rows import LOCKED_COLUMNS, LockedMessage, NewMessage
 
 Status = OutboxMessage.Status
 Key = tuple[str, str]
-Place = tuple[Any, int]
-"""A due time, as the dialect writes it, and an id: a place in the order of claims."""
+Place = tuple[str, int]
+"""A due time, as the database writes it, and an id: a place in the order of claims."""
 BULK_SIZE = 1000
 OUTGOING_COLUMNS = [
     Cast(name.removesuffix("_json"), TextField()) if name.endswith("_json") else name for name in Outgoing._fields
@@ -76,14 +76,14 @@ class Dialect:
 
     def place_after(self, id: int) -> Place:
         """The place after a pending message in the order of claims."""
-        due_at = self._messages().values_list("next_retry_at", flat=True).get(id=id)
+        ((due_at,),) = self._messages().filter(id=id).values_list(Cast("next_retry_at", TextField()))
         return due_at, id + 1
 
     def claim(self, limit: int, without_topics: Sequence[str], begin: Place | None = None) -> list[Outgoing]:
         """Lock and read due messages by due time, from a place on, skipping those locked by other relays."""
         due = self._due(without_topics).select_for_update(skip_locked=True)
         if begin is not None:
-            due_at, id = begin
+            due_at, id = Value(begin[0], TextField()), begin[1]  # as it is stored: SQLite compares times as text
             due = due.filter(next_retry_at__gte=due_at).exclude(next_retry_at=due_at, id__lt=id)
         return [Outgoing(*row) for row in due.values_list(*OUTGOING_COLUMNS)[:limit]]
 

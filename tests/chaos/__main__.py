@@ -1,7 +1,8 @@
 """``python -m tests.chaos``: workers, brokers and the database are killed under load; then one verdict.
 
-The environment sets ``SECONDS`` of faults, ``MESSAGES``, ``BROKERS`` (1 or 3) and ``SEED``. What workers printed is in
-``.cache/chaos``.
+The environment sets ``SECONDS`` of faults, ``MESSAGES``, ``BROKERS`` (1 or 3), ``REPLICAS`` of each partition and ``SEED``.
+With three brokers and two replicas, a broker that is killed leaves a third of the partitions as they are. What workers printed
+is in ``.cache/chaos``.
 """
 
 from __future__ import annotations
@@ -23,17 +24,19 @@ from urllib.request import urlopen
 
 import django
 
+from tests.chaos.gaps import report
 from tests.chaos.verdict import lost, verdict
 from tests.support.processes import ROOT, Command
 from tests.support.servers.apache_kafka import ApacheKafka
 from tests.support.servers.base import Service
-from tests.support.servers.kafka_cluster import KafkaCluster
+from tests.support.servers.kafka_cluster import KafkaCluster, Node
 from tests.support.servers.postgres import PostgreSQL
 from tests.support.servers.process import free_port
 
 SECONDS = float(os.environ.get("SECONDS", "60"))
 MESSAGES = int(os.environ.get("MESSAGES", "10000"))
 BROKERS = int(os.environ.get("BROKERS", "1"))
+REPLICAS = int(os.environ.get("REPLICAS", "-1"))
 SEED = int(os.environ.get("SEED", "1"))
 KEYS = max(MESSAGES // 15, 1)
 FAILING = 0.02
@@ -100,6 +103,8 @@ class Faults:
     database: Service
     add_partitions: Callable[[], None]
     count: Counter[str] = field(default_factory=Counter)
+    killed: list[tuple[float, int]] = field(default_factory=list)
+    """When which broker of a cluster was killed, in seconds since the epoch."""
     _chance: random.Random = field(default_factory=partial(random.Random, SEED))
 
     def _planned(self) -> list[tuple[float, str, Callable[[], None]]]:
@@ -129,6 +134,8 @@ class Faults:
 
     def _kill_broker(self) -> None:
         broker = self._chance.choice(self.brokers)
+        if isinstance(broker, Node):
+            self.killed.append((time.time(), broker.node_id))
         broker.kill()
         broker.start()
 
@@ -211,9 +218,18 @@ def main() -> int:
         def set_partitions(number: int, *, new: bool = False) -> None:
             with KafkaAdminClient(bootstrap_servers=kafka.url.removeprefix("kafka://").split(",")) as admin:
                 if new:
-                    admin.create_topics({"outbox": {"num_partitions": number, "replication_factor": -1}})
+                    configs = (
+                        {"min.insync.replicas": "1"} if REPLICAS == 2 else {}
+                    )  # or one broker stops its partitions
+                    wanted = {"num_partitions": number, "replication_factor": REPLICAS, "configs": configs}
+                    admin.create_topics({"outbox": wanted})
                 else:
                     admin.create_partitions({"outbox": number})
+
+        def replicas() -> dict[int, list[int]]:
+            with KafkaAdminClient(bootstrap_servers=kafka.url.removeprefix("kafka://").split(",")) as admin:
+                (described,) = admin.describe_topics(["outbox"])
+            return {each["partition_index"]: each["replica_nodes"] for each in described["partitions"]}
 
         set_partitions(PARTITIONS, new=True)
         workers = Workers(dict(os.environ))
@@ -232,6 +248,9 @@ def main() -> int:
             wait_for_end(began_at)
         finally:
             workers.stop()
+        under_load = [each for each in faults.killed if each[0] < began_at_wall + SECONDS / 2]
+        if under_load:
+            print(report(under_load, replicas()))
         return verdict(began_at_wall, quiet_from, f"{dict(faults.count)}, seed {SEED}", workers.requeued)
 
 

@@ -1,0 +1,53 @@
+"""For how long nothing was sent or handled after a broker was killed, by whether partitions need that broker."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
+
+from tests.chaos.verdict import query
+
+WINDOW_SECONDS = 20.0
+SENT = (
+    "SELECT partition, extract(epoch FROM published_at) FROM django_outbox_outboxmessage WHERE published_at IS NOT NULL"
+)
+HANDLED = """
+    SELECT message.partition, extract(epoch FROM effect.created_at)
+    FROM tests_app_effect AS effect JOIN django_outbox_outboxmessage AS message ON message.event_id::text = effect.event_id
+"""
+
+
+def longest_gap(times: Iterable[float], began_at: float, ended_at: float) -> float:
+    """The longest time without an event, of those that a span overlaps; in seconds."""
+    inside = sorted(times)
+    return max(
+        (
+            later - max(earlier, began_at)
+            for earlier, later in pairwise(inside)
+            if later > began_at and earlier < ended_at
+        ),
+        default=0.0,
+    )
+
+
+def report(killed: Sequence[tuple[float, int]], replicas: Mapping[int, Collection[int]]) -> str:
+    """The longest gaps after all kills.
+
+    Args:
+        killed: when which broker was killed, in seconds since the epoch.
+        replicas: the brokers of each partition.
+    """
+    lines = []
+    for name, sql in (("sent", SENT), ("handled", HANDLED)):
+        events = [(int(partition), float(at)) for partition, at in query(sql) if partition is not None]
+        longest = {True: 0.0, False: 0.0}
+        for at, broker in killed:
+            for needs in longest:
+                chosen = {partition for partition, brokers in replicas.items() if (broker in brokers) is needs}
+                times = (when for partition, when in events if partition in chosen)
+                longest[needs] = max(longest[needs], longest_gap(times, at, at + WINDOW_SECONDS))
+        lines.append(
+            f"longest time after a broker was killed in which nothing was {name}: {longest[True]:.1f} s in partitions that "
+            f"need it, {longest[False]:.1f} s in the others"
+        )
+    return "\n".join(lines)

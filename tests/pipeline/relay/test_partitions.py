@@ -14,6 +14,7 @@ from django_outbox.relay.claims import LOOK_BACK_SECONDS
 from django_outbox.relay.relay import Relay
 from django_outbox.worker.incident import RELAPSE_SECONDS
 from django_outbox.worker.stop import Stop
+from tests.pipeline.relay.test_topics import run_one_round
 from tests.support.brokers.partitions import PartialBroker
 from tests.support.clock import Clock
 from tests.support.outbox import Pipeline, make_message, row, statuses
@@ -204,12 +205,12 @@ def test_the_outage_is_logged_once_with_the_partitions_that_wait(
         "A part of topic outbox: a broker does not answer. Messages for other partitions are sent. "
         "Trying again until it works."
     ]
+    assert run_one_round(relay) == ("trouble", "outbox: a broker does not answer.")
     clock.now += 9
     broker.silent = set()
-    relay.run_once()
+    run_one_round(relay)
     clock.now += RELAPSE_SECONDS
-    make_message()
-    relay.run_once()
+    assert run_one_round(relay) == ("working", "")
     assert caplog.records[-1].getMessage() == "A part of topic outbox is available again after 9 s."
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
 from django_outbox.brokers import diagnosis
+from django_outbox.brokers.base import TopicMissing, TopicPartition
 from django_outbox.brokers.confluent import broker as confluent
 from django_outbox.brokers.confluent.broker import ConfluentBroker
 from django_outbox.brokers.diagnosis import Access
+from django_outbox.brokers.silence import Replicas
 from django_outbox.conf import BrokerSettings
 from django_outbox.exceptions import NoAnswer
 
@@ -32,6 +35,19 @@ class Client:
         if HANGS not in self._hosts:
             answer.set_exception(KafkaException(KafkaError(3)))  # an answer, too
         return {"orders": answer}
+
+    def list_topics(self, topic: str, timeout: float) -> Any:
+        """What any broker says."""
+        self.asked.append(f"any of {self._hosts}")
+        nodes = {number: SimpleNamespace(id=number, host="127.0.0.1", port=number) for number in (1, 2)}
+        partitions = {
+            0: SimpleNamespace(id=0, leader=2, isrs=[2, 1]),
+            1: SimpleNamespace(id=1, leader=2, isrs=[2, 3]),
+            2: SimpleNamespace(id=2, leader=-1, isrs=[3]),
+        }
+        missing = KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART) if topic == "missing" else None
+        described = SimpleNamespace(error=missing, partitions=partitions)
+        return SimpleNamespace(brokers=nodes, topics={topic: described})
 
     def poll(self, timeout: float) -> None: ...
 
@@ -61,3 +77,20 @@ def test_without_a_broker_that_answers_there_is_nobody_else_to_ask(
     with pytest.raises(NoAnswer):
         broker.topic_faults(["orders"], 0.2)
     assert Client.asked == [f"{HANGS},{ANSWERS}"] * 2
+
+
+def test_any_broker_is_asked_about_topics_while_one_is_known_to_be_silent(
+    broker: ConfluentBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library would wait for the controller, which may be the silent one."""
+    monkeypatch.setattr(Access, "answers", lambda self, host: host == ANSWERS)
+    broker._silence.record({"orders": {0: Replicas(HANGS, frozenset([HANGS, ANSWERS]))}})
+    assert broker._silence.examine(["orders"])
+    Client.asked.clear()
+
+    assert broker.topic_faults(["orders", "missing"], 0.2) == {"missing": TopicMissing()}
+
+    assert Client.asked == [f"any of {ANSWERS}"] * 2
+    waiting = broker.waiting
+    assert waiting.partitions == {TopicPartition("orders", 0), TopicPartition("orders", 2)}
+    assert waiting.topics == frozenset()

@@ -139,6 +139,8 @@ class _Port:
                     return _answers(connection)
                 with self._secure(connection, _trusting()) as secured:
                     return _answers(secured)
+        except ssl.SSLError as error:
+            return "ALERT" in str(error.reason or "").upper()  # it objects to a client without a certificate
         except OSError:
             return False
 

@@ -186,6 +186,12 @@ class SilentBrokers:
             with self._lock:
                 self._settle(answering)
         self._ask(topics)
+        with self._lock:
+            needed = frozenset().union(*(each.needed for known in self._topics.values() for each in known.values()))
+            now = self._clock()
+            gone = [each for each, silence in self._silent.items() if each not in needed and silence.until <= now]
+            for address in gone:  # the cluster has replaced it long ago
+                del self._silent[address]
 
     def _settle(self, answering: frozenset[str]) -> None:
         """Forget the silence of brokers that answer; those of an outage of the whole cluster are not known."""

@@ -143,6 +143,7 @@ def test_what_is_wrong_with_the_client_s_certificate_is_found(certificates: Cert
     )
     with listening(secured(answering(2), certificates.server, clients=certificates.client)) as address:
         assert finding(address, "SSL", TLS(**trusting)) == diagnosis.NEEDS_CERTIFICATE
+        assert access_to(address, protocol="SSL", tls=TLS(**trusting)).answers(address), "it is there"
         assert finding(address, "SSL", stranger) == diagnosis.REFUSES_CERTIFICATE
         assert finding(address, "SSL", mine) is None
 

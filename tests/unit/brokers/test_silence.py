@@ -141,6 +141,18 @@ def test_a_broker_that_a_client_may_still_know_is_asked_again(cluster: Cluster) 
     assert cluster.silence.examine([TOPIC])
 
 
+def test_a_broker_that_the_cluster_has_replaced_long_ago_is_forgotten(cluster: Cluster) -> None:
+    cluster.away = {C}
+    cluster.silence.examine([TOPIC])
+    cluster.layout = {0: replicas(A, B), 1: replicas(B), 2: replicas(A)}
+    cluster.let_look()
+    assert cluster.silence.is_silent(C)
+    cluster.clock.now += HOLD_SECONDS[0]
+    cluster.let_look()
+    assert not cluster.silence.is_silent(C)
+    assert cluster.silence.waiting() is NOTHING_WAITS
+
+
 def test_partitions_wait_no_longer_once_the_broker_answers(cluster: Cluster) -> None:
     cluster.away = {C}
     cluster.silence.examine([TOPIC])

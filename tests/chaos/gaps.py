@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from tests.chaos.verdict import query
 
-WINDOW_SECONDS = 20.0
+WINDOW_SECONDS = 20.0  # after a kill; messages must be published meanwhile
 SENT = (
     "SELECT partition, extract(epoch FROM published_at) FROM django_outbox_outboxmessage WHERE published_at IS NOT NULL"
 )
@@ -18,16 +18,10 @@ HANDLED = """
 
 
 def longest_gap(times: Iterable[float], began_at: float, ended_at: float) -> float:
-    """The longest time without an event, of those that a span overlaps; in seconds."""
-    inside = sorted(times)
-    return max(
-        (
-            later - max(earlier, began_at)
-            for earlier, later in pairwise(inside)
-            if later > began_at and earlier < ended_at
-        ),
-        default=0.0,
-    )
+    """The longest time without an event, in seconds from ``began_at``, of those that begin before ``ended_at``."""
+    later_ones = sorted(at for at in times if at > began_at)
+    gaps = [later - earlier for earlier, later in pairwise([began_at, *later_ones]) if earlier < ended_at]
+    return max(gaps, default=0.0)
 
 
 def report(killed: Sequence[tuple[float, int]], replicas: Mapping[int, Collection[int]]) -> str:

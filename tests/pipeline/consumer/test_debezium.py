@@ -282,6 +282,14 @@ def test_later_messages_of_its_key_wait_as_well_in_the_order_of_their_commits(pi
     assert sent() == [1, 1, 1, 1]
 
 
+def test_messages_without_a_key_do_not_wait_for_a_row(pipeline: Pipeline, clock: Clock) -> None:
+    Uncommitted(pipeline, 1, message_key="")
+    make_message(payload=2)
+    pipeline.relay.run_once()
+    consume(pipeline, clock)
+    assert effects() == ["2"]
+
+
 def test_a_record_whose_row_never_appears_is_skipped_after_a_minute(
     pipeline: Pipeline, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:

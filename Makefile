@@ -15,7 +15,7 @@ TOX = if command -v pyenv >/dev/null 2>&1; then \
 	    export PYENV_VERSION; \
 	fi; $(BIN)/tox
 
-.PHONY: help demo quick test test-browser test-full lint bench clean
+.PHONY: help demo quick test test-browser test-full mutants lint bench clean
 
 help:
 	@echo 'make demo       the example shop: orders travel from the database through a broker to their handlers'
@@ -24,6 +24,7 @@ help:
 	@echo 'make test-browser  the admin in a real browser (needs Chromium and its driver)'
 	@echo 'make test-full  all supported Pythons and Djangos, MariaDB, Apache Kafka, browser, style, types, package'
 	@echo '                (needs Python 3.11, 3.12 and 3.13, MariaDB, Java 17, Maven, npm and Chromium)'
+	@echo 'make mutants    each of NUMBER faults that would break a guarantee makes a test fail (TIME on 2 cores)'
 	@echo 'make lint       style, types and import order only'
 	@echo 'make bench      how fast it is here, beside raw loops (needs an idle machine)'
 	@echo 'make clean      remove all that these have made'
@@ -56,6 +57,10 @@ test-full: $(VENV)/tox.installed
 	@$(TOX) run-parallel --parallel 3 --skip-env services
 	@$(TOX) run --notest -e services
 	@$(TOX) -qq run --skip-pkg-install -e services
+
+# FAULT=reconciler takes only faults whose name or file contains that word.
+mutants: $(VENV)/test.installed
+	@$(BIN)/python -m tests.mutants $(FAULT)
 
 lint: $(VENV)/tox.installed
 	@$(TOX) run -e lint,types,imports

@@ -260,11 +260,16 @@ def test_success_of_the_message_that_is_tried_resumes_the_others(pipeline: Pipel
     assert statuses() == ["consumed"] * 30
 
 
-def test_failure_of_the_message_that_is_tried_pauses_again(pipeline: Pipeline, mail: Mail, clock: Clock) -> None:
+@pytest.mark.parametrize("is_restarted", [False, True])
+def test_failure_of_the_message_that_is_tried_pauses_again(
+    pipeline: Pipeline, mail: Mail, clock: Clock, is_restarted: bool
+) -> None:
     messages = send(8)
     pipeline.run()
     tries, failures = mail.tries, sum(row(message).retry_count for message in messages)
     end_of_pause(clock)
+    if is_restarted:  # this consumer has counted no failures
+        pipeline.restart_consumer()
     pipeline.run()
     assert mail.tries - tries in (1, 2)  # again alone, if it was in a batch
     assert sum(row(message).retry_count for message in messages) == failures + 1

@@ -71,12 +71,12 @@ def test_an_older_publication_of_a_message_is_skipped(pipeline: Pipeline) -> Non
 
 @pytest.mark.parametrize("status", [Status.CONSUMED, Status.DEAD])
 def test_final_states_are_never_handled(pipeline: Pipeline, status: str) -> None:
-    pipeline.on("order.created", effect_of_type)
+    pipeline.on("order.created")  # not even an effect that would be rolled back
     message = make_message(status, publish_count=1)
     pipeline.deliver(message, publish_count=0)
 
     assert pipeline.consumer.run_once().skipped == 1
-    assert (row(message).status, effects()) == (status, [])
+    assert (row(message).status, pipeline.handled) == (status, [])
 
 
 def test_a_forged_record_cannot_feed_a_handler(pipeline: Pipeline) -> None:
@@ -100,6 +100,25 @@ def test_a_forged_event_type_does_not_choose_the_handler(pipeline: Pipeline) -> 
 
     assert [event.type for event in pipeline.handled] == ["order.created"]
     assert not effects()
+
+
+def test_a_forged_event_type_does_not_end_a_message_that_is_for_others(pipeline: Pipeline) -> None:
+    pipeline.on("order.created")
+    message = make_message(Status.PUBLISHED, event_type="for.others")
+    pipeline.deliver(message, publish_count=0, event_type="order.created")
+
+    assert pipeline.consumer.run_once().skipped == 1
+    assert (row(message).status, pipeline.handled) == (Status.PUBLISHED, [])
+
+
+def test_a_record_in_another_topic_than_its_message_is_skipped() -> None:
+    pipeline = Pipeline(topics=["outbox", "another"])
+    pipeline.on("order.created")
+    message = make_message(Status.PUBLISHED, partition=0, offset=0)
+    pipeline.deliver(message, publish_count=0, topic="another")
+
+    assert pipeline.consumer.run_once().skipped == 1
+    assert (row(message).status, pipeline.handled) == (Status.PUBLISHED, [])
 
 
 def test_a_record_with_another_events_id_is_skipped(pipeline: Pipeline) -> None:

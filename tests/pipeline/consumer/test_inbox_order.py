@@ -8,6 +8,8 @@ import pytest
 from django.db import connection
 from django.utils import timezone
 
+from django_outbox.events.event import Event
+from django_outbox.exceptions import Reject
 from django_outbox.models import InboxMessage
 from django_outbox.state.retry import retry
 from tests.support.effects import effect_of_payload, effects, fails, fails_on
@@ -128,6 +130,22 @@ def test_a_hundred_thousand_blocked_events_do_not_keep_a_free_one_back(receiver:
     assert set(
         InboxMessage.objects.filter(message_key="failing").values_list("next_retry_at", flat=True).distinct()
     ) == {head.next_retry_at}
+
+
+@pytest.mark.parametrize(("on_dead", "goes_on"), [("continue", True), ("hold", False)])
+def test_what_waits_for_one_that_ends_dead_goes_on_unless_that_holds_its_key(
+    receiver: Receiver, on_dead: str, goes_on: bool
+) -> None:
+    def handle(event: Event) -> None:
+        if event.payload == 1:
+            raise Reject("no")
+
+    receiver.on("order.created", handle)
+    make_received(message_key="a", payload=1)
+    make_received(message_key="a", payload=2, next_retry_at=timezone.now() + AN_HOUR)
+
+    with outbox_settings(ON_DEAD=on_dead):
+        assert receiver.run_due(10) == (["dead", "consumed"] if goes_on else ["dead"])
 
 
 def test_what_waits_for_one_in_hand_goes_on_as_soon_as_that_ends(receiver: Receiver) -> None:

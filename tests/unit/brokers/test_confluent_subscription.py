@@ -34,6 +34,7 @@ class Reader:
         self.messages = list(messages)
         self.commit_error: Exception | None = None
         self.place_error: KafkaError | None = None
+        self.committed: list[tuple[str, int, int]] = []
 
     def subscribe(self, topics: list[str], **callbacks: object) -> None:
         """Nobody calls back."""
@@ -51,6 +52,7 @@ class Reader:
     def commit(self, offsets: list[confluent_kafka.TopicPartition], asynchronous: bool) -> list[Any]:
         if self.commit_error is not None:
             raise self.commit_error
+        self.committed += [(place.topic, place.partition, place.offset) for place in offsets]
         return [Place(place.topic, self.place_error) for place in offsets]
 
     def close(self) -> None:
@@ -147,6 +149,14 @@ def test_a_commit_during_a_rebalance_is_refused_without_an_error(code: int) -> N
     assert not subscription.commit({TopicPartition("topic", 0): 1})
     reader.commit_error = KafkaException(KafkaError(code))
     assert not subscription.commit({TopicPartition("topic", 0): 1})
+
+
+def test_offsets_of_partitions_that_the_member_has_lost_are_not_committed() -> None:
+    reader = Reader()
+
+    assert subscription_of(reader).commit({TopicPartition("topic", 0): 1, TopicPartition("topic", 1): 5})
+
+    assert reader.committed == [("topic", 0, 1)]
 
 
 @pytest.mark.parametrize("code", [KafkaError._WAIT_COORD, KafkaError.NOT_COORDINATOR, KafkaError.REQUEST_TIMED_OUT])

@@ -1,0 +1,110 @@
+"""The reconciler at the bounds of a log: the first record that is lost, and the last that is not."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from django_outbox.brokers.base import Progress, TopicPartition
+from django_outbox.models import OutboxMessage
+from tests.support.clock import Clock
+from tests.support.outbox import Pipeline, Status, make_message, row
+
+pytestmark = pytest.mark.django_db
+
+OUTBOX = TopicPartition("outbox", 0)
+
+
+@pytest.fixture
+def pipeline(clock: Clock) -> Pipeline:
+    """Its consumer is a member that has read nothing."""
+    pipeline = Pipeline(clock=clock)
+    pipeline.on("order.created")
+    pipeline.broker.missing_topics(["outbox"])
+    pipeline.consumer.run_once()
+    return pipeline
+
+
+def published_long_ago(**fields: Any) -> OutboxMessage:
+    values = {"partition": 0, "published_at": timezone.now() - timedelta(hours=1), **fields}
+    return make_message(Status.PUBLISHED, **values)
+
+
+def is_lost(message: OutboxMessage) -> bool:
+    return row(message).status == Status.PENDING
+
+
+def check(pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch, progress: Progress) -> None:
+    monkeypatch.setattr(pipeline.consumer.subscription, "progress", lambda: {OUTBOX: progress})
+    clock.now += 30
+    pipeline.consumer.run_once()
+
+
+def test_the_last_record_that_was_read_is_lost_and_the_next_one_is_not(
+    pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = [published_long_ago(offset=offset) for offset in (1, 2)]
+
+    check(pipeline, clock, monkeypatch, Progress(low=0, high=3, committed=None, position=2))
+
+    assert [is_lost(message) for message in messages] == [True, False]
+
+
+def test_the_last_record_of_the_log_is_not_lost_and_one_at_its_end_is(
+    pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = [published_long_ago(offset=offset) for offset in (2, 3)]
+
+    check(pipeline, clock, monkeypatch, Progress(low=0, high=3, committed=None, position=0))
+
+    assert [is_lost(message) for message in messages] == [False, True]
+
+
+def test_what_the_log_has_dropped_before_it_was_read_is_lost_and_its_first_record_is_not(
+    pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    messages = [published_long_ago(offset=offset) for offset in (2, 3)]
+
+    check(pipeline, clock, monkeypatch, Progress(low=3, high=5, committed=None, position=1))
+
+    assert [is_lost(message) for message in messages] == [True, False]
+
+
+def test_the_first_partition_that_the_topic_no_longer_has_is_lost(pipeline: Pipeline, clock: Clock) -> None:
+    message = published_long_ago(partition=1, offset=0)
+
+    clock.now += 30
+    pipeline.consumer.run_once()
+
+    assert is_lost(message)
+
+
+def test_what_was_published_just_before_the_check_is_not_lost(
+    pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    day = timedelta(days=1)
+    monkeypatch.setattr("django_outbox.consumer.reconciler.LOST_AFTER", day)
+    young, old = (published_long_ago(offset=7, published_at=timezone.now() - age) for age in (day / 2, 2 * day))
+
+    clock.now += 30
+    pipeline.consumer.run_once()
+
+    assert (is_lost(young), is_lost(old)) == (False, True)
+
+
+def test_a_record_that_was_read_and_not_handled_yet_is_not_lost(
+    pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = make_message()
+    pipeline.relay.run_once()
+    OutboxMessage.objects.update(published_at=timezone.now() - timedelta(hours=1))
+    monkeypatch.setattr(pipeline.consumer.lanes, "work", lambda *arguments: None)
+    for _ in range(2):
+        clock.now += 30
+        pipeline.consumer.run_once()
+
+    assert pipeline.consumer.lanes.first_unfinished(OUTBOX) == 0
+    assert not is_lost(message)

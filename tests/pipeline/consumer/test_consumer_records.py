@@ -81,13 +81,14 @@ def test_final_states_are_never_handled(pipeline: Pipeline, status: str) -> None
 
 def test_a_forged_record_cannot_feed_a_handler(pipeline: Pipeline) -> None:
     pipeline.on("order.created")
-    message = make_message(Status.PUBLISHED, payload={"amount": 5})
-    pipeline.deliver(message, publish_count=0, payload_json='{"amount": 5000}', headers_json='{"x": "y"}')
+    message = make_message(Status.PUBLISHED, payload={"amount": 5}, message_key="mine")
+    forged = {"payload_json": '{"amount": 5000}', "headers_json": '{"x": "y"}', "message_key": "another"}
+    pipeline.deliver(message, publish_count=0, **forged)
 
     pipeline.consumer.run_once()
 
     (event,) = pipeline.handled
-    assert (event.payload, event.headers) == ({"amount": 5}, {})
+    assert (event.payload, event.headers, event.key) == ({"amount": 5}, {}, "mine")
 
 
 def test_a_forged_event_type_does_not_choose_the_handler(pipeline: Pipeline) -> None:
@@ -116,6 +117,17 @@ def test_a_record_in_another_topic_than_its_message_is_skipped() -> None:
     pipeline.on("order.created")
     message = make_message(Status.PUBLISHED, partition=0, offset=0)
     pipeline.deliver(message, publish_count=0, topic="another")
+
+    assert pipeline.consumer.run_once().skipped == 1
+    assert (row(message).status, pipeline.handled) == (Status.PUBLISHED, [])
+
+
+@pytest.mark.parametrize(("partition", "offset"), [(0, 1), (1, 0)])
+def test_a_record_in_another_place_than_its_message_is_skipped(pipeline: Pipeline, partition: int, offset: int) -> None:
+    """Two relays, of which the first was killed, have sent the same attempt."""
+    pipeline.on("order.created")
+    message = make_message(Status.PUBLISHED, partition=partition, offset=offset)
+    pipeline.deliver(message, publish_count=0)
 
     assert pipeline.consumer.run_once().skipped == 1
     assert (row(message).status, pipeline.handled) == (Status.PUBLISHED, [])

@@ -209,6 +209,7 @@ def test_a_record_whose_mapper_takes_the_process_down_is_dead_after_max_deliveri
         receiver.restart()
 
     assert receiver.receive(record, other, counted=True) == ["dead", "consumed"]
+    assert legacy.records == [record] * 5 + [other]  # the mapper is not called for it once more
 
     row = InboxMessage.objects.get(status="dead")
     assert row.last_error.startswith("It took its process down 5 times (MAX_DELIVERIES)")

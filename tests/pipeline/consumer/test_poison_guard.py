@@ -48,6 +48,17 @@ def test_in_steady_state_deliveries_are_not_counted() -> None:
     assert list(counts) == [1, 1, 0, 0]
 
 
+def test_the_first_deliveries_are_counted_however_few_are_read_at_once() -> None:
+    pipeline = Pipeline(batch_size=2)
+    pipeline.on("order.created")
+    for _ in range(3):
+        make_message()
+        pipeline.turn()
+
+    counts = OutboxMessage.objects.order_by("id").values_list("delivery_count", flat=True)
+    assert list(counts) == [1, 1, 0]
+
+
 def test_the_first_deliveries_after_a_rebalance_are_counted_before_the_handler() -> None:
     pipeline = Pipeline(batch_size=2)
     seen: list[int] = []

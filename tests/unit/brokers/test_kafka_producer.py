@@ -90,6 +90,7 @@ class Client:
         self.sent: list[object] = []
 
     def send(self, topic: str, **record: object) -> Answer:
+        assert self._answers, "no more may be sent"
         answer = self._answers[0]
         if isinstance(answer, Raised) and isinstance(answer.error, kafka_errors.KafkaTimeoutError):
             CLOCK.now += 0.05

@@ -29,6 +29,7 @@ def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     with monkeypatch.context() as patches:
         patches.setattr(pipeline.consumer.lanes, "work", lambda *arguments: None)
         pipeline.consumer.run_once()
+    assert statuses() == ["published"]
     assert pipeline.consumer.lanes.first_unfinished(PLACE) == 0
     return pipeline
 
@@ -60,6 +61,7 @@ def test_a_consumer_that_joins_again_continues_where_others_ended(
         raise BrokerUnavailable("it is gone")
 
     with monkeypatch.context() as patches:
+        patches.setattr(pipeline.consumer.lanes, "work", lambda *arguments: None)
         patches.setattr(pipeline.consumer.reconciler, "check_if_due", check)
         with pytest.raises(BrokerUnavailable):
             pipeline.consumer.run_once()

@@ -74,6 +74,7 @@ def read_only() -> Iterator[None]:
     """A server that takes no writes, as the one that was the primary before a failover."""
     with connection.cursor() as cursor:
         cursor.execute("SET default_transaction_read_only = on")
+    connection.close_at = None  # as with CONN_MAX_AGE, which keeps connections that still work
     yield
     connection.close()
 

@@ -6,7 +6,7 @@ import ast
 import re
 from collections import Counter
 from functools import cache
-from pathlib import Path
+from itertools import pairwise
 
 import pytest
 
@@ -21,7 +21,7 @@ TEST = {"test": "tests/unit/test_a.py::test_b", "when": "call", "kinds": ["Asser
 def guarantees() -> list[str]:
     """The sections of docs/guarantees.rst."""
     lines = (ROOT / "docs/guarantees.rst").read_text().splitlines()
-    return [title for title, line in zip(lines, lines[1:], strict=False) if title and re.fullmatch("=+", line)]
+    return [title for title, line in pairwise(lines) if title and re.fullmatch("=+", line)]
 
 
 @cache

@@ -87,7 +87,11 @@ class Tree:
         path = self.directory / fault.path
         text = path.read_text()
         try:
-            path.write_text(fault.apply(text))
+            changed = fault.apply(text)
+        except ValueError as error:
+            return Verdict(False, f"OUTDATED: {error}")
+        try:
+            path.write_text(changed)
             _forget_bytecode(path)
             result = self._run(["-x", "--database", fault.database, *fault.tests], TIMEOUT_SECONDS)
         finally:

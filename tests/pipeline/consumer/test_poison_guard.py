@@ -59,6 +59,19 @@ def test_the_first_deliveries_are_counted_however_few_are_read_at_once() -> None
     assert list(counts) == [1, 1, 0]
 
 
+def test_ten_of_the_first_deliveries_are_counted_and_handled_together_at_most() -> None:
+    pipeline = Pipeline()
+    counted = OutboxMessage.objects.filter(status=Status.PUBLISHED, delivery_count__gt=0)
+    seen: list[int] = []
+    pipeline.on("order.created", lambda event: seen.append(counted.count()))
+    for _ in range(40):
+        make_message()
+
+    pipeline.turn()
+
+    assert (len(seen), max(seen)) == (40, 10)
+
+
 def test_the_first_deliveries_after_a_rebalance_are_counted_before_the_handler() -> None:
     pipeline = Pipeline(batch_size=2)
     seen: list[int] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ def main() -> int:
     if not faults:
         print("No fault matches.", file=sys.stderr)
         return USAGE
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))  # ends the tests, too
     began_at = time.monotonic()
     with _trees(options.jobs) as trees, ThreadPoolExecutor(options.jobs) as pool:
         try:

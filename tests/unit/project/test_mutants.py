@@ -30,7 +30,7 @@ def functions(path: str) -> set[str]:
     tree = ast.parse((ROOT / path).read_text())
     named = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)}
     assigned = [node.targets[0] for node in ast.walk(tree) if isinstance(node, ast.Assign)]
-    return named | {target.id for target in assigned if isinstance(target, ast.Name)} | {"runTest"}
+    return named | {target.id for target in assigned if isinstance(target, ast.Name)}
 
 
 def make_fault(*, old: str = "", raises: str = "", hangs: bool = False) -> Fault:

@@ -95,6 +95,33 @@ def test_what_was_published_just_before_the_check_is_not_lost(
     assert (is_lost(young), is_lost(old)) == (False, True)
 
 
+def test_what_is_published_while_the_broker_answers_for_another_topic_is_not_lost(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline = Pipeline(clock=clock, topics=["a", "outbox"])
+    pipeline.on("order.created")
+    pipeline.consumer.run_once()
+    day = timedelta(days=1)
+    monkeypatch.setattr("django_outbox.consumer.reconciler.LOST_AFTER", day)
+    places = [TopicPartition("a", 0), OUTBOX]  # in this order
+    monkeypatch.setattr(
+        pipeline.consumer.subscription, "progress", lambda: dict.fromkeys(places, Progress(0, 0, None, 0))
+    )
+    messages: list[OutboxMessage] = []
+
+    def slowly(topics: Any, group: str) -> Any:
+        if list(topics) == ["a"]:
+            clock.now += 2 * day.total_seconds()
+            messages.append(published_long_ago(offset=0, published_at=timezone.now() - 1.5 * day))
+        return {}
+
+    monkeypatch.setattr(pipeline.broker, "progress", slowly)
+    clock.now += 30
+    pipeline.consumer.run_once()
+
+    assert [is_lost(message) for message in messages] == [False]
+
+
 def test_a_record_that_was_read_and_not_handled_yet_is_not_lost(
     pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,3 +23,14 @@ def test_batches_that_take_seconds_do_not_shorten_the_turn_of_the_other_topics()
 
     clock.now += 20
     assert topics.excluded() == []
+
+
+def test_a_topic_whose_schema_cannot_be_loaded_is_skipped_until_the_next_try() -> None:
+    clock = Clock(1000.0)
+    topics = WritableTopics(memory_broker(), None, logging.getLogger(__name__), clock)
+
+    topics.let_wait({"orders": 5.0})
+
+    assert (topics.excluded(), topics.seconds_to_wait(patience=60.0)) == (["orders"], 5.0)
+    clock.now += 5
+    assert topics.excluded() == []

@@ -96,14 +96,18 @@ def _unknown_keys(given: Any, known: Sequence[str], name: str) -> Iterator[Check
 
 
 def _values(raw: Any) -> Iterator[CheckMessage]:
+    by_source = ("SOURCE", "DEBEZIUM")
     if not raw.get("SOURCE"):
         yield Error('OUTBOX["SOURCE"] is missing.', hint=_SOURCE_HINT, id="django_outbox.E003")
+    reported: set[str] = set()
     for key in settings.KEYS:
-        if key in raw and (key != "SOURCE" or raw[key]):
+        if key in raw and (key not in by_source or raw.get("SOURCE")):
             try:
                 getattr(settings, key.lower())
             except ImproperlyConfigured as error:
-                yield _invalid_value(str(error))
+                if str(error) not in reported:
+                    reported.add(str(error))
+                    yield _invalid_value(str(error))
     try:
         topics = {'OUTBOX["TOPIC"]': settings.topic}
         topics |= {f'OUTBOX["ROUTES"][{pattern!r}]': topic for pattern, topic in settings.routes.items()}

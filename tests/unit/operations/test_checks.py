@@ -90,6 +90,11 @@ def test_wrong_value_is_found_once(key: str, bad: Any) -> None:
     assert f'OUTBOX["{key}"]' in message.msg
 
 
+def test_a_missing_source_is_found_once() -> None:
+    with outbox_settings(without=["SOURCE"], DEBEZIUM={}):
+        assert only(check_settings()).id == "django_outbox.E003"
+
+
 @pytest.mark.parametrize(("key", "bad"), cases(BAD_BROKER))
 def test_wrong_value_of_the_broker_is_found_once(key: str, bad: Any) -> None:
     with outbox_settings(BROKER={key: bad}):

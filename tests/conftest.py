@@ -139,12 +139,13 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     return [f"database: {config.stash[header_key]}", f"broker: {broker}"]
 
 
-# A browser is not everywhere: its tests run when they are asked for by name.
+# Neither browsers nor Java are everywhere: these tests run when they are asked for by name.
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    browser = ROOT / "services" / "browser"
-    return (collection_path == browser and not any("browser" in argument for argument in config.args)) or None
+    by_name = (ROOT / "services" / "browser", ROOT / "specification")
+    is_named = any(collection_path.name in argument for argument in config.args)
+    return (collection_path in by_name and not is_named) or None
 
 
 # Nothing is skipped silently: what a service cannot do is said by a marker, and any other skip fails the run.

@@ -114,15 +114,17 @@ class Checked(RuleBasedStateMachine):
         return rows
 
     def rows(self) -> dict[int, Row]:
-        columns = ("event_id", "status", "next_retry_at", "consumed_at", "retry_count", "max_retry")
+        columns = ("status", "next_retry_at", "consumed_at", "retry_count", "max_retry")
         rows = [
-            *OutboxMessage.objects.values_list(*columns, "payload__n"),
-            *[(*row, None) for row in InboxMessage.objects.values_list(*columns)],
+            *[(payload["n"], *row) for payload, *row in OutboxMessage.objects.values_list("payload", *columns)],
+            *[
+                (int(name.removeprefix("foreign-")), *row)
+                for name, *row in InboxMessage.objects.values_list("event_id", *columns)
+            ],
         ]
         return {
-            n: Row(n, status, due is not None, consumed is not None, retries, most)
-            for event_id, status, due, consumed, retries, most, number in rows
-            for n in [int(event_id.removeprefix("foreign-")) if number is None else number]
+            n: Row(n, status, due is not None, consumed is not None, *counts)
+            for n, status, due, consumed, *counts in rows
         }
 
     def passed(self) -> set[int]:

@@ -180,4 +180,5 @@ class Model:
         for message in there:
             for earlier in there:
                 if earlier.precedes(message):
-                    assert first[earlier.event_id] < last[message.event_id], f"{message.n} was sent before {earlier.n}"
+                    is_behind = first.get(earlier.event_id, len(sent)) < last.get(message.event_id, -1)
+                    assert is_behind, f"message {message.n} was sent before {earlier.n}"

@@ -21,7 +21,7 @@ from tests.support.properties import examples
 KEYS = st.sampled_from(["", "a", "a", "b"])
 PLANS = st.lists(st.sampled_from([None, None, None, "fail", "fail", "retry", "reject", "die"]), max_size=3)
 MESSAGES = st.tuples(KEYS, PLANS)
-KILLS = st.none() | st.none() | st.integers(0, 40)
+KILLS = st.none() | st.none() | st.integers(0, 6)
 ANSWERS = st.sampled_from([None, None, None, None, "killed", "unacknowledged", "cut", "failed", "refused"])
 FORGERIES: list[dict[str, Any]] = [
     {"publish_count": 0},
@@ -29,6 +29,7 @@ FORGERIES: list[dict[str, Any]] = [
     {"id": 10**9},
     {"payload_json": '{"n": 0}'},
 ]
+SECONDS = st.sampled_from([0.1, 1.0, 3.0, 10.0, 40.0, 70.0])
 TABLES = st.sampled_from([OutboxMessage, InboxMessage])
 NUMBERS = st.integers(0, 1)
 WHICH = st.integers(0, 50)
@@ -77,20 +78,15 @@ class Pipeline(Checked):
         self.world.end(publisher, commit=commit)
         self.end_of(self.open.pop(publisher), commit)
 
-    @rule(drawn=MESSAGES)
-    def other_service_sends(self, drawn: Drawn) -> None:
-        self.receive(*drawn)
-
-    @rule(which=WHICH)
-    def other_service_sends_again(self, which: int) -> None:
-        if foreign := [each for each in self.model.messages.values() if not each.is_own]:
-            self.send_foreign(foreign[which % len(foreign)])
+    @rule(drawn=MESSAGES, again=st.none() | WHICH)
+    def other_service_sends(self, drawn: Drawn, again: int | None) -> None:
+        foreign = [each for each in self.model.messages.values() if not each.is_own]
+        if again is None or not foreign:
+            self.receive(*drawn)
+        else:
+            self.send_foreign(foreign[again % len(foreign)])
 
     # Workers
-
-    @rule()
-    def all_work(self) -> None:
-        self.turn()
 
     @rule(number=NUMBERS, answer=ANSWERS, kill_at=KILLS)
     def relay_works(self, number: int, answer: str | None, kill_at: int | None) -> None:
@@ -100,17 +96,24 @@ class Pipeline(Checked):
 
     @rule(number=NUMBERS, kill_at=KILLS, kills_commit=st.sampled_from([False, False, True]))
     def consumer_works(self, number: int, kill_at: int | None, kills_commit: bool) -> None:
-        """It is killed at a statement, between the commit of a transaction and that of the offsets, or not at all."""
+        """It is killed at a write, between the commit of a transaction and that of the offsets, or not at all."""
         self.world.broker.kills_commit = kills_commit
         self.world.consume(number, kill_at)
         self.world.broker.kills_commit = False
+
+    @rule(numbers=st.permutations([0, 1]), seconds=SECONDS, answer=ANSWERS, kill_at=KILLS)
+    def all_work(self, numbers: list[int], seconds: float, answer: str | None, kill_at: int | None) -> None:
+        self.world.pass_time(seconds)
+        for number in numbers:
+            self.relay_works(number, answer, None)
+            self.consumer_works(number, kill_at, False)
 
     @rule(number=NUMBERS, kill=st.booleans())
     def consumer_leaves(self, number: int, kill: bool) -> None:
         """The other one gets its partitions."""
         (self.world.kill if kill else self.world.stop)(number)
 
-    @rule(seconds=st.sampled_from([0.1, 1.0, 3.0, 10.0, 40.0, 70.0]))
+    @rule(seconds=SECONDS)
     def time_passes(self, seconds: float) -> None:
         self.world.pass_time(seconds)
 
@@ -120,26 +123,23 @@ class Pipeline(Checked):
     def broker_goes_or_comes(self, is_away: bool) -> None:
         self.world.broker.is_away = is_away
 
-    @rule(which=WHICH)
-    def record_is_duplicated(self, which: int) -> None:
+    @rule(which=WHICH, is_lost=st.booleans())
+    def record_is_lost_or_duplicated(self, which: int, is_lost: bool) -> None:
         """It may be that of the last publication or a stale one."""
         if found := self.some_record(which):
             place, offset = found
-            self.world.broker.append(self.world.broker.cluster.logs[place][offset])
+            if is_lost:
+                self.lost.add((place.partition, offset))
+                self.world.broker.lose(place, offset)
+            else:
+                self.world.broker.append(self.world.broker.cluster.logs[place][offset])
 
     @rule(which=WHICH, changes=st.sampled_from(FORGERIES))
     def record_is_forged(self, which: int, changes: dict[str, Any]) -> None:
         if row := self.some_row(OutboxMessage, which):
             self.world.broker.append(forged(row, **changes))
 
-    @rule(which=WHICH)
-    def record_is_lost(self, which: int) -> None:
-        if found := self.some_record(which):
-            place, offset = found
-            self.lost.add((place.partition, offset))
-            self.world.broker.lose(place, offset)
-
-    @rule(really=st.sampled_from([True, False, False]))
+    @rule(really=st.sampled_from([False, False, False, True]))
     def topic_is_recreated(self, really: bool) -> None:
         if really:
             self.is_recreated = True
@@ -147,29 +147,24 @@ class Pipeline(Checked):
 
     # The operator
 
-    @rule(which=WHICH, table=TABLES)
-    def operator_retries(self, which: int, table: Any) -> None:
-        row = self.some_row(table, which, status="dead")
-        if row is not None and retry(table.objects.filter(id=row.id), using="default"):
+    @rule(which=WHICH, table=TABLES, status=st.sampled_from(["dead", "consumed"]))
+    def operator_retries(self, which: int, table: Any, status: str) -> None:
+        table = OutboxMessage if status == "consumed" else table
+        row = self.some_row(table, which, status=status)
+        if row is not None and retry(table.objects.filter(id=row.id), using="default", status=status):
             self.known(row).revive()
+            self.known(row).reprocessed += status == "consumed"
 
-    @rule(which=WHICH)
-    def operator_reprocesses(self, which: int) -> None:
-        row = self.some_row(OutboxMessage, which, status="consumed")
-        if row is not None and retry(OutboxMessage.objects.filter(id=row.id), using="default", status="consumed"):
-            self.known(row).revive()
-            self.known(row).reprocessed += 1
-
-    @rule(which=WHICH, table=TABLES)
-    def operator_sends_now(self, which: int, table: Any) -> None:
+    @rule(which=WHICH, table=TABLES, cancels=st.booleans())
+    def operator_cancels_or_sends_now(self, which: int, table: Any, cancels: bool) -> None:
         if row := self.some_row(table, which, status="pending"):
-            list(controls.make_due(table.objects.filter(id=row.id), using="default"))
-
-    @rule(which=WHICH, table=TABLES)
-    def operator_cancels(self, which: int, table: Any) -> None:
-        if row := self.some_row(table, which, status="pending"):
-            self.known(row).may_die = True
-            list(controls.cancel(table.objects.filter(id=row.id), "cancelled", using="default"))
+            rows = table.objects.filter(id=row.id)
+            self.known(row).may_die |= cancels
+            list(
+                controls.cancel(rows, "cancelled", using="default")
+                if cancels
+                else controls.make_due(rows, using="default")
+            )
 
     @rule(ends=st.booleans())
     def operator_pauses_or_resumes(self, ends: bool) -> None:

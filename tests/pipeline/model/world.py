@@ -73,7 +73,7 @@ class World:
     # Relays
 
     def relay(self, number: int, kill_at: int | None = None) -> None:
-        """One pass, killed at a statement if told so."""
+        """One pass, killed at a write if told so."""
         try:
             with killed_at(kill_at):
                 self._relays[number].run_once()
@@ -100,7 +100,7 @@ class World:
         return consumer
 
     def consume(self, number: int, kill_at: int | None = None) -> None:
-        """One round, killed at a statement if told so; with threads, until they have nothing to do."""
+        """One round, killed at a write if told so; with threads, until they have nothing to do."""
         consumer = self.join(number)
         try:
             with killed_at(None if consumer.lanes.are_threads else kill_at):
@@ -178,15 +178,15 @@ def forged(row: OutboxMessage, **changes: Any) -> Record:
 
 
 @contextmanager
-def killed_at(statement: int | None) -> Iterator[None]:
-    """Raise ``Killed`` instead of the n-th statement of this thread."""
-    if statement is None:
+def killed_at(write: int | None) -> Iterator[None]:
+    """Raise ``Killed`` instead of the n-th statement that writes; a kill at any other statement is as one before them."""
+    if write is None:
         yield
         return
-    left = itertools.count(statement, -1)
+    left = itertools.count(write, -1)
 
     def execute(run: Callable[..., Any], sql: str, *arguments: Any) -> Any:
-        if not sql.startswith("BEGIN") and next(left) == 0:
+        if str(sql).lstrip().startswith(("INSERT", "UPDATE", "DELETE", "WITH")) and next(left) == 0:
             raise Killed
         return run(sql, *arguments)
 

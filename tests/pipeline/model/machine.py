@@ -82,9 +82,15 @@ class Checked(RuleBasedStateMachine):
             self.world.relay(number)
             self.world.consume(number)
 
-    def some_record(self, which: int) -> tuple[TopicPartition, int] | None:
-        logs = self.world.broker.cluster.logs
-        found = [(place, offset) for place in sorted(logs) if place.topic == OWN for offset in range(len(logs[place]))]
+    def some_record(self, which: int, *, is_unread: bool) -> tuple[TopicPartition, int] | None:
+        """One of the outbox; with ``is_unread``, whose offset the group has not committed yet."""
+        committed = self.world.broker.group.committed
+        found = [
+            (place, offset)
+            for place, log in sorted(self.world.broker.cluster.logs.items())
+            if place.topic == OWN
+            for offset in range(committed.get(place, 0) if is_unread else 0, len(log))
+        ]
         return found[which % len(found)] if found else None
 
     def some_row(self, model: Any, which: int, **filters: Any) -> Any:

@@ -15,13 +15,13 @@ from django_outbox.state import controls, pauses
 from django_outbox.state.retry import retry
 from tests.pipeline.model.broker import GROUP
 from tests.pipeline.model.machine import Checked, Drawn
-from tests.pipeline.model.world import forged
+from tests.pipeline.model.world import WRITES, Kill, forged
 from tests.support.properties import examples
 
 KEYS = st.sampled_from(["", "a", "a", "b"])
 PLANS = st.lists(st.sampled_from([None, None, None, "fail", "fail", "retry", "reject", "die"]), max_size=3)
 MESSAGES = st.tuples(KEYS, PLANS)
-KILLS = st.none() | st.none() | st.integers(0, 6)
+KILLS = st.none() | st.tuples(st.sampled_from(sorted(WRITES)), st.integers(0, 2))
 ANSWERS = st.sampled_from([None, None, None, None, "killed", "unacknowledged", "cut", "failed", "refused"])
 FORGERIES: list[dict[str, Any]] = [
     {"publish_count": 0},
@@ -88,25 +88,25 @@ class Pipeline(Checked):
 
     # Workers
 
-    @rule(number=NUMBERS, answer=ANSWERS, kill_at=KILLS)
-    def relay_works(self, number: int, answer: str | None, kill_at: int | None) -> None:
+    @rule(number=NUMBERS, answer=ANSWERS, kill=KILLS)
+    def relay_works(self, number: int, answer: str | None, kill: Kill | None) -> None:
         self.world.broker.answer = answer
-        self.world.relay(number, kill_at)
+        self.world.relay(number, kill)
         self.world.broker.answer = None
 
-    @rule(number=NUMBERS, kill_at=KILLS, kills_commit=st.sampled_from([False, False, True]))
-    def consumer_works(self, number: int, kill_at: int | None, kills_commit: bool) -> None:
+    @rule(number=NUMBERS, kill=KILLS, kills_commit=st.sampled_from([False, False, True]))
+    def consumer_works(self, number: int, kill: Kill | None, kills_commit: bool) -> None:
         """It is killed at a write, between the commit of a transaction and that of the offsets, or not at all."""
         self.world.broker.kills_commit = kills_commit
-        self.world.consume(number, kill_at)
+        self.world.consume(number, kill)
         self.world.broker.kills_commit = False
 
-    @rule(numbers=st.permutations([0, 1]), seconds=SECONDS, answer=ANSWERS, kill_at=KILLS)
-    def all_work(self, numbers: list[int], seconds: float, answer: str | None, kill_at: int | None) -> None:
+    @rule(numbers=st.permutations([0, 1]), seconds=SECONDS, answer=ANSWERS, kill=KILLS)
+    def all_work(self, numbers: list[int], seconds: float, answer: str | None, kill: Kill | None) -> None:
         self.world.pass_time(seconds)
         for number in numbers:
             self.relay_works(number, answer, None)
-            self.consumer_works(number, kill_at, False)
+            self.consumer_works(number, kill, False)
 
     @rule(number=NUMBERS, kill=st.booleans())
     def consumer_leaves(self, number: int, kill: bool) -> None:
@@ -126,7 +126,7 @@ class Pipeline(Checked):
     @rule(which=WHICH, is_lost=st.booleans())
     def record_is_lost_or_duplicated(self, which: int, is_lost: bool) -> None:
         """It may be that of the last publication or a stale one."""
-        if found := self.some_record(which):
+        if found := self.some_record(which, is_unread=is_lost):
             place, offset = found
             if is_lost:
                 self.lost.add((place.partition, offset))

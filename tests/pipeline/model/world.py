@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +27,10 @@ from tests.pipeline.model.broker import FOREIGN, OWN, Broker, Killed
 from tests.support.app.models import Effect
 from tests.support.clock import Clock
 from tests.support.processes import wait_until
+
+Kill = tuple[str, int]
+"""The kind of a write, and how many of that kind come before the kill."""
+WRITES = {"insert": re.compile(r"\bINSERT\b"), "update": re.compile(r"(?<!FOR )\bUPDATE\b")}
 
 
 class World:
@@ -72,10 +77,10 @@ class World:
 
     # Relays
 
-    def relay(self, number: int, kill_at: int | None = None) -> None:
+    def relay(self, number: int, kill: Kill | None = None) -> None:
         """One pass, killed at a write if told so."""
         try:
-            with killed_at(kill_at):
+            with killed_at(kill):
                 self._relays[number].run_once()
         except BrokerUnavailable:
             pass
@@ -99,11 +104,11 @@ class World:
             )
         return consumer
 
-    def consume(self, number: int, kill_at: int | None = None) -> None:
+    def consume(self, number: int, kill: Kill | None = None) -> None:
         """One round, killed at a write if told so; with threads, until they have nothing to do."""
         consumer = self.join(number)
         try:
-            with killed_at(None if consumer.lanes.are_threads else kill_at):
+            with killed_at(None if consumer.lanes.are_threads else kill):
                 consumer.run_once()
                 if consumer.lanes.are_threads:
                     lanes = consumer.lanes
@@ -178,15 +183,15 @@ def forged(row: OutboxMessage, **changes: Any) -> Record:
 
 
 @contextmanager
-def killed_at(write: int | None) -> Iterator[None]:
-    """Raise ``Killed`` instead of the n-th statement that writes; a kill at any other statement is as one before them."""
-    if write is None:
+def killed_at(kill: Kill | None) -> Iterator[None]:
+    """Raise ``Killed`` instead of a write. A kill at any other statement leaves the same behind."""
+    if kill is None:
         yield
         return
-    left = itertools.count(write, -1)
+    pattern, left = WRITES[kill[0]], itertools.count(kill[1], -1)
 
     def execute(run: Callable[..., Any], sql: str, *arguments: Any) -> Any:
-        if str(sql).lstrip().startswith(("INSERT", "UPDATE", "DELETE", "WITH")) and next(left) == 0:
+        if pattern.search(str(sql)) and next(left) == 0:
             raise Killed
         return run(sql, *arguments)
 

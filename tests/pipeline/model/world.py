@@ -102,6 +102,8 @@ class World:
                 handlers=self.handlers,
                 clock=self.clock,
             )
+            if number:  # as one that has been at work for a while
+                consumer.lanes.guard.records = 0
         return consumer
 
     def consume(self, number: int, kill: Kill | None = None) -> None:

@@ -27,7 +27,7 @@ class Broker(memory.MemoryBroker):
     Attributes:
         is_away: each call fails.
         answer: what happens to the next batch: "killed" (the relay, after sending), "unacknowledged", "cut" (after half of
-            it), "failed" or "refused" (its first record), or None.
+            it), "failed" or "refused" (one of its records), or None.
         kills_commit: the next consumer that commits an offset is killed before.
         sent: the ids of the events that relays have sent, as they are or were in the log.
         on_answer: called with the failed or refused record.
@@ -99,9 +99,13 @@ class _Producer(memory._Producer):
         if answer == "cut":
             super().send(records[: (len(records) + 1) // 2], timeout)
         elif answer in ("failed", "refused") and records:
-            self._broker.on_answer(records[0], answer)
-            first = Failed("it failed") if answer == "failed" else Refused("it is refused")
-            return [first, *super().send(records[1:], timeout)]
+            # One that others of its key come after, if there is one.
+            keys = [record.key for record in records]
+            at = next((place for place, key in enumerate(keys) if key and key in keys[place + 1 :]), 0)
+            self._broker.on_answer(records[at], answer)
+            result = Failed("it failed") if answer == "failed" else Refused("it is refused")
+            before, after = super().send(records[:at], timeout), super().send(records[at + 1 :], timeout)
+            return [*before, result, *after]
         else:
             results = super().send(records, timeout)
         if answer == "killed":

@@ -22,7 +22,7 @@ KEYS = st.sampled_from(["", "a", "a", "b"])
 PLANS = st.lists(st.sampled_from([None, None, None, "fail", "fail", "retry", "reject", "die"]), max_size=3)
 MESSAGES = st.tuples(KEYS, PLANS)
 KILLS = st.none() | st.tuples(st.sampled_from(sorted(WRITES)), st.integers(0, 2))
-ANSWERS = st.none() | st.sampled_from(["failed", "killed", "unacknowledged", "cut", "refused"])
+ANSWERS = st.none() | st.sampled_from(["failed", "failed", "killed", "unacknowledged", "cut", "refused"])
 FORGERIES: list[dict[str, Any]] = [
     {"publish_count": 0},
     {"publish_count": 7},

@@ -66,21 +66,21 @@ class OutboxSource(Source[OwnRecord]):
         self._pauses.refresh()
         source = settings.source
         messages = state.lock([item.id for item in items], using=self._using)
-        current: dict[int, LockedMessage] = {}
+        current: dict[int, OwnRecord] = {}  # of several records of a message, the one that its row names
         for item in items:
             message = messages.get(item.id)
             if message is not None and item.id not in current and item.is_current(message, source):
-                current[item.id] = message
-        locked = list(current.values())
+                current[item.id] = item
+        locked = [messages[id] for id in current]
         blockers = unhandled_before(locked, self._handlers.types_of, using=self._using)
         too_early = overtaking(locked)
         held: Held = {}
         now = cache(lambda: database_now(OutboxMessage.objects.using(self._using)))
         claims: list[Claim] = []
         for item in items:
-            message = current.pop(item.id, None)
-            if message is not None:
-                claims.append(self._claim(item, message, blockers.get(item.id), item.id in too_early, held))
+            if current.get(item.id) is item:
+                message, blocker = messages[item.id], blockers.get(item.id)
+                claims.append(self._claim(item, message, blocker, item.id in too_early, held))
             elif item.id in messages:
                 claims.append(SKIP)
             else:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.utils import timezone
 
 from django_outbox.brokers.base import TopicPartition
 from django_outbox.consumer.waits import HOLD_SECONDS
 from django_outbox.models import OutboxMessage
 from tests.support.clock import Clock
 from tests.support.effects import effect_of_payload, effects
-from tests.support.outbox import Pipeline, make_due, make_message, row, statuses
+from tests.support.outbox import Pipeline, make_due, make_message, publish_again, row, statuses
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -184,3 +186,23 @@ def test_records_in_the_wrong_order_are_handled_in_the_order_of_their_ids(pipeli
     pipeline.consumer.run_once()
     assert effects() == ["0", "1", "2", "3"]
     assert sent() == [1] * 4
+
+
+def test_a_message_waits_with_its_own_record_not_with_a_stale_one(pipeline: Pipeline, clock: Clock) -> None:
+    """A relay was killed after it had sent the message, and the next one sent it again."""
+    pipeline.on("order.created", effect_of_payload)
+    first, second = publish(2, next_retry_at=timezone.now() + timedelta(seconds=5))
+    pipeline.deliver(second)
+    record = pipeline.deliver(second)
+    publish_again(second, record.partition, record.offset)
+
+    pipeline.consumer.run_once()
+
+    assert committed(pipeline) == record.offset
+    make_due(first)
+    pipeline.relay.run_once()
+    clock.now += 10
+    pipeline.consumer.run_once()
+    assert effects() == ["0", "1"]
+    assert statuses() == ["consumed", "consumed"]
+    assert sent() == [1, 1]

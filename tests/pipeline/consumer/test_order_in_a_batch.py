@@ -13,7 +13,10 @@ pytestmark = pytest.mark.django_db
 def test_records_that_hide_their_key_are_handled_in_the_order_of_their_messages() -> None:
     pipeline = Pipeline(steady=True)
     pipeline.on("order.created")
-    first, second = (make_message(Status.PUBLISHED, message_key="a", payload=number) for number in (1, 2))
+    first, second = (
+        make_message(Status.PUBLISHED, message_key="a", payload=number, partition=0, offset=2 - number)
+        for number in (1, 2)
+    )
     pipeline.deliver(second, publish_count=0, message_key="")
     pipeline.deliver(first, publish_count=0, message_key="")
 

@@ -59,8 +59,7 @@ class Progress:
 
     Attributes:
         low: the first offset that the log still holds.
-        high: the offset after the last record. Tansu reports the one after the first record of its last batch, which is
-            too low until a member has received the rest.
+        high: the offset after the last record. On Tansu it is too low until a member has received the whole last batch.
         committed: where the group goes on; None if it has committed nothing.
         position: the next offset that this member reads; None for anyone else, and until a member has its position.
     """

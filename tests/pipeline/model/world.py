@@ -17,6 +17,7 @@ from django.db.models import F
 from django_outbox import Event, Reject, Retry, publish
 from django_outbox.brokers.base import Record
 from django_outbox.consumer.consumer import Consumer
+from django_outbox.consumer.lanes import Lanes
 from django_outbox.events.writer import Outgoing, encode
 from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.handlers.registry import Registry
@@ -109,17 +110,24 @@ class World:
     def consume(self, number: int, kill: Kill | None = None) -> None:
         """One round, killed at a write if told so; with threads, until they have nothing to do."""
         consumer = self.join(number)
+        lanes = consumer.lanes
         try:
-            with killed_at(None if consumer.lanes.are_threads else kill):
+            with killed_at(None if lanes.are_threads else kill):
                 consumer.run_once()
-                if consumer.lanes.are_threads:
-                    lanes = consumer.lanes
-                    wait_until(lambda: lanes._fault or not lanes.active, what="the lanes are idle")
-                    consumer.run_once()
+                if lanes.are_threads:
+                    self._wait(lanes)
+                    consumer.run_once()  # commits the offsets, and raises what a lane raised
+                    self._wait(lanes)
+                    if lanes._fault:
+                        consumer.run_once()
         except BrokerUnavailable:
             pass
         except Killed:
             self.kill(number)
+
+    def _wait(self, lanes: Lanes) -> None:
+        """Wait until nothing runs beside the test."""
+        wait_until(lambda: lanes._fault or not lanes.active, what="the lanes are idle")
 
     def kill(self, number: int) -> None:
         """End a consumer that commits nothing any more."""

@@ -273,7 +273,9 @@ class Migration(migrations.Migration):
                     fields.PartialIndex(
                         fields=["topic", "message_key", "source", "event_type", "id"],
                         name="django_outbox_key_sent",
-                        where=models.Q(("status", "published")),
+                        where=models.Q(
+                            ("id", models.F("id") + 0), ("partition__isnull", False), ("status", "published")
+                        ),
                         without_on_mysql=["source"],
                     ),
                     fields.PartialIndex(

@@ -34,11 +34,12 @@ STORAGE_PARAMETERS: dict[str, Any] = {
 
 
 def apply_storage(apps: Any, schema_editor: Any) -> None:
-    """Create the index and set the parameters, in a migration."""
+    """Create the indexes and set the parameters, in a migration."""
     if schema_editor.connection.vendor != "postgresql":
         return
     table = _table(apps, schema_editor)
-    schema_editor.execute(f"CREATE INDEX {PENDING_INDEX} ON {table} {PENDING_INDEX_DEFINITION}")
+    for name, definition in INDEXES.items():
+        schema_editor.execute(f"CREATE INDEX {name} ON {table} {definition}")
     parameters = ", ".join(f"{name} = {value}" for name, value in STORAGE_PARAMETERS.items())
     schema_editor.execute(f"ALTER TABLE {table} SET ({parameters})")
 
@@ -48,21 +49,8 @@ def remove_storage(apps: Any, schema_editor: Any) -> None:
     if schema_editor.connection.vendor != "postgresql":
         return
     schema_editor.execute(f"ALTER TABLE {_table(apps, schema_editor)} RESET ({', '.join(STORAGE_PARAMETERS)})")
-    schema_editor.execute(f"DROP INDEX {PENDING_INDEX}")
-
-
-def add_debezium_index(apps: Any, schema_editor: Any) -> None:
-    """Create the index, in a migration."""
-    if schema_editor.connection.vendor == "postgresql":
-        schema_editor.execute(
-            f"CREATE INDEX {DEBEZIUM_INDEX} ON {_table(apps, schema_editor)} {DEBEZIUM_INDEX_DEFINITION}"
-        )
-
-
-def remove_debezium_index(apps: Any, schema_editor: Any) -> None:
-    """Undo ``add_debezium_index``."""
-    if schema_editor.connection.vendor == "postgresql":
-        schema_editor.execute(f"DROP INDEX {DEBEZIUM_INDEX}")
+    for name in INDEXES:
+        schema_editor.execute(f"DROP INDEX {name}")
 
 
 def _table(apps: Any, schema_editor: Any) -> str:

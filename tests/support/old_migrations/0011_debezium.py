@@ -1,10 +1,25 @@
+from importlib import import_module
+from typing import Any
+
 from django.db import migrations
 from django.db.models import F, Q
 
 from django_outbox.models.fields import PartialIndex
-from django_outbox.models.storage import add_debezium_index, remove_debezium_index
+from django_outbox.models.storage import DEBEZIUM_INDEX, DEBEZIUM_INDEX_DEFINITION
 
+STORAGE = import_module("tests.support.old_migrations.0003_postgresql_storage")
 KEY_SENT = "django_outbox_key_sent"
+
+
+def forwards(apps: Any, schema_editor: Any) -> None:
+    if schema_editor.connection.vendor == "postgresql":
+        table = STORAGE._table(apps, schema_editor)
+        schema_editor.execute(f"CREATE INDEX {DEBEZIUM_INDEX} ON {table} {DEBEZIUM_INDEX_DEFINITION}")
+
+
+def backwards(apps: Any, schema_editor: Any) -> None:
+    if schema_editor.connection.vendor == "postgresql":
+        schema_editor.execute(f"DROP INDEX {DEBEZIUM_INDEX}")
 
 
 class Migration(migrations.Migration):
@@ -21,5 +36,5 @@ class Migration(migrations.Migration):
                 without_on_mysql=["source"],
             ),
         ),
-        migrations.RunPython(add_debezium_index, remove_debezium_index, hints={"model_name": "outboxmessage"}),
+        migrations.RunPython(forwards, backwards, hints={"model_name": "outboxmessage"}),
     ]

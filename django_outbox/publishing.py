@@ -22,7 +22,7 @@ from django_outbox.events.arguments import (
     checked_text,
     checked_topic,
 )
-from django_outbox.events.debezium import can_carry
+from django_outbox.events.debezium import can_carry, publishes
 from django_outbox.events.declared import EventType, event_types, to_publish
 from django_outbox.events.event import Event
 from django_outbox.events.payloads import Content, content_of, has_tombstone, is_tombstone, require_valid
@@ -66,7 +66,8 @@ def publish(
         headers: text by name, sent as Kafka headers.
         version: version of the payload's schema; at most 32 characters. An instance of a class that is declared with
             ``@event_type`` has the version of its class; ``"v1"`` counts as not given.
-        delay: seconds or a timedelta to wait before the event is sent; later events with the same key wait as long.
+        delay: seconds or a timedelta to wait before the event is sent; later events with the same key wait as long. With
+            Debezium only in handlers without a ``group``: others get later events first.
         max_retry: number of failures after which it is dead; 0 and 1 allow no retry. None takes ``MAX_RETRY``.
         event_id: identity of the event; None makes a new UUIDv7.
         using: alias of the database; None asks the database router.
@@ -154,7 +155,7 @@ class _Maker:
         self._serializers = current_serializers()
         # Seldom set: this look-up takes a third of the time of the property.
         self._requires_declaration = "EVENT_TYPES" in settings.raw and settings.event_types == "required"
-        self._uses_debezium = "PUBLISHER" in settings.raw and settings.publisher == "debezium"
+        self._uses_debezium = publishes(using)
         self._routed: dict[str, str] = {}
 
     def make_numbered(self, number: int, event: Any) -> NewMessage:
@@ -185,7 +186,7 @@ class _Maker:
         delay = _NO_DELAY if event.delay is None else checked_delay(event.delay)
         message = NewMessage(event_id, event_type, version, topic, key, headers, text, max_retry, delay, *content)
         # Decided before tracing adds its headers, which the consumer reads from the row.
-        message.by_debezium = self._uses_debezium and can_carry(message, self._serializers)
+        message.by_debezium = self._uses_debezium and can_carry(message, self._serializers, self._limit)
         return message
 
     def _declared(self, event: Event, version: str) -> EventType | None:

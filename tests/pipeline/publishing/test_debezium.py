@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 
 from django_outbox import TOMBSTONE, Event, RawBytes, publish, publish_many
+from django_outbox.events.debezium import LONGEST_NUMBER
 from django_outbox.models import OutboxMessage
 from django_outbox.observability.tracing.base import NoTracing, Tracing, add_headers
 from django_outbox.worker import notify
@@ -33,8 +36,10 @@ FOR_THE_RELAY: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(autouse=True)
-def debezium(settings: Any) -> None:
+def debezium(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On each database as on PostgreSQL."""
     settings.OUTBOX = {**settings.OUTBOX, "PUBLISHER": "debezium"}
+    monkeypatch.setattr("django_outbox.events.debezium.VENDOR", connection.vendor)
 
 
 def event(**changes: Any) -> Event:
@@ -75,6 +80,43 @@ def test_an_event_with_a_serializer_is_left_to_the_relay(tmp_path: Path) -> None
     assert statuses() == ["pending", "published"]
 
 
+def test_a_database_that_debezium_does_not_read_is_left_to_the_relay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``publish(using=...)`` may write to one."""
+    monkeypatch.setattr("django_outbox.events.debezium.VENDOR", "another")
+    publish_many([event()])
+    assert statuses() == ["pending"]
+
+
+@pytest.mark.parametrize(
+    ("payload", "status"),
+    [
+        ([1e300] * 4, "pending"),
+        ([-5e-324] * 4, "pending"),
+        ([1] * 333, "published"),  # of the largest size
+        ([1e300] * 2, "published"),
+        ("an e-mail " * 2, "published"),
+    ],
+)
+def test_a_payload_that_the_database_may_make_too_large_is_left_to_the_relay(payload: Any, status: str) -> None:
+    """One record that Kafka refuses stops the connector, and with it all messages."""
+    with outbox_settings(MAX_PAYLOAD_BYTES=1000):
+        publish_many([event(payload=payload)])
+    assert statuses() == [status]
+
+
+@pytest.mark.databases("postgresql")
+@pytest.mark.parametrize(
+    "payload", [[1] * 333, {"a": [1e300, "\x1f\u2028é"]}, [5e-324], [-1.7976931348623157e308], [1e-7]]
+)
+def test_the_database_makes_no_payload_longer_than_expected(payload: Any) -> None:
+    publish_many([event(payload=payload)])
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT octet_length(payload::text) FROM django_outbox_outboxmessage")
+        ((size,),) = cursor.fetchall()
+    text = json.dumps(payload, ensure_ascii=False)
+    assert size <= len(text.encode()) + LONGEST_NUMBER * text.count("e")
+
+
 def test_returned_messages_are_the_stored_ones_in_their_order() -> None:
     events = [event(key=str(number), **changes) for number, changes in enumerate([{}, {"delay": 60}, {}])]
     events += [event(payload=RawBytes(b"1")), event()]
@@ -97,6 +139,24 @@ def test_the_relay_sends_only_its_own_part() -> None:
     assert pipeline.relay.run_once().published == 1
     assert [dict(record.headers)["ce_type"] for record in pipeline.broker.records("outbox")] == [b"page.seen"]
     assert [message.partition for message in OutboxMessage.objects.order_by("id")] == [None, 0, None]
+
+
+@pytest.mark.databases("postgresql")
+def test_the_statement_of_the_page_has_the_relay_send_events_without_a_handler() -> None:
+    page = (Path(__file__).parents[3] / "docs/debezium.rst").read_text()
+    (statement,) = re.findall(r"UPDATE django_outbox_outboxmessage .*?;", page, re.DOTALL)
+    with outbox_settings(SOURCE="shop", PUBLISHER="debezium"):
+        publish("order.exported", 1, key="a")
+        other = publish("order.paid", 1, key="a")
+        pipeline = Pipeline()
+        assert pipeline.relay.run_once().published == 0
+        with connection.cursor() as cursor:
+            cursor.execute(
+                re.sub(r"'[-\d]+ 12:00\+00' AND '[-\d]+ 13:00\+00'", "'-infinity' AND 'infinity'", statement)
+            )
+        assert pipeline.relay.run_once().published == 1
+    assert row(other).partition is None
+    assert [dict(record.headers)["ce_type"] for record in pipeline.broker.records("outbox")] == [b"order.exported"]
 
 
 def test_headers_of_tracing_do_not_keep_a_message_from_debezium(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -179,11 +179,17 @@ def row_filter() -> str:
     )
 
 
+def publication_sql(table: str) -> str:
+    """The statement that creates the publication; ``table`` is quoted where it needs to be."""
+    name = identifier(settings.debezium.publication)
+    return f"CREATE PUBLICATION {name} FOR TABLE {table}\n    WHERE ({row_filter()})\n    WITH (publish = 'insert')"
+
+
 def setup_sql(access: Access) -> str:
     """SQL that prepares the database once. The last lines say how to remove everything."""
     slot = _literal(settings.debezium.slot)
-    role, publication = _identifier(access.role), _identifier(settings.debezium.publication)
-    database, table = _identifier(access.database), f"{_identifier(access.schema)}.{_identifier(TABLE)}"
+    role, publication = identifier(access.role), identifier(settings.debezium.publication)
+    database, table = identifier(access.database), f"{identifier(access.schema)}.{identifier(TABLE)}"
     parts = (
         "-- PostgreSQL 15 or later. The server needs wal_level = logical, which takes effect after a restart:",
         "-- ALTER SYSTEM SET wal_level = logical;",
@@ -193,9 +199,7 @@ def setup_sql(access: Access) -> str:
         f"GRANT CONNECT ON DATABASE {database} TO {role};",
         "",
         "-- Only rows that publish() inserts for Debezium: no updates, nothing that the relay sends.",
-        f"CREATE PUBLICATION {publication} FOR TABLE {table}",
-        f"    WHERE ({row_filter()})",
-        "    WITH (publish = 'insert');",
+        f"{publication_sql(table)};",
         "",
         "-- From here on, the server keeps its WAL until Debezium has read it: start the connector soon.",
         f"SELECT pg_create_logical_replication_slot({slot}, 'pgoutput');",
@@ -209,7 +213,8 @@ def setup_sql(access: Access) -> str:
     return "\n".join(parts)
 
 
-def _identifier(name: str) -> str:
+def identifier(name: str) -> str:
+    """A name, quoted for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 

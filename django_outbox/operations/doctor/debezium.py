@@ -10,13 +10,18 @@ from typing import Any
 
 from django_outbox.conf import settings
 from django_outbox.observability.text import size
-from django_outbox.operations.connector import TABLE, row_filter
+from django_outbox.operations.connector import TABLE, identifier, publication_sql, row_filter
 from django_outbox.operations.doctor.base import Finding, Installation, fault, note, warning
+from django_outbox.operations.documentation import documentation
 from django_outbox.state.slot import Slot, replication_slot
 
 MUCH_WAL = 2**30
 LEAST_VERSION = 15_00_00
-_NOT_SENT = "Debezium does not send messages: they wait, or relays send them later."
+_NOT_SENT = "Debezium does not send messages: they wait, or relays send later those with a handler here."
+_IN_ORDER = (
+    'Until relays have sent what Debezium missed, set PUBLISHER to "relay": later messages of a key pass it otherwise. '
+    f'Relays do not send events without a handler here by themselves. See {documentation("debezium")}, "A slot that is lost".'
+)
 _FILLS_DISK = "The server keeps its WAL for it until the disk is full, or until max_slot_wal_keep_size."
 # Of the session that reads a slot; pgoutput has the publications among its options.
 _PUBLICATIONS = re.compile(r"\bpublication_names\"? '((?:[^']|'')*)'")
@@ -72,7 +77,8 @@ def _server(installation: Installation) -> Iterator[Finding]:
 def _publication(installation: Installation) -> Iterator[Finding]:
     name = settings.debezium.publication
     found = installation.rows(
-        "SELECT pubinsert, pubupdate OR pubdelete OR pubtruncate FROM pg_publication WHERE pubname = %s", name
+        "SELECT pubinsert, pubupdate OR pubdelete OR pubtruncate, puballtables FROM pg_publication WHERE pubname = %s",
+        name,
     )
     if not found:
         yield fault(
@@ -81,23 +87,29 @@ def _publication(installation: Installation) -> Iterator[Finding]:
             f"Create it: manage.py outbox_debezium --sql{installation.database_option}",
         )
         return
-    ((inserts, others),) = found
+    ((inserts, others, of_all_tables),) = found
+    only_inserts = f"ALTER PUBLICATION {identifier(name)} SET (publish = 'insert')"
     if not inserts:
         yield fault(
             f"The publication {name} does not publish inserts.",
             _NOT_SENT,
-            f"ALTER PUBLICATION {name} SET (publish = 'insert')",
+            only_inserts,
         )
     elif others:
         yield warning(
             f"The publication {name} publishes more than inserts.",
             "Debezium also reads each later change of a message, and drops it.",
-            f"ALTER PUBLICATION {name} SET (publish = 'insert')",
+            only_inserts,
         )
-    yield from _rows_of(installation, name)
+    if of_all_tables:
+        # One transaction: Debezium fails at what is written while there is no publication. SET TABLE is not allowed.
+        remedy = f"BEGIN; DROP PUBLICATION {identifier(name)}; {publication_sql(TABLE)}; COMMIT"
+    else:
+        remedy = f"ALTER PUBLICATION {identifier(name)} SET TABLE {TABLE} WHERE ({row_filter()})"
+    yield from _rows_of(installation, name, remedy)
 
 
-def _rows_of(installation: Installation, publication: str) -> Iterator[Finding]:
+def _rows_of(installation: Installation, publication: str, remedy: str) -> Iterator[Finding]:
     """Whether the publication has the rows for Debezium, and no others."""
     found = installation.rows(
         "SELECT published.rowfilter FROM pg_publication_tables AS published "
@@ -106,7 +118,6 @@ def _rows_of(installation: Installation, publication: str) -> Iterator[Finding]:
         "WHERE published.pubname = %s AND class.oid = %s::regclass",
         *(publication, TABLE),
     )
-    remedy = f"ALTER PUBLICATION {publication} SET TABLE {TABLE} WHERE ({row_filter()})"
     if not found:
         yield fault(f"The publication {publication} does not have the table {TABLE}.", _NOT_SENT, remedy)
     elif found[0][0] is None:
@@ -142,7 +153,7 @@ def _slot(installation: Installation, slot: Slot) -> Iterator[Finding]:
         yield fault(
             f"The replication slot {slot.name} does not exist.",
             f"Debezium starts with what is written after it is created. {_NOT_SENT}",
-            f"Create it: manage.py outbox_debezium --sql{installation.database_option}",
+            f"Create it: manage.py outbox_debezium --sql{installation.database_option}. {_IN_ORDER}",
         )
         return
     home = installation.value("SELECT current_database()")
@@ -158,7 +169,7 @@ def _slot(installation: Installation, slot: Slot) -> Iterator[Finding]:
         yield fault(
             f"The server {has} WAL that the replication slot {slot.name} needs (wal_status = {slot.wal_status}).",
             f"Debezium was too far behind for max_slot_wal_keep_size. {_NOT_SENT}",
-            f"{_drop(slot)}, create it again, and reset the connector's offsets. Relays send what was missed."
+            f"{_drop(slot)}, create it again, and reset the connector's offsets. {_IN_ORDER}"
             if slot.wal_status == "lost"
             else "Start the connector, or raise max_slot_wal_keep_size.",
         )

@@ -106,6 +106,17 @@ def test_every_expression_is_well_formed(expression: str) -> None:
         assert not gauge.endswith("_total"), f"{gauge} is no gauge"
 
 
+def test_a_slot_of_one_service_is_not_hidden_by_those_of_others() -> None:
+    """Alerts see the slots of all services, and the worst one counts."""
+    worst = {
+        "django_outbox_slot_active": "min",
+        "django_outbox_slot_lost": "max",
+        "django_outbox_slot_retained_bytes": "max",
+    }
+    found = [re.match(r"(\w+)\((django_outbox_slot_\w+)\)", rule["expr"]) for rule in RULES if "_slot_" in rule["expr"]]
+    assert {match[2]: match[1] for match in found if match} == worst
+
+
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
 def test_an_alert_says_how_bad_it_is_and_what_to_do(rule: dict[str, Any], exported: dict[str, set[str]]) -> None:
     assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}

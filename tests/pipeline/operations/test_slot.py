@@ -49,7 +49,8 @@ def test_a_slot_that_is_read_is_active() -> None:
 def test_a_slot_reports_what_the_server_keeps_for_it() -> None:
     before = slot()
     assert (before["slot"], before["present"], before["wal_status"]) == ("outbox_tests", True, "reserved")
-    (written,) = query("SELECT pg_logical_emit_message(false, 'tests', repeat('x', 1000000)) - '0/0'::pg_lsn")
+    # In a transaction, which is flushed when it commits.
+    (written,) = query("SELECT pg_logical_emit_message(true, 'tests', repeat('x', 1000000)) - '0/0'::pg_lsn")
     assert written
     after = slot()
     assert after["lag_bytes"] - before["lag_bytes"] >= 1_000_000

@@ -36,7 +36,7 @@ def publishes(using: str) -> bool:
 def can_carry(message: New, serializers: Serializers, limit: int | None) -> bool:
     """True if Debezium's event router makes the record that the relay would send, and Kafka takes it.
 
-    ``PUBLISHER`` in docs/settings.rst says why, for each condition.
+    The documentation of ``PUBLISHER`` gives the reason of each condition.
 
     Headers that tracing adds do not count: this service's consumer reads them from the row.
 

@@ -225,6 +225,8 @@ class KeyedQueue(Generic[T]):
         if left:
             came_meanwhile, line.items = line.items, deque(left)
             self._size += len(left)
+            if first_parked is not None:  # what came meanwhile goes behind what it waits for
+                line.advance()
             for queued in came_meanwhile:
                 line.insert(queued)
         if first_parked is not None:

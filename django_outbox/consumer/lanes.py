@@ -183,8 +183,11 @@ class Lanes(InHand):
     def _waits_until(self, queued: Queued[Any]) -> float:
         if queued.kind is Kind.FOREIGN:
             return self._clock() + self._inbox.take_wait(queued.item)
-        queued.awaits = self._outbox.waits.awaited(queued.item.id)
-        return self._outbox.waits.until(queued.item.id)
+        waits, id = self._outbox.waits, queued.item.id
+        queued.awaits = waits.awaited(id)
+        if waits.is_placed(id):
+            queued.by_arrival = False
+        return waits.until(id)
 
     def _is_interrupted(self) -> bool:
         return self._queue.is_held or self._is_stopping()

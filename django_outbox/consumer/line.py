@@ -28,7 +28,8 @@ class Queued(Generic[T]):
         alone: it is a batch of its own, and other lanes handle nothing meanwhile.
         rank: it comes before items of its key with a higher rank, whatever arrived first; None for the order of arrival.
         by_arrival: among others with this flag, the order of arrival counts, not the rank.
-        awaits: the rank of the item that it waits for, which comes before it in any case.
+        awaits: the rank of the item that it waits for, which comes before it in any case. Without ``by_arrival``, so do all
+            with a lower rank.
         event, handlers: see ``Arrival``.
         number: its place in the order of arrival, given by the queue.
     """
@@ -48,6 +49,12 @@ class Queued(Generic[T]):
     event: Hashable = None
     handlers: Handlers = NO_HANDLERS
     number: int = -1
+
+    def waits_for(self, other: Queued[T]) -> bool:
+        """True if the other one is handled before this one, also if it comes later."""
+        if self.awaits is None or self.rank is None or other.rank is None:
+            return False
+        return other.rank == self.awaits or (other.rank < self.rank and not self.by_arrival)
 
 
 @dataclass(slots=True, eq=False)
@@ -69,7 +76,7 @@ class Line(Generic[T]):
         for place, waiting in enumerate(self.items):
             if waiting.awaits is None:  # those that wait were the first
                 break
-            if waiting.awaits == queued.rank:
+            if waiting.waits_for(queued):
                 self.items.insert(place, queued)
                 return
         place = len(self.items)
@@ -81,12 +88,13 @@ class Line(Generic[T]):
         self.items.insert(place, queued)
 
     def advance(self) -> None:
-        """Move the item that the first one waits for, if it is here already, before it."""
-        awaited = self.items[0].awaits
-        if awaited is None:
+        """Move what the first item waits for, as far as it is here already, before it."""
+        first = self.items[0]
+        if first.awaits is None:
             return
-        for place, queued in enumerate(self.items):
-            if queued.rank == awaited:
-                del self.items[place]
-                self.items.appendleft(queued)
-                return
+        awaited: list[Queued[T]] = []  # in the order of the queue: it may be that of arrival
+        others: list[Queued[T]] = []
+        for queued in self.items:
+            (awaited if first.waits_for(queued) else others).append(queued)
+        if awaited:
+            self.items = deque([*awaited, *others])

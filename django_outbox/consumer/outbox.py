@@ -141,7 +141,10 @@ class OutboxSource(Source[OwnRecord]):
             held[key] = Blocker(message.id if first is None else min(first.id, message.id), until, is_dead)
         before = blocker or first
         awaited = before and before.id
-        if not (is_paused or is_dead) and self.waits.may_wait(message.id, item.partition, until, awaited=awaited):
+        is_placed = message.partition is not None
+        if not (is_paused or is_dead) and self.waits.may_wait(
+            message.id, item.partition, until, awaited=awaited, is_placed=is_placed
+        ):
             return Claim(Outcome.WAITING, message)
         return Claim(Outcome.REQUEUED, message, reason="paused" if is_paused else "order", until=until)
 

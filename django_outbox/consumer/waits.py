@@ -23,12 +23,13 @@ LOOKS_A_SECOND = 500
 
 @dataclass(slots=True)
 class _Wait:
-    """A message waits at most until ``deadline``, now until ``until``, both on the clock. ``awaited``: see ``may_wait()``."""
+    """A message waits at most until ``deadline``, now until ``until``, both on the clock. The rest: see ``may_wait()``."""
 
     deadline: float
     until: float = 0.0
     looks: int = 0
     awaited: int | None = None
+    is_placed: bool = False
 
 
 class Waits:
@@ -45,19 +46,27 @@ class Waits:
         self._searched_at = 0.0
 
     def may_wait(
-        self, id: int, partition: TopicPartition, until: datetime | timedelta, *, awaited: int | None = None
+        self,
+        id: int,
+        partition: TopicPartition,
+        until: datetime | timedelta,
+        *,
+        awaited: int | None = None,
+        is_placed: bool = False,
     ) -> bool:
         """True if the message may wait in hand instead of being sent again.
 
         Args:
             partition: of its record.
             until: when the earlier one is due, if that is known.
-            awaited: the id of the earlier one; None if the message waits for a row that is not visible yet.
+            awaited: the id of the earlier one; 0 if its row is not visible yet; None if it is in the same batch, or if the
+                message waits for its own row.
+            is_placed: the relay sent the message, so it comes after all with lower ids.
         """
         now = self._clock()
         with self._lock:
             if self._accepts(id, partition, now) and self._wait(id, until, now):
-                self._waits[id].awaited = awaited
+                self._waits[id].awaited, self._waits[id].is_placed = awaited, is_placed
                 return True
             self._waits.pop(id, None)
             return False
@@ -95,6 +104,12 @@ class Waits:
         with self._lock:
             wait = self._waits.get(id)
         return None if wait is None else wait.awaited
+
+    def is_placed(self, id: int) -> bool:
+        """True if the message waits, and the relay sent it."""
+        with self._lock:
+            wait = self._waits.get(id)
+        return wait is not None and wait.is_placed
 
     def end(self, id: int) -> None:
         with self._lock:

@@ -238,14 +238,19 @@ UNHANDLED_BEFORE = """
               AND message.id < mine.id AND message.id <> ALL(%(ids)s::bigint[])
             LIMIT 1
         ) UNION ALL (
-            SELECT id, status, next_retry_at, "partition", "offset", published_at
-            FROM django_outbox_outboxmessage AS message
-            WHERE message.topic = mine.topic AND message.message_key = mine.message_key
-              AND message.source = mine.source
-              AND message.status = 'published' AND message.event_type = ANY(%(known_types)s)
-              AND message."partition" IS NULL AND message.id = message.id + 0 AND mine."partition" IS NOT NULL
-              AND message.id < mine.id AND message.id <> ALL(%(ids)s::bigint[])
-            LIMIT 1
+            SELECT of_type.*
+            FROM unnest(%(known_types)s::text[]) AS known(event_type)
+            CROSS JOIN LATERAL (
+                SELECT id, status, next_retry_at, "partition", "offset", published_at
+                FROM django_outbox_outboxmessage AS message
+                WHERE message.topic = mine.topic AND message.message_key = mine.message_key
+                  AND message.source = mine.source
+                  AND message.status = 'published' AND message.event_type = known.event_type
+                  AND message."partition" IS NULL AND message.id = message.id + 0 AND mine."partition" IS NOT NULL
+                  AND message.id < mine.id AND message.id <> ALL(%(ids)s::bigint[])
+                ORDER BY message.id LIMIT 1
+            ) AS of_type
+            ORDER BY of_type.id LIMIT 1
         )
     ) AS earlier
     WHERE mine.id = ANY(%(mine)s::bigint[]) AND mine.message_key <> ''

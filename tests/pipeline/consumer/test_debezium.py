@@ -124,6 +124,23 @@ def test_a_message_that_the_relay_sent_waits_for_one_of_debezium_behind_it_in_a_
     assert sent() == [1, 1]
 
 
+@pytest.mark.parametrize("late", [["first", "second"], ["second", "first"]], ids=["by id", "by commit"])
+def test_several_messages_of_debezium_that_one_of_the_relay_waits_for_keep_the_order_of_their_commits(
+    pipeline: Pipeline, clock: Clock, late: list[str]
+) -> None:
+    """An index by type names the second one first; the one that is named must not pass the others."""
+    pipeline.on("order.closed", effect_of_payload)
+    messages = {"first": inserted("first"), "second": inserted("second", event_type="order.closed")}
+    make_message(payload="of the relay", message_key="a")
+    pipeline.relay.run_once()
+    consume(pipeline, clock, 1)
+    for each in late:
+        deliver(pipeline, messages[each])
+    consume(pipeline, clock)
+    assert effects() == [*late, "of the relay"]
+    assert sent() == [1, 1, 1]
+
+
 def test_a_message_of_debezium_waits_for_an_earlier_one_that_the_relay_sends(pipeline: Pipeline, clock: Clock) -> None:
     """With headers of its own or a delay, for example. It is pending, then on its way."""
     make_message(payload=1, message_key="a")

@@ -102,7 +102,7 @@ class Reconciler:
                     )
                     _log_lost(lost, f"{topic}, in partitions that no longer exist")
                     lost = self._undelivered.requeue_lost(topic, partitions, read, age=age(), event_types=types)
-                    _log_lost(lost, f"{topic}, which Debezium did not deliver")
+                    _log_lost(lost, topic, "Debezium did not deliver them, or their records were skipped or lost")
         self._last = dict(found)
         if unknown is not None:
             raise unknown
@@ -121,12 +121,13 @@ class Reconciler:
         return read
 
 
-def _log_lost(lost: int, where: str) -> None:
+def _log_lost(lost: int, where: str, why: str = "their records were skipped or lost") -> None:
     if lost:
         requeued("lost", lost)
         log.warning(
-            "%d published messages of %s were requeued: their records were skipped or lost.",
+            "%d published messages of %s were requeued: %s.",
             lost,
             where,
+            why,
             extra={"action": "reconciled"},
         )

@@ -11,6 +11,8 @@ from django_outbox.conf import settings
 from django_outbox.state import undelivered as state
 from django_outbox.state.dialects.results import LogPosition
 
+MOST_REQUEUED = 10_000
+"""In one transaction, while the consumer handles nothing. The next check continues."""
 MISSING_SECONDS = 120.0
 """For how long a replication slot is missing before nothing is expected from it: its connector may still be sending."""
 
@@ -58,6 +60,10 @@ class Undelivered:
             return
         position = self._position()
         is_missing = self._is_missing(position)
+        if position is not None and any(each.position and position.written < each.position.written for each in unsent):
+            # Another server took over, or a backup was restored: what was said of the log is not true of this one.
+            self._searches.clear()
+            return
         for search in unsent:
             if position is None or search.position is None or position.sent is None or is_missing:
                 search.is_sent = is_missing
@@ -97,14 +103,17 @@ class Undelivered:
             if place in progress
         ):
             return 0
-        del self._searches[topic]
-        return state.requeue_undelivered(
+        requeued = state.requeue_undelivered(
             topic,
             age=timedelta(seconds=self._clock() - search.began_at),
             horizon=search.position and search.position.horizon,
             event_types=event_types,
+            most=MOST_REQUEUED,
             using=self._using,
         )
+        if requeued < MOST_REQUEUED:
+            del self._searches[topic]
+        return requeued
 
     def _position(self) -> LogPosition | None:
         return state.log_position(settings.debezium.slot, using=self._using)

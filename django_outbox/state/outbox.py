@@ -211,11 +211,15 @@ def published_before(
     return messages if event_types is None else messages.filter(event_type__in=event_types)
 
 
-def requeue_all(messages: QuerySet[OutboxMessage], using: str) -> int:
-    """Requeue published messages, uncounted, except those locked by another session; returns how many changed."""
+def requeue_all(messages: QuerySet[OutboxMessage], using: str, *, most: int | None = None) -> int:
+    """Requeue published messages, uncounted, except those locked by another session; returns how many changed.
+
+    Args:
+        most: how many at most; None for all.
+    """
     rows = OutboxMessage.objects.using(using)
     with transaction.atomic(using=using):
-        ids = list(messages.select_for_update(skip_locked=True).values_list("id", flat=True))
+        ids = list(messages.select_for_update(skip_locked=True).values_list("id", flat=True)[:most])
         return sum(
             rows.filter(id__in=ids[start : start + UPDATE_SIZE]).update(
                 status=Status.PENDING, next_retry_at=DatabaseNow(), updated_at=DatabaseNow()

@@ -29,7 +29,7 @@ def has_undelivered(topic: str, *, age: timedelta, event_types: Collection[str] 
 
 
 def requeue_undelivered(
-    topic: str, *, age: timedelta, horizon: str | None, event_types: Collection[str] | None, using: str
+    topic: str, *, age: timedelta, horizon: str | None, event_types: Collection[str] | None, most: int, using: str
 ) -> int:
     """Requeue such messages, uncounted: the relay sends them. Returns how many changed.
 
@@ -38,9 +38,12 @@ def requeue_undelivered(
     Args:
         age, event_types: see ``has_undelivered``.
         horizon: only rows that were committed before; see ``LogPosition``. None for all.
+        most: how many at most.
     """
     messages = _undelivered(topic, age, event_types, using)
-    return requeue_all(messages if horizon is None else dialect_of(using).inserted_before(messages, horizon), using)
+    if horizon is not None:
+        messages = dialect_of(using).inserted_before(messages, horizon)
+    return requeue_all(messages, using, most=most)
 
 
 def _undelivered(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from datetime import timedelta
 from itertools import count
@@ -11,6 +12,7 @@ import pytest
 from django.utils import timezone
 
 from django_outbox.brokers.base import Progress, TopicPartition
+from django_outbox.consumer import reconciler, undelivered
 from django_outbox.consumer.undelivered import MISSING_SECONDS
 from django_outbox.models import OutboxMessage
 from django_outbox.state import undelivered as state
@@ -209,13 +211,12 @@ def test_a_topic_that_was_made_anew_meanwhile_ends_the_search(
 @pytest.mark.parametrize(
     "fields",
     [
-        {"published_at": timezone.now() + timedelta(days=1)},
         {"event_type": "nobody.wants.it"},
         {"topic": "not.read.here"},
         {"source": "billing"},
         {"partition": 0, "offset": 9},
     ],
-    ids=["just published", "without handler", "topic not read", "another service", "sent by the relay"],
+    ids=["without handler", "topic not read", "another service", "sent by the relay"],
 )
 def test_nothing_else_is_sent_again(
     pipeline: Pipeline, log: Log, look: Callable[..., None], fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
@@ -237,12 +238,52 @@ def test_only_what_is_published_is_sent_again(log: Log, look: Callable[..., None
     assert statuses() == [status]
 
 
-def test_what_comes_after_the_search_began_is_left_to_the_next_one(log: Log, look: Callable[..., None]) -> None:
-    inserted()
+def test_what_comes_after_the_search_began_is_left_to_the_next_one(
+    log: Log, look: Callable[..., None], clock: Clock
+) -> None:
+    inserted(published_at=timezone.now() - 3 * AN_HOUR)
     look()
-    inserted(published_at=timezone.now() + timedelta(minutes=1))
+    inserted()
+    clock.now += 2 * 3600
     look()
     assert statuses() == ["pending", "published"]
+
+
+def test_what_was_published_a_moment_ago_begins_no_search(
+    log: Log, look: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reconciler, "LOST_AFTER", 2 * AN_HOUR)
+    message = inserted()
+    look(90)
+    assert row(message).status == Status.PUBLISHED
+
+
+def test_a_log_that_went_back_begins_a_new_search(log: Log, look: Callable[..., None]) -> None:
+    """Another server took over, or a backup was restored: the log may never come where it was."""
+    log.written += 1_000_000
+    message = inserted()
+    look()
+    log.written = 10
+    log.sent = 9
+    look(60)
+    assert row(message).status == Status.PUBLISHED
+    log.sent = 10
+    look()
+    assert row(message).status == Status.PENDING
+
+
+def test_many_are_requeued_in_several_checks(
+    log: Log, look: Callable[..., None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(undelivered, "MOST_REQUEUED", 2)
+    for _ in range(3):
+        inserted()
+    look(60)
+    assert Counter(statuses()) == {"pending": 2, "published": 1}
+    log.written += 1  # a search that began now would wait
+    look()
+    assert statuses() == ["pending"] * 3
+    assert "2 published messages of outbox were requeued: Debezium did not deliver them, or" in caplog.text
 
 
 def test_a_broker_that_does_not_answer_ends_no_search(

@@ -59,7 +59,7 @@ def slot() -> Iterator[None]:
 
 def requeue(horizon: str | None) -> int:
     return state.requeue_undelivered(
-        "outbox", age=timedelta(0), horizon=horizon, event_types=["order.created"], using="default"
+        "outbox", age=timedelta(0), horizon=horizon, most=10_000, event_types=["order.created"], using="default"
     )
 
 

@@ -71,8 +71,8 @@ class HandledEvents:
 def longest_unhandled(using: str) -> float | None:
     """Seconds since the oldest unhandled message was published; None if there is none.
 
-    Reads, for each event type, the first ten thousand in the log and, if there are more, the first of each partition.
-    Without an index for that, or if all types are handled, it reads the oldest ten thousand.
+    Reads, for each event type, the first ten thousand in the log and, if there are more, the first of each partition and
+    one that Debezium carries. Without an index for that, or if all types are handled, it reads the oldest ten thousand.
     """
     return max((seconds for _, seconds in _ages(using, by_topic=False)), default=None)
 
@@ -97,7 +97,7 @@ def _ages(using: str, *, by_topic: bool) -> Iterator[tuple[str, float]]:
             found = first.aggregate(count=Count("clock"), since=Min("published_at"), now=Max("clock"))
             rows, count = [("", found["since"], found["now"])], found["count"]
         if by_partition and count == SAMPLE_SIZE:
-            rows += _first_of_partitions(messages.filter(partition__isnull=False))
+            rows += _first_of_partitions(messages)
         for topic, since, now in rows:
             if since is not None:
                 yield topic, max(0.0, (now - since).total_seconds())
@@ -126,10 +126,16 @@ def _searches(using: str) -> Iterator[tuple[Any, bool]]:
 
 
 def _first_of_partitions(messages: Any) -> Iterator[tuple[str, datetime | None, datetime]]:
-    """Topic, time of publication and current time of the first message of each partition."""
+    """Topic, time of publication and current time of the first message of each partition, and of one without a partition."""
     rows = messages.values_list("topic", "published_at", DatabaseNow(), "partition")
-    row = rows.first()
-    while row is not None:
-        topic, since, now, partition = row
-        yield topic, since, now
-        row = rows.filter(topic=topic, partition__gt=partition).first() or rows.filter(topic__gt=topic).first()
+    first = rows.first()
+    while first is not None:
+        of_topic = rows.filter(topic=first[0])
+        row = of_topic.filter(partition__isnull=True).first()  # Debezium delivers it
+        if row is not None:
+            yield row[:3]
+        row = of_topic.filter(partition__isnull=False).first()
+        while row is not None:
+            yield row[:3]
+            row = of_topic.filter(partition__gt=row[3]).first()
+        first = rows.filter(topic__gt=first[0]).first()

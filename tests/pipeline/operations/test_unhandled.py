@@ -106,14 +106,14 @@ def test_what_is_sent_again_does_not_hide_what_waits_for_longer(unknown_event: s
         assert longest_unhandled("default") == pytest.approx(1800, abs=60)
 
 
-@pytest.mark.parametrize("partition", [0, 1, 7])
+@pytest.mark.parametrize("partition", [0, 1, 7, None])
 @pytest.mark.parametrize("topic", ["a", "outbox", "z"])
 def test_a_partition_with_much_in_it_does_not_hide_what_waits_in_another(
     monkeypatch: pytest.MonkeyPatch, topic: str, partition: int
 ) -> None:
     """As where one of several consumers hangs, and the others have more in hand than is looked at."""
     monkeypatch.setattr(module, "SAMPLE_SIZE", 3)
-    sent_ago(30, topic=topic, partition=partition, offset=0)
+    sent_ago(30, topic=topic, partition=partition, offset=None if partition is None else 0)
     for number in range(1, 6):
         for other in (0, 1):
             sent_ago(1, topic="outbox", partition=other, offset=number)

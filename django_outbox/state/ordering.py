@@ -28,6 +28,8 @@ Status = OutboxMessage.Status
 
 LONGEST_WAIT = timedelta(seconds=MAX_BACKOFF_SECONDS)
 """How long a message waits if it is unknown when its turn comes."""
+LONGEST_WAIT_FOR_DEBEZIUM = timedelta(minutes=10)
+"""How long it waits at most for one that Debezium carries: the longer the connector has been away, the longer."""
 CLAIM_SECONDS = 1.0
 """How long a claimed inbox message is not due, so that no other consumer counts the same delivery."""
 
@@ -123,8 +125,10 @@ def overtaking(messages: Sequence[LockedMessage]) -> set[int]:
 def _until_sent(earlier: Earlier) -> datetime | timedelta:
     if earlier.status == Status.PENDING:
         return earlier.due_at or timedelta(0)
+    if earlier.is_coming:
+        return timedelta(0)
     # A dead message waits for an operator, a published one whose record was already read waits for the reconciler.
-    return timedelta(0) if earlier.is_coming else LONGEST_WAIT
+    return max(LONGEST_WAIT, min(earlier.carried_for or LONGEST_WAIT, LONGEST_WAIT_FOR_DEBEZIUM))
 
 
 # Inbox

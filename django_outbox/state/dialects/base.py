@@ -199,9 +199,12 @@ class Dialect:
             before = others.filter(topic=message.topic, message_key=message.message_key, id__lt=message.id)
             if message.partition is None:  # Debezium delivers messages in the order of their commits
                 before = before.exclude(status=Status.PUBLISHED, partition=None)
-            earlier = before.values_list("id", "status", "next_retry_at", is_coming).first()
+            columns = ("id", "status", "next_retry_at", is_coming, "partition", "published_at", DatabaseNow())
+            earlier = before.values_list(*columns).first()
             if earlier is not None:
-                blocked[message.id] = Earlier(*earlier)
+                id, status, due_at, coming, partition, published_at, now = earlier
+                is_carried = status == Status.PUBLISHED and partition is None and published_at is not None
+                blocked[message.id] = Earlier(id, status, due_at, coming, now - published_at if is_carried else None)
         return blocked
 
     # Debezium

@@ -227,8 +227,8 @@ class PostgreSQL(Dialect):
         # The last one of each id wins: dead messages hold longest, then pending ones.
         rows.sort(key=lambda row: row[2], reverse=True)
         return {
-            id: Earlier(earlier_id, status, due_at, bool(is_coming))
-            for id, earlier_id, status, due_at, is_coming in rows
+            id: Earlier(earlier_id, status, due_at, bool(is_coming), carried_for)
+            for id, earlier_id, status, due_at, is_coming, carried_for in rows
         }
 
     def mark_consumed(self, messages: Sequence[LockedMessage]) -> int:

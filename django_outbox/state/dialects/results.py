@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 
@@ -18,13 +18,16 @@ class Published(NamedTuple):
 class Earlier(NamedTuple):
     """A pending, published or dead message that must be handled before another one of its key.
 
-    ``is_coming`` is true if it is published after the other one, so its record will be read later.
+    Attributes:
+        is_coming: it is published after the other one, so its record will be read later.
+        carried_for: the time since it was left to Debezium; None if it was not.
     """
 
     id: int
     status: str
     due_at: datetime | None
     is_coming: bool
+    carried_for: timedelta | None
 
 
 class Unsent(NamedTuple):

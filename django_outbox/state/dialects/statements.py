@@ -206,12 +206,14 @@ LOCK = """
 
 # For some messages of a batch, those that must be handled before them and are not in the batch: dead and holding the key,
 # pending, published by the relay or, for a message that the relay sent, by Debezium. Two messages of Debezium come in the
-# order of their commits. Each is one step into an index. The last column is true if the earlier one's record comes later;
-# a later record with a lower offset means that the topic has lost its records.
+# order of their commits. Each is one step into an index. The fifth column is true if the earlier one's record comes later;
+# a later record with a lower offset means that the topic has lost its records. The last is for how long Debezium carries it.
 UNHANDLED_BEFORE = """
     SELECT mine.id, earlier.id, earlier.status, earlier.next_retry_at,
            earlier."partition" = mine."partition" AND earlier."offset" > mine."offset"
-           AND earlier.published_at >= mine.published_at
+           AND earlier.published_at >= mine.published_at,
+           CASE WHEN earlier.status = 'published' AND earlier."partition" IS NULL
+           THEN statement_timestamp() - earlier.published_at END
     FROM django_outbox_outboxmessage AS mine
     CROSS JOIN LATERAL (
         (

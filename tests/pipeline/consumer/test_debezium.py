@@ -260,6 +260,22 @@ def test_what_debezium_lost_holds_later_messages_of_the_relay_only_until_it_is_s
     assert effects() == ["1", "2"]
 
 
+@pytest.mark.parametrize(("carried", "least"), [(0, 30), (300, 300), (7200, 600)])
+def test_behind_what_debezium_has_not_delivered_for_long_a_message_is_not_sent_again_soon(
+    pipeline: Pipeline, clock: Clock, carried: int, least: int
+) -> None:
+    """While the connector is down, nothing is gained by that."""
+    inserted(1, published_at=DatabaseNow() - timedelta(seconds=carried))
+    later = make_message(payload=2, message_key="a")
+    pipeline.turn()
+    for _ in range(30):
+        clock.now += HOLD_SECONDS / 20
+        pipeline.consumer.run_once()
+    now = row(later)
+    assert now.next_retry_at is not None
+    assert timedelta(seconds=least) <= now.next_retry_at - now.updated_at <= timedelta(minutes=11)
+
+
 # Records that arrive before other sessions see their rows
 
 

@@ -72,8 +72,8 @@ class OwnRecord(NamedTuple):
 
     @property
     def is_first(self) -> bool:
-        """True if Debezium may have sent it, as a first publication."""
-        return self.identity.attempt == 1 and settings.raw.get("PUBLISHER") == "debezium"
+        """True if Debezium may have sent it, as a first publication; also after a switch to the relay, or before all switched."""
+        return self.identity.attempt == 1
 
     def may_be_unseen(self, now: datetime) -> bool:
         """True if its row may not be visible yet at this time of the database's clock, and cannot be purged.

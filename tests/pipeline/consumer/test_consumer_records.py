@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from django_outbox.models import InboxMessage
+from django_outbox.models.fields import DatabaseNow
 from tests.support.effects import effect_of_type, effects
 from tests.support.outbox import Pipeline, Status, make_message, memory_broker, row, send
 
@@ -143,7 +145,7 @@ def test_a_record_with_another_events_id_is_skipped(pipeline: Pipeline) -> None:
 
 def test_a_record_without_row_is_not_a_success(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
     pipeline.on("order.created")
-    message = make_message()
+    message = make_message(created_at=DatabaseNow() - timedelta(hours=2))
     pipeline.relay.run_once()
     message.delete()
 

@@ -154,7 +154,8 @@ def test_a_stop_ends_the_transaction_after_the_message_in_hand(stop: Stop, pipel
 def test_messages_of_one_key_are_handled_in_the_order_of_their_ids(pipeline: WarmPipeline) -> None:
     """The records come in another order, as after a retry of the first."""
     first, second, third = (
-        make_message(payload=n, message_key="k", next_retry_at=timezone.now() + AN_HOUR) for n in "123"
+        make_message(payload=n, message_key="k", next_retry_at=timezone.now() + AN_HOUR, publish_count=count)
+        for n, count in [("1", 1), ("2", 0), ("3", 0)]
     )
     other = make_message(payload="other", message_key="o")
     for message in (second, first):

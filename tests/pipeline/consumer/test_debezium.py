@@ -7,18 +7,16 @@ from typing import Any
 
 import pytest
 
-from django_outbox.brokers.base import ReceivedRecord, TopicPartition
 from django_outbox.consumer.waits import HOLD_SECONDS
 from django_outbox.events.event import Event
 from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
+from tests.support.carried import committed, consume, deliver, inserted, sent
 from tests.support.clock import Clock
 from tests.support.effects import effect_of_payload, effects
 from tests.support.outbox import Pipeline, Status, make_due, make_message, row, statuses
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-OUTBOX = TopicPartition("outbox", 0)
 
 
 @pytest.fixture(autouse=True)
@@ -31,35 +29,6 @@ def pipeline(request: pytest.FixtureRequest, clock: Clock) -> Pipeline:
     pipeline = Pipeline(steady=request.param, hold=50, clock=clock)
     pipeline.on("order.created", effect_of_payload)
     return pipeline
-
-
-def inserted(payload: Any, **fields: Any) -> OutboxMessage:
-    """A message as ``publish()`` inserts it for Debezium."""
-    return make_message(
-        Status.PUBLISHED, payload=payload, **{"message_key": "a", "published_at": DatabaseNow(), **fields}
-    )
-
-
-def deliver(pipeline: Pipeline, *messages: OutboxMessage) -> ReceivedRecord:
-    """As Debezium does; returns the last record."""
-    for message in messages:
-        record = pipeline.deliver(message, publish_count=0)
-    return record
-
-
-def consume(pipeline: Pipeline, clock: Clock, times: int = 3) -> None:
-    for _ in range(times):
-        clock.now += 2
-        pipeline.consumer.run_once()
-
-
-def sent() -> list[int]:
-    """How often each message was sent, by id."""
-    return list(OutboxMessage.objects.order_by("id").values_list("publish_count", flat=True))
-
-
-def committed(pipeline: Pipeline) -> int:
-    return pipeline.broker.progress(["outbox"], pipeline.consumer.group)[OUTBOX].committed or 0
 
 
 def test_a_message_is_handled_once_however_often_it_is_delivered(pipeline: Pipeline) -> None:
@@ -274,94 +243,3 @@ def test_behind_what_debezium_has_not_delivered_for_long_a_message_is_not_sent_a
     now = row(later)
     assert now.next_retry_at is not None
     assert timedelta(seconds=least) <= now.next_retry_at - now.updated_at <= timedelta(minutes=11)
-
-
-# Records that arrive before other sessions see their rows
-
-
-class Uncommitted:
-    """A message whose record is delivered before its row is visible."""
-
-    def __init__(self, pipeline: Pipeline, payload: Any, **fields: Any) -> None:
-        self.message = inserted(payload, **fields)
-        deliver(pipeline, self.message)
-        OutboxMessage.objects.filter(id=self.message.id).delete()
-
-    def commit(self) -> None:
-        self.message.save(force_insert=True)
-
-
-def test_a_record_whose_row_is_not_visible_yet_waits_for_it(pipeline: Pipeline, clock: Clock) -> None:
-    uncommitted = Uncommitted(pipeline, 1)
-    consume(pipeline, clock)
-    assert committed(pipeline) == 0
-    uncommitted.commit()
-    consume(pipeline, clock)
-    assert effects() == ["1"]
-    assert committed(pipeline) == 1
-
-
-@pytest.mark.parametrize("publisher", ["debezium", "relay"])
-def test_later_messages_of_its_key_wait_as_well_in_the_order_of_their_commits(
-    settings: Any, pipeline: Pipeline, clock: Clock, publisher: str
-) -> None:
-    """Also in a consumer that was not restarted since the switch, or after the switch back."""
-    settings.OUTBOX = {**settings.OUTBOX, "PUBLISHER": publisher}
-    last, middle = inserted("last"), inserted("middle")
-    uncommitted = Uncommitted(pipeline, "first")
-    deliver(pipeline, middle)
-    consume(pipeline, clock)
-    deliver(pipeline, inserted("other", message_key="b"), last)
-    consume(pipeline, clock)
-    assert effects() == ["other"]
-    uncommitted.commit()
-    consume(pipeline, clock)
-    assert effects() == ["other", "first", "middle", "last"]
-    assert sent() == [1, 1, 1, 1]
-
-
-def test_messages_without_a_key_do_not_wait_for_a_row(pipeline: Pipeline, clock: Clock) -> None:
-    Uncommitted(pipeline, 1, message_key="")
-    make_message(payload=2)
-    pipeline.relay.run_once()
-    consume(pipeline, clock)
-    assert effects() == ["2"]
-
-
-def test_a_record_whose_row_never_appears_is_skipped_after_a_minute(
-    pipeline: Pipeline, clock: Clock, caplog: pytest.LogCaptureFixture
-) -> None:
-    uncommitted = Uncommitted(pipeline, 1)
-    for _ in range(30):
-        clock.now += HOLD_SECONDS / 20
-        pipeline.consumer.run_once()
-    assert committed(pipeline) == 1
-    assert f"there is no outbox message {uncommitted.message.id}" in caplog.text
-
-
-OLD = timedelta(hours=2)
-
-
-@pytest.mark.parametrize(
-    ("changes", "outbox"),
-    [
-        ({"created_at": DatabaseNow() - OLD}, {}),
-        ({"created_at": DatabaseNow() - OLD / 4}, {"RETENTION": {"consumed": OLD / 8}}),
-    ],
-    ids=["old", "old enough to be purged"],
-)
-def test_a_record_whose_row_was_deleted_is_skipped_at_once(
-    settings: Any, pipeline: Pipeline, changes: dict[str, Any], outbox: dict[str, Any]
-) -> None:
-    settings.OUTBOX = {**settings.OUTBOX, **outbox}
-    Uncommitted(pipeline, 1, **changes)
-    pipeline.consumer.run_once()
-    assert committed(pipeline) == 1
-
-
-def test_a_later_publication_is_never_taken_for_one_that_is_not_visible_yet(pipeline: Pipeline) -> None:
-    message = inserted(1)
-    pipeline.deliver(message)
-    message.delete()
-    pipeline.consumer.run_once()
-    assert committed(pipeline) == 1

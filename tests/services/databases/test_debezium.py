@@ -16,6 +16,7 @@ from django.utils import timezone
 
 from django_outbox import publish
 from django_outbox.models import OutboxMessage
+from django_outbox.models.fields import DatabaseNow
 from django_outbox.state import outbox
 from django_outbox.state import undelivered as state
 from django_outbox.state.dialects.results import LogPosition
@@ -142,6 +143,19 @@ def test_what_was_committed_before_is_found_and_what_is_locked_is_left_alone(deb
         with in_thread(lambda: requeue(horizon)):
             pass
     assert statuses() == ["published", "pending", "published"]
+
+
+def test_of_what_debezium_carries_a_message_waits_for_the_first_whatever_its_type() -> None:
+    """An index has the types in another order."""
+    fields: dict[str, Any] = {"message_key": "a", "published_at": DatabaseNow()}
+    first = make_message("published", event_type="order.created", **fields)
+    make_message("published", event_type="closed", **fields)
+    make_message("published", event_type="not.handled", **fields)
+    last = make_message("published", event_type="order.created", partition=0, offset=0, **fields)
+    with transaction.atomic():
+        locked = list(outbox.lock([last.id], using="default").values())
+        found = unhandled_before(locked, lambda topic: ["closed", "order.created"], using="default")
+    assert found[last.id].id == first.id
 
 
 # Plans

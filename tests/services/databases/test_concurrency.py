@@ -383,9 +383,9 @@ def test_a_database_that_goes_away_costs_nothing_but_time(pipeline: Pipeline) ->
 
     with running(pipeline):
         for least in range(0, 300, 60):
-            wait_until(lambda least=least: statuses().count("consumed") > least)  # type: ignore[misc]
+            wait_until(lambda least=least: statuses().count("consumed") > least, timeout=120)  # type: ignore[misc]
             end_sessions()
-        wait_until(all_consumed)
+        wait_until(all_consumed, timeout=120)
     assert sorted(effects(), key=int) == [str(number) for number in range(400)]
     assert {each.retry_count for each in OutboxMessage.objects.all()} == {0}
 

@@ -80,10 +80,11 @@ class ConfluentBrokerProducer(BatchProducer):
             if Blame.BATCH in found.blame:
                 suspects.add(index)
 
-        produce = self._client.produce if not self._waiting.partitions else self._produce_elsewhere
-        for index in chosen:
+        anywhere = self._client.produce
+        for index in chosen:  # which finds out first what waits
             topic, key, value, headers = record = records[index]
             on_delivery = partial(report, index)
+            produce = anywhere if not self._waiting.partitions else self._produce_elsewhere
             try:  # the speed of this backend depends on this line
                 produce(topic, value, key, on_delivery=on_delivery, headers=list(headers))
             except (BufferError, KafkaException, TypeError, ValueError):
@@ -103,9 +104,16 @@ class ConfluentBrokerProducer(BatchProducer):
         headers: Sequence[tuple[str, bytes]],
     ) -> None:
         """Hand a record to the library, one without a key for a partition that does not wait."""
+        produce = partial(self._client.produce, topic, value, key, on_delivery=on_delivery, headers=list(headers))
         chosen = self._choose(topic, key)
-        place: dict[str, Any] = {} if chosen is None else {"partition": chosen}
-        self._client.produce(topic, value, key, on_delivery=on_delivery, headers=list(headers), **place)
+        if chosen is not None:
+            try:
+                produce(partition=chosen)
+                return
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._UNKNOWN_PARTITION:
+                    raise  # else it is new, and the library does not know it yet
+        produce()
 
     def _partition_of(self, topic: str, key: bytes) -> int | None:
         return None if self._own_partitioner else super()._partition_of(topic, key)

@@ -87,6 +87,7 @@ class KafkaBrokerProducer(BatchProducer):
             self._spoiled = False
 
     def _start(self, record: Record, patience: Patience) -> tuple[SendResult | None, Any]:
+        partition = self._choose(record.topic, record.key)
         while True:
             try:
                 return None, self._client.send(
@@ -94,7 +95,7 @@ class KafkaBrokerProducer(BatchProducer):
                     value=record.value,
                     key=record.key,
                     headers=list(record.headers),
-                    partition=self._choose(record.topic, record.key),
+                    partition=partition,
                 )
             except kafka_errors.KafkaError as error:
                 # There may be no room, or the client does not know the topic.
@@ -102,7 +103,9 @@ class KafkaBrokerProducer(BatchProducer):
                 if not may_wait:
                     return self._judge(record.topic, client_error(error)), None
             except (TypeError, ValueError) as error:
-                return Refused(f"It cannot be encoded: {error}"), None
+                if partition is None:
+                    return Refused(f"It cannot be encoded: {error}"), None
+                partition = None  # it may be new, so that the client does not know it yet
 
     def _failure(self, topic: str, future: Any) -> tuple[SendResult | None, kafka_errors.KafkaError]:
         """The result of a record that was not acknowledged, and the error behind it."""

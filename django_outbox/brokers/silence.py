@@ -116,12 +116,13 @@ class SilentBrokers:
 
         Takes about two seconds at most.
         """
-        with self._lock:
-            known = [self._topics.get(topic, {}) for topic in topics]
-            needed = (each.needed for partitions in known for each in partitions.values())
-            # A client may still send to a broker that the cluster has replaced.
-            asked = frozenset(self._silent).union(*needed)
+        # A client may still send to a broker that the cluster has replaced.
+        asked = frozenset(self._silent) | self._needed(topics)
         answering = self._probe(asked)
+        if answering == asked:  # others may be in sync since the topics were looked up
+            self._ask(topics)
+            more = self._needed(topics) - asked
+            asked, answering = asked | more, answering | self._probe(more)
         if not answering or answering == asked:
             return False
         with self._lock:
@@ -186,12 +187,18 @@ class SilentBrokers:
             with self._lock:
                 self._settle(answering)
         self._ask(topics)
+        needed = self._needed(topics)
         with self._lock:
-            needed = frozenset().union(*(each.needed for known in self._topics.values() for each in known.values()))
             now = self._clock()
             gone = [each for each, silence in self._silent.items() if each not in needed and silence.until <= now]
             for address in gone:  # the cluster has replaced it long ago
                 del self._silent[address]
+
+    def _needed(self, topics: Collection[str]) -> frozenset[str]:
+        """The brokers that these topics need, as far as they were looked up."""
+        with self._lock:
+            known = [self._topics.get(topic, {}) for topic in topics]
+            return frozenset().union(*(each.needed for partitions in known for each in partitions.values()))
 
     def _settle(self, answering: frozenset[str]) -> None:
         """Forget the silence of brokers that answer; those of an outage of the whole cluster are not known."""
@@ -234,6 +241,8 @@ class BatchPatience(Patience):
         return super().is_over(unanswered) or self._meets_silence(unanswered)
 
     def _meets_silence(self, unanswered: int) -> bool:
+        if self.met_silence:
+            return True
         now = time.monotonic()
         if unanswered != self._missing:
             self._missing, self._quiet_since = unanswered, now

@@ -164,6 +164,21 @@ def test_partitions_wait_no_longer_once_the_broker_answers(cluster: Cluster) -> 
     assert not cluster.silence.is_silent(C)
 
 
+def test_a_broker_that_is_in_sync_again_and_fails_again_is_noticed(cluster: Cluster) -> None:
+    """Nothing looks up the topics after all partitions can be written to."""
+    cluster.away = {C}
+    cluster.silence.examine([TOPIC])
+    before, cluster.layout = cluster.layout, {0: replicas(A, B), 1: replicas(B), 2: replicas(A)}
+    cluster.away = set()
+    cluster.let_look()
+    assert cluster.silence.waiting() is NOTHING_WAITS
+    cluster.layout = before
+
+    cluster.away = {C}
+    assert cluster.silence.examine([TOPIC])
+    assert cluster.waiting == [1, 2]
+
+
 def test_partitions_are_tried_after_a_while_though_the_broker_is_silent_and_then_wait_twice_as_long(
     cluster: Cluster,
 ) -> None:
@@ -303,6 +318,18 @@ def test_answers_that_come_meanwhile_are_still_taken(clock: Clock) -> None:
     clock.now += SILENCE_SECONDS
     wait_until(lambda: patience.is_over(3))
     assert examine.number == 1
+
+
+def test_waiting_stays_over_though_an_answer_comes(clock: Clock) -> None:
+    """A client that waits for each record by itself asks for each of them."""
+    examine = Examination()
+    examine.found.set()
+    patience = patience_with(clock, examine)
+    patience.is_over(5)
+    clock.now += SILENCE_SECONDS
+    wait_until(lambda: patience.is_over(5))
+    assert patience.is_over(4)
+    assert patience.is_over(3)
 
 
 # Batches

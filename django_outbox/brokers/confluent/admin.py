@@ -49,7 +49,8 @@ class ConfluentAdmin(Admin):
 
     def describe_topics(self, topics: Collection[str], *, with_rights: bool = False) -> dict[str, TopicDescription]:
         if self._asks_any and not with_rights:
-            return {topic: self._described_by_any(topic) for topic in topics}
+            deadline = time.monotonic() + self._seconds
+            return {topic: self._described_by_any(topic, deadline) for topic in topics}
         asked = TopicCollection(list(topics))
         seconds = self._seconds / self._tries
         answers: Mapping[str, Future[Any]] = {}
@@ -62,12 +63,11 @@ class ConfluentAdmin(Admin):
                 return {topic: _description(answer) for topic, answer in answers.items()}
         raise self._no_answer(answers.values())
 
-    def _described_by_any(self, topic: str) -> TopicDescription:
+    def _described_by_any(self, topic: str, deadline: float) -> TopicDescription:
         """What any broker says. ``DescribeTopics`` would go to the controller as the brokers name it, which may be away."""
-        deadline = time.monotonic() + self._seconds
         while True:
             try:
-                told = self._client.list_topics(topic, timeout=min(0.5, self._seconds))
+                told = self._client.list_topics(topic, timeout=min(0.5, max(deadline - time.monotonic(), 0.0)))
                 break
             except KafkaException as error:
                 if self._faults.refusal or self._interrupted() or time.monotonic() >= deadline:

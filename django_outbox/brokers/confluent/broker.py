@@ -135,7 +135,11 @@ class ConfluentBroker(ClusterBroker):
     def _ask_of(self, hosts: Collection[str], question: Callable[[ConfluentAdmin], Result], seconds: float) -> Result:
         """Ask one of these brokers."""
         faults = Faults(self._access())
-        options = {**self._options(), "bootstrap.servers": ",".join(hosts)}
+        options = {
+            **self._options(),
+            "bootstrap.servers": ",".join(hosts),
+            "allow.auto.create.topics": False,  # asking about a topic would create it
+        }
         client = self._make(AdminClient, options, faults)
         tries = min(len(hosts), 2)
         try:

@@ -11,12 +11,18 @@ from confluent_kafka import KafkaError, KafkaException
 
 from django_outbox.brokers import diagnosis
 from django_outbox.brokers.base import TopicMissing, TopicPartition
+from django_outbox.brokers.confluent import admin
 from django_outbox.brokers.confluent import broker as confluent
+from django_outbox.brokers.confluent.admin import ConfluentAdmin
 from django_outbox.brokers.confluent.broker import ConfluentBroker
+from django_outbox.brokers.confluent.client import Faults
 from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.silence import Replicas
+from django_outbox.brokers.tls import TLS
+from django_outbox.brokers.url import parse_url
 from django_outbox.conf import BrokerSettings
 from django_outbox.exceptions import NoAnswer
+from tests.support.clock import Clock
 
 HANGS, ANSWERS = "127.0.0.1:1", "127.0.0.1:2"
 
@@ -27,6 +33,7 @@ class Client:
     asked: list[str]
 
     def __init__(self, options: dict[str, Any], **more: Any) -> None:
+        assert not options["allow.auto.create.topics"], "a question about a topic would create it"
         self._hosts = options["bootstrap.servers"]
 
     def describe_topics(self, topics: Any, **options: Any) -> dict[str, Future[Any]]:
@@ -94,3 +101,24 @@ def test_any_broker_is_asked_about_topics_while_one_is_known_to_be_silent(
     waiting = broker.waiting
     assert waiting.partitions == {TopicPartition("orders", 0), TopicPartition("orders", 2)}
     assert waiting.topics == frozenset()
+
+
+def test_all_topics_share_one_deadline_while_a_broker_is_known_to_be_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The relay asks in its transaction."""
+    clock = Clock(1000.0)
+    monkeypatch.setattr(admin, "time", SimpleNamespace(monotonic=clock))
+
+    class Slow(Client):
+        def list_topics(self, topic: str, timeout: float) -> Any:
+            clock.now += timeout
+            if timeout <= 0:
+                raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
+            return super().list_topics(topic, timeout)
+
+    Client.asked = []
+    client: Any = Slow({"bootstrap.servers": ANSWERS, "allow.auto.create.topics": False})
+    faults = Faults(Access(parse_url(f"kafka://{ANSWERS}"), "PLAINTEXT", TLS(), lambda: False))
+    asking = ConfluentAdmin(client, faults, 2.0, 1, asks_any=True)
+    with pytest.raises(NoAnswer):
+        asking.describe_topics([f"topic-{number}" for number in range(20)])
+    assert clock.now <= 1002.0

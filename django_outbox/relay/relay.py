@@ -183,6 +183,7 @@ class Relay:
                 done, after_commit = self._send_batch(producer)
         except Exception as error:
             self._growth.record(0.0, is_full=False)
+            self._claims.begin_again()  # the messages of the batch are pending
             if isinstance(error, BrokerUnavailable):
                 self._drop_producer()
             raise

@@ -18,10 +18,13 @@ HANDLED = """
 
 
 def longest_gap(times: Iterable[float], began_at: float, ended_at: float) -> float:
-    """The longest time without an event, in seconds from ``began_at``, of those that begin before ``ended_at``."""
+    """The longest time without an event, in seconds, of those that begin between ``began_at`` and ``ended_at``.
+
+    Without any event, that is the whole time.
+    """
     later_ones = sorted(at for at in times if at > began_at)
-    gaps = [later - earlier for earlier, later in pairwise([began_at, *later_ones]) if earlier < ended_at]
-    return max(gaps, default=0.0)
+    events = [began_at, *later_ones, max([ended_at, *later_ones])]
+    return max(later - earlier for earlier, later in pairwise(events) if earlier < ended_at)
 
 
 def report(killed: Sequence[tuple[float, int]], replicas: Mapping[int, Collection[int]]) -> str:
@@ -38,6 +41,8 @@ def report(killed: Sequence[tuple[float, int]], replicas: Mapping[int, Collectio
         for at, broker in killed:
             for needs in longest:
                 chosen = {partition for partition, brokers in replicas.items() if (broker in brokers) is needs}
+                if not chosen:
+                    continue
                 times = (when for partition, when in events if partition in chosen)
                 longest[needs] = max(longest[needs], longest_gap(times, at, at + WINDOW_SECONDS))
         lines.append(

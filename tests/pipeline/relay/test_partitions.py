@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
+from types import SimpleNamespace
 
 import pytest
+from django.db import OperationalError, transaction
 from django.utils import timezone
 
 from django_outbox.exceptions import MessagesLeft
@@ -160,6 +164,32 @@ def test_messages_that_wait_are_not_passed_over_when_another_partition_waits(
 
     broker.silent = {2}
     assert publish_all_of(relay) == 4
+
+    assert {row(message).status for message in messages} == {"published"}
+
+
+def test_messages_are_sent_again_at_once_whose_batch_was_not_committed(
+    broker: PartialBroker, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    relay = relay_to(broker, clock, batch_size=2)
+    (key,), (other,) = broker.keys_of(1, 1), broker.keys_of(0, 1)
+    broker.silent = {1}
+    for _ in range(3):
+        make_message(message_key=key)
+    publish_all_of(relay)
+    messages = [make_message(message_key=other) for _ in range(2)]
+
+    @contextmanager
+    def lost_at_commit(using: str) -> Iterator[None]:
+        with transaction.atomic(using=using):
+            yield
+            raise OperationalError("connection lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("django_outbox.relay.relay.transaction", SimpleNamespace(atomic=lost_at_commit))
+        with pytest.raises(OperationalError):
+            relay.run_once()
+    assert publish_all_of(relay) == 2
 
     assert {row(message).status for message in messages} == {"published"}
 

@@ -208,13 +208,16 @@ class BatchProducer(Producer):
     def _let_wait(self, records: Sequence[Record], results: list[SendResult | None]) -> None:
         """Set the results of records that were abandoned, as brokers are silent while others answer.
 
-        Those whose partitions need no silent broker are sent again with the next batch.
+        Those whose partitions need no silent broker are sent again with the next batch. A topic waits where the client
+        alone knows the partition: its records would end each batch.
         """
         reasons = self._silence.waiting().reasons
         for index, result in enumerate(results):
             if result is None:
-                topic = records[index].topic
-                results[index] = PartitionTrouble(reasons.get(topic, "a broker did not answer"))
+                topic, key = records[index].topic, records[index].key
+                reason = reasons.get(topic, "a broker did not answer")
+                is_known = key is None or self._partition_of(topic, key) is not None
+                results[index] = PartitionTrouble(reason) if is_known else TopicTrouble(reason)
 
     def _settle(self, records: Sequence[Record], results: list[SendResult | None], timeout: float) -> None:
         """Set the results of records without an answer, now that the others are known.

@@ -350,7 +350,7 @@ class Partitioned(BatchProducer):
     ) -> set[int]:
         for index in chosen:
             topic, key, *_ = records[index]
-            partition = self._choose(topic, key) if key is None else self._partition_of(topic, key)
+            partition = self._choose(topic, key) if key is None else super()._partition_of(topic, key)
             assert partition is not None
             self.taken.append(partition)
             if partition not in self.silent:
@@ -362,6 +362,13 @@ class Partitioned(BatchProducer):
 
     def close(self) -> None:
         self.is_closed = True
+
+
+class OwnPartitioner(Partitioned):
+    """The client's choice of partitions is not known."""
+
+    def _partition_of(self, topic: str, key: bytes) -> int | None:
+        return None
 
 
 @pytest.fixture
@@ -395,6 +402,17 @@ def test_a_batch_without_any_answer_is_abandoned_too_while_other_brokers_answer(
     producer = Partitioned(cluster, silent=[0, 1, 2])
     assert kinds(producer.send(records(*KEYS), SECONDS)) == [PartitionTrouble] * 3
     assert producer.is_closed
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_topic_waits_whose_abandoned_records_have_partitions_that_only_the_client_knows(cluster: Cluster) -> None:
+    """They would end each batch, and so hold up other topics."""
+    cluster.away = {C}
+    producer = OwnPartitioner(cluster, silent=[1, 2])
+    reason = "c:9092 does not answer, which partitions 1, 2 need"
+    results = producer.send(records(*KEYS), SECONDS)
+    assert results[1:] == [TopicTrouble(reason), TopicTrouble(reason)]
+    assert isinstance(results[0], Acknowledged)
 
 
 @pytest.mark.usefixtures("at_once")

@@ -12,7 +12,7 @@ from django_outbox.conf import settings
 from django_outbox.exceptions import BrokerUnavailable, TopicNotCreated, in_one_line
 from django_outbox.serializers.outage import registry_trouble
 from django_outbox.worker.incident import Incident
-from django_outbox.worker.outage_log import OutageLog
+from django_outbox.worker.outage_log import OutageLog, topic_subject
 from django_outbox.worker.topic_health import TopicHealth
 
 CreateTopics = Callable[[Iterable[str]], None]
@@ -57,6 +57,7 @@ class WritableTopics:
         self._waiting_since = 0.0
         self._partitions = NOTHING_WAITS
         self._held: set[str] = set()  # topics of messages that wait for their partition
+        self._held_since: float | None = None
         self._parts: dict[str, Incident] = {}  # of these topics
         self._log = log
         self._outages = outages or OutageLog(log, clock)
@@ -115,18 +116,21 @@ class WritableTopics:
         self._held.intersection_update(waiting.reasons)
         for topic in self._parts.keys() - self._held:
             self._parts.pop(topic).resolve()
-        if self._held and not self._parts and not self._waits:
-            self._waiting_since = self._clock()
+        if self._held and self._held_since is None:
+            self._held_since = self._clock()
         for topic in self._held:
             if topic not in self._parts:
-                subject = f"A part of topic {topic}"
+                subject = topic_subject(topic) if topic in waiting.topics else f"A part of topic {topic}"
                 self._parts[topic] = Incident(self._log, subject, self._clock, outages=self._outages)
-            self._parts[topic].report(f"{waiting.reasons[topic]}. Messages for other partitions are sent.")
+            others = "" if topic in waiting.topics else " Messages for other partitions are sent."
+            self._parts[topic].report(f"{waiting.reasons[topic]}.{others}")
         return is_changed
 
     def record_held(self, topics: Collection[str]) -> None:
         """Record the topics of messages that were not sent, as their partition cannot be written to."""
         self._held.update(topics)
+        if not self._held:  # what was held is sent: it is not if its partition was only tried
+            self._held_since = None
 
     def poll_interval(self, seconds: float) -> float:
         """Return how long to wait between two passes: not long while partitions wait."""
@@ -138,7 +142,7 @@ class WritableTopics:
         None if nothing does, or for longer than ``patience``.
         """
         now = self._clock()
-        if self._parts and now - self._waiting_since < patience:
+        if self._parts and self._held_since is not None and now - self._held_since < patience:
             return LOOK_SECONDS
         if not self._waits or now - self._waiting_since >= patience:
             return None

@@ -244,6 +244,19 @@ def test_the_outage_is_logged_once_with_the_partitions_that_wait(
     assert caplog.records[-1].getMessage() == "A part of topic outbox is available again after 9 s."
 
 
+def test_no_other_partitions_are_mentioned_where_all_wait(
+    broker: PartialBroker, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    relay = relay_to(broker, clock)
+    broker.silent, broker.is_known = {0, 1, 2}, False
+    make_message(message_key="any")
+    relay.run_once()
+    relay.run_once()
+    assert [each.getMessage() for each in caplog.records] == [
+        "Topic outbox: a broker does not answer. Trying again until it works."
+    ]
+
+
 def test_drain_waits_for_partitions_as_long_as_for_a_broker_and_says_what_is_left(
     broker: PartialBroker, stop: Stop, settings: pytest.FixtureRequest
 ) -> None:
@@ -266,6 +279,26 @@ def test_drain_waits_for_partitions_as_long_as_for_a_broker_and_says_what_is_lef
         relay.run(stop, drain=True)
     assert passes >= 10
     assert statuses() == ["pending", "published"]
+
+
+def test_drain_does_not_wait_longer_for_partitions_that_are_tried_in_vain(broker: PartialBroker, stop: Stop) -> None:
+    clock = Clock(1000.0)
+    broker.silent = {1}
+    make_message(message_key=broker.keys_of(1, 1)[0])
+    relay = relay_to(broker, clock)
+    passes = itertools.count(1)
+    real = relay.run_once
+
+    def counted() -> object:
+        number = next(passes)
+        assert number < 200, "drain does not end"
+        clock.now += 0.3
+        broker.is_known = number % 10 > 0
+        return real()
+
+    relay.run_once = counted  # type: ignore[method-assign, assignment]
+    with pytest.raises(MessagesLeft, match=r"outbox: a broker does not answer\."):
+        relay.run(stop, drain=True)
 
 
 def test_drain_goes_on_with_messages_whose_partition_comes_back(broker: PartialBroker, stop: Stop) -> None:

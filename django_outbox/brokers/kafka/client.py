@@ -32,7 +32,6 @@ Client = TypeVar("Client")
 
 # In the texts of TLS errors of both sides; the client wraps them in other errors.
 _ABOUT_TRUST = "CERTIFICATE"
-_CHOICES = 20  # of a node: the client chooses by chance
 
 
 class _Connections(KafkaConnectionManager):  # type: ignore[misc]
@@ -62,13 +61,24 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
 
     def least_loaded_node(self) -> Any:
         """The node to ask anything. Not one that is known to be silent: the client would wait for it."""
-        chosen = node = super().least_loaded_node()
-        for _ in range(_CHOICES):
-            broker = self.cluster.broker_metadata(node)
-            if broker is None or not self._is_silent(address_of(broker.host, broker.port)):
-                return node
-            node = super().least_loaded_node()
-        return chosen
+        chosen = super().least_loaded_node()
+        if chosen is None or not self._is_silent_node(chosen):
+            return chosen
+        # It would choose the silent node again, as that has no request to answer.
+        others = [each.node_id for each in self.cluster.brokers() if not self._is_silent_node(each.node_id)]
+        return min((each for each in others if self._is_usable(each)), key=self._load, default=chosen)
+
+    def _is_silent_node(self, node_id: Any) -> bool:
+        broker = self.cluster.broker_metadata(node_id)
+        return broker is not None and self._is_silent(address_of(broker.host, broker.port))
+
+    def _is_usable(self, node_id: Any) -> bool:
+        connection = self._conns.get(node_id)
+        return not (connection and connection.paused) and self.connection_delay(node_id) <= 0
+
+    def _load(self, node_id: Any) -> int:
+        connection = self._conns.get(node_id)
+        return len(connection.in_flight_requests) if connection else 0
 
     def _limit(self, connection: KafkaConnection, seconds: float) -> None:
         """Limit the time to connect: the client would wait for a TLS handshake for ever."""

@@ -85,6 +85,7 @@ OUTBOX = {
     "SOURCE": "tests",
     "TOPIC": env.str("OUTBOX_TOPIC", default="outbox"),
     "CONSUMER_GROUP": env.str("OUTBOX_CONSUMER_GROUP", default="tests"),
+    "PUBLISH_TIMEOUT": env.float("OUTBOX_PUBLISH_TIMEOUT", default=15),
     "WIRE_FORMAT": env.str("OUTBOX_WIRE_FORMAT", default="cloudevents"),
     "PUBLISHER": env.str("OUTBOX_PUBLISHER", default="relay"),
     "DEBEZIUM": env.json("OUTBOX_DEBEZIUM", default={}),

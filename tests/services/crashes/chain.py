@@ -1,0 +1,233 @@
+"""One chain of processes around one kill: prepare, run and kill the victim, start new ones, check what they leave."""
+
+from __future__ import annotations
+
+import signal
+import time
+import uuid
+from collections import Counter
+from contextlib import suppress
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from django.db import connection, transaction
+
+from django_outbox.models import InboxMessage, MessageFailure, OutboxMessage, Pause, Worker
+from django_outbox.models.fields import DatabaseNow
+from tests.services.crashes.preparing import own_period
+from tests.support.app.models import Effect
+from tests.support.watched.processes import SECONDS, Watched, Zygote
+
+if TYPE_CHECKING:
+    from tests.services.crashes.scenarios import Scenario
+
+LOOK_SECONDS = 0.1
+RELAY = ("outbox_relay", "--create-topics", "--partitions", 2, "--interval", 0.05)
+CONSUMER = ("outbox_consume",)
+STARTED = " started."
+# What processes would do from time to time, they do in the scenarios that are about it.
+CONSTANTS: dict[str, Any] = {
+    "django_outbox.worker.heartbeat:period_of": own_period,
+    "django_outbox.consumer.reconciler:INTERVAL_SECONDS": 3600.0,
+    "django_outbox.relay.topics:CHECK_SECONDS": 3600.0,
+}
+Kill = tuple[str, str]
+
+
+class Chain:
+    """Source, topic and consumer group of its own, so that chains may run side by side in one database."""
+
+    def __init__(self, scenario: Scenario, zygote: Zygote, kafka_url: str) -> None:
+        self.name = f"c{uuid.uuid4().hex[:12]}"
+        self._scenario = scenario
+        self._zygote = zygote
+        self._outbox = {
+            "SOURCE": self.name,
+            "TOPIC": self.name,
+            "CONSUMER_GROUP": self.name,
+            "BROKER": {"URL": kafka_url},
+            **{key: value(self.name) if callable(value) else value for key, value in scenario.outbox.items()},
+        }
+        self._processes: list[Watched] = []
+        self._beside: list[Watched] = []
+
+    # Processes
+
+    def _start(self, *work: Any, kill: Kill | None = None) -> Watched:
+        arguments = [each.format(chain=self.name) if isinstance(each, str) else each for each in work]
+        process = self._zygote.start(
+            *arguments,
+            label=f"{self.name}/{len(self._processes)}",
+            outbox=self._outbox,
+            constants={**CONSTANTS, **self._scenario.constants},
+            kill=kill,
+        )
+        self._processes.append(process)
+        return process
+
+    def prepare(self) -> None:
+        function, *arguments = self._scenario.prepare
+        process = self._start(f"{function.__module__}.{function.__name__}", *arguments)
+        assert process.wait() == 0, f"preparing failed: {process}"
+
+    def run_victim(self, kill: Kill | None = None) -> Watched:
+        """Run the watched process until it ends: by itself or by SIGTERM once all is done, or at the given step."""
+        if self._scenario.beside:
+            self._beside = [self._start(*RELAY)]
+        victim = self._start(*self._scenario.victim, kill=kill)
+        until = self._scenario.until or Chain.is_settled
+        stopped = False
+        deadline = time.monotonic() + SECONDS
+        while not victim.has_ended:
+            assert time.monotonic() < deadline, f"not within {SECONDS:g} s: the end of {victim}"
+            self._scenario.meanwhile(self)
+            if not stopped and not self._scenario.drains and until(self):
+                victim.send_signal(signal.SIGTERM)
+                stopped = True
+            time.sleep(LOOK_SECONDS)
+        return victim
+
+    def recover(self) -> None:
+        """Start new processes until everything is as it must end, and a consumer has read all that was sent."""
+        relay = self._beside or [self._start(*RELAY)]
+        topics = ("--topics", *self._scenario.topics) if self._scenario.topics else ()
+        consumer = self._start(*CONSUMER, "--drain", *topics)
+        deadline = time.monotonic() + SECONDS
+        while not (consumer.has_ended and consumer.wait() == 0 and self.is_settled()):
+            if time.monotonic() > deadline:
+                raise AssertionError(
+                    f"not within {SECONDS:g} s: {self._scenario.messages}; now {self.statuses()}, inbox "
+                    f"{dict(self.inbox())}\n{consumer}\n{relay[0]}"
+                )
+            self._pass_time()
+            self._scenario.meanwhile(self)
+            time.sleep(LOOK_SECONDS)
+            if consumer.has_ended and not (consumer.wait() == 0 and self.is_settled()):
+                consumer = self._start(*CONSUMER, "--drain", *topics)
+        while STARTED not in relay[0].output:  # before, a signal would end it at once
+            assert time.monotonic() < deadline, f"not within {SECONDS:g} s: the start of {relay[0]}"
+            time.sleep(LOOK_SECONDS)
+        relay[0].send_signal(signal.SIGTERM)
+        assert relay[0].wait() == 0, f"the new relay failed: {relay[0]}"
+
+    def close(self) -> None:
+        for process in self._processes:
+            process.send_signal(signal.SIGKILL)
+        for process in self._processes:
+            with suppress(AssertionError):
+                process.wait()
+
+    # What time brings
+
+    def _pass_time(self) -> None:
+        """Make due what waits, and let dead workers be silent for long."""
+        for messages in (self._own, self._stored):
+            with transaction.atomic():
+                later = messages.filter(status="pending", next_retry_at__gt=DatabaseNow())
+                ids = list(later.select_for_update(skip_locked=True).values_list("id", flat=True))
+                messages.filter(id__in=ids, status="pending").update(next_retry_at=DatabaseNow())
+        dead = [process.pid for process in self._processes if process.has_ended]
+        Worker.objects.filter(source=self.name, pid__in=dead).update(last_seen_at=DatabaseNow() - timedelta(minutes=5))
+
+    def resume(self) -> None:
+        """End the pause once messages wait for it."""
+        own = self._own.filter(status="pending", publish_count__gt=0)
+        if own.exists() or self._stored.filter(status="pending").exists():
+            Pause.objects.filter(group=self.name).delete()
+
+    # The database
+
+    @property
+    def _own(self) -> Any:
+        return OutboxMessage.objects.filter(source=self.name)
+
+    @property
+    def _stored(self) -> Any:
+        return InboxMessage.objects.filter(group=self.name)
+
+    def statuses(self) -> dict[str, str]:
+        """The status of each message of the outbox by its name."""
+        return {_name(*row): row[-1] for row in self._own.values_list("topic", "payload", "status")}
+
+    def inbox(self) -> Counter[str]:
+        return Counter(self._stored.values_list("status", flat=True))
+
+    def pauses(self) -> int:
+        return Pause.objects.filter(group=self.name).count()
+
+    def is_settled(self) -> bool:
+        """True if each message has ended as it must."""
+        return self.statuses() == self._scenario.messages and self.inbox() == self._scenario.inbox
+
+    def check(self) -> None:
+        """Check the invariants, once all processes have ended."""
+        assert self.is_settled(), (self.statuses(), self.inbox())
+        self._check_effects()
+        self._check_failures()
+        self._check_locks()
+
+    def _check_effects(self) -> None:
+        """Each event that was handled has had its effect once, those of a key in their order; no other has had any."""
+        ids = [str(id) for id in self._own.values_list("event_id", flat=True)]
+        mine = Effect.objects.filter(event_id__in=ids) | Effect.objects.filter(event_id__startswith=f"{self.name}/")
+        done = list(mine.order_by("id").values_list("name", flat=True))
+        consumed = [name for name, status in self._scenario.messages.items() if status == "consumed"]
+        expected = consumed if self._scenario.effects is None else self._scenario.effects
+        assert sorted(done) == sorted(expected), f"effects: {done}"
+        for key in {name[0] for name in done}:
+            of_key = [name for name in done if name[0] == key]
+            assert of_key == sorted(of_key), f"order: {done}"
+
+    def _check_failures(self) -> None:
+        """Counts and failures were stored together: each failure is counted, and each count has its failure."""
+        for messages, name in ((self._own, "message"), (self._stored, "inbox_message")):
+            for id, count, status in messages.values_list("id", "retry_count", "status"):
+                failures = MessageFailure.objects.filter(**{name: id})
+                assert failures.filter(final=False).count() == count, f"failures of {id}"
+                assert failures.filter(final=True).count() == (status == "dead"), f"final failures of {id}"
+
+    def _check_locks(self) -> None:
+        """No process has left a session behind, and no row is locked."""
+        deadline = time.monotonic() + SECONDS
+        while sessions := self._sessions():
+            assert time.monotonic() < deadline, f"not within {SECONDS:g} s: the end of {sessions}"
+            time.sleep(LOOK_SECONDS)
+        for messages in (self._own, self._stored):
+            with transaction.atomic():
+                locked = messages.order_by("id").select_for_update(nowait=True)
+                assert len(locked) == messages.count()
+
+    def _sessions(self) -> list[str]:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT application_name || ': ' || state || ': ' || left(query, 60) FROM pg_stat_activity "
+                "WHERE application_name LIKE %s",
+                [f"{self.name}/%"],
+            )
+            return [text for (text,) in cursor.fetchall()]
+
+
+def _name(topic: str, payload: Any, status: str) -> str:
+    if not topic.endswith("-dead"):
+        return str(payload)
+    return f"copy of {payload if isinstance(payload, str) else 'unreadable'}"
+
+
+def run(scenario: Scenario, zygote: Zygote, kafka_url: str, kill: Kill | None = None) -> Watched:
+    """Run a chain and check how it ends. Returns the victim."""
+    chain = Chain(scenario, zygote, kafka_url)
+    try:
+        chain.prepare()
+        victim = chain.run_victim(kill)
+        ending = victim.wait()
+        if kill is None:
+            assert ending == 0, f"the watched process failed: {victim}"
+        else:
+            assert ending == -signal.SIGKILL, f"it was not killed: {victim}"
+            assert victim.steps[-1] == kill
+        chain.recover()
+        chain.check()
+        return victim
+    finally:
+        chain.close()
+

@@ -1,0 +1,49 @@
+"""The table of crash points: which steps each scenario passes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+PATH = Path(__file__).with_name("steps.json")
+# Steps that change nothing of a message, whatever the scenario.
+ONCE = re.compile(
+    r"worker\.heartbeat\.|.*: (SELECT|CONNECT|LISTEN|NOTIFY|DISCARD PLANS"
+    r"|Broker\.|Producer\.close|Subscription\.(poll|pause|caught_up|progress|close))"
+)
+Point = tuple[str, str]
+
+
+def read() -> dict[str, list[Point]]:
+    """By scenario, its points in the order in which they were passed when they were recorded."""
+    table = json.loads(PATH.read_text()) if PATH.exists() else {}
+    return {scenario: [_point(text) for text in points] for scenario, points in table.items()}
+
+
+def write(scenario: str, points: Iterable[Point], scenarios: Iterable[str]) -> None:
+    """Replace the points of a scenario. If they are the same in another order, the table stays as it is."""
+    table, new = read(), list(dict.fromkeys(points))
+    if set(table.get(scenario, ())) != set(new):
+        table[scenario] = new
+    kept = {name: [" ".join(point) for point in table[name]] for name in scenarios if name in table}
+    PATH.write_text(f"{json.dumps(kept, indent=1)}\n")
+
+
+def kills(table: Mapping[str, list[Point]]) -> dict[str, list[Point]]:
+    """By scenario, the points at which its process is killed.
+
+    Steps that change no message, in the first scenario that passes them; others in each.
+    """
+    known: set[Point] = set()
+    chosen: dict[str, list[Point]] = {}
+    for scenario, points in table.items():
+        chosen[scenario] = [point for point in points if point not in known or not ONCE.match(point[1])]
+        known.update(points)
+    return chosen
+
+
+def _point(text: str) -> Point:
+    side, _, name = text.partition(" ")
+    return side, name

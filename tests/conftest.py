@@ -54,7 +54,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--axe", metavar="FILE", help="use this axe.min.js, as of npm's axe-core, in tests/services/browser"
     )
     group.addoption(
-        "--record-steps", action="store_true", help="write the steps of tests/services/crashes to its table, and no more"
+        "--record-steps",
+        action="store_true",
+        help="write the steps of tests/services/crashes to its table, and no more",
     )
     group.addoption("--kafka-url", metavar="URL", help="use this broker (of the kind of --kafka), start none")
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.services.crashes.scenarios import Scenario
 
 LOOK_SECONDS = 0.1
-RELAY = ("outbox_relay", "--create-topics", "--partitions", 2, "--interval", 0.05)
+RELAY = ("outbox_relay", "--create-topics", "--partitions", 2)
 CONSUMER = ("outbox_consume",)
 STARTED = " started."
 # What processes would do from time to time, they do in the scenarios that are about it.
@@ -99,8 +99,8 @@ class Chain:
                     f"not within {SECONDS:g} s: {self._scenario.messages}; now {self.statuses()}, inbox "
                     f"{dict(self.inbox())}\n{consumer}\n{relay[0]}"
                 )
-            self._pass_time()
             self._scenario.meanwhile(self)
+            self._pass_time()
             time.sleep(LOOK_SECONDS)
             if consumer.has_ended and not (consumer.wait() == 0 and self.is_settled()):
                 consumer = self._start(*CONSUMER, "--drain", *topics)
@@ -130,9 +130,9 @@ class Chain:
         Worker.objects.filter(source=self.name, pid__in=dead).update(last_seen_at=DatabaseNow() - timedelta(minutes=5))
 
     def resume(self) -> None:
-        """End the pause once messages wait for it."""
-        own = self._own.filter(status="pending", publish_count__gt=0)
-        if own.exists() or self._stored.filter(status="pending").exists():
+        """End the pause once messages wait for it, which takes minutes."""
+        later = DatabaseNow() + timedelta(seconds=30)
+        if any(rows.filter(status="pending", next_retry_at__gt=later).exists() for rows in (self._own, self._stored)):
             Pause.objects.filter(group=self.name).delete()
 
     # The database
@@ -230,4 +230,3 @@ def run(scenario: Scenario, zygote: Zygote, kafka_url: str, kill: Kill | None = 
         return victim
     finally:
         chain.close()
-

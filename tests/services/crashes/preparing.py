@@ -10,14 +10,16 @@ from django.core.management import call_command
 from django.db import transaction
 from django.db.models import F
 
-from django_outbox import publish
+from django_outbox import Event, publish
 from django_outbox.brokers.base import Record
 from django_outbox.brokers.loading import get_broker
 from django_outbox.conf import settings
-from django_outbox.models import OutboxMessage
+from django_outbox.models import InboxMessage, OutboxMessage, Pause
 from django_outbox.models.fields import DatabaseNow
-from django_outbox.state import pauses
+from django_outbox.state import inbox, pauses
+from django_outbox.state.inbox_rows import pending_row
 
+ELSEWHERE = "elsewhere"
 Message = tuple[str, str]
 """Name and event type. The first letter of the name is the key; the name is also the payload."""
 
@@ -103,6 +105,43 @@ def foreign_and_unreadable(*messages: Message) -> None:
     _produce([*(_foreign(*message) for message in messages), record._replace(value=b"{")])
 
 
+def stored(*messages: Message) -> None:
+    """Stored messages of the inbox, the first of which is due later."""
+    get_broker(settings.broker).create_topics([settings.topic], partitions=2, replication=1)
+    for number, (name, event_type) in enumerate(messages):
+        event = Event(
+            type=event_type,
+            payload=name,
+            key=name[0],
+            topic=settings.topic,
+            id=f"{settings.topic}/{name}",
+            source=ELSEWHERE,
+            partition=0,
+            offset=number,
+        )
+        row = pending_row(event, settings.consumer_group, timedelta(hours=0 if number else 1))
+        inbox.add([row], using="default")
+
+
+def stored_paused(event_type: str, *messages: Message) -> None:
+    """Stored messages of which this type is paused; the first is due now, too."""
+    stored(*messages)
+    InboxMessage.objects.filter(group=settings.consumer_group).update(next_retry_at=DatabaseNow())
+    pauses.pause(settings.consumer_group, event_type=event_type, reason="a test", by="a test", using="default")
+
+
+def half_open(handler: str, *messages: Message) -> None:
+    """Published messages, and a pause of the circuit breaker that has just ended."""
+    sent(*messages)
+    Pause.objects.create(
+        group=settings.consumer_group,
+        handler=handler,
+        reason="a test",
+        created_by=pauses.BREAKER,
+        until=DatabaseNow(),
+    )
+
+
 def plain(*texts: str) -> None:
     """Records that a mapper reads."""
     _produce([Record(settings.topic, b"k", text.encode()) for text in texts])
@@ -112,7 +151,7 @@ def _foreign(name: str, event_type: str) -> Record:
     headers = {
         "ce_specversion": "1.0",
         "ce_id": f"{settings.topic}/{name}",
-        "ce_source": "elsewhere",
+        "ce_source": ELSEWHERE,
         "ce_type": event_type,
     }
     encoded = tuple((header, value.encode()) for header, value in headers.items())

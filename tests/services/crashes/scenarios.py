@@ -12,12 +12,16 @@ from tests.services.crashes.chain import CONSUMER, RELAY, Chain
 
 DRAIN = "--drain"
 
+HANDLERS = "tests.support.watched.handlers"
 EFFECT, FAILS, REJECTS = "watched.effect", "watched.fails", "watched.rejects"
 UNSENDABLE, REFUSED = "watched.unsendable", "watched.refused"
 SERIALIZERS = {
     UNSENDABLE: {"CLASS": "tests.support.watched.serializers.Unsendable"},
     REFUSED: {"CLASS": "tests.support.watched.serializers.Refused"},
 }
+TRIPS = "watched.trips"
+OUT_OF_TIME = {"django_outbox.consumer.engine:TIME_BUDGET_SECONDS": 0.0}
+"""Only the first handler of a transaction runs."""
 UNGUARDED = {"django_outbox.consumer.guard:PoisonGuard.begin": preparing.unguarded}
 
 CONSUMED, DEAD, PENDING = "consumed", "dead", "pending"
@@ -76,6 +80,11 @@ SCENARIOS = {
         (preparing.send, ("a1", EFFECT), ("a2", EFFECT), ("b1", EFFECT)),
         messages=_all(CONSUMED, "a1", "a2", "b1"),
     ),
+    "relay: full batches": Scenario(
+        (*RELAY, DRAIN, "--batch-size", 2),
+        (preparing.send, *((f"a{number}", EFFECT) for number in range(1, 8))),
+        messages=_all(CONSUMED, *(f"a{number}" for number in range(1, 8))),
+    ),
     "relay: postponed": Scenario(
         (*RELAY, DRAIN),
         (preparing.delayed, ("a1", EFFECT), ("a2", EFFECT), ("b1", EFFECT)),
@@ -124,6 +133,20 @@ SCENARIOS = {
         (preparing.sent, ("a1", EFFECT), ("a2", EFFECT), ("b1", EFFECT)),
         constants=UNGUARDED,
         messages=_all(CONSUMED, "a1", "a2", "b1"),
+    ),
+    "consumer: out of time": Scenario(
+        (*CONSUMER, DRAIN),
+        (preparing.half_open, f"{HANDLERS}.trips", ("a1", EFFECT), ("a2", TRIPS)),
+        outbox={"CIRCUIT_BREAKER": {"FAILURES": 1, "PAUSE": 1}},
+        constants={**UNGUARDED, **OUT_OF_TIME},
+        messages=_all(CONSUMED, "a1", "a2"),
+    ),
+    "consumer: publishes": Scenario(
+        (*CONSUMER, DRAIN),
+        (preparing.sent, ("a1", "watched.publishes")),
+        outbox={"NOTIFY": True},
+        beside=True,
+        messages=_all(CONSUMED, "a1", "ba1"),
     ),
     "consumer: retried": Scenario(
         (*CONSUMER, DRAIN),
@@ -182,7 +205,7 @@ SCENARIOS = {
     ),
     "consumer: circuit breaker": Scenario(
         CONSUMER,
-        (preparing.sent, ("a1", "watched.trips"), ("b1", "watched.trips")),
+        (preparing.sent, ("a1", TRIPS), ("b1", TRIPS)),
         outbox={"CIRCUIT_BREAKER": {"FAILURES": 1, "PAUSE": 1}},
         constants={"django_outbox.consumer.pauses:REFRESH_SECONDS": 0.2},
         beside=True,
@@ -205,6 +228,27 @@ SCENARIOS = {
         (*CONSUMER, DRAIN),
         (preparing.foreign, ("a1", EFFECT), ("a2", EFFECT), ("a1", EFFECT)),
         constants=UNGUARDED,
+        inbox={CONSUMED: 2},
+        effects=("a1", "a2"),
+    ),
+    "inbox: out of time": Scenario(
+        (*CONSUMER, DRAIN),
+        (preparing.foreign, ("a1", EFFECT), ("a2", EFFECT)),
+        constants={**UNGUARDED, **OUT_OF_TIME},
+        inbox={CONSUMED: 2},
+        effects=("a1", "a2"),
+    ),
+    "inbox: stored in order": Scenario(
+        (*CONSUMER, DRAIN),
+        (preparing.stored, ("a1", EFFECT), ("a2", EFFECT), ("b1", EFFECT)),
+        inbox={CONSUMED: 3},
+        effects=("a1", "a2", "b1"),
+    ),
+    "inbox: stored and paused": Scenario(
+        CONSUMER,
+        (preparing.stored_paused, EFFECT, ("a1", EFFECT), ("a2", EFFECT)),
+        constants={"django_outbox.consumer.pauses:REFRESH_SECONDS": 0.2},
+        meanwhile=Chain.resume,
         inbox={CONSUMED: 2},
         effects=("a1", "a2"),
     ),
@@ -233,7 +277,7 @@ SCENARIOS = {
     ),
     "inbox: mapper": Scenario(
         (*CONSUMER, DRAIN),
-        (preparing.plain, "a1", "a2"),
+        (preparing.plain, "a1", "nothing", "a2"),
         outbox={"INBOX": _mappers},
         inbox={CONSUMED: 2},
         effects=("a1", "a2"),

@@ -34,13 +34,13 @@ def _kills() -> Iterator[object]:
     for scenario, points in table.kills(TABLE).items():
         for start in range(0, len(points), KILLS_EACH):
             part = points[start : start + KILLS_EACH]
-            yield pytest.param(scenario, part, id=f"{scenario.replace(': ', '-').replace(' ', '-')}-{start // KILLS_EACH + 1}")
+            yield pytest.param(
+                scenario, part, id=f"{scenario.replace(': ', '-').replace(' ', '-')}-{start // KILLS_EACH + 1}"
+            )
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS)
-def test_every_step_is_in_the_table(
-    scenario: str, zygote: Zygote, kafka_url: str, pytestconfig: pytest.Config
-) -> None:
+def test_every_step_is_in_the_table(scenario: str, zygote: Zygote, kafka_url: str, pytestconfig: pytest.Config) -> None:
     """Nobody is killed, and all ends as it must."""
     passed = run(SCENARIOS[scenario], zygote, kafka_url).steps
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.db import connection
 
-from django_outbox import Event, Reject, handler
+from django_outbox import Event, Reject, handler, publish
 from django_outbox.conf import settings
 from django_outbox.models import InboxMessage, OutboxMessage, Pause
 from tests.support.app.models import Effect
@@ -24,6 +24,13 @@ def _has_failed(event: Event) -> bool:
 @handler("watched.unsendable")
 def effect(event: Event) -> None:
     _effect(event)
+
+
+@handler("watched.publishes")
+def publishes(event: Event) -> None:
+    """Publish another message, whose name has the key b."""
+    _effect(event)
+    publish("watched.effect", f"b{event.payload}", key="b")
 
 
 @handler("watched.fails")

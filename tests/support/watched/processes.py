@@ -43,7 +43,9 @@ class Zygote:
     def start(self, *work: Any, label: str, **request: Any) -> Watched:
         """Start a process; arguments as of ``Request``."""
         files = self.directory / f"{next(self._numbers)}"
-        return Watched(self._socket, Request(list(work), label=label, output=f"{files}.out", steps=f"{files}.steps", **request))
+        return Watched(
+            self._socket, Request(list(work), label=label, output=f"{files}.out", steps=f"{files}.steps", **request)
+        )
 
     def close(self) -> None:
         """End it, and all that it has started."""

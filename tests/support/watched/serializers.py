@@ -39,6 +39,7 @@ class Refused(Unsendable):
         raise ValueError("it fits no schema")
 
 
-def to_event(record: ReceivedRecord) -> Event:
-    """Make an event of plain text."""
-    return Event(type="watched.effect", payload=(record.value or b"").decode())
+def to_event(record: ReceivedRecord) -> Event | None:
+    """Make an event of plain text, unless that is "nothing"."""
+    text = (record.value or b"").decode()
+    return None if text == "nothing" else Event(type="watched.effect", payload=text)

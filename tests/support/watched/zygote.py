@@ -54,19 +54,22 @@ def main(path: str) -> None:
 
 
 def _import_everything() -> None:
+    """Do what each process would do first, as far as it needs neither database nor broker."""
     import django
 
     django.setup()
+    from django.core.checks import run_checks
     from django.core.management import get_commands, load_command_class
-    from django.urls import get_resolver
+    from django.db.migrations.loader import MigrationLoader
 
     import tests.support.watched.broker  # noqa: F401  # and the client library
     from django_outbox.handlers.registry import registry
 
     registry.load()
-    get_resolver().url_patterns  # noqa: B018  # for Django's checks
     for name in ("outbox_relay", "outbox_consume"):
         load_command_class(get_commands()[name], name)
+    run_checks()
+    MigrationLoader(None)
 
 
 def _keep(connection: Connection) -> None:

@@ -21,15 +21,19 @@ from tests.support.watched.processes import SECONDS, Watched, Zygote
 if TYPE_CHECKING:
     from tests.services.crashes.scenarios import Scenario
 
-LOOK_SECONDS = 0.1
+LOOK_SECONDS = 0.2
+HOUR = 3600.0
 RELAY = ("outbox_relay", "--create-topics", "--partitions", 2)
 CONSUMER = ("outbox_consume",)
 STARTED = " started."
-# What processes would do from time to time, they do in the scenarios that are about it.
+# Nothing depends on how fast the machine is: what processes do after a while, they do in the scenarios that are about it.
 CONSTANTS: dict[str, Any] = {
     "django_outbox.worker.heartbeat:period_of": own_period,
-    "django_outbox.consumer.reconciler:INTERVAL_SECONDS": 3600.0,
-    "django_outbox.relay.topics:CHECK_SECONDS": 3600.0,
+    "django_outbox.worker.heartbeat:JOIN_SECONDS": SECONDS,
+    "django_outbox.consumer.engine:TIME_BUDGET_SECONDS": HOUR,
+    "django_outbox.consumer.reconciler:INTERVAL_SECONDS": HOUR,
+    "django_outbox.relay.growth:LOCK_SECONDS": HOUR,
+    "django_outbox.relay.topics:CHECK_SECONDS": HOUR,
 }
 Kill = tuple[str, str]
 
@@ -46,6 +50,7 @@ class Chain:
             "TOPIC": self.name,
             "CONSUMER_GROUP": self.name,
             "BROKER": {"URL": kafka_url},
+            "PUBLISH_TIMEOUT": SECONDS,
             **{key: value(self.name) if callable(value) else value for key, value in scenario.outbox.items()},
         }
         self._processes: list[Watched] = []
@@ -78,17 +83,17 @@ class Chain:
         until = self._scenario.until or Chain.is_settled
         stopped = False
         deadline = time.monotonic() + SECONDS
-        while not victim.has_ended:
+        while not victim.ends_within(LOOK_SECONDS):
             assert time.monotonic() < deadline, f"not within {SECONDS:g} s: the end of {victim}"
             self._scenario.meanwhile(self)
             if not stopped and not self._scenario.drains and until(self):
                 victim.send_signal(signal.SIGTERM)
                 stopped = True
-            time.sleep(LOOK_SECONDS)
         return victim
 
     def recover(self) -> None:
         """Start new processes until everything is as it must end, and a consumer has read all that was sent."""
+        self._let_victim_be_forgotten()
         relay = self._beside or [self._start(*RELAY)]
         topics = ("--topics", *self._scenario.topics) if self._scenario.topics else ()
         consumer = self._start(*CONSUMER, "--drain", *topics)
@@ -101,8 +106,7 @@ class Chain:
                 )
             self._scenario.meanwhile(self)
             self._pass_time()
-            time.sleep(LOOK_SECONDS)
-            if consumer.has_ended and not (consumer.wait() == 0 and self.is_settled()):
+            if consumer.ends_within(LOOK_SECONDS) and not (consumer.wait() == 0 and self.is_settled()):
                 consumer = self._start(*CONSUMER, "--drain", *topics)
         while STARTED not in relay[0].output:  # before, a signal would end it at once
             assert time.monotonic() < deadline, f"not within {SECONDS:g} s: the start of {relay[0]}"
@@ -120,20 +124,34 @@ class Chain:
     # What time brings
 
     def _pass_time(self) -> None:
-        """Make due what waits, and let dead workers be silent for long."""
+        """Make due what waits, and half-open what the circuit breaker has paused."""
+        Pause.objects.filter(group=self.name, until__gt=DatabaseNow()).update(until=DatabaseNow())
         for messages in (self._own, self._stored):
+            later = messages.filter(status="pending", next_retry_at__gt=DatabaseNow())
+            if not later.exists():
+                continue
             with transaction.atomic():
-                later = messages.filter(status="pending", next_retry_at__gt=DatabaseNow())
                 ids = list(later.select_for_update(skip_locked=True).values_list("id", flat=True))
                 messages.filter(id__in=ids, status="pending").update(next_retry_at=DatabaseNow())
-        dead = [process.pid for process in self._processes if process.has_ended]
-        Worker.objects.filter(source=self.name, pid__in=dead).update(last_seen_at=DatabaseNow() - timedelta(minutes=5))
+
+    def _let_victim_be_forgotten(self) -> None:
+        """As if it had been silent for minutes: meanwhile, others leave a part of the work to it."""
+        Worker.objects.filter(source=self.name).update(last_seen_at=DatabaseNow() - timedelta(minutes=5))
 
     def resume(self) -> None:
-        """End the pause once messages wait for it, which takes minutes."""
-        later = DatabaseNow() + timedelta(seconds=30)
-        if any(rows.filter(status="pending", next_retry_at__gt=later).exists() for rows in (self._own, self._stored)):
+        """End the pause once messages wait for it."""
+        if self._waiting():
             Pause.objects.filter(group=self.name).delete()
+
+    def pass_time(self) -> None:
+        """The same for the circuit breaker's, once all messages that are left wait for it."""
+        if self._waiting() == self._own.exclude(status="consumed").count():
+            self._pass_time()
+
+    def _waiting(self) -> int:
+        """How many messages wait for more than a retry."""
+        later = DatabaseNow() + timedelta(seconds=30)
+        return sum(rows.filter(status="pending", next_retry_at__gt=later).count() for rows in (self._own, self._stored))
 
     # The database
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 from tests.services.crashes import preparing
-from tests.services.crashes.chain import CONSUMER, RELAY, Chain
+from tests.services.crashes.chain import CONSUMER, HOUR, RELAY, Chain
 
 DRAIN = "--drain"
 
@@ -206,9 +206,10 @@ SCENARIOS = {
     "consumer: circuit breaker": Scenario(
         CONSUMER,
         (preparing.sent, ("a1", TRIPS), ("b1", TRIPS)),
-        outbox={"CIRCUIT_BREAKER": {"FAILURES": 1, "PAUSE": 1}},
+        outbox={"CIRCUIT_BREAKER": {"FAILURES": 1, "PAUSE": HOUR}},
         constants={"django_outbox.consumer.pauses:REFRESH_SECONDS": 0.2},
         beside=True,
+        meanwhile=Chain.pass_time,
         messages=_all(CONSUMED, "a1", "b1"),
         until=lambda chain: chain.is_settled() and not chain.pauses(),
     ),

@@ -17,7 +17,7 @@ from tests.support.processes import ROOT
 from tests.support.servers.process import make_directory, remove_directory, spawn, stop
 from tests.support.watched.zygote import Request
 
-SECONDS = 60.0
+SECONDS = 100.0
 """A process or a condition that takes longer hangs."""
 
 
@@ -79,17 +79,20 @@ class Watched:
 
     @property
     def has_ended(self) -> bool:
-        if self._status is None and self._connection.poll():
+        return self.ends_within(0)
+
+    def ends_within(self, seconds: float) -> bool:
+        """Wait for its end for so long; True if it has ended."""
+        if self._status is None and self._connection.poll(seconds):
             self._status = self._connection.recv()
+            self._connection.close()
         return self._status is not None
 
     def wait(self, seconds: float = SECONDS) -> int:
         """Wait for its end; the exit code, or the negative number of the signal that ended it."""
-        if self._status is None:
-            if not self._connection.poll(seconds):
-                raise AssertionError(f"not within {seconds:g} s: the end of {self}")
-            self._status = self._connection.recv()
-            self._connection.close()
+        if not self.ends_within(seconds):
+            raise AssertionError(f"not within {seconds:g} s: the end of {self}")
+        assert self._status is not None
         return os.waitstatus_to_exitcode(self._status)
 
     def send_signal(self, number: signal.Signals) -> None:

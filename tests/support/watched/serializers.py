@@ -42,4 +42,4 @@ class Refused(Unsendable):
 def to_event(record: ReceivedRecord) -> Event | None:
     """Make an event of plain text, unless that is "nothing"."""
     text = (record.value or b"").decode()
-    return None if text == "nothing" else Event(type="watched.effect", payload=text)
+    return None if text == "nothing" else Event(type="watched.effect", payload=text, key=text[0])

@@ -12,6 +12,8 @@ PATH = Path(__file__).with_name("steps.json")
 VISIBLE = re.compile(
     r"(relay\.relay\.Relay\.run_once|consumer\.engine\.Engine\._run): COMMIT|.*: (Producer\.send|Subscription\.commit)"
 )
+BY_DJANGO = {"worker.heartbeat.record_activity: COMMIT"}
+"""Steps that some versions of Django pass: before 6.1, a single row is inserted in a transaction of its own."""
 Point = tuple[str, str]
 
 

@@ -20,7 +20,7 @@ from tests.support.watched.processes import Zygote
 
 pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.django_db(transaction=True)]
 
-KILLS_EACH = 12
+KILLS_EACH = 8
 """Kills of one test; so many that a slow machine does not reach the time limit of a test."""
 AT_ONCE = 4
 ADVICE = (

@@ -16,6 +16,8 @@ from importlib import import_module
 from multiprocessing.connection import Connection, Listener
 from typing import Any
 
+PATIENCE_SECONDS = 60.0
+
 
 @dataclass
 class Request:
@@ -56,6 +58,11 @@ def main(path: str) -> None:
 def _import_everything() -> None:
     """Do what each process would do first, as far as it needs neither database nor broker."""
     import django
+
+    from django_outbox.brokers import calls
+
+    # A broker that a busy machine keeps from answering is not away. Before others import it.
+    calls.CONNECT_SECONDS = PATIENCE_SECONDS
 
     django.setup()
     from django.core.checks import run_checks

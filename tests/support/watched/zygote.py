@@ -16,7 +16,7 @@ from importlib import import_module
 from multiprocessing.connection import Connection, Listener
 from typing import Any
 
-PATIENCE_SECONDS = 60.0
+PATIENCE_SECONDS = 15.0
 
 
 @dataclass

@@ -11,7 +11,17 @@ from django_outbox.brokers.kafka import KafkaBroker
 from tests.support.watched.steps import AFTER, watch
 
 LOCAL = frozenset(
-    {"take_assigned", "is_assigned", "is_idle", "needs_new_client", "usable", "location", "on_revoked", "settings"}
+    {
+        "take_assigned",
+        "is_assigned",
+        "is_idle",
+        "needs_new_client",
+        "usable",
+        "location",
+        "on_revoked",
+        "settings",
+        "waiting",
+    }
 )
 """Members of the contract that reach no broker."""
 

@@ -33,6 +33,7 @@ OF_OTHERS = {
     "state.dialects.postgresql.PostgreSQL._fetch": "named for its callers",
     "worker.pooling.is_behind_pooler": "poolers; it reads",
     "state.inbox.uncount_delivery": "a schema registry that is away",
+    "state.slot.replication_slot": "status and metrics; it reads",
 }
 """Writes without a crash point, by the reason: who makes them, or what else they need."""
 

@@ -138,6 +138,7 @@ class _Port:
                 if not with_tls:
                     return _answers(connection)
                 with self._secure(connection, _trusting()) as secured:
+                    _listen(secured)
                     return _answers(secured)
         except ssl.SSLError as error:
             return "ALERT" in str(error.reason or "").upper()  # it objects to a client without a certificate

@@ -8,6 +8,7 @@ import struct
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from django_outbox.brokers.url import BrokerURL, parse_url
 from django_outbox.exceptions import BrokerUnavailable
 from tests.support.brokers.backends import Backend
 from tests.support.brokers.records import SECONDS
+from tests.support.processes import wait_until
 from tests.support.servers.certificates import Certificates, Keyring
 from tests.support.servers.process import free_port
 
@@ -143,7 +145,8 @@ def test_what_is_wrong_with_the_client_s_certificate_is_found(certificates: Cert
     )
     with listening(secured(answering(2), certificates.server, clients=certificates.client)) as address:
         assert finding(address, "SSL", TLS(**trusting)) == diagnosis.NEEDS_CERTIFICATE
-        assert access_to(address, protocol="SSL", tls=TLS(**trusting)).answers(address), "it is there"
+        # A step has a second, which a busy machine may take for itself.
+        wait_until(partial(access_to(address, protocol="SSL", tls=TLS(**trusting)).answers, address))
         assert finding(address, "SSL", stranger) == diagnosis.REFUSES_CERTIFICATE
         assert finding(address, "SSL", mine) is None
 

@@ -57,6 +57,7 @@ class SecondApacheKafka(ApacheKafka):
         self._first = first
 
     def prepare(self) -> None:
+        super().prepare()
         self._controller_port = self._first._controller_port
 
     def _settings(self) -> dict[str, object]:

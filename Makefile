@@ -24,7 +24,7 @@ help:
 	@echo 'make test-browser  the admin in a real browser (needs Chromium and its driver)'
 	@echo 'make test-full  all supported Pythons and Djangos, MariaDB, Apache Kafka, browser, style, types, package'
 	@echo '                (needs Python 3.11, 3.12 and 3.13, MariaDB, Java 17, Maven, npm and Chromium)'
-	@echo 'make mutants    breaks each guarantee in many ways: a test must notice each (about 7 minutes on 2 cores)'
+	@echo 'make mutants    breaks each guarantee in many ways: a test must notice each'
 	@echo 'make lint       style, types and import order only'
 	@echo 'make bench      how fast it is here, beside raw loops (needs an idle machine)'
 	@echo 'make clean      remove all that these have made'

@@ -1,4 +1,4 @@
-"""``make mutants``: breaks the package in a hundred ways, one at a time, and shows that a test notices each."""
+"""``make mutants``: breaks the package in many ways, one at a time, and shows that a test notices each."""
 
 from __future__ import annotations
 

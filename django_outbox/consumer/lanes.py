@@ -183,11 +183,11 @@ class Lanes(InHand):
     def _waits_until(self, queued: Queued[Any]) -> float:
         if queued.kind is Kind.FOREIGN:
             return self._clock() + self._inbox.take_wait(queued.item)
-        waits, id = self._outbox.waits, queued.item.id
-        queued.awaits = waits.awaited(id)
-        if waits.is_placed(id):
+        wait = self._outbox.waits.find(queued.item.id)
+        queued.awaits = wait.awaited
+        if wait.is_placed:
             queued.by_arrival = False
-        return waits.until(id)
+        return wait.until
 
     def _is_interrupted(self) -> bool:
         return self._queue.is_held or self._is_stopping()

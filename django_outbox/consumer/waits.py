@@ -22,7 +22,7 @@ LOOKS_A_SECOND = 500
 
 
 @dataclass(slots=True)
-class _Wait:
+class Wait:
     """A message waits at most until ``deadline``, now until ``until``, both on the clock. The rest: see ``may_wait()``."""
 
     deadline: float
@@ -30,6 +30,9 @@ class _Wait:
     looks: int = 0
     awaited: int | None = None
     is_placed: bool = False
+
+
+_OVER = Wait(0.0)
 
 
 class Waits:
@@ -42,7 +45,7 @@ class Waits:
         """Partitions whose messages may not wait."""
         self._clock = clock
         self._lock = threading.Lock()  # for what follows
-        self._waits: dict[int, _Wait] = {}
+        self._waits: dict[int, Wait] = {}
         self._searched_at = 0.0
 
     def may_wait(
@@ -81,7 +84,7 @@ class Waits:
 
     def _wait(self, id: int, until: datetime | timedelta, now: float) -> bool:
         """Set how long it waits now; False if that would be too long."""
-        wait = self._waits.setdefault(id, _Wait(now + HOLD_SECONDS))
+        wait = self._waits.setdefault(id, Wait(now + HOLD_SECONDS))
         longest = max(LONGEST_WAIT_SECONDS, len(self._waits) / LOOKS_A_SECOND)
         seconds = min(FIRST_WAIT_SECONDS * 2**wait.looks, longest)
         if isinstance(until, datetime):
@@ -93,23 +96,10 @@ class Waits:
         wait.until = now + seconds
         return wait.until <= wait.deadline
 
-    def until(self, id: int) -> float:
-        """When to look again, on the clock."""
+    def find(self, id: int) -> Wait:
+        """The wait of a message; one that is over if the message does not wait."""
         with self._lock:
-            wait = self._waits.get(id)
-        return 0.0 if wait is None else wait.until
-
-    def awaited(self, id: int) -> int | None:
-        """The id of the message that it waits for, if that is known."""
-        with self._lock:
-            wait = self._waits.get(id)
-        return None if wait is None else wait.awaited
-
-    def is_placed(self, id: int) -> bool:
-        """True if the message waits, and the relay sent it."""
-        with self._lock:
-            wait = self._waits.get(id)
-        return wait is not None and wait.is_placed
+            return self._waits.get(id, _OVER)
 
     def end(self, id: int) -> None:
         with self._lock:

@@ -39,7 +39,7 @@ def test_only_so_many_wait_until_others_are_past_their_time() -> None:
     assert [some.may_wait(id, PLACE, NOW) for id in (1, 2, 3)] == [True, True, False]
     clock.now += HOLD_SECONDS + 1
     assert some.may_wait(3, PLACE, NOW)
-    assert some.until(1) == 0.0
+    assert some.find(1).until == 0.0
 
 
 def test_messages_of_a_refused_partition_do_not_wait_and_others_do() -> None:
@@ -47,7 +47,7 @@ def test_messages_of_a_refused_partition_do_not_wait_and_others_do() -> None:
     some.may_wait(1, PLACE, NOW)
     some.refused = {PLACE}
     assert not some.may_wait(1, PLACE, NOW)
-    assert some.until(1) == 0.0
+    assert some.find(1).until == 0.0
     assert some.may_wait(2, OTHER, NOW)
 
 
@@ -60,7 +60,7 @@ def test_lanes_may_use_it_at_the_same_time(busy_switches: None) -> None:
         try:
             for id in range(number, 4000, 4):
                 some.may_wait(id % 400, PLACE, NOW)
-                some.until(id % 400)
+                some.find(id % 400)
                 some.end((id + 7) % 400)
         except BaseException as error:
             errors.append(error)

@@ -75,6 +75,9 @@ class ConfluentBrokerProducer(BatchProducer):
             if error is None:
                 results[index] = _acknowledged((message.partition(), message.offset()))
                 return
+            if error.code() == KafkaError._DESTROY and self._usable:
+                # A topic was deleted, and the library has dropped its partition before this record had an answer.
+                error = KafkaError(KafkaError._UNKNOWN_PARTITION)
             found = client_error(error)
             results[index] = self._judge(records[index].topic, found)
             if Blame.BATCH in found.blame:

@@ -58,7 +58,8 @@ class Client:
     Answers are an offset, an error, the number of a librdkafka error, or None for none at all.
     """
 
-    def __init__(self, *answers: object) -> None:
+    def __init__(self, *answers: object, gives_up_with: int = KafkaError._PURGE_INFLIGHT) -> None:
+        self._given_up = gives_up_with
         self._answers = list(answers)
         self._waiting: list[tuple[object, Report]] = []
         self.sent: list[bytes] = []
@@ -114,7 +115,7 @@ class Client:
         self.purged = True
         waiting, self._waiting = self._waiting, []
         for _, report in waiting:
-            report(KafkaError(KafkaError._PURGE_INFLIGHT), None)
+            report(KafkaError(self._given_up), None)
 
     def close(self) -> None:
         self.closed = True
@@ -168,7 +169,6 @@ BROKER = [
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.REQUEST_TIMED_OUT,
     KafkaError._MSG_TIMED_OUT,
-    KafkaError._DESTROY,
     KafkaError._TRANSPORT,
     KafkaError._ALL_BROKERS_DOWN,
     KafkaError._AUTHENTICATION,
@@ -177,7 +177,7 @@ BROKER = [
     KafkaError._SSL,
     KafkaError.UNKNOWN,
 ]
-LATE = [KafkaError.REQUEST_TIMED_OUT, KafkaError._MSG_TIMED_OUT, KafkaError._DESTROY]
+LATE = [KafkaError.REQUEST_TIMED_OUT, KafkaError._MSG_TIMED_OUT]
 named = {"ids": lambda code: KafkaError(code).name()}
 raised_or_answered = pytest.mark.parametrize(
     "comes", [lambda told: Raised(KafkaException(told)), lambda told: told], ids=["raised", "answered"]
@@ -204,6 +204,20 @@ def test_some_errors_are_the_topics_fault(code: int, comes: Comes) -> None:
         outcome = TopicForbidden("why")
     assert outcomes_of(producer, 2) == [Acknowledged(0, 1), outcome]
     assert producer.usable
+
+
+def test_a_record_that_goes_with_its_partition_is_the_topics_fault() -> None:
+    producer = producer_of(1, error(KafkaError._DESTROY), 2)
+    assert outcomes_of(producer, 3) == [Acknowledged(0, 1), TopicMissing(), Acknowledged(0, 2)]
+    assert producer.usable
+
+
+def test_a_record_that_goes_with_its_producer_is_not() -> None:
+    client = Client(1, None, gives_up_with=KafkaError._DESTROY)
+    late = TopicTrouble("no acknowledgement within 0.1 s")
+    assert outcomes_of(producer_with(client), 2, timeout=0.1) == [Acknowledged(0, 1), late]
+    with pytest.raises(BrokerUnavailable):
+        outcomes_of(producer_of(Raised(KafkaException(error(KafkaError._DESTROY)))), 1)
 
 
 def test_a_library_that_will_not_go_on_is_the_broker_s_fault_however_it_says_so() -> None:

@@ -194,6 +194,13 @@ class Subscription(ABC):
             TopicNotReadable: as in ``poll()``; nothing is committed for these topics.
         """
 
+    def commit_soon(self, offsets: Mapping[TopicPartition, int]) -> bool:
+        """As ``commit()``, but returns False as well if the answer takes long. Then call it again between polls.
+
+        The broker that stores the offsets may wait for others, while messages of other brokers can be handled.
+        """
+        return self.commit(offsets)
+
     @abstractmethod
     def pause(self, partitions: Collection[TopicPartition]) -> None:
         """Read nothing of these partitions for now, and go on with all others."""

@@ -33,22 +33,23 @@ class Call(Generic[Result]):
         """``call`` starts at once; ``undo`` gets its result if the caller no longer waits for it."""
         self._call = call
         self._undo = undo
-        self._future: Future[Result] = Future()
+        self.future: Future[Result] = Future()
+        """Ends with what the call returns or raises."""
         threading.Thread(target=self._run, name="outbox-call", daemon=True).start()
 
     def _run(self) -> None:
         try:
-            self._future.set_result(self._call())
+            self.future.set_result(self._call())
         except BaseException as error:
-            self._future.set_exception(error)
+            self.future.set_exception(error)
 
     @property
     def is_done(self) -> bool:
-        return self._future.done()
+        return self.future.done()
 
     def wait(self, seconds: float | None = None) -> None:
         """Wait for the end, but at most ``seconds``."""
-        wait([self._future], seconds)
+        wait([self.future], seconds)
 
     def result(self, seconds: float, given_up: Callable[[], bool]) -> Result:
         """What the call returns or raises; TimeoutError if it has not ended after ``seconds``, or is given up."""
@@ -56,12 +57,12 @@ class Call(Generic[Result]):
         while not self.is_done:
             left = deadline - time.monotonic()
             if left <= 0 or given_up():
-                if self._future.done():  # just now
+                if self.future.done():  # just now
                     break
-                self._future.add_done_callback(self._undo_result)
+                self.future.add_done_callback(self._undo_result)
                 raise TimeoutError(f"no answer within {seconds:g} s" if left <= 0 else "no time left for an answer")
             self.wait(min(SLICE_SECONDS, left))
-        return self._future.result()
+        return self.future.result()
 
     def _undo_result(self, future: Future[Result]) -> None:
         if self._undo is not None and future.exception() is None:

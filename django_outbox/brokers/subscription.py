@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import Future
 from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar
@@ -20,13 +21,13 @@ from django_outbox.brokers.calls import (
     Patience,
     close_in_time,
 )
+from django_outbox.brokers.commits import Commits, Offsets
 from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.errors import Blame, ClientError, refusal
 from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 
 # After so long without a record, a member asks whether a broker is still there.
 SILENCE_SECONDS = 10.0
-
 
 LookUpProgress = Callable[[Collection[TopicPartition], float], Mapping[TopicPartition, Progress]]
 """Asks the broker, within ``seconds``, for the group's progress in partitions.
@@ -49,6 +50,7 @@ class GroupMember(Subscription):
         self._heard_at = time.monotonic()
         self._is_lost = False  # the broker is away
         self._calls: dict[str, Call[None]] = {}  # under way, by what they ask for
+        self._commits = Commits(self._begin_commit, self._is_late)
         self._paused: set[TopicPartition] = set()
 
     @staticmethod
@@ -77,8 +79,12 @@ class GroupMember(Subscription):
         """By partition, the position (None if unknown) and the end of the log according to the last fetch."""
 
     @abstractmethod
-    def _commit_once(self, offsets: Mapping[TopicPartition, int], seconds: float) -> None:
+    def _commit_once(self, offsets: Offsets, seconds: float) -> None:
         """Commit and wait for the answer, if the library allows for at most ``seconds``. Called in a thread."""
+
+    @abstractmethod
+    def _begin_commit(self, offsets: Offsets) -> Future[None]:
+        """Commit while this member goes on reading; the future ends with the answer."""
 
     @abstractmethod
     def _ask_client(self, seconds: float) -> None:
@@ -116,17 +122,22 @@ class GroupMember(Subscription):
             raise self._unavailable(error) from error
         self._paused = wanted
 
-    def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
+    def commit(self, offsets: Offsets) -> bool:
+        return self._commit_by(self._commit_now, offsets)
+
+    def commit_soon(self, offsets: Offsets) -> bool:
+        return self._commit_by(self._commits.commit, offsets)
+
+    def _commit_by(self, commit: Callable[[Offsets], bool], offsets: Offsets) -> bool:
         try:
             self._check()
             mine = self._assigned()
-            if positions := {place: offset for place, offset in offsets.items() if place in mine}:
-                self._commit(positions)
+            positions = {place: offset for place, offset in offsets.items() if place in mine}
+            return commit(positions) if positions else True
         except self.errors as error:
             if Blame.REBALANCE not in self.client_error(error).blame:
                 raise self._unavailable(error) from error
             return False
-        return True
 
     @property
     def is_idle(self) -> bool:
@@ -153,19 +164,23 @@ class GroupMember(Subscription):
             call.wait()  # closing the client under a call would not be safe
         self._leave()
 
-    def _commit(self, offsets: Mapping[TopicPartition, int]) -> None:
+    def _commit_now(self, offsets: Offsets) -> bool:
         """Commit; retry a late answer while a broker is there, as when the group's coordinator moves."""
         patience = Patience(time.monotonic() + COMMIT_SECONDS, self._interrupted)
         while True:
             try:
                 self._call("a commit", partial(self._commit_once, offsets, CONNECT_SECONDS - SLICE_SECONDS), patience)
-                return
+                return True
             except self.errors as error:
-                told = self.client_error(error)
-                if not (told.late or Blame.COORDINATOR in told.blame) or patience.is_over():
+                if not self._is_late(error) or patience.is_over():
                     raise
             self._knock(CONNECT_SECONDS)
             time.sleep(SLICE_SECONDS)
+
+    def _is_late(self, error: BaseException) -> bool:
+        """True if a commit may succeed when it is repeated."""
+        told = self.client_error(error)
+        return told.late or Blame.COORDINATOR in told.blame
 
     def _call(self, what: str, start: Callable[[], None], patience: Patience) -> None:
         """Wait for a client's call in a new thread, or for the one that is still under way."""

@@ -166,7 +166,7 @@ class Consumer:
         try:
             self.lanes.finish()
             with suppress(BrokerUnavailable, TopicNotReadable):  # then the records are read again, and skipped
-                self._commit()
+                self._commit(wait=True)
         finally:
             self.worker_state.add_counts(self.lanes.take_counts().progress)
             self.lanes.close()
@@ -251,11 +251,11 @@ class Consumer:
             self.readable_topics.record_idle(subscription.is_idle)
         return True
 
-    def _commit(self) -> None:
+    def _commit(self, *, wait: bool = False) -> None:
         offsets = self.lanes.take_offsets()
-        if offsets and self.subscription is not None:
+        if offsets and (member := self.subscription) is not None:
             self._last_record_at = self._clock()
-            if not self.subscription.commit(offsets):
+            if not (member.commit(offsets) if wait else member.commit_soon(offsets)):
                 self.lanes.give_back(offsets)
 
     def _ready_subscription(self) -> Subscription | None:
@@ -263,7 +263,7 @@ class Consumer:
         if self.lanes.are_threads or not self.lanes.active:
             self.readable_topics.check_if_due(is_reading=self.subscription is not None)
             if self._subscribed != self.readable_topics.current:
-                self._commit()
+                self._commit(wait=True)
                 self._leave()
         if self.subscription is None and self.readable_topics.current:
             self._subscribed = self.readable_topics.current

@@ -72,7 +72,10 @@ DATABASES = {"default": database}
 
 BACKEND = env.str("OUTBOX_BACKEND", default="django_outbox.brokers.memory.MemoryBroker")
 # A killed consumer frees its partitions sooner; and Tansu lets a group's first member wait half of it.
-CONSUMER_OPTIONS = {"session_timeout_ms": 3000, "heartbeat_interval_ms": 500}
+CONSUMER_OPTIONS = {
+    "session_timeout_ms": env.int("OUTBOX_SESSION_TIMEOUT_MS", default=3000),
+    "heartbeat_interval_ms": 500,
+}
 if "confluent" in BACKEND:
     CONSUMER_OPTIONS = {name.replace("_", "."): value for name, value in CONSUMER_OPTIONS.items()}
 

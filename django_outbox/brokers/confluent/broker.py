@@ -16,6 +16,7 @@ from django_outbox.brokers.calls import CLOSE_SECONDS, CONNECT_SECONDS, SLICE_SE
 from django_outbox.brokers.cluster import ClusterBroker
 from django_outbox.brokers.confluent.admin import ConfluentAdmin
 from django_outbox.brokers.confluent.client import SEND_BUFFER_BYTES, Faults, connection_options, log
+from django_outbox.brokers.confluent.commits import CommitReports
 from django_outbox.brokers.confluent.errors import error_text, told_by
 from django_outbox.brokers.confluent.options import checked, tls_files
 from django_outbox.brokers.confluent.producer import ConfluentBrokerProducer
@@ -75,8 +76,8 @@ class ConfluentBroker(ClusterBroker):
             # harm, as its messages are not handled twice.
             "session.timeout.ms": 10000,
             "partition.assignment.strategy": "range,roundrobin",
-            # How soon a member notices new partitions, or a topic that was deleted and created again.
-            "topic.metadata.refresh.interval.ms": 30_000,
+            # How soon a member notices new leaders or partitions, or a topic that was deleted and created again.
+            "topic.metadata.refresh.interval.ms": 2_000,
             # As in kafka-python and Java: data that disk or network corrupted must not reach a handler.
             "check.crcs": True,
             **self._options("CONSUMER_OPTIONS"),
@@ -86,13 +87,15 @@ class ConfluentBroker(ClusterBroker):
             "auto.offset.reset": "earliest",
             "allow.auto.create.topics": False,
             "enable.partition.eof": True,
+            "on_commit": (reports := CommitReports()),
         }
         topics = list(dict.fromkeys(topics))
         faults = Faults(self._access())
         knock = partial(self._knock, topics=topics)
         client = self._connect(Consumer, options, faults, knock)
         can_leave = partial(self._ask, lambda admin: admin.is_stable(group)) if _is_on_tansu(client) else lambda: True
-        return ConfluentSubscription(client, faults, topics, partial(self._look_up, group), knock, can_leave)
+        look_up = partial(self._look_up, group)
+        return ConfluentSubscription(client, faults, topics, look_up, knock, can_leave, reports)
 
     def _servers(self) -> dict[str, str]:
         """The option that names the brokers to connect to first, if that are not those of the settings."""

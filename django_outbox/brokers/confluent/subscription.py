@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from operator import methodcaller
@@ -13,7 +14,9 @@ from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from django_outbox.brokers.base import Headers, ReceivedRecord, TopicPartition
 from django_outbox.brokers.calls import Patience
+from django_outbox.brokers.commits import Offsets
 from django_outbox.brokers.confluent.client import Faults
+from django_outbox.brokers.confluent.commits import CommitReports
 from django_outbox.brokers.confluent.errors import client_error, told_by
 from django_outbox.brokers.errors import HEADERS_ARE_NO_TEXT, Code, broken
 from django_outbox.brokers.subscription import GroupMember, LookUpProgress
@@ -54,14 +57,20 @@ class ConfluentSubscription(GroupMember):
         look_up: LookUpProgress,
         knock: Callable[[float], None],
         can_leave: Callable[[], bool] = lambda: True,
+        reports: CommitReports | None = None,
     ) -> None:
-        """The client is connected, and its ``error_cb`` is ``faults``; ``knock`` and ``can_leave`` ask through another."""
+        """
+        Args:
+            client: connected; its ``error_cb`` is ``faults``, its ``on_commit`` is ``reports``.
+            knock, can_leave: ask through another client.
+        """
         super().__init__(faults.access, look_up)
         self._client = client
         self._faults = faults
         self._topics = topics
         self._ask_brokers = knock
         self._can_leave = can_leave
+        self._reports = reports or CommitReports()
         self._new: set[TopicPartition] = set()
         self._lost: set[TopicPartition] = set()  # during a poll
         self._has_assignment = False
@@ -162,10 +171,16 @@ class ConfluentSubscription(GroupMember):
             found[place] = (position if position >= 0 else None, end)
         return found
 
-    def _commit_once(self, offsets: Mapping[TopicPartition, int], seconds: float) -> None:
-        positions = [_theirs(place, offset) for place, offset in offsets.items()]
+    def _begin_commit(self, offsets: Offsets) -> Future[None]:
+        answer = self._reports.expect(offsets, self._exception)
+        self._client.commit(
+            offsets=_positions(offsets), asynchronous=True
+        )  # a poll would wait for any other call's end
+        return answer
+
+    def _commit_once(self, offsets: Offsets, seconds: float) -> None:
         try:
-            answers = self._client.commit(offsets=positions, asynchronous=False)  # waits as long as it takes
+            answers = self._client.commit(offsets=_positions(offsets), asynchronous=False)  # waits as long as it takes
         except KafkaException as error:  # the same for all partitions
             raise self._exception(error.args[0], {place.topic for place in offsets}) from error
         for answer in answers:
@@ -213,12 +228,12 @@ class ConfluentSubscription(GroupMember):
     def _on_revoke(self, client: Consumer, places: Iterable[KafkaTopicPartition]) -> None:
         if offsets := self._lose(places):
             with suppress(KafkaException):  # the client sends this before it gives the partitions back
-                client.commit(offsets=[_theirs(place, offset) for place, offset in offsets.items()], asynchronous=True)
+                client.commit(offsets=_positions(offsets), asynchronous=True)
 
     def _on_lost(self, client: Consumer, places: Iterable[KafkaTopicPartition]) -> None:
         self._lose(places)
 
-    def _lose(self, places: Iterable[KafkaTopicPartition]) -> Mapping[TopicPartition, int]:
+    def _lose(self, places: Iterable[KafkaTopicPartition]) -> Offsets:
         self._has_assignment = False
         gone = {_ours(place) for place in places}
         self._new -= gone
@@ -238,6 +253,10 @@ def _ours(place: KafkaTopicPartition) -> TopicPartition:
 
 def _theirs(place: TopicPartition, offset: int = -1001) -> KafkaTopicPartition:
     return KafkaTopicPartition(place.topic, place.partition, offset)
+
+
+def _positions(offsets: Offsets) -> list[KafkaTopicPartition]:
+    return [_theirs(place, offset) for place, offset in offsets.items()]
 
 
 def _received(message: Message) -> ReceivedRecord:

@@ -18,7 +18,7 @@ from django_outbox.brokers.cluster import Admin, ClusterBroker
 from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.errors import refusal
 from django_outbox.brokers.kafka.admin import KafkaAdmin
-from django_outbox.brokers.kafka.client import NetClient, connect, connection_options
+from django_outbox.brokers.kafka.client import METADATA_SECONDS, NetClient, connect, connection_options
 from django_outbox.brokers.kafka.errors import client_error, is_of_listener
 from django_outbox.brokers.kafka.options import checked, tls_files
 from django_outbox.brokers.kafka.partitioner import KeyPartitioner
@@ -70,8 +70,8 @@ class KafkaBroker(ClusterBroker):
             "session_timeout_ms": 10000,
             # As in librdkafka: records of another service's aborted transaction never happened.
             "isolation_level": "read_committed",
-            # How soon a member notices new partitions, or a topic that was deleted and created again.
-            "metadata_max_age_ms": 30_000,
+            # How soon a member notices new leaders or partitions, or a topic that was deleted and created again.
+            "metadata_max_age_ms": 2_000,
             "metrics_enabled": False,
             **self._options(KafkaConsumer),
             "group_id": group,
@@ -79,9 +79,12 @@ class KafkaBroker(ClusterBroker):
             "auto_offset_reset": "earliest",
         }
         topics = list(topics)
+        # A broker answers behind a fetch that waits for records.
+        waits = options.get("fetch_max_wait_ms", KafkaConsumer.DEFAULT_CONFIG["fetch_max_wait_ms"]) / 1000
+        make_net = partial(NetClient, topics, metadata_seconds=waits + METADATA_SECONDS)
 
         def join() -> Subscription:
-            client = self._connect(KafkaConsumer, options, partial(NetClient, topics))
+            client = self._connect(KafkaConsumer, options, make_net)
             look_up = partial(self._look_up, group)
             return KafkaSubscription(client, topics, self._access(), look_up)
 

@@ -8,6 +8,7 @@ it is replaced; why a connection failed is only logged, so it is recorded here.
 from __future__ import annotations
 
 import socket
+import time
 import traceback
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
@@ -20,6 +21,7 @@ from kafka.net.connection import KafkaConnection
 from kafka.net.manager import KafkaConnectionManager
 from kafka.net.selector import NetworkSelector
 from kafka.net.transport import KafkaTCPTransport
+from kafka.protocol.metadata import MetadataRequest
 
 from django_outbox.brokers.calls import CONNECT_SECONDS
 from django_outbox.brokers.errors import Blame
@@ -30,6 +32,11 @@ from django_outbox.brokers.url import BrokerURL
 
 Client = TypeVar("Client")
 
+# How long a consumer waits for a description of its topics before it asks another broker; otherwise it would be 30 s.
+METADATA_SECONDS = 3.0
+# For so long, a broker that did not answer in time is asked last.
+LATE_SECONDS = 30.0
+
 # In the texts of TLS errors of both sides; the client wraps them in other errors.
 _ABOUT_TRUST = "CERTIFICATE"
 
@@ -37,9 +44,13 @@ _ABOUT_TRUST = "CERTIFICATE"
 class _Connections(KafkaConnectionManager):  # type: ignore[misc]
     """The client's connections; records why they fail."""
 
-    def __init__(self, net: NetworkSelector, is_silent: Callable[[str], bool], **configs: Any) -> None:
+    def __init__(
+        self, net: NetworkSelector, is_silent: Callable[[str], bool], metadata_seconds: float | None, **configs: Any
+    ) -> None:
         super().__init__(net, **configs)
         self._is_silent = is_silent
+        self._metadata_seconds = metadata_seconds
+        self._late: dict[Any, float] = {}  # when a broker last left a request unanswered
         self.last_error: BaseException | None = None
         self.is_connecting = True  # until a broker has accepted this client for the first time
         self._turned_away: set[Any] = set()
@@ -59,6 +70,11 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
             self._limit(connection, (timeout_ms or self.socket_connection_setup_timeout_ms(node_id)) / 1000)
         return connection
 
+    def send(self, request: Any, node_id: Any = None, request_timeout_ms: float | None = None) -> Any:
+        if self._metadata_seconds is not None and isinstance(request, MetadataRequest):
+            request_timeout_ms = self._metadata_seconds * 1000
+        return super().send(request, node_id, request_timeout_ms)
+
     def least_loaded_node(self) -> Any:
         """The node to ask anything. Not one that is known to be silent: the client would wait for it."""
         chosen = super().least_loaded_node()
@@ -69,6 +85,8 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
         return min((each for each in others if self._is_usable(each)), key=self._load, default=chosen)
 
     def _is_silent_node(self, node_id: Any) -> bool:
+        if time.monotonic() - self._late.get(node_id, -LATE_SECONDS) < LATE_SECONDS:
+            return True
         broker = self.cluster.broker_metadata(node_id)
         return broker is not None and self._is_silent(address_of(broker.host, broker.port))
 
@@ -109,6 +127,8 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
 
     def _note(self, node_id: Any, error: BaseException) -> None:
         _close_sockets(error)
+        if isinstance(error, kafka_errors.RequestTimedOutError):
+            self._late[node_id] = time.monotonic()
         if Blame.CLIENT in client_error(error).blame or _ABOUT_TRUST in str(error):
             self._turned_away.add(node_id)
         # The first that gives a reason: the deadline often cuts the last attempt short.
@@ -136,15 +156,21 @@ class NetClient(KafkaNetClient):  # type: ignore[misc]
     Args:
         topics: known from the start. A consumer that joins its group before it knows its topics gets no partitions.
         is_silent: whether the broker at an address is known not to answer.
+        metadata_seconds: how long a broker may take to describe topics before another is asked; None: as any request.
         configs: the client's.
     """
 
     def __init__(
-        self, topics: Collection[str] = (), *, is_silent: Callable[[str], bool] = lambda address: False, **configs: Any
+        self,
+        topics: Collection[str] = (),
+        *,
+        is_silent: Callable[[str], bool] = lambda address: False,
+        metadata_seconds: float | None = None,
+        **configs: Any,
     ) -> None:
         net = NetworkSelector(**configs)
         try:
-            self.connections = _Connections(net, is_silent, **configs)
+            self.connections = _Connections(net, is_silent, metadata_seconds, **configs)
         except BaseException:  # an option that it refuses
             net.close()
             raise

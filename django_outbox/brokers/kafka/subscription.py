@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -16,7 +17,8 @@ from kafka.structs import MemberState, OffsetAndMetadata
 
 from django_outbox.brokers import tansu
 from django_outbox.brokers.base import ReceivedRecord, TopicPartition
-from django_outbox.brokers.calls import CLOSE_SECONDS, CONNECT_SECONDS, Call
+from django_outbox.brokers.calls import CLOSE_SECONDS, CONNECT_SECONDS, SLICE_SECONDS, Call
+from django_outbox.brokers.commits import Offsets
 from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.errors import HEADERS_ARE_NO_TEXT
 from django_outbox.brokers.kafka.errors import client_error
@@ -38,6 +40,7 @@ class KafkaSubscription(GroupMember):
         self._client = client
         self._listener = Assignments(self._lose)
         self._stuck_since: float | None = None
+        self._committing: Call[None] | None = None
         decode_carefully(client)
         go_on_after_pauses(client)
         try:
@@ -115,9 +118,14 @@ class KafkaSubscription(GroupMember):
             found[place] = (int(state.position.offset), state.highwater or 0) if is_known else (None, 0)
         return found
 
-    def _commit_once(self, offsets: Mapping[TopicPartition, int], seconds: float) -> None:
+    def _commit_once(self, offsets: Offsets, seconds: float) -> None:
         positions = {_theirs(place): OffsetAndMetadata(offset, "", -1) for place, offset in offsets.items()}
         self._client.commit(positions, timeout_ms=_milliseconds(seconds))
+
+    def _begin_commit(self, offsets: Offsets) -> Future[None]:
+        self._committing = Call(partial(self._commit_once, offsets, CONNECT_SECONDS - SLICE_SECONDS))
+        self._committing.wait(SLICE_SECONDS)  # most have their answer by then
+        return self._committing.future
 
     def _knock(self, seconds: float) -> None:
         self._ask_client(seconds)
@@ -131,6 +139,8 @@ class KafkaSubscription(GroupMember):
                 raise
 
     def _leave(self) -> None:
+        if self._committing is not None:
+            self._committing.wait()  # closing the client under a call would not be safe
         if self._is_on_tansu:
             is_settled = False
             if not self._is_lost:

@@ -201,3 +201,26 @@ def test_an_offset_that_the_group_refuses_in_a_rebalance_is_committed_later(
         assert (statuses(), committed()) == (["consumed"], None)
     pipeline.consumer.run_once()  # no other record comes
     assert committed() == 1
+
+
+def test_messages_are_handled_while_a_commit_waits_and_its_offsets_are_committed_at_last(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the broker that stores the offsets waits for one that is away."""
+    pipeline.on("order.created")
+    asked: list[int] = []
+
+    def wait(subscription: object, offsets: dict[TopicPartition, int]) -> bool:
+        asked.extend(offsets.values())
+        return False
+
+    monkeypatch.setattr("django_outbox.brokers.memory._Subscription.commit_soon", wait)
+    for _ in range(3):
+        make_message()
+        pipeline.turn()
+    assert (statuses(), asked) == (["consumed"] * 3, [1, 2, 3])
+    pipeline.consumer.run_once()
+    assert asked == [1, 2, 3, 3]
+    pipeline.consumer.close()
+    (progress,) = pipeline.broker.progress(["outbox"], pipeline.consumer.group).values()
+    assert progress.committed == 3

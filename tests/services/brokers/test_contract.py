@@ -247,6 +247,25 @@ def test_a_group_goes_on_behind_what_it_committed_and_reads_the_rest_again(
     assert [record.offset for record in read(subscribe(), 2)] == [3, 4]
 
 
+def test_a_member_that_reads_on_learns_when_its_offsets_are_committed(
+    broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
+) -> None:
+    make_topic(broker, topic, partitions=1)
+    send(producer, *numbered(topic, 5))
+    member, place = subscribe(), TopicPartition(topic, 0)
+    read(member, 5)
+
+    def is_committed(offset: int) -> bool:
+        member.poll(0.05, 10)
+        return member.commit_soon({place: offset})
+
+    for offset in (3, 4):
+        wait_until(lambda: is_committed(offset))  # noqa: B023  # called at once
+        assert broker.progress([topic], topic)[place].committed == offset
+    member.close()
+    assert [record.offset for record in read(subscribe(), 1)] == [4]
+
+
 def test_a_member_goes_on_reading_when_another_of_its_topics_appears(
     broker: Broker, producer: Producer, subscribe: Subscribe, topic: str
 ) -> None:

@@ -28,7 +28,7 @@ LOCAL = frozenset(
 WATCHED = {
     "Broker": ("missing_topics", "unreadable_topics", "progress", "topic_settings", "create_topics"),
     "Producer": ("close",),
-    "Subscription": ("commit", "pause", "caught_up", "progress", "close"),
+    "Subscription": ("commit", "commit_soon", "pause", "caught_up", "progress", "close"),
 }
 """Methods that are steps as they are."""
 

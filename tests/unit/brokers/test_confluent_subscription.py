@@ -16,6 +16,7 @@ from django_outbox.brokers.base import (
     TopicPartition,
 )
 from django_outbox.brokers.confluent.client import Faults
+from django_outbox.brokers.confluent.commits import CommitReports
 from django_outbox.brokers.confluent.subscription import ConfluentSubscription
 from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.tls import TLS
@@ -65,10 +66,10 @@ class Place:
         self.error = error
 
 
-def subscription_of(reader: Reader, faults: Faults | None = None) -> Subscription:
+def subscription_of(reader: Reader, faults: Faults | None = None, reports: CommitReports | None = None) -> Subscription:
     client: Any = reader
     return ConfluentSubscription(
-        client, faults or Faults(ACCESS), ["topic"], lambda places, seconds: {}, lambda seconds: None
+        client, faults or Faults(ACCESS), ["topic"], lambda places, seconds: {}, lambda seconds: None, reports=reports
     )
 
 
@@ -208,6 +209,61 @@ def test_a_late_commit_is_waited_for_as_long_as_a_broker_is_there(
                 subscription.commit({TopicPartition("topic", 0): 1})
     finally:
         answered.set()
+
+
+PLACE = TopicPartition("topic", 0)
+
+
+class Reporting(Reader):
+    """Reports on commits with the next poll."""
+
+    def __init__(self, *errors: int | None) -> None:
+        super().__init__()
+        self.reports = CommitReports()
+        self._errors = list(errors)
+        self._asked: list[confluent_kafka.TopicPartition] = []
+
+    def commit(self, offsets: list[confluent_kafka.TopicPartition], asynchronous: bool) -> list[Any]:
+        assert asynchronous, "a poll would wait for the answer"
+        self._asked = offsets
+        return super().commit(offsets, asynchronous)
+
+    def poll(self, timeout: float) -> Message | None:
+        if self._asked:
+            code = self._errors.pop(0)
+            self.reports(None if code is None else KafkaError(code), self._asked)
+            self._asked = []
+        return super().poll(timeout)
+
+
+def test_a_member_that_reads_on_commits_again_what_was_late() -> None:
+    reader = Reporting(KafkaError.REQUEST_TIMED_OUT, KafkaError.COORDINATOR_NOT_AVAILABLE, None)
+    member = subscription_of(reader, reports=reader.reports)
+    assert not member.commit_soon({PLACE: 1})
+    for _ in range(2):
+        member.poll(0, 1)
+        assert not member.commit_soon({PLACE: 1})  # now it knows the answer
+        assert not member.commit_soon({PLACE: 1})
+    member.poll(0, 1)
+    assert member.commit_soon({PLACE: 1})
+    assert reader.committed == [("topic", 0, 1)] * 3
+
+
+def test_what_a_member_that_reads_on_is_told_of_its_commits() -> None:
+    refused = KafkaError.GROUP_AUTHORIZATION_FAILED
+    reader = Reporting(KafkaError.ILLEGAL_GENERATION, KafkaError.TOPIC_AUTHORIZATION_FAILED, refused)
+    member = subscription_of(reader, reports=reader.reports)
+
+    def commit() -> bool:
+        assert not member.commit_soon({PLACE: 1})
+        member.poll(0, 1)
+        return member.commit_soon({PLACE: 1})
+
+    assert not commit()  # during a rebalance
+    with pytest.raises(TopicNotReadable, match="topic"):
+        commit()
+    with pytest.raises(BrokerUnavailable):
+        commit()
 
 
 @pytest.mark.parametrize("code", [KafkaError.INVALID_COMMIT_OFFSET_SIZE, KafkaError.GROUP_AUTHORIZATION_FAILED])

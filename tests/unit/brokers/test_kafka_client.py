@@ -7,8 +7,11 @@ from collections.abc import Collection, Mapping
 from types import SimpleNamespace
 
 import pytest
+from kafka.errors import RequestTimedOutError
+from kafka.protocol.consumer import HeartbeatRequest
 
-from django_outbox.brokers.kafka.client import NetClient
+from django_outbox.brokers.kafka.client import LATE_SECONDS, NetClient
+from tests.support.clock import Clock
 
 NODES = {number: SimpleNamespace(node_id=number, host="kafka", port=9000 + number) for number in (1, 2, 3)}
 
@@ -67,3 +70,41 @@ def test_a_client_asks_no_node_that_it_may_not_use_now(monkeypatch: pytest.Monke
 def test_a_client_asks_a_silent_node_if_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked([1, 2, 3], {1: 0, 2: 1, 3: 1}, monkeypatch) == {1}
     assert asked([1], {1: 0, 2: 1, 3: 1}, monkeypatch, backed_off=[2, 3]) == {1}
+
+
+class Connection:
+    """Stands for a connection to a broker that accepts requests."""
+
+    def __init__(self) -> None:
+        self.timeouts: list[float | None] = []
+        self.connected, self.paused, self.in_flight_requests = True, set[str](), list[None]()
+
+    def send_request(self, request: object, request_timeout_ms: float | None = None) -> None:
+        self.timeouts.append(request_timeout_ms)
+
+
+def test_a_consumer_asks_another_node_if_one_does_not_describe_its_topics_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock(1000.0)
+    client = NetClient(metadata_seconds=3.5, bootstrap_servers=["kafka:9001"])
+    connections = client.connections
+    monkeypatch.setattr(client.cluster, "brokers", lambda: list(NODES.values()))
+    monkeypatch.setattr(client.cluster, "broker_metadata", NODES.get)
+    monkeypatch.setattr(connections, "connection_delay", lambda node_id: 0.0)
+    made = {number: Connection() for number in NODES}
+    monkeypatch.setattr(connections, "get_connection", lambda node_id, **options: made[node_id])
+    connections._conns.update(made)
+    try:
+        connections.send(client.cluster.metadata_request(), 1)
+        connections.send(HeartbeatRequest(), 1)
+        assert made[1].timeouts == [3500, None]
+
+        monkeypatch.setattr(time, "monotonic", clock)
+        connections._note(1, RequestTimedOutError())
+        assert {connections.least_loaded_node() for _ in range(30)} == {2, 3}
+        clock.now += LATE_SECONDS
+        assert {connections.least_loaded_node() for _ in range(30)} == {1, 2, 3}
+    finally:
+        connections._conns.clear()
+        client.close()

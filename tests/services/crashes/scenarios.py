@@ -134,6 +134,12 @@ SCENARIOS = {
         constants=UNGUARDED,
         messages=_all(CONSUMED, "a1", "a2", "b1"),
     ),
+    "consumer: commits that wait": Scenario(
+        (*CONSUMER, DRAIN),
+        (preparing.sent, ("a1", EFFECT), ("a2", EFFECT), ("b1", EFFECT)),
+        constants={"django_outbox.brokers.subscription:GroupMember.commit_soon": preparing.unanswered},
+        messages=_all(CONSUMED, "a1", "a2", "b1"),
+    ),
     "consumer: out of time": Scenario(
         (*CONSUMER, DRAIN),
         (preparing.half_open, f"{HANDLERS}.trips", ("a1", EFFECT), ("a2", TRIPS)),

@@ -74,7 +74,7 @@ def main() -> int:
     }
     progress.clear()
     where = write_json(lines, bench.jobs, about)
-    sys.stdout.write(f"{table(lines)}\n\nMedians of {options.runs}. Every single run: {where}\n")
+    sys.stdout.write(f"{table(lines)}\n\nMedians. Every single run: {where}\n")
     _show(json.loads(where.read_text()), options)
     return 1 if any(line.met is False or line.missing == "failed" for line in lines) else 0
 

@@ -36,8 +36,7 @@ DEFAULT_BATCH_SIZE = 100
 POLL_SECONDS = 0.5
 KEEP_ALIVE_SECONDS = 60.0
 """A fifth of Kafka's default max.poll.interval.ms: without a poll for that long, the group would exclude this member."""
-RETRY_SECONDS = 1.0
-"""Stored messages that are due and records take turns after so long."""
+RETRY_SECONDS = 1.0  # then stored messages that are due and records take turns
 INBOX_SECONDS = 1.0  # between two queries for due inbox messages when none was due
 DRAIN_PATIENCE_SECONDS = 10.0
 
@@ -117,6 +116,7 @@ class Consumer:
         )
         self.subscription: Subscription | None = None
         self._subscribed: frozenset[str] = frozenset()
+        self._is_committed = True  # what was handled
         self._last_record_at = clock()
         self._polled_at = clock()
 
@@ -252,11 +252,13 @@ class Consumer:
         return True
 
     def _commit(self, *, wait: bool = False) -> None:
-        offsets = self.lanes.take_offsets()
-        if offsets and (member := self.subscription) is not None:
+        offsets, member = self.lanes.take_offsets(), self.subscription
+        self._is_committed = True
+        if offsets and member is not None:
             self._last_record_at = self._clock()
-            if not (member.commit(offsets) if wait else member.commit_soon(offsets)):
-                self.lanes.give_back(offsets)
+            self._is_committed = member.commit(offsets) if wait else member.commit_soon(offsets)
+        if not self._is_committed:
+            self.lanes.give_back(offsets)
 
     def _ready_subscription(self) -> Subscription | None:
         """Return the subscription to the readable topics; None if no topic is readable."""
@@ -284,15 +286,13 @@ class Consumer:
         if trouble := str(self._assignment):
             raise MessagesLeft(f"Messages may be left. {trouble}")
         self.lanes.require_patience(settings.publish_timeout)
-        if self.lanes or not self.subscription.caught_up():
+        if self.lanes or not self._is_committed or not self.subscription.caught_up():
             return False
         if self._inbox.has_due():
             self.inbox_due_at = self._clock()
             return False
-        if self._inbox.takes_all:
-            return True
         left = published(self.readable_topics.current, self.handlers.types, using=self.using)
-        if not left.exists():
+        if self._inbox.takes_all or not left.exists():
             return True
         if self._clock() - self._last_record_at < DRAIN_PATIENCE_SECONDS:
             return False

@@ -28,6 +28,11 @@ class CommitReports:
         self._asked, self._answer, self._as_exception = offsets, Future(), as_exception
         return self._answer
 
+    @property
+    def are_due(self) -> bool:
+        """True if a commit has not been reported on yet."""
+        return bool(self._asked) and not self._answer.done()
+
     def __call__(self, error: KafkaError | None, places: Sequence[KafkaTopicPartition]) -> None:
         if (
             self._answer.done()

@@ -7,18 +7,18 @@ from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from functools import partial
-from operator import methodcaller
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
-from django_outbox.brokers.base import Headers, ReceivedRecord, TopicPartition
+from django_outbox.brokers.base import ReceivedRecord, TopicPartition
 from django_outbox.brokers.calls import Patience
 from django_outbox.brokers.commits import Offsets
 from django_outbox.brokers.confluent.client import Faults
 from django_outbox.brokers.confluent.commits import CommitReports
 from django_outbox.brokers.confluent.errors import client_error, told_by
-from django_outbox.brokers.errors import HEADERS_ARE_NO_TEXT, Code, broken
+from django_outbox.brokers.confluent.records import place_of, received
+from django_outbox.brokers.errors import Code, broken
 from django_outbox.brokers.subscription import GroupMember, LookUpProgress
 from django_outbox.brokers.tansu import settle
 from django_outbox.exceptions import BrokerUnavailable, RecordsUndecodable
@@ -72,7 +72,8 @@ class ConfluentSubscription(GroupMember):
         self._can_leave = can_leave
         self._reports = reports or CommitReports()
         self._new: set[TopicPartition] = set()
-        self._lost: set[TopicPartition] = set()  # during a poll
+        self._lost: set[TopicPartition] = set()  # since the last message
+        self._kept: Message | None = None  # comes with the next poll
         self._has_assignment = False
         self._ends: dict[TopicPartition, int] = {}
         self._undecodable: RecordsUndecodable | None = None
@@ -106,16 +107,15 @@ class ConfluentSubscription(GroupMember):
         """Wait for one record and take what came with it: asking for many would wait for as many."""
         if self._undecodable is not None:
             raise self._undecodable
-        first = self._client.poll(timeout)
+        first, self._kept = self._kept or self._next(timeout), None
         if first is None:
             return []
-        self._lost.clear()
         messages = self._client.consume(limit - 1, 0) if limit > 1 else []
-        if TopicPartition(first.topic() or "", first.partition() or 0) not in self._lost:  # meanwhile
+        if place_of(first) not in self._lost:  # meanwhile
             messages = [first, *messages]
         records: list[ReceivedRecord] = []
         try:
-            records.extend(_received(message) for message in messages if self._is_record(message))  # one by one
+            records.extend(received(message) for message in messages if self._is_record(message))  # one by one
         except RecordsUndecodable as error:
             # Return the records before it; they would never be handled if the error came with them each time.
             # The records behind it are read again: committing them would skip what could not be read.
@@ -123,6 +123,11 @@ class ConfluentSubscription(GroupMember):
                 raise
             self._undecodable = error
         return records
+
+    def _next(self, timeout: float) -> Message | None:
+        first = self._client.poll(timeout)
+        self._lost.clear()
+        return first
 
     def _is_record(self, message: Message) -> bool:
         """False for a report of the client.
@@ -134,7 +139,7 @@ class ConfluentSubscription(GroupMember):
         error = message.error()
         if error is None:
             return True
-        place = TopicPartition(message.topic() or "", message.partition() or 0)
+        place = place_of(message)
         if error.code() == KafkaError._PARTITION_EOF:
             self._ends[place] = message.offset() or 0
         elif error.code() not in _PASSING:
@@ -169,6 +174,9 @@ class ConfluentSubscription(GroupMember):
             with suppress(KafkaException):
                 end = self._client.get_watermark_offsets(_theirs(place), cached=True)[1]
             found[place] = (position if position >= 0 else None, end)
+        kept = self._kept
+        if kept is not None and kept.error() is None and (place := place_of(kept)) in found:
+            found[place] = (kept.offset(), found[place][1])
         return found
 
     def _begin_commit(self, offsets: Offsets) -> Future[None]:
@@ -177,6 +185,12 @@ class ConfluentSubscription(GroupMember):
             offsets=_positions(offsets), asynchronous=True
         )  # a poll would wait for any other call's end
         return answer
+
+    def commit_soon(self, offsets: Offsets) -> bool:
+        if self._kept is None and self._reports.are_due:
+            with suppress(*self.errors):  # the next poll shows them
+                self._kept = self._next(0)  # answers come in a poll only
+        return super().commit_soon(offsets)
 
     def _commit_once(self, offsets: Offsets, seconds: float) -> None:
         try:
@@ -257,29 +271,3 @@ def _theirs(place: TopicPartition, offset: int = -1001) -> KafkaTopicPartition:
 
 def _positions(offsets: Offsets) -> list[KafkaTopicPartition]:
     return [_theirs(place, offset) for place, offset in offsets.items()]
-
-
-def _received(message: Message) -> ReceivedRecord:
-    headers, fault = _headers(message)
-    return ReceivedRecord(
-        topic=message.topic() or "",
-        partition=message.partition() or 0,
-        offset=message.offset() or 0,
-        key=message.key(),
-        value=message.value(),
-        headers=headers,
-        fault=fault,
-    )
-
-
-# For a name that is not UTF-8, the library returns headers with holes and leaves an error set. Calls from C always check
-# for that; a call that the interpreter has specialized does not.
-_call_headers = methodcaller("headers")
-
-
-def _headers(message: Message) -> tuple[Headers, str]:
-    """A record's headers and, if the library cannot read them, why."""
-    try:
-        return tuple(_call_headers(message) or ()), ""
-    except (SystemError, UnicodeDecodeError):
-        return (), HEADERS_ARE_NO_TEXT

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any, TypeVar
 
 from kafka import errors as kafka_errors
+from kafka.future import Future
 from kafka.net.compat import KafkaNetClient
 from kafka.net.connection import KafkaConnection
 from kafka.net.manager import KafkaConnectionManager
@@ -50,7 +51,7 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
         super().__init__(net, **configs)
         self._is_silent = is_silent
         self._metadata_seconds = metadata_seconds
-        self._late: dict[Any, float] = {}  # when a broker last left a request unanswered
+        self._late: dict[Any, float] = {}  # when a broker last did not describe topics in time
         self.last_error: BaseException | None = None
         self.is_connecting = True  # until a broker has accepted this client for the first time
         self._turned_away: set[Any] = set()
@@ -71,9 +72,32 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
         return connection
 
     def send(self, request: Any, node_id: Any = None, request_timeout_ms: float | None = None) -> Any:
-        if self._metadata_seconds is not None and isinstance(request, MetadataRequest):
-            request_timeout_ms = self._metadata_seconds * 1000
-        return super().send(request, node_id, request_timeout_ms)
+        node_id = self.least_loaded_node() if node_id is None else node_id
+        answer = super().send(request, node_id, request_timeout_ms)
+        if self._metadata_seconds is None or not isinstance(request, MetadataRequest):
+            return answer
+        return self._expect(answer, node_id, self._metadata_seconds)
+
+    def _expect(self, answer: Future, node_id: Any, seconds: float) -> Future:
+        """An answer that fails after some seconds, unlike the request: the client would close the connection.
+
+        The broker may be about to answer, behind a fetch that takes as long.
+        """
+        expected = Future()
+
+        def give_up() -> None:
+            if not expected.is_done:
+                self._late[node_id] = time.monotonic()
+                expected.failure(kafka_errors.KafkaTimeoutError(f"no answer within {seconds:g} s"))
+
+        def take(value: Any, end: Callable[[Any], object]) -> None:
+            if not expected.is_done:
+                end(value)
+
+        answer.add_callback(take, end=expected.success)
+        answer.add_errback(take, end=expected.failure)
+        self._net.call_later(seconds, give_up)
+        return expected
 
     def least_loaded_node(self) -> Any:
         """The node to ask anything. Not one that is known to be silent: the client would wait for it."""
@@ -127,8 +151,6 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
 
     def _note(self, node_id: Any, error: BaseException) -> None:
         _close_sockets(error)
-        if isinstance(error, kafka_errors.RequestTimedOutError):
-            self._late[node_id] = time.monotonic()
         if Blame.CLIENT in client_error(error).blame or _ABOUT_TRUST in str(error):
             self._turned_away.add(node_id)
         # The first that gives a reason: the deadline often cuts the last attempt short.

@@ -40,7 +40,7 @@ class KafkaSubscription(GroupMember):
         self._client = client
         self._listener = Assignments(self._lose)
         self._stuck_since: float | None = None
-        self._committing: Call[None] | None = None
+        self._committing: list[Call[None]] = []
         decode_carefully(client)
         go_on_after_pauses(client)
         try:
@@ -123,9 +123,10 @@ class KafkaSubscription(GroupMember):
         self._client.commit(positions, timeout_ms=_milliseconds(seconds))
 
     def _begin_commit(self, offsets: Offsets) -> Future[None]:
-        self._committing = Call(partial(self._commit_once, offsets, CONNECT_SECONDS - SLICE_SECONDS))
-        self._committing.wait(SLICE_SECONDS)  # most have their answer by then
-        return self._committing.future
+        call = Call(partial(self._commit_once, offsets, CONNECT_SECONDS - SLICE_SECONDS))
+        self._committing = [each for each in self._committing if not each.is_done] + [call]
+        call.wait(SLICE_SECONDS)  # most have their answer by then
+        return call.future
 
     def _knock(self, seconds: float) -> None:
         self._ask_client(seconds)
@@ -139,8 +140,8 @@ class KafkaSubscription(GroupMember):
                 raise
 
     def _leave(self) -> None:
-        if self._committing is not None:
-            self._committing.wait()  # closing the client under a call would not be safe
+        for call in self._committing:
+            call.wait()  # closing the client under a call would not be safe
         if self._is_on_tansu:
             is_settled = False
             if not self._is_lost:

@@ -224,3 +224,21 @@ def test_messages_are_handled_while_a_commit_waits_and_its_offsets_are_committed
     pipeline.consumer.close()
     (progress,) = pipeline.broker.progress(["outbox"], pipeline.consumer.group).values()
     assert progress.committed == 3
+
+
+def test_a_drain_ends_when_what_it_handled_is_committed(
+    pipeline: Pipeline, stop: Stop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipeline.on("order.created")
+    make_message()
+    pipeline.relay.run_once()
+    answers = iter([False, False, True])
+    asked: list[bool] = []
+
+    def commit_soon(subscription: object, offsets: object) -> bool:
+        asked.append(next(answers))
+        return asked[-1]
+
+    monkeypatch.setattr("django_outbox.brokers.memory._Subscription.commit_soon", commit_soon)
+    pipeline.consumer.run(stop, drain=True)
+    assert asked == [False, False, True]

@@ -83,18 +83,33 @@ def test_any_other_answer_is_raised_once(group: Group) -> None:
     assert len(group.asked) == 2
 
 
-@pytest.mark.parametrize("comes", [True, False], ids=["late answers", "no answer"])
-def test_commits_do_not_wait_for_ever(comes: bool, group: Group) -> None:
+def test_attempts_are_late_for_so_long_at_most(group: Group) -> None:
     group.commits.commit({ONE: 1})
-    CLOCK.now += COMMIT_SECONDS / 2
-    if comes:
-        group.answers[0].set_exception(Late())
+    for _ in range(2):
+        CLOCK.now += COMMIT_SECONDS / 2
+        group.answers[-1].set_exception(Late())
+        assert not group.commits.commit({ONE: 1})
+        assert not group.commits.commit({ONE: 1})
+    group.answers[-1].set_exception(Late())
+    with pytest.raises(Late):
         group.commits.commit({ONE: 1})
+
+
+def test_a_late_answer_that_is_seen_only_after_a_long_handler_is_the_first(group: Group) -> None:
+    group.commits.commit({ONE: 1})
+    group.answers[0].set_exception(Late())
+    CLOCK.now += 10 * COMMIT_SECONDS
     assert not group.commits.commit({ONE: 1})
-    CLOCK.now += COMMIT_SECONDS / 2
-    if comes:
-        group.answers[1].set_exception(Late())
-    with pytest.raises(Late if comes else TimeoutError):
+    assert not group.commits.commit({ONE: 1})
+    assert len(group.asked) == 2
+
+
+def test_an_answer_is_not_waited_for_for_ever(group: Group) -> None:
+    group.commits.commit({ONE: 1})
+    CLOCK.now += COMMIT_SECONDS - 0.1
+    assert not group.commits.commit({ONE: 1})
+    CLOCK.now += 0.1
+    with pytest.raises(TimeoutError):
         group.commits.commit({ONE: 1})
 
 
@@ -105,3 +120,20 @@ def test_a_commit_that_succeeds_begins_a_new_time(group: Group) -> None:
     assert not group.commits.commit({ONE: 2})
     CLOCK.now += COMMIT_SECONDS / 2
     assert not group.commits.commit({ONE: 2})
+
+
+def test_the_commit_of_partitions_that_were_lost_is_not_waited_for(group: Group) -> None:
+    group.commits.commit({ONE: 1})
+    CLOCK.now += 10 * COMMIT_SECONDS
+    assert not group.commits.commit({OTHER: 5})
+    group.answers[0].set_exception(ValueError("lost"))
+    group.answers[1].set_result(None)
+    assert group.commits.commit({OTHER: 5})
+
+
+def test_offsets_that_were_committed_once_are_committed_again(group: Group) -> None:
+    """As for a topic that was deleted and created again: Kafka has forgotten them."""
+    group.answers_at_once = True
+    assert group.commits.commit({ONE: 3})
+    assert group.commits.commit({ONE: 3})
+    assert group.asked == [{ONE: 3}, {ONE: 3}]

@@ -37,8 +37,8 @@ class Reader:
         self.place_error: KafkaError | None = None
         self.committed: list[tuple[str, int, int]] = []
 
-    def subscribe(self, topics: list[str], **callbacks: object) -> None:
-        """Nobody calls back."""
+    def subscribe(self, topics: list[str], **callbacks: Any) -> None:
+        self.callbacks = callbacks
 
     def poll(self, timeout: float) -> Message | None:
         return self.messages.pop(0) if self.messages else None
@@ -239,13 +239,7 @@ class Reporting(Reader):
 def test_a_member_that_reads_on_commits_again_what_was_late() -> None:
     reader = Reporting(KafkaError.REQUEST_TIMED_OUT, KafkaError.COORDINATOR_NOT_AVAILABLE, None)
     member = subscription_of(reader, reports=reader.reports)
-    assert not member.commit_soon({PLACE: 1})
-    for _ in range(2):
-        member.poll(0, 1)
-        assert not member.commit_soon({PLACE: 1})  # now it knows the answer
-        assert not member.commit_soon({PLACE: 1})
-    member.poll(0, 1)
-    assert member.commit_soon({PLACE: 1})
+    assert [member.commit_soon({PLACE: 1}) for _ in range(6)] == [False] * 5 + [True]
     assert reader.committed == [("topic", 0, 1)] * 3
 
 
@@ -256,7 +250,6 @@ def test_what_a_member_that_reads_on_is_told_of_its_commits() -> None:
 
     def commit() -> bool:
         assert not member.commit_soon({PLACE: 1})
-        member.poll(0, 1)
         return member.commit_soon({PLACE: 1})
 
     assert not commit()  # during a rebalance
@@ -264,6 +257,27 @@ def test_what_a_member_that_reads_on_is_told_of_its_commits() -> None:
         commit()
     with pytest.raises(BrokerUnavailable):
         commit()
+
+
+def test_a_record_that_comes_with_the_answer_to_a_commit_comes_with_the_next_poll() -> None:
+    reader = Reporting(None)
+    member = subscription_of(reader, reports=reader.reports)
+    member.commit_soon({PLACE: 1})
+    reader.messages += [message(1), message(2)]
+    assert member.commit_soon({PLACE: 1})
+    assert [record.offset for record in member.poll(0, 10)] == [1, 2]
+    assert member.poll(0, 10) == []
+
+
+def test_a_record_that_came_with_an_answer_is_dropped_with_its_partition() -> None:
+    reader = Reporting(None)
+    member = subscription_of(reader, reports=reader.reports)
+    member.on_revoked = lambda partitions: {}
+    member.commit_soon({PLACE: 1})
+    reader.messages += [message(1)]
+    member.commit_soon({PLACE: 1})
+    reader.callbacks["on_revoke"](reader, reader.assignment())
+    assert member.poll(0, 10) == []
 
 
 @pytest.mark.parametrize("code", [KafkaError.INVALID_COMMIT_OFFSET_SIZE, KafkaError.GROUP_AUTHORIZATION_FAILED])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from types import SimpleNamespace
 
 import pytest
-from kafka.errors import RequestTimedOutError
+from kafka.errors import KafkaTimeoutError
+from kafka.future import Future
 from kafka.protocol.consumer import HeartbeatRequest
 
 from django_outbox.brokers.kafka.client import LATE_SECONDS, NetClient
@@ -76,18 +77,19 @@ class Connection:
     """Stands for a connection to a broker that accepts requests."""
 
     def __init__(self) -> None:
-        self.timeouts: list[float | None] = []
+        self.answers: list[Future] = []
         self.connected, self.paused, self.in_flight_requests = True, set[str](), list[None]()
 
-    def send_request(self, request: object, request_timeout_ms: float | None = None) -> None:
-        self.timeouts.append(request_timeout_ms)
+    def send_request(self, request: object, request_timeout_ms: float | None = None) -> Future:
+        assert request_timeout_ms is None, "the client would close the connection"
+        self.answers.append(Future())
+        return self.answers[-1]
 
 
-def test_a_consumer_asks_another_node_if_one_does_not_describe_its_topics_in_time(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    clock = Clock(1000.0)
-    client = NetClient(metadata_seconds=3.5, bootstrap_servers=["kafka:9001"])
+@pytest.fixture
+def consumer(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[NetClient, dict[int, Connection]]]:
+    """A consumer's client, which waits for a description of its topics no longer than it has to; and its connections."""
+    client = NetClient(metadata_seconds=0.0, bootstrap_servers=["kafka:9001"])
     connections = client.connections
     monkeypatch.setattr(client.cluster, "brokers", lambda: list(NODES.values()))
     monkeypatch.setattr(client.cluster, "broker_metadata", NODES.get)
@@ -95,16 +97,35 @@ def test_a_consumer_asks_another_node_if_one_does_not_describe_its_topics_in_tim
     made = {number: Connection() for number in NODES}
     monkeypatch.setattr(connections, "get_connection", lambda node_id, **options: made[node_id])
     connections._conns.update(made)
-    try:
-        connections.send(client.cluster.metadata_request(), 1)
-        connections.send(HeartbeatRequest(), 1)
-        assert made[1].timeouts == [3500, None]
+    yield client, made
+    connections._conns.clear()
+    client.close()
 
-        monkeypatch.setattr(time, "monotonic", clock)
-        connections._note(1, RequestTimedOutError())
-        assert {connections.least_loaded_node() for _ in range(30)} == {2, 3}
-        clock.now += LATE_SECONDS
-        assert {connections.least_loaded_node() for _ in range(30)} == {1, 2, 3}
-    finally:
-        connections._conns.clear()
-        client.close()
+
+def asked_by(client: NetClient) -> set[int]:
+    return {client.least_loaded_node() for _ in range(30)}
+
+
+def test_a_consumer_asks_another_node_if_one_does_not_describe_its_topics_in_time(
+    consumer: tuple[NetClient, dict[int, Connection]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client, nodes = consumer
+    answer = client.connections.send(client.cluster.metadata_request(), 1)
+    client.poll(future=answer)
+    assert isinstance(answer.exception, KafkaTimeoutError)
+    nodes[1].answers[0].success("late")
+    assert asked_by(client) == {2, 3}
+    monkeypatch.setattr(time, "monotonic", Clock(time.monotonic() + LATE_SECONDS))
+    assert asked_by(client) == {1, 2, 3}
+
+
+@pytest.mark.parametrize("kind", ["metadata", "heartbeat"])
+def test_an_answer_in_time_is_taken_as_it_is(kind: str, consumer: tuple[NetClient, dict[int, Connection]]) -> None:
+    client, nodes = consumer
+    request = client.cluster.metadata_request() if kind == "metadata" else HeartbeatRequest()
+    one, other = (client.connections.send(request, number) for number in (1, 2))
+    nodes[1].answers[0].success("described")
+    nodes[2].answers[0].failure(ValueError("why"))
+    assert (one.value, str(other.exception)) == ("described", "why")
+    client.poll(timeout_ms=0)
+    assert asked_by(client) == {1, 2, 3}

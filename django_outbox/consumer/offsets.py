@@ -17,7 +17,7 @@ class OffsetTracker:
 
     def __init__(self) -> None:
         self._read: dict[TopicPartition, deque[int]] = {}  # offsets that may not be passed yet
-        self._finished: dict[TopicPartition, set[int]] = {}
+        self._unfinished: dict[TopicPartition, dict[int, ReceivedRecord]] = {}  # by offset
         self._next: dict[TopicPartition, int] = {}
         self._moved: set[TopicPartition] = set()
 
@@ -28,20 +28,21 @@ class OffsetTracker:
         if record.offset <= (read[-1] if read else self._next.get(partition, 0) - 1):
             self.drop([partition])  # it is read again from an earlier offset, or the topic was recreated
         self._read.setdefault(partition, deque()).append(record.offset)
-        self._finished.setdefault(partition, set())
+        self._unfinished.setdefault(partition, {})[record.offset] = record
 
     def finish(self, record: ReceivedRecord) -> None:
-        """A record is finished. Does nothing if its partition was dropped."""
+        """A record that was added is finished. Does nothing if its partition was dropped since.
+
+        Another record may have its offset now, if the topic was recreated.
+        """
         partition = TopicPartition(record.topic, record.partition)
-        read = self._read.get(partition)
-        if read is None or record.offset < self._next.get(partition, 0):
+        unfinished = self._unfinished.get(partition, {})
+        if unfinished.get(record.offset) is not record:
             return
-        finished = self._finished[partition]
-        finished.add(record.offset)
-        while read and read[0] in finished:
-            offset = read.popleft()
-            finished.discard(offset)
-            self._next[partition] = offset + 1
+        del unfinished[record.offset]
+        read = self._read[partition]
+        while read and read[0] not in unfinished:
+            self._next[partition] = read.popleft() + 1
             self._moved.add(partition)
 
     def take(self, partitions: Collection[TopicPartition] | None = None) -> dict[TopicPartition, int]:
@@ -66,6 +67,6 @@ class OffsetTracker:
     def drop(self, partitions: Collection[TopicPartition]) -> None:
         """Forget partitions that this member no longer has."""
         for partition in partitions:
-            for known in (self._read, self._finished, self._next):
+            for known in (self._read, self._unfinished, self._next):
                 known.pop(partition, None)
         self._moved -= set(partitions)

@@ -260,12 +260,13 @@ def test_offsets_that_go_back_begin_again() -> None:
     """The topic was recreated, or the group's offset was set back."""
     tracker = OffsetTracker()
     place = TopicPartition("orders", 0)
-    for offset in range(5, 8):
-        tracker.add(queued(0, offset).item)
-    tracker.finish(queued(0, 5).item)
+    records = [queued(0, offset).item for offset in range(5, 8)]
+    for record in records:
+        tracker.add(record)
+    tracker.finish(records[0])
     assert tracker.take() == {place: 6}
-    for offset in range(3):
-        tracker.add(queued(0, offset).item)
-        tracker.finish(queued(0, offset).item)
+    for record in [queued(0, offset).item for offset in range(3)]:
+        tracker.add(record)
+        tracker.finish(record)
     assert tracker.take() == {place: 3}
     assert tracker.first_unfinished(place) is None

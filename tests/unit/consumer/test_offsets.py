@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from django_outbox.brokers.base import ReceivedRecord, TopicPartition
 from django_outbox.consumer.offsets import OffsetTracker
 
@@ -14,11 +16,33 @@ def record(offset: int) -> ReceivedRecord:
 
 def test_a_record_that_is_finished_early_is_passed_when_those_before_it_are_finished() -> None:
     offsets = OffsetTracker()
-    for offset in (5, 6, 7):
-        offsets.add(record(offset))
+    five, six, seven = (record(offset) for offset in (5, 6, 7))
+    for each in (five, six, seven):
+        offsets.add(each)
 
-    offsets.finish(record(6))
+    offsets.finish(six)
     assert (offsets.take(), offsets.first_unfinished(PLACE)) == ({}, 5)
 
-    offsets.finish(record(5))
+    offsets.finish(five)
     assert (offsets.take(), offsets.first_unfinished(PLACE)) == ({PLACE: 7}, 7)
+
+
+@pytest.mark.parametrize("read_first", [False, True], ids=["read later", "read already"])
+def test_a_record_of_a_topic_that_was_recreated_does_not_finish_the_one_at_its_offset(read_first: bool) -> None:
+    offsets = OffsetTracker()
+    old = [record(offset) for offset in range(3)]
+    new = [record(offset) for offset in range(3)]
+    for each in [*old, *new[: 3 if read_first else 1]]:
+        offsets.add(each)
+
+    for each in old:
+        offsets.finish(each)
+    if not read_first:
+        for each in new[1:]:
+            offsets.add(each)
+    offsets.finish(new[0])
+    assert (offsets.take(), offsets.first_unfinished(PLACE)) == ({PLACE: 1}, 1)
+
+    for each in new[1:]:
+        offsets.finish(each)
+    assert (offsets.take(), offsets.first_unfinished(PLACE)) == ({PLACE: 3}, None)

@@ -1,0 +1,252 @@
+"""Runs relay and consumers in the test's process until nothing is left to do."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+from django.test import override_settings
+
+from django_outbox import signals
+from django_outbox.brokers.base import Record
+from django_outbox.brokers.memory import MemoryBroker
+from django_outbox.conf import BrokerSettings, settings
+from django_outbox.consumer.consumer import Consumer
+from django_outbox.events.debezium import publishes
+from django_outbox.events.writer import Outgoing, encode
+from django_outbox.exceptions import handlers_of
+from django_outbox.handlers.registry import registry
+from django_outbox.models import InboxMessage, OutboxMessage, outbox_database
+from django_outbox.observability.logging import repeats
+from django_outbox.relay.relay import Relay
+from django_outbox.state.dialects.base import OUTGOING_COLUMNS
+from django_outbox.testing.failing import failing
+from django_outbox.testing.moving_time import MovingTime, Row
+from django_outbox.testing.on_commit import run_on_commit
+from django_outbox.testing.results import DrainResult
+from django_outbox.testing.waiting import unfinished
+
+LONGEST_FILLING_SECONDS = 86400.0
+MOST_IDLE_MOVES = 100
+"""A message waits in a consumer for a minute at most, looked at every second."""
+MOST_TRIES = 3
+"""The circuit breaker lets a message wait twice before it is tried."""
+
+_numbers = itertools.count()
+
+
+def drain(
+    *,
+    raise_errors: bool = True,
+    max_wait: timedelta | float | None = None,
+    limit: int = 1000,
+    using: str | None = None,
+) -> DrainResult:
+    """Send all messages and run their handlers, in this process, until each message is consumed or dead.
+
+    It needs no broker. It moves time: if messages wait, for a retry or because of their ``delay``, it brings their due
+    times nearer in the database, so a failing handler is retried at once, and is dead after ``MAX_RETRY`` failures.
+
+    In a ``TestCase``, functions registered with ``transaction.on_commit()`` run as well: first those that the test has
+    registered until now, then those of handlers.
+
+    Args:
+        raise_errors: raise the error of the first message that is dead, once nothing else is left to do. With False, the
+            result lists dead messages.
+        max_wait: seconds or a timedelta by which time may move, 0 for not at all; None moves it as far as necessary.
+        limit: how many messages may be handled, counting each attempt. More are taken for messages without end.
+        using: alias of the database; None asks the database router.
+
+    Raises:
+        RuntimeError: in a ``transaction.atomic()`` block of the test's own, where messages are not committed yet.
+        AssertionError: more than ``limit`` attempts, or a message that is dead without an error of a handler.
+        Exception: with ``raise_errors``, what the handler of a dead message raised.
+    """
+    __tracebackhide__ = True
+    return run_pipeline((), raise_errors=raise_errors, max_wait=max_wait, limit=limit, using=using or outbox_database())
+
+
+def run_pipeline(
+    records: Iterable[Record], *, raise_errors: bool, max_wait: timedelta | float | None, limit: int, using: str
+) -> DrainResult:
+    """As ``drain()``, with records that are in the broker already."""
+    __tracebackhide__ = True
+    _require_committed(using)
+    if isinstance(max_wait, timedelta):
+        max_wait = max_wait.total_seconds()
+    # A handler that hangs, or is debugged, must not end the process of the tests.
+    with override_settings(OUTBOX={**settings.raw, "HANDLER_TIMEOUT": None}), _opened(using, limit) as pipeline:
+        pipeline.send(records)
+        pipeline.run(max_wait)
+        result = pipeline.result()
+    if raise_errors and pipeline.error is not None:
+        raise pipeline.error
+    return result
+
+
+def _require_committed(using: str) -> None:
+    try:
+        with transaction.atomic(using=using, durable=True):
+            pass
+    except RuntimeError:
+        raise RuntimeError(
+            "drain() was called in a transaction.atomic() block, whose messages are not committed. Call it after the block."
+        ) from None
+
+
+class Pipeline:
+    """A relay, and a consumer for each group of the project, around a broker of their own."""
+
+    def __init__(self, broker: MemoryBroker, using: str, limit: int) -> None:
+        registry.load()
+        self.time = MovingTime(using)
+        self.error: Exception | None = None
+        """Of the first message that is dead."""
+        self._broker = broker
+        self._using = using
+        self._limit = limit
+        self._relay = Relay(broker, using=using, clock=self.time)
+        self._consumers = [
+            Consumer(broker, using=using, group=group, concurrency=1, handlers=registry, clock=self.time)
+            for group in registry.groups
+        ]
+        for consumer in self._consumers:
+            consumer.handlers.replace_each(failing)
+        self._carried: set[int] = set()  # messages that Debezium would have sent
+        self._published = self._consumed = self._failed = self._attempts = 0
+        self._dead: dict[Row, None] = {}
+        self._has_progress = False
+        self._due: set[Row] = set()  # after the last move of time
+        self._tries: Counter[Row] = Counter()  # in vain, since the last progress
+        self._idle_moves = 0
+
+    def close(self) -> None:
+        for consumer in self._consumers:
+            consumer.close()
+        self._relay.close()
+
+    def send(self, records: Iterable[Record]) -> None:
+        """Append records to the broker's log."""
+        self._broker.producer(0).send(records, 0)
+
+    def run(self, max_wait: float | None) -> None:
+        """Work, and move time, until nothing is left that time would change."""
+        run_on_commit(self._using)
+        while True:
+            self._work()
+            seconds = self._seconds_to_move()
+            if seconds is None or (max_wait is not None and self.time.moved + max(seconds, 0.0) > max_wait):
+                return
+            self.time.move(seconds)
+
+    def result(self) -> DrainResult:
+        dead = [
+            model._default_manager.using(self._using).filter(id=id, status="dead").first() for model, id in self._dead
+        ]
+        return DrainResult(
+            published=self._published,
+            consumed=self._consumed,
+            failed=self._failed,
+            dead=tuple(message for message in dead if message is not None),
+            waiting=tuple(unfinished(self.time.due_in(), registry, using=self._using)),
+        )
+
+    def _work(self) -> None:
+        """Let relay and consumers take turns until none of them finds anything to do."""
+        is_moving = True
+        while is_moving:
+            is_moving = self._carry() + self._send() + sum(map(self._handle, self._consumers)) > 0
+
+    def _send(self) -> bool:
+        done = self._relay.run_once()
+        run_on_commit(self._using)
+        self._published += done.published
+        self._failed += done.failed
+        self._has_progress |= bool(done.failed or done.dead)
+        return self._relay.load_schemas() or done.moved
+
+    def _handle(self, consumer: Consumer) -> bool:
+        consumer.inbox_due_at = self.time()
+        done = consumer.run_once()
+        run_on_commit(self._using)
+        self._consumed += done.consumed
+        self._failed += done.failed
+        self._has_progress |= bool(done.consumed or done.failed or done.dead)
+        self._attempts += done.consumed + done.failed + done.dead + done.requeued
+        if self._attempts > self._limit:
+            raise AssertionError(
+                f"drain() has made {self._attempts} attempts to handle messages, and more are due. Do handlers publish events "
+                f"that lead to themselves? If the number is right, pass limit=."
+            )
+        return bool(done.received or done.retried)
+
+    def _carry(self) -> bool:
+        """Send what Debezium would read from the database's log, with ``PUBLISHER = "debezium"``."""
+        if not publishes(self._using):
+            return False
+        rows = OutboxMessage.objects.using(self._using).own().published().filter(partition=None)
+        found = [Outgoing(*row) for row in rows.order_by("id").values_list(*OUTGOING_COLUMNS)]
+        new = [each for each in found if each.id not in self._carried]
+        self._carried.update(each.id for each in new)
+        first = [each._replace(publish_count=each.publish_count - 1) for each in new]
+        self.send(encode(each, wire_format="cloudevents") for each in first)
+        self._published += len(new)
+        return bool(new)
+
+    def _seconds_to_move(self) -> float | None:
+        """How long until a message is due, or is looked at again; None if that would change nothing.
+
+        A message that was due several times and is pending again, with no failure counted, changes only after some other
+        one has: it is paused, or waits for a dead one.
+        """
+        due_in = self.time.due_in()
+        if self._has_progress:
+            self._tries.clear()
+            self._idle_moves = 0
+        else:
+            self._tries.update(self._due)
+            self._idle_moves += 1
+        self._has_progress = False
+        waits = [seconds for row, seconds in due_in.items() if self._tries[row] < MOST_TRIES]
+        if self._idle_moves < MOST_IDLE_MOVES:
+            in_hand = [consumer.lanes for consumer in self._consumers if consumer.lanes]
+            waits += [max(1.0, lanes.poll_seconds(LONGEST_FILLING_SECONDS)) for lanes in in_hand]
+        if not waits:
+            return None
+        seconds = max(0.0, min(waits))
+        self._due = {row for row, wait in due_in.items() if wait <= seconds}
+        return seconds
+
+    def add_dead(self, sender: type[OutboxMessage | InboxMessage], **about: Any) -> None:
+        """A receiver of the signal ``message_dead``."""
+        self._dead[sender, about["message_id"]] = None
+        if self.error is not None:
+            return
+        error = about["error"]
+        what = f"{sender._meta.verbose_name} {about['message_id']} ({about['event_type']})".capitalize()
+        if not isinstance(error, Exception):
+            self.error = AssertionError(f"{what} is dead: {error}")
+            return
+        if handlers := handlers_of(error):
+            what += f", handled by {handlers},"
+        error.add_note(f"{what} is dead after attempt {about['attempt']}.")
+        self.error = error
+
+
+@contextmanager
+def _opened(using: str, limit: int) -> Iterator[Pipeline]:
+    """A pipeline around a broker of its own, so nothing is left of it in the next one."""
+    url = f"memory://drain-{next(_numbers)}"
+    with ExitStack() as stack:
+        stack.callback(MemoryBroker.clear, url)
+        stack.callback(repeats.sum_up, now=True)
+        pipeline = Pipeline(MemoryBroker(BrokerSettings(url=url, options={"partitions": 1})), using, limit)
+        stack.callback(pipeline.close)
+        signals.message_dead.connect(pipeline.add_dead)
+        stack.callback(signals.message_dead.disconnect, pipeline.add_dead)
+        yield pipeline

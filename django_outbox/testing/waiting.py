@@ -1,0 +1,68 @@
+"""Why a message is not finished at the end of a drain."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import timedelta
+
+from django_outbox.conf import settings
+from django_outbox.handlers.registry import GroupHandlers, Registry
+from django_outbox.models import InboxMessage, OutboxMessage, Pause
+from django_outbox.state import pauses
+from django_outbox.state.ordering import holds_behind_dead
+from django_outbox.testing.moving_time import Row
+from django_outbox.testing.results import Waiting
+
+
+def unfinished(due_in: Mapping[Row, float], handlers: Registry, *, using: str) -> Iterator[Waiting]:
+    """Yield what is pending, and what was published and not handled.
+
+    Args:
+        due_in: in how many seconds each pending message is due.
+    """
+    groups = {group: GroupHandlers(handlers, group) for group in handlers.groups}
+    for model in (OutboxMessage, InboxMessage):
+        for message in model._default_manager.using(using).filter(id__in=[id for of, id in due_in if of is model]):
+            yield Waiting(message, _reason(message, due_in[model, message.id], groups, using))
+    main = groups[settings.consumer_group]
+    left = OutboxMessage.objects.using(using).own().published().filter(event_type__in=main.types).order_by("id")
+    for message in left:
+        if main.find(message.event_type, message.topic):
+            yield Waiting(message, _reason_of_published(message, main))
+
+
+def _reason(
+    message: OutboxMessage | InboxMessage, due_in: float, groups: Mapping[str, GroupHandlers], using: str
+) -> str:
+    group = message.group if isinstance(message, InboxMessage) else settings.consumer_group
+    if group not in groups:
+        return f"the consumer group {group!r} has no handlers"
+    handlers = groups[group]
+    names = [handler.name for handler in handlers.find(message.event_type, message.topic)]
+    for pause in pauses.active(Pause.objects.using(using).filter(group=group)):
+        if pause.covers(message.event_type, names):
+            return f"{pause.handler or pause.event_type} is paused"
+    if (earlier := _earlier(message, using)) is not None:
+        return f"waits for message {earlier.id} of its key, which is {earlier.status}"
+    if due_in > 0:
+        failed = f", after {message.last_error.splitlines()[0]}" if message.last_error else ""
+        return f"due in {timedelta(seconds=round(due_in))}{failed}"
+    return "due, and neither sent nor handled; see the log"
+
+
+def _earlier(message: OutboxMessage | InboxMessage, using: str) -> OutboxMessage | InboxMessage | None:
+    """The first message of its key that holds this one."""
+    if not message.message_key or settings.ordering != "key":
+        return None
+    subject = {"topic": message.topic, "message_key": message.message_key, "source": message.source}
+    if isinstance(message, InboxMessage):
+        subject = {"topic": message.topic, "message_key": message.message_key, "group": message.group}
+    statuses = ["pending", "dead"] if holds_behind_dead() else ["pending"]
+    rows = type(message)._default_manager.using(using).filter(**subject, status__in=statuses, id__lt=message.id)
+    return rows.order_by("id").first()
+
+
+def _reason_of_published(message: OutboxMessage, main: GroupHandlers) -> str:
+    if message.topic not in main.default_topics:
+        return f"no consumer reads the topic {message.topic}: add it to ROUTES, or name it in a handler"
+    return "published before this drain, which handles only what it has published itself"

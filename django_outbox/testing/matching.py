@@ -65,13 +65,12 @@ class Expected:
         return ", ".join(texts)
 
     def likeness(self, message: OutboxMessage) -> float:
-        """How near a message comes: a point for each field, two for the type, and up to one for the payload."""
+        """How near a message comes: a point for each field that is equal, up to half of one if not; two for the type."""
         actual = self._fields_of(message)
-        points = sum(SequenceMatcher(None, self.fields[name], actual[name]).ratio() for name in self.fields)
+        points = sum(_likeness(self.fields[name], actual[name]) for name in self.fields)
         points += self.fields["event_type"] == actual["event_type"]
         if self.payload is not UNSET:
-            mine, other = self._payloads(message)
-            points += SequenceMatcher(None, _text(mine), _text(other)).ratio()
+            points += _likeness(*map(_text, self._payloads(message)))
         return points
 
     def difference(self, message: OutboxMessage) -> Iterator[str]:
@@ -148,6 +147,10 @@ def _aligned(expected: Any, actual: Any) -> Any:
     if isinstance(actual, list) and isinstance(expected, list) and len(actual) == len(expected):
         return [_aligned(*each) for each in zip(expected, actual, strict=True)]
     return actual if _contains(actual, expected) else expected
+
+
+def _likeness(one: str, other: str) -> float:
+    return 1.0 if one == other else SequenceMatcher(None, one, other).ratio() / 2
 
 
 def _text(value: Any, indent: int | None = None) -> str:

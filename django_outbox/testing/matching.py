@@ -158,4 +158,6 @@ def _text(value: Any, indent: int | None = None) -> str:
         return f"RawBytes of {len(value)} bytes, {value.content_type}"
     if value is TOMBSTONE:
         return "TOMBSTONE"
+    if value == {} and indent:
+        return "{\n}"  # as lines, like those that it is compared with
     return json.dumps(value, indent=indent, sort_keys=True, ensure_ascii=False, default=repr)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 from datetime import timedelta
 from typing import Any
@@ -173,17 +174,21 @@ def test_time_moves_no_further_than_allowed_and_the_result_says_what_waits(handl
 
     assert effects() == []
     (waiting,) = result.waiting
-    assert (waiting.message, waiting.reason) == (later, "due in 1:00:00")
+    assert waiting.message == later
+    assert re.fullmatch(r"due in (1:00:00|0:\d\d:\d\d)", waiting.reason)
     assert drain(max_wait=3601).waiting == ()
     assert effects() == ["1"]
 
 
 def test_without_moving_time_a_failed_message_waits_with_its_reason(handlers: Registry) -> None:
-    handlers.register("order.created", fails)
+    def retries(event: Event) -> None:
+        raise Retry(delay=3600, reason="out of stock")
+
+    handlers.register("order.created", retries)
     order()
     result = drain(max_wait=0)
     assert (result.failed, result.dead) == (1, ())
-    assert result.waiting[0].reason in [f"due in 0:00:0{n}, after ArithmeticError: boom" for n in (0, 1)]
+    assert result.waiting[0].reason.endswith(", after out of stock")
 
 
 def test_the_inbox_is_retried_as_well(handlers: Registry) -> None:

@@ -44,7 +44,7 @@ class Project:
         superuser = {"DJANGO_SUPERUSER_USERNAME": "ada", "DJANGO_SUPERUSER_EMAIL": "", "DJANGO_SUPERUSER_PASSWORD": "-"}
         self._environment = {**clean, **superuser, "PYTHONPATH": str(ROOT)}
 
-    def type(self, line: str, *more: str) -> str:
+    def type(self, line: str, *more: str, exit_code: int = 0) -> str:
         words = shlex.split(line)
         python = {"django-admin": [sys.executable, "-m", "django"], "python": [sys.executable]}[words[0]]
         ended = subprocess.run(
@@ -56,7 +56,7 @@ class Project:
             text=True,
             timeout=60,
         )
-        assert ended.returncode == 0, f"{line}\n{ended.stdout}"
+        assert ended.returncode == exit_code, f"{line}\n{ended.stdout}"
         return ended.stdout
 
     def write(self, path: str, text: str) -> None:
@@ -93,10 +93,27 @@ def test_the_quick_start_leads_to_a_shipment(tmp_path: Path, kafka_url: str, top
     shipments = "from orders.models import Shipment; print(Shipment.objects.get().order.item)"
     assert project.type(f'python manage.py shell -c "{shipments}"').endswith("tent\n")
 
-    (case, *_), _ = examples_of("docs/testing.rst", "Testing your project")
-    project.write("orders/tests.py", case)
-    assert "Ran 1 test " in project.type("python manage.py test")
+    check_the_page_about_tests(project, modules[-1], topic)
 
     (typed,), _ = examples_of("docs/tutorial.rst", TYPED)
     project.write("orders/handlers.py", typed)
     assert "tent of 3 kg" in project.type("python manage.py test")
+
+
+def check_the_page_about_tests(project: Project, handlers: str, topic: str) -> None:
+    """Run its examples as they are printed; one of them fails with the text that the page shows."""
+    (case, *functions), printed = examples_of("docs/testing.rst", "Testing your project")
+    project.write("orders/tests.py", case)
+    assert "Ran 1 test " in project.type("python manage.py test")
+
+    (failing,) = (each for each in functions if "test_the_item_is_published" in each)
+    (foreign,) = (each for each in functions if each.startswith("@handler"))
+    passing = [each for each in functions if each not in (failing, foreign)]
+    project.write("orders/handlers.py", f"{handlers}\n\n{foreign}\n")
+    project.write("orders/test_passing.py", "\n\n".join(passing))
+    project.write("orders/test_failing.py", f"from orders.services import place_order\n\n{failing}\n")
+    line = "python -m pytest -p no:cacheprovider --ds=shop.settings -q"
+    assert "7 passed" in project.type(f"{line} -n 2 orders/test_passing.py")
+    output = project.type(f"{line} orders/test_failing.py", exit_code=1).replace(topic, "outbox")
+    shown = "\n".join(each.removeprefix("E       ") for each in output.splitlines())
+    assert "AssertionError: " + "\n".join(printed) in shown, output

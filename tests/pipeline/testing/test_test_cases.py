@@ -166,3 +166,10 @@ def test_test_cases_clear_the_memory_broker_without_pytest() -> None:
     result = Case().run()
     assert result is not None
     assert result.wasSuccessful()
+
+
+@pytest.mark.parametrize("turn", [1, 2])
+def test_pytest_clears_the_memory_broker_before_each_test(turn: int) -> None:
+    broker = MemoryBroker(BrokerSettings(url="memory://shared"))
+    assert not broker.cluster.partitions
+    broker.missing_topics(["a"])

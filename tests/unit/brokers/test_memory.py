@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,12 +15,6 @@ from django_outbox.conf import BrokerSettings
 from tests.support.brokers.records import SECONDS, make_topic, numbered, read, send
 
 A_DAY = 86_400.0
-
-
-@pytest.fixture(autouse=True)
-def _forgotten() -> Iterator[None]:
-    yield
-    MemoryBroker.clear()
 
 
 def memory_broker(url: str = "memory://", **options: object) -> MemoryBroker:

@@ -14,11 +14,12 @@ from django_outbox.testing.moving_time import Row
 from django_outbox.testing.results import Waiting
 
 
-def unfinished(due_in: Mapping[Row, float], handlers: Registry, *, using: str) -> Iterator[Waiting]:
+def unfinished(due_in: Mapping[Row, float], handlers: Registry, *, in_hand: bool, using: str) -> Iterator[Waiting]:
     """Yield what is pending, and what was published and not handled.
 
     Args:
         due_in: in how many seconds each pending message is due.
+        in_hand: a consumer has read records that it has not handled.
     """
     groups = {group: GroupHandlers(handlers, group) for group in handlers.groups}
     for model in (OutboxMessage, InboxMessage):
@@ -28,7 +29,7 @@ def unfinished(due_in: Mapping[Row, float], handlers: Registry, *, using: str) -
     left = OutboxMessage.objects.using(using).own().published().filter(event_type__in=main.types).order_by("id")
     for message in left:
         if main.find(message.event_type, message.topic):
-            yield Waiting(message, _reason_of_published(message, main))
+            yield Waiting(message, _reason_of_published(message, main, in_hand))
 
 
 def _reason(
@@ -62,7 +63,9 @@ def _earlier(message: OutboxMessage | InboxMessage, using: str) -> OutboxMessage
     return rows.order_by("id").first()
 
 
-def _reason_of_published(message: OutboxMessage, main: GroupHandlers) -> str:
+def _reason_of_published(message: OutboxMessage, main: GroupHandlers, in_hand: bool) -> str:
     if message.topic not in main.default_topics:
         return f"no consumer reads the topic {message.topic}: add it to ROUTES, or name it in a handler"
+    if in_hand:
+        return "sent, and waits for more messages of its batch or for an earlier one of its key"
     return "published before this drain, which handles only what it has published itself"

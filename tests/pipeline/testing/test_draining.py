@@ -85,12 +85,14 @@ def test_a_message_without_a_handler_is_sent_and_nothing_waits_for_it(handlers: 
     assert statuses() == ["published"]
 
 
-def test_a_batch_handler_gets_its_list_although_it_is_not_full(handlers: Registry) -> None:
-    handlers.register("order.created", effects_of_payloads, batch=50, wait=3600)
-    order(1)
-    order(2)
+def test_a_batch_handler_gets_full_lists_and_one_that_is_not_full(handlers: Registry) -> None:
+    sizes: list[int] = []
+    handlers.register("order.created", lambda events: sizes.append(len(events)), batch=20, wait=3600)
+    for number in range(50):
+        order(number)
     drain()
-    assert effects() == ["1", "2"]
+    assert sum(sizes) == 50
+    assert 20 in sizes
 
 
 def test_one_lane_works_in_this_thread_and_sees_the_transaction_of_the_test(handlers: Registry) -> None:
@@ -216,7 +218,7 @@ def test_a_message_that_fails_for_ever_is_dead_and_its_error_is_raised(handlers:
 
     shown = "".join(traceback.format_exception(caught.value))
     assert "tests/support/effects.py" in shown
-    assert f"Outbox message {message.id} (order.created), handled by {fails.__module__}.fails," in shown
+    assert f"Message {message.id} (order.created), handled by {fails.__module__}.fails," in shown
     assert "is dead after attempt 3." in shown
     assert (statuses(), effects()) == (["dead"], [])
 
@@ -260,7 +262,7 @@ def test_a_rejection_is_raised(handlers: Registry) -> None:
 def test_a_message_that_cannot_be_sent_fails_the_test_with_the_reason(handlers: Registry) -> None:
     with outbox_settings(MAX_PAYLOAD_BYTES=10**7):
         message = order(RawBytes(b"x" * 1_500_000))
-    with pytest.raises(AssertionError, match=rf"Outbox message {message.id} \(order.created\) is dead: .*bytes"):
+    with pytest.raises(AssertionError, match=rf"Message {message.id} \(order.created\) is dead: .*bytes"):
         drain()
 
 
@@ -316,6 +318,13 @@ def test_a_topic_that_nobody_reads_is_named(handlers: Registry) -> None:
     order(topic="elsewhere")
     (waiting,) = drain().waiting
     assert waiting.reason.startswith("no consumer reads the topic elsewhere")
+
+
+def test_a_message_of_a_batch_that_is_not_full_waits_if_time_stands_still(handlers: Registry) -> None:
+    handlers.register("order.created", effects_of_payloads, batch=50, wait=3600)
+    order()
+    (waiting,) = drain(max_wait=0).waiting
+    assert waiting.reason.startswith("sent, and waits for more messages of its batch")
 
 
 def test_a_message_that_was_published_by_other_means_is_named(handlers: Registry) -> None:

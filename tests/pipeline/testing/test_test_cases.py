@@ -168,6 +168,11 @@ def test_test_cases_clear_the_memory_broker_without_pytest() -> None:
     assert result.wasSuccessful()
 
 
+def test_without_access_to_the_database_pytest_django_says_what_to_do() -> None:
+    with pytest.raises(RuntimeError, match="django_db"):
+        drain()
+
+
 @pytest.mark.parametrize("turn", [1, 2])
 def test_pytest_clears_the_memory_broker_before_each_test(turn: int) -> None:
     broker = MemoryBroker(BrokerSettings(url="memory://shared"))

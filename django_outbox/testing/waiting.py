@@ -23,7 +23,8 @@ def unfinished(due_in: Mapping[Row, float], handlers: Registry, *, in_hand: bool
     """
     groups = {group: GroupHandlers(handlers, group) for group in handlers.groups}
     for model in (OutboxMessage, InboxMessage):
-        for message in model._default_manager.using(using).filter(id__in=[id for of, id in due_in if of is model]):
+        ids = [id for of, id in due_in if of is model]
+        for message in model._default_manager.using(using).filter(id__in=ids).order_by("id"):
             yield Waiting(message, _reason(message, due_in[model, message.id], groups, using))
     main = groups[settings.consumer_group]
     left = OutboxMessage.objects.using(using).own().published().filter(event_type__in=main.types).order_by("id")

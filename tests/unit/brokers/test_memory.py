@@ -49,6 +49,15 @@ def test_clear_forgets_topics_records_and_offsets() -> None:
     assert len(read(memory_broker().subscribe(["topic"], "group"), 2)) == 2
 
 
+def test_clear_may_forget_one_cluster_only() -> None:
+    for url in ("memory://one", "memory://other"):
+        send(memory_broker(url).producer(SECONDS), *numbered("topic", 1))
+    MemoryBroker.clear("memory://one")
+    MemoryBroker.clear("memory://unknown")
+    assert memory_broker("memory://one").records("topic") == []
+    assert len(memory_broker("memory://other").records("topic")) == 1
+
+
 def test_records_are_shown_partition_by_partition_and_stay() -> None:
     broker = memory_broker()
     outcomes = send(broker.producer(SECONDS), *(Record("topic", b"%d" % number, b"v") for number in range(50)))

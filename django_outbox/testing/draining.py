@@ -7,29 +7,32 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from django.db import connections, transaction
 from django.test import override_settings
 
 from django_outbox import signals
-from django_outbox.brokers.base import Record
+from django_outbox.brokers.base import Record, Refused
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.conf import BrokerSettings, settings
 from django_outbox.consumer.consumer import Consumer
 from django_outbox.events.debezium import publishes
 from django_outbox.events.writer import Outgoing, encode
 from django_outbox.exceptions import handlers_of
-from django_outbox.handlers.registry import registry
+from django_outbox.handlers.registry import GroupHandlers, registry
 from django_outbox.models import InboxMessage, OutboxMessage, outbox_database
 from django_outbox.observability.logging import repeats
 from django_outbox.relay.relay import Relay
+from django_outbox.state import outbox as state
 from django_outbox.state.dialects.base import OUTGOING_COLUMNS
-from django_outbox.testing.failing import failing
+from django_outbox.testing.failing import DrainHandler
+from django_outbox.testing.limiting import Limit
 from django_outbox.testing.moving_time import MovingTime, Row
 from django_outbox.testing.on_commit import run_on_commit
 from django_outbox.testing.results import DrainResult
-from django_outbox.testing.waiting import unfinished
+from django_outbox.testing.waiting import require_finished, unfinished
 
 LONGEST_FILLING_SECONDS = 86400.0
 MOST_IDLE_MOVES = 100
@@ -56,15 +59,16 @@ def drain(
     registered until now, then those of handlers.
 
     Args:
-        raise_errors: raise the error of the first message that is dead, once nothing else is left to do. With False, the
-            result lists dead messages.
+        raise_errors: raise the error of the first message that is dead, once nothing else is left to do, and an
+            ``AssertionError`` if messages are left that more time would not finish. With False, the result lists both.
         max_wait: seconds or a timedelta by which time may move, 0 for not at all; None moves it as far as necessary.
-        limit: how many messages may be handled, counting each attempt. More are taken for messages without end.
+        limit: how many messages may be published while it runs, and how often one may fail. More would never end.
         using: alias of the database; None asks the database router.
 
     Raises:
         RuntimeError: in a ``transaction.atomic()`` block of the test's own, where messages are not committed yet.
-        AssertionError: more than ``limit`` attempts, or a message that is dead without an error of a handler.
+        AssertionError: ``limit`` is exceeded. With ``raise_errors``, also if a message is dead without an error of a
+            handler or, without ``max_wait``, not finished for a reason other than ``Waiting.is_held``.
         Exception: with ``raise_errors``, what the handler of a dead message raised.
     """
     __tracebackhide__ = True
@@ -74,7 +78,11 @@ def drain(
 def run_pipeline(
     records: Iterable[Record], *, raise_errors: bool, max_wait: timedelta | float | None, limit: int, using: str
 ) -> DrainResult:
-    """As ``drain()``, with records that are in the broker already."""
+    """As ``drain()``, with records that other services have sent.
+
+    Raises:
+        ValueError: the broker refuses a record, because of its payload.
+    """
     __tracebackhide__ = True
     _require_committed(using)
     if isinstance(max_wait, timedelta):
@@ -86,6 +94,8 @@ def run_pipeline(
         result = pipeline.result()
     if raise_errors and pipeline.error is not None:
         raise pipeline.error
+    if raise_errors and max_wait is None:
+        require_finished(result)
     return result
 
 
@@ -97,7 +107,8 @@ def _require_committed(using: str) -> None:
         if not connections[using].in_atomic_block:  # pytest-django denies access to the database
             raise
         raise RuntimeError(
-            "drain() was called in a transaction.atomic() block, whose messages are not committed. Call it after the block."
+            "drain() or deliver() was called in a transaction.atomic() block, whose messages are not committed. Call it "
+            "after the block."
         ) from None
 
 
@@ -111,17 +122,18 @@ class Pipeline:
         """Of the first message that is dead."""
         self._broker = broker
         self._using = using
-        self._limit = limit
+        self.limit = Limit(limit, using)
+        self._errors: dict[str, Exception] = {}  # the last one of the handlers, by event id
         self._relay = Relay(broker, using=using, clock=self.time)
         self._consumers = [
             Consumer(broker, using=using, group=group, concurrency=1, handlers=registry, clock=self.time)
             for group in registry.groups
         ]
         for consumer in self._consumers:
-            consumer.handlers.replace_each(failing)
+            consumer.handlers.replace_each(partial(DrainHandler.of, errors=self._errors))
             consumer.lanes.guard.records = 0  # nothing has killed this process, so batches may be full
         self._carried: set[int] = set()  # messages that Debezium would have sent
-        self._published = self._consumed = self._failed = self._attempts = 0
+        self._published = self._consumed = self._failed = 0
         self._dead: dict[Row, None] = {}
         self._has_progress = False
         self._due: set[Row] = set()  # after the last move of time
@@ -134,12 +146,20 @@ class Pipeline:
         self._relay.close()
 
     def send(self, records: Iterable[Record]) -> None:
-        """Append records to the broker's log."""
-        self._broker.producer(0).send(records, 0)
+        """Append records to the broker's log.
+
+        Raises:
+            ValueError: the broker refuses one.
+        """
+        for result in self._broker.producer(0).send(records, 0):
+            if isinstance(result, Refused):
+                raise ValueError(f"payload: {result.reason}")
 
     def run(self, max_wait: float | None) -> None:
         """Work, and move time, until nothing is left that time would change."""
         run_on_commit(self._using)
+        self._requeue_unhandled()
+        self.limit.begin()
         while True:
             self._work()
             seconds = self._seconds_to_move()
@@ -157,14 +177,26 @@ class Pipeline:
             consumed=self._consumed,
             failed=self._failed,
             dead=tuple(message for message in dead if message is not None),
-            waiting=tuple(unfinished(self.time.due_in(), registry, in_hand=in_hand, using=self._using)),
+            waiting=tuple(
+                unfinished(self.time.due_in(), registry, errors=self._errors, in_hand=in_hand, using=self._using)
+            ),
         )
+
+    def _requeue_unhandled(self) -> None:
+        """Requeue what was sent before and not handled, uncounted: the broker that took it is gone."""
+        handlers = GroupHandlers(registry, settings.consumer_group)
+        for topic in handlers.default_topics:
+            rows = state.published([topic], handlers.types_of(topic), using=self._using)
+            if publishes(self._using):
+                rows = rows.exclude(partition=None)  # which _carry() sends
+            state.requeue_all(rows, self._using)
 
     def _work(self) -> None:
         """Let relay and consumers take turns until none of them finds anything to do."""
         is_moving = True
         while is_moving:
             is_moving = any([self._carry(), self._send(), *map(self._handle, self._consumers)])
+            self.limit.check()
 
     def _send(self) -> bool:
         done = self._relay.run_once()
@@ -181,12 +213,6 @@ class Pipeline:
         self._consumed += done.consumed
         self._failed += done.failed
         self._has_progress |= bool(done.consumed or done.failed or done.dead)
-        self._attempts += done.consumed + done.failed + done.dead + done.requeued
-        if self._attempts > self._limit:
-            raise AssertionError(
-                f"drain() has made {self._attempts} attempts to handle messages, and more are due. Do handlers publish events "
-                f"that lead to themselves? If the number is right, pass limit=."
-            )
         return bool(done.received or done.retried)
 
     def _carry(self) -> bool:
@@ -195,12 +221,17 @@ class Pipeline:
             return False
         rows = OutboxMessage.objects.using(self._using).own().published().filter(partition=None)
         found = [Outgoing(*row) for row in rows.order_by("id").values_list(*OUTGOING_COLUMNS)]
-        new = [each for each in found if each.id not in self._carried]
+        new = [each for each in found if each.id not in self._carried and self._is_accepted(each)]
         self._carried.update(each.id for each in new)
         first = [each._replace(publish_count=each.publish_count - 1) for each in new]
         self.send(encode(each, wire_format="cloudevents") for each in first)
         self._published += len(new)
         return bool(new)
+
+    def _is_accepted(self, message: Outgoing) -> bool:
+        """False if no consumer would look at it: it stays published, and each drain would send it again."""
+        about = message.event_type, message.topic
+        return any(message.topic in each.topics and each.handlers.accepts(*about) for each in self._consumers)
 
     def _seconds_to_move(self) -> float | None:
         """How long until a message is due, or is looked at again; None if that would change nothing.
@@ -253,6 +284,10 @@ def _opened(using: str, limit: int) -> Iterator[Pipeline]:
         stack.callback(repeats.sum_up, now=True)
         pipeline = Pipeline(MemoryBroker(BrokerSettings(url=url, options={"partitions": 1})), using, limit)
         stack.callback(pipeline.close)
-        signals.message_dead.connect(pipeline.add_dead)
-        stack.callback(signals.message_dead.disconnect, pipeline.add_dead)
+        for signal, receiver in (
+            (signals.message_dead, pipeline.add_dead),
+            (signals.message_failed, pipeline.limit.add_failure),
+        ):
+            signal.connect(receiver)
+            stack.callback(signal.disconnect, receiver)
         yield pipeline

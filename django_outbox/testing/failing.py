@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
 from django_outbox.events.event import Event
 from django_outbox.handlers.handler import Handler
@@ -20,22 +20,41 @@ class _Failure:
         self.error = error
         self.attempt: tuple[object, ...] | None = None
 
-    def fail(self, handler: Handler, event: Event) -> None:
-        # The consumer may roll back and handle the event again before it counts a failure: all of this is one attempt.
-        attempt = (handler.event_type, handler.topic, handler.group, event.id, event.attempt)
-        if self.attempt in (None, attempt):
-            self.attempt = attempt
-            raise self.error
-
 
 @dataclass(frozen=True)
-class _FailingHandler(Handler):
-    failure: _Failure = field(kw_only=True)
+class DrainHandler(Handler):
+    """A handler as a drain runs it.
+
+    Attributes:
+        errors: the last error of the handlers, by event id.
+        failures: those that a test wants, one for each attempt.
+    """
+
+    errors: dict[str, Exception] = field(kw_only=True, compare=False)
+    failures: Sequence[_Failure] = field(kw_only=True, compare=False)
+
+    @classmethod
+    def of(cls, handler: Handler, errors: dict[str, Exception]) -> Self:
+        values = {each.name: getattr(handler, each.name) for each in fields(handler)}
+        return cls(**values, errors=errors, failures=[each for each in _failures if each.function == handler.function])
 
     def __call__(self, events: Event | Sequence[Event]) -> None:
-        super().__call__(events)
-        for event in [events] if isinstance(events, Event) else events:
-            self.failure.fail(self, event)
+        each_event = [events] if isinstance(events, Event) else events
+        try:
+            super().__call__(events)
+            for event in each_event:
+                self._fail(event)
+        except Exception as error:
+            self.errors.update((str(event.id), error) for event in each_event)
+            raise
+
+    def _fail(self, event: Event) -> None:
+        # The consumer may roll back and handle the event again before it counts a failure: all of this is one attempt.
+        attempt = (self.event_type, self.topic, self.group, event.id, event.attempt)
+        for failure in sorted(self.failures, key=lambda each: each.attempt != attempt):
+            if failure.attempt in (None, attempt):
+                failure.attempt = attempt
+                raise failure.error
 
 
 _failures: list[_Failure] = []
@@ -46,7 +65,8 @@ def fail_once(handler: Callable[..., Any], error: Exception | None = None) -> It
     """Let a handler fail at the first attempt that ``drain()`` or ``deliver()`` makes in the block, and no more.
 
     It fails after it has run: its changes to the database are rolled back, and it runs again at the retry. So effects that
-    cannot be rolled back happen twice, as they do when a process dies before the commit.
+    cannot be rolled back happen twice, as they do when a process dies before the commit. Two of the same handler, as in
+    ``with fail_once(ship), fail_once(ship):``, let two attempts fail.
 
     Args:
         handler: the function that is decorated with ``@handler``.
@@ -69,12 +89,3 @@ def fail_once(handler: Callable[..., Any], error: Exception | None = None) -> It
         _failures.remove(failure)
     if failure.attempt is None:
         raise AssertionError(f"{name} did not run in the block of fail_once(). Call drain() or deliver() in it.")
-
-
-def failing(handler: Handler) -> Handler:
-    """A handler as a drain runs it: one that fails if a test wants that."""
-    for failure in _failures:
-        if failure.function == handler.function:
-            options: dict[str, Any] = {"batch": handler.batch, "wait": handler.wait, "failure": failure}
-            return _FailingHandler(handler.event_type, handler.function, handler.topic, handler.group, **options)
-    return handler

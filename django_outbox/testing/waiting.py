@@ -6,26 +6,49 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 
 from django_outbox.conf import settings
+from django_outbox.exceptions import in_one_line
 from django_outbox.handlers.registry import GroupHandlers, Registry
 from django_outbox.models import InboxMessage, OutboxMessage, Pause
 from django_outbox.state import pauses
 from django_outbox.state.ordering import holds_behind_dead
 from django_outbox.testing.moving_time import Row
-from django_outbox.testing.results import Waiting
+from django_outbox.testing.results import DrainResult, Waiting
+
+__unittest = True  # unittest shows no lines of this module in a failure
 
 
-def unfinished(due_in: Mapping[Row, float], handlers: Registry, *, in_hand: bool, using: str) -> Iterator[Waiting]:
+def require_finished(result: DrainResult) -> None:
+    """
+    Raises:
+        AssertionError: a message is not finished, and not held either.
+    """
+    __tracebackhide__ = True
+    if left := [each for each in result.waiting if not each.is_held]:
+        lines = [
+            f"  {type(each.message).__name__} {each.message.id} ({each.message.event_type}): {each.reason}"
+            for each in left
+        ]
+        raise AssertionError("\n".join(["Messages are not finished:", *lines]))
+
+
+def unfinished(
+    due_in: Mapping[Row, float], handlers: Registry, *, errors: Mapping[str, Exception], in_hand: bool, using: str
+) -> Iterator[Waiting]:
     """Yield what is pending, and what was published and not handled.
 
     Args:
         due_in: in how many seconds each pending message is due.
+        errors: the last error of its handlers, by event id.
         in_hand: a consumer has read records that it has not handled.
     """
     groups = {group: GroupHandlers(handlers, group) for group in handlers.groups}
     for model in (OutboxMessage, InboxMessage):
         ids = [id for of, id in due_in if of is model]
         for message in model._default_manager.using(using).filter(id__in=ids).order_by("id"):
-            yield Waiting(message, _reason(message, due_in[model, message.id], groups, using))
+            if reason := _hold(message, groups, using):
+                yield Waiting(message, reason, is_held=True)
+            else:
+                yield Waiting(message, _reason(message, due_in[model, message.id], errors))
     main = groups[settings.consumer_group]
     left = OutboxMessage.objects.using(using).own().published().filter(event_type__in=main.types).order_by("id")
     for message in left:
@@ -33,9 +56,8 @@ def unfinished(due_in: Mapping[Row, float], handlers: Registry, *, in_hand: bool
             yield Waiting(message, _reason_of_published(message, main, in_hand))
 
 
-def _reason(
-    message: OutboxMessage | InboxMessage, due_in: float, groups: Mapping[str, GroupHandlers], using: str
-) -> str:
+def _hold(message: OutboxMessage | InboxMessage, groups: Mapping[str, GroupHandlers], using: str) -> str:
+    """Why a pending message is held; empty if it is not."""
     group = message.group if isinstance(message, InboxMessage) else settings.consumer_group
     if group not in groups:
         return f"the consumer group {group!r} has no handlers"
@@ -46,10 +68,18 @@ def _reason(
             return f"{pause.handler or pause.event_type} is paused"
     if (earlier := _earlier(message, using)) is not None:
         return f"waits for message {earlier.id} of its key, which is {earlier.status}"
+    return ""
+
+
+def _reason(message: OutboxMessage | InboxMessage, due_in: float, errors: Mapping[str, Exception]) -> str:
+    """Why a pending message that is not held is not finished."""
+    error = message.last_error.splitlines()[0] if message.last_error else ""
+    if not error and (latest := errors.get(str(message.event_id))):  # an error of the database, which is not counted
+        error = f"{type(latest).__name__}: {in_one_line(latest)}"
+    failed = f", after {error}" if error else ""
     if due_in > 0:
-        failed = f", after {message.last_error.splitlines()[0]}" if message.last_error else ""
         return f"due in {timedelta(seconds=round(due_in))}{failed}"
-    return "due, and neither sent nor handled; see the log"
+    return f"due, and neither sent nor handled{failed}" if failed else "due, and neither sent nor handled; see the log"
 
 
 def _earlier(message: OutboxMessage | InboxMessage, using: str) -> OutboxMessage | InboxMessage | None:
@@ -69,4 +99,4 @@ def _reason_of_published(message: OutboxMessage, main: GroupHandlers, in_hand: b
         return f"no consumer reads the topic {message.topic}: add it to ROUTES, or name it in a handler"
     if in_hand:
         return "sent, and waits for more messages of its batch or for an earlier one of its key"
-    return "published before this drain, which handles only what it has published itself"
+    return "sent, and not handled; see the log"

@@ -79,6 +79,15 @@ def test_a_handler_of_foreign_events_fails_once_as_well(handlers: Registry) -> N
     assert (result.failed, result.consumed, effects()) == (1, 1, ["1"])
 
 
+def test_it_fails_twice_if_a_test_says_so_twice(handlers: Registry) -> None:
+    handlers.register("order.created", effect_of_payload)
+    order()
+    second = ConnectionError("no route")
+    with fail_once(effect_of_payload), fail_once(effect_of_payload, second):
+        result = drain()
+    assert (result.failed, result.consumed, effects()) == (2, 1, ["1"])
+
+
 def test_after_the_block_it_works_as_before(handlers: Registry) -> None:
     handlers.register("order.created", effect_of_payload)
     with pytest.raises(AssertionError, match="did not run in the block"), fail_once(effect_of_payload):

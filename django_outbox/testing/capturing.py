@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any, overload
 from uuid import UUID
 
+from django.db import DatabaseError
 from django.db.models import QuerySet
 
 from django_outbox.models import OutboxMessage, outbox_database
@@ -26,7 +27,10 @@ class PublishedMessages(Sequence[OutboxMessage]):
 
     def finish(self) -> None:
         """Keep the messages as they are now; until then, each use reads them from the database."""
-        self._messages = list(self._rows.all())
+        try:
+            self._messages = list(self._rows.all())
+        except DatabaseError:  # the transaction is broken: nothing of it will be committed
+            self._messages = []
 
     @property
     def _current(self) -> list[OutboxMessage]:
@@ -88,8 +92,10 @@ def captured_messages(*, using: str | None = None) -> Iterator[PublishedMessages
     rows = _own(using)
     last = rows.order_by("id").values_list("id", flat=True).last() or 0
     messages = PublishedMessages(rows.filter(id__gt=last))
-    yield messages
-    messages.finish()
+    try:
+        yield messages
+    finally:
+        messages.finish()
 
 
 def assert_published(

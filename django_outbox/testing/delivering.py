@@ -11,14 +11,16 @@ from typing import Any
 from django.utils import timezone
 
 from django_outbox.brokers.base import Record
-from django_outbox.conf import settings
-from django_outbox.events.arguments import checked_headers, checked_key
+from django_outbox.conf import SOURCE_LENGTH, settings
+from django_outbox.events.arguments import checked_headers, checked_key, checked_text
 from django_outbox.events.event import Event
 from django_outbox.events.payloads import Content, content_of, require_valid
 from django_outbox.events.writer import Outgoing, encode
+from django_outbox.exceptions import InvalidMessage
 from django_outbox.handlers.registry import GroupHandlers, registry
 from django_outbox.models import outbox_database
 from django_outbox.models.fields import uuid7
+from django_outbox.models.lengths import EVENT_ID_LENGTH, TYPE_LENGTH, VERSION_LENGTH
 from django_outbox.models.validation import payload_and_json
 from django_outbox.testing.draining import run_pipeline
 from django_outbox.testing.results import DrainResult
@@ -56,19 +58,30 @@ def deliver(
     """
     __tracebackhide__ = True
     using = using or outbox_database()
+    if not checked_text("source", source, SOURCE_LENGTH):
+        raise InvalidMessage("source", "it must not be empty")
     if source == settings.source:
         raise ValueError(f"source: {source!r} is this service. Call publish() and drain() for its own events.")
     event = Event(
-        type=event_type,
+        type=checked_text("event_type", event_type, TYPE_LENGTH),
         payload=payload,
         key=checked_key(key),
         topic=_topic_of(event_type, topic),
         headers=checked_headers(headers or {}),
-        version=version,
-        id=str(event_id or uuid7()),
+        version=checked_text("version", version, VERSION_LENGTH),
+        id=_checked_id(event_id),
         source=source,
     )
     return run_pipeline([_record(event, using)], raise_errors=raise_errors, max_wait=max_wait, limit=limit, using=using)
+
+
+def _checked_id(event_id: uuid.UUID | str | None) -> str:
+    if event_id is None:
+        return str(uuid7())
+    text = checked_text("event_id", str(event_id) if isinstance(event_id, uuid.UUID) else event_id, EVENT_ID_LENGTH)
+    if not text:
+        raise InvalidMessage("event_id", "it must not be empty; leave it out for a new one")
+    return text
 
 
 def _topic_of(event_type: str, topic: str | None) -> str:

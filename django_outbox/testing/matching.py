@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import SequenceMatcher, ndiff
 from enum import Enum
+from hashlib import sha256
 from typing import Any
 
 from django_outbox.events.payloads import TOMBSTONE, RawBytes, is_json, is_tombstone, raw_bytes
@@ -93,7 +94,7 @@ class Expected:
         actual = payload_of(message)
         if self.is_part:
             actual = _part(actual, self.payload)
-        return _aligned(self.payload, actual), actual
+        return _aligned(self.payload, actual, is_part=self.is_part), actual
 
 
 def payload_of(message: OutboxMessage) -> Any:
@@ -137,16 +138,25 @@ def _part(actual: Any, expected: Any) -> Any:
     """That part of a payload which is compared with an expected part."""
     if isinstance(actual, dict) and isinstance(expected, dict):
         return {name: _part(actual[name], each) for name, each in expected.items() if name in actual}
-    return actual
+    if not isinstance(actual, list) or not isinstance(expected, list) or len(actual) != len(expected):
+        return actual
+    if _contains(actual, expected):  # items that match may be at other places
+        return actual
+    return [_part(*each) for each in zip(actual, expected, strict=True)]
 
 
-def _aligned(expected: Any, actual: Any) -> Any:
-    """The expected value with everything that equals the actual one written as that, such as ``mock.ANY``."""
+def _aligned(expected: Any, actual: Any, *, is_part: bool) -> Any:
+    """The expected value with everything that matches written as it is in the actual one, such as ``mock.ANY``."""
+    if _contains(actual, expected) if is_part else expected == actual:
+        return actual
     if isinstance(actual, dict) and isinstance(expected, dict):
-        return {name: _aligned(each, actual[name]) if name in actual else each for name, each in expected.items()}
+        return {
+            name: _aligned(each, actual[name], is_part=is_part) if name in actual else each
+            for name, each in expected.items()
+        }
     if isinstance(actual, list) and isinstance(expected, list) and len(actual) == len(expected):
-        return [_aligned(*each) for each in zip(expected, actual, strict=True)]
-    return actual if _contains(actual, expected) else expected
+        return [_aligned(*each, is_part=is_part) for each in zip(expected, actual, strict=True)]
+    return expected
 
 
 def _likeness(one: str, other: str) -> float:
@@ -155,7 +165,8 @@ def _likeness(one: str, other: str) -> float:
 
 def _text(value: Any, indent: int | None = None) -> str:
     if isinstance(value, RawBytes):
-        return f"RawBytes of {len(value)} bytes, {value.content_type}"
+        text = f"RawBytes of {len(value)} bytes, {value.content_type}"
+        return f"{text}, SHA-256 {sha256(value).hexdigest()[:16]}" if indent else text
     if value is TOMBSTONE:
         return "TOMBSTONE"
     if value == {} and indent:

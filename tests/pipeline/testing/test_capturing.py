@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from decimal import Decimal
@@ -10,9 +11,10 @@ from typing import Any
 from unittest import mock
 
 import pytest
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
 from django_outbox import TOMBSTONE, RawBytes, publish
+from django_outbox.models import OutboxMessage
 from django_outbox.testing import assert_nothing_published, assert_published, captured_messages
 from tests.support.outbox import make_message
 
@@ -125,6 +127,22 @@ def test_only_messages_of_the_block_are_captured() -> None:
         messages.assert_nothing_published()
 
 
+def test_a_block_that_raises_keeps_what_it_has_published() -> None:
+    with suppress(ZeroDivisionError), captured_messages() as messages:
+        order(key="1")
+        _ = 1 / 0
+    order(key="2")
+    assert [message.message_key for message in messages] == ["1"]
+
+
+def test_a_block_that_breaks_its_transaction_publishes_nothing() -> None:
+    with suppress(IntegrityError), transaction.atomic(), captured_messages() as messages:
+        publish("order.created", 1)
+        make_message(id=OutboxMessage.objects.latest("id").id)
+    order()
+    assert list(messages) == []
+
+
 def test_a_block_that_publishes_nothing() -> None:
     order()
     with captured_messages() as messages:
@@ -185,6 +203,53 @@ def test_what_any_matches_is_no_difference() -> None:
     failure = failure_of("order.created", payload={"order_id": 8, "lines": [{"sku": mock.ANY, "count": 1}]})
     changed = [line for line in failure.splitlines() if line.startswith(("-", "+"))]
     assert changed == ['-   "order_id": 8', '+   "order_id": 7']
+
+
+TWO_LINES = {"lines": [{"sku": "a", "count": 1}, {"sku": "b", "count": 2}]}
+
+
+@pytest.mark.parametrize(
+    ("published", "expected"),
+    [
+        (TWO_LINES, {"payload": {"lines": [{"sku": "a", "count": 1}]}}),
+        (TWO_LINES, {"payload": {"lines": [{"sku": "a"}, {"sku": "b"}]}}),
+        (TWO_LINES, {"payload": {}}),
+        (TWO_LINES, {"payload__contains": {"lines": [{"sku": "a"}, {"sku": "c"}]}}),
+        (TWO_LINES, {"payload__contains": {"lines": [{"sku": "b"}, {"sku": "a", "count": 3}]}}),
+        (TWO_LINES, {"payload__contains": {"other": mock.ANY}}),
+        (TWO_LINES, {"payload__contains": [1]}),
+        (RawBytes(b"one"), {"payload": RawBytes(b"two")}),
+        (TOMBSTONE, {"payload": None}),
+        ([1, 2], {"payload": [2, 1]}),
+    ],
+)
+def test_every_failure_shows_a_difference(published: Any, expected: dict[str, Any]) -> None:
+    order(published, key="7")
+    failure = failure_of("order.created", **expected)
+    _, difference = failure.split("Difference to the nearest (- expected, + published):\n")
+    assert [line for line in difference.splitlines() if line.startswith(("-", "+"))]
+
+
+def test_a_message_with_more_in_it_than_expected_is_not_the_nearest() -> None:
+    order({"lines": [{"sku": "a"}, {"sku": "b"}]})
+    order({"lines": [{"sku": "c"}]})
+    failure = failure_of("order.created", payload={"lines": [{"sku": "a"}]})
+    assert '  2. order.created, topic outbox: {"lines": [{"sku": "c"}]}  <-- nearest' in failure
+
+
+@pytest.mark.parametrize("lines", [[{"sku": "b"}], [{"sku": "a"}, {"sku": "b"}], [{"sku": "b"}, {"sku": "a"}]])
+def test_what_a_part_matches_is_no_difference(lines: list[Any]) -> None:
+    order({"order_id": 7, **TWO_LINES})
+    failure = failure_of("order.created", payload__contains={"order_id": 8, "lines": lines})
+    changed = [line.strip(",") for line in failure.splitlines() if line.startswith(("-", "+"))]
+    assert changed == ['-   "order_id": 8', '+   "order_id": 7']
+
+
+def test_of_an_item_that_does_not_match_only_the_difference_is_shown() -> None:
+    order(TWO_LINES)
+    failure = failure_of("order.created", payload__contains={"lines": [{"sku": "a"}, {"sku": "c"}]})
+    changed = [line.strip() for line in failure.splitlines() if line.startswith(("-", "+"))]
+    assert changed == ['-       "sku": "c"', '+       "sku": "b"']
 
 
 def test_a_failure_says_that_nothing_was_published() -> None:

@@ -109,6 +109,15 @@ def test_the_topic_is_that_of_the_settings_unless_a_handler_names_one(handlers: 
         ("invoice.paid", {"topic": "a", "key": "k" * 256}, "key: "),
         ("invoice.paid", {"topic": "a", "headers": {"a": 1}}, "headers: "),
         ("invoice.paid", {"topic": "a", "payload": object()}, "payload: "),
+        ("invoice.paid", {"topic": "a", "payload": RawBytes(b"x" * 1_500_000)}, "payload: 1500000 bytes are more than"),
+        ("invoice.paid", {"topic": "a", "source": ""}, "source: it must not be empty"),
+        ("invoice.paid", {"topic": "a", "source": "s" * 256}, "source: "),
+        ("invoice.paid", {"topic": "a", "source": 7}, "source: "),
+        ("invoice.paid", {"topic": "a", "version": "v" * 33}, "version: "),
+        ("invoice.paid", {"topic": "a", "version": 2}, "version: "),
+        ("invoice.paid", {"topic": "a", "event_id": ""}, "event_id: it must not be empty"),
+        ("invoice.paid", {"topic": "a", "event_id": "i" * 256}, "event_id: "),
+        (7, {}, "event_type: "),
     ],
 )
 def test_what_would_not_reach_a_handler_is_refused(

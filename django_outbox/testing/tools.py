@@ -28,3 +28,7 @@ class OutboxTestMixin(Outbox, unittest.TestCase):
     def run(self, result: unittest.TestResult | None = None) -> unittest.TestResult | None:
         MemoryBroker.clear()
         return super().run(result)
+
+    def debug(self) -> None:  # in place of run(), with manage.py test --pdb
+        MemoryBroker.clear()
+        super().debug()

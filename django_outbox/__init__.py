@@ -1,4 +1,7 @@
-"""Transactional outbox for Django and Kafka: the names that applications import."""
+"""Transactional outbox for Django and Kafka: the names that applications import.
+
+PYTEST_DONT_REWRITE: otherwise pytest warns if something has imported this package before pytest starts.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """pytest's plugin: the fixture ``outbox``, and an empty memory broker for each test.
 
-pytest loads it before Django is set up, in any project of the environment, so it imports nothing until it is used.
+pytest loads it before Django is set up, in any project of the environment, so it imports nothing of Django until it is used.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import pytest
+from asgiref.sync import sync_to_async
 from django.db import transaction
 from django.test import TestCase, TransactionTestCase
 
@@ -67,6 +68,14 @@ class Scenarios(OutboxTestMixin):
             transaction.set_rollback(True)
         assert self.drain().published == 0
         assert called == []
+
+    async def test_an_async_test_calls_them_through_sync_to_async(self) -> None:
+        def publish_one() -> None:
+            with transaction.atomic():
+                publish("test.effect", 1)
+
+        await sync_to_async(publish_one)()
+        assert (await sync_to_async(self.drain)()).consumed == 2
 
     def test_the_memory_broker_is_empty_at_the_beginning(self) -> None:
         self._use_broker()

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import Any
 
 from django.db import connections, transaction
 from django.test import override_settings
@@ -20,13 +19,13 @@ from django_outbox.conf import BrokerSettings, settings
 from django_outbox.consumer.consumer import Consumer
 from django_outbox.events.debezium import publishes
 from django_outbox.events.writer import Outgoing, encode
-from django_outbox.exceptions import handlers_of
 from django_outbox.handlers.registry import GroupHandlers, registry
-from django_outbox.models import InboxMessage, OutboxMessage, outbox_database
+from django_outbox.models import OutboxMessage, outbox_database
 from django_outbox.observability.logging import repeats
 from django_outbox.relay.relay import Relay
 from django_outbox.state import outbox as state
 from django_outbox.state.dialects.base import OUTGOING_COLUMNS
+from django_outbox.testing.dead_messages import DeadMessages
 from django_outbox.testing.failing import DrainHandler
 from django_outbox.testing.limiting import Limit
 from django_outbox.testing.moving_time import MovingTime, Row
@@ -62,6 +61,7 @@ def drain(
         raise_errors: raise the error of the first message that is dead, once nothing else is left to do, and an
             ``AssertionError`` if messages are left that more time would not finish. With False, the result lists both.
         max_wait: seconds or a timedelta by which time may move, 0 for not at all; None moves it as far as necessary.
+            Batches that are not full are handled in the end, however long they would wait for more.
         limit: how many messages may be published while it runs, and how often one may fail. More would never end.
         using: alias of the database; None asks the database router.
 
@@ -92,8 +92,8 @@ def run_pipeline(
         pipeline.send(records)
         pipeline.run(max_wait)
         result = pipeline.result()
-    if raise_errors and pipeline.error is not None:
-        raise pipeline.error
+    if raise_errors and pipeline.dead.error is not None:
+        raise pipeline.dead.error
     if raise_errors and max_wait is None:
         require_finished(result)
     return result
@@ -118,8 +118,7 @@ class Pipeline:
     def __init__(self, broker: MemoryBroker, using: str, limit: int) -> None:
         registry.load()
         self.time = MovingTime(using)
-        self.error: Exception | None = None
-        """Of the first message that is dead."""
+        self.dead = DeadMessages(using)
         self._broker = broker
         self._using = using
         self.limit = Limit(limit, using)
@@ -134,7 +133,6 @@ class Pipeline:
             consumer.lanes.guard.records = 0  # nothing has killed this process, so batches may be full
         self._carried: set[int] = set()  # messages that Debezium would have sent
         self._published = self._consumed = self._failed = 0
-        self._dead: dict[Row, None] = {}
         self._has_progress = False
         self._due: set[Row] = set()  # after the last move of time
         self._tries: Counter[Row] = Counter()  # in vain, since the last progress
@@ -164,22 +162,25 @@ class Pipeline:
             self._work()
             seconds = self._seconds_to_move()
             if seconds is None or (max_wait is not None and self.time.moved + max(seconds, 0.0) > max_wait):
-                return
+                break
             self.time.move(seconds)
+        self._empty_hands()
+
+    def _empty_hands(self) -> None:
+        """Handle batches that are not full, and store what waits in a consumer: the next drain has other consumers."""
+        for _ in range(MOST_IDLE_MOVES):
+            if not (waits := self._waits_in_hand()):
+                return
+            self.time.move_clock(min(waits))
+            self._work()
 
     def result(self) -> DrainResult:
-        dead = [
-            model._default_manager.using(self._using).filter(id=id, status="dead").first() for model, id in self._dead
-        ]
-        in_hand = any(consumer.lanes for consumer in self._consumers)
         return DrainResult(
             published=self._published,
             consumed=self._consumed,
             failed=self._failed,
-            dead=tuple(message for message in dead if message is not None),
-            waiting=tuple(
-                unfinished(self.time.due_in(), registry, errors=self._errors, in_hand=in_hand, using=self._using)
-            ),
+            dead=self.dead.messages,
+            waiting=tuple(unfinished(self.time.due_in(), registry, errors=self._errors, using=self._using)),
         )
 
     def _requeue_unhandled(self) -> None:
@@ -249,30 +250,16 @@ class Pipeline:
         self._has_progress = False
         waits = [seconds for row, seconds in due_in.items() if self._tries[row] < MOST_TRIES]
         if self._idle_moves < MOST_IDLE_MOVES:
-            in_hand = [consumer.lanes for consumer in self._consumers if consumer.lanes]
-            waits += [max(1.0, lanes.poll_seconds(LONGEST_FILLING_SECONDS)) for lanes in in_hand]
+            waits += self._waits_in_hand()
         if not waits:
             return None
         seconds = max(0.0, min(waits))
         self._due = {row for row, wait in due_in.items() if wait <= seconds}
         return seconds
 
-    def add_dead(self, sender: type[OutboxMessage | InboxMessage], **about: Any) -> None:
-        """A receiver of the signal ``message_dead``."""
-        self._dead[sender, about["message_id"]] = None
-        if self.error is not None:
-            return
-        error = about["error"]
-        what = (
-            f"{'Inbox message' if sender is InboxMessage else 'Message'} {about['message_id']} ({about['event_type']})"
-        )
-        if not isinstance(error, Exception):
-            self.error = AssertionError(f"{what} is dead: {error}")
-            return
-        if handlers := handlers_of(error):
-            what += f", handled by {handlers},"
-        error.add_note(f"{what} is dead after attempt {about['attempt']}.")
-        self.error = error
+    def _waits_in_hand(self) -> list[float]:
+        in_hand = [consumer.lanes for consumer in self._consumers if consumer.lanes]
+        return [max(1.0, lanes.poll_seconds(LONGEST_FILLING_SECONDS)) for lanes in in_hand]
 
 
 @contextmanager
@@ -285,7 +272,7 @@ def _opened(using: str, limit: int) -> Iterator[Pipeline]:
         pipeline = Pipeline(MemoryBroker(BrokerSettings(url=url, options={"partitions": 1})), using, limit)
         stack.callback(pipeline.close)
         for signal, receiver in (
-            (signals.message_dead, pipeline.add_dead),
+            (signals.message_dead, pipeline.dead.add),
             (signals.message_failed, pipeline.limit.add_failure),
         ):
             signal.connect(receiver)

@@ -40,8 +40,12 @@ class MovingTime:
             now = database_now(rows) if found else None
             yield from ((rows, id, due, now) for id, due in found if now is not None)
 
-    def move(self, seconds: float) -> None:
+    def move_clock(self, seconds: float) -> None:
+        """Let relay and consumers wait so long, while messages become due no sooner."""
         self._now += seconds
+
+    def move(self, seconds: float) -> None:
+        self.move_clock(seconds)
         self.moved += seconds
         if seconds <= 0:
             return

@@ -32,14 +32,13 @@ def require_finished(result: DrainResult) -> None:
 
 
 def unfinished(
-    due_in: Mapping[Row, float], handlers: Registry, *, errors: Mapping[str, Exception], in_hand: bool, using: str
+    due_in: Mapping[Row, float], handlers: Registry, *, errors: Mapping[str, Exception], using: str
 ) -> Iterator[Waiting]:
     """Yield what is pending, and what was published and not handled.
 
     Args:
         due_in: in how many seconds each pending message is due.
         errors: the last error of its handlers, by event id.
-        in_hand: a consumer has read records that it has not handled.
     """
     groups = {group: GroupHandlers(handlers, group) for group in handlers.groups}
     for model in (OutboxMessage, InboxMessage):
@@ -53,7 +52,7 @@ def unfinished(
     left = OutboxMessage.objects.using(using).own().published().filter(event_type__in=main.types).order_by("id")
     for message in left:
         if main.find(message.event_type, message.topic):
-            yield Waiting(message, _reason_of_published(message, main, in_hand))
+            yield Waiting(message, _reason_of_published(message, main))
 
 
 def _hold(message: OutboxMessage | InboxMessage, groups: Mapping[str, GroupHandlers], using: str) -> str:
@@ -94,9 +93,7 @@ def _earlier(message: OutboxMessage | InboxMessage, using: str) -> OutboxMessage
     return rows.order_by("id").first()
 
 
-def _reason_of_published(message: OutboxMessage, main: GroupHandlers, in_hand: bool) -> str:
+def _reason_of_published(message: OutboxMessage, main: GroupHandlers) -> str:
     if message.topic not in main.default_topics:
         return f"no consumer reads the topic {message.topic}: add it to ROUTES, or name it in a handler"
-    if in_hand:
-        return "sent, and waits for more messages of its batch or for an earlier one of its key"
     return "sent, and not handled; see the log"

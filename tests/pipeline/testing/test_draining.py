@@ -365,11 +365,12 @@ def test_a_topic_that_nobody_reads_is_named(handlers: Registry) -> None:
     assert not waiting.is_held
 
 
-def test_a_message_of_a_batch_that_is_not_full_waits_if_time_stands_still(handlers: Registry) -> None:
+def test_a_batch_that_is_not_full_is_handled_in_the_end_also_if_time_stands_still(handlers: Registry) -> None:
     handlers.register("order.created", effects_of_payloads, batch=50, wait=3600)
     order()
+    later = order(2, delay=86400)
     (waiting,) = drain(max_wait=0).waiting
-    assert waiting.reason.startswith("sent, and waits for more messages of its batch")
+    assert (effects(), waiting.message) == (["1"], later)
 
 
 def test_an_inbox_message_of_a_group_that_is_gone_is_named(handlers: Registry) -> None:

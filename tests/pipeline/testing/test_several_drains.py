@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 from django.db import transaction
 
-from django_outbox import Event, publish
+from django_outbox import Event, Retry, publish
 from django_outbox.handlers.registry import Registry
-from django_outbox.testing import drain
+from django_outbox.testing import deliver, drain
 from tests.support.effects import effect_of_payload, effects, effects_of_payloads
 from tests.support.outbox import make_message, row, statuses
 from tests.support.overrides import outbox_settings
@@ -31,7 +31,7 @@ def test_later_messages_of_the_key_of_a_failed_one_are_handled(publisher: str, h
     def works_after_its_repair(event: Event) -> None:
         effect_of_payload(event)
         if event.payload == 1 and is_broken:
-            raise ArithmeticError("boom")
+            raise Retry(delay=3600)
 
     handlers.register("order.created", works_after_its_repair)
     with outbox_settings(PUBLISHER=publisher):
@@ -44,14 +44,21 @@ def test_later_messages_of_the_key_of_a_failed_one_are_handled(publisher: str, h
 
 
 @pytest.mark.parametrize("publisher", PUBLISHERS)
-def test_a_batch_that_was_not_full_is_handled(publisher: str, handlers: Registry) -> None:
+def test_batches_that_are_not_full_are_handled(publisher: str, handlers: Registry) -> None:
     handlers.register("order.created", effects_of_payloads, batch=50, wait=3600)
+    handlers.register("order.created", effects_of_payloads, batch=50, wait=7200, group="reports")
     with outbox_settings(PUBLISHER=publisher):
         order(1, key="7")
-        assert len(drain(max_wait=0).waiting) == 1
+        assert drain(max_wait=0).consumed == 2
         order(2, key="7")
-        drain()
-    assert (effects(), statuses()) == (["1", "2"], ["consumed", "consumed"])
+        assert drain().consumed == 2
+    assert (effects(), statuses()) == (["1", "1", "2", "2"], ["consumed", "consumed"])
+
+
+def test_a_foreign_event_of_a_batch_that_is_not_full_is_handled(handlers: Registry) -> None:
+    handlers.register("invoice.paid", effects_of_payloads, batch=50, wait=3600)
+    assert deliver("invoice.paid", 1, source="billing", max_wait=0).consumed == 1
+    assert effects() == ["1"]
 
 
 def test_what_was_left_by_one_that_ended_with_an_exception_is_handled(handlers: Registry) -> None:

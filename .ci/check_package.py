@@ -19,6 +19,7 @@ WANTED = [
     "django_outbox/migrations/0001_initial.py",
     "django_outbox/management/commands/outbox_relay.py",
     "django_outbox/management/commands/outbox_consume.py",
+    "django_outbox/testing/plugin.py",
 ]
 
 # Run from the installed wheel, away from the sources: every table is made by a migration of the package.
@@ -51,6 +52,12 @@ from django_outbox.models import OutboxMessage
 assert OutboxMessage.objects.get().status == "pending"
 from django_outbox.operations.documentation import documentation
 assert documentation("brokers").startswith("https://")
+from django_outbox.testing import assert_published, drain
+assert_published("smoke.tested", key=1, payload={"n": 1})
+assert drain().published == 1
+from importlib.metadata import entry_points
+(plugin,) = (each for each in entry_points(group="pytest11") if each.name == "django_outbox")
+assert plugin.value == "django_outbox.testing.plugin"
 """
 
 

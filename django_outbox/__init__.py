@@ -1,4 +1,7 @@
-"""Transactional outbox for Django and Kafka: the names that applications import."""
+"""Transactional outbox for Django and Kafka: the names that applications import.
+
+PYTEST_DONT_REWRITE: otherwise pytest warns if something has imported this package before pytest starts.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,9 @@ _MODULES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'exceptions')}"), name)
+if not TYPE_CHECKING:  # a type checker would accept any name
+
+    def __getattr__(name: str) -> Any:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return getattr(import_module(f"{__name__}.{_MODULES.get(name, 'exceptions')}"), name)

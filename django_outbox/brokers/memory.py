@@ -90,9 +90,12 @@ class MemoryBroker(Broker):
             raise ImproperlyConfigured('OUTBOX["BROKER"]["OPTIONS"]: "create_topics" must be True or False.')
 
     @staticmethod
-    def clear() -> None:
-        """Delete all clusters with their topics, records and offsets."""
-        _clusters.clear()
+    def clear(url: str | None = None) -> None:
+        """Delete all clusters with their topics, records and offsets, or the cluster of this URL."""
+        if url is None:
+            _clusters.clear()
+        else:
+            _clusters.pop(url, None)
 
     @property
     def location(self) -> str:

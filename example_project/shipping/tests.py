@@ -7,8 +7,10 @@ from django.db import transaction
 from django.test import TestCase
 
 from django_outbox import Event
-from django_outbox.models import OutboxMessage
+from django_outbox.testing import OutboxTestMixin
+from mail.models import Mail
 from orders.models import Order
+from orders.services import place_order
 
 from .handlers import ship
 from .models import ParcelWeight, Shipment
@@ -20,7 +22,7 @@ def order_created(item: str) -> Event:
     return Event(type="order.created", payload=payload, key=str(order.pk))
 
 
-class ShipTests(TestCase):
+class ShipTests(OutboxTestMixin, TestCase):
     def test_creates_the_shipment_and_announces_it_under_the_same_key(self):
         event = order_created("teapot")
 
@@ -28,10 +30,7 @@ class ShipTests(TestCase):
 
         shipment = Shipment.objects.get()
         self.assertEqual(shipment.grams, 1_800)
-        message = OutboxMessage.objects.get()
-        self.assertEqual(message.event_type, "order.shipped")
-        self.assertEqual(message.message_key, event.key)
-        self.assertEqual(message.payload["shipment_id"], shipment.pk)
+        self.assert_published("order.shipped", key=event.key, payload__contains={"shipment_id": shipment.pk}, count=1)
 
     def test_an_item_that_nobody_weighed_fails_and_leaves_nothing(self):
         event = order_created("grand-piano")
@@ -40,7 +39,35 @@ class ShipTests(TestCase):
             ship(event)
 
         self.assertFalse(Shipment.objects.exists())
-        self.assertFalse(OutboxMessage.objects.exists())
+        self.assert_nothing_published()
+
+
+class WholeWayTests(OutboxTestMixin, TestCase):
+    def test_an_order_is_shipped_and_the_customer_hears_of_both(self):
+        order = place_order("ada@example.com", "teapot", 2)
+        self.drain()
+
+        self.assertEqual(Shipment.objects.get().order_id, order.pk)
+        self.assertEqual(Mail.objects.filter(order_id=order.pk).count(), 2)
+
+    def test_a_second_try_ships_and_writes_nothing_twice(self):
+        place_order("ada@example.com", "teapot", 2)
+        with self.fail_once(ship), self.assertLogs("django_outbox"):
+            self.drain()
+
+        self.assertEqual(Shipment.objects.count(), 1)
+        self.assert_published("order.shipped", count=1)
+        self.assertEqual(Mail.objects.count(), 2)
+
+    def test_an_order_waits_until_its_parcel_is_weighed(self):
+        place_order("ada@example.com", "grand-piano", 1)
+        with self.assertLogs("django_outbox"):
+            self.assertEqual(self.drain(max_wait=0).consumed, 0)
+
+        call_command("set_parcel_weight", "grand-piano", "310000", stdout=StringIO())
+        self.drain()
+
+        self.assertEqual(Shipment.objects.get().grams, 310_000)
 
 
 class SetParcelWeightTests(TestCase):

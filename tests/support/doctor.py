@@ -25,15 +25,6 @@ def limited(find: Any, installation: Any, **limits: Any) -> list[Any]:
         return list(find(installation))
 
 
-@pytest.fixture(autouse=True)
-def forget_brokers() -> Iterator[None]:
-    from django_outbox.brokers.memory import MemoryBroker
-
-    MemoryBroker.clear()
-    yield
-    MemoryBroker.clear()
-
-
 @pytest.fixture
 def other_session() -> Iterator[Any]:
     """A second session with the database."""

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.support.doctor import forget_brokers, installation, other_session
+from tests.support.doctor import installation, other_session
 
-__all__ = ["forget_brokers", "installation", "other_session"]
+__all__ = ["installation", "other_session"]

@@ -9,7 +9,6 @@ from django.core.management import call_command
 from django.db import transaction
 
 from django_outbox import publish
-from django_outbox.brokers.memory import MemoryBroker
 from tests.support.app.models import Effect
 
 """What is shorter may well be said twice, such as 'Prints JSON.'"""
@@ -33,7 +32,6 @@ def test_a_project_can_test_its_whole_pipeline_within_a_test_case(settings: Any)
         "SOURCE": "shop",
         "BROKER": {"BACKEND": "django_outbox.brokers.memory.MemoryBroker"},
     }
-    MemoryBroker.clear()
     with transaction.atomic():
         publish("test.effect", {"order": 7}, key="7")
 

@@ -48,13 +48,11 @@ Subscribe = Callable[..., Subscription]
 
 
 @pytest.fixture(params=["memory", "kafka", "confluent"])
-def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
+def broker(request: pytest.FixtureRequest) -> Broker:
     if request.param == "memory":
-        yield MemoryBroker(BrokerSettings(url=f"memory://{request.node.name}", options={"create_topics": False}))
-        MemoryBroker.clear()
-    else:
-        make = {"kafka": kafka_broker, "confluent": confluent_broker}[request.param]
-        yield make(request.getfixturevalue("kafka_url"))
+        return MemoryBroker(BrokerSettings(url=f"memory://{request.node.name}", options={"create_topics": False}))
+    make: Callable[[str], Broker] = {"kafka": kafka_broker, "confluent": confluent_broker}[request.param]
+    return make(request.getfixturevalue("kafka_url"))
 
 
 @pytest.fixture

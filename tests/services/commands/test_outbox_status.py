@@ -9,7 +9,6 @@ from collections.abc import Iterator
 import pytest
 from django.core.management import call_command
 
-from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.management.commands import outbox_status
 from django_outbox.operations import lag
 from django_outbox.operations import status as outbox
@@ -22,10 +21,8 @@ def forget_answers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Each test asks a broker of its own, and does not mind a busy machine."""
     monkeypatch.setitem(outbox.full_status.__kwdefaults__, "timeout", 30.0)
     lag._queries.clear()
-    MemoryBroker.clear()
     yield
     lag._queries.clear()
-    MemoryBroker.clear()
 
 
 def check(*arguments: str) -> tuple[int, str]:

@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.databases("sqlite"), pytest.mark.brokers("tansu")]
 FILES = ["orders/models.py", "orders/services.py", "orders/handlers.py"]
 """Where the README puts its Python, but for the settings, which come first."""
 TYPED = "5. Give the payload a type"
+TESTING = "Testing your project"
 
 
 def examples_of(page: str, section: str) -> tuple[list[str], list[str]]:
@@ -44,7 +45,7 @@ class Project:
         superuser = {"DJANGO_SUPERUSER_USERNAME": "ada", "DJANGO_SUPERUSER_EMAIL": "", "DJANGO_SUPERUSER_PASSWORD": "-"}
         self._environment = {**clean, **superuser, "PYTHONPATH": str(ROOT)}
 
-    def type(self, line: str, *more: str) -> str:
+    def type(self, line: str, *more: str, exit_code: int = 0) -> str:
         words = shlex.split(line)
         python = {"django-admin": [sys.executable, "-m", "django"], "python": [sys.executable]}[words[0]]
         ended = subprocess.run(
@@ -54,9 +55,9 @@ class Project:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=60,
+            timeout=120,
         )
-        assert ended.returncode == 0, f"{line}\n{ended.stdout}"
+        assert ended.returncode == exit_code, f"{line}\n{ended.stdout}"
         return ended.stdout
 
     def write(self, path: str, text: str) -> None:
@@ -93,10 +94,37 @@ def test_the_quick_start_leads_to_a_shipment(tmp_path: Path, kafka_url: str, top
     shipments = "from orders.models import Shipment; print(Shipment.objects.get().order.item)"
     assert project.type(f'python manage.py shell -c "{shipments}"').endswith("tent\n")
 
-    (case, *_), _ = examples_of("docs/testing.rst", "Testing your project")
+    (case, *_), _ = examples_of("docs/testing.rst", TESTING)
     project.write("orders/tests.py", case)
     assert "Ran 1 test " in project.type("python manage.py test")
 
     (typed,), _ = examples_of("docs/tutorial.rst", TYPED)
     project.write("orders/handlers.py", typed)
     assert "tent of 3 kg" in project.type("python manage.py test")
+
+
+def test_the_examples_of_the_page_about_tests_run_as_they_are_printed(tmp_path: Path) -> None:
+    (settings, *modules), lines = examples_of("README.rst", "Quick start")
+    (_, *functions), printed = examples_of("docs/testing.rst", TESTING)
+    (failing,) = (each for each in functions if "test_the_item_is_published" in each)
+    (foreign,) = (each for each in functions if each.startswith("@handler"))
+    passing = [each for each in functions if each not in (failing, foreign)]
+
+    project = Project(tmp_path)
+    for line in lines:
+        if "makemigrations" in line:
+            break
+        if "pip" not in line:
+            project.type(line)
+    project.add_settings(settings.replace("    ...,\n", "    *GENERATED,\n"))
+    for path, text in zip(FILES, modules, strict=True):
+        project.write(path, text)
+    project.write("orders/handlers.py", f"{modules[-1]}\n\n{foreign}\n")
+    project.type("python manage.py makemigrations orders")
+    project.write("orders/test_passing.py", "\n\n".join(passing))
+    project.write("orders/test_failing.py", f"from orders.services import place_order\n\n{failing}\n")
+    output = project.type("python -m pytest -p no:cacheprovider --ds=shop.settings -n 2 orders", exit_code=1)
+
+    assert re.search("1 failed, 7 passed", output), output
+    shown = "\n".join(each.removeprefix("E       ") for each in output.splitlines())
+    assert "AssertionError: " + "\n".join(printed) in shown, output

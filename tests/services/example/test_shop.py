@@ -28,13 +28,18 @@ def manage(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
     )
 
 
-def test_the_shops_tests_pass() -> None:
-    result = manage("test")
+@pytest.mark.parametrize(
+    ("arguments", "number"),
+    [(("orders", "shipping", "mail"), 22), (("warehouse", "--settings", "warehouse.settings"), 3)],
+    ids=["shop", "warehouse"],
+)
+def test_the_tests_of_the_projects_pass(arguments: tuple[str, ...], number: int) -> None:
+    result = manage("test", *arguments, WAREHOUSE_DATABASE_URL="sqlite://:memory:")
 
     assert result.returncode == 0, result.stdout
     found = re.search(r"Ran (\d+) tests", result.stdout)
     assert found is not None
-    assert int(found[1]) >= 19
+    assert int(found[1]) >= number
     assert "skipped" not in result.stdout
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -16,12 +15,6 @@ from django_outbox.conf import BrokerSettings
 from tests.support.brokers.records import SECONDS, make_topic, numbered, read, send
 
 A_DAY = 86_400.0
-
-
-@pytest.fixture(autouse=True)
-def _forgotten() -> Iterator[None]:
-    yield
-    MemoryBroker.clear()
 
 
 def memory_broker(url: str = "memory://", **options: object) -> MemoryBroker:
@@ -54,6 +47,15 @@ def test_clear_forgets_topics_records_and_offsets() -> None:
     assert strict.missing_topics(["topic"]) == {"topic"}
     send(memory_broker().producer(SECONDS), *numbered("topic", 2))
     assert len(read(memory_broker().subscribe(["topic"], "group"), 2)) == 2
+
+
+def test_clear_may_forget_one_cluster_only() -> None:
+    for url in ("memory://one", "memory://other"):
+        send(memory_broker(url).producer(SECONDS), *numbered("topic", 1))
+    MemoryBroker.clear("memory://one")
+    MemoryBroker.clear("memory://unknown")
+    assert memory_broker("memory://one").records("topic") == []
+    assert len(memory_broker("memory://other").records("topic")) == 1
 
 
 def test_records_are_shown_partition_by_partition_and_stay() -> None:

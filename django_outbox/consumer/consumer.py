@@ -111,9 +111,7 @@ class Consumer:
         self._outages = OutageLog(log, clock, quiet_seconds=RELAPSE_SECONDS)
         self.readable_topics = ReadableTopics(broker, self.topics, log, clock, self._outages)
         self._assignment = AssignmentTimeout(self.group, log, clock)
-        self.reconciler = Reconciler(
-            broker, self.handlers, clock, self.lanes.first_unfinished, using=using, outages=self._outages
-        )
+        self.reconciler = Reconciler(broker, self.handlers, clock, self.lanes, using=using, outages=self._outages)
         self.subscription: Subscription | None = None
         self._subscribed: frozenset[str] = frozenset()
         self._is_committed = True  # what was handled

@@ -21,14 +21,12 @@ from django_outbox.consumer.source import Kind, Outcome, RoundCounts
 from django_outbox.events.parsing import shown_type
 from django_outbox.handlers.registry import GroupHandlers
 
-DUE_GROUP = TopicPartition("", -1)
-"""Stored messages are in this group of the queue."""
+DUE_GROUP = TopicPartition("", -1)  # of stored messages in the queue
 BUSY_POLL_SECONDS = 0.05
 READS = 8
 """So many reads fill the hand of a consumer with threads. Each read and commit waits for the threads several times."""
 READ_AHEAD_BYTES = 64 * 1024 * 1024
-MOST_WAITS = 5_000
-"""Messages that wait in hand for earlier ones of their keys."""
+MOST_WAITS = 5_000  # messages that wait in hand for earlier ones of their keys
 LEAST_WINDOW = 10_000
 """Records of a partition that are read behind an unfinished one: what it waits for may come far behind it."""
 
@@ -51,7 +49,6 @@ class InHand:
     ) -> None:
         """
         Args:
-            lanes: how many.
             outbox, inbox: of any lane.
             read_ahead: records in hand at most, besides those that wait for others of their keys.
         """
@@ -60,8 +57,7 @@ class InHand:
         self._outbox = outbox
         self._inbox = inbox
         self._handlers = handlers
-        self.are_threads = lanes > 1
-        """True if lanes work in threads of their own."""
+        self.are_threads = lanes > 1  # of their own
         self.guard = PoisonGuard(outbox, inbox, read_ahead, has_lanes=self.are_threads)
         # No more at once, so that one partition does not fill the hand before others have their turn.
         self._read = read_ahead // READS if self.are_threads else 0
@@ -185,10 +181,8 @@ class InHand:
             self._due.update(each.id for each in due)
         all_alone = settings.max_deliveries == 1
         self._queue.put(
-            [
-                Queued(each.id, each.key, Kind.DUE, DUE_GROUP, guarded=True, most=1, alone=all_alone or each.is_suspect)
-                for each in due
-            ]
+            Queued(each.id, each.key, Kind.DUE, DUE_GROUP, guarded=True, most=1, alone=all_alone or each.is_suspect)
+            for each in due
         )
         return bool(due)
 
@@ -220,6 +214,12 @@ class InHand:
         """The offset of the first unfinished record; None if none is in hand."""
         with self._lock:
             return self._offsets.first_unfinished(partition)
+
+    def own_ids(self, partition: TopicPartition) -> set[int]:
+        """The ids of messages of this outbox whose records, of a partition, are in hand."""
+        with self._lock:
+            found = [*self._queue.items, *self._filling]
+        return {queued.item.id for queued in found if queued.kind is Kind.OWN and queued.group == partition}
 
     def revoke(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
         """Forget partitions that this consumer loses: nothing new starts on them. May be called by any thread.

@@ -48,6 +48,12 @@ class KeyedQueue(Generic[T]):
         with self._offered:
             return self._size + len(self._taken)
 
+    @property
+    def items(self) -> list[Queued[T]]:
+        """The items that wait or that lanes have."""
+        with self._offered:
+            return [*chain.from_iterable(line.items for line in self._lines.values()), *self._taken.values()]
+
     def count_by_group(self) -> Counter[Any]:
         """The number of items by group, without those that wait for their time."""
         with self._offered:

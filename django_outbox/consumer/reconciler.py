@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import timedelta
 
 from django_outbox.brokers.base import Broker, Progress, Subscription, TopicPartition
 from django_outbox.conf import settings
+from django_outbox.consumer.in_hand import InHand
 from django_outbox.consumer.undelivered import Undelivered
 from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 from django_outbox.handlers.registry import GroupHandlers
@@ -38,18 +39,17 @@ class Reconciler:
         broker: Broker,
         handlers: GroupHandlers,
         clock: Callable[[], float],
-        first_unfinished: Callable[[TopicPartition], int | None],
+        in_hand: InHand,
         *,
         using: str,
         outages: OutageLog,
     ) -> None:
-        """``first_unfinished``: the offset of the first record of a partition that this member has read but not handled."""
         self._broker = broker
         self._handlers = handlers
         self._clock = clock
         self._using = using
         self._outages = outages
-        self._first_unfinished = first_unfinished
+        self._in_hand = in_hand
         self._next_check_at = clock() + INTERVAL_SECONDS
         self._last: dict[TopicPartition, Progress] = {}
         self._undelivered = Undelivered(clock, using)
@@ -89,6 +89,7 @@ class Reconciler:
             topic, using = place.topic, self._using
             types = None if settings.unknown_event == "dead" else self._handlers.types_of(topic)
             lost = state.requeue_lost(place, read[place], progress.high, age=age(), event_types=types, using=using)
+            lost += self._requeue_passed(place, read[place], progress, age(), types)
             _log_lost(lost, f"{topic}[{place.partition}]")
             if place.partition == 0:
                 try:
@@ -107,11 +108,25 @@ class Reconciler:
         if unknown is not None:
             raise unknown
 
+    def _requeue_passed(
+        self, place: TopicPartition, first: int, progress: Progress, age: timedelta, types: Collection[str] | None
+    ) -> int:
+        """Requeue what names an offset between the first record in hand and the position, and is not in hand.
+
+        It was in a log that is gone. A message in hand may wait for it, so it would be found only much later.
+        """
+        position = min(progress.position or 0, progress.high)
+        if first >= position or self._in_hand.first_unfinished(place) is None:
+            return 0
+        return state.requeue_passed(
+            place, first, position, self._in_hand.own_ids(place), age=age, event_types=types, using=self._using
+        )
+
     def _read(self, place: TopicPartition, progress: Progress) -> int:
         """The offset up to which this member has handled all."""
         # Before its position, or before the first record in hand. The committed offset may be of a topic that was
         # recreated since.
-        unfinished = self._first_unfinished(place)
+        unfinished = self._in_hand.first_unfinished(place)
         read = max(progress.position or 0, progress.low)
         if unfinished is not None:
             return min(read, unfinished)

@@ -194,6 +194,31 @@ def requeue_lost(
     return requeue_all(published.filter(offset__lt=first), using) + requeue_all(published.filter(beyond), using)
 
 
+def requeue_passed(
+    place: TopicPartition,
+    first: int,
+    end: int,
+    in_hand: Collection[int],
+    *,
+    age: timedelta,
+    event_types: Collection[str] | None,
+    using: str,
+) -> int:
+    """Requeue messages that are published from ``first`` up to ``end`` and were read, but are not in hand, uncounted.
+
+    Args:
+        in_hand: ids of messages, which other sessions may have locked.
+        age, event_types: see ``requeue_lost``.
+    """
+    published = published_before(age, place.topic, event_types, using).filter(partition=place.partition)
+    read = published.filter(offset__gte=first, offset__lt=end).values_list("id", flat=True)
+    lost = sorted(set(read) - set(in_hand))
+    return sum(
+        requeue_all(published.filter(id__in=lost[start : start + UPDATE_SIZE]), using)
+        for start in range(0, len(lost), UPDATE_SIZE)
+    )
+
+
 def requeue_without_partition(
     topic: str, partitions: int, *, age: timedelta, event_types: Collection[str] | None, using: str
 ) -> int:

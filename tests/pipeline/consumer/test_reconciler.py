@@ -250,6 +250,30 @@ def test_a_record_in_hand_is_never_taken_for_lost(clock: Clock) -> None:
     assert statuses() == ["published", "published"]
 
 
+@pytest.mark.parametrize("offset", [0, 2], ids=["at that of the one in hand", "behind it"])
+def test_what_a_message_in_hand_waits_for_is_sent_again_though_the_new_log_has_its_offset(
+    offset: int, clock: Clock
+) -> None:
+    """The topic was made anew, and its log has grown past the lost record."""
+    pipeline = Pipeline(clock=clock, hold=50)
+    pipeline.on("order.created")
+    lost = published_long_ago(offset=offset, message_key="a")
+    waiting = make_message(message_key="a")
+    for _ in range(3):
+        make_message(message_key="b")
+    pipeline.turn()
+    OutboxMessage.objects.filter(id=waiting.id).update(published_at=timezone.now() - AN_HOUR / 2)
+
+    look(pipeline, clock)
+
+    assert (row(lost).status, row(waiting).status) == (Status.PENDING, Status.PUBLISHED)
+    for _ in range(2):
+        clock.now += 2
+        pipeline.turn()
+    assert [event.id for event in pipeline.handled[-2:]] == [str(lost.event_id), str(waiting.event_id)]
+    assert row(waiting).publish_count == 1
+
+
 def test_a_broker_that_does_not_tell_stops_nothing(
     pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

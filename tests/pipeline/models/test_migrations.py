@@ -13,41 +13,9 @@ from django.db.models import F
 from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
 from tests.support.outbox import Status, make_message, row
+from tests.support.schema import TABLE, constraints, schema, tables
 
-TABLE = "django_outbox_outboxmessage"
 STATUSES = [Status.PENDING, Status.PUBLISHED, Status.CONSUMED, Status.DEAD]
-
-
-def tables() -> set[str]:
-    return set(connection.introspection.table_names())
-
-
-def constraints(table: str = TABLE) -> dict[str, Any]:
-    with connection.cursor() as cursor:
-        return connection.introspection.get_constraints(cursor, table)
-
-
-def schema() -> dict[str, Any]:
-    """All that the database knows of the tables, but for the order of columns."""
-    return {table: _schema_of(table) for table in tables() if table.startswith("django_outbox")}
-
-
-def _schema_of(table: str) -> Any:
-    with connection.cursor() as cursor:
-        columns = sorted(
-            tuple(map(str, each)) for each in connection.introspection.get_table_description(cursor, table)
-        )
-        storage = None
-        if connection.vendor == "postgresql":
-            cursor.execute("SELECT reloptions FROM pg_class WHERE relname = %s", [table])
-            storage = cursor.fetchall()
-            cursor.execute("SELECT indexdef FROM pg_indexes WHERE tablename = %s ORDER BY 1", [table])
-            storage += cursor.fetchall()
-    # SQLite numbers constraints that have no name.
-    found = [
-        ("" if "unnamed" in name or "fk_" in name else name, str(each)) for name, each in constraints(table).items()
-    ]
-    return columns, sorted(found), storage
 
 
 @pytest.fixture

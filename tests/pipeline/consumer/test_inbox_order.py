@@ -99,7 +99,7 @@ def test_a_failing_head_takes_all_that_is_behind_it_along(receiver: Receiver) ->
     assert {other.retry_count for other in others} == {0}
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 def test_a_hundred_thousand_blocked_events_do_not_keep_a_free_one_back(receiver: Receiver) -> None:
     """They come first by their due time, and all wait for one that fails."""
     receiver.on("order.created", effect_of_payload)

@@ -16,7 +16,7 @@ from tests.support.debezium import execute, query, reading, set_up, tear_down
 from tests.support.overrides import outbox_settings
 
 pytestmark = [
-    pytest.mark.databases("postgresql"),
+    pytest.mark.databases("postgresql", since=15),
     pytest.mark.django_db(transaction=True),
     pytest.mark.xdist_group("debezium"),
 ]

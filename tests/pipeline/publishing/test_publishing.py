@@ -160,7 +160,7 @@ def test_publish_many_takes_all_that_an_event_has() -> None:
     assert (message.topic, message.event_version, message.event_id) == ("elsewhere", "v9", event_id)
 
 
-@pytest.mark.databases("sqlite", "mariadb")
+@pytest.mark.databases("sqlite", "mariadb", "mysql")
 def test_message_is_complete_where_an_insert_returns_nothing_but_the_id(monkeypatch: pytest.MonkeyPatch) -> None:
     # As on MySQL.
     for feature in ("can_return_columns_from_insert", "can_return_rows_from_bulk_insert"):

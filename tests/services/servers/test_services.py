@@ -106,9 +106,9 @@ def test_apache_kafka_creates_no_topic_by_itself(kafka_url: str, topic: str) -> 
 
 @pytest.mark.databases("postgresql")
 @pytest.mark.django_db
-def test_postgresql_is_18() -> None:
+def test_postgresql_is_18_unless_another_is_chosen(pytestconfig: pytest.Config) -> None:
     assert connection.vendor == "postgresql"
-    assert connection.get_database_version()[0] == 18
+    assert connection.get_database_version()[0] == int(pytestconfig.option.database_release or 18)
 
 
 @pytest.mark.databases("mariadb")

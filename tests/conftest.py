@@ -20,6 +20,7 @@ from tests.support.servers.apache_kafka import ApacheKafka
 from tests.support.servers.base import Service, ServiceError
 from tests.support.servers.mariadb import MariaDB
 from tests.support.servers.mysql import MySQL
+from tests.support.servers.pgbouncer import PgBouncer
 from tests.support.servers.postgres import PostgreSQL
 from tests.support.servers.process import make_directory, remove_directory
 from tests.support.servers.secured_kafka import SecuredKafka
@@ -51,6 +52,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--kafka", choices=sorted(BROKERS), default="tansu", help="default: %(default)s")
     group.addoption("--database-release", metavar="RELEASE", help="another release of the database, such as 14")
     group.addoption("--kafka-release", metavar="RELEASE", help="another release of the broker, such as 3.9")
+    group.addoption("--pgbouncer", action="store_true", help="real commands reach PostgreSQL through PgBouncer")
     group.addoption("--database-tests-only", action="store_true", help="leave out tests that use no database")
     group.addoption("--concurrency", default=1, type=int, help="of consumers in processes of their own (default: 1)")
     group.addoption("--database-url", metavar="URL", help="use this server (of the kind of --database), start none")
@@ -316,8 +318,19 @@ def kafka_outbox(settings: Any, kafka_url: str, topic: str) -> dict[str, Any]:
 # Real commands
 
 
+@pytest.fixture(scope="session")
+def command_database(pytestconfig: pytest.Config) -> Iterator[str]:
+    """The URL of the database server for real commands: with --pgbouncer that of a pooler in front of it."""
+    url = os.environ["DATABASE_URL"]
+    if not pytestconfig.option.pgbouncer:
+        yield url
+        return
+    with PgBouncer(int(url.rpartition("/")[0].rpartition(":")[2])) as pooler:
+        yield pooler.url
+
+
 @pytest.fixture
-def subprocess_env(transactional_db: None, kafka_outbox: Mapping[str, Any]) -> dict[str, str]:
+def subprocess_env(transactional_db: None, kafka_outbox: Mapping[str, Any], command_database: str) -> dict[str, str]:
     """The environment of real commands: this test's database, broker, topic and consumer group.
 
     On `transactional_db`, since another process sees only what is committed; so commands are also ended
@@ -325,12 +338,13 @@ def subprocess_env(transactional_db: None, kafka_outbox: Mapping[str, Any]) -> d
     """
     from django.db import connection
 
-    server = os.environ["DATABASE_URL"]
     name = connection.settings_dict["NAME"]
     return {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.support.settings",
-        "DATABASE_URL": f"sqlite:///{name}" if connection.vendor == "sqlite" else f"{server.rpartition('/')[0]}/{name}",
+        "DATABASE_URL": f"sqlite:///{name}"
+        if connection.vendor == "sqlite"
+        else f"{command_database.rpartition('/')[0]}/{name}",
         "OUTBOX_BACKEND": kafka_outbox["BROKER"]["BACKEND"],
         "KAFKA_URL": kafka_outbox["BROKER"]["URL"],
         "OUTBOX_TOPIC": kafka_outbox["TOPIC"],

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 _MAIN = ["tests/services/processes/test_pipeline.py", "tests/services/processes/test_kills.py"]
 _PIPELINE = [f"tests/pipeline/{name}" for name in ("relay", "consumer", "state", "upgrades")]
+_ALL = ["tests/pipeline", "tests/services/databases"]
 _BROKERS = ["tests/services/brokers/test_contract.py", "tests/services/brokers/test_pausing.py"]
 
 
@@ -42,14 +43,14 @@ POSTGRESQL = ["--database", "postgresql"]
 BOTH_CLIENTS = "kafka-python and confluent-kafka"
 
 COMBINATIONS = [
-    Combination("PostgreSQL 14", [*POSTGRESQL, "--database-release", "14"], [*_PIPELINE, *_MAIN], "not Debezium"),
+    Combination("PostgreSQL 14", [*POSTGRESQL, "--database-release", "14"], _ALL, "psycopg 3, without Debezium"),
     Combination(
         "PostgreSQL 18 behind PgBouncer", [*POSTGRESQL, "--pgbouncer"], _MAIN, "transaction mode, nothing prepared"
     ),
     Combination(
         "MariaDB 11.4",
         ["--database", "mariadb", "--database-release", "11.4", "--database-tests-only"],
-        [*_PIPELINE, *_MAIN],
+        ["tests/pipeline"],
         "PyMySQL",
     ),
     Combination("MySQL", ["--database", "mysql", "--database-tests-only"], [*_PIPELINE, *_MAIN], "PyMySQL"),

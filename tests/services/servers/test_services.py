@@ -277,6 +277,11 @@ def test_what_a_killed_service_had_started_has_ended_too() -> None:
         assert (service.directory / "ended").exists()
 
 
+def test_an_unknown_release_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(ServiceError, match=r"^release 9\.6 of postgresql is not known; known .*: 14, 15$"):
+        PostgreSQL.choose("9.6")
+
+
 def test_service_that_does_not_start_says_why() -> None:
     class Broken(Tansu):
         def command(self) -> list[str]:

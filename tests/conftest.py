@@ -84,6 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if config.option.help:
         return
     _choose_releases(config)
+    _require_a_database_that_can_be_pooled(config)
     if _is_worker(config):
         # It has inherited DATABASE_URL and the settings' name from the process that started the servers.
         config.stash[header_key] = config.workerinput["database"]  # type: ignore[attr-defined]
@@ -120,6 +121,11 @@ def _choose_releases(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
 
 
+def _require_a_database_that_can_be_pooled(config: pytest.Config) -> None:
+    if config.option.pgbouncer and (config.option.database != "postgresql" or config.option.database_url):
+        raise pytest.UsageError("--pgbouncer needs --database postgresql, and no --database-url")
+
+
 def _start_database(config: pytest.Config) -> str:
     """Start the chosen database and return its URL."""
     if config.option.database_url:
@@ -133,7 +139,8 @@ def _start_database(config: pytest.Config) -> str:
         config.stash[header_key] = f"SQLite {sqlite3.sqlite_version}"
         return f"sqlite:///{directory / 'db.sqlite3'}"
     service = config.stash[database_key] = kind().start()
-    config.stash[header_key] = service.version()
+    pooler = f" behind {PgBouncer(0).version()}" if config.option.pgbouncer else ""
+    config.stash[header_key] = service.version() + pooler
     return service.url
 
 
@@ -327,6 +334,7 @@ def command_database(pytestconfig: pytest.Config) -> Iterator[str]:
         return
     with PgBouncer(int(url.rpartition("/")[0].rpartition(":")[2])) as pooler:
         yield pooler.url
+        assert pooler.transactions(), "no command has reached the database through PgBouncer"
 
 
 @pytest.fixture

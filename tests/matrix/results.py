@@ -19,11 +19,13 @@ class Result(NamedTuple):
 
     Attributes:
         version: what the server was, exactly.
+        django: the version of Django.
         ran: the day, in UTC.
         passed: how many tests.
     """
 
     version: str
+    django: str
     ran: str
     passed: int
 
@@ -45,17 +47,18 @@ def write(results: dict[str, Result]) -> None:
 
 def table(results: dict[str, Result]) -> str:
     """The table in reStructuredText. A server without a result is not in it."""
-    steady = [(each.name, "with each change", each.note) for each in WITH_EACH_CHANGE]
+    steady = [(each.name, each.django, "with each change", each.note) for each in WITH_EACH_CHANGE]
     last = [
         (
             each.name if each.name[-1].isdigit() else _named(each.name, results[each.name]),
+            ".".join(results[each.name].django.split(".")[:2]),
             results[each.name].ran,
             each.note,
         )
         for each in COMBINATIONS
         if each.name in results
     ]
-    return _drawn([("Server", "Last tested", "With"), *steady, *last])
+    return _drawn([("Server", "Django", "Last passed", "With"), *steady, *last])
 
 
 def _named(name: str, result: Result) -> str:
@@ -63,9 +66,9 @@ def _named(name: str, result: Result) -> str:
     return f"{name} {'.'.join(result.version.split()[1].split('.')[:2])}" if " " not in name else name
 
 
-def _drawn(rows: Iterable[tuple[str, str, str]]) -> str:
+def _drawn(rows: Iterable[tuple[str, str, str, str]]) -> str:
     rows = list(rows)
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    widths = [max(len(row[column]) for row in rows) for column in range(4)]
     rule = "  ".join("=" * width for width in widths)
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     return "\n".join([rule, lines[0], rule, *lines[1:], rule])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
+from psycopg.rows import dict_row
 
 from tests.support.servers.base import Service, ServiceError
 
@@ -45,6 +46,7 @@ class PgBouncer(Service):
             "auth_type": "trust",
             "auth_file": self.directory / "users.txt",
             "pool_mode": "transaction",
+            "stats_users": "postgres",
         }
         lines = [f"{name} = {value}" for name, value in settings.items()]
         path = self.directory / "pgbouncer.ini"
@@ -60,6 +62,13 @@ class PgBouncer(Service):
     def probe(self) -> None:
         with psycopg.connect(self.url, connect_timeout=2, prepare_threshold=None) as connection:
             connection.execute("SELECT 1")
+
+    def transactions(self) -> int:
+        """How many transactions it has passed on, without those of its own probe."""
+        console = f"{self.url.rpartition('/')[0]}/pgbouncer"
+        with psycopg.connect(console, autocommit=True, prepare_threshold=None, row_factory=dict_row) as connection:
+            rows = connection.execute("SHOW STATS").fetchall()
+        return sum(row["total_xact_count"] for row in rows if row["database"] not in ("pgbouncer", "postgres"))
 
     def version(self) -> str:
         return self.run([self._program(), "--version"]).splitlines()[0]

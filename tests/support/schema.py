@@ -9,6 +9,17 @@ from django.db import connection
 
 TABLE = "django_outbox_outboxmessage"
 
+_POSTGRESQL = """
+    SELECT indexdef FROM pg_indexes WHERE tablename = %(table)s
+    UNION ALL SELECT pg_get_constraintdef(oid) FROM pg_constraint
+    WHERE conrelid = %(table)s::regclass AND contype <> 'n'  -- whether a column may be NULL is part of the column
+    UNION ALL SELECT reloptions::text FROM pg_class WHERE relname = %(table)s
+"""
+_MARIADB = """
+    SELECT CONCAT(constraint_name, ': ', check_clause) FROM information_schema.check_constraints
+    WHERE constraint_schema = DATABASE() AND table_name = %(table)s
+"""
+
 
 def tables() -> set[str]:
     return set(connection.introspection.table_names())
@@ -24,24 +35,37 @@ def schema() -> dict[str, Any]:
     return {table: _schema_of(table) for table in tables() if table.startswith("django_outbox")}
 
 
-def _without_casts(definition: str) -> str:
-    """PostgreSQL casts the elements of an array in an index that was restored, and the whole array elsewhere."""
-    return re.sub(r"::(character varying|text)(\[\])?|[()]", "", definition)
-
-
 def _schema_of(table: str) -> Any:
     with connection.cursor() as cursor:
         columns = sorted(
             tuple(map(str, each)) for each in connection.introspection.get_table_description(cursor, table)
         )
-        storage = None
-        if connection.vendor == "postgresql":
-            cursor.execute("SELECT reloptions FROM pg_class WHERE relname = %s", [table])
-            storage = cursor.fetchall()
-            cursor.execute("SELECT indexdef FROM pg_indexes WHERE tablename = %s ORDER BY 1", [table])
-            storage += [_without_casts(definition) for (definition,) in cursor.fetchall()]
     # SQLite numbers constraints that have no name.
     found = [
         ("" if "unnamed" in name or "fk_" in name else name, str(each)) for name, each in constraints(table).items()
     ]
-    return columns, sorted(found), storage
+    return columns, sorted(found), sorted(_definitions(table))
+
+
+def _definitions(table: str) -> list[str]:
+    """Checks, and indexes with their conditions, in the words of the database."""
+    with connection.cursor() as cursor:
+        if connection.vendor == "sqlite":
+            cursor.execute("SELECT sql FROM sqlite_master WHERE tbl_name = %s AND sql IS NOT NULL", [table])
+            return [part for (sql,) in cursor.fetchall() for part in _parts(sql)]
+        cursor.execute(_POSTGRESQL if connection.vendor == "postgresql" else _MARIADB, {"table": table})
+        return [str(definition) for (definition,) in cursor.fetchall()]
+
+
+def _parts(sql: str) -> list[str]:
+    """The parts of ``CREATE TABLE``, which are separated by commas outside of inner parentheses; or another statement."""
+    if not sql.startswith("CREATE TABLE"):
+        return [sql]
+    parts, depth = [""], 0
+    for token in re.findall(r"'(?:[^']|'')*'|\"[^\"]*\"|.", sql.partition("(")[2].rpartition(")")[0], re.DOTALL):
+        depth += {"(": 1, ")": -1}.get(token, 0)
+        if token == "," and not depth:
+            parts.append("")
+        else:
+            parts[-1] += token
+    return [part.strip() for part in parts]

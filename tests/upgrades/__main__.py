@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -12,12 +13,15 @@ from pathlib import Path
 from tests.support.processes import ROOT
 from tests.support.servers.mariadb import MariaDB
 from tests.support.servers.postgres import PostgreSQL
-from tests.upgrades.releases import FOLDER
+from tests.upgrades.releases import FOLDER, migrations, released
 
 
 def main(release: str) -> None:
+    if release in released():
+        sys.exit(f"{release} is released: its records are not to change.")
     folder = FOLDER / release
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "migrations.json").write_text(json.dumps(migrations(), indent=1) + "\n")
     with ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         mariadb = stack.enter_context(MariaDB())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from functools import cache
+
 import sqlparse
 from django.core.management import call_command
 from django.db import connection, transaction
@@ -13,6 +16,12 @@ def load_database(release: str) -> None:
     """Replace the tables of the outbox with those of a release."""
     drop_tables()
     _execute(_statements(release))
+
+
+def load_dump(text: str) -> None:
+    """Replace the tables of the outbox with those of a dump."""
+    drop_tables()
+    _execute(sqlparse.split(text))
 
 
 def load_rows(release: str) -> None:
@@ -42,11 +51,17 @@ def renew_tables() -> None:
     call_command("migrate", "django_outbox", verbosity=0)
 
 
-def _statements(release: str) -> list[str]:
-    return sqlparse.split(dump_of(release, connection.vendor))
+def _statements(release: str) -> tuple[str, ...]:
+    return _split(dump_of(release, connection.vendor))
 
 
-def _execute(statements: list[str]) -> None:
+@cache
+def _split(text: str) -> tuple[str, ...]:
+    """Split a dump once, since that takes a moment and many tests load it."""
+    return tuple(sqlparse.split(text))
+
+
+def _execute(statements: Iterable[str]) -> None:
     """Execute statements whose order no foreign key minds."""
     # PostgreSQL checks foreign keys at the commit.
     with connection.constraint_checks_disabled(), transaction.atomic(), connection.cursor() as cursor:

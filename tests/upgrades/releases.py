@@ -1,13 +1,20 @@
-"""What is kept of each release: a dump of its tables for each database, and records as it sends them."""
+"""What is kept of each release: a dump of its tables for each database, records as it sends them, and sums of its migrations.
+
+Records are of the relay, and of Debezium as `tests/services/debezium/test_records.py` compares them with a real connector's.
+Payloads are JSON or bytes: what serializers write is the format of the schema registry, not of a release.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from django_outbox.brokers.base import ReceivedRecord
+from tests.support.processes import ROOT
 
 FOLDER = Path(__file__).with_name("releases")
 DATABASES = {"postgresql": "postgresql.sql", "mysql": "mariadb.sql", "sqlite": "sqlite.sql"}
@@ -30,6 +37,23 @@ class Sent(NamedTuple):
 def releases() -> list[str]:
     """The releases that were recorded."""
     return sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
+
+
+def released() -> list[str]:
+    """The versions of the changelog that are out."""
+    headings = re.findall(r"^(\d+\.\d+\.\d+)(.*)\n=+$", (ROOT / "CHANGELOG.rst").read_text(), re.MULTILINE)
+    return [version for version, note in headings if "unreleased" not in note]
+
+
+def migrations() -> dict[str, str]:
+    """The SHA-256 of each migration of today, by the name of its file."""
+    paths = sorted((ROOT / "django_outbox" / "migrations").glob("0*.py"))
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in paths}
+
+
+def migrations_of(release: str) -> dict[str, str]:
+    sums: dict[str, str] = json.loads((FOLDER / release / "migrations.json").read_text())
+    return sums
 
 
 def dump_of(release: str, vendor: str) -> str:

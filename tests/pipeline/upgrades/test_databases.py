@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
-from django.db import transaction
+from django.db import connection, transaction
 
 from django_outbox import publish
 from django_outbox.consumer.consumer import INBOX_SECONDS
@@ -17,7 +17,8 @@ from django_outbox.models.fields import DatabaseNow
 from tests.support.clock import Clock
 from tests.support.outbox import Pipeline, put
 from tests.support.schema import schema
-from tests.upgrades.loading import load_database, load_rows, renew_tables
+from tests.upgrades.dumping import dump
+from tests.upgrades.loading import load_database, load_dump, load_rows, renew_tables
 from tests.upgrades.releases import records_of, releases
 from tests.upgrades.scenario import BYTES, ERROR, HEADERS, PAYLOAD
 
@@ -72,6 +73,13 @@ def go_on(release: str, clock: Clock) -> GoOn:
     return go_on
 
 
+def restored_schema() -> Any:
+    """The schema after a dump and its restore, in which PostgreSQL casts each element of an array, not the whole array."""
+    if connection.vendor == "postgresql":
+        load_dump(dump())
+    return schema()
+
+
 def pipeline_after(release: str, clock: Clock) -> Pipeline:
     pipeline = Pipeline(clock=clock)
     put(pipeline.broker, *(sent.record for sent in records_of(release)))
@@ -95,10 +103,11 @@ def expected(before: dict[str, str], **changes: str) -> dict[str, str]:
 
 
 def test_a_database_of_a_release_is_migrated_to_the_schema_of_a_new_one(release: str, migrate: Upgrade) -> None:
-    today = schema()
+    today = restored_schema()
     migrate(release)
-    assert schema() == today, (
-        "If the release is not out yet, record it again: python -m tests.upgrades. "
+    assert restored_schema() == today, (
+        f"If {release} is not out yet, record it again, which needs MariaDB's server and Maven: "
+        f"python -m tests.upgrades {release}. "
         "Else its migrations were changed: add a migration instead."
     )
 

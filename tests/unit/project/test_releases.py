@@ -6,15 +6,20 @@ import re
 
 import pytest
 
+import django_outbox
 from tests.support.processes import ROOT
 from tests.upgrades.readers import READERS
-from tests.upgrades.releases import DATABASES, FOLDER, releases
+from tests.upgrades.releases import DATABASES, FOLDER, migrations, migrations_of, released, releases
 
 
-def released() -> list[str]:
-    """The versions of the changelog that are out."""
-    headings = re.findall(r"^(\d+\.\d+\.\d+)(.*)\n=+$", (ROOT / "CHANGELOG.rst").read_text(), re.MULTILINE)
-    return [version for version, note in headings if "unreleased" not in note]
+def test_the_version_is_the_newest_of_the_changelog() -> None:
+    headings = re.findall(r"^(\d+\.\d+\.\d+).*\n=+$", (ROOT / "CHANGELOG.rst").read_text(), re.MULTILINE)
+    assert django_outbox.__version__ == headings[0]
+
+
+def test_migrations_of_a_release_are_as_they_were() -> None:
+    for release in released():
+        assert migrations_of(release).items() <= migrations().items(), "add a migration instead of changing one"
 
 
 def test_each_release_is_recorded() -> None:
@@ -23,7 +28,11 @@ def test_each_release_is_recorded() -> None:
 
 @pytest.mark.parametrize("release", releases())
 def test_a_record_of_a_release_is_complete(release: str) -> None:
-    assert {path.name for path in (FOLDER / release).iterdir()} == {*DATABASES.values(), "records.json"}
+    assert {path.name for path in (FOLDER / release).iterdir()} == {
+        *DATABASES.values(),
+        "records.json",
+        "migrations.json",
+    }
 
 
 def test_readers_are_of_releases() -> None:

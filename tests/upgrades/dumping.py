@@ -7,12 +7,14 @@ import re
 import subprocess
 from typing import Any
 
+import sqlparse
 from django.db import connection
 
 from tests.support.servers.mariadb import MariaDB
 from tests.support.servers.postgres import PostgreSQL
 from tests.upgrades.releases import TABLES
 
+_COMMENTS = re.compile(r"\A(?:\s|--[^\n]*(?:\n|\Z)|/\*.*?\*/)+", re.DOTALL)
 MIGRATIONS = (
     "INSERT INTO django_migrations (app, name, applied) VALUES ('django_outbox', '{}', '2026-11-01 00:00:00');\n"
 )
@@ -37,8 +39,9 @@ def _postgresql(tables: list[str]) -> str:
     address = [f"--host={database['HOST']}", f"--port={database['PORT']}", f"--username={database['USER']}"]
     chosen = [f"--table=public.{name}" for name in tables]
     text = _run(PostgreSQL.program("pg_dump"), *options, *address, *chosen, database["NAME"])
-    # Settings of this session, which older servers may not know, and commands of psql.
-    return _without(text, r"--|\\|SET |SELECT pg_catalog\.set_config")
+    text = re.sub(r"^\\(un)?restrict \w+$", "", text, flags=re.MULTILINE)  # commands of psql
+    # Settings of this session, which older servers may not know.
+    return _without(text, r"SET |SELECT pg_catalog\.set_config")
 
 
 def _mariadb(tables: list[str]) -> str:
@@ -54,7 +57,7 @@ def _mariadb(tables: list[str]) -> str:
     address = [f"--host={database['HOST']}", f"--port={database['PORT']}", f"--user={database['USER']}"]
     text = _run(MariaDB.program("mariadb-dump"), *options, *address, database["NAME"], *tables)
     text = re.sub(r"( ENGINE=\w+) .*;", r"\1;", text)  # the collation is that of the database
-    return _without(text, r"/\*")
+    return _without(text, r"SET ")
 
 
 def _sqlite(tables: list[str]) -> str:
@@ -77,5 +80,8 @@ def _run(*command: Any) -> str:
 
 
 def _without(text: str, beginnings: str) -> str:
-    """Leave out lines that begin so, and empty ones."""
-    return "".join(f"{line}\n" for line in text.split("\n") if line and not re.match(beginnings, line))
+    """Leave out statements that begin so, and comments between statements."""
+    bare = (_COMMENTS.sub("", statement) for statement in sqlparse.split(text))
+    return "".join(
+        f"{statement}\n" for statement in bare if statement.strip(";") and not re.match(beginnings, statement)
+    )

@@ -35,8 +35,9 @@ class Sent(NamedTuple):
 
 
 def releases() -> list[str]:
-    """The releases that were recorded."""
-    return sorted(path.name for path in FOLDER.iterdir() if path.is_dir())
+    """The releases that were recorded, the newest last."""
+    names = (path.name for path in FOLDER.iterdir() if path.is_dir())
+    return sorted(names, key=lambda name: [int(number) for number in name.split(".")])
 
 
 def released() -> list[str]:

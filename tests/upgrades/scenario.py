@@ -27,6 +27,7 @@ BYTES = b"\x00\xff'\\;bytes"
 HEADERS = {"tenant": "blue", "note": "Zoë"}
 ERROR = 'ArithmeticError: it\'s 100 % "broken"\n  File "handlers.py", line 7'
 GROUP = "tests"
+NOT_DEFAULT = {"delivery_count": 1, "max_retry": 7, "event_version": "v2"}
 
 
 def fill(broker: MemoryBroker) -> None:
@@ -82,8 +83,10 @@ def _pending() -> None:
     make_message(event_type="up.pending.bytes", payload=json_value(None), content_type="image/png", raw_value=BYTES)
     make_message(event_type="up.pending.tombstone", payload=json_value(None), content_type="", message_key="e")
     make_message(event_type="up.delayed", next_retry_at=FAR_AWAY)
-    failed = make_message(event_type="up.pending.failed", message_key="f", **_failed(1, publish_count=1))
+    failed = make_message(event_type="up.pending.failed", message_key="f", **_failed(1, publish_count=1, max_retry=7))
     _failure(failed, final=False)
+    refused = make_message(event_type="up.pending.refused", **_failed(1))
+    _failure(refused, final=False, stage="send")
     make_message(event_type="up.paused", next_retry_at=LONG_AGO)
     make_message(event_type="up.of_another_service", source="billing")
 
@@ -104,12 +107,14 @@ def _failed(times: int, **fields: Any) -> dict[str, Any]:
     return {"retry_count": times, "last_error": ERROR, "fingerprint": "ArithmeticError in handlers", **fields}
 
 
-def _failure(message: OutboxMessage | InboxMessage, *, final: bool) -> None:
+def _failure(message: OutboxMessage | InboxMessage, *, final: bool, stage: str = "handle") -> None:
     of = {"message": message} if isinstance(message, OutboxMessage) else {"inbox_message": message}
+    place = {"published_at": LONG_AGO, "partition": 0, "offset": 98} if stage == "handle" else {}
     MessageFailure.objects.create(
         **of,
+        **place,
         worker="host:1",
-        stage="handle",
+        stage=stage,
         attempt=message.retry_count,
         final=final,
         error=ERROR,
@@ -119,7 +124,9 @@ def _failure(message: OutboxMessage | InboxMessage, *, final: bool) -> None:
 
 def _inbox() -> None:
     at = {"event_time": LONG_AGO, "headers": HEADERS, "payload": PAYLOAD}
-    _failure(make_received(event_type="up.inbox.pending", message_key="a", **_failed(1), **at), final=False)
+    _failure(
+        make_received(event_type="up.inbox.pending", message_key="a", **_failed(1), **at, **NOT_DEFAULT), final=False
+    )
     make_received(event_type="up.inbox.pending.bytes", payload=None, content_type="image/png", raw_value=BYTES)
     make_received(event_type="up.inbox.pending.tombstone", payload=None, content_type="", message_key="b")
     make_received(event_type="up.inbox.delayed", next_retry_at=FAR_AWAY)
@@ -131,8 +138,15 @@ def _inbox() -> None:
 
 def _operations() -> None:
     Pause.objects.create(group=GROUP, event_type="up.paused", reason="maintenance", created_by="ann")
+    Pause.objects.create(
+        group=GROUP, handler="up.handlers.broken", reason="it fails", created_by="circuit breaker", until=FAR_AWAY
+    )
     Pause.objects.update(created_at=LONG_AGO)  # what waits for it is due at one of its check times
-    Worker.objects.create(kind="relay", host="host", pid=1, version="1")
-    Worker.objects.create(kind="consumer", host="host", pid=2, group=GROUP, topics="outbox", version="1", lanes=8)
+    Worker.objects.create(
+        kind="relay", host="host", pid=1, version="1", source="billing", state="trouble", trouble="away"
+    )
+    busy = {"lanes": 8, "busy_lanes": 2, "in_progress": 3, "busy_since": LONG_AGO, "busy_key": "outbox: a"}
+    consumer = {"group": GROUP, "topics": "outbox", "state": "working", "rate": 1.5}
+    Worker.objects.create(kind="consumer", host="host", pid=2, version="1", **consumer, **busy)
     Worker.objects.update(started_at=LONG_AGO, last_seen_at=LONG_AGO)
     Activity.objects.create(period=LONG_AGO, last_id=7, published=5, consumed=4, inbox_received=3, inbox_consumed=2)

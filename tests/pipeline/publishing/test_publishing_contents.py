@@ -69,6 +69,13 @@ def test_payload_comes_back_unchanged(payload: Any) -> None:
     assert type(back) is type(payload)
 
 
+@pytest.mark.databases("mysql")
+def test_mysql_stores_integers_of_more_than_64_bits_as_floats() -> None:
+    back = payload_in_database(2**64)
+    assert back == float(2**64)
+    assert type(back) is float
+
+
 def test_large_floats_come_back_as_the_same_number() -> None:
     # PostgreSQL writes them without an exponent, so that they come back as integers.
     for number in (1e16, 1e23, -1.7976931348623157e308):

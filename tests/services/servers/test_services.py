@@ -282,6 +282,17 @@ def test_an_unknown_release_is_refused_with_those_that_are_known() -> None:
         PostgreSQL.choose("9.6")
 
 
+@pytest.mark.parametrize(
+    "options", [[], ["--database", "mariadb"], ["--database", "postgresql", "--database-url", "x"]]
+)
+def test_pgbouncer_is_refused_without_a_postgresql_that_the_run_starts(options: list[str]) -> None:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--pgbouncer", *options, "tests/unit/project"]
+    environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "--pgbouncer needs --database postgresql" in done.stderr
+
+
 def test_service_that_does_not_start_says_why() -> None:
     class Broken(Tansu):
         def command(self) -> list[str]:

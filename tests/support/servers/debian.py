@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import shutil
 import subprocess
 import tempfile
@@ -18,9 +19,13 @@ LIBRARIES = Path("usr/lib/x86_64-linux-gnu")
 def unpacked(package: str) -> Path:
     """The root of a file system in the cache, with a package of Debian unstable and all that it needs.
 
+    The cache keeps the version that was the newest when it was fetched, until its folder is removed.
+
     Raises:
-        ServiceError: this system has no apt, or it failed.
+        ServiceError: this machine is not x86_64, or this system has no apt, or it failed.
     """
+    if platform.machine() != "x86_64":
+        raise ServiceError(f"{package} is fetched for x86_64 only, and this machine is {platform.machine()}")
     if shutil.which("apt-get") is None:
         raise ServiceError(f"{package} is fetched with apt-get, which this system does not have")
     return fetched(f"debian-{package}", lambda folder: _fetch(package, folder))

@@ -19,6 +19,8 @@ from tests.support.processes import Command
 from tests.support.servers.apache_kafka import ApacheKafka
 from tests.support.servers.base import Service, ServiceError
 from tests.support.servers.mariadb import MariaDB
+from tests.support.servers.mysql import MySQL
+from tests.support.servers.pgbouncer import PgBouncer
 from tests.support.servers.postgres import PostgreSQL
 from tests.support.servers.process import make_directory, remove_directory
 from tests.support.servers.secured_kafka import SecuredKafka
@@ -26,7 +28,12 @@ from tests.support.servers.tansu import Tansu
 
 ROOT = Path(__file__).parent
 
-DATABASES: dict[str, type[Service] | None] = {"sqlite": None, "postgresql": PostgreSQL, "mariadb": MariaDB}
+DATABASES: dict[str, type[Service] | None] = {
+    "sqlite": None,
+    "postgresql": PostgreSQL,
+    "mariadb": MariaDB,
+    "mysql": MySQL,
+}
 BROKERS: dict[str, type[Service]] = {"tansu": Tansu, "apache": ApacheKafka}
 
 database_key = pytest.StashKey[Service]()
@@ -43,6 +50,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("services", "servers that the tests run against")
     group.addoption("--database", choices=sorted(DATABASES), default="sqlite", help="default: %(default)s")
     group.addoption("--kafka", choices=sorted(BROKERS), default="tansu", help="default: %(default)s")
+    group.addoption("--database-release", metavar="RELEASE", help="another release of the database, such as 14")
+    group.addoption("--kafka-release", metavar="RELEASE", help="another release of the broker, such as 3.9")
+    group.addoption("--pgbouncer", action="store_true", help="real commands reach PostgreSQL through PgBouncer")
     group.addoption("--database-tests-only", action="store_true", help="leave out tests that use no database")
     group.addoption("--concurrency", default=1, type=int, help="of consumers in processes of their own (default: 1)")
     group.addoption("--database-url", metavar="URL", help="use this server (of the kind of --database), start none")
@@ -62,7 +72,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "databases(*names): run on these databases only (names as in --database)")
+    config.addinivalue_line(
+        "markers",
+        "databases(*names, since=None): run on these databases only (names as in --database), and on no older release",
+    )
     config.addinivalue_line("markers", "brokers(*names): run on these brokers only (names as in --kafka)")
     config.stash[skipped_key] = []
     config.pluginmanager.register(Skips(config.stash[skipped_key]))
@@ -70,6 +83,8 @@ def pytest_configure(config: pytest.Config) -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.help:
         return
+    _choose_releases(config)
+    _require_a_database_that_can_be_pooled(config)
     if _is_worker(config):
         # It has inherited DATABASE_URL and the settings' name from the process that started the servers.
         config.stash[header_key] = config.workerinput["database"]  # type: ignore[attr-defined]
@@ -92,6 +107,25 @@ def pytest_configure(config: pytest.Config) -> None:
     settings._setup()  # pytest-django, next in turn, takes settings that are already loaded
 
 
+def _choose_releases(config: pytest.Config) -> None:
+    """Let all servers of the chosen kinds be of the chosen releases, also those that tests start themselves."""
+    database, broker = DATABASES[config.option.database], BROKERS[config.option.kafka]
+    try:
+        if config.option.database_release:
+            if database is None:
+                raise ServiceError("SQLite is the one that Python brings: it has no --database-release")
+            database.choose(config.option.database_release)
+        if config.option.kafka_release:
+            broker.choose(config.option.kafka_release)
+    except ServiceError as error:
+        raise pytest.UsageError(str(error)) from None
+
+
+def _require_a_database_that_can_be_pooled(config: pytest.Config) -> None:
+    if config.option.pgbouncer and (config.option.database != "postgresql" or config.option.database_url):
+        raise pytest.UsageError("--pgbouncer needs --database postgresql, and no --database-url")
+
+
 def _start_database(config: pytest.Config) -> str:
     """Start the chosen database and return its URL."""
     if config.option.database_url:
@@ -105,7 +139,8 @@ def _start_database(config: pytest.Config) -> str:
         config.stash[header_key] = f"SQLite {sqlite3.sqlite_version}"
         return f"sqlite:///{directory / 'db.sqlite3'}"
     service = config.stash[database_key] = kind().start()
-    config.stash[header_key] = service.version()
+    pooler = f" behind {PgBouncer(0).version()}" if config.option.pgbouncer else ""
+    config.stash[header_key] = service.version() + pooler
     return service.url
 
 
@@ -162,7 +197,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     def applies(item: pytest.Item) -> bool:
         if config.option.database_tests_only and not _uses_database(item):
             return False
-        return all(name in mark.args for kind, name in chosen.items() for mark in item.iter_markers(kind))
+        marks = [(mark, name) for kind, name in chosen.items() for mark in item.iter_markers(kind)]
+        release = float(config.option.database_release or "inf")
+        return all(name in mark.args and release >= mark.kwargs.get("since", 0) for mark, name in marks)
 
     unit = [item for item in items if item.path.is_relative_to(ROOT / "unit")]
     if misplaced := [item.nodeid for item in unit if _uses_database(item) or _uses_broker(item)]:
@@ -288,8 +325,20 @@ def kafka_outbox(settings: Any, kafka_url: str, topic: str) -> dict[str, Any]:
 # Real commands
 
 
+@pytest.fixture(scope="session")
+def command_database(pytestconfig: pytest.Config) -> Iterator[str]:
+    """The URL of the database server for real commands: with --pgbouncer that of a pooler in front of it."""
+    url = os.environ["DATABASE_URL"]
+    if not pytestconfig.option.pgbouncer:
+        yield url
+        return
+    with PgBouncer(int(url.rpartition("/")[0].rpartition(":")[2])) as pooler:
+        yield pooler.url
+        assert pooler.transactions(), "no command has reached the database through PgBouncer"
+
+
 @pytest.fixture
-def subprocess_env(transactional_db: None, kafka_outbox: Mapping[str, Any]) -> dict[str, str]:
+def subprocess_env(transactional_db: None, kafka_outbox: Mapping[str, Any], command_database: str) -> dict[str, str]:
     """The environment of real commands: this test's database, broker, topic and consumer group.
 
     On `transactional_db`, since another process sees only what is committed; so commands are also ended
@@ -297,12 +346,13 @@ def subprocess_env(transactional_db: None, kafka_outbox: Mapping[str, Any]) -> d
     """
     from django.db import connection
 
-    server = os.environ["DATABASE_URL"]
     name = connection.settings_dict["NAME"]
     return {
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.support.settings",
-        "DATABASE_URL": f"sqlite:///{name}" if connection.vendor == "sqlite" else f"{server.rpartition('/')[0]}/{name}",
+        "DATABASE_URL": f"sqlite:///{name}"
+        if connection.vendor == "sqlite"
+        else f"{command_database.rpartition('/')[0]}/{name}",
         "OUTBOX_BACKEND": kafka_outbox["BROKER"]["BACKEND"],
         "KAFKA_URL": kafka_outbox["BROKER"]["URL"],
         "OUTBOX_TOPIC": kafka_outbox["TOPIC"],

@@ -157,5 +157,4 @@ def make_received(status: str = Status.PENDING, **fields: Any) -> InboxMessage:
         **fields,
     }
     message = InboxMessage.objects.create(status=status, **values)
-    message.refresh_from_db()
-    return message
+    return InboxMessage.objects.get(id=message.id)  # refresh_from_db() would leave deferred what MySQL does not return

@@ -38,8 +38,7 @@ def make_message(status: str = Status.PENDING, **fields: Any) -> OutboxMessage:
         fields.setdefault("consumed_at", DatabaseNow())
     values = {"event_type": "order.created", "topic": "outbox", "payload": {"order": 1}, **fields}
     message = OutboxMessage.objects.create(status=status, **values)
-    message.refresh_from_db()
-    return message
+    return OutboxMessage.objects.get(id=message.id)  # refresh_from_db() would leave deferred what MySQL does not return
 
 
 def make_due(*messages: OutboxMessage) -> None:

@@ -71,6 +71,8 @@ class Dialect:
         ids = dict(stored.values_list("event_id", "id"))
         for row in rows:
             row.id = ids[row.event_id]
+            # As Django does where an insert returns the id: later reads and writes go to this database.
+            row._state.adding, row._state.db = False, self.using
 
     # Relay
 

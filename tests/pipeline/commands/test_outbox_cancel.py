@@ -78,7 +78,7 @@ def test_messages_that_are_not_pending_are_named(cancel: Any) -> None:
     ]
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 @pytest.mark.django_db(transaction=True)
 def test_message_that_is_being_sent_is_skipped(cancel: Any) -> None:
     sent = make_message()

@@ -57,7 +57,7 @@ def test_envelopes_cannot_be_written() -> None:
         printed("--json")
 
 
-@pytest.mark.databases("sqlite", "mariadb")
+@pytest.mark.databases("sqlite", "mariadb", "mysql")
 def test_other_databases_are_refused() -> None:
     with pytest.raises(CommandError, match=r"carries the outbox of PostgreSQL only, and the database 'default' is"):
         printed("--sql")

@@ -113,7 +113,7 @@ def test_messages_are_deleted_in_batches(size: int, deletes: int) -> None:
     assert statuses() == []
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 @pytest.mark.django_db(transaction=True)
 def test_message_that_is_retried_meanwhile_survives() -> None:
     wanted = make_old(Status.DEAD, 8 * DAY)

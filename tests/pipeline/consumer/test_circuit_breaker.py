@@ -358,7 +358,7 @@ def slow(clock: Clock) -> Callable[[Any], None]:
     return handle
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("action", ["pause", "resume"])
 def test_operators_do_not_wait_for_the_handler_of_the_message_that_is_tried(action: str, clock: Clock) -> None:

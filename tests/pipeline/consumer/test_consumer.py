@@ -124,7 +124,8 @@ def test_a_whole_life_costs_at_most_eight_queries(pipeline: Pipeline, size: int)
     assert statuses() == ["consumed"]
     markers = ("BEGIN", "COMMIT", "SAVEPOINT", "RELEASE")
     asked = [q["sql"] for q in queries if not q["sql"].startswith(markers)]
-    assert len(asked) <= 8, "\n".join(asked)
+    reads_the_id = not connection.features.can_return_rows_from_bulk_insert  # MySQL
+    assert len(asked) <= 8 + reads_the_id, "\n".join(asked)
 
 
 def test_an_idle_consumer_asks_the_database_nothing(pipeline: Pipeline, django_assert_num_queries: Any) -> None:

@@ -227,7 +227,7 @@ def test_a_consumer_faster_than_the_relay_waits_for_its_commit(pipeline: Pipelin
     assert effects() == ["order.created"]
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 @pytest.mark.django_db(transaction=True)
 def test_two_consumers_with_the_same_record_handle_it_once() -> None:
     """As in a rebalance: both have read it, neither has committed the offset."""

@@ -313,7 +313,7 @@ def test_a_topic_of_which_the_broker_tells_nothing_stops_no_other(
     assert "Comparing with the broker: memory tells nothing of a: no leader of partition 1." in caplog.text
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 @pytest.mark.django_db(transaction=True)
 def test_what_another_session_works_on_is_left_alone(pipeline: Pipeline, clock: Clock) -> None:
     message = published_long_ago()

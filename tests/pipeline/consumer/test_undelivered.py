@@ -293,7 +293,7 @@ def test_a_broker_that_does_not_answer_ends_no_search(
     monkeypatch.undo()
 
 
-@pytest.mark.databases("sqlite", "mariadb")
+@pytest.mark.databases("sqlite", "mariadb", "mysql")
 def test_on_a_database_without_a_log_it_is_sent_after_a_while(look: Callable[..., None]) -> None:
     message = inserted()
     look(MISSING_SECONDS + 60)

@@ -46,7 +46,7 @@ def set_level() -> Iterator[Any]:
     set_level("READ COMMITTED")
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("level", "word"), [("SERIALIZABLE", "sent again"), ("REPEATABLE READ", "")])
 def test_a_stricter_isolation_level_is_warned_of(
@@ -61,7 +61,7 @@ def test_a_stricter_isolation_level_is_warned_of(
     assert "isolation_level" in finding.remedy
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 @pytest.mark.parametrize(("seconds", "word"), [(-30, "ahead of"), (30, "behind")])
 def test_clocks_that_differ_are_warned_of(installation: Installation, seconds: int, word: str) -> None:
     off = timedelta(seconds=seconds)
@@ -71,7 +71,7 @@ def test_clocks_that_differ_are_warned_of(installation: Installation, seconds: i
     assert list(database.clocks(installation)) == []
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 def test_clocks_are_compared_in_utc_where_the_session_has_the_project_s_time_zone(
     installation: Installation, settings: Any
 ) -> None:
@@ -83,7 +83,7 @@ def test_clocks_are_compared_in_utc_where_the_session_has_the_project_s_time_zon
     assert " s ahead of this machine's" in finding.summary
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 def test_a_slow_answer_is_no_wrong_clock(installation: Installation) -> None:
     # Asked for at the beginning of the wait.
     times = iter([datetime.now(UTC) - timedelta(seconds=1), datetime.now(UTC) + timedelta(seconds=39)])

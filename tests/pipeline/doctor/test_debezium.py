@@ -17,7 +17,7 @@ from tests.support.doctor import limited
 from tests.support.overrides import outbox_settings
 
 pytestmark = [
-    pytest.mark.databases("postgresql"),
+    pytest.mark.databases("postgresql", since=15),
     pytest.mark.django_db(transaction=True),
     pytest.mark.xdist_group("debezium"),
 ]

@@ -137,7 +137,7 @@ def away(self: MemoryBroker, topics: Any) -> Any:
     raise BrokerUnavailable("Nobody is there.")
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 def test_a_database_that_does_not_answer_is_a_fault_and_the_rest_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(connections.databases["default"], "PORT", "1")
     results = {result.check.name: result for result in run_checks(Installation("default"))}

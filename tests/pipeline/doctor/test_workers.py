@@ -203,7 +203,7 @@ def free_connections() -> int:
     return numbers[0] - sum(numbers[1:])
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 def test_workers_that_need_more_connections_than_there_are_are_a_fault(installation: Installation) -> None:
     free = free_connections()
     make_worker("relay")  # two
@@ -232,7 +232,7 @@ def test_relays_that_listen_need_one_connection_more(installation: Installation)
     assert "3 for relays" in finding.summary
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 def test_workers_of_all_services_that_share_the_tables_need_connections(installation: Installation) -> None:
     make_worker("consumer", lanes=free_connections(), source="billing")
     assert [finding.level for finding in sessions.connections(installation)] == [Level.FAULT]

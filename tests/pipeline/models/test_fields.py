@@ -85,7 +85,7 @@ def test_database_clock_is_utc() -> None:
     assert message.created_at.tzinfo is not None
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 def test_due_times_do_not_depend_on_the_session_s_time_zone(session_time_zone: None) -> None:
     now, later = publish("now", 1), publish("later", 1, delay=5)
     assert list(OutboxMessage.objects.due()) == [now]

@@ -168,7 +168,7 @@ def ask_among_much() -> list[str]:
     return [query["sql"] for query in queries]
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 @pytest.mark.django_db(transaction=True)
 def test_the_oldest_are_found_without_what_is_consumed_and_without_sorting() -> None:
     for query in ask_among_much():

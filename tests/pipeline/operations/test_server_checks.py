@@ -32,7 +32,7 @@ def test_no_server_is_asked_unless_it_is_named() -> None:
     assert ids(None) == []
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 @pytest.mark.django_db(transaction=True)
 def test_a_stricter_isolation_level_is_warned_of() -> None:
     words = "CHARACTERISTICS AS " if connection.vendor == "postgresql" else ""
@@ -80,7 +80,8 @@ def other_encoding() -> Iterator[None]:
         execute(f"ALTER DATABASE {name} CHARACTER SET utf8mb4")
         connection.close()
     else:
-        execute("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C' TEMPLATE template0")
+        libc = "LOCALE_PROVIDER libc" if connection.get_database_version() >= (15,) else ""
+        execute(f"CREATE DATABASE latin ENCODING 'LATIN1' {libc} LOCALE 'C' TEMPLATE template0")
         connection.close()
         connection.settings_dict["NAME"] = "latin"
         yield
@@ -89,14 +90,14 @@ def other_encoding() -> Iterator[None]:
         execute("DROP DATABASE latin")
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.usefixtures("other_encoding")
 def test_an_encoding_that_cannot_hold_every_text_is_an_error() -> None:
     assert ids() == ["django_outbox.E008"]
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 @pytest.mark.django_db(transaction=True)
 def test_a_server_that_does_not_answer_is_left_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
     connection.close()

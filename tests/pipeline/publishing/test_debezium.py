@@ -126,6 +126,7 @@ def test_returned_messages_are_the_stored_ones_in_their_order() -> None:
     assert sorted(message.id for message in messages) == [message.id for message in messages]
 
 
+@pytest.mark.databases("sqlite", "postgresql", "mariadb")  # MySQL's inserts return nothing: the id is read
 def test_publishing_one_message_takes_one_statement() -> None:
     publish("order.created", {"id": 1}, key="a")
     with CaptureQueriesContext(connection) as queries:

@@ -593,7 +593,7 @@ def test_a_stopped_relay_ends_and_closes_its_producer(stop: Stop) -> None:
 # Between sessions
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 @pytest.mark.django_db(transaction=True)
 def test_regression_two_relays_never_send_the_same_row() -> None:
     broker = memory_broker()

@@ -220,7 +220,7 @@ def test_delivery_that_is_cancelled_before_its_handler_runs_is_skipped(monkeypat
 # Rows that others work on
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("action", [make_due_now, cancel])
 def test_locked_messages_are_skipped(action: Any) -> None:
@@ -248,7 +248,7 @@ def test_message_that_a_relay_is_postponing_is_due_too() -> None:
     assert is_due(later)
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("action", [make_due_now, cancel])
 def test_earlier_messages_and_those_of_other_keys_are_not_waited_for(action: Any) -> None:

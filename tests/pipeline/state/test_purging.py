@@ -162,7 +162,7 @@ def test_counting_changes_nothing() -> None:
     assert statuses() == ["consumed"]
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 @pytest.mark.django_db(transaction=True)
 def test_a_row_that_another_session_has_in_hand_is_passed_over_and_goes_next_time() -> None:
     first, _ = make_old(Status.CONSUMED), make_old(Status.CONSUMED)

@@ -38,7 +38,7 @@ def set_default() -> Iterator[Any]:
         execute(f"RESET {name}")
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 def test_servers_as_they_come_end_nothing_too_early(installation: Installation) -> None:
     assert list(sessions.deadlines(installation)) == []
 

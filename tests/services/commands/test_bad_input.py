@@ -107,7 +107,7 @@ def test_database_that_does_not_exist(manage: Manage, missing_database: dict[str
     assert re.fullmatch(rf"OUTBOX CRITICAL - The database 'default' does not answer .+ {WAY_OUT}", check.output)
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 def test_database_server_that_is_not_there(manage: Manage, subprocess_env: dict[str, str]) -> None:
     url = re.sub(r":\d+/", f":{free_port()}/", subprocess_env["DATABASE_URL"])
     env = {**broken(PUBLISH_TIMEOUT=1), "DATABASE_URL": url}
@@ -153,7 +153,7 @@ def test_database_that_takes_no_writes(manage: Manage, subprocess_env: dict[str,
     )
 
 
-@pytest.mark.databases("postgresql", "mariadb")
+@pytest.mark.databases("postgresql", "mariadb", "mysql")
 def test_database_server_that_hangs_is_critical_for_monitoring(manage: Manage, subprocess_env: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never says a word
         url = re.sub(r":\d+/", f":{silent.getsockname()[1]}/", subprocess_env["DATABASE_URL"])

@@ -28,7 +28,7 @@ from tests.support.processes import wait_until
 from tests.support.registry import stub_registry
 from tests.support.serializing import ORDER, avro_settings, avro_value
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases("postgresql", "mariadb")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases("postgresql", "mariadb", "mysql")]
 
 LANES = 8
 WAIT = 120  # seconds, of which a passing test uses almost none

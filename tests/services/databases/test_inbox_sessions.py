@@ -26,7 +26,7 @@ from tests.support.inbox import Receiver, Status, make_due, make_received, plain
 from tests.support.outbox import in_thread, is_waiting_for_a_lock
 from tests.support.processes import wait_until
 
-pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases("postgresql", "mariadb")]
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.databases("postgresql", "mariadb", "mysql")]
 
 AN_HOUR = timedelta(hours=1)
 

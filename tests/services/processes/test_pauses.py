@@ -56,7 +56,7 @@ def test_running_consumer_obeys_whether_it_has_work_or_not(
     assert len(effects()) == OutboxMessage.objects.count() > done
 
 
-@pytest.mark.parametrize("lanes", [1, pytest.param(4, marks=pytest.mark.databases("postgresql", "mariadb"))])
+@pytest.mark.parametrize("lanes", [1, pytest.param(4, marks=pytest.mark.databases("postgresql", "mariadb", "mysql"))])
 def test_paused_messages_survive_kills_and_are_handled_once_and_in_order(
     lanes: int, send: Any, relay: Start, consumer: Start, counts: Any, consumed: Any, effects: Any
 ) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.support.brokers.proxy import Proxy
 from tests.support.processes import Command
 
-pytestmark = pytest.mark.databases("postgresql", "mariadb")
+pytestmark = pytest.mark.databases("postgresql", "mariadb", "mysql")
 
 Start = Callable[..., Command]
 

@@ -106,9 +106,9 @@ def test_apache_kafka_creates_no_topic_by_itself(kafka_url: str, topic: str) -> 
 
 @pytest.mark.databases("postgresql")
 @pytest.mark.django_db
-def test_postgresql_is_18() -> None:
+def test_postgresql_is_18_unless_another_is_chosen(pytestconfig: pytest.Config) -> None:
     assert connection.vendor == "postgresql"
-    assert connection.get_database_version()[0] == 18
+    assert connection.get_database_version()[0] == int(pytestconfig.option.database_release or 18)
 
 
 @pytest.mark.databases("mariadb")
@@ -275,6 +275,22 @@ def test_what_a_killed_service_had_started_has_ended_too() -> None:
     with Parent() as service:
         service.kill()
         assert (service.directory / "ended").exists()
+
+
+def test_an_unknown_release_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(ServiceError, match=r"^release 9\.6 of postgresql is not known; known .*: 14, 15$"):
+        PostgreSQL.choose("9.6")
+
+
+@pytest.mark.parametrize(
+    "options", [[], ["--database", "mariadb"], ["--database", "postgresql", "--database-url", "x"]]
+)
+def test_pgbouncer_is_refused_without_a_postgresql_that_the_run_starts(options: list[str]) -> None:
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--pgbouncer", *options, "tests/unit/project"]
+    environment = {name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "--pgbouncer needs --database postgresql" in done.stderr
 
 
 def test_service_that_does_not_start_says_why() -> None:

@@ -23,6 +23,7 @@ class ApacheKafka(Service):
     """Broker and controller in one process. Topics, offsets and groups survive `stop()` and `kill()`."""
 
     name = "kafka"
+    releases = {"3.9": "3.9.2"}  # the last line whose brokers also speak the oldest protocols
     start_timeout = 90.0
 
     def __init__(self) -> None:
@@ -35,7 +36,7 @@ class ApacheKafka(Service):
         return f"kafka://127.0.0.1:{self.port}"
 
     def prepare(self) -> None:
-        self._jars = jars_of(POM, f"kafka-{KAFKA}")
+        self._jars = jars_of(POM, f"kafka-{self._number}", f"-Dkafka_2.13={self._number}")
         self._controller_port = free_port()
 
     def command(self) -> list[str | Path]:
@@ -48,7 +49,11 @@ class ApacheKafka(Service):
         broker_answers("127.0.0.1", self.port)
 
     def version(self) -> str:
-        return f"Apache Kafka {KAFKA}"
+        return f"Apache Kafka {self._number}"
+
+    @property
+    def _number(self) -> str:
+        return self.releases[self.release] if self.release else KAFKA
 
     @property
     def _properties(self) -> Path:

@@ -28,6 +28,10 @@ class Service(ABC):
     """
 
     name: str
+    releases: Mapping[str, str] = {}
+    """Releases besides the usual one that a run can choose, and the exact version of each."""
+    release: str | None = None
+    """The one that the run has chosen, for all servers of this class; None for the usual one."""
     stop_signal = signal.SIGTERM
     start_timeout = 30.0
     end_timeout = 30.0
@@ -37,6 +41,18 @@ class Service(ABC):
         self.process: subprocess.Popen[bytes] | None = None
         self._lifeline: int | None = None
         self._directory: Path | None = None
+
+    @classmethod
+    def choose(cls, release: str) -> None:
+        """Let all servers of this class be of another release.
+
+        Raises:
+            ServiceError: this release is not known.
+        """
+        if release not in cls.releases:
+            known = ", ".join(cls.releases) or "none"
+            raise ServiceError(f"release {release} of {cls.name} is not known; known besides the usual one: {known}")
+        cls.release = release
 
     # What a service has to say of itself
 

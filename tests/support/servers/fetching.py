@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import tempfile
 import uuid
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -47,11 +48,21 @@ def fetched(name: str, fetch: Callable[[Path], None]) -> Path:
     return folder
 
 
-def jars_of(pom: Path, name: str) -> Path:
+def jars_of(pom: Path, name: str, *options: str) -> Path:
     """The folder `name` of the cache, with the jars that a `pom.xml` depends on, and all that these need."""
     return fetched(
-        name, lambda folder: maven("-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={folder}")
+        name,
+        lambda folder: maven("-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={folder}", *options),
     )
+
+
+def unpack_jar(artifact: str, folder: Path) -> None:
+    """Fetch one artifact, such as `group:name:version`, and unpack it."""
+    with tempfile.TemporaryDirectory() as download:
+        maven("dependency:copy", f"-Dartifact={artifact}", f"-DoutputDirectory={download}")
+        (jar,) = Path(download).iterdir()
+        with zipfile.ZipFile(jar) as archive:
+            archive.extractall(folder)
 
 
 def maven(*arguments: str) -> None:
@@ -70,7 +81,9 @@ def maven(*arguments: str) -> None:
 
 
 def version_in(pom: Path, artifact: str) -> str:
-    """The version of a dependency of a `pom.xml`."""
-    found = re.search(rf"<artifactId>{re.escape(artifact)}</artifactId>\s*<version>(.+?)</version>", pom.read_text())
+    """The version of a dependency of a `pom.xml`, which may be a property of the dependency's name."""
+    name = re.escape(artifact)
+    pattern = rf"<{name}>(.+?)</{name}>|<artifactId>{name}</artifactId>\s*<version>([^$]+?)</version>"
+    found = re.search(pattern, pom.read_text())
     assert found is not None
-    return found[1]
+    return found[1] or found[2]

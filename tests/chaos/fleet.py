@@ -122,18 +122,19 @@ class Worker:
 class Fleet:
     """All workers of a run, by name."""
 
-    def __init__(self, env: Mapping[str, str], folder: Path, old: Path) -> None:
+    def __init__(self, env: Mapping[str, str], folder: Path, old: Path, *, clocks: bool) -> None:
         """
         Args:
             folder: of logs and clocks.
             old: the sources of the old release.
+            clocks: workers have clocks that can be stepped.
         """
-        clocks = {"LD_PRELOAD": str(_clock_library(folder))} if compiler() else {}
+        preload = {"LD_PRELOAD": str(_clock_library(folder))} if clocks else {}
         self.workers: dict[str, Worker] = {}
         for name in WORKERS:
             clock = folder / f"{name}.clock"
             clock.write_bytes(bytes(8))
-            own = {**env, **clocks, "CLOCK_STEP_FILE": str(clock)}
+            own = {**env, **preload, "CLOCK_STEP_FILE": str(clock)}
             command = COMMANDS.get(name, ())
             self.workers[name] = Worker(name, command, own, {1: old, 2: ROOT}, folder / f"{name}.log", clock)
 

@@ -122,7 +122,7 @@ def _of_kind(kind: Kind, options: Options) -> Iterator[Planned]:
 
 def _times(kind: Kind, seconds: float, chance: random.Random) -> list[float]:
     """Once at least, between the first tenth and the last."""
-    times = []
+    times: list[float] = []
     at = 0.1 * seconds + chance.uniform(0, 0.6) * min(kind.apart, seconds)
     while at < 0.9 * seconds and len(times) != kind.most:
         times.append(at)

@@ -88,8 +88,8 @@ class Run:
         old = old_revision(options)
         with ExitStack() as stack:
             database = stack.enter_context(Database())
-            small_disks = any(each.kind == "disk" for each in self._plan)
-            brokers = Brokers(options.brokers, options.replication, disks=small_disks)
+            kinds = {each.kind for each in self._plan}
+            brokers = Brokers(options.brokers, options.replication, disks="disk" in kinds)
             stack.enter_context(brokers)
             env = environment(options, database.url, brokers.url)
             self._migrate(env, "chaos", "0001")
@@ -97,7 +97,7 @@ class Run:
             brokers.create_topic()
             stream = flights(options.flights)
             write(stream, LOGS / "flights.csv")
-            fleet = Fleet(env, LOGS, old_sources(old, LOGS / "old"))
+            fleet = Fleet(env, LOGS, old_sources(old, LOGS / "old"), clocks="clock" in kinds)
             fleet.start()
             self._began_at, began_at_wall = time.monotonic(), time.time()
             fleet.publish(LOGS / "flights.csv", options.rate, self._began_at)

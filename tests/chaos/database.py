@@ -29,11 +29,11 @@ class Server(PostgreSQL):
 
     def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.url, connect_timeout=2, autocommit=True) as connection:
-            return connection.execute(sql, parameters).fetchall()  # type: ignore[arg-type]
+            return connection.execute(sql, parameters).fetchall()
 
     def execute(self, sql: str) -> None:
         with psycopg.connect(self.url, connect_timeout=2, autocommit=True) as connection:
-            connection.execute(sql)  # type: ignore[arg-type]
+            connection.execute(sql)
 
     def restart(self) -> None:
         """Restart without an orderly end, as ``pg_ctl restart --mode immediate`` does."""
@@ -74,7 +74,7 @@ class Standby(Server):
         for path in data.iterdir():
             self.run(["rm", "-rf", path])
         source = f"host=127.0.0.1 port={self._primary.port} user=postgres"
-        command = [
+        command: list[str | Path] = [
             self._bin / "pg_basebackup",
             "-d",
             source,

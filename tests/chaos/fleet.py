@@ -13,6 +13,7 @@ import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -28,6 +29,7 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     "consumer-2": ("outbox_consume", "--concurrency", 4),
     "consumer-3": ("outbox_consume", "--concurrency", 8),
 }
+START_SECONDS = 180.0
 STOP_SECONDS = 60.0
 CLOCK = Path(__file__).with_name("clock.c")
 
@@ -40,7 +42,7 @@ def compiler() -> str | None:
 def _clock_library(folder: Path) -> Path:
     """Compile what gives a worker a clock that can be stepped."""
     library = folder / "clock.so"
-    command = [compiler() or "cc", "-O2", "-shared", "-fPIC", "-o", library, CLOCK, "-ldl"]
+    command: list[str | Path] = [compiler() or "cc", "-O2", "-shared", "-fPIC", "-o", library, CLOCK, "-ldl"]
     subprocess.run(command, check=True)
     return library
 
@@ -143,7 +145,10 @@ class Fleet:
         for name in COMMANDS:
             self.workers[name].start()
         for name in COMMANDS:
-            wait_until(lambda name=name: " started." in self.workers[name].log.read_text(), 120, what=f"{name} started")
+            wait_until(partial(self._has_started, name), START_SECONDS, what=f"{name} started")
+
+    def _has_started(self, name: str) -> bool:
+        return " started." in self.workers[name].log.read_text()
 
     def publish(self, stream: Path, rate: float, began_at: float) -> None:
         """Start the publishers.

@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, Self
 
 from tests.chaos import plot
@@ -112,13 +113,13 @@ def publish(summary: Summary, result: Result) -> None:
 def page(runs: Mapping[str, Mapping[str, Any]]) -> str:
     """The tables and plots of the documentation."""
     clients = [client for client in CLIENTS.values() if client in runs]
-    figures = {
+    figures: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "Date": lambda run: run["date"],
         "Seed": lambda run: str(run["seed"]),
         "Seconds of faults": lambda run: f"{run['seconds']:,.0f}",
         "Flights handled": lambda run: f"{run['flights']:,}",
         "Faults": lambda run: str(sum(run["faults"].values())),
-        **{_title(name): lambda run, name=name: str(run["wrong"][name]) for name in runs[clients[0]]["wrong"]},
+        **{_title(name): partial(_wrong, name) for name in runs[clients[0]]["wrong"]},
         "Largest backlog": lambda run: f"{run['backlog']:,}",
         "Seconds until all was handled, without faults": lambda run: f"{run['drained']:,.0f}",
         "Records sent again": lambda run: f"{run['resent']:,}",
@@ -131,6 +132,10 @@ def page(runs: Mapping[str, Mapping[str, Any]]) -> str:
         for client in clients
     ]
     return "\n\n".join([_table([("Run", *clients), *rows]), _table([("Fault", *clients), *counts]), *plots])
+
+
+def _wrong(name: str, run: Mapping[str, Any]) -> str:
+    return str(run["wrong"][name])
 
 
 def _title(name: str) -> str:

@@ -71,12 +71,25 @@ def missing() -> dict[str, str]:
     return found
 
 
+@dataclass
+class Stage:
+    """What a run works with, once all of it has started."""
+
+    database: Database
+    brokers: Brokers
+    fleet: Fleet
+    faults: Faults
+    stream: list[Flight]
+    began_at: float  # in seconds since the epoch
+
+
 class Run:
     """A run of a plan."""
 
     def __init__(self, options: Options, plan: list[Planned]) -> None:
         self._options = options
         self._plan = plan
+        self._old = old_revision(options)
         self._began_at = time.monotonic()
         self._said = threading.Lock()
 
@@ -84,69 +97,74 @@ class Run:
         """Do all of it."""
         shutil.rmtree(LOGS, ignore_errors=True)
         LOGS.mkdir(parents=True)
-        options = self._options
-        old = old_revision(options)
         with ExitStack() as stack:
-            database = stack.enter_context(Database())
-            kinds = {each.kind for each in self._plan}
-            brokers = Brokers(options.brokers, options.replication, disks="disk" in kinds)
-            stack.enter_context(brokers)
-            env = environment(options, database.url, brokers.url)
-            self._migrate(env, "chaos", "0001")
-            self._migrate(env, "django_outbox")
-            brokers.create_topic()
-            stream = flights(options.flights)
-            write(stream, LOGS / "flights.csv")
-            fleet = Fleet(env, LOGS, old_sources(old, LOGS / "old"), clocks="clock" in kinds)
-            fleet.start()
-            self._began_at, began_at_wall = time.monotonic(), time.time()
-            fleet.publish(LOGS / "flights.csv", options.rate, self._began_at)
-            faults = Faults(database, brokers, fleet, lambda: self._migrate(env, "chaos"), self.say, self._began_at)
-            ended = threading.Event()
-            progress = threading.Thread(target=self._show_progress, args=(database, ended), daemon=True)
-            progress.start()
-            try:
-                faults.cause(self._plan)
-                faults.heal()
-                time.sleep(max(0.0, self._began_at + options.seconds - time.monotonic()))
-                self.say("no more faults")
-                drained = self._drain(database.primary, fleet, stream)
-            finally:
-                ended.set()
-                progress.join()
-                codes = fleet.stop()
-            faults.errors += [f"{name} exited with {code}" for name, code in codes.items()]
-            return self._result(database.primary, brokers, faults, began_at_wall, drained, old, stream)
+            stage = self._start(stack)
+            drained = self._perform(stage)
+            return self._result(stage, drained)
 
-    def _result(
-        self,
-        server: Server,
-        brokers: Brokers,
-        faults: Faults,
-        began_at: float,
-        drained: float | None,
-        old: str,
-        stream: list[Flight],
-    ) -> Result:
+    def _start(self, stack: ExitStack) -> Stage:
+        options, kinds = self._options, {each.kind for each in self._plan}
+        database = stack.enter_context(Database())
+        brokers = Brokers(options.brokers, options.replication, disks="disk" in kinds)
+        stack.enter_context(brokers)
+        env = environment(options, database.url, brokers.url)
+        self._migrate(env, "chaos", "0001")
+        self._migrate(env, "django_outbox")
+        brokers.create_topic()
+        stream = flights(options.flights)
+        write(stream, LOGS / "flights.csv")
+        fleet = Fleet(env, LOGS, old_sources(self._old, LOGS / "old"), clocks="clock" in kinds)
+        fleet.start()
+        self._began_at, began_at_wall = time.monotonic(), time.time()
+        fleet.publish(LOGS / "flights.csv", options.rate, self._began_at)
+        faults = Faults(database, brokers, fleet, lambda: self._migrate(env, "chaos"), self.say, self._began_at)
+        return Stage(database, brokers, fleet, faults, stream, began_at_wall)
+
+    def _perform(self, stage: Stage) -> float | None:
+        """Cause all faults and return in how many seconds all was handled then; None: it was not."""
+        ended = threading.Event()
+        progress = threading.Thread(target=self._show_progress, args=(stage.database, ended), daemon=True)
+        progress.start()
+        try:
+            stage.faults.cause(self._plan)
+            stage.faults.heal()
+            time.sleep(max(0.0, self._began_at + self._options.seconds - time.monotonic()))
+            self.say("no more faults")
+            drained = self._drain(stage.database.primary, stage.fleet, stage.stream)
+            stage.faults.errors += [f"{name} ended by itself" for name in stage.fleet.ended()]
+        finally:
+            ended.set()
+            progress.join()
+            codes = stage.fleet.stop()
+        stage.faults.errors += [f"{name} exited with {code}" for name, code in codes.items()]
+        return drained
+
+    def _result(self, stage: Stage, drained: float | None) -> Result:
+        server, faults = stage.database.primary, stage.faults
         with suppress(psycopg.errors.DuplicateColumn):  # without a deployment there is none
             server.execute("ALTER TABLE chaos_leg ADD COLUMN release smallint")
-        killed = [
-            (began_at + each.began_at, int(each.planned.target.rpartition("-")[2]))
-            for each in faults.caused
-            if each.planned.kind == "broker-kill" and each.began_at + WINDOW_SECONDS < self._options.seconds
-        ]
-        only_brokers = self._options.kinds == {"broker-kill"} and len(brokers.linked) > 1
         return Result(
-            findings=check(stream, timeline.published(server), timeline.legs(server)),
-            timeline=timeline.timeline(server, began_at),
+            findings=check(stage.stream, timeline.published(server), timeline.legs(server)),
+            timeline=timeline.timeline(server, stage.began_at),
             counted=timeline.counted(server),
             caused=faults.caused,
             errors=faults.errors,
             drained=drained,
             releases=timeline.handled_by_release(server),
-            old=old,
-            gaps=report(server, killed, brokers.replicas()) if only_brokers else "",
+            old=self._old,
+            gaps=self._gaps(stage),
         )
+
+    def _gaps(self, stage: Stage) -> str:
+        """For how long nothing was sent or handled after a broker was killed, if there were no other faults."""
+        if self._options.kinds != {"broker-kill"} or len(stage.brokers.linked) == 1:
+            return ""
+        killed = [
+            (stage.began_at + each.began_at, int(each.planned.target.rpartition("-")[2]))
+            for each in stage.faults.caused
+            if each.began_at + WINDOW_SECONDS < self._options.seconds
+        ]
+        return report(stage.database.primary, killed, stage.brokers.replicas()) if killed else ""
 
     def _drain(self, server: Server, fleet: Fleet, stream: list[Flight]) -> float | None:
         """Wait until all flights are handled and return the seconds; None if none is for a long time, or a worker ended."""

@@ -61,7 +61,7 @@ def _legend() -> Iterator[str]:
 
 def _panel(name: str, top: int, series: Sequence[Sequence[float]], seconds: int, width: int) -> Iterator[str]:
     highest = max((value for each in series for value in each), default=0) or 1
-    step = round_step(highest) * 2
+    step = round_step(highest)
     for number in range(int(highest / step) + 1):
         y = top + PANEL * (1 - number * step / highest)
         yield f'<line class="{"grid" if number else "axis"}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
@@ -72,7 +72,7 @@ def _panel(name: str, top: int, series: Sequence[Sequence[float]], seconds: int,
             f"{_x((place + 0.5) * width, seconds):.1f},{top + PANEL * (1 - value / highest):.1f}"
             for place, value in enumerate(values)
         )
-        yield f'<g class="series{number}"><polyline class="line" stroke-width="1.5" points="{points}"/></g>'
+        yield f'<g class="series{number}"><polyline class="line" style="stroke-width: 1.5" points="{points}"/></g>'
 
 
 def _faults(caused: Sequence[Caused], top: int, seconds: int) -> Iterator[str]:

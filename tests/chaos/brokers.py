@@ -17,11 +17,13 @@ from tests.support.servers.process import free_port
 TOPIC = "flights"
 PARTITIONS = 4
 DISK_BYTES = 768 << 20
-DEADLINE = 120.0
+DEADLINE = 300.0
 
 
 class LinkedNode(Node):
     """A node that sends clients to its link; other nodes reach it directly."""
+
+    start_timeout = 180.0
 
     def __init__(self, node_id: int, cluster_id: str, controllers: dict[int, int], *, disk: bool) -> None:
         """
@@ -120,8 +122,9 @@ class Brokers(KafkaCluster):
         self._until_done(lambda admin: admin.create_partitions({TOPIC: self.partitions}), "InvalidPartitionsError")
 
     def leader_of(self, partition: int) -> LinkedNode:
-        """The node that leads a partition of the topic."""
-        return self.named(f"broker-{self.leader(TOPIC, partition).node_id}")
+        """The node that leads a partition of the topic, as soon as one does."""
+        node_id: int = self._until_done(lambda admin: _leader(admin, partition))
+        return self.linked[node_id - 1]
 
     def replicas(self) -> Mapping[int, list[int]]:
         """The brokers of each partition."""
@@ -129,8 +132,8 @@ class Brokers(KafkaCluster):
             (described,) = admin.describe_topics([TOPIC])
         return {each["partition_index"]: each["replica_nodes"] for each in described["partitions"]}
 
-    def _until_done(self, work: Callable[[KafkaAdminClient], Any], done: str) -> None:
-        """Repeat a request that a broker did not answer.
+    def _until_done(self, work: Callable[[KafkaAdminClient], Any], done: str = "") -> Any:
+        """Repeat a request that a broker did not answer, and return its result.
 
         Args:
             done: the error that says that an earlier request was fulfilled.
@@ -139,11 +142,23 @@ class Brokers(KafkaCluster):
         while True:
             try:
                 with KafkaAdminClient(bootstrap_servers=self.servers) as admin:
-                    work(admin)
-                return
+                    return work(admin)
             except Exception as error:
                 if type(error).__name__ == done:
-                    return
+                    return None
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.5)
+
+
+def _leader(admin: KafkaAdminClient, partition: int) -> int:
+    """The number of the node that leads a partition.
+
+    Raises:
+        LookupError: there is none.
+    """
+    (described,) = admin.describe_topics([TOPIC])
+    for each in described["partitions"]:
+        if each["partition_index"] == partition and each["leader_id"] > 0:
+            return int(each["leader_id"])
+    raise LookupError(f"partition {partition} of {TOPIC} has no leader")

@@ -16,23 +16,27 @@ from tests.support.processes import wait_until
 from tests.support.servers.postgres import PostgreSQL
 from tests.support.servers.process import stop
 
-DEADLINE = 120.0
+DEADLINE = 300.0
+CONNECT_SECONDS = 30
 PROMOTE_SECONDS = 60
 
 
 class Server(PostgreSQL):
     """A server that can be primary or standby, and be suspended with all of its processes."""
 
+    start_timeout = 120.0
+    end_timeout = 120.0
+
     def command(self) -> list[str | Path]:
         # A standby that was away for a while must find what it missed.
         return [*super().command(), "--wal_keep_size=2GB", "--wal_retrieve_retry_interval=500ms"]
 
     def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        with psycopg.connect(self.url, connect_timeout=2, autocommit=True) as connection:
+        with psycopg.connect(self.url, connect_timeout=CONNECT_SECONDS, autocommit=True) as connection:
             return connection.execute(sql, parameters).fetchall()
 
     def execute(self, sql: str) -> None:
-        with psycopg.connect(self.url, connect_timeout=2, autocommit=True) as connection:
+        with psycopg.connect(self.url, connect_timeout=CONNECT_SECONDS, autocommit=True) as connection:
             connection.execute(sql)
 
     def restart(self) -> None:

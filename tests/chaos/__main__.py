@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import traceback
 
 from tests.chaos import plan, report
 from tests.chaos.options import Options, read
@@ -26,7 +27,7 @@ options, by environment variables:
   CHAOS_FAULTS    kinds of faults, by comma (default: all): {kinds}
   CHAOS_OLD       git revision of the package that the old release runs, or "same" (default: the first with today's tables)
 
-exit codes: 0 all guarantees hold, 1 one is broken, 2 the run could not be done
+exit codes: 0 all guarantees hold, 1 one is broken or a fault could not be caused, 2 there was no run
 """
 
 
@@ -52,11 +53,15 @@ def main() -> int:
 
 def _run(options: Options, planned: list[plan.Planned], left_out: dict[str, str], *, publish: bool) -> int:
     for kind, reason in left_out.items():
-        print(f"left out: {kind}, which {reason}", file=sys.stderr)
+        if kind in (options.kinds or plan.NAMES):
+            print(f"left out: {kind}, which {reason}", file=sys.stderr)
     try:
         result = Run(options, planned).run()
     except ServiceError as error:
         print(error, file=sys.stderr)
+        return 2
+    except Exception:
+        traceback.print_exc()
         return 2
     summary = report.Summary.of(options, result)
     (LOGS / "plot.svg").write_text(report.draw(summary, result))

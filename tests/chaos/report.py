@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -33,6 +34,7 @@ class Summary:
         drained: seconds from the end of the last fault until all was handled; -1: it was not.
         backlog: the most flights that were published and not handled.
         resent: records sent again, failures of handlers not counted.
+        load: of the machine before the run.
     """
 
     client: str
@@ -47,6 +49,8 @@ class Summary:
     drained: float
     backlog: int
     resent: int
+    load: float
+    cpus: int
 
     @classmethod
     def of(cls, options: Options, result: Result) -> Self:
@@ -66,6 +70,8 @@ class Summary:
             drained=-1 if result.drained is None else round(result.drained, 1),
             backlog=max(result.timeline.backlog, default=0),
             resent=max(result.counted.resent - result.counted.failed, 0),
+            load=round(result.load, 1),
+            cpus=os.cpu_count() or 1,
         )
 
 
@@ -116,12 +122,15 @@ def page(runs: Mapping[str, Mapping[str, Any]]) -> str:
     figures: dict[str, Callable[[Mapping[str, Any]], str]] = {
         "Date": lambda run: run["date"],
         "Seed": lambda run: str(run["seed"]),
+        "Load of the machine before": lambda run: f"{run['load']:.1f} on {run['cpus']} CPUs",
         "Seconds of faults": lambda run: f"{run['seconds']:,.0f}",
         "Flights handled": lambda run: f"{run['flights']:,}",
         "Faults": lambda run: str(sum(run["faults"].values())),
         **{_title(name): partial(_wrong, name) for name in runs[clients[0]]["wrong"]},
         "Largest backlog": lambda run: f"{run['backlog']:,}",
-        "Seconds until all was handled, without faults": lambda run: f"{run['drained']:,.0f}",
+        "Seconds until all was handled, without faults": lambda run: (
+            f"{run['drained']:,.0f}" if run["drained"] >= 0 else "never"
+        ),
         "Records sent again": lambda run: f"{run['resent']:,}",
     }
     rows = [(name, *(figure(runs[client]) for client in clients)) for name, figure in figures.items()]

@@ -43,6 +43,8 @@ class Result:
         drained: seconds from the last fault until all flights were handled; None: they were not.
         releases: flights handled by each release of the app.
         old: the revision of the old release's package; empty: today's.
+        gaps: what ``CHAOS_FAULTS=broker-kill`` says of the time after it.
+        load: of the machine before the run.
     """
 
     findings: Findings
@@ -54,6 +56,7 @@ class Result:
     releases: dict[int, int]
     old: str
     gaps: str
+    load: float
 
     @property
     def broken(self) -> bool:
@@ -64,11 +67,19 @@ class Result:
 def missing() -> dict[str, str]:
     """Kinds of faults that this machine does not allow, with the reason."""
     found = {}
-    if os.geteuid() != 0 or shutil.which("unshare") is None:
+    if not _may_mount():
         found["disk"] = "needs root and unshare(1), to mount a small disk"
     if compiler() is None:
         found["clock"] = "needs a C compiler"
     return found
+
+
+def _may_mount() -> bool:
+    """True if this user may mount a file system that only its own processes see."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        return False
+    tried = ["unshare", "--mount", "mount", "-t", "tmpfs", "chaos", "/mnt"]
+    return subprocess.run(tried, capture_output=True, check=False).returncode == 0
 
 
 @dataclass
@@ -90,6 +101,7 @@ class Run:
         self._options = options
         self._plan = plan
         self._old = old_revision(options)
+        self._load = os.getloadavg()[0]
         self._began_at = time.monotonic()
         self._said = threading.Lock()
 
@@ -153,6 +165,7 @@ class Run:
             releases=timeline.handled_by_release(server),
             old=self._old,
             gaps=self._gaps(stage),
+            load=self._load,
         )
 
     def _gaps(self, stage: Stage) -> str:

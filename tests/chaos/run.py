@@ -186,11 +186,11 @@ class Run:
         before = (0, 0)
         while time.monotonic() - changed_at < STALLED_SECONDS and not fleet.ended():
             now = timeline.left(server)
-            if now == (wanted, 0):
+            if now == (wanted, 0) and not timeline.unfinished(server):
                 return time.monotonic() - began_at
             if now != before:
                 before, changed_at = now, time.monotonic()
-            time.sleep(0.5)
+            time.sleep(1)
         return None
 
     def _migrate(self, env: Mapping[str, str], *what: str) -> None:

@@ -10,6 +10,10 @@ from tests.chaos.database import Server
 BY_SECOND = """
     SELECT floor(extract(epoch FROM created_at) - {began_at})::int AS second, count(*) FROM {table} GROUP BY second ORDER BY second
 """
+LEFT = """
+    SELECT count(*), count(*) FILTER (WHERE NOT EXISTS (SELECT FROM chaos_leg AS leg WHERE leg.number = departure.number))
+    FROM chaos_departure AS departure
+"""
 COUNTED = """
     SELECT coalesce(sum(greatest(publish_count - 1, 0)), 0), coalesce(sum(retry_count), 0),
            count(*) FILTER (WHERE status = 'dead')
@@ -67,10 +71,16 @@ def legs(server: Server) -> list[LegRow]:
 
 def left(server: Server) -> tuple[int, int]:
     """How many flights are published so far, and how many of them are not handled."""
-    ((departures, handled),) = server.query(
-        "SELECT (SELECT count(*) FROM chaos_departure), (SELECT count(*) FROM chaos_leg)"
+    ((departures, missing),) = server.query(LEFT)
+    return departures, missing
+
+
+def unfinished(server: Server) -> int:
+    """How many messages the outbox has not brought to an end."""
+    ((found,),) = server.query(
+        "SELECT count(*) FROM django_outbox_outboxmessage WHERE status IN ('pending', 'published')"
     )
-    return departures, departures - handled
+    return int(found)
 
 
 def counted(server: Server) -> Counted:

@@ -11,8 +11,8 @@ BY_SECOND = """
     SELECT floor(extract(epoch FROM created_at) - {began_at})::int AS second, count(*) FROM {table} GROUP BY second ORDER BY second
 """
 LEFT = """
-    SELECT count(*), count(*) FILTER (WHERE NOT EXISTS (SELECT FROM chaos_leg AS leg WHERE leg.number = departure.number))
-    FROM chaos_departure AS departure
+    SELECT (SELECT count(*) FROM chaos_departure), count(*) FROM chaos_departure AS departure
+    WHERE NOT EXISTS (SELECT FROM chaos_leg AS leg WHERE leg.number = departure.number)
 """
 COUNTED = """
     SELECT coalesce(sum(greatest(publish_count - 1, 0)), 0), coalesce(sum(retry_count), 0),

@@ -73,24 +73,13 @@ class Standby(Server):
         self._primary = primary
 
     def prepare(self) -> None:
-        super().prepare()
+        super().prepare()  # prepares the server's user as well
         data = self.directory / "data"
         for path in data.iterdir():
             self.run(["rm", "-rf", path])
-        source = f"host=127.0.0.1 port={self._primary.port} user=postgres"
-        command: list[str | Path] = [
-            self._bin / "pg_basebackup",
-            "-d",
-            source,
-            "-D",
-            data,
-            "-R",
-            "-X",
-            "stream",
-            "-c",
-            "fast",
-            "--no-sync",
-        ]
+        source = f"--dbname=host=127.0.0.1 port={self._primary.port} user=postgres"
+        options = ["--write-recovery-conf", "--wal-method=stream", "--checkpoint=fast", "--no-sync"]
+        command: list[str | Path] = [self._bin / "pg_basebackup", source, f"--pgdata={data}", *options]
         self.run(command, cwd=self.directory, **self._spawn_options)
 
     def promote(self) -> None:
@@ -110,7 +99,6 @@ class Database:
         self.link = Proxy()
         self.primary = Server()
         self.standby: Standby | None = None
-        self.failovers = 0
 
     @property
     def url(self) -> str:
@@ -129,7 +117,6 @@ class Database:
         self.link.target = standby.port
         self.link.cut()
         old.close()
-        self.failovers += 1
         self._add_standby()
 
     def _add_standby(self) -> None:

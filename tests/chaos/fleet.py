@@ -30,7 +30,7 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     "consumer-3": ("outbox_consume", "--concurrency", 8),
 }
 START_SECONDS = 180.0
-STOP_SECONDS = 60.0
+STOP_SECONDS = 120.0
 CLOCK = Path(__file__).with_name("clock.c")
 
 

@@ -109,7 +109,9 @@ class Faults:
         worker.send(signal.SIGCONT)
 
     def _clock(self, planned: Planned) -> None:
-        self.fleet.workers[planned.target].step_clock(planned.by)
+        clock = self.fleet.workers[planned.target].clock
+        assert clock is not None
+        clock.step(planned.by)
 
     def _deploy(self, planned: Planned) -> None:
         """Migrate, then replace one worker after the other; the next time back to the old release, without migrating."""

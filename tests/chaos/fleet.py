@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import struct
 import subprocess
 import sys
 import tarfile
@@ -17,6 +15,7 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 
+from tests.chaos import clock
 from tests.chaos.options import Options
 from tests.chaos.plan import PUBLISHERS, WORKERS
 from tests.support.processes import ROOT, wait_until
@@ -31,20 +30,6 @@ COMMANDS: dict[str, tuple[object, ...]] = {
 }
 START_SECONDS = 180.0
 STOP_SECONDS = 120.0
-CLOCK = Path(__file__).with_name("clock.c")
-
-
-def compiler() -> str | None:
-    """The C compiler, if there is one."""
-    return shutil.which("cc")
-
-
-def _clock_library(folder: Path) -> Path:
-    """Compile what gives a worker a clock that can be stepped."""
-    library = folder / "clock.so"
-    command: list[str | Path] = [compiler() or "cc", "-O2", "-shared", "-fPIC", "-o", library, CLOCK, "-ldl"]
-    subprocess.run(command, check=True)
-    return library
 
 
 def old_revision(options: Options) -> str:
@@ -83,7 +68,7 @@ class Worker:
     env: Mapping[str, str]
     folders: Mapping[int, Path]
     log: Path
-    clock: Path
+    clock: clock.Clock | None
     lock: threading.Lock = field(default_factory=threading.Lock)
     release: int = 1
     process: subprocess.Popen[bytes] | None = None
@@ -115,11 +100,6 @@ class Worker:
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(number)
 
-    def step_clock(self, seconds: float) -> None:
-        """Set its clock this far from the true time."""
-        with self.clock.open("r+b") as file:
-            file.write(struct.pack("=q", round(seconds)))
-
 
 class Fleet:
     """All workers of a run, by name."""
@@ -131,14 +111,12 @@ class Fleet:
             old: the sources of the old release.
             clocks: workers have clocks that can be stepped.
         """
-        preload = {"LD_PRELOAD": str(_clock_library(folder))} if clocks else {}
+        library = clock.build(folder) if clocks else None
         self.workers: dict[str, Worker] = {}
         for name in WORKERS:
-            clock = folder / f"{name}.clock"
-            clock.write_bytes(bytes(8))
-            own = {**env, **preload, "CLOCK_STEP_FILE": str(clock)}
-            command = COMMANDS.get(name, ())
-            self.workers[name] = Worker(name, command, own, {1: old, 2: ROOT}, folder / f"{name}.log", clock)
+            own = clock.Clock(library, folder / f"{name}.clock") if library else None
+            command, log = COMMANDS.get(name, ()), folder / f"{name}.log"
+            self.workers[name] = Worker(name, command, {**env, **(own.env if own else {})}, {1: old, 2: ROOT}, log, own)
 
     def start(self) -> None:
         """Start relays and consumers, and wait until they work."""

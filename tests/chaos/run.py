@@ -14,12 +14,12 @@ from dataclasses import dataclass
 
 import psycopg
 
-from tests.chaos import timeline
+from tests.chaos import clock, timeline
 from tests.chaos.brokers import Brokers
 from tests.chaos.checker import Findings, check
 from tests.chaos.database import Database, Server
 from tests.chaos.faults import Caused, Faults
-from tests.chaos.fleet import Fleet, compiler, environment, old_revision, old_sources
+from tests.chaos.fleet import Fleet, environment, old_revision, old_sources
 from tests.chaos.gaps import WINDOW_SECONDS, report
 from tests.chaos.options import Options
 from tests.chaos.plan import Planned
@@ -69,8 +69,8 @@ def missing() -> dict[str, str]:
     found = {}
     if not _may_mount():
         found["disk"] = "needs root and unshare(1), to mount a small disk"
-    if compiler() is None:
-        found["clock"] = "needs a C compiler"
+    if not clock.works():
+        found["clock"] = "needs a C compiler and glibc, both with their headers"
     return found
 
 

@@ -12,7 +12,7 @@ import traceback
 
 from tests.chaos import plan, report
 from tests.chaos.options import Options, read
-from tests.chaos.run import LOGS, Run, missing
+from tests.chaos.run import LOGS, AlreadyRunning, Run, missing
 from tests.support.servers.base import ServiceError
 
 PRIVATE_MOUNTS = "OUTBOX_CHAOS_PRIVATE_MOUNTS"
@@ -27,7 +27,7 @@ options, by environment variables:
   CHAOS_FAULTS    kinds of faults, by comma (default: all): {kinds}
   CHAOS_OLD       git revision of the package that the old release runs, or "same" (default: the first with today's tables)
 
-exit codes: 0 all guarantees hold, 1 one is broken or a fault could not be caused, 2 there was no run
+exit codes: 0 all guarantees hold, 1 one is broken, a fault could not be caused or not all was handled, 2 there was no run
 """
 
 
@@ -36,7 +36,7 @@ def main() -> int:
     arguments = _arguments()
     try:
         options = read()
-        left_out = missing()
+        left_out = missing(options)
         planned = plan.plan(options, without=left_out)
     except ValueError as error:
         print(error, file=sys.stderr)
@@ -57,7 +57,7 @@ def _run(options: Options, planned: list[plan.Planned], left_out: dict[str, str]
             print(f"left out: {kind}, which {reason}", file=sys.stderr)
     try:
         result = Run(options, planned).run()
-    except ServiceError as error:
+    except (AlreadyRunning, ServiceError) as error:
         print(error, file=sys.stderr)
         return 2
     except Exception:
@@ -68,7 +68,7 @@ def _run(options: Options, planned: list[plan.Planned], left_out: dict[str, str]
     print(report.text(summary, result))
     if publish:
         report.publish(summary, result)
-    return 1 if result.broken else 0
+    return 0 if result.verdict == "HOLDS" else 1
 
 
 def _arguments() -> argparse.Namespace:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from kafka import KafkaAdminClient
 
 from tests.support.brokers.proxy import Proxy
+from tests.support.processes import ROOT
 from tests.support.servers.apache_kafka import new_cluster_id
 from tests.support.servers.kafka_cluster import KafkaCluster, Node
 from tests.support.servers.process import free_port
@@ -17,6 +19,7 @@ from tests.support.servers.process import free_port
 TOPIC = "flights"
 PARTITIONS = 4
 DISK_BYTES = 768 << 20
+DISKS = ROOT / ".cache" / "chaos-disks"
 DEADLINE = 300.0
 
 
@@ -34,32 +37,36 @@ class LinkedNode(Node):
         self.link = Proxy()
         self._disk = disk
 
+    @property
+    def _mount_point(self) -> Path:
+        # Not in the node's directory: after a killed run, a folder that is mounted on cannot be removed.
+        return DISKS / str(self.node_id)
+
     def prepare(self) -> None:
         super().prepare()
         self.link.target = free_port()
         if self._disk:
-            disk = self.directory / "disk"
-            disk.mkdir()
-            (self.directory / "data").symlink_to(disk / "data")
-            self.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", f"kafka-{self.node_id}", disk])
+            self._mount_point.mkdir(parents=True, exist_ok=True)
+            (self.directory / "data").symlink_to(self._mount_point / "data")
+            self.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", f"kafka-{self.node_id}", self._mount_point])
 
     def close(self) -> None:
         self.stop()
         if self._disk and self._directory is not None:
-            self.run(["umount", "--lazy", self.directory / "disk"])
+            self.run(["umount", "--lazy", self._mount_point])
         super().close()
         self.link.close()
 
     def fill_disk(self) -> None:
         """Take all space that is left."""
-        with (self.directory / "disk" / "filler").open("wb", buffering=0) as filler:
+        with (self._mount_point / "filler").open("wb", buffering=0) as filler:
             for size in (1 << 20, 1 << 12):
                 with suppress(OSError):
                     while True:
                         filler.write(bytes(size))
 
     def free_disk(self) -> None:
-        (self.directory / "disk" / "filler").unlink(missing_ok=True)
+        (self._mount_point / "filler").unlink(missing_ok=True)
 
     def revive(self) -> None:
         """Start the node if it has ended, for whatever reason."""

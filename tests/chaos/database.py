@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -14,11 +14,11 @@ import psycopg
 from tests.support.brokers.proxy import Proxy
 from tests.support.processes import wait_until
 from tests.support.servers.postgres import PostgreSQL
-from tests.support.servers.process import stop
+from tests.support.servers.process import forget, stop, watch
 
 DEADLINE = 300.0
 CONNECT_SECONDS = 30
-PROMOTE_SECONDS = 60
+PROMOTE_SECONDS = 300
 
 
 class Server(PostgreSQL):
@@ -26,6 +26,10 @@ class Server(PostgreSQL):
 
     start_timeout = 120.0
     end_timeout = 120.0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._suspended: list[int] = []
 
     def command(self) -> list[str | Path]:
         # A standby that was away for a while must find what it missed.
@@ -48,19 +52,37 @@ class Server(PostgreSQL):
 
     def suspend(self) -> None:
         super().suspend()
-        self._signal_children(signal.SIGSTOP)
+        for child in self._children():
+            # Each is a group of its own, which would sleep on when the main process is gone.
+            watch(child)
+            self._suspended.append(child)
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGSTOP)
 
     def resume(self) -> None:
-        self._signal_children(signal.SIGCONT)
+        self._wake_children()
         super().resume()
 
-    def _signal_children(self, number: signal.Signals) -> None:
-        """Signal the processes of sessions, which do not share the process group."""
+    def stop(self) -> None:
+        self._wake_children()
+        super().stop()
+
+    def _wake_children(self) -> None:
+        while self._suspended:
+            child = self._suspended.pop()
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGCONT)
+            forget(child)
+
+    def _children(self) -> list[int]:
+        """The processes of sessions and of the server's own work."""
+        found = []
         for directory in Path("/proc").glob("[0-9]*"):
             with suppress(OSError, IndexError, ValueError):
                 parent = int((directory / "stat").read_text().rpartition(")")[2].split()[1])
                 if parent == self._running().pid:
-                    os.kill(int(directory.name), number)
+                    found.append(int(directory.name))
+        return found
 
 
 class Standby(Server):
@@ -150,6 +172,7 @@ class Database:
         self.close()
 
     def close(self) -> None:
-        self.link.close()
-        for server in filter(None, (self.standby, self.primary)):
-            server.close()
+        with ExitStack() as stack:
+            for server in filter(None, (self.primary, self.standby)):
+                stack.callback(server.close)
+            stack.callback(self.link.close)

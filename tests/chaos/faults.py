@@ -17,7 +17,12 @@ from tests.chaos.plan import PUBLISHERS, Planned
 from tests.support.brokers.proxy import Proxy
 
 HEAL_SECONDS = 600.0
+CLOSE_SECONDS = 60.0
 DEPLOY_PAUSE_SECONDS = 1.0
+
+
+class Closing(Exception):
+    """The run ends before the fault is over."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +54,13 @@ class Faults:
     errors: list[str] = field(default_factory=list)
     _locks: dict[str, threading.Lock] = field(default_factory=dict)
     _threads: list[threading.Thread] = field(default_factory=list)
+    _closing: threading.Event = field(default_factory=threading.Event)
     _release: int = 1
 
     def cause(self, plan: list[Planned]) -> None:
         """Start all faults, each at its time."""
         for planned in plan:
-            time.sleep(max(0.0, self.began_at + planned.at - time.monotonic()))
+            self._sleep(self.began_at + planned.at - time.monotonic())
             thread = threading.Thread(target=self._cause, args=(planned,), name=str(planned), daemon=True)
             self._threads.append(thread)
             thread.start()
@@ -69,6 +75,22 @@ class Faults:
         for node in self.brokers.linked:
             node.revive()
 
+    def close(self) -> None:
+        """End all faults at once, healed, and cause no more."""
+        self._closing.set()
+        deadline = time.monotonic() + CLOSE_SECONDS
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+    def _sleep(self, seconds: float) -> None:
+        """Wait.
+
+        Raises:
+            Closing: the run ends.
+        """
+        if self._closing.wait(max(0.0, seconds)):
+            raise Closing
+
     def _cause(self, planned: Planned) -> None:
         method = getattr(self, f"_{planned.kind.replace('-', '_')}")
         try:
@@ -76,6 +98,8 @@ class Faults:
                 began_at = time.monotonic()
                 self.say(str(planned))
                 method(planned)
+        except Closing:
+            return
         except Exception:
             self.errors.append(f"{planned}:\n{traceback.format_exc()}")
             return
@@ -86,6 +110,7 @@ class Faults:
         with ExitStack() as stack:
             for target in targets:
                 stack.enter_context(self._locks.setdefault(target, threading.Lock()))
+            self._sleep(0)
             yield
 
     # Workers
@@ -105,8 +130,10 @@ class Faults:
     def _worker_stop(self, planned: Planned) -> None:
         worker = self.fleet.workers[planned.target]
         worker.send(signal.SIGSTOP)
-        time.sleep(planned.lasts)
-        worker.send(signal.SIGCONT)
+        try:
+            self._sleep(planned.lasts)
+        finally:
+            worker.send(signal.SIGCONT)
 
     def _clock(self, planned: Planned) -> None:
         clock = self.fleet.workers[planned.target].clock
@@ -123,7 +150,7 @@ class Faults:
                 worker.release = self._release
                 self._end(worker, signal.SIGTERM)
                 worker.start()
-            time.sleep(DEPLOY_PAUSE_SECONDS)
+            self._sleep(DEPLOY_PAUSE_SECONDS)
 
     # Brokers
 
@@ -137,21 +164,23 @@ class Faults:
 
     def _kill(self, node: LinkedNode, seconds: float) -> None:
         node.kill()
-        time.sleep(seconds)
+        self._sleep(seconds)
         node.revive()
 
     def _broker_stop(self, planned: Planned) -> None:
         node = self.brokers.named(planned.target)
         node.revive()
         node.suspend()
-        time.sleep(planned.lasts)
-        node.resume()
+        try:
+            self._sleep(planned.lasts)
+        finally:
+            node.resume()
 
     def _disk(self, planned: Planned) -> None:
         node = self.brokers.named(planned.target)
         node.fill_disk()
         try:
-            time.sleep(planned.lasts)
+            self._sleep(planned.lasts)
         finally:
             node.free_disk()
         node.kill()  # a broker does not use a disk again that has failed
@@ -175,16 +204,19 @@ class Faults:
         self.database.primary.start()
 
     def _database_stop(self, planned: Planned) -> None:
-        self.database.primary.suspend()
-        time.sleep(planned.lasts)
-        self.database.primary.resume()
+        primary = self.database.primary
+        try:
+            primary.suspend()
+            self._sleep(planned.lasts)
+        finally:
+            primary.resume()
 
     def _standby_kill(self, planned: Planned) -> None:
         with self._own("database"):
             standby = self.database.standby
             assert standby is not None
             standby.kill()
-            time.sleep(planned.lasts)
+            self._sleep(planned.lasts)
             standby.start()
 
     def _failover(self, planned: Planned) -> None:
@@ -202,8 +234,10 @@ class Faults:
     def _stall(self, planned: Planned) -> None:
         link = self._link(planned.target)
         link.stall()
-        time.sleep(planned.lasts)
-        link.heal()
+        try:
+            self._sleep(planned.lasts)
+        finally:
+            link.heal()
 
     def _slow(self, planned: Planned) -> None:
         link = self._link(planned.target)
@@ -213,8 +247,10 @@ class Faults:
             return data
 
         link.alter = late
-        time.sleep(planned.lasts)
-        link.heal()
+        try:
+            self._sleep(planned.lasts)
+        finally:
+            link.heal()
 
 
 def _lock_of(planned: Planned) -> str:

@@ -38,8 +38,21 @@ def old_revision(options: Options) -> str:
         return "" if options.old == "same" else options.old
     # The first code that has today's tables: an older one would need other migrations.
     asked = ["git", "log", "-1", "--format=%h", "--", "django_outbox/migrations"]
-    done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run(asked, cwd=ROOT, capture_output=True, text=True, check=False)
+    except OSError:  # there is no git
+        return ""
     return done.stdout.strip()
+
+
+def has_old_package(revision: str) -> bool:
+    """True if git has the package of a revision, and it is not that of the sources."""
+    asked = ["git", "diff", "--quiet", revision, "--", "django_outbox"]
+    try:
+        done = subprocess.run(asked, cwd=ROOT, capture_output=True, check=False)
+    except OSError:
+        return False
+    return bool(revision) and done.returncode == 1
 
 
 def old_sources(revision: str, folder: Path) -> Path:

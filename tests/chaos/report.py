@@ -85,7 +85,7 @@ def text(summary: Summary, result: Result) -> str:
         f"handled by release: {_listed(result.releases)}; package of the first: {result.old or 'that of the second'}",
         f"largest backlog {summary.backlog:,}, {drained}; {result.counted.failed} failures of the handler, "
         f"{result.counted.dead} dead, {summary.resent} other re-sends",
-        f"{'BROKEN' if result.broken else 'HOLDS'}: seed {summary.seed}, {summary.client}, {summary.seconds:.0f} s, "
+        f"{result.verdict}: seed {summary.seed}, {summary.client}, {summary.seconds:.0f} s, "
         f"{sum(summary.faults.values())} faults, {result.findings}",
     ]
     return "\n".join(lines)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import psycopg
 
@@ -19,7 +21,7 @@ from tests.chaos.brokers import Brokers
 from tests.chaos.checker import Findings, check
 from tests.chaos.database import Database, Server
 from tests.chaos.faults import Caused, Faults
-from tests.chaos.fleet import Fleet, environment, old_revision, old_sources
+from tests.chaos.fleet import Fleet, environment, has_old_package, old_revision, old_sources
 from tests.chaos.gaps import WINDOW_SECONDS, report
 from tests.chaos.options import Options
 from tests.chaos.plan import Planned
@@ -59,18 +61,42 @@ class Result:
     load: float
 
     @property
-    def broken(self) -> bool:
-        """True if a guarantee was broken, or the run was not what its plan says."""
-        return self.findings.broken or bool(self.errors) or self.drained is None
+    def verdict(self) -> str:
+        """``BROKEN`` if a row is wrong, or the run was not what its plan says; else ``NOT DRAINED``, or ``HOLDS``."""
+        if self.findings.broken or self.errors:
+            return "BROKEN"
+        return "HOLDS" if self.drained is not None else "NOT DRAINED"
 
 
-def missing() -> dict[str, str]:
+class AlreadyRunning(RuntimeError):
+    """Another run uses the folder of the logs; the message names the file that it has locked."""
+
+
+@contextmanager
+def alone(folder: Path = LOGS) -> Iterator[None]:
+    """Keep other runs away from a folder, in which they would overwrite each other's files.
+
+    Raises:
+        AlreadyRunning: another run is in it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with folder.with_suffix(".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunning(f"another chaos run is not over: it has locked {file.name}") from None
+        yield
+
+
+def missing(options: Options) -> dict[str, str]:
     """Kinds of faults that this machine does not allow, with the reason."""
     found = {}
     if not _may_mount():
         found["disk"] = "needs root and unshare(1), to mount a small disk"
     if not clock.works():
         found["clock"] = "needs a C compiler and glibc, both with their headers"
+    if options.old != "same" and not has_old_package(old_revision(options)):
+        found["deploy"] = "needs git and a revision whose package is not today's (see CHAOS_OLD)"
     return found
 
 
@@ -100,16 +126,17 @@ class Run:
     def __init__(self, options: Options, plan: list[Planned]) -> None:
         self._options = options
         self._plan = plan
-        self._old = old_revision(options)
+        self._old = old_revision(options) if any(each.kind == "deploy" for each in plan) else ""
         self._load = os.getloadavg()[0]
         self._began_at = time.monotonic()
         self._said = threading.Lock()
 
     def run(self) -> Result:
         """Do all of it."""
-        shutil.rmtree(LOGS, ignore_errors=True)
-        LOGS.mkdir(parents=True)
         with ExitStack() as stack:
+            stack.enter_context(alone())
+            shutil.rmtree(LOGS, ignore_errors=True)
+            LOGS.mkdir(parents=True)
             stage = self._start(stack)
             drained = self._perform(stage)
             return self._result(stage, drained)
@@ -147,6 +174,7 @@ class Run:
         finally:
             ended.set()
             progress.join()
+            stage.faults.close()  # no fault may start a worker that was stopped
             codes = stage.fleet.stop()
         stage.faults.errors += [f"{name} exited with {code}" for name, code in codes.items()]
         return drained
@@ -185,9 +213,12 @@ class Run:
         began_at = changed_at = time.monotonic()
         before = (0, 0)
         while time.monotonic() - changed_at < STALLED_SECONDS and not fleet.ended():
-            now = timeline.left(server)
-            if now == (wanted, 0) and not timeline.unfinished(server):
-                return time.monotonic() - began_at
+            try:
+                now = timeline.left(server)
+                if now == (wanted, 0) and not timeline.unfinished(server):
+                    return time.monotonic() - began_at
+            except psycopg.Error:  # a busy server may not answer in time
+                now = before
             if now != before:
                 before, changed_at = now, time.monotonic()
             time.sleep(1)

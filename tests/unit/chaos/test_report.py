@@ -18,14 +18,14 @@ from tests.chaos.timeline import Counted, Timeline
 CAUSED = [Caused(Planned(1.0, "broker-kill", "broker-2", 4.0), 1.0, 5.5), Caused(Planned(2.0, "cut", "database"), 2, 2)]
 
 
-def result(lost: int = 0, errors: list[str] | None = None) -> Result:
+def result(lost: int = 0, errors: list[str] | None = None, drained: float | None = 12.0) -> Result:
     return Result(
         findings=Findings(6, 0, lost, 0, 0, 0, 0),
         timeline=Timeline([3, 2, 1, 0], [0, 1, 0, 5]),
         counted=Counted(resent=3, failed=1, dead=0),
         caused=CAUSED,
         errors=errors or [],
-        drained=12.0,
+        drained=drained,
         releases={1: 2, 2: 4},
         old="",
         gaps="",
@@ -35,11 +35,17 @@ def result(lost: int = 0, errors: list[str] | None = None) -> Result:
 
 @pytest.mark.parametrize(
     ("found", "verdict"),
-    [(result(), "HOLDS"), (result(lost=1), "BROKEN"), (result(errors=["relay-1 exited with 1"]), "BROKEN")],
-    ids=["right", "lost", "a worker that ended"],
+    [
+        (result(), "HOLDS"),
+        (result(lost=1), "BROKEN"),
+        (result(errors=["relay-1 exited with 1"]), "BROKEN"),
+        (result(drained=None), "NOT DRAINED"),
+        (result(lost=1, drained=None), "BROKEN"),
+    ],
+    ids=["right", "lost", "a worker that ended", "not drained", "lost and not drained"],
 )
 def test_the_last_line_is_the_verdict(found: Result, verdict: str) -> None:
-    assert found.broken is (verdict == "BROKEN")
+    assert found.verdict == verdict
     last = text(Summary.of(Options(), found), found).splitlines()[-1]
     assert last.startswith(f"{verdict}: seed 1, kafka-python, 180 s, 2 faults, 6 flights handled: unpublished 0, lost ")
 

@@ -15,7 +15,7 @@ TOX = if command -v pyenv >/dev/null 2>&1; then \
 	    export PYENV_VERSION; \
 	fi; $(BIN)/tox
 
-.PHONY: help demo quick test test-browser test-full mutants lint bench clean
+.PHONY: help demo quick test test-browser test-full mutants chaos lint bench clean
 
 help:
 	@echo 'make demo       the example shop: orders travel from the database through a broker to their handlers'
@@ -25,6 +25,8 @@ help:
 	@echo 'make test-full  all supported Pythons and Djangos, MariaDB, Apache Kafka, browser, style, types, package'
 	@echo '                (needs Python 3.11, 3.12 and 3.13, MariaDB, Java 17, Maven, npm and Chromium)'
 	@echo 'make mutants    breaks each guarantee in many ways: a test must notice each'
+	@echo 'make chaos      kills, stops and cuts off everything under load, and checks what must have happened'
+	@echo '                (CHAOS_SECONDS=1800 CHAOS_SEED=1; needs Java 17 and Maven)'
 	@echo 'make lint       style, types and import order only'
 	@echo 'make bench      how fast it is here, beside raw loops (needs an idle machine)'
 	@echo 'make clean      remove all that these have made'
@@ -62,6 +64,10 @@ test-full: $(VENV)/tox.installed
 mutants: $(VENV)/test.installed
 	@$(BIN)/python -m tests.mutants $(FAULT)
 
+# .venv/bin/python -m tests.chaos --help names the options, such as CHAOS_BACKEND=confluent.
+chaos: $(VENV)/chaos.installed
+	@$(BIN)/python -m tests.chaos
+
 lint: $(VENV)/tox.installed
 	@$(TOX) run -e lint,types,imports
 
@@ -98,6 +104,10 @@ $(VENV)/test.installed: $(VENV)/made $(SETUP)
 
 $(VENV)/browser.installed: $(VENV)/made $(SETUP)
 	$(PIP) install -e '.[test,browser]'
+	@touch $@
+
+$(VENV)/chaos.installed: $(VENV)/made $(SETUP)
+	$(PIP) install -e '.[test,chaos]'
 	@touch $@
 
 $(VENV)/bench.installed: $(VENV)/made $(SETUP)

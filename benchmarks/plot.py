@@ -9,23 +9,10 @@ from dataclasses import dataclass
 from html import escape
 from typing import Any
 
-WIDTH, HEIGHT = 760, 420
-LEFT, RIGHT, TOP, BOTTOM = 78, 28, 96, 58
-STYLE = """
-    svg { color-scheme: light dark; font: 13px system-ui, "Segoe UI", Helvetica, Arial, sans-serif; }
-    .page { fill: #ffffff; } .ink { fill: #1f2328; } .faint { fill: #59636e; }
-    .grid { stroke: #d1d9e0; } .axis { stroke: #818b98; }
-    .series0 { --tone: #0969da; } .series1 { --tone: #bc4c00; }
-    .line { fill: none; stroke: var(--tone); stroke-width: 2.5; stroke-linejoin: round; }
-    .raw { stroke-dasharray: 6 5; stroke-width: 1.75; }
-    .dot { fill: var(--tone); } .hollow { fill: none; stroke: var(--tone); stroke-width: 1.75; }
-    .span { stroke: var(--tone); stroke-width: 1; opacity: 0.6; }
-    @media (prefers-color-scheme: dark) {
-      .page { fill: #0d1117; } .ink { fill: #f0f6fc; } .faint { fill: #9198a1; }
-      .grid { stroke: #2f353d; } .axis { stroke: #656c76; }
-      .series0 { --tone: #58a6ff; } .series1 { --tone: #ffa657; }
-    }
-"""
+from tests.support.drawing import LEFT, RIGHT, WIDTH, head, round_step
+
+HEIGHT = 420
+TOP, BOTTOM = 96, 58
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,14 +67,7 @@ def draw(results: Mapping[str, Any], plot: Plot) -> str:
     highest = max(rate for line in points for kind in plot.kinds for rate in line[kind])
     axes = _Axes(sizes, highest)
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" width="{WIDTH}" height="{HEIGHT}"'
-        ' role="img" aria-labelledby="title description">',
-        f'<title id="title">{plot.title}</title>',
-        f'<desc id="description">{escape("; ".join(_spoken(line, plot) for line in points))}</desc>',
-        f"<style>{STYLE}</style>",
-        f'<rect class="page" width="{WIDTH}" height="{HEIGHT}" rx="8"/>',
-        f'<text class="ink" x="{LEFT}" y="30" font-size="17" font-weight="600">{plot.title}</text>',
-        f'<text class="faint" x="{LEFT}" y="50">{escape(_where(results))}</text>',
+        *head(plot.title, _where(results), "; ".join(_spoken(line, plot) for line in points), HEIGHT),
         *axes.draw(plot.axis),
     ]
     for number, client in enumerate(clients):
@@ -107,7 +87,7 @@ class _Axes:
 
     def __init__(self, sizes: Sequence[int], highest: float) -> None:
         self._sizes = sizes
-        self._step = _step(highest)
+        self._step = round_step(highest)
         self._top = self._step * math.ceil(highest / self._step)
 
     def x(self, size: int) -> float:
@@ -151,13 +131,6 @@ def _legend(number: int, kind: str, name: str) -> Iterator[str]:
     x, y = LEFT + 165 * number, 74
     yield f'<line class="line{" raw" if kind == "raw_runs" else ""}" x1="{x}" x2="{x + 26}" y1="{y}" y2="{y}"/>'
     yield f'<text class="ink" x="{x + 33}" y="{y + 4}" font-size="12">{escape(name)}</text>'
-
-
-def _step(highest: float) -> float:
-    """A round number of which about five reach the highest rate."""
-    rough = highest / 5
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)
 
 
 def _spoken(line: Mapping[str, Any], plot: Plot) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from itertools import pairwise
 
-from tests.chaos.verdict import query
+from tests.chaos.database import Server
 
 WINDOW_SECONDS = 20.0  # after a kill; messages must be published meanwhile
 SENT = (
     "SELECT partition, extract(epoch FROM published_at) FROM django_outbox_outboxmessage WHERE published_at IS NOT NULL"
 )
 HANDLED = """
-    SELECT message.partition, extract(epoch FROM effect.created_at)
-    FROM tests_app_effect AS effect JOIN django_outbox_outboxmessage AS message ON message.event_id::text = effect.event_id
+    SELECT message.partition, extract(epoch FROM leg.created_at)
+    FROM chaos_leg AS leg JOIN django_outbox_outboxmessage AS message ON (message.payload->>'number')::int = leg.number
 """
 
 
@@ -27,7 +27,7 @@ def longest_gap(times: Iterable[float], began_at: float, ended_at: float) -> flo
     return max(later - earlier for earlier, later in pairwise(events) if earlier < ended_at)
 
 
-def report(killed: Sequence[tuple[float, int]], replicas: Mapping[int, Collection[int]]) -> str:
+def report(server: Server, killed: Sequence[tuple[float, int]], replicas: Mapping[int, Collection[int]]) -> str:
     """The longest gaps after all kills.
 
     Args:
@@ -36,7 +36,7 @@ def report(killed: Sequence[tuple[float, int]], replicas: Mapping[int, Collectio
     """
     lines = []
     for name, sql in (("sent", SENT), ("handled", HANDLED)):
-        events = [(int(partition), float(at)) for partition, at in query(sql) if partition is not None]
+        events = [(int(partition), float(at)) for partition, at in server.query(sql) if partition is not None]
         longest = {True: 0.0, False: 0.0}
         for at, broker in killed:
             for needs in longest:

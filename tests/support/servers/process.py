@@ -75,6 +75,16 @@ def stop(process: subprocess.Popen[Any], *, stop_signal: signal.Signals = signal
     return process.returncode
 
 
+def watch(group: int) -> None:
+    """Register a process group that `spawn` did not start with the watchdog, to be killed after the run."""
+    _tell_watchdog("group", group, signal.SIGKILL)
+
+
+def forget(group: int) -> None:
+    """Take a process group off again."""
+    _tell_watchdog("forget", group)
+
+
 def make_directory(prefix: str) -> Path:
     """Make a temporary directory, registered with the watchdog."""
     directory = Path(tempfile.mkdtemp(prefix=f"{prefix}-")).resolve()

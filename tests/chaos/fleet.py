@@ -29,7 +29,7 @@ COMMANDS: dict[str, tuple[object, ...]] = {
     "consumer-3": ("outbox_consume", "--concurrency", 8),
 }
 START_SECONDS = 180.0
-STOP_SECONDS = 120.0
+STOP_SECONDS = 300.0
 
 
 def old_revision(options: Options) -> str:

@@ -83,7 +83,7 @@ class Planned:
         if self.kind == "clock":
             parts.append(f"by {self.by:+.0f} s")
         elif self.by:
-            parts.append(f"{self.by * 1000:.0f} ms for up to 4 kB")
+            parts.append(f"{self.by * 1000:.0f} ms a piece of up to 4 kB")
         return " ".join(filter(None, parts))
 
 

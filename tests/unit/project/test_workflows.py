@@ -55,9 +55,9 @@ def test_every_environment_of_the_list_has_a_job_and_every_job_has_an_environmen
 
 @pytest.mark.parametrize("entry", matrix(), ids=lambda entry: entry["environment"])
 def test_a_job_has_the_python_of_its_environment(entry: dict[str, Any]) -> None:
-    section = TOX.get(f"testenv:{entry['environment']}", {})
     factor = re.match(r"py(\d)(\d+)", entry["environment"])
-    wanted = f"{factor[1]}.{factor[2]}" if factor else section.get("base_python", "").removeprefix("python")
+    base = TOX.get(f"testenv:{entry['environment']}", "base_python", fallback="").removeprefix("python")
+    wanted = f"{factor[1]}.{factor[2]}" if factor else base
     assert entry["python"] == (wanted or entry["python"])
 
 

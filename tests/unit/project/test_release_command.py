@@ -43,8 +43,6 @@ class Clone:
         self.write(MIGRATION, "operations = []\n")
         self.write(RECORD, json.dumps({"0001_initial.py": hashlib.sha256(b"operations = []\n").hexdigest()}))
         self.git("init", "--quiet", "--initial-branch", "main")
-        self.git("config", "user.name", "Someone")
-        self.git("config", "user.email", "someone@example.com")
         self.commit()
 
     def write(self, name: str, text: str) -> None:
@@ -74,6 +72,9 @@ class Clone:
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Clone:
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    for name in ("GIT_AUTHOR", "GIT_COMMITTER"):
+        monkeypatch.setenv(f"{name}_NAME", "Someone")
+        monkeypatch.setenv(f"{name}_EMAIL", "someone@example.com")
     for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name, raising=False)
     return Clone(tmp_path)

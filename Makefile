@@ -15,7 +15,7 @@ TOX = if command -v pyenv >/dev/null 2>&1; then \
 	    export PYENV_VERSION; \
 	fi; $(BIN)/tox
 
-.PHONY: help demo quick test test-browser test-full mutants chaos lint bench clean
+.PHONY: help demo quick test test-browser test-full mutants chaos lint bench release clean
 
 help:
 	@echo 'make demo       the example shop: orders travel from the database through a broker to their handlers'
@@ -29,6 +29,7 @@ help:
 	@echo '                (CHAOS_SECONDS=1800 CHAOS_SEED=1; needs Java 17 and Maven)'
 	@echo 'make lint       style, types and import order only'
 	@echo 'make bench      how fast it is here, beside raw loops (needs an idle machine)'
+	@echo 'make release VERSION=0.1.0  dates, commits and tags a version that is ready (DRY_RUN=1 only checks)'
 	@echo 'make clean      remove all that these have made'
 	@echo ''
 	@echo 'PYTHON=python3.12 make ... uses that Python for $(VENV).'
@@ -73,6 +74,10 @@ lint: $(VENV)/tox.installed
 
 bench: $(VENV)/bench.installed
 	@$(BIN)/python -m benchmarks
+
+# Pushes nothing. DRY_RUN=1 only checks. Nothing is uploaded before .github/workflows/release.yml has run all tests.
+release: quick
+	@$(BIN)/python .ci/release.py $(VERSION) $(DRY_RUN:%=--dry-run)
 
 clean:
 	rm -rf $(VENV) .tox .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache

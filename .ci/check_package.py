@@ -6,6 +6,7 @@ Usage: python .ci/check_package.py DIST
 from __future__ import annotations
 
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -88,13 +89,21 @@ def check_wheel(wheel: Path, sources: Path) -> list[str]:
     return wrong + [f"PyPI cannot follow or show: {link}" for link in relative]
 
 
-def check_sdist(sdist: Path) -> list[str]:
-    """Say what is wrong with the contents of the source distribution."""
+def tracked_files(sources: Path) -> list[str]:
+    """The files that git tracks; none if this is not a clone."""
+    command = ["git", "ls-files", "-z"]
+    done = subprocess.run(command, cwd=sources, capture_output=True, text=True) if shutil.which("git") else None
+    return done.stdout.split("\0")[:-1] if done else []
+
+
+def check_sdist(sdist: Path, sources: Path) -> list[str]:
+    """Say what is wrong with the contents of the source distribution: it has every file that is tracked."""
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     wanted = [*WANTED, "LICENSE", "README.rst", "CHANGELOG.rst", "SECURITY.md", "tox.ini", "tests/conftest.py"]
     wanted += ["contrib/prometheus/alerts.yml", "contrib/grafana/dashboard.json", "docs/index.rst"]
-    wrong = [f"missing from the sdist: {name}" for name in wanted if name not in names]
+    wanted += ["example_project/manage.py", *tracked_files(sources)]
+    wrong = [f"missing from the sdist: {name}" for name in sorted({*wanted} - names)]
     wrong += [f"does not belong in the sdist: {name}" for name in names if name.endswith((".pyc", ".sqlite3"))]
     return wrong
 
@@ -103,7 +112,7 @@ def main(dist: Path) -> None:
     (wheel,) = dist.glob("*.whl")
     (sdist,) = dist.glob("*.tar.gz")
     run("-m", "twine", "check", "--strict", wheel, sdist)
-    if wrong := check_wheel(wheel, Path.cwd()) + check_sdist(sdist):
+    if wrong := check_wheel(wheel, Path.cwd()) + check_sdist(sdist, Path.cwd()):
         raise SystemExit("\n".join(wrong))
     run("-m", "pip", "install", "--quiet", "--force-reinstall", "--no-deps", wheel)
     run("-m", "pip", "install", "--quiet", wheel)

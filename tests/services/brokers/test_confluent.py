@@ -89,7 +89,7 @@ def test_members_of_both_backends_share_a_group(kafka_url: str, topic: str) -> N
 
 def test_with_cooperative_assignment_a_member_reads_on_in_what_it_keeps(kafka_url: str, topic: str) -> None:
     # With a short session, a broker that stalls would exclude the member, which then begins anew.
-    cooperative = {"session.timeout.ms": 30_000, "partition.assignment.strategy": "cooperative-sticky"}
+    cooperative = {"session.timeout.ms": 10_000, "partition.assignment.strategy": "cooperative-sticky"}
     broker = confluent_broker(kafka_url, consumer_options=cooperative)
     make_topic(broker, topic, partitions=4)
     producer = broker.producer(SECONDS)

@@ -107,7 +107,9 @@ class ConfluentSubscription(GroupMember):
         """Wait for one record and take what came with it: asking for many would wait for as many."""
         if self._undecodable is not None:
             raise self._undecodable
-        first, self._kept = self._kept or self._next(timeout), None
+        first, self._kept = self._kept, None
+        if first is None:  # a message without a value is false
+            first = self._next(timeout)
         if first is None:
             return []
         messages = self._client.consume(limit - 1, 0) if limit > 1 else []
@@ -181,9 +183,8 @@ class ConfluentSubscription(GroupMember):
 
     def _begin_commit(self, offsets: Offsets) -> Future[None]:
         answer = self._reports.expect(offsets, self._exception)
-        self._client.commit(
-            offsets=_positions(offsets), asynchronous=True
-        )  # a poll would wait for any other call's end
+        # Without waiting: the library lets a poll wait until a commit that waits has ended.
+        self._client.commit(offsets=_positions(offsets), asynchronous=True)
         return answer
 
     def commit_soon(self, offsets: Offsets) -> bool:

@@ -73,9 +73,9 @@ def subscription_of(reader: Reader, faults: Faults | None = None, reports: Commi
     )
 
 
-def message(offset: int = 0, *, error: int | None = None) -> Message:
+def message(offset: int = 0, *, value: bytes | None = b"v", error: int | None = None) -> Message:
     told = None if error is None else KafkaError(error, "why")
-    return Message(topic="topic", partition=0, offset=offset, key=b"k", value=b"v", headers=None, error=told)
+    return Message(topic="topic", partition=0, offset=offset, key=b"k", value=value, headers=None, error=told)
 
 
 @pytest.mark.parametrize(
@@ -259,11 +259,12 @@ def test_what_a_member_that_reads_on_is_told_of_its_commits() -> None:
         commit()
 
 
-def test_a_record_that_comes_with_the_answer_to_a_commit_comes_with_the_next_poll() -> None:
+@pytest.mark.parametrize("value", [b"v", b"", None])
+def test_a_record_that_comes_with_the_answer_to_a_commit_comes_with_the_next_poll(value: bytes | None) -> None:
     reader = Reporting(None)
     member = subscription_of(reader, reports=reader.reports)
     member.commit_soon({PLACE: 1})
-    reader.messages += [message(1), message(2)]
+    reader.messages += [message(1, value=value), message(2)]
     assert member.commit_soon({PLACE: 1})
     assert [record.offset for record in member.poll(0, 10)] == [1, 2]
     assert member.poll(0, 10) == []

@@ -186,9 +186,10 @@ class Subscription(ABC):
 
     @abstractmethod
     def commit(self, offsets: Mapping[TopicPartition, int]) -> bool:
-        """Store for the group, by partition, the next offset to read; False if the group refused it in a rebalance.
+        """Store for the group, by partition, the next offset to read.
 
-        Skips partitions that this member no longer has: their new owner reads the records again.
+        Returns False if the group refused it in a rebalance, or since a topic was deleted; what it says of other partitions
+        is not known then. Skips partitions that this member no longer has: their new owner reads the records again.
 
         Raises:
             TopicNotReadable: as in ``poll()``; nothing is committed for these topics.

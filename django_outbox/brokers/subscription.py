@@ -23,7 +23,7 @@ from django_outbox.brokers.calls import (
 )
 from django_outbox.brokers.commits import Commits, Offsets
 from django_outbox.brokers.diagnosis import Access
-from django_outbox.brokers.errors import Blame, ClientError, refusal
+from django_outbox.brokers.errors import Blame, ClientError, Code, refusal
 from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 
 # After so long without a record, a member asks whether a broker is still there.
@@ -135,7 +135,9 @@ class GroupMember(Subscription):
             positions = {place: offset for place, offset in offsets.items() if place in mine}
             return commit(positions) if positions else True
         except self.errors as error:
-            if Blame.REBALANCE not in self.client_error(error).blame:
+            told = self.client_error(error)
+            # The partitions of a topic that was deleted are lost with the next rebalance.
+            if told.code != Code.UNKNOWN_TOPIC_OR_PARTITION and Blame.REBALANCE not in told.blame:
                 raise self._unavailable(error) from error
             return False
 

@@ -43,6 +43,7 @@ class KafkaSubscription(GroupMember):
         self._committing: list[Call[None]] = []
         decode_carefully(client)
         go_on_after_pauses(client)
+        _fail_commits_of_missing_topics(client)
         try:
             client.subscribe(topics=topics, listener=self._listener)
             # Otherwise partitions that become known only after the first join would make the group join again.
@@ -193,6 +194,20 @@ class KafkaSubscription(GroupMember):
             if isinstance(topics, set):
                 return self._not_readable(client_error(error), topics)
         return super()._unavailable(error)
+
+
+def _fail_commits_of_missing_topics(client: KafkaConsumer) -> None:
+    """Have a consumer give up a commit with a topic that is gone, instead of repeating it until its time is over."""
+    coordinator = client._coordinator
+    send = coordinator._send_offset_commit_request
+
+    async def send_once(offsets: dict[KafkaTopicPartition, OffsetAndMetadata]) -> None:
+        try:
+            await send(offsets)
+        except kafka_errors.UnknownTopicOrPartitionError as error:
+            raise kafka_errors.CommitFailedError(error) from error
+
+    coordinator._send_offset_commit_request = send_once
 
 
 def _milliseconds(seconds: float) -> int:

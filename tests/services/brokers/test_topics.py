@@ -125,6 +125,28 @@ def test_of_a_topic_that_is_gone_a_member_tells_nothing_and_of_the_others_all(
     member.close()
 
 
+@pytest.mark.parametrize("waits", [True, False], ids=["commit", "commit soon"])
+def test_a_commit_with_a_topic_that_is_gone_is_no_outage_and_is_made_for_the_others(
+    backend: Backend, kafka_url: str, topic: str, waits: bool
+) -> None:
+    broker = backend.make(kafka_url)
+    good, bad = (make_topic(broker, f"{topic}-{name}", 1) for name in ("good", "bad"))
+    put(broker, good, bad)
+    member = broker.subscribe([good, bad], topic)
+    read(member, 2)
+    delete_topic(broker, bad)
+    wait_until(lambda: bad in broker.unreadable_topics([bad]))
+
+    def is_committed() -> bool:
+        offsets = {place(good): 1, place(bad): 1}
+        member.poll(0.1, 1)
+        return member.commit(offsets) if waits else member.commit_soon(offsets)
+
+    wait_until(is_committed)  # once the member has noticed that it has lost the partition
+    assert broker.progress([good], topic)[place(good)].committed == 1
+    member.close()
+
+
 @pytest.fixture
 def group(backend: Backend, first_of_two: ApacheKafka, topic: str) -> str:
     """A consumer group that the first node looks after, whatever happens to others."""

@@ -133,16 +133,17 @@ def test_a_refused_login_is_reported_though_nothing_comes() -> None:
         subscription.poll(0, 10)
 
 
-REBALANCING = [
+PARTITIONS_ARE_LOST = [
     KafkaError.REBALANCE_IN_PROGRESS,
     KafkaError.ILLEGAL_GENERATION,
     KafkaError.UNKNOWN_MEMBER_ID,
     KafkaError._ASSIGNMENT_LOST,
+    KafkaError.UNKNOWN_TOPIC_OR_PART,
 ]
 
 
-@pytest.mark.parametrize("code", REBALANCING)
-def test_a_commit_during_a_rebalance_is_refused_without_an_error(code: int) -> None:
+@pytest.mark.parametrize("code", PARTITIONS_ARE_LOST)
+def test_a_commit_during_a_rebalance_or_of_a_topic_that_is_gone_is_refused_without_an_error(code: int) -> None:
     reader = Reader()
     subscription = subscription_of(reader)
     assert subscription.commit({TopicPartition("topic", 0): 1})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+
 from django.apps import AppConfig
 from django.core import checks
 from django.utils.translation import gettext_lazy as _
@@ -25,6 +27,15 @@ class DjangoOutboxConfig(AppConfig):
         from django_outbox.operations.checks.server import check_routing, check_servers
         from django_outbox.operations.checks.settings import check_databases, check_settings
         from django_outbox.serializers.configured import import_classes
+
+        if find_spec("django.tasks") is not None:  # Django 6.0 or later
+            from django_outbox.handlers.registry import registry
+            from django_outbox.signals import message_dead
+            from django_outbox.tasks.loading import load_tasks
+            from django_outbox.tasks.running import finish_dead
+
+            registry.add_loader(load_tasks)
+            message_dead.connect(finish_dead)
 
         event_types.load()  # every process that publishes checks the same, and imports nothing in a transaction
         checks.register(check_settings)

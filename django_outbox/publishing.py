@@ -12,7 +12,7 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, transaction
 
 from django_outbox.brokers.limits import largest_payload
-from django_outbox.conf import settings
+from django_outbox.conf import TASK_PREFIX, settings
 from django_outbox.events.arguments import (
     checked_delay,
     checked_event_id,
@@ -192,7 +192,7 @@ class _Maker:
     def _declared(self, event: Event, version: str) -> EventType | None:
         """What the payload must fit; None for tombstones and what this service does not declare."""
         own = event_types.own(event.type)
-        if not own and self._requires_declaration:
+        if not own and self._requires_declaration and not event.type.startswith(TASK_PREFIX):
             raise event_types.undeclared(event.type)
         return None if not own or has_tombstone(event) else to_publish(own, version, event.payload)
 

@@ -15,9 +15,9 @@ from django_outbox.admin import actions, audit
 from django_outbox.admin.audit import AuditEntry
 from django_outbox.admin.bulk import BULK
 from django_outbox.admin.tables import Table
-from django_outbox.conf import settings
+from django_outbox.conf import TASK_PREFIX, settings
 from django_outbox.events.payloads import has_bytes, is_tombstone
-from django_outbox.models import MessageFailure, Pause
+from django_outbox.models import MessageFailure, Pause, TaskRun
 from django_outbox.models.validation import as_text
 from django_outbox.observability import text as texts
 from django_outbox.observability.masking import MASK, Redaction
@@ -84,6 +84,7 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
         "error": masked(message.last_error),
         "payload": texts.pretty(payload),
         "headers": texts.pretty(headers),
+        "returned": _returned(table, message, redaction),
         "is_redacted": (payload, headers) != (message.payload, message.headers),
         "received": _received(message) if shows_bytes else [],
         "hides_bytes": hides_bytes and (payload is not None or bool(_received(message))),
@@ -103,6 +104,14 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
         ],
         **_same_key(table, message),
     }
+
+
+def _returned(table: Table, message: Any, redaction: Redaction) -> str:
+    """What a task returned, as JSON; empty if the message is none, or has not succeeded."""
+    if not message.event_type.startswith(TASK_PREFIX):
+        return ""
+    run = TaskRun.objects.using(table.database).filter(message_id=message.id).first()
+    return "" if run is None else texts.pretty(redaction.mask(run.return_value))
 
 
 def _first_line(error: str) -> str:

@@ -77,6 +77,8 @@ LARGEST_COUNT = 32767
 LARGEST_CONCURRENCY = 1000
 LARGEST_PAYLOAD = 2**31 - 1
 SOURCE_LENGTH = 255
+TASK_PREFIX = "task:"
+"""What the types of messages begin with that are tasks of Django's Tasks framework; the path of the task follows."""
 LONGEST_WAIT = timedelta(days=1)
 LONGEST_RETENTION = timedelta(days=36500)
 SHOWN_LENGTH = 500

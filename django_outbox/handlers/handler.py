@@ -13,7 +13,7 @@ from typing import Any
 
 from asgiref.sync import async_to_sync
 
-from django_outbox.conf import settings
+from django_outbox.conf import TASK_PREFIX, settings
 from django_outbox.events.event import Event
 from django_outbox.exceptions import HandlerCancelled, HandlerRequest, PayloadMismatch, name_handlers
 from django_outbox.handlers.arguments import Arguments, arguments_of
@@ -42,6 +42,11 @@ class Handler:
         function = inspect.unwrap(self.function)
         qualname = getattr(function, "__qualname__", None)
         return repr(function) if qualname is None else f"{function.__module__}.{qualname}"
+
+    @property
+    def is_task(self) -> bool:
+        """True for a task of Django's Tasks framework: no event that other services could be interested in."""
+        return self.event_type.startswith(TASK_PREFIX)
 
     @cached_property
     def arguments(self) -> Arguments:

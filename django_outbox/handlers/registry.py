@@ -6,12 +6,13 @@ import inspect
 from collections.abc import Callable
 from contextlib import suppress
 from importlib import import_module
+from types import ModuleType
 from typing import Any, TypeVar
 
 from django.apps import apps
 from django.utils.module_loading import module_has_submodule
 
-from django_outbox.conf import LARGEST_COUNT, LONGEST_WAIT, settings
+from django_outbox.conf import LARGEST_COUNT, LONGEST_WAIT, TASK_PREFIX, settings
 from django_outbox.exceptions import HandlersNotImportable, text_of
 from django_outbox.handlers.handler import Handler, Handlers
 
@@ -30,6 +31,7 @@ class Registry:
 
     def __init__(self) -> None:
         self._handlers: list[Handler] = []
+        self._loaders: list[Callable[[Registry], object]] = []
         self._loaded = False
 
     def register(
@@ -80,8 +82,13 @@ class Registry:
         main = settings.consumer_group
         return [main, *sorted(self.named_groups - {main})]
 
+    def add_loader(self, loader: Callable[[Registry], object]) -> None:
+        """Have ``load()`` call this function, which registers other handlers."""
+        if loader not in self._loaders:
+            self._loaders.append(loader)
+
     def load(self) -> None:
-        """Import the ``handlers`` module of every installed app, once.
+        """Import the ``handlers`` module of every installed app, and call the loaders, once.
 
         Raises:
             HandlersNotImportable: naming the app and the error, or the annotation that cannot be resolved.
@@ -91,20 +98,30 @@ class Registry:
         for app in apps.get_app_configs():
             if app.module is None or not module_has_submodule(app.module, MODULE):
                 continue
-            name = f"{app.name}.{MODULE}"
-            try:
-                import_module(name)
-            except Exception as error:
-                raise HandlersNotImportable(
-                    f"{name} cannot be imported ({type(error).__name__}: {text_of(error)}). No message is consumed "
-                    f"until then: fix the import and restart."
-                ) from error
+            imported(f"{app.name}.{MODULE}")
+        for load in self._loaders:
+            load(self)
         for each in self._handlers:
             try:
                 _ = each.arguments
             except (NameError, TypeError) as error:
                 raise HandlersNotImportable(f"{error} No message is consumed until then.") from error
         self._loaded = True
+
+
+def imported(name: str) -> ModuleType:
+    """Import a module that registers handlers.
+
+    Raises:
+        HandlersNotImportable: naming the module and the error.
+    """
+    try:
+        return import_module(name)
+    except Exception as error:
+        raise HandlersNotImportable(
+            f"{name} cannot be imported ({type(error).__name__}: {text_of(error)}). No message is consumed "
+            f"until then: fix the import and restart."
+        ) from error
 
 
 class GroupHandlers:
@@ -162,6 +179,10 @@ class GroupHandlers:
         """
         unknown_is_dead = settings.unknown_event == "dead" and not self.uses_inbox
         return unknown_is_dead or event_type in self.types_of(topic)
+
+    def accepts_foreign(self, event_type: str, topic: str) -> bool:
+        """The same for an event of another service, which must not run tasks of this one."""
+        return not event_type.startswith(TASK_PREFIX) and self.accepts(event_type, topic)
 
 
 registry = Registry()

@@ -12,6 +12,7 @@ from django_outbox.models.outbox import (
     outbox_database,
 )
 from django_outbox.models.pause import Pause
+from django_outbox.models.task_run import TaskRun
 
 __all__ = [
     "Activity",
@@ -25,6 +26,7 @@ __all__ = [
     "OutboxQuerySet",
     "Overview",
     "Pause",
+    "TaskRun",
     "Worker",
     "default_max_retry",
     "outbox_database",

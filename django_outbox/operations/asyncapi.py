@@ -66,6 +66,8 @@ class _Document:
             if each.is_own:
                 self._add("send", "", settings.topic_of(each.name), each.name, each)
         for group, handler in registry.of_all_groups():
+            if handler.is_task:
+                continue
             topic = handler.topic or settings.topic_of(handler.event_type)
             for declared in versions.get(handler.event_type, [None]):
                 self._add("receive", group, topic, handler.event_type, declared)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from django.core.exceptions import ImproperlyConfigured
 from django.db.models import Count, Max
 
-from django_outbox.conf import settings
+from django_outbox.conf import TASK_PREFIX, settings
 from django_outbox.events.declared import EventType, by_number, event_types
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.operations.counts import Model, own
@@ -70,6 +70,7 @@ def seen_lately(model: Model, using: str) -> dict[Version, Seen]:
     """Return what was written lately, by event type. It reads a range of the primary key, whatever the size of the table."""
     newest = model._base_manager.using(using).aggregate(newest=Max("id"))["newest"] or 0
     rows: Any = own(model, using).filter(id__gt=newest - RECENT).exclude(event_type="").order_by()
+    rows = rows.exclude(event_type__startswith=TASK_PREFIX)
     found = rows.values_list("event_type", "source", "event_version").annotate(Count("id"), Max("created_at"))
     return {(name, source, version): Seen(count, last) for name, source, version, count, last in found}
 
@@ -77,7 +78,8 @@ def seen_lately(model: Model, using: str) -> dict[Version, Seen]:
 def _handlers() -> dict[str, list[tuple[str, str]]]:
     found: dict[str, list[tuple[str, str]]] = {}
     for group, handler in loaded_registry().of_all_groups():
-        found.setdefault(handler.event_type, []).append((handler.name, group))
+        if not handler.is_task:
+            found.setdefault(handler.event_type, []).append((handler.name, group))
     return found
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from django.core.exceptions import ImproperlyConfigured
 
-from django_outbox.conf import settings
+from django_outbox.conf import TASK_PREFIX, settings
 from django_outbox.conf.values import import_function
 from django_outbox.exceptions import InvalidMessage
 from django_outbox.serializers.base import Serializer
@@ -53,6 +53,8 @@ class Serializers:
             raise InvalidMessage("payload", f"its serializer failed ({type(error).__name__})") from error
 
     def _first_match(self, event_type: str) -> Serializer | None:
+        if event_type.startswith(TASK_PREFIX):  # only this service reads its arguments, from the row
+            return None
         matches = (each for pattern, each in self._by_pattern.items() if fnmatchcase(event_type, pattern))
         return next(matches, None)
 

@@ -52,7 +52,8 @@ def _definitions(table: str) -> list[str]:
     with connection.cursor() as cursor:
         if connection.vendor == "sqlite":
             cursor.execute("SELECT sql FROM sqlite_master WHERE tbl_name = %s AND sql IS NOT NULL", [table])
-            return [part for (sql,) in cursor.fetchall() for part in _parts(sql)]
+            # Django 6.1 writes conditions on a boolean without "= 1".
+            return [part for (sql,) in cursor.fetchall() for part in _parts(sql.replace('"final" = 1', '"final"'))]
         cursor.execute(_POSTGRESQL if connection.vendor == "postgresql" else _MARIADB, {"table": table})
         return [str(definition) for (definition,) in cursor.fetchall()]
 

@@ -96,3 +96,5 @@ OUTBOX = {
     "INBOX": env.json("OUTBOX_INBOX", default={}),
     "HANDLER_TIMEOUT": env.float("OUTBOX_HANDLER_TIMEOUT", default=None),
 }
+if tasks := env.json("DJANGO_TASKS", default=None):
+    TASKS = tasks

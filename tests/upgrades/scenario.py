@@ -12,7 +12,7 @@ from django.db import transaction
 from django_outbox import TOMBSTONE, Event, RawBytes, publish_many
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.events.writer import Outgoing, encode
-from django_outbox.models import Activity, InboxMessage, MessageFailure, OutboxMessage, Pause, Worker
+from django_outbox.models import Activity, InboxMessage, MessageFailure, OutboxMessage, Pause, TaskRun, Worker
 from django_outbox.models.fields import json_value
 from django_outbox.relay.relay import Relay
 from django_outbox.state.dialects.base import OUTGOING_COLUMNS
@@ -93,6 +93,8 @@ def _pending() -> None:
 
 def _finished() -> None:
     make_message(Status.CONSUMED, event_type="up.consumed", payload=PAYLOAD, partition=0, offset=99)
+    task = make_message(Status.CONSUMED, event_type="task:up.tasks.total", payload={"args": [1], "kwargs": {}})
+    TaskRun.objects.create(message=task, worker="host:1", started_at=LONG_AGO, return_value=PAYLOAD)
     dead = make_message(Status.DEAD, event_type="up.dead", payload=PAYLOAD, message_key="g", **_failed(20))
     _failure(dead, final=True)
     make_message(event_type="up.pending.behind_dead", message_key="g")

@@ -45,7 +45,7 @@ class Inbox:
             raise ImproperlyConfigured(
                 f"The consumer group {group[:20]!r}... has {len(group)} characters; {GROUP_LENGTH} are allowed."
             )
-        reader = Reader(using=using, accepts=handlers.accepts, accepts_own=handlers.uses_inbox)
+        reader = Reader(using=using, accepts=handlers.accepts_foreign, accepts_own=handlers.uses_inbox)
         self._engine: Engine
         self._messages = InboxMessage.objects.using(using).filter(group=group)
         self._stored = StoredSource(using, handlers, reader, pauses)

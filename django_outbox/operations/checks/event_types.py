@@ -56,7 +56,7 @@ def _undeclared() -> Iterator[CheckMessage]:
         return
     undeclared: dict[str, list[str]] = {}
     for _, handler in handlers:
-        if not event_types.is_declared(handler.event_type):
+        if not (handler.is_task or event_types.is_declared(handler.event_type)):
             undeclared.setdefault(handler.event_type, []).append(handler.name)
     for event_type, names in undeclared.items():
         yield Error(

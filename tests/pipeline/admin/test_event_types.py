@@ -200,3 +200,11 @@ def test_an_exception_of_the_class_is_an_error_of_the_form(login: Login) -> None
     errors = act(login("edit", "see_payload"), "edit", message, payload='{"id": 7}').context["form"].errors
 
     assert errors["payload"] == ["Not a valid payload: payload: it does not fit Failing: its class raised KeyError"]
+
+
+def test_tasks_are_no_events(admin_client: Client) -> None:
+    make_message(event_type="task:shop.tasks.total")
+    with only_handlers(handler_of("task:shop.tasks.total"), handler_of("order.created")):
+        names = set(types(admin_client))
+    assert "order.created v2" in names
+    assert not any(name.startswith("task:") for name in names)

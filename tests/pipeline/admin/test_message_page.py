@@ -14,7 +14,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from django_outbox import publish
-from django_outbox.models import OutboxMessage
+from django_outbox.models import OutboxMessage, TaskRun
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.state import outbox as state
 from django_outbox.state.transitions import mark_failed
@@ -58,6 +58,17 @@ def test_page_shows_any_payload(admin_client: Client, payload: Any) -> None:
     message = publish("order.created", payload)
     shown = content(admin_client, page_of(message))
     assert html.escape(json.dumps(payload)) in textareas(shown)
+
+
+def test_page_of_a_task_shows_what_it_returned(login: Login) -> None:
+    message = make_message("consumed", event_type="task:shop.tasks.total", payload={"args": [], "kwargs": {}})
+    client = login()
+    assert "Returned by the task" not in content(client, page_of(message))
+    run = TaskRun.objects.create(message=message, worker="host:1", started_at=DatabaseNow(), return_value={"total": 42})
+    assert json.dumps({"total": 42}, indent=2) in textareas(html.unescape(content(client, page_of(message))))
+    run.return_value = {"token": "abc"}
+    run.save()
+    assert "abc" not in content(client, page_of(message))
 
 
 def test_page_has_nothing_to_write_into(admin_client: Client) -> None:

@@ -1,0 +1,86 @@
+"""Runs tasks: each is a handler of its message."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+from django.tasks import TaskContext, TaskResult, TaskResultStatus
+from django.tasks.signals import task_finished, task_started
+from django.utils import timezone
+from django.utils.json import normalize_json
+
+from django_outbox.conf import TASK_PREFIX
+from django_outbox.events.event import Event
+from django_outbox.exceptions import Reject
+from django_outbox.models import OutboxMessage, TaskRun, outbox_database
+from django_outbox.models.fields import DatabaseNow
+from django_outbox.state.failures import worker_name
+from django_outbox.tasks.results import failures_of, result_of, set_result, stored_result, task_of
+
+
+def handler_of(path: str) -> Callable[[Event], None]:
+    """Return the handler that runs a task; operators see the name of the task's function."""
+
+    def run(event: Event) -> None:
+        _run(event)
+
+    run.__module__, _, run.__qualname__ = path.rpartition(".")
+    return run
+
+
+def _run(event: Event) -> None:
+    """Run a task in the transaction of its message, and store what it returned there.
+
+    Raises:
+        Reject: JSON cannot represent what it returned.
+        Exception: of the task, or its function, backend or queue is gone.
+    """
+    using = outbox_database()
+    task = task_of(event.type, event.payload)
+    message_id = OutboxMessage.objects.using(using).values_list("id", flat=True).get(event_id=str(event.id))
+    failures = failures_of(message_id, using=using) if event.attempt > 1 else ()
+    result = result_of(task, event.payload, str(event.id), event.time, TaskResultStatus.RUNNING, failures)
+    began, now, worker = time.monotonic(), timezone.now(), worker_name()
+    set_result(
+        result,
+        started_at=result.started_at or now,
+        last_attempted_at=now,
+        worker_ids=[*result.worker_ids, worker],
+    )
+    sender = type(task.get_backend())
+    task_started.send(sender, task_result=result)
+    value = _call(result)
+    TaskRun(
+        message_id=message_id,
+        # By the database's clock, as the times of messages.
+        started_at=DatabaseNow() - timedelta(seconds=time.monotonic() - began),
+        worker=worker,
+        return_value=value,
+    ).save(using=using)
+
+    def finish() -> None:
+        set_result(result, status=TaskResultStatus.SUCCESSFUL, finished_at=timezone.now(), _return_value=value)
+        task_finished.send(sender, task_result=result)
+
+    transaction.on_commit(finish, using=using)
+
+
+def _call(result: TaskResult[..., Any]) -> Any:
+    """Call the function of a task and return its value, as JSON."""
+    context: list[Any] = [TaskContext(task_result=result)] if result.task.takes_context else []
+    value = result.task.call(*context, *result.args, **result.kwargs)
+    try:
+        return normalize_json(value)
+    except (TypeError, ValueError) as error:
+        raise Reject(f"The task returned what JSON cannot represent: {error}") from error
+
+
+def finish_dead(sender: type[Any], event_id: str, event_type: str, **about: Any) -> None:
+    """Tell Django's receivers of a task that is dead; a receiver of ``message_dead``."""
+    if sender is OutboxMessage and event_type.startswith(TASK_PREFIX):
+        result = stored_result(event_id)
+        task_finished.send(type(result.task.get_backend()), task_result=result)

@@ -57,6 +57,10 @@ class HandlerCancelled(OutboxError):
         return cls("The handler awaited a cancelled task.").with_traceback(error.__traceback__)
 
 
+class TaskExited(OutboxError):
+    """A task of Django's Tasks framework called ``sys.exit()``. A failure like any other: the consumer goes on."""
+
+
 class PayloadMismatch(OutboxError, ValueError):
     """A payload does not match the annotation of its handler. A failure of the handler like any other.
 

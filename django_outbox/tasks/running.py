@@ -15,7 +15,7 @@ from django.utils.json import normalize_json
 
 from django_outbox.conf import TASK_PREFIX
 from django_outbox.events.event import Event
-from django_outbox.exceptions import Reject
+from django_outbox.exceptions import Reject, TaskExited
 from django_outbox.models import OutboxMessage, TaskRun, outbox_database
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.state.failures import worker_name
@@ -37,6 +37,7 @@ def _run(event: Event) -> None:
 
     Raises:
         Reject: JSON cannot represent what it returned.
+        TaskExited: it called ``sys.exit()``.
         Exception: of the task, or its function, backend or queue is gone.
     """
     using = outbox_database()
@@ -72,7 +73,10 @@ def _run(event: Event) -> None:
 def _call(result: TaskResult[..., Any]) -> Any:
     """Call the function of a task and return its value, as JSON."""
     context: list[Any] = [TaskContext(task_result=result)] if result.task.takes_context else []
-    value = result.task.call(*context, *result.args, **result.kwargs)
+    try:
+        value = result.task.call(*context, *result.args, **result.kwargs)
+    except SystemExit as error:
+        raise TaskExited(f"The task called sys.exit({error.code!r}).") from error
     try:
         return normalize_json(value)
     except (TypeError, ValueError) as error:

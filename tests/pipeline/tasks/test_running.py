@@ -14,7 +14,7 @@ from django.tasks.exceptions import TaskResultDoesNotExist, TaskResultMismatch
 from django.tasks.signals import task_finished, task_started
 from django.utils import timezone
 
-from django_outbox.exceptions import OutboxError, Reject
+from django_outbox.exceptions import OutboxError, Reject, TaskExited
 from django_outbox.handlers.registry import GroupHandlers, Registry
 from django_outbox.models import OutboxMessage, TaskRun
 from django_outbox.state import outbox as state
@@ -110,6 +110,16 @@ def test_a_task_that_cannot_succeed_is_dead_at_once(task: Any, error_class: type
     (error,) = result.errors
     assert (error.exception_class, result.status) == (error_class, TaskResultStatus.FAILED)
     assert reason in error.traceback
+
+
+def test_a_task_that_exits_ends_no_consumer(configure: Configure) -> None:
+    configure(MAX_RETRY=1)
+    result = tasks.exits.enqueue()
+    drain(raise_errors=False)
+    result.refresh()
+    (error,) = result.errors
+    assert error.exception_class is TaskExited
+    assert "The task called sys.exit('no disk')." in error.traceback
 
 
 def test_a_task_that_a_relay_could_not_send_has_no_error_of_its_own() -> None:

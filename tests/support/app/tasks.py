@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 from django.tasks import TaskContext, task
@@ -48,6 +49,11 @@ def fails_at_first(context: TaskContext) -> dict[str, Any]:
 @task
 def rejects() -> None:
     raise Reject("never")
+
+
+@task
+def exits() -> None:
+    sys.exit("no disk")
 
 
 @task

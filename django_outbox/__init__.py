@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from django_outbox.events.payloads import TOMBSTONE, RawBytes
     from django_outbox.exceptions import InvalidMessage, OutboxError, Reject, Retry, TransactionRequired
     from django_outbox.handlers.registry import handler
-    from django_outbox.publishing import publish, publish_many
+    from django_outbox.publishing import apublish, apublish_many, publish, publish_many
 
 __version__ = "0.1.0"
 
@@ -27,6 +27,8 @@ __all__ = [
     "Reject",
     "Retry",
     "TransactionRequired",
+    "apublish",
+    "apublish_many",
     "event_type",
     "handler",
     "publish",
@@ -38,6 +40,8 @@ _MODULES = {
     "TOMBSTONE": "events.payloads",
     "Event": "events.event",
     "RawBytes": "events.payloads",
+    "apublish": "publishing",
+    "apublish_many": "publishing",
     "event_type": "events.declared",
     "handler": "handlers.registry",
     "publish": "publishing",

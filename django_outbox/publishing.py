@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar
 
+from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS, transaction
 
 from django_outbox.brokers.limits import largest_payload
@@ -38,6 +40,10 @@ from django_outbox.state.rows import NewMessage
 from django_outbox.worker.notify import notify_after_commit
 
 _NO_DELAY = timedelta()
+_IN_ASYNC_CODE = (
+    "Async code cannot open a transaction in Django: put the business data and publish() into one "
+    "`with transaction.atomic():` block{where} in a synchronous function, and call it with `await sync_to_async(function)()`."
+)
 
 
 def publish(
@@ -111,6 +117,32 @@ def publish_many(events: Iterable[Event], using: str | None = None) -> list[Outb
     return _insert([maker.make_numbered(number, event) for number, event in enumerate(events, 1)], using)
 
 
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _for_async(function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
+    """Call a function in the thread whose transaction the awaiting code is in, as the async methods of models do."""
+    in_thread = sync_to_async(function, thread_sensitive=True)
+
+    @wraps(function)
+    async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return await in_thread(*args, **kwargs)
+        except TransactionRequired as error:
+            advice = _IN_ASYNC_CODE.format(where=" on the outbox's database")
+            raise TransactionRequired(f"{call.__name__}() was awaited outside a transaction. {advice}") from error
+
+    call.__name__ = call.__qualname__ = f"a{function.__name__}"
+    return call
+
+
+apublish = _for_async(publish)
+"""``publish()`` for async code that runs in a transaction: a handler, or what ``async_to_sync`` calls in ``atomic()``."""
+apublish_many = _for_async(publish_many)
+"""``publish_many()`` for async code that runs in a transaction."""
+
+
 def _insert(messages: Sequence[NewMessage], using: str) -> list[OutboxMessage]:
     with current_tracing().creating(messages):
         stored = state.insert(messages, using=using)
@@ -125,9 +157,8 @@ def _database(using: str | None) -> str:
         where = "" if using == DEFAULT_DB_ALIAS else f" on the database {using!r}"
         if _is_in_async_code():
             raise TransactionRequired(
-                "publish() was called directly in async code, where Django has no transactions. Put the business data "
-                f"and publish() into one `with transaction.atomic():` block{where} in a synchronous function, and call "
-                "it with `await sync_to_async(function)()`."
+                "publish() was called directly in async code. In an async handler, call `await apublish(...)`. "
+                f"{_IN_ASYNC_CODE.format(where=where)}"
             )
         raise TransactionRequired(
             "publish() was called outside a transaction, so the event and the business data "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import IntegrityError, connection, connections, models, transaction
 
-from django_outbox import Event, TransactionRequired, publish, publish_many
+from django_outbox import Event, InvalidMessage, TransactionRequired, apublish, apublish_many, publish, publish_many
 from django_outbox.models import OutboxMessage
 from tests.support.app.models import Effect
 from tests.support.outbox import Pipeline, make_message
@@ -128,7 +128,8 @@ def test_in_async_code_the_error_says_what_to_do_and_that_works(name: str) -> No
 @pytest.mark.parametrize("fails", [False, True])
 def test_async_handler_publishes_in_its_own_transaction(fails: bool) -> None:
     async def handle(event: Event) -> None:
-        await sync_to_async(publish)("order.confirmed", event.payload)
+        await apublish("order.confirmed", event.payload, key="7")
+        await apublish_many([Event(type="order.confirmed")])
         if fails:
             raise ZeroDivisionError
 
@@ -136,7 +137,46 @@ def test_async_handler_publishes_in_its_own_transaction(fails: bool) -> None:
     pipeline.on("order.created", handle)
     make_message()
     pipeline.turn()
-    assert OutboxMessage.objects.filter(event_type="order.confirmed").exists() is not fails
+    assert OutboxMessage.objects.filter(event_type="order.confirmed").count() == (0 if fails else 2)
+
+
+def awaited(name: str) -> Coroutine[Any, Any, Any]:
+    """A call of one of the two."""
+    return apublish("order.created", 1) if name == "apublish" else apublish_many([Event(type="order.created")])
+
+
+async def await_it(name: str) -> None:
+    await awaited(name)
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("name", ["apublish", "apublish_many"])
+def test_async_code_of_a_transaction_publishes_in_it(name: str) -> None:
+    with transaction.atomic():
+        async_to_sync(await_it)(name)
+        transaction.set_rollback(True)
+    assert not OutboxMessage.objects.exists()
+    with transaction.atomic():
+        async_to_sync(await_it)(name)
+    assert OutboxMessage.objects.count() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("name", ["apublish", "apublish_many"])
+def test_async_code_without_a_transaction_is_told_what_to_do(name: str) -> None:
+    with pytest.raises(
+        TransactionRequired, match=rf"{name}\(\) was awaited outside .* with `await sync_to_async\(function\)"
+    ):
+        async_to_sync(await_it)(name)
+    assert not OutboxMessage.objects.exists()
+    with outbox_settings(REQUIRE_TRANSACTION=False):
+        async_to_sync(await_it)(name)
+    assert OutboxMessage.objects.count() == 1
+
+
+def test_an_argument_that_is_not_valid_is_named_there_too() -> None:
+    with pytest.raises(InvalidMessage, match="event_type"):
+        async_to_sync(apublish)("", 1)
 
 
 @pytest.mark.django_db(transaction=True)

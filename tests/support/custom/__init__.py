@@ -1,0 +1,1 @@
+"""A project with a user model and an admin site of its own."""

@@ -84,7 +84,7 @@ class OutboxBackend(BaseTaskBackend):
         Raises:
             TaskResultDoesNotExist: there is no such task, or its function is gone.
         """
-        return stored_result(result_id)
+        return stored_result(result_id, using=outbox_database())
 
     def check(self, **kwargs: Any) -> list[CheckMessage]:
         return list(_check(self))

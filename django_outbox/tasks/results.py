@@ -18,7 +18,7 @@ from django.utils.module_loading import import_string
 
 from django_outbox.conf import TASK_PREFIX
 from django_outbox.exceptions import OutboxError
-from django_outbox.models import MessageFailure, OutboxMessage, outbox_database
+from django_outbox.models import MessageFailure, OutboxMessage
 
 Status = OutboxMessage.Status
 
@@ -94,13 +94,12 @@ def result_of(
     )
 
 
-def stored_result(id: str) -> TaskResult[..., Any]:
+def stored_result(id: str, *, using: str) -> TaskResult[..., Any]:
     """Read a result from the rows of its message.
 
     Raises:
         TaskResultDoesNotExist: there is no such task, or its function, backend or queue is gone.
     """
-    using = outbox_database()
     tasks = OutboxMessage.objects.using(using).own().filter(event_type__startswith=TASK_PREFIX)
     message = None
     with suppress(ValueError):  # not a UUID

@@ -16,10 +16,11 @@ from django.utils.json import normalize_json
 from django_outbox.conf import TASK_PREFIX
 from django_outbox.events.event import Event
 from django_outbox.exceptions import Reject, TaskExited
-from django_outbox.models import OutboxMessage, TaskRun, outbox_database
+from django_outbox.models import OutboxMessage, TaskRun
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.state.failures import worker_name
 from django_outbox.tasks.results import failures_of, result_of, set_result, stored_result, task_of
+from django_outbox.worker.transactions import handler_database
 
 
 def handler_of(path: str) -> Callable[[Event], None]:
@@ -40,7 +41,7 @@ def _run(event: Event) -> None:
         TaskExited: it called ``sys.exit()``.
         Exception: of the task, or its function, backend or queue is gone.
     """
-    using = outbox_database()
+    using = handler_database()
     task = task_of(event.type, event.payload)
     message_id = OutboxMessage.objects.using(using).values_list("id", flat=True).get(event_id=str(event.id))
     failures = failures_of(message_id, using=using) if event.attempt > 1 else ()
@@ -83,8 +84,8 @@ def _call(result: TaskResult[..., Any]) -> Any:
         raise Reject(f"The task returned what JSON cannot represent: {error}") from error
 
 
-def finish_dead(sender: type[Any], event_id: str, event_type: str, **about: Any) -> None:
+def finish_dead(sender: type[Any], event_id: str, event_type: str, using: str, **about: Any) -> None:
     """Tell Django's receivers of a task that is dead; a receiver of ``message_dead``."""
     if sender is OutboxMessage and event_type.startswith(TASK_PREFIX):
-        result = stored_result(event_id)
+        result = stored_result(event_id, using=using)
         task_finished.send(type(result.task.get_backend()), task_result=result)

@@ -125,6 +125,14 @@ def _pinned_reads(using: str) -> Iterator[None]:
         _pinned.reset(token)
 
 
+def handler_database() -> str:
+    """The alias of the database whose message is handled now; for handlers."""
+    alias = _pinned.get()
+    if alias is None:
+        raise RuntimeError("No message is handled now.")
+    return alias
+
+
 @contextmanager
 def handler_transaction(using: str) -> Iterator[None]:
     """A transaction for handlers and the state of their messages.

@@ -2,10 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
+
+OTHER = "other"
 
 
 @pytest.fixture(autouse=True)
 def short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a consumer without records look again soon, as a drain waits for two empty polls."""
     monkeypatch.setattr("django_outbox.consumer.consumer.POLL_SECONDS", 0.01)
+
+
+@pytest.fixture
+def other(transactional_db: None) -> Iterator[str]:
+    """A second alias for the same database."""
+    from django.db import connection, connections
+
+    connections.settings[OTHER] = dict(connection.settings_dict)
+    connections[OTHER].connect()  # past Django's guard, which knows only what was there at the start
+    yield OTHER
+    connections[OTHER].close()
+    del connections[OTHER]
+    del connections.settings[OTHER]

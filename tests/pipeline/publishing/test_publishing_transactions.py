@@ -3,40 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
-from django.db import IntegrityError, connection, connections, models, transaction
+from django.db import IntegrityError, models, transaction
 
 from django_outbox import Event, InvalidMessage, TransactionRequired, apublish, apublish_many, publish, publish_many
 from django_outbox.models import OutboxMessage
+from tests.pipeline.conftest import OTHER
 from tests.support.app.models import Effect
 from tests.support.outbox import Pipeline, make_message
 from tests.support.overrides import outbox_settings
 
 pytestmark = pytest.mark.django_db
-ALIAS = "other"
-
-
-@pytest.fixture
-def other(transactional_db: None) -> Iterator[str]:
-    """A second alias for the same database."""
-    connections.settings[ALIAS] = dict(connection.settings_dict)
-    connections[ALIAS].connect()  # past Django's guard, which knows only what was there at the start
-    yield ALIAS
-    connections[ALIAS].close()
-    del connections[ALIAS]
-    del connections.settings[ALIAS]
 
 
 class ToOther:
     """A router that sends all writes to the second alias."""
 
     def db_for_write(self, model: type[models.Model], **hints: Any) -> str:
-        return ALIAS
+        return OTHER
 
 
 @pytest.mark.django_db(transaction=True)

@@ -205,3 +205,11 @@ def test_a_deferred_task_runs_when_its_time_has_come() -> None:
     assert effects() == []
     drain()
     assert effects() == ["add 1 0"]
+
+
+def test_a_task_runs_on_the_database_of_its_consumer(other: str) -> None:
+    """Which its option may name: here, another connection."""
+    result = tasks.fails_at_first.enqueue()
+    assert drain(using=other).consumed == 1
+    result.refresh()
+    assert result.return_value["id"] == result.id

@@ -18,6 +18,7 @@ from django_outbox.events.event import Event
 from django_outbox.exceptions import Reject, TaskExited
 from django_outbox.models import OutboxMessage, TaskRun
 from django_outbox.models.fields import DatabaseNow
+from django_outbox.models.validation import json_payload
 from django_outbox.state.failures import worker_name
 from django_outbox.tasks.results import failures_of, result_of, set_result, stored_result, task_of
 from django_outbox.worker.transactions import handler_database
@@ -37,7 +38,7 @@ def _run(event: Event) -> None:
     """Run a task in the transaction of its message, and store what it returned there.
 
     Raises:
-        Reject: JSON cannot represent what it returned.
+        Reject: what it returned cannot be stored as JSON.
         TaskExited: it called ``sys.exit()``.
         Exception: of the task, or its function, backend or queue is gone.
     """
@@ -55,7 +56,7 @@ def _run(event: Event) -> None:
     )
     sender = type(task.get_backend())
     task_started.send(sender, task_result=result)
-    value = _call(result)
+    value = _call(result, using)
     TaskRun(
         message_id=message_id,
         # By the database's clock, as the times of messages.
@@ -71,17 +72,17 @@ def _run(event: Event) -> None:
     transaction.on_commit(finish, using=using)
 
 
-def _call(result: TaskResult[..., Any]) -> Any:
-    """Call the function of a task and return its value, as JSON."""
+def _call(result: TaskResult[..., Any], using: str) -> Any:
+    """Call the function of a task and return its value, as JSON returns it."""
     context: list[Any] = [TaskContext(task_result=result)] if result.task.takes_context else []
     try:
         value = result.task.call(*context, *result.args, **result.kwargs)
     except SystemExit as error:
         raise TaskExited(f"The task called sys.exit({error.code!r}).") from error
     try:
-        return normalize_json(value)
-    except (TypeError, ValueError) as error:
-        raise Reject(f"The task returned what JSON cannot represent: {error}") from error
+        return json_payload(normalize_json(value), using=using)
+    except (TypeError, ValueError) as error:  # also InvalidMessage
+        raise Reject(f"What the task returned cannot be stored: {error}") from error
 
 
 def finish_dead(sender: type[Any], event_id: str, event_type: str, using: str, **about: Any) -> None:

@@ -100,7 +100,8 @@ def test_a_task_that_always_fails_is_dead(told: list[Any], configure: Configure)
     ("task", "error_class", "reason"),
     [
         (tasks.rejects, Reject, "never"),
-        (tasks.returns_an_object, OutboxError, "returned what JSON cannot represent: Unsupported type"),
+        (tasks.returns_an_object, OutboxError, "What the task returned cannot be stored: Unsupported type"),
+        (tasks.returns_nul, OutboxError, "cannot be stored: payload: it contains a NUL character"),
     ],
 )
 def test_a_task_that_cannot_succeed_is_dead_at_once(task: Any, error_class: type[Exception], reason: str) -> None:

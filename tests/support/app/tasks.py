@@ -62,6 +62,11 @@ def returns_an_object() -> Any:
 
 
 @task
+def returns_nul() -> str:
+    return "\0"
+
+
+@task
 def publishes() -> None:
     publish("order.created", 1)
 

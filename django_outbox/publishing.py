@@ -101,6 +101,21 @@ def publish(
     return stored
 
 
+def publish_task(
+    path: str,
+    payload: Any,
+    *,
+    topic: str | None,
+    delay: timedelta | None,
+    max_retry: int | None,
+    using: str,
+) -> OutboxMessage:
+    """Write a task of Django's Tasks framework, whose function has this path; arguments and errors as of ``publish``."""
+    event = Event(type=TASK_PREFIX + path, payload=payload, topic=topic, delay=delay, max_retry=max_retry)
+    (stored,) = _insert([_Maker(_database(using)).make(event, is_task=True)], using)
+    return stored
+
+
 def publish_many(events: Iterable[Event], using: str | None = None) -> list[OutboxMessage]:
     """Write many events with one bulk insert; they keep their order.
 
@@ -117,16 +132,16 @@ def publish_many(events: Iterable[Event], using: str | None = None) -> list[Outb
     return _insert([maker.make_numbered(number, event) for number, event in enumerate(events, 1)], using)
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
-def _for_async(function: Callable[P, R]) -> Callable[P, Coroutine[Any, Any, R]]:
+def _for_async(function: Callable[_P, _R]) -> Callable[_P, Coroutine[Any, Any, _R]]:
     """Call a function in the thread whose transaction the awaiting code is in, as the async methods of models do."""
     in_thread = sync_to_async(function, thread_sensitive=True)
 
     @wraps(function)
-    async def call(*args: P.args, **kwargs: P.kwargs) -> R:
+    async def call(*args: _P.args, **kwargs: _P.kwargs) -> _R:
         try:
             return await in_thread(*args, **kwargs)
         except TransactionRequired as error:
@@ -157,7 +172,7 @@ def _database(using: str | None) -> str:
         where = "" if using == DEFAULT_DB_ALIAS else f" on the database {using!r}"
         if _is_in_async_code():
             raise TransactionRequired(
-                "publish() was called directly in async code. In an async handler, call `await apublish(...)`. "
+                "publish() was called directly in async code. In an async handler, await apublish() or apublish_many(). "
                 f"{_IN_ASYNC_CODE.format(where=where)}"
             )
         raise TransactionRequired(
@@ -198,10 +213,14 @@ class _Maker:
         except InvalidMessage as error:
             raise InvalidMessage(error.field, f"{error.reason} (event number {number})") from error
 
-    def make(self, event: Event) -> NewMessage:
+    def make(self, event: Event, *, is_task: bool = False) -> NewMessage:
         event_type = checked_text("event_type", event.type, TYPE_LENGTH)
         if not event_type:
             raise InvalidMessage("event_type", "it is empty; name what happened, as in order.created")
+        if event_type.startswith(TASK_PREFIX) and not is_task:
+            raise InvalidMessage(
+                "event_type", f"it begins with {TASK_PREFIX!r}, as only tasks of Django's Tasks framework do"
+            )
         version = checked_text("version", event.version, VERSION_LENGTH)
         topic = self._topic(event_type, event.topic)
         key = checked_key(event.key)

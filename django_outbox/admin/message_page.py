@@ -67,6 +67,8 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
         }
     headers = redaction.mask(headers, in_texts)
 
+    returned, hides_returned = _returned(table, message, redaction)
+
     def masked(error: str) -> str:
         if hides_bytes and has_bytes(message) and error:
             return MASK  # a handler's error may quote the bytes
@@ -84,8 +86,8 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
         "error": masked(message.last_error),
         "payload": texts.pretty(payload),
         "headers": texts.pretty(headers),
-        "returned": _returned(table, message, redaction),
-        "is_redacted": (payload, headers) != (message.payload, message.headers),
+        "returned": returned,
+        "is_redacted": (payload, headers) != (message.payload, message.headers) or hides_returned,
         "received": _received(message) if shows_bytes else [],
         "hides_bytes": hides_bytes and (payload is not None or bool(_received(message))),
         "timeline": timeline(table, message, failures[:FAILURES], entries, redaction, masked),
@@ -106,12 +108,15 @@ def message_context(table: Table, message: Any, request: HttpRequest) -> dict[st
     }
 
 
-def _returned(table: Table, message: Any, redaction: Redaction) -> str:
-    """What a task returned, as JSON; empty if the message is none, or has not succeeded."""
-    if not message.event_type.startswith(TASK_PREFIX):
-        return ""
+def _returned(table: Table, message: Any, redaction: Redaction) -> tuple[str, bool]:
+    """What a task returned, as JSON, and whether secrets are hidden in it; empty if the message is not a task that succeeded."""
+    if not message.event_type.startswith(TASK_PREFIX) or message.status != "consumed":
+        return "", False
     run = TaskRun.objects.using(table.database).filter(message_id=message.id).first()
-    return "" if run is None else texts.pretty(redaction.mask(run.return_value))
+    if run is None:
+        return "", False
+    masked = redaction.mask(run.return_value)
+    return texts.pretty(masked), masked != run.return_value
 
 
 def _first_line(error: str) -> str:

@@ -91,6 +91,15 @@ class OutboxSettings:
                 raise invalid("ROUTES", routes, "a dict from event type patterns to topics")
         return routes
 
+    @property
+    def task_topics(self) -> Mapping[str, str]:
+        """By queue, the topics of tasks of Django's Tasks framework."""
+        expected = "a dict from queues to topics"
+        topics: Mapping[str, str] = self._get("TASK_TOPICS", {}, Mapping, expected)
+        if not all(isinstance(each, str) and each for pair in topics.items() for each in pair):
+            raise invalid("TASK_TOPICS", topics, expected)
+        return topics
+
     def topic_of(self, event_type: str) -> str:
         """The topic of an event type: the first match in ``ROUTES``, else ``TOPIC``."""
         routes = self.routes.items()
@@ -98,8 +107,8 @@ class OutboxSettings:
 
     @property
     def topics(self) -> frozenset[str]:
-        """The topics of ``TOPIC`` and ``ROUTES``."""
-        return frozenset({self.topic, *self.routes.values()})
+        """The topics of ``TOPIC``, ``ROUTES`` and ``TASK_TOPICS``."""
+        return frozenset({self.topic, *self.routes.values(), *self.task_topics.values()})
 
     @property
     def consumer_group(self) -> str:

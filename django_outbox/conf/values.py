@@ -20,6 +20,7 @@ KEYS = (
     "SOURCE",
     "TOPIC",
     "ROUTES",
+    "TASK_TOPICS",
     "CONSUMER_GROUP",
     "WIRE_FORMAT",
     "PUBLISHER",
@@ -78,7 +79,7 @@ LARGEST_CONCURRENCY = 1000
 LARGEST_PAYLOAD = 2**31 - 1
 SOURCE_LENGTH = 255
 TASK_PREFIX = "task:"
-"""What the types of messages begin with that are tasks of Django's Tasks framework; the path of the task follows."""
+"""Begins the event type of a task of Django's Tasks framework; the path of its function follows."""
 LONGEST_WAIT = timedelta(days=1)
 LONGEST_RETENTION = timedelta(days=36500)
 SHOWN_LENGTH = 500

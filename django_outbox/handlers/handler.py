@@ -45,7 +45,7 @@ class Handler:
 
     @property
     def is_task(self) -> bool:
-        """True for a task of Django's Tasks framework: no event that other services could be interested in."""
+        """True for a task of Django's Tasks framework: not an event for other services."""
         return self.event_type.startswith(TASK_PREFIX)
 
     @cached_property

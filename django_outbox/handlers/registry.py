@@ -217,6 +217,10 @@ def handler(
     """
     if not isinstance(event_type, str) or not event_type:
         raise TypeError('@handler takes the event type, as in @handler("order.created").')
+    if event_type.startswith(TASK_PREFIX):
+        raise TypeError(
+            f"@handler: the event type begins with {TASK_PREFIX!r}, as only tasks of Django's Tasks framework do."
+        )
     for name, value in {"topic": topic, "group": group}.items():
         if value is not None and (not isinstance(value, str) or not value):
             raise TypeError(f"@handler: {name} must be text or None, not {value!r}.")

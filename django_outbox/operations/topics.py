@@ -102,8 +102,8 @@ class UnreadTopic(NamedTuple):
             remedy = gettext("Restart the consumers, without --topics or with this topic as well.")
         else:
             why = gettext(
-                "Consumers read the topics in TOPIC, ROUTES and INBOX, and those that handlers name. This one is not "
-                "among them."
+                "Consumers read the topics in TOPIC, ROUTES, TASK_TOPICS and INBOX, and those that handlers name. This one "
+                "is not among them."
             )
             remedy = gettext(
                 'Add it to OUTBOX["ROUTES"], or name it in @handler(..., topic="%(topic)s"), and restart the consumers. '

@@ -9,7 +9,7 @@ from typing import Any
 
 from django.db.models import Q
 
-from django_outbox.conf import settings
+from django_outbox.conf import TASK_PREFIX, settings
 from django_outbox.handlers.registry import Registry
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.models.fields import DatabaseNow
@@ -63,7 +63,10 @@ def expiries(ages: Mapping[str, timedelta | None], handlers: Registry | None) ->
     if handlers is None:
         unhandled: Q | None = Q(status="published")
     else:
-        unhandled = HandledEvents.by(handlers.for_group(settings.consumer_group)).condition
+        handled = HandledEvents.by(handlers.for_group(settings.consumer_group))
+        # No other service runs a task, even if its function is gone or not there yet.
+        tasks = Q(event_type__startswith=TASK_PREFIX) & handled.read
+        unhandled = tasks if handled.condition is None else handled.condition | tasks
     of_outbox = {name: age for name in ("consumed", "published", "dead") if (age := ages.get(name)) is not None}
     inbox_names = {INBOX: "consumed", INBOX_DEAD: "dead"}
     of_inbox = {name: age for name, key in ((INBOX, INBOX), (INBOX_DEAD, "dead")) if (age := ages.get(key)) is not None}

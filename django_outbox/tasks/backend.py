@@ -9,18 +9,18 @@ from datetime import timedelta
 from typing import Any, ParamSpec, TypeVar, cast
 
 from django.apps import apps
-from django.core.checks import CheckMessage, Error, Warning
-from django.db import transaction
+from django.core.checks import CheckMessage, Error
+from django.db import connections, transaction
 from django.tasks import Task, TaskResult
 from django.tasks.backends.base import BaseTaskBackend
 from django.tasks.exceptions import InvalidTask
 from django.tasks.signals import task_enqueued
 from django.utils import timezone
 
-from django_outbox.conf import LARGEST_COUNT, TASK_PREFIX, settings
-from django_outbox.events.arguments import is_topic
+from django_outbox.conf import LARGEST_COUNT, settings
+from django_outbox.exceptions import TransactionRequired
 from django_outbox.models import outbox_database
-from django_outbox.publishing import publish
+from django_outbox.publishing import publish_task
 from django_outbox.tasks.results import payload_of, ready_result, stored_result
 
 MODULE = "tasks"
@@ -34,13 +34,12 @@ class OutboxBackend(BaseTaskBackend):
 
     ``OPTIONS``, all optional:
 
-    ``TOPICS``
-        topics by queue name. Tasks of other queues go to the topic of ``ROUTES`` and ``TOPIC``, like any message.
     ``MODULES``
         modules with tasks, besides the module or package ``tasks`` of each installed app.
     ``MAX_RETRY``
         how many failures make a task dead; by default ``MAX_RETRY`` of ``OUTBOX``.
 
+    ``TASK_TOPICS`` of ``OUTBOX`` has topics by queue; other tasks go to the topic of ``ROUTES`` and ``TOPIC``, like any message.
     There are no priorities, as Kafka returns a topic in its order: give an urgent queue a topic, and a consumer, of its own.
     """
 
@@ -50,7 +49,6 @@ class OutboxBackend(BaseTaskBackend):
 
     def __init__(self, alias: str, params: dict[str, Any]) -> None:
         super().__init__(alias, params)
-        self.topics: Mapping[str, str] = self.options.get("TOPICS", {})
         self.modules: Sequence[str] = self.options.get("MODULES", ())
         self.max_retry: int | None = self.options.get("MAX_RETRY")
 
@@ -58,7 +56,8 @@ class OutboxBackend(BaseTaskBackend):
         """Write a task to the outbox. It runs if, and only if, the current transaction commits; without one, in any case.
 
         Raises:
-            InvalidTask: this backend does not support the task, or the consumer would not find it.
+            TransactionRequired: the current transaction is of another database than the outbox.
+        InvalidTask: this backend does not support the task, or the consumer would not find it.
             TypeError, ValueError: JSON cannot represent an argument.
             InvalidMessage: the arguments are too large, or the database cannot store them.
         """
@@ -66,10 +65,10 @@ class OutboxBackend(BaseTaskBackend):
         _require_findable(task, self.modules)
         using = outbox_database()
         with _transaction(using):
-            message = publish(
-                TASK_PREFIX + task.module_path,
+            message = publish_task(
+                task.module_path,
                 payload_of(task, args, kwargs),
-                topic=self.topics.get(task.queue_name),
+                topic=settings.task_topics.get(task.queue_name),
                 delay=_delay_of(task),
                 max_retry=self.max_retry,
                 using=using,
@@ -89,15 +88,22 @@ class OutboxBackend(BaseTaskBackend):
     def check(self, **kwargs: Any) -> list[CheckMessage]:
         return list(_check(self))
 
-    def topics_of(self, event_type: str) -> set[str]:
-        """The topics that tasks of this type may be in."""
-        return {settings.topic_of(event_type), *self.topics.values()}
-
 
 def _transaction(using: str) -> AbstractContextManager[object]:
-    """The current transaction, which can go on after an invalid argument; outside of one, a new one."""
-    is_open = transaction.get_connection(using).in_atomic_block
-    return nullcontext() if is_open else transaction.atomic(using=using)
+    """The current transaction, which can go on after an invalid argument; outside of one, a new one.
+
+    Raises:
+        TransactionRequired: the current transaction is of another database.
+    """
+    if connections[using].in_atomic_block:
+        return nullcontext()
+    others = [each.alias for each in connections.all(initialized_only=True) if each.in_atomic_block]
+    if others and settings.require_transaction:
+        raise TransactionRequired(
+            f"enqueue() was called in a transaction on the database {others[0]!r}, and the outbox is in {using!r}, so the task "
+            f"would not be saved with it. Call it in `with transaction.atomic(using={using!r}):`, or after the other one."
+        )
+    return transaction.atomic(using=using)
 
 
 def _delay_of(task: Task[..., Any]) -> timedelta | None:
@@ -113,19 +119,27 @@ def _require_findable(task: Task[..., Any], modules: Sequence[str]) -> None:
             f"{module} does not have the task by the name of its function, {name!r}: decorate it with @task."
         )
     packages = [f"{app.name}.{MODULE}" for app in apps.get_app_configs()]
-    if module not in modules and not any(module == each or module.startswith(f"{each}.") for each in packages):
+    if module not in modules and not any(_is_found(module, package) for package in packages):
         raise InvalidTask(
             f"No consumer would find {task.module_path}. Move it to the module {MODULE} of an installed app, or add "
             f'{module!r} to OPTIONS["MODULES"] of this backend.'
         )
 
 
+def _is_found(module: str, package: str) -> bool:
+    """True if a consumer that imports this package, and all that is in it, imports the module."""
+    while module != package:
+        module = module.rpartition(".")[0]
+        if not module.startswith(package):
+            return False
+        if module != package and getattr(sys.modules[module], "__file__", None) is None:
+            return False  # a folder without __init__.py
+    return True
+
+
 def _check(backend: OutboxBackend) -> Iterator[CheckMessage]:
     name, options = f"TASKS[{backend.alias!r}]", backend.options
-    if not apps.is_installed("django_outbox"):
-        yield _error(f"{name} needs the outbox.", 'Add "django_outbox" to INSTALLED_APPS.')
     expected = {
-        "TOPICS": (_are_topics, "a dict from queue names to topics"),
         "MODULES": (_are_names, "a list of modules"),
         "MAX_RETRY": (_is_count, f"a whole number from 0 to {LARGEST_COUNT}, or None"),
     }
@@ -134,21 +148,10 @@ def _check(backend: OutboxBackend) -> Iterator[CheckMessage]:
             yield _error(f'{name}["OPTIONS"] has an unknown key, {key!r}.', f"Valid keys: {', '.join(expected)}.")
         elif not expected[key][0](value):
             yield _error(f'{name}["OPTIONS"]["{key}"] must be {expected[key][1]}, not {value!r}.')
-        elif key == "TOPICS" and backend.queues:
-            for queue in sorted(value.keys() - backend.queues):
-                yield Warning(
-                    f'{name}["OPTIONS"]["TOPICS"] has a topic for {queue!r}, which is not in QUEUES.',
-                    hint=f"Add {queue!r} to QUEUES: Django refuses tasks for other queues.",
-                    id="django_outbox.W010",
-                )
 
 
 def _error(text: str, hint: str | None = None) -> CheckMessage:
     return Error(text, hint=hint, id="django_outbox.E014")
-
-
-def _are_topics(value: object) -> bool:
-    return isinstance(value, Mapping) and all(isinstance(each, str) and is_topic(each) for each in value.values())
 
 
 def _are_names(value: object) -> bool:

@@ -94,7 +94,7 @@ def result_of(
     )
 
 
-def stored_result(id: str, *, using: str) -> TaskResult[..., Any]:
+def stored_result(id: object, *, using: str) -> TaskResult[..., Any]:
     """Read a result from the rows of its message.
 
     Raises:
@@ -103,16 +103,22 @@ def stored_result(id: str, *, using: str) -> TaskResult[..., Any]:
     tasks = OutboxMessage.objects.using(using).own().filter(event_type__startswith=TASK_PREFIX)
     message = None
     with suppress(ValueError):  # not a UUID
-        message = tasks.filter(event_id=uuid.UUID(id)).select_related("task_run").first()
+        message = tasks.filter(event_id=uuid.UUID(str(id))).select_related("task_run").first()
     if message is None:
         raise TaskResultDoesNotExist(id)
     try:
         task = task_of(message.event_type, message.payload)
-    except (ImportError, InvalidTask, ImproperlyConfigured) as error:
+        status = _STATUSES.get(Status(message.status), TaskResultStatus.READY)
+        failures = failures_of(message.id, using=using)
+        result = result_of(task, message.payload, str(id), message.created_at, status, failures)
+    except (
+        ImportError,
+        InvalidTask,
+        ImproperlyConfigured,
+        KeyError,
+        TypeError,
+    ) as error:  # the last two if it was edited
         raise TaskResultDoesNotExist(f"{id}: {error}") from error
-    status = _STATUSES.get(Status(message.status), TaskResultStatus.READY)
-    failures = failures_of(message.id, using=using)
-    result = result_of(task, message.payload, id, message.created_at, status, failures)
     run = getattr(message, "task_run", None)
     if status is TaskResultStatus.SUCCESSFUL and run is not None:
         set_result(

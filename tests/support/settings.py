@@ -92,6 +92,7 @@ OUTBOX = {
     "WIRE_FORMAT": env.str("OUTBOX_WIRE_FORMAT", default="cloudevents"),
     "PUBLISHER": env.str("OUTBOX_PUBLISHER", default="relay"),
     "DEBEZIUM": env.json("OUTBOX_DEBEZIUM", default={}),
+    "TASK_TOPICS": env.json("OUTBOX_TASK_TOPICS", default={}),
     "MAX_DELIVERIES": env.int("OUTBOX_MAX_DELIVERIES", default=5),
     "INBOX": env.json("OUTBOX_INBOX", default={}),
     "HANDLER_TIMEOUT": env.float("OUTBOX_HANDLER_TIMEOUT", default=None),

@@ -23,6 +23,7 @@ URL = f"kafka+sasl://user:{SECRET}@host:9092"
 DEFAULTS: dict[str, Any] = {
     "TOPIC": "outbox",
     "ROUTES": {},
+    "TASK_TOPICS": {},
     "CONSUMER_GROUP": "shop",
     "WIRE_FORMAT": "cloudevents",
     "PUBLISHER": "relay",
@@ -61,6 +62,7 @@ GOOD: list[tuple[str, Any, Any]] = [
     ("TOPIC", "events", "events"),
     ("ROUTES", {"order.*": "orders"}, {"order.*": "orders"}),
     ("ROUTES", OrderedDict(a="b"), {"a": "b"}),
+    ("TASK_TOPICS", {"slow": "slow-tasks"}, {"slow": "slow-tasks"}),
     ("CONSUMER_GROUP", "workers", "workers"),
     ("WIRE_FORMAT", "envelope", "envelope"),
     ("PUBLISHER", "debezium", "debezium"),
@@ -111,6 +113,7 @@ BAD: dict[str, list[Any]] = {
     "SOURCE": NOT_TEXT,
     "TOPIC": NOT_TEXT,
     "ROUTES": [None, [], "a", {"a": 1}, {"a": ""}, {1: "a"}, {"a": None}],
+    "TASK_TOPICS": [None, [], "a", {"a": 1}, {"a": ""}, {"": "a"}, {1: "a"}, {"a": None}],
     "CONSUMER_GROUP": NOT_TEXT,
     "WIRE_FORMAT": ["", "json", None, ["cloudevents"], {}],
     "PUBLISHER": ["", "polling", "Debezium", None, True, ["relay"]],

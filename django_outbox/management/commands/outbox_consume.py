@@ -58,7 +58,7 @@ class Command(WorkerCommand):
             nargs="+",
             type=text,
             metavar="T",
-            help="Topics to read (default: TOPIC and the topics of ROUTES, INBOX and the handlers).",
+            help="Topics to read (default: TOPIC and the topics of ROUTES, TASK_TOPICS, INBOX and the handlers).",
         )
         parser.add_argument(
             "--batch-size",

@@ -111,6 +111,7 @@ def _values(raw: Any) -> Iterator[CheckMessage]:
     try:
         topics = {'OUTBOX["TOPIC"]': settings.topic}
         topics |= {f'OUTBOX["ROUTES"][{pattern!r}]': topic for pattern, topic in settings.routes.items()}
+        topics |= {f'OUTBOX["TASK_TOPICS"][{queue!r}]': topic for queue, topic in settings.task_topics.items()}
         topics |= {f'OUTBOX["INBOX"][{topic!r}]': topic for topic in settings.inbox}
         if settings.dead_letter_topic:
             topics['OUTBOX["DEAD_LETTER_TOPIC"]'] = settings.dead_letter_topic

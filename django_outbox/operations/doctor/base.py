@@ -20,10 +20,19 @@ from django_outbox.brokers.loading import get_broker
 from django_outbox.conf import settings
 from django_outbox.exceptions import OutboxError, in_one_line
 from django_outbox.handlers.registry import registry
-from django_outbox.models import Activity, InboxMessage, MessageFailure, OutboxMessage, Pause, Worker, outbox_database
+from django_outbox.models import (
+    Activity,
+    InboxMessage,
+    MessageFailure,
+    OutboxMessage,
+    Pause,
+    TaskRun,
+    Worker,
+    outbox_database,
+)
 from django_outbox.operations.topics import topics_by_group, unfinished_topics
 
-MODELS = (OutboxMessage, InboxMessage, MessageFailure, Worker, Activity, Pause)
+MODELS = (OutboxMessage, InboxMessage, MessageFailure, Worker, Activity, Pause, TaskRun)
 
 
 class Level(IntEnum):

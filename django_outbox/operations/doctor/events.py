@@ -6,11 +6,12 @@ from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from difflib import get_close_matches
 
-from django_outbox.conf import settings
+from django_outbox.conf import TASK_PREFIX, settings
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.handlers.registry import registry
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.operations.doctor.base import Finding, Installation, fault, note, warning
+from django_outbox.operations.documentation import documentation
 from django_outbox.operations.topics import UnreadTopic, awaited, default_topics, read_topics
 from django_outbox.operations.workers import known_workers
 from django_outbox.state.dead_letters import unread_topic
@@ -36,19 +37,27 @@ def handlers(installation: Installation) -> Iterator[Finding]:
 def without_handler(installation: Installation) -> Iterator[Finding]:
     """Recently published events that no handler here handles."""
     wanted = {(handler.event_type, handler.topic) for handler in installation.handlers}
-    if not wanted:
-        return  # all events are for other services
     types = {event_type for event_type, _ in wanted}
     copies = unread_topic([topic for _, topic in wanted])
     unhandled: Counter[tuple[str, str]] = Counter()
     for (event_type, topic), count in _published(installation).items():
+        if not (wanted or event_type.startswith(TASK_PREFIX)):
+            continue  # all events are for other services
         if topic != copies and (event_type, None) not in wanted and (event_type, topic) not in wanted:
             unhandled[event_type, topic if event_type in types else ""] += count
     for_others = []
     for (event_type, topic), count in sorted(unhandled.items()):
         elsewhere = f" in the topic {topic!r}, only in others" if topic else ""
         similar = "" if elsewhere else _similar(event_type, types)
-        if settings.unknown_event == "dead":
+        if event_type.startswith(TASK_PREFIX):
+            path = event_type.removeprefix(TASK_PREFIX)
+            yield fault(
+                f"There is no task {path} here.",
+                f"{count} of the last {RECENT:,} messages are for it. They wait until there is one, and are never deleted.",
+                f"Define it in a module that consumers import ({documentation('tasks')}). If it was renamed, keep the old name "
+                "until none is left; if it is not needed any more, let it do nothing.",
+            )
+        elif settings.unknown_event == "dead":
             yield fault(
                 f"{event_type!r} has no handler here{elsewhere}.",
                 f'UNKNOWN_EVENT is "dead": its messages become dead letters ({count} of the last {RECENT:,}).',

@@ -13,7 +13,7 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.recorder import MigrationRecorder
 
 from django_outbox.operations.doctor import database
-from django_outbox.operations.doctor.base import Installation, Level
+from django_outbox.operations.doctor.base import MODELS, Installation, Level
 from tests.support.doctor import limited
 from tests.support.overrides import outbox_settings
 
@@ -159,3 +159,8 @@ def test_a_table_without_transactions_is_a_fault(installation: Installation) -> 
             assert list(database.engine(installation)) == []
         finally:
             cursor.execute("ALTER TABLE django_outbox_activity ENGINE = InnoDB")
+
+
+def test_all_tables_are_examined() -> None:
+    models = apps.get_app_config("django_outbox").get_models()
+    assert set(MODELS) == {model for model in models if not model._meta.proxy}

@@ -77,6 +77,17 @@ def test_an_event_type_is_told_once_however_many_topics_it_goes_to(
     assert "2 of the last 5,000" in finding.why
 
 
+@pytest.mark.parametrize("has_handlers", [True, False])
+def test_a_task_without_a_function_is_a_fault(
+    installation: Installation, registry: Registry, has_handlers: bool
+) -> None:
+    if has_handlers:
+        registry.register("order.created", ship)
+    make_message("published", event_type="task:shop.tasks.gone")
+    (finding,) = events.without_handler(installation)
+    assert (finding.level, finding.summary) == (Level.FAULT, "There is no task shop.tasks.gone here.")
+
+
 def test_an_event_that_dies_for_want_of_a_handler_is_a_fault(installation: Installation, registry: Registry) -> None:
     registry.register("order.created", ship)
     make_message(event_type="stock.low")

@@ -122,7 +122,7 @@ def test_a_step_takes_as_many_statements_however_many_rows_it_deletes() -> None:
     reads = [query["sql"] for query in queries if query["sql"].startswith("SELECT")]
     assert (len(reads), len(statuses())) == (3, 10)
     deletes = [query["sql"] for query in queries if query["sql"].startswith("DELETE")]
-    assert len(deletes) == 2  # failures, messages
+    assert len(deletes) == 3  # failures, task runs, messages
 
 
 def test_the_young_are_not_walked_but_for_a_few_behind_the_old(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from datetime import timedelta
+from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -14,7 +17,8 @@ from django.tasks.exceptions import InvalidTask
 from django.tasks.signals import task_enqueued
 from django.utils import timezone
 
-from django_outbox.exceptions import InvalidMessage
+from django_outbox import handler, publish
+from django_outbox.exceptions import InvalidMessage, TransactionRequired
 from django_outbox.models import OutboxMessage
 from tests.pipeline.tasks.conftest import Configure
 from tests.support.app import tasks
@@ -67,8 +71,8 @@ def test_it_is_enqueued_from_async_code() -> None:
 
 
 def test_the_queue_chooses_the_topic(configure: Configure) -> None:
-    configure("slow", "other", TOPICS={"slow": "slow-tasks"})
-    with outbox_settings(ROUTES={"task:*": "tasks"}):
+    configure("slow", "other")
+    with outbox_settings(ROUTES={"task:*": "tasks"}, TASK_TOPICS={"slow": "slow-tasks"}):
         for queue in ("slow", "other", "default"):
             tasks.add.using(queue_name=queue).enqueue(1)
     topics = OutboxMessage.objects.order_by("id").values_list("topic", flat=True)
@@ -147,6 +151,44 @@ def test_a_task_that_no_consumer_would_find_is_refused(configure: Configure) -> 
     assert only_message().event_type in types
 
 
+def test_a_task_in_a_folder_that_consumers_do_not_look_into_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, configure: Configure
+) -> None:
+    """Python imports from a folder without ``__init__.py``, and does not list it among the modules of its package."""
+    package = ModuleType("tests.support.app.tasks.found")
+    package.__file__ = str(tmp_path / "__init__.py")
+    folder = ModuleType("tests.support.app.tasks.found.folder")
+    name = f"{folder.__name__}.jobs"
+    module = ModuleType(name)
+    exec("def work(): ...", module.__dict__)  # noqa: S102
+    module.work = task(module.work)  # type: ignore[attr-defined]
+    for each in (package, folder, module):
+        monkeypatch.setitem(sys.modules, each.__name__, each)
+    with pytest.raises(InvalidTask, match="No consumer would find"):
+        module.work.enqueue()
+    folder.__file__ = str(tmp_path / "folder" / "__init__.py")
+    module.work.enqueue()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_transaction_on_another_database_is_refused(other: str) -> None:
+    with (
+        transaction.atomic(using=other),
+        pytest.raises(
+            TransactionRequired, match=r"on the database 'other'.* `with transaction.atomic\(using='default'"
+        ),
+    ):
+        tasks.add.enqueue(1)
+    assert not OutboxMessage.objects.exists()
+
+
+def test_only_tasks_have_types_that_begin_as_theirs() -> None:
+    with pytest.raises(InvalidMessage, match="begins with 'task:'"):
+        publish("task:tests.support.app.tasks.add", {})
+    with pytest.raises(TypeError, match="begins with 'task:'"):
+        handler("task:tests.support.app.tasks.add")
+
+
 def test_a_task_that_is_not_what_its_path_names_is_refused() -> None:
     with pytest.raises(InvalidTask, match="does not have the task by the name of its function, 'of_another_name'"):
         tasks.renamed.enqueue()
@@ -166,13 +208,10 @@ def test_what_is_not_supported_is_refused() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"TOPIC": "x"}, "E014.*unknown key, 'TOPIC'"),
-        ({"TOPICS": ["x"]}, "E014.*must be a dict from queue names to topics"),
-        ({"TOPICS": {"default": "no topic!"}}, "E014.*must be a dict from queue names to topics"),
+        ({"TOPICS": {}}, "E014.*unknown key, 'TOPICS'"),
         ({"MODULES": "shop.jobs"}, "E014.*must be a list of modules"),
         ({"MAX_RETRY": -1}, "E014.*must be a whole number from 0 to 32767, or None"),
         ({"MAX_RETRY": True}, "E014.*must be a whole number"),
-        ({"TOPICS": {"slow": "slow"}}, "W010.*a topic for 'slow', which is not in QUEUES"),
     ],
 )
 def test_options_are_checked(settings: Any, options: dict[str, Any], message: str) -> None:

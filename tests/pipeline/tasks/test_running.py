@@ -2,28 +2,36 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.management import call_command
 from django.db import transaction
 from django.tasks import TaskResult, TaskResultStatus, default_task_backend
 from django.tasks.exceptions import TaskResultDoesNotExist, TaskResultMismatch
 from django.tasks.signals import task_finished, task_started
+from django.test import override_settings
 from django.utils import timezone
 
-from django_outbox.exceptions import OutboxError, Reject, TaskExited
+from django_outbox.exceptions import HandlersNotImportable, OutboxError, Reject, TaskExited
 from django_outbox.handlers.registry import GroupHandlers, Registry
 from django_outbox.models import OutboxMessage, TaskRun
 from django_outbox.state import outbox as state
 from django_outbox.state import transitions
+from django_outbox.tasks.loading import load_tasks
 from django_outbox.testing import deliver, delivering, drain
 from tests.pipeline.tasks.conftest import Configure
 from tests.support.app import tasks
 from tests.support.effects import effects
+from tests.support.outbox import make_message
 from tests.support.overrides import outbox_settings
+
+LONG_AGO = datetime(2020, 1, 1, tzinfo=UTC)
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("registry")]
 
@@ -121,6 +129,7 @@ def test_a_task_that_exits_ends_no_consumer(configure: Configure) -> None:
     (error,) = result.errors
     assert error.exception_class is TaskExited
     assert "The task called sys.exit('no disk')." in error.traceback
+    assert 'in exits\n    sys.exit("no disk")' in error.traceback
 
 
 def test_a_task_that_a_relay_could_not_send_has_no_error_of_its_own() -> None:
@@ -145,12 +154,50 @@ def test_an_operator_may_run_it_again() -> None:
 
 
 def test_a_task_runs_whatever_its_queue(configure: Configure) -> None:
-    registry = configure("slow", TOPICS={"slow": "slow-tasks"})
-    for queue in ("default", "slow"):
-        tasks.add.using(queue_name=queue).enqueue(1)
-    assert {"outbox", "slow-tasks"} <= GroupHandlers(registry, "tests").default_topics
-    drain()
+    registry = configure("slow")
+    with outbox_settings(TASK_TOPICS={"slow": "slow-tasks"}):
+        for queue in ("default", "slow"):
+            tasks.add.using(queue_name=queue).enqueue(1)
+        assert {"outbox", "slow-tasks"} <= GroupHandlers(registry, "tests").default_topics
+        drain()
     assert effects() == ["add 1 0"] * 2
+
+
+def test_a_task_runs_though_its_topic_is_another_one_now() -> None:
+    tasks.add.enqueue(1)
+    tasks.add.using(run_after=timezone.now() + timedelta(hours=1)).enqueue(2)
+    with outbox_settings(ROUTES={"task:*": "tasks"}):
+        drain()
+    assert effects() == ["add 1 0", "add 2 0"]
+
+
+def test_a_task_that_is_loaded_twice_runs_once(registry: Registry) -> None:
+    load_tasks(registry)
+    tasks.add.enqueue(1)
+    drain()
+    assert effects() == ["add 1 0"]
+
+
+def test_a_task_without_a_function_is_never_deleted(settings: Any) -> None:
+    make_message("published", event_type="task:shop.tasks.gone", updated_at=LONG_AGO)
+    make_message("published", event_type="order.for.others", updated_at=LONG_AGO)
+    settings.TASKS = {}
+    call_command("outbox_purge", verbosity=0)
+    assert OutboxMessage.objects.get().event_type == "task:shop.tasks.gone"
+
+
+def test_a_copy_of_a_dead_task_does_not_run(configure: Configure) -> None:
+    configure(MAX_RETRY=1)
+    with outbox_settings(DEAD_LETTER_TOPIC="dead"):
+        tasks.exits.enqueue()
+        drain(raise_errors=False)
+        copy = OutboxMessage.objects.get(topic="dead")
+        assert copy.event_type == "task:tests.support.app.tasks.exits"
+        with outbox_settings(TOPIC="dead"):  # a consumer reads it
+            drain()
+    copy.refresh_from_db()
+    assert copy.status == "consumed"
+    assert TaskRun.objects.count() == 0
 
 
 def test_an_event_of_another_service_runs_no_task(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,8 +218,8 @@ def test_results_are_kept_as_long_as_their_messages() -> None:
         result.refresh()
 
 
-@pytest.mark.parametrize("id", ["", "x", "00000000-0000-0000-0000-000000000000"])
-def test_a_result_that_is_not_there(id: str) -> None:
+@pytest.mark.parametrize("id", ["", "x", "00000000-0000-0000-0000-000000000000", None, 5, uuid.UUID(int=0)])
+def test_a_result_that_is_not_there(id: Any) -> None:
     with pytest.raises(TaskResultDoesNotExist):
         default_task_backend.get_result(id)
 
@@ -188,6 +235,13 @@ def test_a_result_of_a_function_that_is_gone() -> None:
     result = tasks.add.enqueue(1)
     OutboxMessage.objects.update(event_type="task:tests.support.app.tasks.gone")
     with pytest.raises(TaskResultDoesNotExist, match="gone"):
+        default_task_backend.get_result(result.id)
+
+
+def test_a_result_whose_message_was_edited() -> None:
+    result = tasks.add.enqueue(1)
+    OutboxMessage.objects.update(payload={})
+    with pytest.raises(TaskResultDoesNotExist):
         default_task_backend.get_result(result.id)
 
 
@@ -214,3 +268,26 @@ def test_a_task_runs_on_the_database_of_its_consumer(other: str) -> None:
     assert drain(using=other).consumed == 1
     result.refresh()
     assert result.return_value["id"] == result.id
+
+
+@pytest.mark.parametrize("is_installed", [True, False], ids=["of a package", "of the project"])
+def test_an_app_whose_tasks_cannot_be_imported(
+    is_installed: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    configure: Configure,
+) -> None:
+    folder = tmp_path / ("site-packages" if is_installed else "src")
+    app = folder / f"app_of_{'others' if is_installed else 'ours'}"
+    app.mkdir(parents=True)
+    (app / "__init__.py").touch()
+    (app / "tasks.py").write_text("import celery_that_is_not_there\n")
+    monkeypatch.syspath_prepend(folder)
+    with override_settings(INSTALLED_APPS=[*settings.INSTALLED_APPS, app.name]):
+        if is_installed:
+            configure()
+            assert f"Tasks of {app.name} are not run: {app.name}.tasks cannot be imported" in caplog.text
+        else:
+            with pytest.raises(HandlersNotImportable, match=app.name):
+                configure()

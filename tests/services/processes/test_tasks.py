@@ -26,16 +26,17 @@ if find_spec("django.tasks") is not None:  # not in Django 5.2
             "default": {
                 "BACKEND": "django_outbox.tasks.OutboxBackend",
                 "QUEUES": ["default", "slow"],
-                "OPTIONS": {"TOPICS": {"slow": f"{topic}-slow"}},
             }
         }
+        task_topics = {"slow": f"{topic}-slow"}
+        settings.OUTBOX = {**settings.OUTBOX, "TASK_TOPICS": task_topics}
         from tests.support.app import tasks
 
         queues = {queue: tasks.add.using(queue_name=queue) for queue in ("default", "slow")}
         number = 60
         with transaction.atomic():
             results = [queues["slow" if n % 2 else "default"].enqueue(n, second=1) for n in range(number)]
-        env = {"DJANGO_TASKS": json.dumps(settings.TASKS)}
+        env = {"DJANGO_TASKS": json.dumps(settings.TASKS), "OUTBOX_TASK_TOPICS": json.dumps(task_topics)}
         relay()
 
         for _ in range(3):

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -119,7 +120,8 @@ def test_files_and_folders_of_the_sources_that_a_page_names_exist(page: Path) ->
 @pytest.mark.parametrize("page", HANDBOOK, ids=name_of)
 def test_classes_that_a_page_names_can_be_imported(page: Path) -> None:
     for name in re.findall(r"\bdjango_outbox(?:\.[a-z]\w*)+\.[A-Z][A-Za-z]+\b", page.read_text()):
-        import_string(name)
+        if "django_outbox.tasks." not in name or find_spec("django.tasks"):  # not in Django 5.2
+            import_string(name)
 
 
 def test_the_table_of_contents_names_every_page() -> None:

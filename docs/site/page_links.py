@@ -1,0 +1,116 @@
+"""Links between files of the repository, as GitHub needs them, become links of the site.
+
+A page stands for its file, or for the file that it includes. Links to other files lead to the repository.
+"""
+
+import os
+import re
+from functools import cache
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from docutils import nodes
+from sphinx import addnodes
+from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
+from sphinx.transforms.post_transforms import SphinxPostTransform
+from sphinx.util import logging
+from sphinx.util.nodes import get_node_source
+
+log = logging.getLogger(__name__)
+
+
+@cache
+def pages_of(docs: Path) -> dict[Path, str]:
+    """The names of all pages, by file."""
+    pages = {}
+    for page in docs.rglob("*.rst"):
+        included = re.fullmatch(r"(?::orphan:\s+)?\.\. include:: (\S+)\s*", page.read_text(encoding="utf-8"))
+        file = page.parent / included[1] if included else page
+        pages[file.resolve()] = page.relative_to(docs).with_suffix("").as_posix()
+    return pages
+
+
+def file_of(node: nodes.Element, link: str) -> Path:
+    """The file that a relative link names, from where it is written."""
+    source = Path(get_node_source(node) or "").resolve()
+    path = link.partition("#")[0]
+    return (source.parent / path).resolve() if path else source
+
+
+def destination(transform: SphinxTransform, reference: nodes.reference) -> str:
+    """The name of the page that a link leads to, else its address; warn if there is no such page or file."""
+    docs, config, link = Path(transform.env.srcdir), transform.config, reference.get("refuri", "")
+    if link.startswith(config.page_links_site):
+        place = urlsplit(link.removeprefix(config.page_links_site)).path.removesuffix(".html")
+        found = place in pages_of(docs).values()
+    elif urlsplit(link).scheme or not link:
+        return link
+    else:
+        file, (_, hash_, anchor) = file_of(reference, link), link.partition("#")
+        address = config.page_links_repository + os.path.relpath(file, docs.parent) + hash_ + anchor
+        place = pages_of(docs).get(file, address)
+        found = file.exists()
+    if not found:
+        log.warning("%s does not exist", link, location=reference)
+    return place if found else link
+
+
+class Pictures(SphinxTransform):
+    """Sphinx looks for the pictures of an included file beside the page that includes it."""
+
+    default_priority = 100
+
+    def apply(self) -> None:
+        for image in self.document.findall(nodes.image):
+            if not urlsplit(image["uri"]).scheme:
+                image["uri"] = "/" + os.path.relpath(file_of(image, image["uri"]), self.env.srcdir)
+
+
+class Navigation(SphinxTransform):
+    """The sidebar has the sections of the root page, and in each what it links to."""
+
+    default_priority = 110
+
+    def apply(self) -> None:
+        if self.env.docname != self.config.root_doc:
+            return
+        seen = {self.config.root_doc}
+        for part in self.document.next_node(nodes.section).children[1:]:
+            caption = next((title.astext() for title in part.findall(nodes.title)), None)
+            places = {destination(self, each): each.astext() for each in part.findall(nodes.reference)}
+            # A page has its own title.
+            entries = [(text if "://" in place else None, place) for place, text in places.items() if place not in seen]
+            tree = addnodes.toctree(parent=self.env.docname, hidden=True, includehidden=False, glob=False, numbered=0)
+            tree.attributes |= {"caption": caption, "rawcaption": caption, "maxdepth": -1, "titlesonly": True}
+            tree.attributes |= {"entries": entries, "includefiles": [place for text, place in entries if text is None]}
+            seen.update(places)
+            part.replace_self([part, tree])
+
+
+class PageLinks(SphinxPostTransform):
+    """Each relative link, and each link to the site itself, leads to a page or to the repository."""
+
+    default_priority = 5  # before Sphinx adds its own
+
+    def run(self) -> None:
+        for reference in self.document.findall(nodes.reference):
+            place, anchor = destination(self, reference), reference.get("refuri", "").partition("#")[2]
+            if place in self.env.found_docs:
+                address = self.app.builder.get_relative_uri(self.env.docname, place)
+                reference["refuri"] = f"{address}#{anchor}" if anchor else address
+                reference["internal"] = True
+                elements = self.env.get_doctree(place).findall(nodes.Element) if anchor else ()
+                if anchor and not any(anchor in element["ids"] for element in elements):
+                    log.warning("%s does not have the anchor %s", place, anchor, location=reference)
+            elif place:
+                reference["refuri"] = place
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    app.add_config_value("page_links_site", "", "env", str)
+    app.add_config_value("page_links_repository", "", "env", str)
+    app.add_transform(Pictures)
+    app.add_transform(Navigation)
+    app.add_post_transform(PageLinks)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -24,11 +24,10 @@ author = copyright = SETUP["metadata"]["author"]
 release = version = django_outbox.__version__
 sys.path.insert(0, str(ROOT / "docs" / "site"))
 extensions = ["sphinx.ext.autodoc", "sphinx.ext.napoleon", "page_links"]
-page_links_site = URLS["Documentation"]
+html_baseurl = URLS["Documentation"]
 page_links_repository = f"{URLS['Source']}/blob/{os.environ.get('READTHEDOCS_GIT_IDENTIFIER', 'main')}/"
 html_theme = "furo"
 highlight_language = "none"
-toc_object_entries_show_parents = "hide"
 autodoc_preserve_defaults = True
 napoleon_use_ivar = True
 

@@ -34,15 +34,14 @@ def pages_of(docs: Path) -> dict[Path, str]:
 def file_of(node: nodes.Element, link: str) -> Path:
     """The file that a relative link names, from where it is written."""
     source = Path(get_node_source(node) or "").resolve()
-    path = link.partition("#")[0]
-    return (source.parent / path).resolve() if path else source
+    return (source.parent / (link.partition("#")[0] or source.name)).resolve()
 
 
 def destination(transform: SphinxTransform, reference: nodes.reference) -> str:
     """The name of the page that a link leads to, else its address; warn if there is no such page or file."""
     docs, config, link = Path(transform.env.srcdir), transform.config, reference.get("refuri", "")
-    if link.startswith(config.page_links_site):
-        place = urlsplit(link.removeprefix(config.page_links_site)).path.removesuffix(".html")
+    if link.startswith(config.html_baseurl):
+        place = urlsplit(link.removeprefix(config.html_baseurl)).path.removesuffix(".html")
         found = place in pages_of(docs).values()
     elif urlsplit(link).scheme or not link:
         return link
@@ -78,13 +77,12 @@ class Navigation(SphinxTransform):
         seen = {self.config.root_doc}
         for part in self.document.next_node(nodes.section).children[1:]:
             caption = next((title.astext() for title in part.findall(nodes.title)), None)
-            places = {destination(self, each): each.astext() for each in part.findall(nodes.reference)}
-            # A page has its own title.
-            entries = [(text if "://" in place else None, place) for place, text in places.items() if place not in seen]
-            tree = addnodes.toctree(parent=self.env.docname, hidden=True, includehidden=False, glob=False, numbered=0)
-            tree.attributes |= {"caption": caption, "rawcaption": caption, "maxdepth": -1, "titlesonly": True}
-            tree.attributes |= {"entries": entries, "includefiles": [place for text, place in entries if text is None]}
-            seen.update(places)
+            texts = {destination(self, each): each.astext() for each in part.findall(nodes.reference)}
+            entries = [(text, place) for place, text in texts.items() if place not in seen]
+            pages = [place for _, place in entries if place in self.env.found_docs]
+            tree = addnodes.toctree(parent=self.env.docname, hidden=True, glob=False, titlesonly=True)
+            tree.attributes |= {"caption": caption, "rawcaption": caption, "entries": entries, "includefiles": pages}
+            seen.update(texts)
             part.replace_self([part, tree])
 
 
@@ -95,10 +93,9 @@ class PageLinks(SphinxPostTransform):
 
     def run(self) -> None:
         for reference in self.document.findall(nodes.reference):
-            place, anchor = destination(self, reference), reference.get("refuri", "").partition("#")[2]
+            place, (_, hash_, anchor) = destination(self, reference), reference.get("refuri", "").partition("#")
             if place in self.env.found_docs:
-                address = self.app.builder.get_relative_uri(self.env.docname, place)
-                reference["refuri"] = f"{address}#{anchor}" if anchor else address
+                reference["refuri"] = self.app.builder.get_relative_uri(self.env.docname, place) + hash_ + anchor
                 reference["internal"] = True
                 elements = self.env.get_doctree(place).findall(nodes.Element) if anchor else ()
                 if anchor and not any(anchor in element["ids"] for element in elements):
@@ -108,7 +105,6 @@ class PageLinks(SphinxPostTransform):
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
-    app.add_config_value("page_links_site", "", "env", str)
     app.add_config_value("page_links_repository", "", "env", str)
     app.add_transform(Pictures)
     app.add_transform(Navigation)

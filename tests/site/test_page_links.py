@@ -66,7 +66,7 @@ import sys
 
 sys.path.insert(0, {str(ROOT / "docs" / "site")!r})
 extensions = ["page_links"]
-page_links_site = {SITE!r}
+html_baseurl = {SITE!r}
 page_links_repository = {REPOSITORY!r}
 html_theme = "basic"
 html_sidebars = {{"**": ["globaltoc.html"]}}

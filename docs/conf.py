@@ -28,6 +28,7 @@ html_baseurl = URLS["Documentation"]
 page_links_repository = f"{URLS['Source']}/blob/{os.environ.get('READTHEDOCS_GIT_IDENTIFIER', 'main')}/"
 html_theme = "furo"
 highlight_language = "none"
+smartquotes = False  # quotes and dashes as they are written: text is also copied into code
 autodoc_preserve_defaults = True
 napoleon_use_ivar = True
 

@@ -38,3 +38,4 @@ nitpick_ignore_regex = [
     ("py:class", r"django_outbox\..*\.(Function|Declared|NewMessage|Outgoing)"),  # not public
 ]
 linkcheck_anchors_ignore_for_url = [r"https://github\.com/"]  # scripts add them
+linkcheck_ignore = [r"http://127\.0\.0\.1:"]  # a server of the reader

@@ -15,7 +15,7 @@ from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 from sphinx.transforms.post_transforms import SphinxPostTransform
 from sphinx.util import logging
-from sphinx.util.nodes import get_node_source
+from sphinx.util.nodes import get_node_line, get_node_source
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def pages_of(docs: Path) -> dict[Path, str]:
 
 def file_of(node: nodes.Element, link: str) -> Path:
     """The file that a relative link names, from where it is written."""
-    source = Path(get_node_source(node) or "").resolve()
+    source = Path(get_node_source(node)).resolve()
     return (source.parent / (link.partition("#")[0] or source.name)).resolve()
 
 
@@ -55,12 +55,15 @@ def destination(transform: SphinxTransform, reference: nodes.reference) -> str:
     return place if found else link
 
 
-class Pictures(SphinxTransform):
-    """Sphinx looks for the pictures of an included file beside the page that includes it."""
+class IncludedFiles(SphinxTransform):
+    """Links and pictures of an included file are written from its place, not from that of the page that includes it."""
 
     default_priority = 100
 
     def apply(self) -> None:
+        for reference in self.document.findall(nodes.reference):
+            # Absolute, since the next build may run in another folder.
+            reference.source, reference.line = str(file_of(reference, "")), get_node_line(reference)
         for image in self.document.findall(nodes.image):
             if not urlsplit(image["uri"]).scheme:
                 image["uri"] = "/" + os.path.relpath(file_of(image, image["uri"]), self.env.srcdir)
@@ -106,7 +109,7 @@ class PageLinks(SphinxPostTransform):
 
 def setup(app: Sphinx) -> dict[str, bool]:
     app.add_config_value("page_links_repository", "", "env", str)
-    app.add_transform(Pictures)
+    app.add_transform(IncludedFiles)
     app.add_transform(Navigation)
     app.add_post_transform(PageLinks)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

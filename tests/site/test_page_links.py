@@ -81,8 +81,8 @@ MISSING = {
 }
 
 
-def build(root: Path, events: str) -> subprocess.CompletedProcess[str]:
-    """Build a small project with this page, as ``make docs`` does."""
+def write(root: Path, events: str) -> None:
+    """A small project with this page."""
     files = {
         "docs/conf.py": CONFIGURATION,
         "docs/index.rst": INDEX,
@@ -98,14 +98,18 @@ def build(root: Path, events: str) -> subprocess.CompletedProcess[str]:
     for name, text in files.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    command = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", root / "docs", root / "html"]
-    return subprocess.run(command, capture_output=True, text=True)
+
+
+def build(root: Path, *options: str, folder: str = ".") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sphinx", "--quiet", "--fail-on-warning", *options, root / "docs", root / "html"]
+    return subprocess.run(command, capture_output=True, text=True, cwd=root / folder)
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("site")
-    built = build(root, EVENTS)
+    write(root, EVENTS)
+    built = build(root)
     assert (built.returncode, built.stderr) == (0, "")
     return root / "html"
 
@@ -143,6 +147,11 @@ def test_links_and_pictures_of_an_included_file_are_relative_to_that_file(site: 
     assert (site / "_images" / "picture.svg").is_file()
 
 
+def test_a_build_in_another_folder_can_use_what_the_last_one_has_read(site: Path) -> None:
+    again = build(site.parent, "--write-all", folder="docs/site")
+    assert (again.returncode, again.stderr) == (0, "")
+
+
 def test_the_sidebar_has_the_sections_of_the_index_and_each_page_once(site: Path) -> None:
     sidebar = (site / "events.html").read_text().partition("sphinxsidebarwrapper")[2]
     captions_and_links = re.findall(
@@ -161,7 +170,9 @@ def test_the_sidebar_has_the_sections_of_the_index_and_each_page_once(site: Path
 @pytest.fixture(scope="module")
 def broken(tmp_path_factory: pytest.TempPathFactory) -> subprocess.CompletedProcess[str]:
     links = "\n".join(f"`x <{link}>`__" for link in MISSING)
-    return build(tmp_path_factory.mktemp("broken"), f"{EVENTS}\n{links}\n")
+    root = tmp_path_factory.mktemp("broken")
+    write(root, f"{EVENTS}\n{links}\n")
+    return build(root)
 
 
 @pytest.mark.parametrize("link", MISSING)

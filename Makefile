@@ -15,7 +15,7 @@ TOX = if command -v pyenv >/dev/null 2>&1; then \
 	    export PYENV_VERSION; \
 	fi; $(BIN)/tox
 
-.PHONY: help demo quick test test-browser test-full mutants chaos lint bench release clean
+.PHONY: help demo quick test test-browser test-full mutants chaos lint docs links bench release clean
 
 help:
 	@echo 'make demo       the example shop: orders travel from the database through a broker to their handlers'
@@ -28,6 +28,8 @@ help:
 	@echo 'make chaos      kills, stops and cuts off everything under load, and checks what must have happened'
 	@echo '                (CHAOS_SECONDS=1800 CHAOS_SEED=1; needs Java 17 and Maven)'
 	@echo 'make lint       style, types and import order only'
+	@echo 'make docs       the documentation as a site, in .cache/docs (needs Python 3.13)'
+	@echo 'make links      the links of the documentation to other sites still work (needs the network)'
 	@echo 'make bench      how fast it is here, beside raw loops (needs an idle machine)'
 	@echo 'make release VERSION=0.1.0  dates, commits and tags a version that is ready (DRY_RUN=1 only checks)'
 	@echo 'make clean      remove all that these have made'
@@ -71,6 +73,9 @@ chaos: $(VENV)/chaos.installed
 
 lint: $(VENV)/tox.installed
 	@$(TOX) run -e lint,types,imports
+
+docs links: $(VENV)/tox.installed
+	@$(TOX) run -e $@
 
 bench: $(VENV)/bench.installed
 	@$(BIN)/python -m benchmarks

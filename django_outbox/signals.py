@@ -8,11 +8,16 @@ in between does not send it. If none may be missed, use the rows or a handler.
 
 ``sender`` is ``OutboxMessage`` or ``InboxMessage``. All have these arguments:
 
-``message_id``: the row's id (int).
-``event_id``: the event's id (str).
-``event_type``, ``topic``, ``key``: as published or received (str). ``event_type`` may be empty for an unreadable record.
-``attempt``: the number of the publication or, in the inbox, of the attempt; counted from 1 (int).
-``using``: alias of the database (str).
+``message_id``
+    the row's id (int).
+``event_id``
+    the event's id (str).
+``event_type``, ``topic``, ``key``
+    as published or received (str). ``event_type`` may be empty for an unreadable record.
+``attempt``
+    the number of the publication or, in the inbox, of the attempt; counted from 1 (int).
+``using``
+    alias of the database (str).
 
 There is no payload. To read it: ``sender.objects.using(using).get(id=message_id)``.
 """

@@ -152,7 +152,7 @@ class Producer(ABC):
 
     @property
     def usable(self) -> bool:
-        """False after a missed deadline: close this producer and make another."""
+        """False after a missed deadline. Close this producer then, and make another."""
         return True
 
     @abstractmethod
@@ -264,7 +264,7 @@ class Broker(ABC):
 
     @property
     def waiting(self) -> WaitingPartitions:
-        """The partitions to which producers send nothing for now: their records get a ``PartitionTrouble``."""
+        """The partitions to which producers send nothing for now. Their records get a ``PartitionTrouble``."""
         return NOTHING_WAITS
 
     @abstractmethod

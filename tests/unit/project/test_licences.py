@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.processes import ROOT
 
-OF_DEVELOPERS = {"browser", "chaos", "test"}
+OF_DEVELOPERS = {"browser", "chaos", "docs", "test"}
 
 
 @pytest.fixture(scope="module")

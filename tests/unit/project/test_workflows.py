@@ -14,7 +14,7 @@ from tests.support.processes import ROOT
 
 FORGE = ROOT / ".github"
 WORKFLOWS = sorted((FORGE / "workflows").glob("*.yml"))
-FILES = [*FORGE.rglob("*.yml"), ROOT / ".pre-commit-config.yaml"]
+FILES = [*FORGE.rglob("*.yml"), ROOT / ".pre-commit-config.yaml", ROOT / ".readthedocs.yaml"]
 SETUP, TOX = ConfigParser(interpolation=None), ConfigParser(interpolation=None)
 SETUP.read(ROOT / "setup.cfg")
 TOX.read(ROOT / "tox.ini")
@@ -127,6 +127,21 @@ def test_pre_commit_has_the_ruff_of_tox() -> None:
     (repository,) = read(ROOT / ".pre-commit-config.yaml")["repos"]
     dependencies = [hook["additional_dependencies"] for hook in repository["hooks"] if hook["language"] == "python"]
     assert dependencies == [[TOX["testenv:lint"]["deps"]]] * 2
+
+
+def test_links_to_other_sites_are_checked_on_a_schedule_and_no_change_waits_for_it() -> None:
+    workflow = read(FORGE / "workflows" / "links.yml")
+    assert set(workflow[True]) == {"schedule", "workflow_dispatch"}
+    assert workflow["jobs"]["links"]["steps"][-1] == {"run": "tox run -e links"}
+    assert "links" in environments() - set(TOX["tox"]["env_list"].split())
+
+
+def test_read_the_docs_builds_the_site_with_the_python_of_tox() -> None:
+    config = read(ROOT / ".readthedocs.yaml")
+    assert f"python{config['build']['tools']['python']}" == TOX["testenv:docs"]["base_python"]
+    assert (ROOT / config["sphinx"]["configuration"]).is_file()
+    (package,) = config["python"]["install"]
+    assert set(package["extra_requirements"]) <= set(SETUP["options.extras_require"])
 
 
 def test_links_of_new_issues_lead_to_the_addresses_of_the_project() -> None:

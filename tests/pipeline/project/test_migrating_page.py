@@ -9,16 +9,14 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
-from docutils import nodes
-from docutils.core import publish_doctree
 
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.brokers.memory import MemoryBroker
 from django_outbox.handlers.registry import registry
 from tests.support.declaring import only_handlers
+from tests.support.examples import module_of_page
 from tests.support.outbox import Pipeline, memory_broker, put, statuses
 from tests.support.overrides import outbox_settings
-from tests.support.processes import ROOT
 
 pytestmark = pytest.mark.django_db
 
@@ -55,14 +53,10 @@ def models(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 @pytest.fixture
 def run(models: SimpleNamespace, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """A function that runs the example whose first line names this module."""
-    page = publish_doctree((ROOT / "docs/migrating.rst").read_text(), settings_overrides={"syntax_highlight": "none"})
-    blocks = [each.astext() for each in page.findall(nodes.literal_block)]
 
     def run_module(name: str) -> ModuleType:
-        (block,) = (each for each in blocks if each.startswith(f"# shop/{name}.py\n"))
-        module = ModuleType(f"shop.{name}")
+        module = module_of_page("docs/migrating.rst", f"shop/{name}.py")
         monkeypatch.setitem(sys.modules, module.__name__, module)
-        exec(block, vars(module))  # noqa: S102
         return module
 
     with only_handlers():

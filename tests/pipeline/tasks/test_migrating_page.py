@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from types import SimpleNamespace
+from types import ModuleType
 
 import pytest
 
@@ -18,7 +18,9 @@ def test_a_task_runs_under_both_names(monkeypatch: pytest.MonkeyPatch) -> None:
         names.append(name)
         return lambda function: function
 
-    monkeypatch.setitem(sys.modules, "celery", SimpleNamespace(shared_task=shared_task))
+    celery = ModuleType("celery")
+    vars(celery)["shared_task"] = shared_task
+    monkeypatch.setitem(sys.modules, "celery", celery)
     tasks = module_of_page("docs/migrating.rst", "shop/tasks.py")
     assert names == [tasks.send_invoice.module_path]
     assert tasks.send_invoice_of_celery(7) is None

@@ -122,7 +122,7 @@ def test_an_alert_says_how_bad_it_is_and_what_to_do(rule: dict[str, Any], export
     assert set(rule) <= {"alert", "expr", "for", "labels", "annotations"}
     assert rule["labels"]["severity"] in {"warning", "critical"}
     assert re.fullmatch(r"\d+[smh]", rule.get("for", "0s"))
-    assert set(rule["annotations"]) == {"summary", "description"}
+    assert set(rule["annotations"]) == {"summary", "description", "runbook_url"}
     text = " ".join(rule["annotations"].values())
     assert text.count("{{") == text.count("}}")
     grouped = re.findall(r"\bby\s*\(([^)]*)\)", rule["expr"])

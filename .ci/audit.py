@@ -19,7 +19,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 
 PACKAGE = "django-kafka-outbox"
-EXTRAS = ("confluent", "metrics", "otel", "devbroker")
+EXTRAS = ("avro", "confluent", "devbroker", "jsonschema", "metrics", "otel", "protobuf", "typed")
 SERVICES = ("pypi", "osv")
 SECONDS = 120
 UNREACHABLE = ("requests.exceptions.", "urllib3.exceptions.", "Could not connect", "ConnectionError", "Timeout")

@@ -57,7 +57,7 @@ class OutboxBackend(BaseTaskBackend):
 
         Raises:
             TransactionRequired: the current transaction is of another database than the outbox.
-        InvalidTask: this backend does not support the task, or the consumer would not find it.
+            InvalidTask: this backend does not support the task, or the consumer would not find it.
             TypeError, ValueError: JSON cannot represent an argument.
             InvalidMessage: the arguments are too large, or the database cannot store them.
         """

@@ -14,6 +14,7 @@ from tests.support.outbox import make_message
 from tests.support.pages import make_dead, url
 
 USUAL = (1440, 900)
+SMALL = (1280, 800)
 CLIPPED = """
     return [...document.querySelectorAll(".results, .outbox-scroll")]
         .filter(each => each.scrollWidth > each.clientWidth)
@@ -48,13 +49,28 @@ def long_names(busy_night: Night) -> None:
     make_received("dead", **partner, **fields, **error)
 
 
+@pytest.mark.parametrize("size", [USUAL, SMALL], ids=["1440", "1280"])
 @pytest.mark.parametrize(
     "page", ["overview", "eventcatalogue", "outboxmessage", "deadletter", "inboxmessage", "inboxdeadletter"]
 )
 @pytest.mark.usefixtures("long_names")
-def test_a_usual_screen_clips_no_column_and_breaks_no_word(browser: Any, user: Any, page: str) -> None:
+def test_a_screen_clips_no_column_and_breaks_no_word(
+    browser: Any, user: Any, page: str, size: tuple[int, int]
+) -> None:
     user("ada", superuser=True)
-    browser.size(USUAL)
+    browser.size(size)
     browser.open(url(page))
     assert browser.driver.execute_script(CLIPPED) == []
     assert browser.driver.execute_script(BROKEN) == []
+
+
+@pytest.mark.usefixtures("busy_night")
+def test_the_first_screen_of_the_overview_tells_what_is_stuck_and_what_to_do(browser: Any, user: Any) -> None:
+    user("ada", superuser=True)
+    browser.size(SMALL)
+    browser.open(url("overview"))
+    ends = browser.driver.execute_script(
+        "return [...document.querySelectorAll('.outbox-notice')].map(each => each.getBoundingClientRect().bottom)"
+    )
+    assert len(ends) == 6
+    assert max(ends) <= SMALL[1]

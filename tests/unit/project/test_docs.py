@@ -176,7 +176,7 @@ def test_a_setting_that_is_assigned_in_the_text_exists(page: Path) -> None:
 
 def test_settings_that_replace_those_of_other_packages_exist() -> None:
     """In tables, whose left column has the names of the other package."""
-    named = set()
+    named: set[str] = set()
     for row in tree_of(DOCS / "migrating.rst").findall(nodes.row):
         texts = [node.astext() for kind in (nodes.literal, nodes.reference) for node in row[-1].findall(kind)]
         named |= {text for text in texts if re.fullmatch(r"[A-Z][A-Z_]+", text)}

@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from django.conf import global_settings
 from django.core.management import BaseCommand, load_command_class
 from django.utils.module_loading import import_string
 from docutils import nodes
@@ -173,6 +174,16 @@ def test_a_setting_that_is_assigned_in_the_text_exists(page: Path) -> None:
             assert match[1] in known, f"{name_of(page)}: {literal.astext()}"
 
 
+def test_settings_that_replace_those_of_other_packages_exist() -> None:
+    """In tables, whose left column has the names of the other package."""
+    named: set[str] = set()
+    for row in tree_of(DOCS / "migrating.rst").findall(nodes.row):
+        texts = [node.astext() for kind in (nodes.literal, nodes.reference) for node in row[-1].findall(kind)]
+        named |= {text for text in texts if re.fullmatch(r"[A-Z][A-Z_]+", text)}
+    assert {"TASK_TOPICS", "RETENTION"} <= named
+    assert sorted(named - {*OutboxSettings.KEYS, *dir(global_settings)}) == []
+
+
 # Commands
 
 
@@ -211,9 +222,13 @@ def test_command_lines_in_examples_are_taken(page: Path) -> None:
 
 
 def command_lines_of(page: Path) -> Iterator[tuple[str, list[str]]]:
+    """Those in blocks, and in the text those with arguments; the text also names commands alone."""
     for block in literal_blocks_of(page):
         for name, rest in re.findall(r"manage\.py (outbox_\w+)([^>\n]*)", block):
             yield name, shlex.split(rest, comments=True)
+    for literal in tree_of(page).findall(nodes.literal):
+        if match := re.fullmatch(r"(?:manage\.py )?(outbox_\w+) (.+)", " ".join(literal.astext().split())):
+            yield match[1], shlex.split(match[2])
 
 
 # Brokers

@@ -54,9 +54,7 @@ def long_names(busy_night: Night) -> None:
     "page", ["overview", "eventcatalogue", "outboxmessage", "deadletter", "inboxmessage", "inboxdeadletter"]
 )
 @pytest.mark.usefixtures("long_names")
-def test_a_screen_clips_no_column_and_breaks_no_word(
-    browser: Any, user: Any, page: str, size: tuple[int, int]
-) -> None:
+def test_a_screen_clips_no_column_and_breaks_no_word(browser: Any, user: Any, page: str, size: tuple[int, int]) -> None:
     user("ada", superuser=True)
     browser.size(size)
     browser.open(url(page))

@@ -14,7 +14,7 @@ def example_of_page(page: str, path: str) -> str:
     """The example of a page whose first line is a comment with this path."""
     tree = publish_doctree((ROOT / page).read_text(), settings_overrides={"syntax_highlight": "none"})
     blocks = [each.astext() for each in tree.findall(nodes.literal_block)]
-    (block,) = (each for each in blocks if each.startswith((f"# {path}\n", f"// {path}\n")))
+    (block,) = (each for each in blocks if each.startswith((f"# {path}\n", f"// {path}\n", f"-- {path}\n")))
     return block
 
 

@@ -22,9 +22,11 @@ from django_outbox.brokers.loading import get_broker
 from django_outbox.conf import settings as outbox
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.state.transitions import requeue
-from tests.services.languages.samples import READERS, SENDER, Sample
+from tests.services.languages.samples import PAGE, READERS, SENDER, Sample
+from tests.support.examples import example_of_page
 from tests.support.processes import Command, Program, wait_until
 
+DATABASE = "stock.sqlite3"
 SKUS = ("tent", "stove", "rope")
 # What a shell would report of Java: 128 and the number of the signal.
 ENDINGS = {"Stock.java": 128 + signal.SIGTERM}
@@ -38,6 +40,7 @@ class Reader:
     folder: Path
     address: str
     topic: str
+    database: sqlite3.Connection
     programs: list[Program] = field(default_factory=list)
 
     @property
@@ -45,18 +48,13 @@ class Reader:
         return f"{self.topic}-stock"
 
     def start(self) -> Program:
-        program = self.sample.start(self.folder, self.address, self.topic, self.group, self._path)
+        program = self.sample.start(self.folder, self.address, self.topic, self.group, DATABASE)
         self.programs.append(program)
         return program
 
     def movements(self) -> list[tuple[str, int]]:
         """What it has written, in that order."""
-        if not self._path.exists():
-            return []
-        with closing(sqlite3.connect(f"file:{self._path}?mode=ro", uri=True, timeout=30)) as database:
-            if not database.execute("SELECT * FROM sqlite_master WHERE name = 'movements'").fetchall():
-                return []
-            return database.execute("SELECT sku, quantity FROM movements ORDER BY number").fetchall()
+        return self.database.execute("SELECT sku, quantity FROM movements ORDER BY number").fetchall()
 
     def wait_for(self, count: int) -> None:
         wait_until(lambda: len(self._while_running()) >= count, what=f"{count} movements")
@@ -81,18 +79,18 @@ class Reader:
         assert program.returncode is None, f"{program.name} ended:\n{program.output}"
         return self.movements()
 
-    @property
-    def _path(self) -> Path:
-        return self.folder / "stock.sqlite3"
-
 
 @pytest.fixture(params=READERS, ids=lambda sample: sample.file)
 def reader(request: Any, kafka_outbox: Mapping[str, Any], topic: str, tmp_path: Path) -> Iterator[Reader]:
-    reader = Reader(request.param, tmp_path, kafka_outbox["BROKER"]["URL"].removeprefix("kafka://"), topic)
-    yield reader
-    for program in reader.programs:
-        program.close()
-        print(f"--- {program.name} (exit code {program.returncode})\n{program.output}")
+    address = kafka_outbox["BROKER"]["URL"].removeprefix("kafka://")
+    # Open to the end: a last connection that closes would lock the database for a moment.
+    with closing(sqlite3.connect(tmp_path / DATABASE)) as database:
+        database.executescript(example_of_page(PAGE, "stock.sql"))
+        reader = Reader(request.param, tmp_path, address, topic, database)
+        yield reader
+        for program in reader.programs:
+            program.close()
+            print(f"--- {program.name} (exit code {program.returncode})\n{program.output}")
 
 
 def send_again(ids: list[int]) -> None:
@@ -102,22 +100,26 @@ def send_again(ids: list[int]) -> None:
 
 
 def test_each_event_takes_effect_once_and_in_order_when_the_reader_is_killed(
-    reader: Reader, send: Any, relay: Callable[..., Command]
+    reader: Reader, send: Any, relay: Callable[..., Command], counts: Any
 ) -> None:
     expected = [(SKUS[n % 3], n) for n in range(30)]
-    publish = [lambda sku=sku, n=n: send("stock.moved", {"sku": sku, "quantity": n}, key=sku) for sku, n in expected]
-    ids = [each().id for each in publish[:15]]
-    assert relay("--drain").wait() == 0
+    relay("--batch-size", 3)
 
+    def publish(events: list[tuple[str, int]]) -> list[int]:
+        return [send("stock.moved", {"sku": sku, "quantity": n}, key=sku).id for sku, n in events]
+
+    early = publish(expected[:3])
+    wait_until(lambda: counts() == {"published": 3})
     killed = reader.start()
-    reader.wait_for(3)
+    reader.wait_for(1)
+    early += publish(expected[3:15])
+    reader.wait_for(6)
     killed.kill()
-    send_again(ids[:9])
-    for each in publish[15:]:
-        each()
-    assert relay("--drain").wait() == 0
+    late = publish(expected[15:])
+    wait_until(lambda: counts() == {"published": 30})
+    send_again(early[:9] + late[:3])
     reader.start()
-    reader.wait_for_offsets(39)
+    reader.wait_for_offsets(42)
     reader.stop()
 
     assert sorted(reader.movements()) == sorted(expected)

@@ -57,27 +57,32 @@ class Reader:
         return self.database.execute("SELECT sku, quantity FROM movements ORDER BY number").fetchall()
 
     def wait_for(self, count: int) -> None:
-        wait_until(lambda: len(self._while_running()) >= count, what=f"{count} movements")
+        """Wait until it has written that many movements."""
+
+        def written() -> bool:
+            self.assert_runs()
+            return len(self.movements()) >= count
+
+        wait_until(written, what=f"{count} movements")
 
     def wait_for_offsets(self, count: int) -> None:
         """Wait until its group has committed the offsets of that many records, which is all of them."""
         partitions = [TopicPartition(self.topic, n) for n in range(3)]
         with closing(Consumer({"bootstrap.servers": self.address, "group.id": self.group})) as consumer:
 
-            def committed() -> int:
-                self._while_running()
-                return sum(max(each.offset, 0) for each in consumer.committed(partitions, timeout=30))
+            def committed() -> bool:
+                self.assert_runs()
+                return sum(max(each.offset, 0) for each in consumer.committed(partitions, timeout=30)) == count
 
-            wait_until(lambda: committed() == count, what=f"{count} offsets committed")
+            wait_until(committed, what=f"{count} offsets committed")
+
+    def assert_runs(self) -> None:
+        program = self.programs[-1]
+        assert program.returncode is None, f"{program.name} ended:\n{program.output}"
 
     def stop(self) -> None:
         """SIGTERM ends it, in the way that its language has."""
         assert self.programs[-1].stop() == ENDINGS.get(self.sample.file, 0)
-
-    def _while_running(self) -> list[tuple[str, int]]:
-        program = self.programs[-1]
-        assert program.returncode is None, f"{program.name} ended:\n{program.output}"
-        return self.movements()
 
 
 @pytest.fixture(params=READERS, ids=lambda sample: sample.file)

@@ -154,6 +154,21 @@ def test_other_records_are_skipped_and_the_source_is_part_of_the_identity(
     assert reader.movements() == [("tent", 1), ("tent", 2)]
 
 
+def test_an_error_ends_the_reader_and_the_record_comes_again(
+    reader: Reader, send: Any, relay: Callable[..., Command]
+) -> None:
+    send("stock.moved", {"sku": "tent", "quantity": 1}, key="tent")
+    send("stock.moved", RawBytes(b'{"sku": "tent"}', content_type="application/json"), key="tent")
+    send("stock.moved", {"sku": "tent", "quantity": 3}, key="tent")
+    assert relay("--drain").wait() == 0
+
+    endings = [reader.start().wait() for _ in range(2)]
+
+    assert endings == [1, 1]
+    assert reader.movements() == [("tent", 1)]
+    assert all("quantity" in program.output for program in reader.programs)
+
+
 def test_an_event_that_a_sample_sends_twice_is_handled_once(
     kafka_outbox: Mapping[str, Any], relay: Any, consumer: Any, effects: Any, topic: str, tmp_path: Path
 ) -> None:

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -81,22 +81,21 @@ def no_more_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-class Command:
-    """A Django command as a real process: `Command("outbox_relay", "--drain", env=subprocess_env)`.
+class Program:
+    """A program as a real process. Its standard output and error are one stream, which can be read while it runs."""
 
-    Its standard output and error are one stream, which can be read while it runs.
-    """
-
-    def __init__(self, name: str, *arguments: object, env: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, command: Sequence[object], *, env: Mapping[str, str] | None = None, cwd: Path = ROOT
+    ) -> None:
         self.name = name
         self._lines: list[str] = []
         self._seen = 0
         self._ended = False
         self._changed = threading.Condition()
         self.process: subprocess.Popen[str] = spawn(
-            [sys.executable, "-m", "django", name, *map(str, arguments)],
+            list(map(str, command)),
             env=env,
-            cwd=ROOT,
+            cwd=cwd,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -180,3 +179,10 @@ class Command:
         with self._changed:
             self._ended = True
             self._changed.notify_all()
+
+
+class Command(Program):
+    """A Django command as a real process: `Command("outbox_relay", "--drain", env=subprocess_env)`."""
+
+    def __init__(self, name: str, *arguments: object, env: Mapping[str, str]) -> None:
+        super().__init__(name, [sys.executable, "-m", "django", name, *arguments], env=env)

@@ -115,6 +115,11 @@ def burns(event: Event) -> None:
     re.match("(a+)+$", "a" * 64 + "b")
 
 
+@handler("invoice.paid")
+def invoice_paid(event: Event) -> None:
+    _effect(event)
+
+
 @dataclass
 class Parcel:
     name: str

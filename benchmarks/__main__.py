@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,27 +52,28 @@ def main() -> int:
         bench = Bench(
             found, progress, options.runs, quick=options.quick, rows=options.rows, scale_rows=options.scale_rows
         )
+        about = {
+            "started": started,
+            "load_at_start": load,
+            "servers": found.versions,
+            "options": {
+                "only": options.only,
+                "runs": options.runs,
+                "quick": options.quick,
+                "rows": options.rows,
+                "scale_rows": options.scale_rows,
+            },
+        }
         try:
             for part in options.only:
                 lines.extend(_lines(part, bench))
+                write_json(lines, bench.jobs, about)  # a run takes long, and may end before its end
         except KeyboardInterrupt:
             progress.say("stopped; what is there so far:\n")
         finally:
             from django.db import connections
 
             connections.close_all()
-    about = {
-        "started": started,
-        "load_at_start": load,
-        "servers": found.versions,
-        "options": {
-            "only": options.only,
-            "runs": options.runs,
-            "quick": options.quick,
-            "rows": options.rows,
-            "scale_rows": options.scale_rows,
-        },
-    }
     progress.clear()
     where = write_json(lines, bench.jobs, about)
     sys.stdout.write(f"{table(lines)}\n\nMedians. Every single run: {where}\n")
@@ -102,6 +104,9 @@ def _lines(part: str, bench: Bench) -> Iterator[Line]:
         yield from _measurements()[part](bench)
     except (JobFailed, WorkNotDone) as error:
         bench.progress.say(f"{part} failed: {error}\n")
+        yield Line(f"{part}, the rest of it", "", missing="failed")
+    except Exception:  # a fault of the benchmark itself costs none of the other parts
+        bench.progress.say(f"{part} failed: {traceback.format_exc()}\n")
         yield Line(f"{part}, the rest of it", "", missing="failed")
 
 

@@ -15,6 +15,7 @@ from django_outbox.models import OutboxMessage
 from django_outbox.relay.claims import PostgresqlClaims
 from django_outbox.state import ordering
 from django_outbox.state import outbox as state
+from django_outbox.state.dialects.postgresql import PostgreSQL
 from django_outbox.state.dialects.results import Published
 
 IDLE_POLLS = 200
@@ -27,7 +28,7 @@ def explain() -> str:
     parts = []
     with transaction.atomic():
         with _recorded() as claim:
-            claims = PostgresqlClaims("default", time.monotonic)
+            claims = PostgresqlClaims(PostgreSQL("default"), time.monotonic)
             batch, pending_before = claims.claim(settings.relay_batch_size, [])
         with _recorded() as order:
             ordering.unsent_before(sorted(batch, key=lambda message: message.id), pending_before, using="default")

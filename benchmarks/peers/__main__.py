@@ -8,14 +8,13 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks import clients
 from benchmarks.checks import WorkNotDone, check, wait_for
 from benchmarks.peers.job import BULK, WARM_UP
-from benchmarks.peers.report import PEERS, Peer, publish, rows
+from benchmarks.peers.report import HEADERS, PEERS, Peer, publish, rows
 from benchmarks.peers.stomp import StompServer
 from benchmarks.processes import Job, JobFailed
 from benchmarks.publish import table
@@ -33,7 +32,10 @@ def main() -> int:
     results = json.loads(options.results.read_text()) if options.results else _measure(options)
     sys.stdout.write(f"{table(rows(results))}\n")
     if options.publish:
-        publish(results)
+        try:
+            publish(results)
+        except ValueError as error:
+            sys.exit(f"Nothing was published: {error}.")
     return 1 if any(peer["failures"] for peer in results["peers"]) else 0
 
 
@@ -45,10 +47,11 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
         pythons[module] = _python(module, options.python)
     started, load = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), os.getloadavg()
     found: list[dict[str, Any]] = [{"name": peer.name, "rounds": [], "failures": []} for peer in PEERS]
+    pairs = list(zip(PEERS, found, strict=True))
     with servers() as where:
         for number in range(runs):
-            for index in _turns(number):
-                peer, kept = PEERS[index], found[index]
+            first = number % len(pairs)  # each round begins with another package
+            for peer, kept in pairs[first:] + pairs[:first]:
                 progress.say(f"{peer.name}, round {number + 1} of {runs}")
                 singles, many = (100, BULK) if options.quick else (SINGLES, peer.many)
                 try:
@@ -69,12 +72,6 @@ def _measure(options: argparse.Namespace) -> dict[str, Any]:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps(results, indent=1) + "\n")
     return results
-
-
-def _turns(number: int) -> Sequence[int]:
-    """All packages once; every round begins with another one."""
-    shift = number % len(PEERS)
-    return (*range(shift, len(PEERS)), *range(shift))
 
 
 def _python(module: str, python: str) -> Path:
@@ -104,7 +101,7 @@ def _run(peer: Peer, python: Path, where: Servers, singles: int, many: int) -> d
             "DATABASE_URL": where.database,
             "DJANGO_SETTINGS_MODULE": "benchmarks.peers.settings",
             "KAFKA_URL": where.near,
-            "PEER_APP": peer.app,
+            "PEER": peer.module,
             "PEER_BACKEND": peer.backend,
             "PEER_STOMP_PORT": str(stomp.port),
             "PEER_TOPIC": name,
@@ -112,8 +109,8 @@ def _run(peer: Peer, python: Path, where: Servers, singles: int, many: int) -> d
         arguments = {"singles": singles, "many": many, "options": peer.options}
         with Job(peer.module, environment, python=python, module="benchmarks.peers.job", **arguments) as job:
             result = job.result()
-        if peer.header:
-            check("readable messages", clients.distinct_messages(where.near, name, sent, header=peer.header), sent)
+        if header := HEADERS.get(peer.module):
+            check("readable messages", clients.distinct_messages(where.near, name, sent, header=header), sent)
         else:
             wait_for(lambda: len(stomp.ids), sent, "messages by STOMP")
     return result

@@ -6,11 +6,18 @@ import environ
 
 env = environ.Env()
 
+APPS = {
+    "ours": "django_outbox",
+    "jaiminho": "jaiminho",
+    "pattern": "django_outbox_pattern",
+    "reliable": "reliable_outbox",
+}
+
 SECRET_KEY = "for benchmarks only"
 DEBUG = False
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-INSTALLED_APPS = [env.str("PEER_APP")]
+INSTALLED_APPS = [APPS[env.str("PEER")]]
 DATABASES = {"default": {**env.db_url("DATABASE_URL"), "CONN_MAX_AGE": None}}
 
 KAFKA_URL = env.str("KAFKA_URL")

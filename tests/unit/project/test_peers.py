@@ -26,13 +26,13 @@ def a_round(*, seconds: float = 2.0, packages: dict[str, str] | None = None) -> 
     return {"write": part, "write_many": part, "relay": part, "python": "3.13.0", "packages": versions}
 
 
-def results(*peers: dict[str, Any]) -> dict[str, Any]:
+def results(*peers: dict[str, Any], quick: bool = False) -> dict[str, Any]:
     return {
         "started": "2026-12-01T05:05:00Z",
         "load_at_start": [0.1, 0.1, 0.1],
         "machine": {"cpus": 2, "processor": "A processor", "platform": "Linux", "python": "3.11.7"},
         "servers": {"database": "PostgreSQL 18.6", "broker": "Tansu"},
-        "options": {"runs": 3, "quick": False},
+        "options": {"runs": 3, "quick": quick},
         "peers": list(peers),
     }
 
@@ -88,6 +88,13 @@ def test_nothing_is_written_if_a_package_failed(page: Path) -> None:
     before = page.read_text()
     with pytest.raises(ValueError, match="no figures of django-jaiminho"):
         report.publish(results(peer("django-kafka-outbox", a_round()), peer("django-jaiminho")))
+    assert page.read_text() == before
+
+
+def test_figures_of_a_smoke_test_are_not_written(page: Path) -> None:
+    before = page.read_text()
+    with pytest.raises(ValueError, match="smoke test"):
+        report.publish(results(peer("django-jaiminho", a_round()), quick=True))
     assert page.read_text() == before
 
 

@@ -96,7 +96,7 @@ def _show(results: dict[str, Any], options: argparse.Namespace) -> None:
 
 def _lines(part: str, bench: Bench) -> Iterator[Line]:
     """What a part measures; a job that fails ends its part and is told, not the whole run."""
-    from benchmarks.bench import WorkNotDone
+    from benchmarks.checks import WorkNotDone
     from benchmarks.processes import JobFailed
     from benchmarks.report import Line
 

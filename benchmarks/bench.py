@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any, TypeVar
 
 from benchmarks import clients, servers, workload
 from benchmarks.backends import CONFLUENT, KAFKA_PYTHON
+from benchmarks.checks import check
 from benchmarks.processes import Job
 from benchmarks.report import RESULTS, Progress
 
@@ -19,10 +19,6 @@ WARM_UP_ROWS = 2000
 CLIENTS = {"confluent": CONFLUENT, "kafka-python": KAFKA_PYTHON}
 
 Variant = TypeVar("Variant")
-
-
-class WorkNotDone(AssertionError):
-    """The rows or records that a job should have left are not there: its figure means nothing."""
 
 
 @dataclass(slots=True)
@@ -154,25 +150,3 @@ def missing_client(client: str) -> str:
     except ImportError:
         return "not available"
     return ""
-
-
-def wait_for(count: Callable[[], int], expected: int, what: str, timeout: float = 60) -> None:
-    """Wait until so many are there.
-
-    Raises:
-        WorkNotDone: if they do not come.
-    """
-    deadline = time.monotonic() + timeout
-    while (found := count()) < expected:
-        if time.monotonic() > deadline:
-            raise WorkNotDone(f"{what}: {found} instead of {expected}")
-        time.sleep(0.02)
-
-
-def check(what: str, found: int, expected: int) -> None:
-    """
-    Raises:
-        WorkNotDone: if the numbers differ.
-    """
-    if found != expected:
-        raise WorkNotDone(f"{what}: {found} instead of {expected}")

@@ -252,15 +252,17 @@ class TopicReader:
         (self._confluent or self._kafka).close()
 
 
-def distinct_messages(url: str, topic: str, expected: int, patience: float = 15.0) -> int:
-    """How many different outbox messages can be read from a topic; stops at ``expected``."""
+def distinct_messages(
+    url: str, topic: str, expected: int, patience: float = 15.0, *, header: str = "ce_outboxid"
+) -> int:
+    """How many different messages, told by a header, can be read from a topic; stops at ``expected``."""
     reader = TopicReader(url, topic)
     seen: set[bytes] = set()
     deadline = time.monotonic() + patience
     try:
         while len(seen) < expected and time.monotonic() < deadline:
             found = reader.poll(0.5)
-            seen.update(dict(headers)["ce_outboxid"] for headers in found)
+            seen.update(dict(headers)[header] for headers in found)
             if found:
                 deadline = time.monotonic() + patience
     finally:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from benchmarks import workload
-from benchmarks.bench import CLIENTS, Bench, WorkNotDone, missing_client
+from benchmarks.bench import CLIENTS, Bench, missing_client
+from benchmarks.checks import WorkNotDone
 from benchmarks.models import Effect
 from benchmarks.report import Line, Target
 from benchmarks.servers import PARTITIONS

@@ -9,7 +9,8 @@ from dataclasses import replace
 from shutil import which
 
 from benchmarks import clients, workload
-from benchmarks.bench import Bench, WorkNotDone
+from benchmarks.bench import Bench
+from benchmarks.checks import WorkNotDone
 from benchmarks.latency import NOTIFY, POLLING, between, message_count, pace, percentile_of, results, samples_of
 from benchmarks.processes import Job
 from benchmarks.report import Line

@@ -15,7 +15,8 @@ from django.db import connection as django_connection
 from django.db import transaction
 
 from benchmarks import raw, workload
-from benchmarks.bench import Bench, WorkNotDone
+from benchmarks.bench import Bench
+from benchmarks.checks import WorkNotDone
 from benchmarks.report import Line, Target
 from django_outbox import Event, publish, publish_many
 from django_outbox.models import OutboxMessage

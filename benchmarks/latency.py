@@ -9,7 +9,8 @@ from contextlib import ExitStack
 from django.db import transaction
 
 from benchmarks import workload
-from benchmarks.bench import CLIENTS, Bench, WorkNotDone, missing_client, wait_for
+from benchmarks.bench import CLIENTS, Bench, missing_client
+from benchmarks.checks import WorkNotDone, wait_for
 from benchmarks.models import Effect
 from benchmarks.processes import Command, Job
 from benchmarks.report import Line, Target

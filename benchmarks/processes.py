@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -50,14 +51,22 @@ class Command:
 
 
 class Job:
-    """A process that runs one function of ``benchmarks.jobs``."""
+    """A process that runs one function of ``benchmarks.jobs``, or what another module has by that name."""
 
-    def __init__(self, name: str, env: Mapping[str, str], **arguments: Any) -> None:
+    def __init__(
+        self,
+        name: str,
+        env: Mapping[str, str],
+        *,
+        python: str | Path = sys.executable,
+        module: str = "benchmarks.jobs",
+        **arguments: Any,
+    ) -> None:
         self.name = name
         self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed at the end of the block)
         self._process = spawn(
-            [sys.executable, "-m", "benchmarks.jobs", name, json.dumps(arguments)],
-            env={**os.environ, **env, "DJANGO_SETTINGS_MODULE": SETTINGS},
+            [python, "-m", module, name, json.dumps(arguments)],
+            env={**os.environ, "DJANGO_SETTINGS_MODULE": SETTINGS, **env},
             cwd=ROOT,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from benchmarks import plot
@@ -30,38 +31,51 @@ def publish(results: Mapping[str, Any]) -> None:
     for each, svg in drawn.items():
         PLOTS[each].write_text(svg)
     if plot.CONCURRENCY in drawn:
-        _write(DRAWN, IMAGE)
+        write(PAGE, DRAWN, IMAGE)
     if plot.BACKLOG not in drawn:
         return
     lines = [line for line in results["measurements"] if line["headline"] and line["figure"] is not None]
     if not lines:
         raise ValueError("these results have nothing for the table")
     DATA.write_text(json.dumps({name: value for name, value in results.items() if name != "jobs"}, indent=1) + "\n")
-    _write(BEGIN, _table(results, lines))
+    write(PAGE, BEGIN, _table(results, lines))
 
 
-def _write(begin: str, text: str) -> None:
-    """Replace what stands between two comments of the page."""
-    before, found, rest = PAGE.read_text().partition(begin)
+def write(page: Path, begin: str, text: str) -> None:
+    """Replace what stands between two comments of a page.
+
+    Raises:
+        ValueError: the page has lost them.
+    """
+    before, found, rest = page.read_text().partition(begin)
     _, end, after = rest.partition(END)
     if not found or not end:
-        raise ValueError(f"{PAGE.name} has lost the comments '{begin}' and '{END}'")
-    PAGE.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
+        raise ValueError(f"{page.name} has lost the comments '{begin}' and '{END}'")
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
 def _table(results: Mapping[str, Any], lines: list[Mapping[str, Any]]) -> str:
     """Where and when, and the measurements, as reStructuredText."""
-    machine, servers = results["machine"], results["servers"]
-    where = (
-        f"Measured on {results['started'][:10]} on {machine['cpus']} CPUs ({machine['processor'] or machine['platform']}),"
-        f" with Python {machine['python']}, {servers['database']} and {servers['broker']} on the same machine;"
-        f" {_care(results)}:"
-    )
     rows = [("What", "Here", "Beside it", "Ratio"), *map(_row, lines)]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
+    return f"{where(results, results['machine']['python'])}:\n\n{table(rows)}"
+
+
+def where(results: Mapping[str, Any], python: str) -> str:
+    """When and on what a run was measured, and with how much care."""
+    machine, servers = results["machine"], results["servers"]
+    return (
+        f"Measured on {results['started'][:10]} on {machine['cpus']} CPUs ({machine['processor'] or machine['platform']}),"
+        f" with Python {python}, {servers['database']} and {servers['broker']} on the same machine;"
+        f" {_care(results)}"
+    )
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """A simple table of reStructuredText, whose first row is its head."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     rule = "  ".join("=" * width for width in widths)
     texts = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([where, "", rule, texts[0], rule, *texts[1:], rule])
+    return "\n".join([rule, texts[0], rule, *texts[1:], rule])
 
 
 def _care(results: Mapping[str, Any]) -> str:

@@ -6,7 +6,8 @@ import time
 from collections.abc import Iterator
 
 from benchmarks import latency, workload
-from benchmarks.bench import CLIENTS, Bench, check, missing_client, wait_for
+from benchmarks.bench import CLIENTS, Bench, missing_client
+from benchmarks.checks import check, wait_for
 from benchmarks.processes import Command
 from benchmarks.report import Line, Target
 from django_outbox.conf import settings

@@ -171,18 +171,23 @@ def write_json(lines: Sequence[Line], jobs: Sequence[dict[str, Any]], about: dic
     RESULTS.parent.mkdir(exist_ok=True)
     found = {
         **about,
-        "machine": {
-            "platform": platform.platform(),
-            "processor": _processor(),
-            "cpus": os.cpu_count(),
-            "python": platform.python_version(),
-        },
+        "machine": machine(),
         "packages": {name: _version(name) for name in PACKAGES},
         "measurements": [line.as_json() for line in lines],
         "jobs": list(jobs),
     }
     RESULTS.write_text(json.dumps(found, indent=1) + "\n")
     return RESULTS
+
+
+def machine() -> dict[str, Any]:
+    """What a run was measured on."""
+    return {
+        "platform": platform.platform(),
+        "processor": _processor(),
+        "cpus": os.cpu_count(),
+        "python": platform.python_version(),
+    }
 
 
 def _processor() -> str:

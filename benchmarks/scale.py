@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from benchmarks import plans, workload
-from benchmarks.bench import CLIENTS, Bench, check, missing_client
+from benchmarks.bench import CLIENTS, Bench, missing_client
+from benchmarks.checks import check
 from benchmarks.report import Line, Target
 
 BEHIND = 5_000_000

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from django.db import connection
 
+from benchmarks import tables
+from benchmarks.payloads import KEYS, payload
 from django_outbox.models import OutboxMessage
 
-PAYLOAD_BYTES = 200
-KEYS = 1000
+__all__ = ["KEYS", "payload"]
+
 TABLE = OutboxMessage._meta.db_table
 # Milliseconds first, as the package's own: the unique index grows at its end.
 UUID7 = """(
@@ -21,17 +21,9 @@ UUID7 = """(
 )::uuid"""
 
 
-def payload(number: int = 0) -> dict[str, Any]:
-    """A payload whose JSON has 200 bytes."""
-    body = {"order_id": number, "customer": "Ada Lovelace", "currency": "EUR", "text": ""}
-    return {**body, "text": "x" * (PAYLOAD_BYTES - len(json.dumps(body)))}
-
-
 def empty() -> None:
-    """Take all rows away. Ids go on: no record of an earlier run is taken for one of the next."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"TRUNCATE {TABLE}, benchmarks_effect CASCADE")
-    settle()
+    """Take all rows away, those of the handlers too."""
+    tables.empty(TABLE, "benchmarks_effect")
 
 
 @contextmanager
@@ -48,12 +40,8 @@ def another_table() -> Iterator[None]:
 
 
 def settle() -> None:
-    """Let no vacuum, no stale statistics and no pending checkpoint fall into the run that follows."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"VACUUM ANALYZE {TABLE}")
-        cursor.execute("SELECT pg_has_role(current_user, 'pg_checkpoint', 'MEMBER')")
-        if cursor.fetchone()[0]:
-            cursor.execute("CHECKPOINT")
+    """Let nothing that was done before fall into the run that follows."""
+    tables.settle(TABLE)
 
 
 def fill(

@@ -1,0 +1,1 @@
+"""django-kafka-outbox beside other packages for Django with an outbox, each in a virtual environment of its own."""

@@ -67,7 +67,7 @@ elif database["ENGINE"].endswith("mysql"):
     pymysql.install_as_MySQLdb()
 elif env.bool("PREPARED_STATEMENTS", default=False):
     # psycopg's own way, with parameters that the server binds; Django's default is text made by the client.
-    database["OPTIONS"] = {"server_side_binding": True, "prepare_threshold": 1}
+    database["OPTIONS"] = {**database.get("OPTIONS", {}), "server_side_binding": True, "prepare_threshold": 1}
 DATABASES = {"default": database}
 
 BACKEND = env.str("OUTBOX_BACKEND", default="django_outbox.brokers.memory.MemoryBroker")

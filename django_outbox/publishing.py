@@ -225,7 +225,7 @@ class _Maker:
         topic = self._topic(event_type, event.topic)
         key = checked_key(event.key)
         declared = None
-        if self._requires_declaration or event_types.is_declared(event_type):
+        if not is_task and (self._requires_declaration or event_types.is_declared(event_type)):
             declared = self._declared(event, version)
         content, text = self._content(event, key, topic, declared)
         if declared is not None:
@@ -242,7 +242,7 @@ class _Maker:
     def _declared(self, event: Event, version: str) -> EventType | None:
         """What the payload must fit; None for tombstones and what this service does not declare."""
         own = event_types.own(event.type)
-        if not own and self._requires_declaration and not event.type.startswith(TASK_PREFIX):
+        if not own and self._requires_declaration:
             raise event_types.undeclared(event.type)
         return None if not own or has_tombstone(event) else to_publish(own, version, event.payload)
 

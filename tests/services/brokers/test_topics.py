@@ -8,6 +8,7 @@ import pytest
 
 from django_outbox.brokers.base import (
     Broker,
+    Subscription,
     TopicForbidden,
     TopicMissing,
     TopicPartition,
@@ -108,14 +109,20 @@ def test_who_may_no_longer_read_a_topic_is_told_which_and_commits_nothing_of_it(
     assert (progress[place(good)].committed, progress[place(bad)].committed) == (1, None)
 
 
-def test_of_a_topic_that_is_gone_a_member_tells_nothing_and_of_the_others_all(
-    backend: Backend, kafka_url: str, topic: str
-) -> None:
-    broker = backend.make(kafka_url)
+def member_of_two(broker: Broker, topic: str) -> tuple[str, str, Subscription]:
+    """Two topics and a member that has read one record of each."""
     good, bad = (make_topic(broker, f"{topic}-{name}", 1) for name in ("good", "bad"))
     put(broker, good, bad)
     member = broker.subscribe([good, bad], topic)
     read(member, 2)
+    return good, bad, member
+
+
+def test_of_a_topic_that_is_gone_a_member_tells_nothing_and_of_the_others_all(
+    backend: Backend, kafka_url: str, topic: str
+) -> None:
+    broker = backend.make(kafka_url)
+    good, bad, member = member_of_two(broker, topic)
     assert member.caught_up()
     delete_topic(broker, bad)
     wait_until(lambda: bad in broker.unreadable_topics([bad]))
@@ -130,10 +137,7 @@ def test_a_commit_with_a_topic_that_is_gone_is_no_outage_and_is_made_for_the_oth
     backend: Backend, kafka_url: str, topic: str, waits: bool
 ) -> None:
     broker = backend.make(kafka_url)
-    good, bad = (make_topic(broker, f"{topic}-{name}", 1) for name in ("good", "bad"))
-    put(broker, good, bad)
-    member = broker.subscribe([good, bad], topic)
-    read(member, 2)
+    good, bad, member = member_of_two(broker, topic)
     delete_topic(broker, bad)
     wait_until(lambda: bad in broker.unreadable_topics([bad]))
 

@@ -102,11 +102,9 @@ def _lines(part: str, bench: Bench) -> Iterator[Line]:
 
     try:
         yield from _measurements()[part](bench)
-    except (JobFailed, WorkNotDone) as error:
-        bench.progress.say(f"{part} failed: {error}\n")
-        yield Line(f"{part}, the rest of it", "", missing="failed")
-    except Exception:  # a fault of the benchmark itself costs none of the other parts
-        bench.progress.say(f"{part} failed: {traceback.format_exc()}\n")
+    except Exception as error:  # also a fault of the benchmark itself costs none of the other parts
+        reason = error if isinstance(error, JobFailed | WorkNotDone) else traceback.format_exc()
+        bench.progress.say(f"{part} failed: {reason}\n")
         yield Line(f"{part}, the rest of it", "", missing="failed")
 
 

@@ -31,7 +31,7 @@ _STANDARD_LIBRARY = tuple(
     f"{path}{os.sep}"
     for path in (Path(os.__file__).parent, sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"))
 )
-_INSTALLED = ("site-packages", "dist-packages")
+_INSTALLED = {"site-packages", "dist-packages"}
 
 # Top-level packages that say how code was called, not what is wrong with it.
 _FOREIGN = frozenset({"django", "asgiref", *sys.stdlib_module_names})
@@ -49,6 +49,11 @@ def worker_name() -> str:
     return f"{host()}:{os.getpid()}"
 
 
+def is_installed(path: str) -> bool:
+    """True for a file or folder of an installed package, not of the project."""
+    return not _INSTALLED.isdisjoint(PurePath(path).parts)
+
+
 class Call(NamedTuple):
     """A function in a traceback and its current line; ``file`` is the file of its module."""
 
@@ -62,7 +67,7 @@ class Call(NamedTuple):
         """True unless the file belongs to the outbox, an installed package or Python."""
         if self.file.startswith(("<", _PACKAGE, *_STANDARD_LIBRARY)):
             return False
-        return not any(name in PurePath(self.file).parts for name in _INSTALLED)
+        return not is_installed(self.file)
 
     @property
     def function(self) -> str:

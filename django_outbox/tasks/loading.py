@@ -5,22 +5,20 @@ from __future__ import annotations
 import logging
 import pkgutil
 from collections.abc import Iterator
-from pathlib import PurePath
 from types import ModuleType
 
-from django.apps import AppConfig, apps
+from django.apps import apps
 from django.tasks import Task, task_backends
 from django.utils.module_loading import module_has_submodule
 
 from django_outbox.conf import TASK_PREFIX
 from django_outbox.exceptions import HandlersNotImportable
 from django_outbox.handlers.registry import Registry, imported
+from django_outbox.state.failures import is_installed
 from django_outbox.tasks.backend import MODULE, OutboxBackend
 from django_outbox.tasks.running import handler_of
 
 log = logging.getLogger("django_outbox.consumer")
-
-_INSTALLED = {"site-packages", "dist-packages"}
 
 
 def load_tasks(registry: Registry) -> None:
@@ -46,15 +44,10 @@ def _modules_of_apps() -> Iterator[ModuleType]:
         try:
             yield from _with_submodules(imported(f"{app.name}.{MODULE}"))
         except HandlersNotImportable as error:
-            if not _is_installed(app):
+            if not is_installed(app.path):
                 raise
             # It may need another queue, which this project does not have.
             log.warning("Tasks of %s are not run: %s", app.name, error, extra={"action": "skipped"})
-
-
-def _is_installed(app: AppConfig) -> bool:
-    """True if the app is of an installed package, not of this project."""
-    return not _INSTALLED.isdisjoint(PurePath(app.path).parts)
 
 
 def _with_submodules(module: ModuleType) -> Iterator[ModuleType]:

@@ -35,6 +35,9 @@ class Pace(NamedTuple):
 IDLE = Pace(rest=9.0, step_seconds=0.020)
 BUSY = Pace(rest=19.0, step_seconds=0.006)  # the next message may have to wait for a step
 BEHIND = Pace(rest=59.0, step_seconds=0.006)  # a batch was full: a step delays messages that are due
+LONGEST_STEP_SECONDS = 0.020
+DOUBLES_EVERY_SECONDS = 60.0
+MOST_URGENCY = 8
 RECENT_SECONDS = 1.0  # for which a relay stays busy or behind after a pass
 STEP_ROWS = (20, 1000)
 BETWEEN_WALKS_SECONDS = 60.0
@@ -47,6 +50,9 @@ class BackgroundPurge:
 
     A step is one short transaction on the relay's connection, so a message or a signal waits for one step at most. Of
     several relays of a service, the oldest one that works purges. If two purge, each skips rows that the other locks.
+
+    A walk that does not end within a minute has more to delete than its share allows: messages may come faster than they
+    go. So its share doubles with each minute, up to ``MOST_URGENCY`` times.
     """
 
     def __init__(
@@ -60,6 +66,7 @@ class BackgroundPurge:
         self._steps: Iterator[Step] | None = None
         self._rows = STEP_ROWS[0]
         self._not_before = self._ended_at = self._busy_until = self._behind_until = self._leader_check_at = clock()
+        self._walk_began_at = self._ended_at
         self._step_took = 0.0
         self._is_leader = False
         self._deleted: Counter[str] = Counter()
@@ -83,7 +90,8 @@ class BackgroundPurge:
         try:
             if not self._leads(now):
                 return
-            self._steps = self._steps or self._walk()
+            if self._steps is None:
+                self._steps, self._walk_began_at = self._walk(), now
             step = next(self._steps, None)
         except Exception as error:
             self._steps = None
@@ -108,9 +116,16 @@ class BackgroundPurge:
             self._busy_until = now + RECENT_SECONDS
         if behind:
             self._behind_until = now + RECENT_SECONDS
-        if now < self._behind_until:
-            return BEHIND
-        return BUSY if now < self._busy_until else IDLE
+        pace = BEHIND if now < self._behind_until else BUSY if now < self._busy_until else IDLE
+        urgency = self._urgency(now)
+        return Pace(pace.rest / urgency, min(pace.step_seconds * urgency, LONGEST_STEP_SECONDS))
+
+    def _urgency(self, now: float) -> int:
+        """By how much the share of the walk is multiplied."""
+        if self._steps is None:
+            return 1
+        doublings = int((now - self._walk_began_at) / DOUBLES_EVERY_SECONDS)
+        return min(1 << min(doublings, MOST_URGENCY), MOST_URGENCY)
 
     def _rest_after(self, error: Exception) -> None:
         """Rest after an error, such as of a foreign key of the project that protects a message."""

@@ -98,6 +98,47 @@ def test_steps_have_their_share_of_a_relays_time(scene: Scene, state: dict[str, 
 
 
 @pytest.mark.parametrize(
+    ("minutes", "urgency"), [(0.9, 1), (1, 2), (1.9, 2), (2, 4), (3, 8), (4, 8), (60 * 24 * 365, 8)]
+)
+@pytest.mark.parametrize(
+    ("state", "pace"), [({}, IDLE), ({"busy": True}, BUSY), ({"behind": True}, BEHIND)], ids=["idle", "busy", "behind"]
+)
+def test_a_walk_that_does_not_end_takes_a_larger_share(
+    scene: Scene, state: dict[str, bool], pace: Pace, minutes: float, urgency: int
+) -> None:
+    make_old(100)
+    assert scene.turn(**state) == 1
+    assert scene.turn(**state, after=minutes * 60) == 2
+    rest = STEP * pace.rest / urgency
+    assert scene.turn(**state, after=rest * 0.9) == 2
+    assert scene.turn(**state, after=rest * 0.2) == 3
+
+
+def test_a_larger_share_has_larger_steps_but_none_longer_than_an_idle_relay(scene: Scene) -> None:
+    make_old(100)
+    scene.took = 2 * BUSY.step_seconds  # too long for the usual share
+    sizes, left = [], 100
+    for after in (0, 30, 31, 1, 60, 1, 1):
+        scene.turn(busy=True, after=after)
+        sizes.append(left - len(statuses()))
+        left = len(statuses())
+    # Of 12 ms in the first minute, which allows 6; in the second, which allows 12; in the third, which allows 20.
+    assert sizes == [2, 2, 2, 2, 2, 3, 5]
+
+
+def test_the_next_walk_has_the_usual_share_again(scene: Scene) -> None:
+    make_old(3)
+    scene.turn(busy=True)
+    scene.turn(busy=True, after=200)
+    assert not statuses()
+    scene.turn(busy=True, after=1)  # the end of the walk
+    make_old(100)
+    assert scene.turn(busy=True, after=61) == 3
+    assert scene.turn(busy=True, after=STEP * BUSY.rest * 0.9) == 3
+    assert scene.turn(busy=True, after=STEP * BUSY.rest * 0.2) == 4
+
+
+@pytest.mark.parametrize(
     ("state", "pace"), [({"busy": True}, BUSY), ({"behind": True}, BEHIND)], ids=["busy", "behind"]
 )
 def test_a_relay_that_had_work_just_now_is_not_idle(scene: Scene, state: dict[str, bool], pace: Pace) -> None:
@@ -121,7 +162,7 @@ def test_steps_grow_where_the_database_is_fast_and_shrink_where_it_is_slow(
     make_old(100)
     left, found = 100, []
     for scene.took in took:
-        scene.turn(busy=busy, after=30)
+        scene.turn(busy=busy, after=5)
         found.append(left - len(statuses()))
         left = len(statuses())
     assert found == sizes

@@ -15,6 +15,7 @@ class TaskRun(models.Model):
         "django_outbox.OutboxMessage",
         models.CASCADE,
         primary_key=True,
+        db_constraint=False,  # the database would look here for each message that is purged, task or not
         related_name="task_run",
         verbose_name=_("message"),
     )

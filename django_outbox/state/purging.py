@@ -11,6 +11,7 @@ from django.db import transaction
 from django.db.models import Count, Max, Min, Q, QuerySet
 
 from django_outbox.models.fields import DatabaseNow
+from django_outbox.state.dialects import dialect_of
 from django_outbox.state.retention import Expiry
 
 BATCH_SIZE = 1000
@@ -35,7 +36,7 @@ def delete(messages: QuerySet[Any], *, using: str) -> int:
 def delete_batch(messages: QuerySet[Any], ids: Collection[int], *, using: str) -> list[str]:
     """Delete the messages with these ids in one transaction; returns their statuses."""
     with transaction.atomic(using=using):
-        return _delete(messages.filter(id__in=ids), using)
+        return _delete(messages.filter(id__in=dialect_of(using).listed(ids)), using)
 
 
 def _delete(messages: QuerySet[Any], using: str) -> list[str]:
@@ -44,7 +45,7 @@ def _delete(messages: QuerySet[Any], using: str) -> list[str]:
     Django's ``delete()`` reads each row first; it is only used if the project has foreign keys to messages.
     """
     locked = list(messages.select_for_update(skip_locked=True).values_list("id", "status"))
-    ids = [id for id, _ in locked]
+    ids = dialect_of(using).listed([id for id, _ in locked])
     model = messages.model
     rows = model._base_manager.using(using).filter(id__in=ids)
     fields = model._meta.get_fields(include_hidden=True)  # also those with related_name="+"

@@ -215,6 +215,10 @@ class Dialect:
         """Where the database's log is; None if Debezium does not read it, as on databases other than PostgreSQL."""
         return None
 
+    def listed(self, ids: Collection[int]) -> Any:
+        """Ids for ``__in``."""
+        return ids
+
     def inserted_before(self, messages: QuerySet[OutboxMessage], horizon: str) -> QuerySet[OutboxMessage]:
         """Those messages whose last change was by a transaction with an older id, or that are older than an hour."""
         raise NotImplementedError

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 from benchmarks import plot
 from benchmarks.report import number
+from tests.support.documentation import renew, table
 from tests.support.processes import ROOT
 
 PAGE = ROOT / "docs" / "speed.rst"
 PLOTS = {plot.BACKLOG: ROOT / "docs" / "throughput.svg", plot.CONCURRENCY: ROOT / "docs" / "concurrency.svg"}
 DATA = ROOT / "docs" / "benchmarks.json"
-BEGIN, DRAWN, END = ".. The benchmarks write from here", ".. The benchmarks draw from here", ".. to here."
+BEGIN, DRAWN = ".. The benchmarks write from here", ".. The benchmarks draw from here"
 IMAGE = """.. image:: concurrency.svg
    :alt: Messages a second of a consumer whose handler waits 20 ms, and of a bare loop with threads, by their number"""
 
@@ -31,27 +31,14 @@ def publish(results: Mapping[str, Any]) -> None:
     for each, svg in drawn.items():
         PLOTS[each].write_text(svg)
     if plot.CONCURRENCY in drawn:
-        write(PAGE, DRAWN, IMAGE)
+        renew(PAGE, DRAWN, IMAGE)
     if plot.BACKLOG not in drawn:
         return
     lines = [line for line in results["measurements"] if line["headline"] and line["figure"] is not None]
     if not lines:
         raise ValueError("these results have nothing for the table")
     DATA.write_text(json.dumps({name: value for name, value in results.items() if name != "jobs"}, indent=1) + "\n")
-    write(PAGE, BEGIN, _table(results, lines))
-
-
-def write(page: Path, begin: str, text: str) -> None:
-    """Replace what stands between two comments of a page.
-
-    Raises:
-        ValueError: the page has lost them.
-    """
-    before, found, rest = page.read_text().partition(begin)
-    _, end, after = rest.partition(END)
-    if not found or not end:
-        raise ValueError(f"{page.name} has lost the comments '{begin}' and '{END}'")
-    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
+    renew(PAGE, BEGIN, _table(results, lines))
 
 
 def _table(results: Mapping[str, Any], lines: list[Mapping[str, Any]]) -> str:
@@ -68,14 +55,6 @@ def where(results: Mapping[str, Any], python: str) -> str:
         f" with Python {python}, {servers['database']} and {servers['broker']} on the same machine;"
         f" {_care(results)}"
     )
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """A simple table of reStructuredText, whose first row is its head."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rule = "  ".join("=" * width for width in widths)
-    texts = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([rule, texts[0], rule, *texts[1:], rule])
 
 
 def _care(results: Mapping[str, Any]) -> str:

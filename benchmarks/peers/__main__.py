@@ -17,9 +17,9 @@ from benchmarks.peers.job import BULK, WARM_UP
 from benchmarks.peers.report import HEADERS, PEERS, Peer, publish, rows
 from benchmarks.peers.stomp import StompServer
 from benchmarks.processes import Job, JobFailed
-from benchmarks.publish import table
 from benchmarks.report import RESULTS, Progress, machine
 from benchmarks.servers import Servers, servers, topic
+from tests.support.documentation import table
 from tests.support.processes import ROOT
 
 FOLDER = Path(__file__).parent

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import django_outbox
 from benchmarks.backends import CONFLUENT, KAFKA_PYTHON
-from benchmarks.publish import BEGIN, table, where, write
+from benchmarks.publish import BEGIN, where
 from benchmarks.report import number
+from tests.support.documentation import renew, table
 from tests.support.processes import ROOT
 
 PAGE = ROOT / "docs" / "comparison.rst"
@@ -50,7 +51,7 @@ def publish(results: Mapping[str, Any]) -> None:
         raise ValueError(f"no figures of {', '.join(failed)}")
     first = results["peers"][0]["rounds"][0]
     caption = f"{where(results, first['python'])}. All with Django {first['packages']['Django']}:"
-    write(PAGE, BEGIN, f"{caption}\n\n{table(rows(results))}")
+    renew(PAGE, BEGIN, f"{caption}\n\n{table(rows(results))}")
 
 
 def rows(results: Mapping[str, Any]) -> list[tuple[str, ...]]:

@@ -15,11 +15,12 @@ from tests.chaos import plot
 from tests.chaos.options import Options
 from tests.chaos.plan import NAMES
 from tests.chaos.run import Result
+from tests.support.documentation import renew, table
 from tests.support.processes import ROOT
 
 PAGE = ROOT / "docs" / "proof.rst"
 DATA = ROOT / "docs" / "chaos.json"
-BEGIN, END = ".. The chaos runs write from here", ".. to here."
+BEGIN = ".. The chaos runs write from here"
 CLIENTS = {"kafka": "kafka-python", "confluent": "confluent-kafka"}
 
 
@@ -109,11 +110,7 @@ def publish(summary: Summary, result: Result) -> None:
     runs = json.loads(DATA.read_text()) if DATA.exists() else {}
     runs[summary.client] = asdict(summary)
     DATA.write_text(json.dumps(runs, indent=1) + "\n")
-    before, found, rest = PAGE.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not found or not end:
-        raise ValueError(f"{PAGE.name} has lost the comments '{BEGIN}' and '{END}'")
-    PAGE.write_text(f"{before}{BEGIN}\n\n{page(runs)}\n\n{end}{after}")
+    renew(PAGE, BEGIN, page(runs))
 
 
 def page(runs: Mapping[str, Mapping[str, Any]]) -> str:
@@ -140,7 +137,7 @@ def page(runs: Mapping[str, Mapping[str, Any]]) -> str:
         f".. image:: chaos-{client}.svg\n   :alt: Flights published and handled a second, and the backlog, with {client}"
         for client in clients
     ]
-    return "\n\n".join([_table([("Run", *clients), *rows]), _table([("Fault", *clients), *counts]), *plots])
+    return "\n\n".join([table([("Run", *clients), *rows]), table([("Fault", *clients), *counts]), *plots])
 
 
 def _wrong(name: str, run: Mapping[str, Any]) -> str:
@@ -149,13 +146,6 @@ def _wrong(name: str, run: Mapping[str, Any]) -> str:
 
 def _title(name: str) -> str:
     return name.replace("_", " ").capitalize()
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    rule = "  ".join("=" * width for width in widths)
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([rule, lines[0], rule, *lines[1:], rule])
 
 
 def _listed(counts: Mapping[Any, int]) -> str:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from tests.matrix.combinations import COMBINATIONS, WITH_EACH_CHANGE
+from tests.support import documentation
+from tests.support.documentation import renew
 from tests.support.processes import ROOT
 
 DATA = ROOT / "tests" / "matrix" / "results.json"
 PAGE = ROOT / "README.rst"
-BEGIN, END = ".. The matrix writes from here", ".. to here."
+BEGIN = ".. The matrix writes from here"
 
 
 class Result(NamedTuple):
@@ -40,9 +41,7 @@ def write(results: dict[str, Result]) -> None:
     known = [each.name for each in COMBINATIONS if each.name in results]
     kept = {name: results[name] for name in known}
     DATA.write_text(json.dumps({name: result._asdict() for name, result in kept.items()}, indent=1) + "\n")
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    _, _, after = rest.partition(END)
-    PAGE.write_text(f"{before}{BEGIN}\n\n{table(kept)}\n\n{END}{after}")
+    renew(PAGE, BEGIN, table(kept))
 
 
 def table(results: dict[str, Result]) -> str:
@@ -58,17 +57,9 @@ def table(results: dict[str, Result]) -> str:
         for each in COMBINATIONS
         if each.name in results
     ]
-    return _drawn([("Server", "Django", "Last passed", "With"), *steady, *last])
+    return documentation.table([("Server", "Django", "Last passed", "With"), *steady, *last])
 
 
 def _named(name: str, result: Result) -> str:
     """With the release that was tested, where the combination does not choose one."""
     return f"{name} {'.'.join(result.version.split()[1].split('.')[:2])}" if " " not in name else name
-
-
-def _drawn(rows: Iterable[tuple[str, str, str, str]]) -> str:
-    rows = list(rows)
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    rule = "  ".join("=" * width for width in widths)
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return "\n".join([rule, lines[0], rule, *lines[1:], rule])

@@ -10,7 +10,8 @@ import pytest
 
 from tests.matrix.__main__ import result_of
 from tests.matrix.combinations import COMBINATIONS, WITH_EACH_CHANGE, Combination, Steady
-from tests.matrix.results import BEGIN, END, PAGE, Result, read, table
+from tests.matrix.results import BEGIN, PAGE, Result, read, table
+from tests.support.documentation import END
 from tests.support.processes import ROOT
 from tests.support.servers.apache_kafka import KAFKA
 

@@ -14,7 +14,8 @@ import django_outbox
 from benchmarks.payloads import PAYLOAD_BYTES, payload
 from benchmarks.peers import report
 from benchmarks.peers.stomp import StompServer, parse
-from benchmarks.publish import BEGIN, END
+from benchmarks.publish import BEGIN
+from tests.support.documentation import END
 from tests.support.processes import ROOT, wait_until
 
 FOLDER = ROOT / "benchmarks" / "peers"

@@ -56,10 +56,13 @@ def measure(bench: Bench) -> Iterator[Line]:
         yield Line(name, "messages/s", found["sql"], found["raw"], least, headline=True)
         yield Line(f"{name}, prepared statements", "messages/s", found["prepared"], found["raw"], least, headline=True)
         calls = f"{name}, prepared statements, beside a loop that calls the handler"
-        yield Line(calls, "messages/s", found["prepared"], found["loop"], Target(least_ratio=0.8))
+        yield Line(calls, "messages/s", found["prepared"], found["loop"], Target(least_ratio=0.8), headline=True)
         yield Line(f"{name}, handler uses the ORM", "messages/s", found["orm"], found["raw"])
         least = Target(least_ratio=3.0)
-        yield Line(f"{name}, batches of {BATCH}", "messages/s", found["batch"], found["one by one"], least)
+        batches = f"{name}, batches of {BATCH}"
+        yield Line(
+            batches, "messages/s", found["batch"], found["one by one"], least, beside="one by one", headline=True
+        )
 
 
 def figure(bench: Bench, client: str, variant: Variant) -> float:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from typing import Any
 
@@ -24,6 +24,9 @@ from django_outbox.models import OutboxMessage
 SINGLES = 4_000
 MANY = 20_000
 BULK = 500
+PREPARED = "publish, prepared statements"
+PREPARING = {"server_side_binding": True, "prepare_threshold": 5}
+"""As ``benchmarks.settings`` have it for jobs. The bare INSERT is prepared as well: psycopg's own default."""
 EVENT_TYPE = "bench.sql"
 TOPIC = "benchmarks"
 
@@ -38,6 +41,7 @@ def measure(bench: Bench) -> Iterator[Line]:
         bare: Begin = connection.transaction
         singles: dict[str, tuple[Writer, Begin]] = {
             "publish": (_publish, transaction.atomic),
+            PREPARED: (_publish, transaction.atomic),
             "create": (_create, transaction.atomic),
             "bare, 1": (partial(_insert, connection), bare),
             "bare, 1, in atomic()": (_insert_by_django, transaction.atomic),
@@ -51,7 +55,8 @@ def measure(bench: Bench) -> Iterator[Line]:
         for number, name in bench.rounds([*singles, *many]):
             bench.progress.say(f"enqueue: {name}, round {number + 1} of {bench.runs}")
             if name in singles:
-                found[name].append(_rate(bench, name, *singles[name], bench.amount(SINGLES), 1))
+                with _options(PREPARING if name == PREPARED else {}):
+                    found[name].append(_rate(bench, name, *singles[name], bench.amount(SINGLES), 1))
             else:
                 found[name].append(_rate(bench, name, *many[name], max(bench.amount(MANY), BULK), BULK))
     yield Line(
@@ -68,8 +73,16 @@ def measure(bench: Bench) -> Iterator[Line]:
         "rows/s",
         found["publish"],
         found["bare, 1"],
-        Target(least_ratio=0.6),
         beside="bare",
+    )
+    yield Line(
+        "publish, 1 a transaction, prepared statements",
+        "rows/s",
+        found[PREPARED],
+        found["bare, 1"],
+        Target(least_ratio=0.6),
+        beside="a bare INSERT",
+        headline=True,
     )
     yield Line(
         "publish, 1 a transaction, beside a bare INSERT in atomic()",
@@ -93,8 +106,22 @@ def measure(bench: Bench) -> Iterator[Line]:
         found["publish_many"],
         found["bare, 500"],
         Target(least_ratio=0.5),
-        beside="bare",
+        beside="a bare INSERT",
+        headline=True,
     )
+
+
+@contextmanager
+def _options(options: Mapping[str, Any]) -> Iterator[None]:
+    """Have Django connect with other ``OPTIONS``."""
+    before = django_connection.settings_dict["OPTIONS"]
+    django_connection.close()
+    django_connection.settings_dict["OPTIONS"] = {**before, **options}
+    try:
+        yield
+    finally:
+        django_connection.close()
+        django_connection.settings_dict["OPTIONS"] = before
 
 
 def _rate(bench: Bench, name: str, write: Writer, begin: Begin, rows: int, size: int) -> float:

@@ -7,6 +7,7 @@ those of the machine's monotonic clock, which all processes share.
 from __future__ import annotations
 
 import cProfile
+import faulthandler
 import json
 import os
 import pstats
@@ -25,10 +26,14 @@ import django
 
 Gate = Callable[[], None]
 
+JOB_SECONDS = 1200.0
+"""After which a job fails, and shows where it stood."""
+
 
 def main() -> None:
     """Run the job that the command line names and print its result as JSON."""
     name, arguments = sys.argv[1], json.loads(sys.argv[2])
+    faulthandler.dump_traceback_later(JOB_SECONDS, exit=True)  # a job that waits for what never comes
     django.setup()
     result = JOBS[name](_gate, **arguments)
     _say({"result": result})

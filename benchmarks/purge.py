@@ -13,11 +13,14 @@ from benchmarks.report import Line, Target
 from django_outbox.conf import settings
 from django_outbox.handlers.registry import Registry
 from django_outbox.models import Worker
+from django_outbox.relay.growth import MOST_CLAIMS
 from django_outbox.state.purging import Walk
 from django_outbox.state.retention import expiries
 
 OLD_ROWS = 200_000
 ROWS = {"confluent": 80_000, "kafka-python": 40_000}
+WARM_UP_ROWS = 2_000
+MOST_OF_A_BATCH = MOST_CLAIMS * 500
 IDLE_SECONDS = 10
 MOST_ROUNDS = 3
 LEAST_RATIO = 0.9
@@ -73,9 +76,9 @@ def _rates(bench: Bench, client: str) -> Iterator[Line]:
         bench.progress.say(f"purge: relay, {client}, {beside}, round {number + 1} of {bench.runs}")
         with bench.topic(bench.servers.near) as topic:
             old = _prepare(bench)
-            workload.fill(rows + 2000, topic=topic)
+            workload.fill(WARM_UP_ROWS + MOST_OF_A_BATCH + rows, topic=topic)  # the warm-up may end a batch later
             environment = bench.environment(client, bench.servers.near, topic)
-            job = bench.run_jobs("relay", 1, environment, warm_up=2000, limit=rows, purge=purges)
+            job = bench.run_jobs("relay", 1, environment, warm_up=WARM_UP_ROWS, limit=rows, purge=purges)
         found[purges].append(job["per_second"])
         gone = old - workload.count("consumed")
         if purges:

@@ -15,7 +15,7 @@ TOX = if command -v pyenv >/dev/null 2>&1; then \
 	    export PYENV_VERSION; \
 	fi; $(BIN)/tox
 
-.PHONY: help demo quick test test-browser test-full mutants chaos lint docs links bench release clean
+.PHONY: help demo quick test test-browser test-full mutants chaos soak lint docs links bench release clean
 
 help:
 	@echo 'make demo       the example shop: orders travel from the database through a broker to their handlers'
@@ -26,6 +26,7 @@ help:
 	@echo '                (needs Python 3.11, 3.12 and 3.13, MariaDB, Java 17, Maven, npm and Chromium)'
 	@echo 'make mutants    breaks each guarantee in many ways: a test must notice each'
 	@echo 'make chaos      kills, stops and cuts off everything under load, and checks what must have happened'
+	@echo 'make soak       an hour at half of the highest rate, and whether anything grows (needs an idle machine)'
 	@echo '                (CHAOS_SECONDS=1800 CHAOS_SEED=1; needs Java 17 and Maven)'
 	@echo 'make lint       style, types and import order only'
 	@echo 'make docs       the documentation as a site, in .cache/docs (needs Python 3.13)'
@@ -70,6 +71,10 @@ mutants: $(VENV)/test.installed
 # .venv/bin/python -m tests.chaos --help names the options, such as CHAOS_BACKEND=confluent.
 chaos: $(VENV)/chaos.installed
 	@$(BIN)/python -m tests.chaos
+
+# .venv/bin/python -m tests.soak --help names the options, such as --seconds.
+soak: $(VENV)/test.installed
+	@$(BIN)/python -m tests.soak
 
 lint: $(VENV)/tox.installed
 	@$(TOX) run -e lint,types,imports

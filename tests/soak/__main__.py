@@ -1,0 +1,53 @@
+"""``python -m tests.soak``: half of the highest rate for an hour, with messages purged; does anything grow?"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import traceback
+
+from tests.soak import report
+from tests.soak.run import BACKENDS, run
+from tests.support.servers.base import ServiceError
+
+HELP = """
+exit codes: 0 all events were handled once and in order and nothing grows, 1 one was not or something grows, 2 there was no run
+"""
+
+
+def main() -> int:
+    """0 if nothing grows, and nothing is missing."""
+    arguments = _arguments()
+    try:
+        result = run(arguments.backend, arguments.seconds, arguments.calibrate)
+    except ServiceError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except Exception:
+        traceback.print_exc()
+        return 2
+    client = report.CLIENTS[arguments.backend]
+    print(report.text(client, result))
+    if arguments.publish:
+        report.publish(client, result)
+    return 0 if result.verdict in ("FLAT", "COMPLETE") else 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.soak",
+        description=__doc__,
+        epilog=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--seconds", type=float, default=3600, help="of load; trends need 900 (default: 3600)")
+    parser.add_argument("--calibrate", type=float, default=90, help="seconds to find the highest rate (default: 90)")
+    parser.add_argument(
+        "--backend", choices=BACKENDS, default="kafka", help="kafka-python (default) or confluent-kafka"
+    )
+    parser.add_argument("--publish", action="store_true", help="renew the client's table and plot in docs/proof.rst")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

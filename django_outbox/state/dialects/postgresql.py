@@ -243,7 +243,7 @@ class PostgreSQL(Dialect):
 
     def listed(self, ids: Collection[int]) -> Any:
         """One parameter: Django and psycopg take longer to write a thousand than the server to find the rows."""
-        return RawSQL("SELECT unnest(%s::bigint[])", [array(ids)])  # noqa: S611  # of a constant
+        return RawSQL("SELECT unnest(%s::bigint[])", [array(ids)])  # of a constant
 
     def inserted_before(self, messages: QuerySet[OutboxMessage], horizon: str) -> QuerySet[OutboxMessage]:
         return messages.filter(RawSQL(statements.IS_OLDER, [horizon], BooleanField()))  # noqa: S611  # of a constant

@@ -6,7 +6,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, Self
@@ -21,6 +21,7 @@ from tests.support.processes import ROOT
 PAGE = ROOT / "docs" / "proof.rst"
 DATA = ROOT / "docs" / "chaos.json"
 BEGIN = ".. The chaos runs write from here"
+FASTEST_SECONDS = 10
 CLIENTS = {"kafka": "kafka-python", "confluent": "confluent-kafka"}
 
 
@@ -34,6 +35,7 @@ class Summary:
         faults: how many were caused, by kind.
         drained: seconds from the end of the last fault until all was handled; -1: it was not.
         backlog: the most flights that were published and not handled.
+        drain_rate: flights handled a second after the last fault, in the fastest ten seconds.
         resent: records sent again, failures of handlers not counted.
         load: of the machine before the run.
     """
@@ -49,6 +51,7 @@ class Summary:
     faults: Mapping[str, int]
     drained: float
     backlog: int
+    drain_rate: int
     resent: int
     load: float
     cpus: int
@@ -70,22 +73,31 @@ class Summary:
             faults={name: kinds[name] for name in NAMES if kinds[name]},
             drained=-1 if result.drained is None else round(result.drained, 1),
             backlog=max(result.timeline.backlog, default=0),
+            drain_rate=round(fastest(result.timeline.handled[int(options.seconds) :])),
             resent=max(result.counted.resent - result.counted.failed, 0),
             load=round(result.load, 1),
             cpus=os.cpu_count() or 1,
         )
 
 
+def fastest(counts: Sequence[int]) -> float:
+    """The most a second in ``FASTEST_SECONDS``, of counts of seconds; of all, if they are fewer."""
+    width = max(min(FASTEST_SECONDS, len(counts)), 1)
+    return max((sum(counts[at : at + width]) / width for at in range(len(counts) - width + 1)), default=0.0)
+
+
 def text(summary: Summary, result: Result) -> str:
     """Everything that a person wants to know, with the verdict in the last line."""
     drained = "not drained" if result.drained is None else f"drained {result.drained:.0f} s after the last fault"
+    share = summary.resent / max(summary.flights, 1)
     lines = [
         *result.errors,
         *filter(None, [result.gaps]),
         f"faults: {_listed(summary.faults)}",
         f"handled by release: {_listed(result.releases)}; package of the first: {result.old or 'that of the second'}",
-        f"largest backlog {summary.backlog:,}, {drained}; {result.counted.failed} failures of the handler, "
-        f"{result.counted.dead} dead, {summary.resent} other re-sends",
+        f"largest backlog {summary.backlog:,}, {drained}, at up to {summary.drain_rate:,} a second; "
+        f"{result.counted.failed} failures of the handler, {result.counted.dead} dead, "
+        f"{summary.resent} other re-sends ({share:.3f} of the flights)",
         f"{result.verdict}: seed {summary.seed}, {summary.client}, {summary.seconds:.0f} s, "
         f"{sum(summary.faults.values())} faults, {result.findings}",
     ]
@@ -128,6 +140,7 @@ def page(runs: Mapping[str, Mapping[str, Any]]) -> str:
         "Seconds until all was handled, without faults": lambda run: (
             f"{run['drained']:,.0f}" if run["drained"] >= 0 else "never"
         ),
+        "Flights handled a second then, in the fastest ten seconds": lambda run: f"{run['drain_rate']:,}",
         "Records sent again": lambda run: f"{run['resent']:,}",
     }
     rows = [(name, *(figure(runs[client]) for client in clients)) for name, figure in figures.items()]

@@ -11,7 +11,7 @@ from tests.chaos.checker import Findings
 from tests.chaos.faults import Caused
 from tests.chaos.options import Options
 from tests.chaos.plan import Planned
-from tests.chaos.report import Summary, draw, page, text
+from tests.chaos.report import Summary, draw, fastest, page, text
 from tests.chaos.run import Result
 from tests.chaos.timeline import Counted, Timeline
 
@@ -53,6 +53,15 @@ def test_the_last_line_is_the_verdict(found: Result, verdict: str) -> None:
 def test_the_backlog_is_what_is_published_and_not_handled() -> None:
     assert result().timeline.backlog == [3, 4, 5, 0]
     assert Summary.of(Options(), result()).backlog == 5
+
+
+@pytest.mark.parametrize(
+    ("counts", "rate"),
+    [([], 0), ([4], 4), ([4, 2], 3), ([0] * 20 + [10] * 5, 5), ([7] * 10 + [1], 7)],
+    ids=["none", "one", "few", "a burst", "at the beginning"],
+)
+def test_the_rate_after_the_faults_is_that_of_the_fastest_ten_seconds(counts: list[int], rate: float) -> None:
+    assert fastest(counts) == rate
 
 
 def test_the_plot_marks_each_fault() -> None:

@@ -40,7 +40,7 @@ CONCURRENCY = Plot(
     "Consumer, handler waits 20 ms: messages a second",
     "N: lanes of one consumer, or threads of a bare loop without order and retries",
     "at the same time",
-    {"runs": "consumer", "raw_runs": "bare loop"},
+    {"runs": "lanes", "raw_runs": "threads"},
 )
 
 

@@ -37,7 +37,7 @@ BUSY = Pace(rest=19.0, step_seconds=0.006)  # the next message may have to wait 
 BEHIND = Pace(rest=59.0, step_seconds=0.006)  # a batch was full: a step delays messages that are due
 LONGEST_STEP_SECONDS = 0.020
 DOUBLES_EVERY_SECONDS = 60.0
-MOST_URGENCY = 8
+MOST_DOUBLINGS = 3
 RECENT_SECONDS = 1.0  # for which a relay stays busy or behind after a pass
 STEP_ROWS = (20, 1000)
 BETWEEN_WALKS_SECONDS = 60.0
@@ -52,7 +52,7 @@ class BackgroundPurge:
     several relays of a service, the oldest one that works purges. If two purge, each skips rows that the other locks.
 
     A walk that does not end within a minute has more to delete than its share allows: messages may come faster than they
-    go. So its share doubles with each minute, up to ``MOST_URGENCY`` times.
+    go. So its pauses halve with each minute, ``MOST_DOUBLINGS`` times at most, and its steps become longer.
     """
 
     def __init__(
@@ -121,11 +121,11 @@ class BackgroundPurge:
         return Pace(pace.rest / urgency, min(pace.step_seconds * urgency, LONGEST_STEP_SECONDS))
 
     def _urgency(self, now: float) -> int:
-        """By how much the share of the walk is multiplied."""
+        """By how much the pauses of the walk are shorter than usual, and its steps longer."""
         if self._steps is None:
             return 1
         doublings = int((now - self._walk_began_at) / DOUBLES_EVERY_SECONDS)
-        return min(1 << min(doublings, MOST_URGENCY), MOST_URGENCY)
+        return 1 << min(doublings, MOST_DOUBLINGS)
 
     def _rest_after(self, error: Exception) -> None:
         """Rest after an error, such as of a foreign key of the project that protects a message."""

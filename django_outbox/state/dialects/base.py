@@ -216,7 +216,7 @@ class Dialect:
         return None
 
     def listed(self, ids: Collection[int]) -> Any:
-        """Ids for ``__in``."""
+        """Ids for ``__in``, in one parameter where client libraries take longer to write many than the server to find them."""
         return ids
 
     def inserted_before(self, messages: QuerySet[OutboxMessage], horizon: str) -> QuerySet[OutboxMessage]:

@@ -25,7 +25,6 @@ from django_outbox.state.dialects.results import Earlier, LogPosition, Published
 from django_outbox.state.rows import LockedMessage, NewMessage
 
 START: Place = ("-infinity", 0)  # the place before all messages
-
 INSERT_SIZE = 1000
 INSERT_BYTES = 64 * 2**20
 """Size of the payloads of one INSERT. PostgreSQL takes 1 GB per parameter, in which bytes are hexadecimal."""
@@ -242,8 +241,7 @@ class PostgreSQL(Dialect):
         return LogPosition(*self._fetch(statements.LOG_POSITION, [slot])[0])
 
     def listed(self, ids: Collection[int]) -> Any:
-        """One parameter: Django and psycopg take longer to write a thousand than the server to find the rows."""
-        return RawSQL("SELECT unnest(%s::bigint[])", [array(ids)])  # of a constant
+        return RawSQL("SELECT unnest(%s::bigint[])", [array(ids)])
 
     def inserted_before(self, messages: QuerySet[OutboxMessage], horizon: str) -> QuerySet[OutboxMessage]:
         return messages.filter(RawSQL(statements.IS_OLDER, [horizon], BooleanField()))  # noqa: S611  # of a constant

@@ -7,6 +7,9 @@ from typing import Any
 CONFLUENT = "django_outbox.brokers.confluent.ConfluentBroker"
 KAFKA_PYTHON = "django_outbox.brokers.kafka.KafkaBroker"
 
+PREPARED_STATEMENTS = {"server_side_binding": True, "prepare_threshold": 5}
+"""``OPTIONS`` that docs/speed.rst advises where no pooler is between."""
+
 # A group's first member waits for others, on some brokers for half of these times. And Tansu answers a reader that
 # waits for records only after a part of the time that it may wait, not when they come, as Apache Kafka does.
 FETCH_WAIT_MS = 5

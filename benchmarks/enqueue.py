@@ -15,6 +15,7 @@ from django.db import connection as django_connection
 from django.db import transaction
 
 from benchmarks import raw, workload
+from benchmarks.backends import PREPARED_STATEMENTS
 from benchmarks.bench import Bench
 from benchmarks.checks import WorkNotDone
 from benchmarks.report import Line, Target
@@ -25,8 +26,7 @@ SINGLES = 4_000
 MANY = 20_000
 BULK = 500
 PREPARED = "publish, prepared statements"
-PREPARING = {"server_side_binding": True, "prepare_threshold": 5}
-"""As ``benchmarks.settings`` have it for jobs. The bare INSERT is prepared as well: psycopg's own default."""
+"""The bare INSERT is prepared as well: that is psycopg's own default."""
 EVENT_TYPE = "bench.sql"
 TOPIC = "benchmarks"
 
@@ -55,7 +55,7 @@ def measure(bench: Bench) -> Iterator[Line]:
         for number, name in bench.rounds([*singles, *many]):
             bench.progress.say(f"enqueue: {name}, round {number + 1} of {bench.runs}")
             if name in singles:
-                with _options(PREPARING if name == PREPARED else {}):
+                with _options(PREPARED_STATEMENTS if name == PREPARED else {}):
                     found[name].append(_rate(bench, name, *singles[name], bench.amount(SINGLES), 1))
             else:
                 found[name].append(_rate(bench, name, *many[name], max(bench.amount(MANY), BULK), BULK))

@@ -20,7 +20,6 @@ from django_outbox.state.retention import expiries
 OLD_ROWS = 200_000
 ROWS = {"confluent": 80_000, "kafka-python": 40_000}
 WARM_UP_ROWS = 2_000
-MOST_OF_A_BATCH = MOST_CLAIMS * 500
 IDLE_SECONDS = 10
 MOST_ROUNDS = 3
 LEAST_RATIO = 0.9
@@ -76,7 +75,8 @@ def _rates(bench: Bench, client: str) -> Iterator[Line]:
         bench.progress.say(f"purge: relay, {client}, {beside}, round {number + 1} of {bench.runs}")
         with bench.topic(bench.servers.near) as topic:
             old = _prepare(bench)
-            workload.fill(WARM_UP_ROWS + MOST_OF_A_BATCH + rows, topic=topic)  # the warm-up may end a batch later
+            batch = MOST_CLAIMS * settings.relay_batch_size  # by as much, the warm-up may end later
+            workload.fill(WARM_UP_ROWS + batch + rows, topic=topic)
             environment = bench.environment(client, bench.servers.near, topic)
             job = bench.run_jobs("relay", 1, environment, warm_up=WARM_UP_ROWS, limit=rows, purge=purges)
         found[purges].append(job["per_second"])

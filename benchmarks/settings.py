@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import environ
 
-from benchmarks.backends import CONSUMER_OPTIONS, KAFKA_PYTHON
+from benchmarks.backends import CONSUMER_OPTIONS, KAFKA_PYTHON, PREPARED_STATEMENTS
 
 env = environ.Env()
 
@@ -17,8 +17,7 @@ INSTALLED_APPS = ["django_outbox", "benchmarks"]
 # Environ reads the URL; CONN_MAX_AGE as a server under load would have it.
 DATABASES = {"default": {**env.db_url("DATABASE_URL", default="sqlite://:memory:"), "CONN_MAX_AGE": None}}
 if env.bool("BENCH_PREPARED", default=False):
-    # As docs/speed.rst advises where no pooler is between: statements that the server has parsed and planned before.
-    DATABASES["default"]["OPTIONS"] = {"server_side_binding": True, "prepare_threshold": 5}
+    DATABASES["default"]["OPTIONS"] = PREPARED_STATEMENTS
 
 _backend = env.str("BENCH_BACKEND", default=KAFKA_PYTHON)
 

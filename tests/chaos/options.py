@@ -6,10 +6,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-BACKENDS = {
-    "kafka": "django_outbox.brokers.kafka.KafkaBroker",
-    "confluent": "django_outbox.brokers.confluent.ConfluentBroker",
-}
+from tests.support.clients import BACKENDS
 
 
 class UnknownOption(ValueError):

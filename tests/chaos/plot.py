@@ -7,7 +7,7 @@ from html import escape
 
 from tests.chaos.faults import Caused
 from tests.chaos.timeline import Timeline
-from tests.support.drawing import LEFT, RIGHT, WIDTH, head, round_step
+from tests.support.drawing import LEFT, RIGHT, WIDTH, head, panel, time_axis, x_of
 
 TOP, PANEL, GAP, ROW, BOTTOM = 96, 130, 34, 17, 48
 POINTS = 320
@@ -28,7 +28,8 @@ def draw(title: str, subtitle: str, timeline: Timeline, caused: Sequence[Caused]
     published, handled = (_rates(each, width) for each in (timeline.published, timeline.handled))
     backlog = [float(max(timeline.backlog[at : at + width])) for at in range(0, seconds, width)]
     lanes = TOP + 2 * PANEL + 2 * GAP
-    height = lanes + ROW * len(FAMILIES) + BOTTOM
+    bottom = lanes + ROW * len(FAMILIES)
+    height = bottom + BOTTOM
     description = f"{sum(timeline.handled):,} flights in {seconds} s; backlog of {max(backlog, default=0):,.0f} at most"
     return "\n".join(
         [
@@ -37,7 +38,8 @@ def draw(title: str, subtitle: str, timeline: Timeline, caused: Sequence[Caused]
             *_panel("flights a second", TOP, (published, handled), seconds, width),
             *_panel("published, not handled", TOP + PANEL + GAP, (backlog,), seconds, width),
             *_faults(caused, lanes, seconds),
-            *_time_axis(lanes + ROW * len(FAMILIES), seconds),
+            f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{bottom}" y2="{bottom}"/>',
+            *time_axis(bottom, seconds),
             "</svg>",
             "",
         ]
@@ -46,10 +48,6 @@ def draw(title: str, subtitle: str, timeline: Timeline, caused: Sequence[Caused]
 
 def _rates(counts: Sequence[int], width: int) -> list[float]:
     return [sum(counts[at : at + width]) / width for at in range(0, len(counts), width)]
-
-
-def _x(second: float, seconds: int) -> float:
-    return LEFT + (WIDTH - LEFT - RIGHT) * min(max(second, 0), seconds) / max(seconds, 1)
 
 
 def _legend() -> Iterator[str]:
@@ -61,15 +59,10 @@ def _legend() -> Iterator[str]:
 
 def _panel(name: str, top: int, series: Sequence[Sequence[float]], seconds: int, width: int) -> Iterator[str]:
     highest = max((value for each in series for value in each), default=0) or 1
-    step = round_step(highest)
-    for number in range(int(highest / step) + 1):
-        y = top + PANEL * (1 - number * step / highest)
-        yield f'<line class="{"grid" if number else "axis"}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        yield f'<text class="faint" x="{LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">{number * step:,.0f}</text>'
-    yield f'<text class="faint" x="{WIDTH - RIGHT}" y="{top - 8}" text-anchor="end" font-size="12">{name}</text>'
+    yield from panel(name, top, PANEL, highest)
     for number, values in enumerate(series):
         points = " ".join(
-            f"{_x((place + 0.5) * width, seconds):.1f},{top + PANEL * (1 - value / highest):.1f}"
+            f"{x_of((place + 0.5) * width, seconds):.1f},{top + PANEL * (1 - value / highest):.1f}"
             for place, value in enumerate(values)
         )
         yield f'<g class="series{number}"><polyline class="line" style="stroke-width: 1.5" points="{points}"/></g>'
@@ -83,15 +76,7 @@ def _faults(caused: Sequence[Caused], top: int, seconds: int) -> Iterator[str]:
         yield '<g class="series1" opacity="0.75">'
         for each in caused:
             if each.planned.kind in kinds:
-                x, end = _x(each.began_at, seconds), _x(each.ended_at, seconds)
+                x, end = x_of(each.began_at, seconds), x_of(each.ended_at, seconds)
                 text = escape(f"{each.began_at:.0f} s: {each.planned}")
                 yield f'<rect class="dot" x="{x:.1f}" y="{y}" width="{max(end - x, 1.5):.1f}" height="{ROW - 5}"><title>{text}</title></rect>'
         yield "</g>"
-
-
-def _time_axis(y: int, seconds: int) -> Iterator[str]:
-    step = max(round(round_step(seconds)), 1)
-    yield f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y}" y2="{y}"/>'
-    for second in range(0, seconds + 1, step):
-        yield f'<text class="faint" x="{_x(second, seconds):.1f}" y="{y + 18}" text-anchor="middle">{second:,}</text>'
-    yield f'<text class="ink" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{y + 38}" text-anchor="middle">seconds</text>'

@@ -15,6 +15,7 @@ from tests.chaos import plot
 from tests.chaos.options import Options
 from tests.chaos.plan import NAMES
 from tests.chaos.run import Result
+from tests.support.clients import CLIENTS
 from tests.support.documentation import renew, table
 from tests.support.processes import ROOT
 
@@ -22,7 +23,6 @@ PAGE = ROOT / "docs" / "proof.rst"
 DATA = ROOT / "docs" / "chaos.json"
 BEGIN = ".. The chaos runs write from here"
 FASTEST_SECONDS = 10
-CLIENTS = {"kafka": "kafka-python", "confluent": "confluent-kafka"}
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,8 @@ import sys
 import traceback
 
 from tests.soak import report
-from tests.soak.run import BACKENDS, run
+from tests.soak.run import JUDGED_FROM_SECONDS, run
+from tests.support.clients import BACKENDS, CLIENTS
 from tests.support.servers.base import ServiceError
 
 HELP = """
@@ -26,7 +27,7 @@ def main() -> int:
     except Exception:
         traceback.print_exc()
         return 2
-    client = report.CLIENTS[arguments.backend]
+    client = CLIENTS[arguments.backend]
     print(report.text(client, result))
     if arguments.publish:
         report.publish(client, result)
@@ -46,7 +47,12 @@ def _arguments() -> argparse.Namespace:
         "--backend", choices=BACKENDS, default="kafka", help="kafka-python (default) or confluent-kafka"
     )
     parser.add_argument("--publish", action="store_true", help="renew the client's table and plot in docs/proof.rst")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    if arguments.publish and arguments.seconds < JUDGED_FROM_SECONDS:
+        parser.error(
+            f"--publish needs a run that is long enough for trends: --seconds {JUDGED_FROM_SECONDS:.0f} or more"
+        )
+    return arguments
 
 
 if __name__ == "__main__":

@@ -11,14 +11,14 @@ from typing import Any
 
 from tests.soak.run import Result
 from tests.soak.trends import WARM_UP, Trend
+from tests.support.clients import CLIENTS
 from tests.support.documentation import renew, table
-from tests.support.drawing import LEFT, RIGHT, WIDTH, head, round_step
+from tests.support.drawing import head, panel, time_axis, x_of
 from tests.support.processes import ROOT
 
 PAGE = ROOT / "docs" / "proof.rst"
 DATA = ROOT / "docs" / "soak.json"
 BEGIN = ".. The soak runs write from here"
-CLIENTS = {"kafka": "kafka-python", "confluent": "confluent-kafka"}
 HEAD = ("Measure", "Mean", "Highest", "Slope an hour", "Allowed")
 TOP, PANEL, GAP, BOTTOM = 96, 120, 34, 48
 POINTS = 240
@@ -109,34 +109,18 @@ def draw(client: str, result: Result) -> str:
     lines = [*head("Soak: half of the highest rate", subtitle, f"{len(panels)} measures in {end:,.0f} s", height)]
     for number, (name, values) in enumerate(panels.items()):
         lines += _panel(name, TOP + number * (PANEL + GAP), samples.seconds, values)
-    return "\n".join([*lines, *_time_axis(TOP + len(panels) * (PANEL + GAP) - GAP, end), "</svg>", ""])
-
-
-def _x(second: float, end: float) -> float:
-    return LEFT + (WIDTH - LEFT - RIGHT) * second / end
+    return "\n".join([*lines, *time_axis(TOP + len(panels) * (PANEL + GAP) - GAP, end), "</svg>", ""])
 
 
 def _panel(name: str, top: int, seconds: Sequence[float], values: Sequence[float]) -> Iterator[str]:
     highest = max(values) * 1.05 or 1
-    step = round_step(highest)
-    for number in range(int(highest / step) + 1):
-        y = top + PANEL * (1 - number * step / highest)
-        yield f'<line class="{"grid" if number else "axis"}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
-        yield f'<text class="faint" x="{LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">{number * step:,g}</text>'
-    yield f'<text class="faint" x="{WIDTH - RIGHT}" y="{top - 8}" text-anchor="end" font-size="12">{name}</text>'
+    yield from panel(name, top, PANEL, highest)
     width = -(-len(values) // POINTS)
     points = " ".join(
-        f"{_x(statistics.fmean(seconds[at : at + width]), seconds[-1]):.1f},"
+        f"{x_of(statistics.fmean(seconds[at : at + width]), seconds[-1]):.1f},"
         f"{top + PANEL * (1 - statistics.median(values[at : at + width]) / highest):.1f}"
         for at in range(0, len(values), width)
     )
     yield f'<g class="series0"><polyline class="line" style="stroke-width: 1.5" points="{points}"/></g>'
-    x = _x(seconds[-1] * WARM_UP, seconds[-1])
+    x = x_of(seconds[-1] * WARM_UP, seconds[-1])
     yield f'<line class="axis" stroke-dasharray="2 4" x1="{x:.1f}" x2="{x:.1f}" y1="{top}" y2="{top + PANEL}"/>'
-
-
-def _time_axis(y: int, end: float) -> Iterator[str]:
-    step = max(round(round_step(end)), 1)
-    for second in range(0, int(end) + 1, step):
-        yield f'<text class="faint" x="{_x(second, end):.1f}" y="{y + 18}" text-anchor="middle">{second:,}</text>'
-    yield f'<text class="ink" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{y + 38}" text-anchor="middle">seconds</text>'

@@ -14,6 +14,7 @@ from kafka import KafkaAdminClient
 
 from tests.soak.sampling import Sampler, Samples
 from tests.soak.trends import Limit, Trend
+from tests.support.clients import BACKENDS
 from tests.support.processes import ROOT, Command
 from tests.support.servers.apache_kafka import ApacheKafka
 from tests.support.servers.postgres import PostgreSQL
@@ -22,10 +23,6 @@ WORKERS: dict[str, tuple[object, ...]] = {
     "relay": ("outbox_relay",),
     "consumer-1": ("outbox_consume",),
     "consumer-2": ("outbox_consume", "--concurrency", 4),
-}
-BACKENDS = {
-    "kafka": "django_outbox.brokers.kafka.KafkaBroker",
-    "confluent": "django_outbox.brokers.confluent.ConfluentBroker",
 }
 PARTITIONS = 4
 LOAD = 0.5

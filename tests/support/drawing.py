@@ -44,3 +44,26 @@ def round_step(highest: float) -> float:
     rough = highest / 5
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= rough)
+
+
+def panel(name: str, top: int, height: int, highest: float) -> Iterator[str]:
+    """The grid of one of several panels, one below the other, with its name above it; values are from 0 to the highest."""
+    step = round_step(highest)
+    for number in range(int(highest / step) + 1):
+        y = top + height * (1 - number * step / highest)
+        yield f'<line class="{"grid" if number else "axis"}" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>'
+        yield f'<text class="faint" x="{LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">{number * step:,.10g}</text>'
+    yield f'<text class="faint" x="{WIDTH - RIGHT}" y="{top - 8}" text-anchor="end" font-size="12">{name}</text>'
+
+
+def x_of(second: float, seconds: float) -> float:
+    """Where a second is on a time axis of so many seconds."""
+    return LEFT + (WIDTH - LEFT - RIGHT) * min(max(second, 0), seconds) / max(seconds, 1)
+
+
+def time_axis(y: int, seconds: float) -> Iterator[str]:
+    """The names of the seconds below the last panel."""
+    step = max(round(round_step(seconds)), 1)
+    for second in range(0, int(seconds) + 1, step):
+        yield f'<text class="faint" x="{x_of(second, seconds):.1f}" y="{y + 18}" text-anchor="middle">{second:,}</text>'
+    yield f'<text class="ink" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{y + 38}" text-anchor="middle">seconds</text>'

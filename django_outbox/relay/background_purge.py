@@ -52,7 +52,8 @@ class BackgroundPurge:
     several relays of a service, the oldest one that works purges. If two purge, each skips rows that the other locks.
 
     A walk that does not end within a minute has more to delete than its share allows: messages may come faster than they
-    go. So its pauses halve with each minute, ``MOST_DOUBLINGS`` times at most, and its steps become longer.
+    go. So its pauses halve with each minute, ``MOST_DOUBLINGS`` times at most, and its steps become longer. The next walk
+    begins with one halving less than this one ended with: where messages always come fast, it does not start over.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class BackgroundPurge:
         self._rows = STEP_ROWS[0]
         self._not_before = self._ended_at = self._busy_until = self._behind_until = self._leader_check_at = clock()
         self._walk_began_at = self._ended_at
+        self._first_doublings = 0  # with which a walk begins
         self._step_took = 0.0
         self._is_leader = False
         self._deleted: Counter[str] = Counter()
@@ -102,6 +104,7 @@ class BackgroundPurge:
         self._ended_at = self._clock()
         self._step_took = self._ended_at - now
         if step is None:
+            self._first_doublings = max(0, self._doublings(now) - 1)
             self._steps = None
             self._not_before = self._ended_at + BETWEEN_WALKS_SECONDS
             self._log_deleted()
@@ -117,15 +120,15 @@ class BackgroundPurge:
         if behind:
             self._behind_until = now + RECENT_SECONDS
         pace = BEHIND if now < self._behind_until else BUSY if now < self._busy_until else IDLE
-        urgency = self._urgency(now)
+        urgency = 1 << self._doublings(now)
         return Pace(pace.rest / urgency, min(pace.step_seconds * urgency, LONGEST_STEP_SECONDS))
 
-    def _urgency(self, now: float) -> int:
-        """By how much the pauses of the walk are shorter than usual, and its steps longer."""
+    def _doublings(self, now: float) -> int:
+        """How often the usual share of the time has doubled."""
         if self._steps is None:
-            return 1
-        doublings = int((now - self._walk_began_at) / DOUBLES_EVERY_SECONDS)
-        return 1 << min(doublings, MOST_DOUBLINGS)
+            return self._first_doublings
+        minutes = int((now - self._walk_began_at) / DOUBLES_EVERY_SECONDS)
+        return min(self._first_doublings + minutes, MOST_DOUBLINGS)
 
     def _rest_after(self, error: Exception) -> None:
         """Rest after an error, such as of a foreign key of the project that protects a message."""

@@ -126,16 +126,32 @@ def test_a_larger_share_has_larger_steps_but_none_longer_than_an_idle_relay(scen
     assert sizes == [2, 2, 2, 2, 2, 3, 5]
 
 
-def test_the_next_walk_has_the_usual_share_again(scene: Scene) -> None:
-    make_old(3)
-    scene.turn(busy=True)
-    scene.turn(busy=True, after=200)
-    assert not statuses()
-    scene.turn(busy=True, after=1)  # the end of the walk
-    make_old(100)
-    assert scene.turn(busy=True, after=61) == 3
-    assert scene.turn(busy=True, after=STEP * BUSY.rest * 0.9) == 3
-    assert scene.turn(busy=True, after=STEP * BUSY.rest * 0.2) == 4
+def test_a_walk_begins_with_half_of_the_share_that_the_one_before_ended_with(scene: Scene) -> None:
+    """Where messages always come fast, each walk would have to find its share again; where they did once, it goes."""
+
+    def assert_urgency(urgency: int, *, steps: int) -> None:
+        rest = STEP * BUSY.rest / urgency
+        assert scene.turn(busy=True, after=rest * 0.9) == steps
+        assert scene.turn(busy=True, after=rest * 0.2) == steps + 1
+
+    def walk(seconds: float, *, begins_with: int) -> None:
+        make_old(30)
+        before = scene.steps
+        assert scene.turn(busy=True, after=61) == before + 1
+        assert_urgency(begins_with, steps=before + 1)
+        scene.turn(busy=True, after=seconds)
+        while statuses():
+            scene.turn(busy=True, after=1)
+        scene.turn(busy=True, after=1)  # the end of the walk
+
+    walk(190, begins_with=1)
+    walk(190, begins_with=4)
+    walk(10, begins_with=4)
+    walk(10, begins_with=2)
+    walk(10, begins_with=1)
+    walk(130, begins_with=1)
+    walk(10, begins_with=2)
+    walk(10, begins_with=1)
 
 
 @pytest.mark.parametrize(

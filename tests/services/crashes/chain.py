@@ -6,6 +6,7 @@ import signal
 import time
 import uuid
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import suppress
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
@@ -58,13 +59,13 @@ class Chain:
 
     # Processes
 
-    def _start(self, *work: Any, kill: Kill | None = None) -> Watched:
+    def _start(self, *work: Any, kill: Kill | None = None, constants: Mapping[str, Any] | None = None) -> Watched:
         arguments = [each.format(chain=self.name) if isinstance(each, str) else each for each in work]
         process = self._zygote.start(
             *arguments,
             label=f"{self.name}/{len(self._processes)}",
             outbox=self._outbox,
-            constants={**CONSTANTS, **self._scenario.constants},
+            constants={**CONSTANTS, **self._scenario.constants, **(constants or {})},
             kill=kill,
         )
         self._processes.append(process)
@@ -79,14 +80,14 @@ class Chain:
         """Run the watched process until it ends: by itself or by SIGTERM once all is done, or at the given step."""
         if self._scenario.beside:
             self._beside = [self._start(*RELAY)]
-        victim = self._start(*self._scenario.victim, kill=kill)
-        until = self._scenario.until or Chain.is_settled
+        victim = self._start(*self._scenario.victim, kill=kill, constants=self._scenario.victim_constants)
+        until = self._scenario.until or (None if self._scenario.drains else Chain.is_settled)
         stopped = False
         deadline = time.monotonic() + SECONDS
         while not victim.ends_within(LOOK_SECONDS):
             assert time.monotonic() < deadline, f"not within {SECONDS:g} s: the end of {victim}"
             self._scenario.meanwhile(self)
-            if not stopped and not self._scenario.drains and until(self):
+            if not stopped and until is not None and until(self):
                 victim.send_signal(signal.SIGTERM)
                 stopped = True
         return victim

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 import traceback
+from dataclasses import asdict
+from pathlib import Path
 
 from tests.soak import report
 from tests.soak.run import JUDGED_FROM_SECONDS, run
@@ -28,6 +31,8 @@ def main() -> int:
         traceback.print_exc()
         return 2
     client = CLIENTS[arguments.backend]
+    if arguments.samples:
+        arguments.samples.write_text(json.dumps(asdict(result)))
     print(report.text(client, result))
     if arguments.publish:
         report.publish(client, result)
@@ -46,6 +51,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--backend", choices=BACKENDS, default="kafka", help="kafka-python (default) or confluent-kafka"
     )
+    parser.add_argument("--samples", type=Path, metavar="FILE.json", help="keep all samples here")
     parser.add_argument("--publish", action="store_true", help="renew the client's table and plot in docs/proof.rst")
     arguments = parser.parse_args()
     if arguments.publish and arguments.seconds < JUDGED_FROM_SECONDS:

@@ -19,7 +19,7 @@ from tests.support.processes import ROOT
 PAGE = ROOT / "docs" / "proof.rst"
 DATA = ROOT / "docs" / "soak.json"
 BEGIN = ".. The soak runs write from here"
-HEAD = ("Measure", "Mean", "Highest", "Slope an hour", "Allowed")
+HEAD = ("Measure", "Mean", "Highest", "Slope an hour", "Error", "Allowed")
 TOP, PANEL, GAP, BOTTOM = 96, 120, 34, 48
 POINTS = 240
 
@@ -88,7 +88,7 @@ def page(runs: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _row(name: str, trend: Trend) -> tuple[str, ...]:
-    return (name, *(f"{value:,.2f}" for value in (trend.mean, trend.highest, trend.slope, trend.bound)))
+    return (name, *(f"{value:,.2f}" for value in (trend.mean, trend.highest, trend.slope, trend.error, trend.bound)))
 
 
 def draw(client: str, result: Result) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -34,17 +35,20 @@ class Trend:
         mean: after the warm-up.
         highest: after the warm-up.
         slope: by least squares, per hour.
-        bound: what the slope must not exceed. A measure may shrink.
+        error: twice the slope's standard error. A measure that rises and falls, such as rows between two walks of the
+            purge, has a slope by chance.
+        bound: what the slope must not exceed by more than that. A measure may shrink.
     """
 
     mean: float
     highest: float
     slope: float
+    error: float
     bound: float
 
     @property
     def flat(self) -> bool:
-        return self.slope <= self.bound
+        return self.slope - self.error <= self.bound
 
     @classmethod
     def of(cls, seconds: Sequence[float], values: Sequence[float], limit: Limit) -> Self:
@@ -55,7 +59,7 @@ class Trend:
             values: as many.
 
         Raises:
-            ValueError: fewer than two bins have a sample.
+            ValueError: fewer than three bins have a sample.
         """
         warm = seconds[-1] * WARM_UP
         found = [(second, value) for second, value in zip(seconds, values, strict=True) if second >= warm]
@@ -63,10 +67,15 @@ class Trend:
         bins: dict[int, list[tuple[float, float]]] = {}
         for second, value in found:
             bins.setdefault(min(int((second - warm) / width), BINS - 1), []).append((second, value))
-        if len(bins) < 2:
-            raise ValueError("a trend needs two bins of samples")
+        if len(bins) < 3:
+            raise ValueError("a trend needs three bins of samples")
         hours = [statistics.fmean(second for second, _ in each) / 3600 for each in bins.values()]
         medians = [statistics.median(value for _, value in each) for each in bins.values()]
         mean = statistics.fmean(value for _, value in found)
-        slope = statistics.linear_regression(hours, medians).slope
-        return cls(mean, max(value for _, value in found), slope, max(mean * limit.share, limit.least))
+        line = statistics.linear_regression(hours, medians)
+        residuals = [median - line.slope * hour - line.intercept for hour, median in zip(hours, medians, strict=True)]
+        middle = statistics.fmean(hours)
+        spread = sum((hour - middle) ** 2 for hour in hours)
+        error = 2 * math.sqrt(sum(each**2 for each in residuals) / (len(bins) - 2) / spread)
+        highest = max(value for _, value in found)
+        return cls(mean, highest, line.slope, error, max(mean * limit.share, limit.least))

@@ -54,6 +54,17 @@ def test_what_is_almost_zero_may_grow_by_a_little() -> None:
     assert Trend.of(HOUR, values, Limit(0.05, least=1.5)).flat
 
 
-def test_two_samples_at_once_are_no_trend() -> None:
-    with pytest.raises(ValueError, match="two bins"):
-        Trend.of([10.0, 10.0], [1, 2], LIMIT)
+def sawtooth(second: float, period: float) -> float:
+    """As the rows of a table that is purged in walks."""
+    return 100 + 20 * (second % period) / period
+
+
+@pytest.mark.parametrize("period", range(60, 600, 20))
+def test_what_rises_and_falls_is_flat_unless_it_grows(period: float) -> None:
+    assert Trend.of(HOUR, [sawtooth(second, period) for second in HOUR], LIMIT).flat
+    assert not Trend.of(HOUR, [sawtooth(second, period) + 40 * second / 3600 for second in HOUR], LIMIT).flat
+
+
+def test_few_samples_are_no_trend() -> None:
+    with pytest.raises(ValueError, match="three bins"):
+        Trend.of([10.0, 10.0, 100.0], [1, 2, 3], LIMIT)

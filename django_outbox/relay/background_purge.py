@@ -34,12 +34,12 @@ class Pace(NamedTuple):
 
 IDLE = Pace(rest=9.0, step_seconds=0.020)
 BUSY = Pace(rest=19.0, step_seconds=0.006)  # the next message may have to wait for a step
-BEHIND = Pace(rest=59.0, step_seconds=0.006)  # a batch was full: a step delays messages that are due
+BEHIND = Pace(rest=59.0, step_seconds=0.006)  # all batches are full: a step delays messages that are due
 LONGEST_STEP_SECONDS = 0.020
 DOUBLES_EVERY_SECONDS = 60.0
 MOST_DOUBLINGS = 3
-RECENT_SECONDS = 1.0  # for which a relay stays busy or behind after a pass
-STEP_ROWS = (20, 1000)
+RECENT_SECONDS = 1.0  # for which a relay stays busy after a pass, and after which it is behind
+STEP_ROWS = (200, 1000)  # a step of 20 takes almost as long as one of 200: most of it is round trips and the commit
 BETWEEN_WALKS_SECONDS = 60.0
 LEADER_CHECK_SECONDS = 10.0
 AFTER_ERROR_SECONDS = 3600.0
@@ -50,6 +50,8 @@ class BackgroundPurge:
 
     A step is one short transaction on the relay's connection, so a message or a signal waits for one step at most. Of
     several relays of a service, the oldest one that works purges. If two purge, each skips rows that the other locks.
+
+    While a relay keeps up, a step waits until a batch was not full. If all batches of a second were, the relay is behind.
 
     A walk that does not end within a minute has more to delete than its share allows: messages may come faster than they
     go. So its pauses halve with each minute, ``MOST_DOUBLINGS`` times at most, and its steps become longer. The next walk
@@ -66,7 +68,7 @@ class BackgroundPurge:
         self._clock = clock
         self._steps: Iterator[Step] | None = None
         self._rows = STEP_ROWS[0]
-        self._not_before = self._ended_at = self._busy_until = self._behind_until = self._leader_check_at = clock()
+        self._not_before = self._ended_at = self._busy_until = self._kept_up_at = self._leader_check_at = clock()
         self._walk_began_at = self._ended_at
         self._first_doublings = 0  # with which a walk begins
         self._step_took = 0.0
@@ -85,7 +87,13 @@ class BackgroundPurge:
             OperationalError, InterfaceError: the connection to the database is lost; call again later.
         """
         now = self._clock()
-        pace = self._pace(now, busy, behind)
+        if busy:
+            self._busy_until = now + RECENT_SECONDS
+        if not behind:
+            self._kept_up_at = now
+        elif now < self._kept_up_at + RECENT_SECONDS:
+            return
+        pace = self._pace(now, behind)
         # Limited, as the machine may have been suspended during a step.
         if now < max(self._not_before, self._ended_at + min(self._step_took * pace.rest, BETWEEN_WALKS_SECONDS)):
             return
@@ -114,12 +122,8 @@ class BackgroundPurge:
         factor = max(0.5, min(pace.step_seconds / max(self._step_took, 0.001), 2.0))
         self._rows = max(least, min(round(self._rows * factor), most))
 
-    def _pace(self, now: float, busy: bool, behind: bool) -> Pace:
-        if busy:
-            self._busy_until = now + RECENT_SECONDS
-        if behind:
-            self._behind_until = now + RECENT_SECONDS
-        pace = BEHIND if now < self._behind_until else BUSY if now < self._busy_until else IDLE
+    def _pace(self, now: float, behind: bool) -> Pace:
+        pace = BEHIND if behind else BUSY if now < self._busy_until else IDLE
         urgency = 1 << self._doublings(now)
         return Pace(pace.rest / urgency, min(pace.step_seconds * urgency, LONGEST_STEP_SECONDS))
 

@@ -15,7 +15,7 @@ from django_outbox.handlers.registry import Registry
 from django_outbox.models import OutboxMessage, Worker
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.relay import background_purge as background
-from django_outbox.relay.background_purge import BEHIND, BUSY, IDLE, BackgroundPurge, Pace
+from django_outbox.relay.background_purge import BEHIND, BUSY, IDLE, RECENT_SECONDS, BackgroundPurge, Pace
 from django_outbox.state import purging
 from django_outbox.worker import database_errors
 from django_outbox.worker.heartbeat import Heartbeat
@@ -92,7 +92,7 @@ def test_an_idle_relay_purges_in_small_steps_until_nothing_is_left(scene: Scene)
 def test_steps_have_their_share_of_a_relays_time(scene: Scene, state: dict[str, bool], pace: Pace, share: int) -> None:
     make_old(100)
     assert pace.rest + 1 == share
-    assert scene.turn(**state) == 1
+    assert scene.turn(**state, after=RECENT_SECONDS) == 1
     assert scene.turn(**state, after=STEP * pace.rest * 0.9) == 1
     assert scene.turn(**state, after=STEP * pace.rest * 0.2) == 2
 
@@ -107,7 +107,7 @@ def test_a_walk_that_does_not_end_takes_a_larger_share(
     scene: Scene, state: dict[str, bool], pace: Pace, minutes: float, urgency: int
 ) -> None:
     make_old(100)
-    assert scene.turn(**state) == 1
+    assert scene.turn(**state, after=RECENT_SECONDS) == 1
     assert scene.turn(**state, after=minutes * 60) == 2
     rest = STEP * pace.rest / urgency
     assert scene.turn(**state, after=rest * 0.9) == 2
@@ -154,14 +154,34 @@ def test_a_walk_begins_with_half_of_the_share_that_the_one_before_ended_with(sce
     walk(10, begins_with=1)
 
 
-@pytest.mark.parametrize(
-    ("state", "pace"), [({"busy": True}, BUSY), ({"behind": True}, BEHIND)], ids=["busy", "behind"]
-)
-def test_a_relay_that_had_work_just_now_is_not_idle(scene: Scene, state: dict[str, bool], pace: Pace) -> None:
+@pytest.mark.parametrize("state", [{"busy": True}, {"behind": True}], ids=["busy", "behind"])
+def test_a_relay_that_had_work_just_now_is_not_idle(scene: Scene, state: dict[str, bool]) -> None:
     make_old(100)
-    assert scene.turn(**state) == 1
-    assert scene.turn(after=STEP * pace.rest * 0.9) == 1
-    assert scene.turn(after=STEP * pace.rest * 0.2) == 2
+    assert scene.turn(**state, after=RECENT_SECONDS) == 1
+    assert scene.turn(after=STEP * BUSY.rest * 0.9) == 1
+    assert scene.turn(after=STEP * BUSY.rest * 0.2) == 2
+
+
+def test_a_relay_that_keeps_up_sends_the_rest_before_a_step(scene: Scene) -> None:
+    """At some hundred messages a second, each poll finds a full batch and a small one."""
+    make_old(100)
+    scene.turn(busy=True)
+    steps = 1
+    for _ in range(10):
+        assert scene.turn(behind=True, after=0.2) == steps
+        assert scene.turn(busy=True, after=0.05) == steps + 1
+        steps += 1
+
+
+def test_a_relay_is_behind_once_all_batches_of_a_second_were_full(scene: Scene) -> None:
+    make_old(100)
+    assert scene.turn(busy=True) == 1
+    assert scene.turn(behind=True, after=RECENT_SECONDS * 0.9) == 1
+    assert scene.turn(behind=True, after=RECENT_SECONDS * 0.2) == 2
+    assert scene.turn(behind=True, after=STEP * BEHIND.rest * 0.9) == 2
+    assert scene.turn(behind=True, after=STEP * BEHIND.rest * 0.2) == 3
+    assert scene.turn(busy=True, after=STEP * BUSY.rest * 1.1) == 4
+    assert scene.turn(behind=True, after=RECENT_SECONDS * 0.9) == 4
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ def relay(
     relay = Relay(get_broker(settings.broker), using="default")
     calm_collector()  # as the command does
     if purge:
-        relay.after_pass = _purge_of(relay)
+        relay.background = _purge_of(relay)
     run_once = relay.run_once
     times: list[float] = []
     moved: list[int] = []
@@ -120,7 +120,7 @@ def relay(
     }
 
 
-def _purge_of(relay: Any) -> Callable[[bool], None]:
+def _purge_of(relay: Any) -> Callable[[bool, bool], float]:
     """The background purge of a relay that has a row among the workers."""
     from django_outbox.handlers.registry import registry
     from django_outbox.relay.background_purge import BackgroundPurge

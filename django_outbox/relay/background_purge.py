@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -76,12 +77,14 @@ class BackgroundPurge:
         self._deleted: Counter[str] = Counter()
         self._is_reported = False
 
-    def run_if_due(self, busy: bool, behind: bool) -> None:
+    def run_if_due(self, busy: bool, behind: bool) -> float:
         """Run a step if it is time to. An error is logged and does not stop the relay.
 
         Args:
             busy: True if the last pass sent messages.
             behind: True if its batch was full, so that more messages may be due.
+
+        Returns the seconds to the next step of a walk; infinity if none is under way.
 
         Raises:
             OperationalError, InterfaceError: the connection to the database is lost; call again later.
@@ -92,14 +95,13 @@ class BackgroundPurge:
         if not behind:
             self._kept_up_at = now
         elif now < self._kept_up_at + RECENT_SECONDS:
-            return
+            return math.inf
         pace = self._pace(now, behind)
-        # Limited, as the machine may have been suspended during a step.
-        if now < max(self._not_before, self._ended_at + min(self._step_took * pace.rest, BETWEEN_WALKS_SECONDS)):
-            return
+        if (seconds := self._seconds_to_step(pace, now)) > 0:
+            return seconds
         try:
             if not self._leads(now):
-                return
+                return math.inf
             if self._steps is None:
                 self._steps, self._walk_began_at = self._walk(), now
             step = next(self._steps, None)
@@ -108,7 +110,7 @@ class BackgroundPurge:
             if is_outage(error, self._using):
                 raise
             self._rest_after(error)
-            return
+            return math.inf
         self._ended_at = self._clock()
         self._step_took = self._ended_at - now
         if step is None:
@@ -116,11 +118,18 @@ class BackgroundPurge:
             self._steps = None
             self._not_before = self._ended_at + BETWEEN_WALKS_SECONDS
             self._log_deleted()
-            return
+            return math.inf
         self._deleted += step.counts
         least, most = STEP_ROWS
         factor = max(0.5, min(pace.step_seconds / max(self._step_took, 0.001), 2.0))
         self._rows = max(least, min(round(self._rows * factor), most))
+        return self._seconds_to_step(pace, self._ended_at)
+
+    def _seconds_to_step(self, pace: Pace, now: float) -> float:
+        # Limited, as the machine may have been suspended during a step.
+        rest = min(self._step_took * pace.rest, BETWEEN_WALKS_SECONDS)
+        seconds = max(self._not_before, self._ended_at + rest) - now
+        return math.inf if seconds > 0 and self._steps is None else seconds
 
     def _pace(self, now: float, behind: bool) -> Pace:
         pace = BEHIND if behind else BUSY if now < self._busy_until else IDLE

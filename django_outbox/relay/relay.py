@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Hashable
@@ -84,8 +85,11 @@ class Relay:
         self.batch_size = batch_size or settings.relay_batch_size
         self.poll_interval = poll_interval or settings.poll_interval
         self.worker_state = WorkerState("relay", clock, poll_interval=self.poll_interval)
-        self.after_pass: Callable[[bool, bool], None] | None = None
-        """Called after each pass, except with ``drain``: with whether rows moved, and whether the batch was full."""
+        self.background: Callable[[bool, bool], float] | None = None
+        """Called after each pass, except with ``drain``: with whether rows moved, and whether the batch was full.
+
+        It returns the seconds after which it wants to be called again, without a pass, if there is nothing to send.
+        """
         self.is_idle = False
         """True if the last pass found no more work."""
         self._clock = clock
@@ -108,7 +112,11 @@ class Relay:
             MessagesLeft: with ``drain``, if a topic cannot be written to, or a schema registry stays unavailable.
         """
 
+        background = None if drain else self.background
+        rest = math.inf  # of the background
+
         def step() -> float | None:
+            nonlocal rest
             if not drain:
                 self.listener.open_if_due()
             self._prepared.wanted = self.listener.is_open
@@ -117,8 +125,8 @@ class Relay:
             done = self.run_once()
             self.worker_state.record_round(published=done.published, trouble=str(self._topics))
             repeats.sum_up()
-            if self.after_pass is not None and not drain:
-                self.after_pass(done.moved, done.claimed >= self.batch_size)
+            if background is not None:
+                rest = background(done.moved, done.claimed >= self.batch_size)
             if self.load_schemas() or done.moved:
                 return 0.0
             if drain and not done.claimed and not self._claims.is_skipping:
@@ -126,8 +134,16 @@ class Relay:
             return self.listener.seconds_to_wait(began_at, self._topics.poll_interval(self.poll_interval))
 
         def wait_for_work(seconds: float) -> None:
-            if self.listener.wait(stop, seconds):
-                self.is_idle = False
+            nonlocal rest
+            ends_at = self._clock() + seconds
+            while not stop.requested:
+                left = max(0.0, ends_at - self._clock())
+                if self.listener.wait(stop, min(left, rest)):
+                    self.is_idle = False
+                    return
+                if background is None or rest >= left:
+                    return
+                rest = background(False, False)
 
         try:
             run_through_faults(

@@ -79,7 +79,7 @@ class Command(WorkerCommand):
         creator = create if create_topics else None
         relay = Relay(broker, using=database, batch_size=batch_size, poll_interval=interval, create_topics=creator)
         if settings.purge:
-            relay.after_pass = BackgroundPurge(relay.worker_state, using=database, handlers=registry).run_if_due
+            relay.background = BackgroundPurge(relay.worker_state, using=database, handlers=registry).run_if_due
         with self.working(broker, relay.worker_state, options, using=database) as stop:
             log.info("Relay from %s to %s started.", database, broker.location, extra={"action": "started"})
             relay.run(stop, drain=options["drain"])

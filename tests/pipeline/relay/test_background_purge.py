@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from datetime import timedelta
 from typing import Any
 
@@ -204,6 +205,23 @@ def test_steps_grow_where_the_database_is_fast_and_shrink_where_it_is_slow(
     assert found == sizes
 
 
+def test_it_asks_for_its_next_step_while_a_walk_is_under_way(scene: Scene) -> None:
+    make_old(6)
+    rest = scene.purge.run_if_due(True, False)
+    assert rest == pytest.approx(STEP * BUSY.rest)
+    scene.clock.now += rest / 2
+    assert scene.purge.run_if_due(True, False) == pytest.approx(rest / 2)
+    scene.clock.now += rest
+    assert scene.purge.run_if_due(False, False) == pytest.approx(STEP * BUSY.rest)  # busy a moment ago
+    assert scene.steps == 2
+    scene.clock.now += 1
+    assert scene.purge.run_if_due(False, False) == pytest.approx(STEP * IDLE.rest)
+    assert not statuses()
+    scene.clock.now += 1
+    assert scene.purge.run_if_due(False, False) == math.inf  # the walk has ended
+    assert scene.purge.run_if_due(False, False) == math.inf
+
+
 def test_after_a_walk_it_rests_for_a_minute(scene: Scene) -> None:
     scene.turn()
     make_old(1)
@@ -337,18 +355,21 @@ def test_a_machine_that_slept_in_a_step_does_not_rest_for_days(scene: Scene) -> 
 # In the relay
 
 
-def run(pipeline: Pipeline, turns: int, *, drain: bool = False) -> list[tuple[bool, bool]]:
+def run(
+    pipeline: Pipeline, turns: int, *, drain: bool = False, rest: float = math.inf, poll_interval: float = 0.001
+) -> list[tuple[bool, bool]]:
     """Let the relay's loop turn; returns what it told its background each time: is it busy, is it behind?"""
     told: list[tuple[bool, bool]] = []
     stop = Stop()
 
-    def turn(busy: bool, behind: bool) -> None:
+    def turn(busy: bool, behind: bool) -> float:
         told.append((busy, behind))
         if len(told) == turns:
             stop.request()
+        return rest
 
-    pipeline.relay.after_pass = turn
-    pipeline.relay.poll_interval = 0.001
+    pipeline.relay.background = turn
+    pipeline.relay.poll_interval = poll_interval
     pipeline.relay.run(stop, drain=drain)
     stop.close()
     return told
@@ -363,6 +384,36 @@ def test_the_relay_lets_its_background_work_between_batches_and_says_how_busy_it
     assert {row(message).status for message in messages} == {"published"}
 
 
+def test_the_background_works_while_the_relay_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    make_message()
+    pipeline = Pipeline()
+    passes = []
+    run_once = pipeline.relay.run_once
+    monkeypatch.setattr(pipeline.relay, "run_once", lambda: passes.append(1) or run_once())
+    busy, idle = (True, False), (False, False)
+    assert run(pipeline, 5, rest=0.001, poll_interval=3600) == [busy, *[idle] * 4]
+    assert len(passes) == 2
+
+
+def test_a_background_that_rests_longer_waits_for_the_next_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Pipeline()
+    waits: list[float] = []
+    monkeypatch.setattr(pipeline.relay.listener, "wait", lambda stop, seconds: waits.append(seconds))
+    assert run(pipeline, 3, rest=3600) == [(False, False)] * 3
+    assert waits == [pytest.approx(0.001, abs=0.001)] * len(waits)
+    assert len(waits) == 2
+
+
+def test_a_notification_comes_before_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Pipeline()
+    passes = []
+    run_once = pipeline.relay.run_once
+    monkeypatch.setattr(pipeline.relay, "run_once", lambda: passes.append(1) or run_once())
+    monkeypatch.setattr(pipeline.relay.listener, "wait", lambda stop, seconds: True)
+    assert run(pipeline, 3, rest=0.001, poll_interval=3600) == [(False, False)] * 3
+    assert len(passes) == 3
+
+
 def test_a_drain_has_no_background() -> None:
     make_message()
     assert run(Pipeline(), 1, drain=True) == []
@@ -372,7 +423,7 @@ def test_the_setting_turns_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
     from django_outbox.management.commands import outbox_relay
 
     backgrounds: list[Any] = []
-    monkeypatch.setattr(outbox_relay.Relay, "run", lambda self, stop, drain: backgrounds.append(self.after_pass))
+    monkeypatch.setattr(outbox_relay.Relay, "run", lambda self, stop, drain: backgrounds.append(self.background))
     from django.core.management import call_command
 
     call_command("outbox_relay", "--drain")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from contextlib import closing
 
 import pytest
@@ -22,7 +23,12 @@ pytestmark = pytest.mark.django_db
 def run_one_round(relay: Relay) -> tuple[str, str]:
     """Run a relay for one round; returns its state and what is wrong, as the heartbeat stores them."""
     with closing(Stop()) as stop:
-        relay.after_pass = lambda moved, full: stop.request()
+
+        def request_stop(moved: bool, full: bool) -> float:
+            stop.request()
+            return math.inf
+
+        relay.background = request_stop
         relay.run(stop)
     return relay.worker_state.snapshot()
 

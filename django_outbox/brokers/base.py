@@ -2,6 +2,8 @@
 
 A backend subclasses ``Broker``, which makes a ``Producer`` and a ``Subscription``. All times are in seconds. A backend
 raises none of its client library's errors: it returns a result, or raises an error that is documented here.
+
+The contract is one long file on purpose: whoever writes a backend reads it from top to bottom.
 """
 
 from __future__ import annotations

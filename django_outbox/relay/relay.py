@@ -111,7 +111,6 @@ class Relay:
                 for ``PUBLISH_TIMEOUT``.
             MessagesLeft: with ``drain``, if a topic cannot be written to, or a schema registry stays unavailable.
         """
-
         background = None if drain else self.background
         rest = math.inf  # of the background
 
@@ -136,14 +135,12 @@ class Relay:
         def wait_for_work(seconds: float) -> None:
             nonlocal rest
             ends_at = self._clock() + seconds
-            while not stop.requested:
-                left = max(0.0, ends_at - self._clock())
-                if self.listener.wait(stop, min(left, rest)):
-                    self.is_idle = False
-                    return
-                if background is None or rest >= left:
+            while not self.listener.wait(stop, min(seconds, rest)):
+                if background is None or rest >= seconds or stop.requested:
                     return
                 rest = background(False, False)
+                seconds = max(0.0, ends_at - self._clock())
+            self.is_idle = False
 
         try:
             run_through_faults(

@@ -101,7 +101,7 @@ def draw(client: str, result: Result) -> str:
         )
     ]
     workers = [name for name in samples.series if name.startswith("memory of ")]
-    shown = [*workers, "tables, MB", "indexes, MB", "latency p50, ms", "latency p99, ms"]
+    shown = [*workers, "rows", "tables, MB", "indexes, MB", "latency p50, ms", "latency p99, ms"]
     panels = {"handled a second": [rates[0], *rates], **{name: samples.series[name] for name in shown}}
     height = TOP + len(panels) * (PANEL + GAP) + BOTTOM - GAP
     subtitle = f"{client}, {result.rate:,.0f} events a second; judged from the dotted line on"

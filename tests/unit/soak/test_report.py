@@ -78,7 +78,7 @@ def test_each_measure_has_a_limit() -> None:
 def test_the_plot_shows_rate_memory_sizes_and_latency() -> None:
     svg = ElementTree.fromstring(report.draw("kafka-python", result()))  # noqa: S314
     texts = {element.text for element in svg.iter("{http://www.w3.org/2000/svg}text")}
-    assert {"handled a second", "memory of relay, MB", "indexes, MB", "latency p99, ms"} <= texts
+    assert {"handled a second", "memory of relay, MB", "rows", "indexes, MB", "latency p99, ms"} <= texts
 
 
 def test_the_documentation_shows_each_client() -> None:

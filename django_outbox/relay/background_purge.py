@@ -47,7 +47,7 @@ AFTER_ERROR_SECONDS = 3600.0
 
 
 class BackgroundPurge:
-    """Deletes messages that ``RETENTION`` no longer keeps, in steps between two passes of the relay.
+    """Deletes messages that ``RETENTION`` no longer keeps, in steps between two passes of the relay and while it waits.
 
     A step is one short transaction on the relay's connection, so a message or a signal waits for one step at most. Of
     several relays of a service, the oldest one that works purges. If two purge, each skips rows that the other locks.

@@ -384,12 +384,18 @@ def test_the_relay_lets_its_background_work_between_batches_and_says_how_busy_it
     assert {row(message).status for message in messages} == {"published"}
 
 
+def counted_passes(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """A list that grows by one with each pass of the relay."""
+    passes: list[int] = []
+    run_once = pipeline.relay.run_once
+    monkeypatch.setattr(pipeline.relay, "run_once", lambda: passes.append(1) or run_once())
+    return passes
+
+
 def test_the_background_works_while_the_relay_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     make_message()
     pipeline = Pipeline()
-    passes = []
-    run_once = pipeline.relay.run_once
-    monkeypatch.setattr(pipeline.relay, "run_once", lambda: passes.append(1) or run_once())
+    passes = counted_passes(pipeline, monkeypatch)
     busy, idle = (True, False), (False, False)
     assert run(pipeline, 5, rest=0.001, poll_interval=3600) == [busy, *[idle] * 4]
     assert len(passes) == 2
@@ -405,9 +411,7 @@ def test_a_background_that_rests_longer_waits_for_the_next_pass(monkeypatch: pyt
 
 def test_a_notification_comes_before_the_background(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = Pipeline()
-    passes = []
-    run_once = pipeline.relay.run_once
-    monkeypatch.setattr(pipeline.relay, "run_once", lambda: passes.append(1) or run_once())
+    passes = counted_passes(pipeline, monkeypatch)
     monkeypatch.setattr(pipeline.relay.listener, "wait", lambda stop, seconds: True)
     assert run(pipeline, 3, rest=0.001, poll_interval=3600) == [(False, False)] * 3
     assert len(passes) == 3

@@ -99,6 +99,8 @@ class Proxy:
     def _serve(self, client: socket.socket, server: socket.socket) -> None:
         ends = {client, server}
         self._open |= ends
+        for end in ends:  # else the second chunk of a message waits 40 ms for the delayed acknowledgment of the first
+            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         answers = self._start(self._pass_on, server, client)
         self._pass_on(client, server)
         answers.join()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
+from itertools import takewhile
 from math import ceil
 from typing import Any
 
@@ -160,21 +161,24 @@ class Lanes(InHand):
     def _handle(self, lane: Lane, batch: Sequence[Queued[Any]]) -> None:
         done = 0
         parked: dict[int, float] = {}
+        held: set[Hashable] = set()  # keys of those: nothing may be stored that holds later ones
         try:
             lane.prepared.renew_plans()
             # What is left may go to another lane, unless the lane looks for the message that makes transactions fail.
-            while done < len(batch) and (not done or lane.engine.is_one_by_one) and not self._is_interrupted():
+            while (not done or lane.engine.is_one_by_one) and not self._is_interrupted():
+                rest = list(takewhile(lambda queued: queued.key not in held, batch[done:]))
+                if not rest:
+                    break
                 if not self.are_threads:
                     self._worker_state.record_progress()
-                with self._worker_state.handling(lane.number, text_of(batch[done].key), len(batch) - done):
-                    outcomes = lane.handle(batch[done:], self._is_interrupted)
+                with self._worker_state.handling(lane.number, text_of(rest[0].key), len(rest)):
+                    outcomes = lane.handle(rest, self._is_interrupted)
                 self._count(batch[done : done + len(outcomes)], outcomes)
                 for place, outcome in enumerate(outcomes, done):
                     if outcome is Outcome.WAITING:
                         parked[place] = self._waits_until(batch[place])
+                        held.add(batch[place].key)
                 done += len(outcomes)
-                if parked and batch[0].kind is Kind.FOREIGN:  # nothing is stored that would hold the rest of their keys
-                    break
         finally:
             if self.are_threads and self._is_stopping():
                 self._queue.hold()

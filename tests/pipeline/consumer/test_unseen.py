@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from django_outbox.consumer.waits import HOLD_SECONDS
+from django_outbox.events.event import Event
 from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
 from tests.support.carried import committed, consume, deliver, inserted, sent
@@ -69,6 +70,23 @@ def test_later_messages_of_its_key_wait_as_well_in_the_order_of_their_commits(
     consume(pipeline, clock)
     assert effects() == ["other", "first", "middle", "last"]
     assert sent() == [1, 1, 1, 1]
+
+
+def test_one_of_its_key_waits_too_when_messages_are_handled_one_by_one(pipeline: Pipeline, clock: Clock) -> None:
+    def handle(events: list[Event]) -> None:
+        if len(events) > 1:
+            raise ArithmeticError
+
+    pipeline.on("order.paid", handle, batch=10)
+    pipeline.consumer.lanes.engines[0].transaction_size = 100
+    uncommitted = Uncommitted(pipeline, "first")
+    for event_type, payload, key in [("order.paid", 1, "b"), ("order.created", "next", "a"), ("order.paid", 2, "c")]:
+        deliver(pipeline, inserted(payload, event_type=event_type, message_key=key))
+    consume(pipeline, clock)
+    assert effects() == []
+    uncommitted.commit()
+    consume(pipeline, clock)
+    assert effects() == ["first", "next"]
 
 
 def test_messages_without_a_key_do_not_wait_for_a_row(pipeline: Pipeline, clock: Clock) -> None:

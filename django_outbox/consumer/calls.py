@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from django_outbox.consumer.source import Claim
 from django_outbox.events.event import Event
-from django_outbox.handlers.handler import Handlers
-from django_outbox.observability.tracing.base import Run
+from django_outbox.handlers.handler import Handler, Handlers
+from django_outbox.observability.tracing.base import Events, Run
 
 Kind = tuple[str, str | None]
 """Type and topic of events."""
 Key = tuple[str | None, str]
 """Topic and key of events."""
+
+
+@dataclass(slots=True)
+class Attempt:
+    """How far a transaction came, for when it is rolled back.
+
+    Attributes:
+        claims: of its deliveries; empty if claiming them failed.
+        running: events whose handler runs, or raised.
+    """
+
+    claims: Sequence[Claim] = ()
+    running: Sequence[Event] = ()
 
 
 @dataclass(slots=True)
@@ -26,8 +41,9 @@ class _Batch:
 class Calls:
     """Runs handlers. An event of a batch handler waits for others of its kind, but never for one behind it in its key."""
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, run: Run, attempt: Attempt) -> None:
+        self._run_handlers = run
+        self._attempt = attempt
         self._waiting: dict[Kind, _Batch] = {}
 
     def add(self, event: Event, handlers: Handlers) -> None:
@@ -53,6 +69,11 @@ class Calls:
         """Run the handlers of all events that wait."""
         for kind in list(self._waiting):
             self._call(kind)
+
+    def _run(self, events: Events, handlers: Sequence[Handler]) -> None:
+        self._attempt.running = [events] if isinstance(events, Event) else events
+        self._run_handlers(events, handlers)
+        self._attempt.running = ()
 
     def _call(self, kind: Kind) -> None:
         batch = self._waiting.pop(kind)

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from django_outbox.consumer.breaker import Breaker
-from django_outbox.consumer.calls import Calls
-from django_outbox.consumer.named import NamedFailures
+from django_outbox.consumer.calls import Attempt, Calls
+from django_outbox.consumer.redo import Redo
 from django_outbox.consumer.source import Claim, Item, Outcome, Source
 from django_outbox.exceptions import in_one_line, name_handlers
 from django_outbox.observability import instrumentation
@@ -31,8 +31,8 @@ LANE_BUDGET_SECONDS = 0.5
 class Engine:
     """Handles messages of any source, several in one transaction as long as none of them raises.
 
-    If one raises, the transaction is rolled back, and each of its messages is handled again in its own transaction:
-    no retry is counted for the others. An engine serves one thread.
+    If one raises, the transaction is rolled back, and ``Redo`` says what is handled again together, and what alone: no
+    retry is counted for messages that did not fail alone. An engine serves one thread.
     """
 
     def __init__(
@@ -106,26 +106,35 @@ class Engine:
                 self.transaction_size = 2.0
             return [outcome]
         session = session_of(self._using)
-        named = NamedFailures(batch)
+        redo = Redo(batch)
         while True:
             over_at = self._clock() + self._budget
-            claims: list[Claim] = []
+            attempt = Attempt()
+            together = redo.together
             try:
-                done = self._run(source, named.others, claims, partial(self._is_over, over_at, is_stopping))
+                is_over = partial(self._is_over, over_at, is_stopping)
+                done = self._run(source, together, attempt, is_over, together=True)
             except Exception as error:
-                if named.add(error, claims):
+                if redo.name(error, attempt):
                     continue
-                self._alone_left = len(batch)  # also after an outage, to find the message that causes it
                 if not stop_preparing(error, self._using) and is_outage(error, self._using, session):
+                    self._alone_left = len(batch)  # to find the message that causes it
                     raise
-                log.debug("Handling one by one after %s", fingerprint(error), extra={"action": "one_by_one"})
+                self.transaction_size = max(self._least, cost / 2)
+                log.debug("Rolled back after %s", fingerprint(error), extra={"action": "rolled_back"})
+                if redo.cut(attempt):
+                    continue
                 break
-            is_slow = self._clock() >= over_at
-            done_cost = cost * len(done) / len(batch)
-            self.transaction_size = max(self._least, done_cost) if is_slow else max(self.transaction_size, 2 * cost)
-            return named.outcomes(done, partial(self._fail, source))
+            share = cost / len(batch)
+            if self._clock() >= over_at:
+                self.transaction_size = max(self._least, share * len(done))
+            else:
+                self.transaction_size = max(self.transaction_size, 2 * share * len(together))
+            outcomes = redo.outcomes(done, partial(self._fail, source))
+            self._alone_left = redo.alone(len(outcomes))
+            return outcomes
         # Outside the except block, where the error would be the context of later ones.
-        self.transaction_size = max(self._least, cost / 2)
+        self._alone_left = redo.alone()
         return [self.handle_alone(source, batch[0])]
 
     def _is_over(self, over_at: float, is_stopping: Callable[[], bool]) -> bool:
@@ -139,17 +148,18 @@ class Engine:
         """
         if not source.cost(item):
             return Outcome.SKIPPED
-        claims: list[Claim] = []
+        attempt = Attempt()
         what, extra = source.describe(item)
 
         def work() -> Outcome:
-            claims.clear()
-            return self._run(source, [item], claims, lambda: False)[0].outcome
+            attempt.claims = ()
+            return self._run(source, [item], attempt, lambda: False, together=False)[0].outcome
 
         def fail(error: Exception) -> Outcome:
-            for claim in claims:
+            claim = attempt.claims[0] if attempt.claims else None
+            if claim is not None:
                 name_handlers(error, (handler.name for handler in claim.handlers))
-            return self._fail(source, item, claims[0] if claims else None, error)
+            return self._fail(source, item, claim, error)
 
         def log_retry(fault: Exception) -> None:
             log.info("Retrying %s: %s", what, in_one_line(fault), extra={"action": "again", **extra})
@@ -163,7 +173,9 @@ class Engine:
             outages=self._outages,
             work_id=what,
         )
-        self._alone_left = max(0, self._alone_left - 1)
+        # If one failed, others like it may fail, and would be handled together in vain.
+        least = 1 if outcome in (Outcome.FAILED, Outcome.DEAD) else 0
+        self._alone_left = max(least, self._alone_left - 1)
         return outcome
 
     def _fail(self, source: Source[Item], item: Item, claim: Claim | None, error: Exception) -> Outcome:
@@ -182,18 +194,28 @@ class Engine:
         self._alone_left = 0
 
     def _run(
-        self, source: Source[Item], items: Sequence[Item], claims: list[Claim], is_over: Callable[[], bool]
+        self,
+        source: Source[Item],
+        items: Sequence[Item],
+        attempt: Attempt,
+        is_over: Callable[[], bool],
+        *,
+        together: bool,
     ) -> list[Claim]:
-        """Handle deliveries in one transaction. Adds their claims to ``claims``, and returns those it completed."""
+        """Handle deliveries in one transaction. Returns the claims that it completed.
+
+        Args:
+            together: after an error, they will be handled again.
+        """
         prepared = source.prepare(items)
         if all(claim.outcome in (Outcome.SKIPPED, Outcome.WAITING) for claim in prepared):
             return list(prepared)
         done: list[Claim] = []
         has_begun = False
-        trace = current_tracing().processing(self._group, using=self._using, together=len(items) > 1)
+        trace = current_tracing().processing(self._group, using=self._using, together=together)
         with trace as run_handlers, handler_transaction(self._using):
-            claims += source.claim(items, prepared)
-            calls = Calls(run_handlers)
+            attempt.claims = claims = source.claim(items, prepared)
+            calls = Calls(run_handlers, attempt)
             for claim in claims:
                 if claim.event is not None and claim.outcome is Outcome.CONSUMED:
                     if has_begun and is_over():

@@ -221,7 +221,7 @@ class OutboxSource(Source[OwnRecord]):
             self.survived.add(*[item.place for item in new])
 
     def uncount_deliveries(self, items: Sequence[OwnRecord]) -> None:
-        """Take counted deliveries back whose handlers did not run, as another consumer may be the next to get them."""
+        """Take counted deliveries back that did not run or were rolled back, as another consumer may be the next to get them."""
         counted = [item for item in items if item.place in self.survived]
         if counted:
             with suppress(Error):  # of the database: then another consumer handles them alone

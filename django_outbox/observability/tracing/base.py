@@ -67,7 +67,7 @@ class Tracing(ABC):
         Args:
             group: the consumer group.
             using: alias of the database of the transaction.
-            together: several messages share the transaction, and are redone one by one if it fails.
+            together: several messages may share the transaction, and are redone if it fails.
         """
 
     @property

@@ -187,6 +187,42 @@ def test_retried_by_name_wait_and_count_and_the_others_are_handled_again_togethe
     assert retried.next_retry_at > timezone.now() + timedelta(minutes=50)
 
 
+def test_a_list_that_fails_is_handled_one_by_one_and_what_is_around_it_together(pipeline: BatchPipeline) -> None:
+    notes: list[Any] = []
+    pipeline.on("order.sent", note_into(notes))
+    pipeline.consumer.lanes.engines[0].transaction_size = 100
+    publish("a", "b", event_type="order.sent")
+    publish(0, 1, 2)
+    publish("c", "d", event_type="order.sent")
+    pipeline.handle = refuse(1, error=lambda bad: ArithmeticError())
+    pipeline.relay.run_once()
+
+    with CaptureQueriesContext(connection) as queries:
+        done = pipeline.consumer.run_once()
+
+    assert (done.consumed, done.failed) == (6, 1)
+    assert notes == ["a", "b", "c", "d", "a", "b", "c", "d"]  # the list waits for more until the end
+    assert pipeline.calls == [[0, 1, 2], [0], [1], [2]]
+    consumed = [query["sql"] for query in queries if "'consumed'" in query["sql"] and "UPDATE" in query["sql"]]
+    assert len(consumed) == 4
+
+
+def test_after_named_ones_another_error_leaves_their_failures_as_they_are(pipeline: BatchPipeline) -> None:
+    pipeline.on("order.sent", lambda event: 1 / event.payload)
+    pipeline.consumer.lanes.engines[0].transaction_size = 100
+    messages = [*publish(*range(3)), *publish(3, message_key="k")]  # called before the next one of its key
+    sent = publish(1, 0, 2, event_type="order.sent", message_key="k")
+    pipeline.handle = refuse(1, error=rejected)
+    pipeline.relay.run_once()
+
+    pipeline.consumer.run_once()
+
+    assert pipeline.calls == [[0, 1, 2, 3], [0, 2, 3], [0, 2, 3]]
+    assert [row(each).status for each in messages] == ["consumed", "dead", "consumed", "consumed"]
+    assert [row(each).status for each in sent] == ["consumed", "pending", "pending"]
+    assert [row(each).retry_count for each in sent] == [0, 1, 0]
+
+
 def test_all_may_be_named(pipeline: BatchPipeline) -> None:
     publish(*range(4))
     pipeline.handle = lambda events: (_ for _ in ()).throw(rejected(events))

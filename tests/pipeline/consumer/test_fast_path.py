@@ -29,8 +29,8 @@ AN_HOUR = timedelta(hours=1)
 class WarmPipeline(Pipeline):
     """At work for a while; ``handle`` is what each test wants done with the events of type order.paid."""
 
-    def __init__(self) -> None:
-        super().__init__(steady=True, clock=lambda: 0.0)
+    def __init__(self, clock: Callable[[], float] = lambda: 0.0) -> None:
+        super().__init__(steady=True, clock=clock)
         self.handle: Callable[[Event], Any] = effect_of_payload
         self.on("order.created", effect_of_payload)
         self.on("order.paid", lambda event: self.handle(event))
@@ -95,6 +95,155 @@ def test_one_that_fails_costs_its_neighbours_nothing(pipeline: WarmPipeline) -> 
     assert [(m.status, m.retry_count) for m in map(row, messages)] == [
         (Status.PENDING, 1) if number == 5 else (Status.CONSUMED, 0) for number in range(10)
     ]
+
+
+class Failing(Exception):
+    """What a handler raises that fails."""
+
+
+def fails(pipeline: WarmPipeline, *payloads: int) -> list[int]:
+    """Let the handler fail with events of these payloads. Returns the payloads it was called with, in a list that grows."""
+    calls: list[int] = []
+
+    def handle(event: Event) -> None:
+        calls.append(event.payload)
+        effect_of_payload(event)
+        if event.payload in payloads:
+            raise Failing
+
+    pipeline.handle = handle
+    return calls
+
+
+def publish(pipeline: WarmPipeline, number: int) -> list[OutboxMessage]:
+    """Events with the payloads from 0 on."""
+    messages = [make_message(event_type="order.paid", payload=payload) for payload in range(number)]
+    pipeline.relay.run_once()
+    return messages
+
+
+@pytest.mark.parametrize(
+    ("bad", "calls"),
+    [
+        pytest.param({50}, [*range(51), *range(50), 50, *range(51, 100)], id="in the middle"),
+        pytest.param({0}, [0, 0, *range(1, 100)], id="first"),
+        pytest.param({99}, [*range(100), *range(99), 99], id="last"),
+        pytest.param(
+            {30, 60}, [*range(31), *range(30), 30, *range(31, 61), *range(32, 60), 60, *range(61, 100)], id="two"
+        ),
+        pytest.param({49, 50}, [*range(50), *range(100)], id="neighbours"),
+        pytest.param({1}, [0, 1, 0, 1, *range(2, 100)], id="second"),
+        pytest.param({*range(100)}, [0, *range(100)], id="all"),
+    ],
+)
+def test_only_one_that_fails_is_handled_alone(pipeline: WarmPipeline, bad: set[int], calls: list[int]) -> None:
+    called = fails(pipeline, *bad)
+    messages = publish(pipeline, 100)
+
+    with CaptureQueriesContext(connection) as queries:
+        batch = pipeline.consumer.run_once()
+
+    assert called == calls
+    assert (batch.consumed, batch.failed) == (100 - len(bad), len(bad))
+    assert [number for number, message in enumerate(messages) if row(message).status == Status.PENDING] == [
+        *sorted(bad)
+    ]
+    consumed = [query["sql"] for query in queries if "'consumed'" in query["sql"] and "UPDATE" in query["sql"]]
+    assert len(consumed) < 10  # others share their transactions, but for those next to a failure
+
+
+def test_one_that_fails_beside_others_only_has_not_failed(pipeline: WarmPipeline) -> None:
+    """What an earlier one did in the same transaction may be to blame."""
+    together: list[int] = []
+
+    def handle(event: Event) -> None:
+        together.append(event.payload)
+        transaction.on_commit(together.clear)
+        if event.payload == 7 and 3 in together:
+            together.clear()
+            raise Failing
+        effect_of_payload(event)
+
+    pipeline.handle = handle
+    messages = publish(pipeline, 10)
+
+    assert pipeline.consumer.run_once().consumed == 10
+    assert effects() == [str(number) for number in range(10)]
+    assert {row(message).retry_count for message in messages} == {0}
+
+
+def test_a_handler_that_fails_earlier_each_time_gets_them_one_by_one_in_the_end(pipeline: WarmPipeline) -> None:
+    calls: list[int] = []
+    ends = [*range(100)]
+
+    def handle(event: Event) -> None:
+        calls.append(event.payload)
+        if ends and event.payload == ends[-1]:
+            ends.pop()
+            raise Failing
+
+    pipeline.handle = handle
+    publish(pipeline, 100)
+    for _ in range(100):
+        pipeline.consumer.run_once()
+    assert len(calls) < 6 * 100
+
+
+def test_what_is_before_a_failure_is_handled_together_for_about_a_second_too() -> None:
+    now, calls = [0.0], []
+    pipeline = WarmPipeline(clock=lambda: now[0])
+
+    def handle(event: Event) -> None:
+        if event.payload in calls:  # the first time they were fast
+            now[0] += 0.3
+        calls.append(event.payload)
+        if event.payload == 8:
+            raise Failing
+        effect_of_payload(event)
+
+    pipeline.handle = handle
+    publish(pipeline, 10)
+
+    batch = pipeline.consumer.run_once()
+
+    assert calls == [*range(9), *range(10)]
+    assert (batch.consumed, batch.failed) == (9, 1)
+    assert effects() == [str(number) for number in range(10) if number != 8]
+
+
+def test_one_that_waits_and_one_that_fails_do_not_take_each_others_outcome(pipeline: WarmPipeline) -> None:
+    fails(pipeline, 3)
+    for number in range(2):
+        make_message(event_type="order.paid", payload=number)
+    held = make_message(event_type="order.paid", payload=2, message_key="h")
+    bad = make_message(event_type="order.paid", payload=3)
+    make_message(event_type="order.paid", payload=4)
+    pipeline.relay.run_once()
+    make_message(id=1, message_key="h", next_retry_at=timezone.now() + AN_HOUR)
+
+    batch = pipeline.consumer.run_once()
+
+    assert (batch.consumed, batch.requeued, batch.failed) == (3, 1, 1)
+    assert (row(held).status, row(held).retry_count) == ("pending", 0)
+    assert (row(bad).status, row(bad).retry_count) == ("pending", 1)
+    assert effects() == ["0", "1", "4"]
+
+
+def test_an_error_after_the_handlers_blames_none_and_each_is_handled_alone(pipeline: WarmPipeline) -> None:
+    calls = fails(pipeline)
+    messages = publish(pipeline, 5)
+    inner, bad = pipeline.handle, messages[3].id
+
+    def handle(event: Event) -> None:
+        inner(event)
+        if event.payload == 3:
+            OutboxMessage.objects.filter(id=bad).update(publish_count=7)  # its state cannot be stored any more
+
+    pipeline.handle = handle
+    batch = pipeline.consumer.run_once()
+    assert (batch.consumed, batch.failed) == (4, 1)
+    assert calls == [*range(5), *range(5)]
+    assert effects() == ["0", "1", "2", "4"]
 
 
 def test_one_that_is_rejected_or_breaks_the_transaction_costs_its_neighbours_nothing(pipeline: WarmPipeline) -> None:

@@ -153,6 +153,27 @@ def test_a_bad_event_costs_its_neighbours_nothing(receiver: Receiver) -> None:
     assert statuses() == ["consumed", "pending", "consumed"]
 
 
+def test_what_is_before_a_bad_event_is_handled_together_and_what_is_behind_it_in_its_key_waits(
+    receiver: Receiver,
+) -> None:
+    calls: list[int] = []
+
+    def handle(event: Event) -> None:
+        calls.append(event.payload)
+        effect_of_payload(event)
+        if event.payload == 5:
+            raise ArithmeticError
+
+    receiver.on("order.created", handle)
+    records = [received(n, key="k" if n in (3, 5, 7) else str(n)) for n in range(10)]
+
+    outcomes = receiver.receive(*records)
+
+    assert outcomes == [*["consumed"] * 5, "failed", "consumed", "requeued", "consumed", "consumed"]
+    assert calls == [*range(6), *range(7), 8, 9]
+    assert effects() == [str(n) for n in (0, 1, 2, 3, 4, 6, 8, 9)]
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize(("payloads", "counted"), [([0, 1, 2, 3], False), ([1], False), ([1], True)])
 def test_what_is_done_on_commit_is_lost_for_no_neighbour(

@@ -179,6 +179,26 @@ def test_what_was_handled_together_with_a_killer_is_handled_alone_and_only_the_k
     assert [(row(each).status, row(each).delivery_count) for each in innocent] == [(Status.CONSUMED, 2)] * 3
 
 
+def test_of_deliveries_that_were_rolled_back_only_what_is_handled_again_stays_counted() -> None:
+    pipeline = Pipeline()
+    counts: list[list[int]] = []
+
+    def handle(event: Event) -> None:
+        if event.payload == 2:
+            counts.append(list(OutboxMessage.objects.order_by("id").values_list("delivery_count", flat=True)))
+            raise ArithmeticError
+
+    pipeline.on("order.created", handle)
+    messages = [make_message(payload=number) for number in range(4)]
+    pipeline.relay.run_once()
+    pipeline.consumer.lanes.engines[0].transaction_size = 4
+
+    pipeline.consumer.run_once()
+
+    assert counts == [[1, 1, 1, 1], [1, 1, 1, 0]]
+    assert [row(each).status for each in messages] == ["consumed", "consumed", "pending", "consumed"]
+
+
 def test_deliveries_that_do_not_begin_before_a_stop_are_not_counted() -> None:
     """The next consumer would handle them alone, and take the stop for the death of a process."""
     pipeline = Pipeline()

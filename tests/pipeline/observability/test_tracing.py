@@ -19,7 +19,7 @@ from django_outbox.brokers.base import Acknowledged, Failed, Record, Refused, Se
 from django_outbox.conf import settings
 from django_outbox.events.event import Event
 from django_outbox.exceptions import BrokerUnavailable, InvalidMessage, Reject
-from django_outbox.models import OutboxMessage
+from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.publishing import publish, publish_many
 from django_outbox.state import outbox as state
 from tests.support.inbox import Receiver, plain, received
@@ -602,6 +602,25 @@ def test_records_that_are_received_together_have_a_span_each_and_are_redone_one_
         (attributes(span).get("error.type"), "django_outbox.redone" in attributes(span)) for span in spans.of("process")
     ]
     assert told == [("rolled_back", True), ("ArithmeticError", True), (None, False), ("ArithmeticError", False)]
+
+
+def test_of_several_tries_together_none_is_told_as_final(spans: Spans) -> None:
+    """So that Sentry reports each failure once."""
+
+    def handle(event: Event) -> None:
+        if event.payload == "breaks":
+            InboxMessage.objects.all().delete()
+        elif event.payload == "meets it" and not InboxMessage.objects.exists():
+            raise ArithmeticError
+
+    receiver = Receiver()
+    receiver.on("order.created", handle)
+    events = [received(payload) for payload in ("good", "breaks", "meets it")]
+
+    assert receiver.receive(*events) == ["consumed", "failed", "consumed"]
+
+    told = [("django_outbox.redone" in attributes(span), failed(span)) for span in spans.of("process")]
+    assert told == [(True, True)] * 5 + [(False, False), (False, True), (False, False)]
 
 
 def test_a_retry_from_the_stored_row_goes_on_with_the_same_trace(spans: Spans) -> None:

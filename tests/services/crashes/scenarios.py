@@ -13,7 +13,7 @@ from tests.services.crashes.chain import CONSUMER, HOUR, RELAY, Chain
 DRAIN = "--drain"
 
 HANDLERS = "tests.support.watched.handlers"
-EFFECT, FAILS, REJECTS = "watched.effect", "watched.fails", "watched.rejects"
+EFFECT, MANY, FAILS, REJECTS = "watched.effect", "watched.many", "watched.fails", "watched.rejects"
 UNSENDABLE, REFUSED = "watched.unsendable", "watched.refused"
 SERIALIZERS = {
     UNSENDABLE: {"CLASS": "tests.support.watched.serializers.Unsendable"},
@@ -162,6 +162,13 @@ SCENARIOS = {
         (preparing.sent, ("a1", FAILS), ("b1", EFFECT)),
         constants=UNGUARDED,
         messages=_all(CONSUMED, "a1", "b1"),
+    ),
+    "consumer: one of several fails": Scenario(  # after two that share a call, so that all fit into one transaction
+        (*CONSUMER, DRAIN),
+        (preparing.sent, ("a1", MANY), ("a2", MANY), ("a3", FAILS), ("a4", EFFECT)),
+        constants=UNGUARDED,
+        beside=True,
+        messages=_all(CONSUMED, "a1", "a2", "a3", "a4"),
     ),
     "consumer: held": Scenario(
         (*CONSUMER, DRAIN),

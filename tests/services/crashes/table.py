@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,11 +27,19 @@ def read() -> dict[str, list[Point]]:
 
 def write(scenario: str, points: Iterable[Point], scenarios: Iterable[str]) -> None:
     """Replace the points of a scenario. If they are the same in another order, the table stays as it is."""
-    table, new = read(), list(dict.fromkeys(points))
-    if set(table.get(scenario, ())) != set(new):
-        table[scenario] = new
-    kept = {name: [" ".join(point) for point in table[name]] for name in scenarios if name in table}
-    PATH.write_text(f"{json.dumps(kept, indent=1)}\n")
+    new = list(dict.fromkeys(points))
+    folder = os.open(PATH.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)  # other processes record other scenarios
+        table = read()
+        if set(table.get(scenario, ())) != set(new):
+            table[scenario] = new
+        kept = {name: [" ".join(point) for point in table[name]] for name in scenarios if name in table}
+        unfinished = PATH.with_suffix(".new")
+        unfinished.write_text(f"{json.dumps(kept, indent=1)}\n")
+        unfinished.replace(PATH)
+    finally:
+        os.close(folder)
 
 
 def kills(table: Mapping[str, list[Point]]) -> dict[str, list[Point]]:

@@ -26,6 +26,12 @@ def effect(event: Event) -> None:
     _effect(event)
 
 
+@handler("watched.many", batch=10)
+def many(events: list[Event]) -> None:
+    for event in events:
+        _effect(event)
+
+
 @handler("watched.publishes")
 def publishes(event: Event) -> None:
     """Publish another message, whose name has the key b."""

@@ -33,9 +33,9 @@ class Summary:
         flights: that were to be committed.
         wrong: rows that are wrong, by what is wrong with them.
         faults: how many were caused, by kind.
-        drained: seconds from the end of the last fault until all was handled; -1: it was not.
+        drained: seconds from the end of the load until all was handled; -1: it was not.
         backlog: the most flights that were published and not handled.
-        drain_rate: flights handled a second after the last fault, in the fastest ten seconds.
+        drain_rate: flights handled a second after the end of the last fault, in the fastest ten seconds.
         resent: records sent again, failures of handlers not counted.
         load: of the machine before the run.
     """
@@ -61,6 +61,7 @@ class Summary:
         """The summary of a run."""
         kinds = Counter(each.planned.kind for each in result.caused)
         findings = result.findings._asdict()
+        calm_from = max((each.ended_at for each in result.caused), default=0.0)
         return cls(
             client=CLIENTS[options.backend],
             date=time.strftime("%Y-%m-%d"),
@@ -73,7 +74,7 @@ class Summary:
             faults={name: kinds[name] for name in NAMES if kinds[name]},
             drained=-1 if result.drained is None else round(result.drained, 1),
             backlog=max(result.timeline.backlog, default=0),
-            drain_rate=round(fastest(result.timeline.handled[int(options.seconds) :])),
+            drain_rate=round(fastest(result.timeline.handled[int(calm_from) :])),
             resent=max(result.counted.resent - result.counted.failed, 0),
             load=round(result.load, 1),
             cpus=os.cpu_count() or 1,
@@ -88,14 +89,14 @@ def fastest(counts: Sequence[int]) -> float:
 
 def text(summary: Summary, result: Result) -> str:
     """Everything that a person wants to know, with the verdict in the last line."""
-    drained = "not drained" if result.drained is None else f"drained {result.drained:.0f} s after the last fault"
+    drained = "not drained" if result.drained is None else f"drained {result.drained:.0f} s after the load"
     share = summary.resent / max(summary.flights, 1)
     lines = [
         *result.errors,
         *filter(None, [result.gaps]),
         f"faults: {_listed(summary.faults)}",
         f"handled by release: {_listed(result.releases)}; package of the first: {result.old or 'that of the second'}",
-        f"largest backlog {summary.backlog:,}, {drained}, at up to {summary.drain_rate:,} a second; "
+        f"largest backlog {summary.backlog:,}, {drained}; after the last fault up to {summary.drain_rate:,} handled a second; "
         f"{result.counted.failed} failures of the handler, {result.counted.dead} dead, "
         f"{summary.resent} other re-sends ({share:.3f} of the flights)",
         f"{result.verdict}: seed {summary.seed}, {summary.client}, {summary.seconds:.0f} s, "
@@ -137,10 +138,10 @@ def page(runs: Mapping[str, Mapping[str, Any]]) -> str:
         "Faults": lambda run: str(sum(run["faults"].values())),
         **{_title(name): partial(_wrong, name) for name in runs[clients[0]]["wrong"]},
         "Largest backlog": lambda run: f"{run['backlog']:,}",
-        "Seconds until all was handled, without faults": lambda run: (
+        "Seconds until all was handled, after the load": lambda run: (
             f"{run['drained']:,.0f}" if run["drained"] >= 0 else "never"
         ),
-        "Flights handled a second then, in the fastest ten seconds": lambda run: f"{run['drain_rate']:,}",
+        "Flights handled a second after the last fault, at most": lambda run: f"{run['drain_rate']:,}",
         "Records sent again": lambda run: f"{run['resent']:,}",
     }
     rows = [(name, *(figure(runs[client]) for client in clients)) for name, figure in figures.items()]

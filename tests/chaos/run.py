@@ -42,7 +42,7 @@ class Result:
 
     Attributes:
         errors: faults that could not be caused, and workers that ended by themselves.
-        drained: seconds from the last fault until all flights were handled; None: they were not.
+        drained: seconds from the end of the load until all flights were handled; None: they were not.
         releases: flights handled by each release of the app.
         old: the revision of the old release's package; empty: today's.
         gaps: what ``CHAOS_FAULTS=broker-kill`` says of the time after it.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from xml.etree import ElementTree
 
 import pytest
@@ -62,6 +62,11 @@ def test_the_backlog_is_what_is_published_and_not_handled() -> None:
 )
 def test_the_rate_after_the_faults_is_that_of_the_fastest_ten_seconds(counts: list[int], rate: float) -> None:
     assert fastest(counts) == rate
+
+
+def test_the_rate_after_the_faults_begins_at_the_end_of_the_last_one() -> None:
+    found = replace(result(), timeline=Timeline([0] * 20, [50] * 6 + [7] * 14))
+    assert Summary.of(Options(), found).drain_rate == round((50 + 9 * 7) / 10)
 
 
 def test_the_plot_marks_each_fault() -> None:

@@ -32,6 +32,7 @@ class Summary:
     Attributes:
         flights: that were to be committed.
         wrong: rows that are wrong, by what is wrong with them.
+        rate: flights that publishers were to publish a second.
         faults: how many were caused, by kind.
         drained: seconds from the end of the load until all was handled; -1: it was not.
         backlog: the most flights that were published and not handled.
@@ -44,6 +45,7 @@ class Summary:
     date: str
     seed: int
     seconds: float
+    rate: float
     brokers: int
     old: str
     flights: int
@@ -67,6 +69,7 @@ class Summary:
             date=time.strftime("%Y-%m-%d"),
             seed=options.seed,
             seconds=options.seconds,
+            rate=options.rate,
             brokers=options.brokers,
             old=result.old,
             flights=findings.pop("handled"),
@@ -134,6 +137,7 @@ def page(runs: Mapping[str, Mapping[str, Any]]) -> str:
         "Seed": lambda run: str(run["seed"]),
         "Load of the machine before": lambda run: f"{run['load']:.1f} on {run['cpus']} CPUs",
         "Seconds of faults": lambda run: f"{run['seconds']:,.0f}",
+        "Flights a second": lambda run: f"{run['rate']:g}",
         "Flights handled": lambda run: f"{run['flights']:,}",
         "Faults": lambda run: str(sum(run["faults"].values())),
         **{_title(name): partial(_wrong, name) for name in runs[clients[0]]["wrong"]},

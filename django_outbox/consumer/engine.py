@@ -110,10 +110,10 @@ class Engine:
         while True:
             over_at = self._clock() + self._budget
             attempt = Attempt()
-            together = redo.together
+            items = redo.together
+            is_over = partial(self._is_over, over_at, is_stopping)
             try:
-                is_over = partial(self._is_over, over_at, is_stopping)
-                done = self._run(source, together, attempt, is_over, together=True)
+                done = self._run(source, items, attempt, is_over, together=True)
             except Exception as error:
                 if redo.name(error, attempt):
                     continue
@@ -129,7 +129,7 @@ class Engine:
             if self._clock() >= over_at:
                 self.transaction_size = max(self._least, share * len(done))
             else:
-                self.transaction_size = max(self.transaction_size, 2 * share * len(together))
+                self.transaction_size = max(self.transaction_size, 2 * share * len(items))
             outcomes = redo.outcomes(done, partial(self._fail, source))
             self._alone_left = redo.alone(len(outcomes))
             return outcomes

@@ -8,6 +8,7 @@ from typing import Self
 
 from confluent_kafka.admin import AdminClient
 from kafka import KafkaAdminClient
+from kafka.protocol.producer import InitProducerIdRequest
 
 from tests.support.servers.apache_kafka import ApacheKafka, new_cluster_id
 from tests.support.servers.base import ServiceError
@@ -57,7 +58,9 @@ class Node(ApacheKafka):
 class KafkaCluster:
     """Three nodes. Each topic has a replica on all of them, two of which must have a record to acknowledge it.
 
-    Nodes notice that another one is gone after Kafka's default of 9 s.
+    Nodes notice that another one is gone after Kafka's default of 9 s. All have producer ids to give, as brokers in use
+    have. A broker gets them from the active controller, a thousand at a time, and if that hangs just then, the broker
+    has none for 30 s, ``controller.socket.timeout.ms``.
     """
 
     def __init__(self) -> None:
@@ -129,15 +132,34 @@ class KafkaCluster:
             try:
                 for node in self.nodes:
                     node.answers()
-                return self._see_all_in_sync()
+                with KafkaAdminClient(bootstrap_servers=self.servers) as admin:
+                    _see_all_in_sync(admin)
+                    _fetch_producer_ids(admin, [node.node_id for node in self.nodes])
+                return
             except Exception as error:
                 if time.monotonic() > deadline:
                     raise ServiceError(f"the cluster is not complete: {error}") from error
                 time.sleep(0.1)
 
-    def _see_all_in_sync(self) -> None:
-        with KafkaAdminClient(bootstrap_servers=self.servers) as admin:
-            for topic in admin.describe_topics():
-                for partition in topic["partitions"]:
-                    if set(partition["isr_nodes"]) != set(partition["replica_nodes"]):
-                        raise ServiceError(f"{topic['name']} is not in sync")
+
+def _see_all_in_sync(admin: KafkaAdminClient) -> None:
+    for topic in admin.describe_topics():
+        for partition in topic["partitions"]:
+            if set(partition["isr_nodes"]) != set(partition["replica_nodes"]):
+                raise ServiceError(f"{topic['name']} is not in sync")
+
+
+def _fetch_producer_ids(admin: KafkaAdminClient, nodes: list[int]) -> None:
+    """Ask each node for a producer id; the first one makes it fetch more of them."""
+
+    request = InitProducerIdRequest(
+        transactional_id=None, transaction_timeout_ms=0, producer_id=-1, producer_epoch=-1, max_version=4
+    )
+
+    async def ask() -> None:
+        for node_id in nodes:
+            answer = await admin._manager.send(request, node_id=node_id)
+            if answer.error_code:
+                raise ServiceError(f"node {node_id} has no producer ids: error {answer.error_code}")
+
+    admin._manager.run(ask)

@@ -135,6 +135,21 @@ class KeyedQueue(Generic[T]):
                 if (line.parked_until or 0.0) <= now or (groups and any(each.group in groups for each in line.items)):
                     self._offer(line)
 
+    def overdue(self, now: float) -> list[Queued[T]]:
+        """The first of each line whose time has come."""
+        with self._offered:
+            return [line.items[0] for line in self._parked if (line.parked_until or 0.0) <= now]
+
+    def postpone(self, until: Mapping[int, float]) -> None:
+        """Let lines wait on.
+
+        Args:
+            until: by the number of their first item.
+        """
+        with self._offered:
+            for line in self._parked:
+                line.parked_until = until.get(line.items[0].number, line.parked_until)
+
     def drop(self, is_gone: Callable[[Queued[T]], bool]) -> None:
         """Forget items; those that lanes have will not wait again."""
         with self._offered:

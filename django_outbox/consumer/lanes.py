@@ -92,6 +92,15 @@ class Lanes(InHand):
         self._is_stopping: Callable[[], bool] = lambda: False
         self._waiting_since: float | None = None  # for a schema registry
 
+    def _wake(self) -> None:
+        """Let messages go on whose time has come, but not those that wait for a message that is not handled yet."""
+        now = self._clock()
+        overdue = [queued for queued in self._queue.overdue(now) if queued.awaits]
+        if overdue:
+            still = self._outbox.wait_on([queued.item for queued in overdue])
+            self._queue.postpone({each.number: still[each.item.id] for each in overdue if each.item.id in still})
+        self._queue.wake(now)
+
     def _end_filling(self) -> None:
         """Let batches go on that have waited long enough."""
         with self._lock:
@@ -107,7 +116,7 @@ class Lanes(InHand):
             OperationalError, InterfaceError: the database is away; what is unfinished stays in hand.
         """
         self._is_stopping = is_stopping
-        self._queue.wake(self._clock())
+        self._wake()
         self._end_filling()
         self._relieve()
         if not self.are_threads:

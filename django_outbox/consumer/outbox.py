@@ -148,6 +148,18 @@ class OutboxSource(Source[OwnRecord]):
             return Claim(Outcome.WAITING, message)
         return Claim(Outcome.REQUEUED, message, reason="paused" if is_paused else "order", until=until)
 
+    def wait_on(self, items: Sequence[OwnRecord]) -> dict[int, float]:
+        """By id, until when messages wait on: those whose awaited message is still published, if they may wait longer.
+
+        One query without locks, while claiming them takes several, and twice as many if their deliveries are counted.
+        """
+        awaited = {item.id: self.waits.find(item.id).awaited for item in items}
+        published = state.still_published({id for id in awaited.values() if id}, using=self._using)
+        found = {
+            item.id: self.waits.wait_on(item.id, item.partition) for item in items if awaited[item.id] in published
+        }
+        return {id: until for id, until in found.items() if until is not None}
+
     def _paused_until(self, message: LockedMessage) -> datetime | None:
         has_failed = message.retry_count > 0
         return self._pauses.due_at(message.event_type, message.topic, has_failed=has_failed)

@@ -74,6 +74,15 @@ class Waits:
             self._waits.pop(id, None)
             return False
 
+    def wait_on(self, id: int, partition: TopicPartition) -> float | None:
+        """Until when the message waits on for the same one, on the clock; None if that would be too long."""
+        now = self._clock()
+        with self._lock:
+            wait = self._waits.get(id)
+            if wait is None or not self._accepts(id, partition, now) or not self._wait(id, timedelta(0), now):
+                return None
+            return wait.until
+
     def _accepts(self, id: int, partition: TopicPartition, now: float) -> bool:
         if not self.most or partition in self.refused:
             return False

@@ -163,6 +163,12 @@ def published(topics: Collection[str], event_types: Collection[str], *, using: s
     return own.published().filter(topic__in=topics, event_type__in=event_types)
 
 
+def still_published(ids: Collection[int], *, using: str) -> set[int]:
+    """Those of these messages that are published now. Nothing is locked."""
+    messages = OutboxMessage.objects.using(using).filter(status_is(Status.PUBLISHED), id__in=ids)
+    return set(messages.values_list("id", flat=True))
+
+
 def with_deliveries(ids: Sequence[int], *, using: str) -> set[int]:
     """Return the ids of messages whose delivery was counted, and that nobody handles now: these are locked."""
     messages = OutboxMessage.objects.using(using).filter(id__in=ids, delivery_count__gt=0)

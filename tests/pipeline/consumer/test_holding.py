@@ -6,6 +6,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_outbox.brokers.base import TopicPartition
@@ -139,6 +141,26 @@ def test_it_goes_on_as_soon_as_another_consumer_has_handled_the_first(pipeline: 
     pipeline.consumer.run_once()
 
     assert (row(later).status, row(later).publish_count) == ("consumed", 1)
+
+
+def test_looking_after_messages_that_wait_for_one_that_is_published_takes_one_query(
+    pipeline: Pipeline, clock: Clock
+) -> None:
+    pipeline.on("order.created", effect_of_payload)
+    for number, key in enumerate(["a", "b", "c"]):
+        make_message("published", payload=0, message_key=key, partition=7, offset=number)
+        make_message(payload=1, message_key=key)
+        make_message(payload=2, message_key=key)
+    pipeline.turn()
+    before = list(OutboxMessage.objects.order_by("id").values())
+
+    clock.now += 1
+    with CaptureQueriesContext(connection) as queries:
+        pipeline.consumer.run_once()
+
+    looks = [query["sql"] for query in queries if OutboxMessage._meta.db_table in query["sql"]]
+    assert [sql.split()[0] for sql in looks] == ["SELECT"], looks
+    assert list(OutboxMessage.objects.order_by("id").values()) == before
 
 
 def test_a_retry_that_is_far_away_is_not_waited_for(pipeline: Pipeline, failing: Failing) -> None:

@@ -15,7 +15,8 @@ from django.db import connection, transaction
 
 from django_outbox.models import InboxMessage, MessageFailure, OutboxMessage, Pause, Worker
 from django_outbox.models.fields import DatabaseNow
-from tests.services.crashes.preparing import own_period
+from tests.services.crashes.preparing import NO_PARTITION, own_period
+from tests.services.crashes.table import LOOK
 from tests.support.app.models import Effect
 from tests.support.watched.processes import SECONDS, Watched, Zygote
 
@@ -32,6 +33,7 @@ CONSTANTS: dict[str, Any] = {
     "django_outbox.worker.heartbeat:period_of": own_period,
     "django_outbox.worker.heartbeat:JOIN_SECONDS": SECONDS,
     "django_outbox.consumer.engine:TIME_BUDGET_SECONDS": HOUR,
+    "django_outbox.consumer.consumer:INBOX_SECONDS": 0.0,
     "django_outbox.consumer.reconciler:INTERVAL_SECONDS": HOUR,
     "django_outbox.relay.growth:LOCK_SECONDS": HOUR,
     "django_outbox.relay.topics:CHECK_SECONDS": HOUR,
@@ -56,6 +58,7 @@ class Chain:
         }
         self._processes: list[Watched] = []
         self._beside: list[Watched] = []
+        self._victim: Watched | None = None
 
     # Processes
 
@@ -81,6 +84,7 @@ class Chain:
         if self._scenario.beside:
             self._beside = [self._start(*RELAY)]
         victim = self._start(*self._scenario.victim, kill=kill, constants=self._scenario.victim_constants)
+        self._victim = victim
         until = self._scenario.until or (None if self._scenario.drains else Chain.is_settled)
         stopped = False
         deadline = time.monotonic() + SECONDS
@@ -148,6 +152,14 @@ class Chain:
         """The same for the circuit breaker's, once all messages that are left wait for it."""
         if self._waiting() == self._own.exclude(status="consumed").count():
             self._pass_time()
+
+    def send_what_is_elsewhere(self) -> None:
+        """Let the relay send it again, once the victim has looked after what waits for it, or has died."""
+        victim = self._victim
+        assert victim is not None
+        if victim.has_ended or ("after", LOOK) in victim.steps:
+            elsewhere = self._own.filter(status="published", partition=NO_PARTITION)
+            elsewhere.update(status="pending", next_retry_at=DatabaseNow())
 
     def _waiting(self) -> int:
         """How many messages wait for more than a retry."""

@@ -20,6 +20,7 @@ from django_outbox.state import inbox, pauses
 from django_outbox.state.inbox_rows import pending_row
 
 ELSEWHERE = "elsewhere"
+NO_PARTITION = 7
 Message = tuple[str, str]
 """Name and event type. The first letter of the name is the key; the name is also the payload."""
 
@@ -79,8 +80,19 @@ def lost(*messages: Message) -> None:
     sent(*messages)
     own = OutboxMessage.objects.filter(source=settings.source)
     for number, (name, _) in enumerate(messages[:-1]):
-        place = {"partition": F("partition"), "offset": 1_000_000} if number == 0 else {"partition": 7, "offset": 0}
+        place = (
+            {"partition": F("partition"), "offset": 1_000_000}
+            if number == 0
+            else {"partition": NO_PARTITION, "offset": 0}
+        )
         own.filter(payload=name).update(published_at=DatabaseNow() - timedelta(minutes=5), **place)
+
+
+def elsewhere(*messages: Message) -> None:
+    """Published messages, the first of them to a partition that nobody reads."""
+    sent(*messages)
+    own = OutboxMessage.objects.filter(source=settings.source)
+    own.filter(payload=messages[0][0]).update(partition=NO_PARTITION, offset=0)
 
 
 def paused(event_type: str, *messages: Message) -> None:

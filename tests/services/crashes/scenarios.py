@@ -24,6 +24,7 @@ OUT_OF_TIME = {"django_outbox.consumer.engine:TIME_BUDGET_SECONDS": 0.0}
 """Only the first handler of a transaction runs."""
 UNGUARDED = {"django_outbox.consumer.guard:PoisonGuard.begin": preparing.unguarded}
 
+HELD_ELSEWHERE = "consumer: held by one that is elsewhere"
 CONSUMED, DEAD, PENDING = "consumed", "dead", "pending"
 
 
@@ -175,6 +176,13 @@ SCENARIOS = {
         (preparing.sent, ("a1", FAILS), ("a2", EFFECT), ("a3", EFFECT)),
         beside=True,
         messages=_all(CONSUMED, "a1", "a2", "a3"),
+    ),
+    HELD_ELSEWHERE: Scenario(
+        CONSUMER,
+        (preparing.elsewhere, ("a1", EFFECT), ("a2", EFFECT)),
+        beside=True,
+        meanwhile=Chain.send_what_is_elsewhere,
+        messages=_all(CONSUMED, "a1", "a2"),
     ),
     "consumer: sent again": Scenario(
         (*CONSUMER, DRAIN),

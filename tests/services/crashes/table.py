@@ -16,6 +16,8 @@ VISIBLE = re.compile(
 )
 BY_DJANGO = {"worker.heartbeat.record_activity: COMMIT"}
 """Steps that some versions of Django pass: before 6.1, a single row is inserted in a transaction of its own."""
+LOOK = "consumer.outbox.OutboxSource.wait_on > state.outbox.still_published: SELECT outboxmessage"
+"""After a short while, a message that waits is looked after. Scenarios in which its turn may come sooner do not list it."""
 Point = tuple[str, str]
 
 

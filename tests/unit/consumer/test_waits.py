@@ -51,6 +51,23 @@ def test_messages_of_a_refused_partition_do_not_wait_and_others_do() -> None:
     assert some.may_wait(2, OTHER, NOW)
 
 
+def test_a_message_waits_on_for_the_same_one_longer_each_time_and_not_past_its_time() -> None:
+    some, clock = waits(10)
+    assert some.wait_on(1, PLACE) is None
+    some.may_wait(1, PLACE, NOW, awaited=7, is_placed=True)
+
+    until = [some.wait_on(1, PLACE) for _ in range(3)]
+    assert until == [pytest.approx(clock.now + seconds) for seconds in (0.1, 0.2, 0.4)]
+    assert (some.find(1).awaited, some.find(1).is_placed) == (7, True)
+
+    some.refused = {PLACE}
+    assert some.wait_on(1, PLACE) is None
+    some.refused = ()
+    clock.now += HOLD_SECONDS
+    assert some.wait_on(1, PLACE) is None
+    assert not some.may_wait(1, PLACE, NOW), "its time began anew"
+
+
 def test_lanes_may_use_it_at_the_same_time(busy_switches: None) -> None:
     some = Waits(time.monotonic)
     some.most = 50

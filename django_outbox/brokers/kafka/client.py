@@ -56,13 +56,15 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
         self.is_connecting = True  # until a broker has accepted this client for the first time
         self._turned_away: set[Any] = set()
         self._share_ms = 0.0
+        self._of_settings = self.cluster.bootstrap_brokers()
+        self.cluster.bootstrap_brokers = self._to_try
 
     def get_connection(self, node_id: Any, timeout_ms: float | None = None, **options: Any) -> KafkaConnection:
         if self.is_connecting and self.last_error is not None and self._all_turn_away():
             raise self.last_error  # trying again would change nothing
         if timeout_ms is not None and self.cluster.is_bootstrap(node_id):
             # Bootstrapping would spend all its time on the first broker, which may hang.
-            self._share_ms = self._share_ms or timeout_ms / min(len(self.cluster.bootstrap_brokers()), 3)
+            self._share_ms = self._share_ms or timeout_ms / min(len(self._of_settings), 3)
             timeout_ms = min(timeout_ms, self._share_ms)
         is_new = node_id not in self._conns
         connection = super().get_connection(node_id, timeout_ms=timeout_ms, **options)
@@ -147,7 +149,16 @@ class _Connections(KafkaConnectionManager):  # type: ignore[misc]
         return transport
 
     def _all_turn_away(self) -> bool:
-        return all(broker.node_id in self._turned_away for broker in self.cluster.bootstrap_brokers())
+        return all(broker.node_id in self._turned_away for broker in self._of_settings)
+
+    def _to_try(self) -> list[Any]:
+        """The brokers of the settings that can be tried soonest; the client takes one of them by chance.
+
+        It would wait, up to a second each time, before it tries again a broker that has refused the connection, although
+        another may answer.
+        """
+        delays = [self.connection_delay(broker.node_id) for broker in self._of_settings]
+        return [broker for broker, delay in zip(self._of_settings, delays, strict=True) if delay == min(delays)]
 
     def _note(self, node_id: Any, error: BaseException) -> None:
         _close_sockets(error)

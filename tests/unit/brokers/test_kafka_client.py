@@ -51,6 +51,23 @@ def asked(
         client.close()
 
 
+def test_a_client_that_bootstraps_tries_the_broker_first_that_it_may_try_soonest() -> None:
+    client = NetClient(bootstrap_servers=["kafka:9001", "kafka:9002", "kafka:9003"])
+
+    def to_try() -> set[int]:
+        return {broker.port for broker in client.cluster.bootstrap_brokers()}
+
+    try:
+        assert to_try() == {9001, 9002, 9003}
+        ends = {number: time.monotonic() + 100 * number for number in range(3)}
+        for number, port in ((2, 9003), (0, 9001), (1, 9002)):
+            (node,) = (each.node_id for each in client.cluster.bootstrap_brokers() if each.port == port)
+            client.connections._backoff[node] = (1, ends[number] + 100)
+        assert to_try() == {9001}
+    finally:
+        client.close()
+
+
 def test_a_client_asks_the_least_loaded_node_if_none_is_silent(monkeypatch: pytest.MonkeyPatch) -> None:
     assert asked([], {1: 2, 2: 1, 3: 3}, monkeypatch) == {2}
 

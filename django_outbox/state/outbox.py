@@ -39,6 +39,7 @@ from django_outbox.state.rows import LockedMessage, NewMessage
 Status = OutboxMessage.Status
 
 UPDATE_SIZE = 500
+"""Rows of one statement that names their ids."""
 
 
 def to_send(message_id: int, attempt: int, *, using: str) -> QuerySet[OutboxMessage]:
@@ -165,9 +166,14 @@ def published(topics: Collection[str], event_types: Collection[str], *, using: s
 
 def still_published(ids: Collection[int], *, using: str) -> set[int]:
     """Those of these messages that are published now. Nothing is locked."""
-    found = OutboxMessage.objects.using(using).filter(id__in=ids).values_list("id", "status")
-    # The status is no condition: with old statistics, PostgreSQL would read all that are published.
-    return {id for id, status in found if status == Status.PUBLISHED}
+    messages = OutboxMessage.objects.using(using)
+    wanted = list(ids)
+    found: set[int] = set()
+    for start in range(0, len(wanted), UPDATE_SIZE):
+        # The status is no condition: with old statistics, PostgreSQL would read all that are published.
+        rows = messages.filter(id__in=wanted[start : start + UPDATE_SIZE]).values_list("id", "status")
+        found.update(id for id, status in rows if status == Status.PUBLISHED)
+    return found
 
 
 def with_deliveries(ids: Sequence[int], *, using: str) -> set[int]:

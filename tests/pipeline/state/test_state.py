@@ -537,3 +537,16 @@ def test_retry_with_another_payload_changes_nothing_that_another_changed_since()
     OutboxMessage.objects.filter(id=message.id).update(updated_at=timezone.now() + A_DAY)
     assert not retry_with_payload(message, {"n": 2}, using="default")
     assert (row(message).status, row(message).payload) == ("dead", {"n": 1})
+
+
+def test_which_of_many_messages_are_published_is_asked_a_part_at_a_time(
+    monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
+) -> None:
+    monkeypatch.setattr(state, "UPDATE_SIZE", 2)
+    messages = [make_message(status) for status in ("published", "pending", "published", "consumed", "published")]
+    ids = [message.id for message in messages]
+
+    with django_assert_num_queries(3):
+        assert state.still_published(ids, using="default") == {ids[0], ids[2], ids[4]}
+    with django_assert_num_queries(0):
+        assert state.still_published([], using="default") == set()

@@ -93,7 +93,7 @@ class Lanes(InHand):
         self._waiting_since: float | None = None  # for a schema registry
 
     def _wake(self) -> None:
-        """Let messages go on whose time has come, but not those that wait for a message that is not handled yet."""
+        """Let messages go on whose time has come, but not those that wait for one that is still published."""
         now = self._clock()
         overdue = [queued for queued in self._queue.overdue(now) if queued.awaits]
         if overdue:

@@ -151,7 +151,8 @@ class OutboxSource(Source[OwnRecord]):
     def wait_on(self, items: Sequence[OwnRecord]) -> dict[int, float]:
         """By id, until when messages wait on: those whose awaited message is still published, if they may wait longer.
 
-        One query without locks, while claiming them takes several, and twice as many if their deliveries are counted.
+        A query without locks finds that for hundreds of them. Claiming them takes several, and twice as many if their
+        deliveries are counted.
         """
         awaited = {item.id: self.waits.find(item.id).awaited for item in items}
         published = state.still_published({id for id in awaited.values() if id}, using=self._using)

@@ -151,7 +151,6 @@ def _see_all_in_sync(admin: KafkaAdminClient) -> None:
 
 def _fetch_producer_ids(admin: KafkaAdminClient, nodes: list[int]) -> None:
     """Ask each node for a producer id; the first one makes it fetch more of them."""
-
     request = InitProducerIdRequest(
         transactional_id=None, transaction_timeout_ms=0, producer_id=-1, producer_epoch=-1, max_version=4
     )

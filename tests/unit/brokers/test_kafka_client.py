@@ -59,11 +59,11 @@ def test_a_client_that_bootstraps_tries_the_broker_first_that_it_may_try_soonest
 
     try:
         assert to_try() == {9001, 9002, 9003}
-        ends = {number: time.monotonic() + 100 * number for number in range(3)}
-        for number, port in ((2, 9003), (0, 9001), (1, 9002)):
-            (node,) = (each.node_id for each in client.cluster.bootstrap_brokers() if each.port == port)
-            client.connections._backoff[node] = (1, ends[number] + 100)
-        assert to_try() == {9001}
+        backoffs = {broker.port: (broker.node_id, broker.port - 9000) for broker in client.cluster.bootstrap_brokers()}
+        for port, left in ((9003, {9001, 9002}), (9001, {9002}), (9002, {9001})):
+            node, hours = backoffs[port]
+            client.connections._backoff[node] = (1, time.monotonic() + 3600 * hours)
+            assert to_try() == left
     finally:
         client.close()
 

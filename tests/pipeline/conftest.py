@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.support.routers import naming
+
 OTHER = "other"
 
 
@@ -13,6 +15,16 @@ OTHER = "other"
 def short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a consumer without records look again soon, as a drain waits for two empty polls."""
     monkeypatch.setattr("django_outbox.consumer.consumer.POLL_SECONDS", 0.01)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def named_databases() -> Iterator[None]:
+    """Let a transaction of relay, consumer or state machine fail that would take the default database."""
+    from django.db import transaction
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(transaction, "get_connection", naming(transaction.get_connection))
+        yield
 
 
 @pytest.fixture

@@ -111,7 +111,7 @@ def test_type_and_handler_are_refused(operator: Client, names: tuple[str, str]) 
 
 def test_page_lists_pauses_with_their_messages(operator: Client) -> None:
     pause = make_pause()
-    (active,) = state.active(Pause.objects.all())
+    (active,) = state.active(Pause.objects.using("default"))
     make_message(next_retry_at=active.due_at(active.now))
     shown = content(operator, url("pause"))
     assert "order.*" in shown
@@ -127,7 +127,7 @@ def test_page_says_when_the_circuit_breaker_tries_a_message(operator: Client) ->
 
 def test_resuming_makes_the_messages_due(operator: Client) -> None:
     pause = make_pause()
-    (active,) = state.active(Pause.objects.all())
+    (active,) = state.active(Pause.objects.using("default"))
     message = make_message(next_retry_at=active.due_at(active.now))
     page = f"{url('pause', RESUME)}?id={pause.id}"
     assert "Resume order.*?" in content(operator, page)
@@ -198,7 +198,7 @@ def test_overview_says_what_is_paused(operator: Client) -> None:
 
 def test_page_of_a_message_says_that_it_waits_for_a_pause(operator: Client) -> None:
     make_pause()
-    (active,) = state.active(Pause.objects.all())
+    (active,) = state.active(Pause.objects.using("default"))
     paused, other = make_message(next_retry_at=active.due_at(active.now)), make_message()
     assert "It waits for the end of a pause: order.*" in content(operator, page_of(paused))
     assert "It waits for the end of a pause" not in content(operator, page_of(other))

@@ -58,7 +58,7 @@ def run(capsys: pytest.CaptureFixture[str]) -> Any:
 
 def waiting(**fields: Any) -> OutboxMessage:
     """A message that a consumer has put back for the first pause."""
-    active = state.active(Pause.objects.all())[0]
+    active = state.active(Pause.objects.using("default"))[0]
     return make_message(next_retry_at=active.due_at(active.now), **fields)
 
 
@@ -151,7 +151,7 @@ def test_the_log_says_who_paused_and_resumed_what(run: Any, caplog: pytest.LogCa
 def test_status_shows_pauses_and_how_many_messages_wait(run: Any) -> None:
     run("outbox_pause", "--event-type", "order.*", *WHY)
     waiting()
-    active = state.active(Pause.objects.all())[0]
+    active = state.active(Pause.objects.using("default"))[0]
     make_received(group="tests", next_retry_at=active.due_at(active.now))
     make_received(group="books", next_retry_at=active.due_at(active.now))
     make_message(next_retry_at=active.now + timedelta(hours=1))

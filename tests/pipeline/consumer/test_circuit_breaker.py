@@ -165,7 +165,7 @@ def test_lanes_together_let_few_messages_wait_for_the_end() -> None:
         Pause.objects.create(group="tests", event_type=f"mail.{number}", until=until)
     pauses = Pauses("default", GroupHandlers(Registry(), "tests"), Clock())
     pauses.refresh()
-    ends = {active.event_type: active.until for active in state.active(Pause.objects.all())}
+    ends = {active.event_type: active.until for active in state.active(Pause.objects.using("default"))}
     due: list[tuple[str, Any]] = []
 
     def postpone() -> None:
@@ -273,7 +273,7 @@ def test_failure_of_the_message_that_is_tried_pauses_again(
     pipeline.run()
     assert mail.tries - tries in (1, 2)  # again alone, if it was in a batch
     assert sum(row(message).retry_count for message in messages) == failures + 1
-    (active,) = state.active(Pause.objects.all())
+    (active,) = state.active(Pause.objects.using("default"))
     assert active.until is not None
     assert active.until - active.now > timedelta(seconds=PAUSE_SECONDS / 2)
     assert {row(message).status for message in messages} == {"pending"}
@@ -281,7 +281,7 @@ def test_failure_of_the_message_that_is_tried_pauses_again(
 
 def test_one_consumer_tries_a_message_at_a_time() -> None:
     state.trip("tests", "ship", timedelta(0), "failed", using="default")
-    (active,) = state.active(Pause.objects.all())
+    (active,) = state.active(Pause.objects.using("default"))
     assert state.try_one([active], timedelta(minutes=1), using="default") is not None
     assert state.try_one([active], timedelta(minutes=1), using="default") is None
 
@@ -289,7 +289,7 @@ def test_one_consumer_tries_a_message_at_a_time() -> None:
 def test_no_pause_is_tried_by_a_message_that_waits_for_another_pause() -> None:
     for name in ("ship", "bill"):
         state.trip("tests", name, timedelta(0), "failed", using="default")
-    ship, bill = state.active(Pause.objects.all())
+    ship, bill = state.active(Pause.objects.using("default"))
     assert state.try_one([bill], timedelta(minutes=1), using="default") is not None
     assert state.try_one([ship, bill], timedelta(minutes=1), using="default") is None
     assert state.try_one([ship], timedelta(minutes=1), using="default") is not None
@@ -301,7 +301,7 @@ def test_message_of_a_trial_that_was_killed_is_followed_by_another(
     send(8)
     pipeline.run()
     end_of_pause(clock)
-    (active,) = state.active(Pause.objects.all())
+    (active,) = state.active(Pause.objects.using("default"))
     state.try_one([active], timedelta(minutes=1), using="default")  # and its process is killed
     mail.error = None
     pipeline.run()
@@ -396,7 +396,7 @@ def test_few_messages_wait_for_the_end_and_those_that_failed_come_last(
     failed = [message for message in messages if row(message).retry_count]
     make_due(*failed)
     pipeline.run()
-    (active,) = state.active(Pause.objects.all())
+    (active,) = state.active(Pause.objects.using("default"))
     assert active.until is not None
     due = [row(message).next_retry_at for message in messages]
     assert due.count(active.until + state.AFTER_OTHERS) == len(failed)
@@ -446,7 +446,7 @@ def test_operator_may_take_over_the_pause_with_its_messages(pipeline: Pipeline, 
     assert Pause.objects.get().until is None
     clock.now += REFRESH_SECONDS
     pipeline.run()
-    (active,) = state.active(Pause.objects.all())
+    (active,) = state.active(Pause.objects.using("default"))
     assert state.waiting(active, active.now, using="default")["outbox"].count() == 8
     assert state.resume(Pause.objects.all(), using="default") == (1, 8)
 

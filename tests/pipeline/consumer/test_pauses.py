@@ -54,7 +54,7 @@ def handled(pipeline: Pipeline) -> list[int]:
 def waits(message: Any) -> bool:
     """Whether a message waits for a check time, which nothing has counted."""
     message.refresh_from_db()
-    (active,) = state.active(Pause.objects.all())
+    (active,) = state.active(Pause.objects.using("default"))
     counts = (message.retry_count, message.delivery_count, message.last_error)
     return message.status == "pending" and message.next_retry_at in active.check_times(active.now) and not any(counts)
 
@@ -190,7 +190,7 @@ def test_message_put_back_after_the_end_of_the_pause_is_found(pipeline: Pipeline
 def test_message_that_a_long_transaction_puts_back_after_the_end_is_found(pipeline: Pipeline, clock: Clock) -> None:
     pause()
     pipeline.run()
-    (active,) = state.active(Pause.objects.all())
+    (active,) = state.active(Pause.objects.using("default"))
     resume()
     clock.now += REFRESH_SECONDS
     pipeline.run()  # the consumer knows the end
@@ -239,7 +239,7 @@ def test_messages_of_a_resumed_pause_are_not_moved(pipeline: Pipeline) -> None:
     pause()
     message = make_message()
     pipeline.run()
-    (active,) = state.active(Pause.objects.all())
+    (active,) = state.active(Pause.objects.using("default"))
     Pause.objects.all().delete()
     due_at = row(message).next_retry_at
     assert state.postpone(active, active.now, using="default") == 0

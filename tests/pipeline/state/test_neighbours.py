@@ -52,7 +52,7 @@ def test_messages_of_a_type_wait_in_their_group_and_topic_if_they_are_due() -> N
     make_received("dead", delivery_count=2)
     row, like_it = make_received(**due), make_received(**due)
     changed = changes(InboxMessage, lambda: inbox.postpone_type(row, MUCH_LATER, using="default"))
-    assert changed == dict.fromkeys([row.id, like_it.id], {"next_retry_at", "delivery_count", "updated_at"})
+    assert changed == {id: {"next_retry_at", "delivery_count", "updated_at"} for id in [row.id, like_it.id]}
 
 
 def test_later_messages_of_a_key_wait_as_long_as_their_blocker_and_never_shorter() -> None:
@@ -64,7 +64,7 @@ def test_later_messages_of_a_key_wait_as_long_as_their_blocker_and_never_shorter
     make_received(**{**waiting, "next_retry_at": MUCH_LATER})
     row, last = make_received(**waiting), make_received(**waiting)
     changed = changes(InboxMessage, lambda: inbox.postpone(row, Blocker(blocker.id, LATER), using="default"))
-    assert changed == dict.fromkeys([row.id, last.id], {"next_retry_at", "updated_at"})
+    assert changed == {id: {"next_retry_at", "updated_at"} for id in [row.id, last.id]}
 
 
 def test_nothing_waits_for_a_message_that_has_ended_meanwhile() -> None:

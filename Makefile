@@ -91,7 +91,7 @@ release: quick
 
 clean:
 	rm -rf $(VENV) .tox .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache .import_linter_cache
-	rm -rf build dist django_kafka_outbox.egg-info htmlcov .coverage .coverage.*
+	rm -rf build dist django_kafka_outbox.egg-info htmlcov mutants .coverage .coverage.*
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Each stamp says that an installation is complete; a changed setup.cfg makes it anew.

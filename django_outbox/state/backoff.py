@@ -8,13 +8,14 @@ from datetime import timedelta
 
 from django_outbox.exceptions import Retry
 
-MAX_BACKOFF_SECONDS = 32
+DOUBLINGS = 5
+MAX_BACKOFF_SECONDS = 2**DOUBLINGS
 JITTER = 0.1
 
 
 def backoff(failures: int, jitter: Callable[[], float] = random.random) -> timedelta:
     """The delay after the n-th failure: 1, 2, 4, 8, 16, 32, 32, ... s plus up to 10 %."""
-    seconds = min(2 ** (failures - 1), MAX_BACKOFF_SECONDS) if failures < 8 else MAX_BACKOFF_SECONDS
+    seconds = 2 ** min(failures - 1, DOUBLINGS)
     return timedelta(seconds=seconds * (1 + JITTER * jitter()))
 
 

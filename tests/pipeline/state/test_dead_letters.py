@@ -19,7 +19,7 @@ from django_outbox.relay.relay import Relay
 from django_outbox.state import dead_letters
 from django_outbox.state import outbox as state
 from django_outbox.state.transitions import mark_dead, mark_failed
-from tests.support.inbox import Receiver, plain
+from tests.support.inbox import Receiver, make_received, plain
 from tests.support.outbox import Pipeline, ScriptedBroker, Status, make_message, memory_broker, row, send
 
 pytestmark = pytest.mark.django_db
@@ -41,18 +41,16 @@ def fail(event: Event) -> None:
 def test_a_message_that_failed_for_the_last_time_has_a_copy_with_springs_headers() -> None:
     pipeline = Pipeline()
     pipeline.on("order.created", fail)
-    message = make_message(max_retry=1, payload={"order": 7}, message_key="k", headers={"tenant": "north"})
+    message = make_message(
+        max_retry=1, payload={"order": 7}, message_key="k", event_version="3", headers={"tenant": "north"}
+    )
 
     pipeline.turn()
 
     (copy,) = copies()
     assert row(message).status == Status.DEAD
-    assert (copy.status, copy.event_type, copy.payload, copy.message_key) == (
-        Status.PENDING,
-        "order.created",
-        {"order": 7},
-        "k",
-    )
+    copied = (copy.status, copy.event_type, copy.event_version, copy.payload, copy.message_key)
+    assert copied == (Status.PENDING, "order.created", "3", {"order": 7}, "k")
     trace = copy.headers.pop("kafka_dlt-exception-stacktrace")
     assert "it does not add up" in trace
     assert "raise ArithmeticError" in trace
@@ -284,6 +282,28 @@ def test_an_event_of_another_service_that_dies_has_a_copy() -> None:
     (copy,) = copies()
     assert (copy.event_type, copy.payload) == ("payment.settled", {"amount": 3})
     assert copy.headers["kafka_dlt-original-consumer-group"] == "tests"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "key", "copied"), [("text/csv", "", "text/csv"), ("", "k", ""), ("", "", None), (None, "k", None)]
+)
+def test_the_copy_has_the_content_of_the_message(content_type: str | None, key: str, copied: str | None) -> None:
+    """Without key and value a client may refuse the record, so null stands for such a tombstone."""
+    raw_value = b"1;2" if content_type else None
+    message = make_message(message_key=key, content_type=content_type, raw_value=raw_value, payload=json_value(None))
+    dead_letters.publish_copy(message, "no", using="default")
+    (copy,) = copies()
+    assert (copy.content_type, copy.raw_value and bytes(copy.raw_value), copy.payload) == (copied, raw_value, None)
+
+
+@pytest.mark.parametrize("size", [dead_letters.LARGEST_RAW_BYTES, dead_letters.LARGEST_RAW_BYTES + 1])
+def test_the_copy_of_what_could_not_be_read_has_its_bytes_up_to_a_size(size: int) -> None:
+    message = make_received(source="", raw_key=b"k", raw_value=b"x" * size)
+    dead_letters.publish_copy(message, "no", using="default")
+    (copy,) = copies()
+    value = base64.b64encode(b"x" * size).decode() if size == dead_letters.LARGEST_RAW_BYTES else None
+    assert copy.payload == {"key_base64": "aw==", "value_base64": value}
+    assert "kafka_dlt-exception-fqcn" not in copy.headers
 
 
 def test_the_relay_creates_the_topic_of_dead_letters_as_well() -> None:

@@ -217,6 +217,40 @@ def test_without_a_line_of_the_project_the_place_is_in_the_installed_package(fil
     assert failures.place_of(error) == ""
 
 
+def test_of_installed_packages_the_first_other_than_django_is_the_place() -> None:
+    """The one that the project uses: what it calls in turn says less, and Django or Python nothing."""
+    packages = "/srv/.venv/lib/site-packages"
+    socket = defined("socket", f"{packages}/socket.py", "def send(): raise OSError('away')")
+    pool = defined("pool.core", f"{packages}/pool/core.py", "def get(): send()", send=socket)
+    client = defined("driver.client", f"{packages}/driver/client.py", "def ask(): get()", get=pool)
+    driver = defined("driver.core", f"{packages}/driver/core.py", "def query(): ask()", ask=client)
+    error = raised(defined("django.db.utils", f"{packages}/django/db/utils.py", "def execute(): query()", query=driver))
+    assert failures.fingerprint(error) == "OSError in driver.client.ask"
+
+
+def test_a_function_without_a_module_has_a_place_too() -> None:
+    namespace: dict[str, Any] = {}
+    exec(compile("def handle(): raise OSError('away')", "/srv/shop/rules.py", "exec"), namespace)  # noqa: S102
+    del namespace["__builtins__"]
+    error = raised(namespace["handle"])
+    assert failures.place_of(error) == '"rules.py", line 1, in handle'
+
+
+@pytest.mark.parametrize("error", ["no", Reject("no"), Retry()])
+def test_a_handlers_own_words_have_no_place(error: Any) -> None:
+    assert failures.place_of(error) == ""
+
+
+def test_an_error_with_notes_is_kept_as_python_prints_it() -> None:
+    def fails() -> None:
+        error = LookupError("no such order")
+        error.add_note("It may have been archived.")
+        raise error
+
+    text = failures.error_text(raised(fails))
+    assert text.startswith("LookupError: no such order\nIt may have been archived.\n\n  File ")
+
+
 @pytest.mark.parametrize(("directory", "is_own"), [("/srv/.venv/lib/site-packages", False), ("/srv/shop", True)])
 def test_a_compiled_module_belongs_to_where_it_is_installed(directory: str, is_own: bool) -> None:
     extension = f"{directory}/driver/core.so"

@@ -11,9 +11,9 @@ from django.db import transaction
 from django.utils import timezone
 
 from django_outbox.exceptions import MessageNotFound
-from django_outbox.models import InboxMessage, OutboxMessage
-from django_outbox.state import inbox, outbox
-from django_outbox.state.ordering import Blocker, blockers_of, release_next
+from django_outbox.models import InboxMessage, OutboxMessage, Pause
+from django_outbox.state import inbox, outbox, pauses, purging
+from django_outbox.state.ordering import Blocker, blockers_of, release_next, unhandled_before
 from django_outbox.state.outbox import Delivery
 from tests.support.inbox import make_received
 from tests.support.outbox import make_message
@@ -249,3 +249,51 @@ def test_consuming_says_when_and_leaves_others() -> None:
         outbox.mark_consumed(list(locked.values()), using="default")
 
     assert changes(OutboxMessage, consume) == {message.id: {"status", "consumed_at", "last_error", "updated_at"}}
+
+
+def test_requeueing_says_when_and_leaves_others() -> None:
+    make_sent()
+    message = make_sent()
+    chosen = OutboxMessage.objects.using("default").filter(id=message.id)
+    changed = changes(OutboxMessage, lambda: outbox.requeue_all(chosen, "default"))
+    assert changed == {message.id: {"status", "next_retry_at", "updated_at"}}
+
+
+def test_messages_wait_for_earlier_ones_in_each_topic(settings: Any) -> None:
+    settings.OUTBOX = {**settings.OUTBOX, "ON_DEAD": "hold"}
+    dead = make_message("dead", topic="one", message_key="k")
+    pending = make_message(topic="two", message_key="k", next_retry_at=LATER)
+    later = [make_message("published", topic=topic, message_key="k") for topic in ("one", "two")]
+    with transaction.atomic():
+        locked = outbox.lock([message.id for message in later], using="default")
+        found = unhandled_before(list(locked.values()), lambda topic: ["order.created"], using="default")
+    assert {id: (blocker.id, blocker.is_dead) for id, blocker in found.items()} == {
+        later[0].id: (dead.id, True),
+        later[1].id: (pending.id, False),
+    }
+
+
+# Pauses
+
+
+def test_the_breaker_moves_the_end_of_its_own_pause_only() -> None:
+    known: dict[str, Any] = {"reason": "away", "created_by": pauses.BREAKER, "until": OVERDUE}
+    Pause.objects.create(group="tests", handler="shop.bill", **known)
+    Pause.objects.create(group="another", handler="shop.ship", **known)
+    Pause.objects.create(group="tests", event_type="order.created", **known)
+    pause = Pause.objects.create(group="tests", handler="shop.ship", **known)
+    before = {row["id"]: row for row in Pause.objects.values()}
+    assert not pauses.trip("tests", "shop.ship", timedelta(minutes=1), "still away", using="default")
+    after = {row["id"]: row for row in Pause.objects.values()}
+    assert {id for id in before if before[id] != after[id]} == {pause.id}
+    assert (after[pause.id]["reason"], after[pause.id]["until"] > OVERDUE) == ("still away", True)
+
+
+# Purging
+
+
+def test_deleting_counts_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(purging, "BATCH_SIZE", 2)
+    for _ in range(4):
+        make_sent()
+    assert purging.delete(OutboxMessage.objects.all(), using="default") == 4

@@ -1,0 +1,57 @@
+"""Which messages of a batch come before an earlier one of their key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.utils import timezone
+
+from django_outbox.state.ordering import overtaking
+from django_outbox.state.rows import LockedMessage
+
+
+def sent(id: int, key: str = "a", **fields: Any) -> LockedMessage:
+    values: dict[str, Any] = dict.fromkeys(LockedMessage.__dataclass_fields__, "")
+    values |= {"topic": "outbox", "created_at": timezone.now(), "partition": 0, "offset": id}
+    return LockedMessage(**{**values, "id": id, "message_key": key, **fields})
+
+
+def carried(id: int) -> LockedMessage:
+    """One that Debezium delivers."""
+    return sent(id, partition=None, offset=None)
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"), [([1, 2], set()), ([2, 1], {2}), ([3, 1, 2], {3}), ([2, 3, 1], {2, 3}), ([2, 1, 3], {2})]
+)
+def test_a_message_overtakes_if_an_earlier_one_of_its_key_comes_later(ids: list[int], expected: set[int]) -> None:
+    assert overtaking([sent(id) for id in ids]) == expected
+
+
+def test_keys_and_topics_have_orders_of_their_own() -> None:
+    assert not overtaking([sent(2), sent(1, "b"), sent(1, topic="another")])
+
+
+def test_messages_without_a_key_have_no_order_and_do_not_hide_that_of_others() -> None:
+    assert overtaking([sent(5, ""), sent(3), sent(4, ""), sent(2)]) == {3}
+
+
+def test_nothing_overtakes_where_keys_have_no_order(settings: Any) -> None:
+    settings.OUTBOX = {**settings.OUTBOX, "ORDERING": "none"}
+    assert not overtaking([sent(2), sent(1)])
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        ([carried(2), carried(1)], set()),
+        ([sent(2), carried(1)], {2}),
+        ([carried(2), sent(1)], {2}),
+        ([carried(3), sent(2), carried(1)], {3, 2}),
+    ],
+)
+def test_those_that_debezium_delivers_have_the_order_of_their_commits_among_them(
+    messages: list[LockedMessage], expected: set[int]
+) -> None:
+    assert overtaking(messages) == expected

@@ -1,23 +1,22 @@
 """A pytest plugin that lets one process run pytest several times, as mutmut does: itself, then in a fork per mutant.
 
 The first run sets Django up, so the later ones must take it as it is. They make a database once and then copies of it,
-because migrations would take longer than most tests.
+because migrations would take longer than most tests. ``MUTANTS_DATABASE=postgresql`` takes another than SQLite.
 """
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.support.servers.process import make_directory, remove_directory
+from tests.support.servers.postgres import PostgreSQL
+from tests.support.servers.process import make_directory
 
 made: str | None = None
-"""The database to copy: SQLite's file, once a run has made it."""
-
-
+"""The database to copy, once a run has made it."""
+servers: list[PostgreSQL] = []
 UNFIT = (
     "consumer/test_inbox_failures.py::test_failures_that_no_handler_made_are_told_apart",
     "consumer/test_inbox_faults.py::test_a_claimed_event_is_not_claimed_again_at_once",
@@ -37,44 +36,48 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     from django.conf import settings
 
-    if settings.configured:
-        # As those of pytest-xdist: they start no servers, and take their settings from the process before them.
-        config.workerinput = {"database": "of mutmut", "kafka_url": None, "workerid": ""}  # type: ignore[attr-defined]
-        _use_another_database(config)
+    config.option.database = os.environ.get("MUTANTS_DATABASE", "sqlite")
+    if not settings.configured:
+        if config.option.database == "postgresql":
+            servers.append(PostgreSQL().start())  # for all runs; the watchdog stops it
+            config.option.database_url = servers[0].url
+        return
+    # As those of pytest-xdist: they start no servers, and take their settings from the process before them.
+    config.workerinput = {"database": "of mutmut", "kafka_url": None, "workerid": ""}  # type: ignore[attr-defined]
+    _use_a_copy(config)
 
 
-def _use_another_database(config: pytest.Config) -> None:
+def _use_a_copy(config: pytest.Config) -> None:
     from django.db import connection
 
-    directory = make_directory("test-mutant")
-    database: dict[str, Any] = connection.settings_dict
-    database["NAME"] = str(directory / "db.sqlite3")
-    database["TEST"]["NAME"] = f"{database['NAME']}.test"
-    os.environ["DATABASE_URL"] = f"sqlite:///{database['NAME']}"
-    if made is None:
-        config.option.reuse_db = True  # do not delete it in the end
-        config.add_cleanup(lambda: _keep(Path(database["TEST"]["NAME"])))
-    else:
-        config.add_cleanup(lambda: remove_directory(directory))
+    if made is not None:
         connection.creation.create_test_db = _copy
+        return
+    if connection.vendor == "sqlite":
+        file = make_directory("test-mutants") / "db.sqlite3"  # the one of the first run is gone
+        connection.settings_dict |= {
+            "NAME": str(file),
+            "TEST": {**connection.settings_dict["TEST"], "NAME": f"{file}.test"},
+        }
+    config.option.reuse_db = True  # do not delete it in the end
+    config.add_cleanup(_keep)
 
 
-def _keep(file: Path) -> None:
+def _keep() -> None:
     global made
-    if file.exists():
-        made = str(file)  # the watchdog removes it
+    from django.db import connection
+
+    connection.close()
+    made = connection.creation._get_test_db_name()
 
 
 def _copy(*args: Any, **options: Any) -> str:
     """In place of Django's ``create_test_db``."""
-    import sqlite3
-
     from django.db import connection
 
     connection.close()
-    name = connection.settings_dict["NAME"] = connection.settings_dict["TEST"]["NAME"]
-    with sqlite3.connect(str(made)) as source, sqlite3.connect(name) as copy:
-        source.backup(copy)
-    source.close()
-    copy.close()
-    return str(name)
+    connection.settings_dict["NAME"] = made
+    suffix = str(os.getpid())
+    connection.creation.clone_test_db(suffix, verbosity=0)
+    connection.settings_dict |= connection.creation.get_test_db_clone_settings(suffix)
+    return str(connection.settings_dict["NAME"])

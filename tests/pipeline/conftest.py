@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.routers import naming
+from tests.support.routers import naming, unnamed
 
 OTHER = "other"
 
@@ -17,14 +17,16 @@ def short_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("django_outbox.consumer.consumer.POLL_SECONDS", 0.01)
 
 
-@pytest.fixture(autouse=True, scope="session")
-def named_databases() -> Iterator[None]:
-    """Let a transaction of relay, consumer or state machine fail that would take the default database."""
+@pytest.fixture(autouse=True)
+def named_databases(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fail if a statement or transaction of relay, consumer or state machine would take the default database."""
     from django.db import transaction
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(transaction, "get_connection", naming(transaction.get_connection))
-        yield
+    monkeypatch.setattr(transaction, "get_connection", naming(transaction.get_connection))
+    yield
+    found = list(unnamed)
+    unnamed.clear()
+    assert not found
 
 
 @pytest.fixture

@@ -14,6 +14,9 @@ NAMING = ("django_outbox.consumer", "django_outbox.relay", "django_outbox.state"
 """Packages that get the alias of their database from the command or the call, and pass it on to Django each time."""
 BETWEEN = ("django.db", "contextlib")
 
+unnamed: list[str] = []
+"""What has failed: a worker may take the failure for that of a handler."""
+
 
 class Named:
     """A database router that fails where Django would have to choose the database itself."""
@@ -48,4 +51,6 @@ def check(frame: FrameType, what: str) -> None:
     while here and (caller == __name__ or caller.startswith(BETWEEN)):
         here = here.f_back
         caller = here.f_globals["__name__"] if here else ""
-    assert not caller.startswith(NAMING), f"{caller} does not name the database of {what}"
+    if caller.startswith(NAMING):
+        unnamed.append(f"{caller} does not name the database of {what}")
+        raise AssertionError(unnamed[-1])

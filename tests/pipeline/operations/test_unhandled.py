@@ -141,3 +141,8 @@ def test_waits_by_topic_are_those_of_the_longest_awaited_of_each(
         found = longest_unhandled_by_topic("default")
         assert found.keys() == {"a", "z"}
         assert 1800 <= found["a"] < 2400 <= found["z"]
+
+
+def test_what_is_published_by_a_clock_ahead_waits_for_no_time() -> None:
+    sent_ago(-5, topic="a", partition=0, offset=0)
+    assert (longest_unhandled("default"), longest_unhandled_by_topic("default")) == (0.0, {"a": 0.0})

@@ -10,6 +10,7 @@ import pytest
 from django.db import transaction
 from django.utils import timezone
 
+from django_outbox.brokers.base import TopicPartition
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.models import InboxMessage, OutboxMessage, Pause
 from django_outbox.state import inbox, outbox, pauses, purging
@@ -122,6 +123,15 @@ def test_handlers_are_confirmed_by_their_own_rows() -> None:
 def test_nothing_is_added_without_rows(django_assert_num_queries: Any) -> None:
     with django_assert_num_queries(0):
         assert inbox.add([], using="default") == 0
+
+
+def test_a_handled_message_keeps_what_deduplication_needs() -> None:
+    content = {"payload": {"order": 1}, "headers": {"a": "b"}, "content_type": "text/csv", "last_error": "once"}
+    row, _other = (make_received(**content, raw_key=b"k", raw_value=b"v", message_key="k") for _ in range(2))
+    changed = changes(InboxMessage, lambda: inbox.mark_consumed(row, using="default"))
+    cleared = {"payload", "headers", "content_type", "raw_key", "raw_value", "last_error"}
+    assert changed == {row.id: {*cleared, "status", "next_retry_at", "consumed_at", "updated_at"}}
+    assert row.status == "consumed"
 
 
 def test_counting_a_delivery_and_taking_it_back_says_when() -> None:
@@ -259,6 +269,39 @@ def test_requeueing_says_when_and_leaves_others() -> None:
     assert changed == {message.id: {"status", "next_retry_at", "updated_at"}}
 
 
+def test_lost_messages_are_those_outside_of_the_log_or_with_an_unknown_place() -> None:
+    known = {"published_at": LONG_AGO, "partition": 2}
+    lost = [make_sent(**known, offset=offset).id for offset in (4, 9, 10)]
+    unknown = make_sent(**known, offset=None).id
+    for neighbour in ({"partition": 3}, {"topic": "another"}, {"event_type": "another"}, {"published_at": LATER}):
+        make_sent(**{**known, "offset": 4, **neighbour})
+    unread = make_sent(**known, offset=5).id
+
+    def requeue(first: int, end: int) -> int:
+        place, types = TopicPartition("outbox", 2), ["order.created"]
+        return outbox.requeue_lost(place, first, end, age=timedelta(0), event_types=types, using="default")
+
+    with transaction.atomic():
+        assert requeue(5, 9) == 3
+    assert {*OutboxMessage.objects.pending().values_list("id", flat=True)} == {*lost}
+    assert set(changes(OutboxMessage, lambda: requeue(5, 5))) == {unknown, unread}  # all was read
+
+
+def test_messages_of_partitions_that_are_gone_are_lost() -> None:
+    known = {"published_at": LONG_AGO, "offset": 4}
+    make_sent(**known, partition=1)
+    for neighbour in ({"topic": "another"}, {"event_type": "another"}, {"published_at": LATER}):
+        make_sent(**{**known, "partition": 2, **neighbour})
+    lost = make_sent(**known, partition=2)
+    changed = changes(
+        OutboxMessage,
+        lambda: outbox.requeue_without_partition(
+            "outbox", 2, age=timedelta(0), event_types=["order.created"], using="default"
+        ),
+    )
+    assert set(changed) == {lost.id}
+
+
 def test_messages_wait_for_earlier_ones_in_each_topic(settings: Any) -> None:
     settings.OUTBOX = {**settings.OUTBOX, "ON_DEAD": "hold"}
     dead = make_message("dead", topic="one", message_key="k")
@@ -271,6 +314,67 @@ def test_messages_wait_for_earlier_ones_in_each_topic(settings: Any) -> None:
         later[0].id: (dead.id, True),
         later[1].id: (pending.id, False),
     }
+
+
+def blocker_behind(message: OutboxMessage) -> Blocker | None:
+    with transaction.atomic():
+        locked = outbox.lock([message.id], using="default")
+        return unhandled_before(list(locked.values()), lambda topic: ["order.created"], using="default").get(message.id)
+
+
+def test_only_an_earlier_message_of_the_same_service_topic_and_key_is_waited_for() -> None:
+    other_service = make_sent(message_key="k")
+    OutboxMessage.objects.filter(id=other_service.id).update(source="another")
+    make_sent(message_key="k", topic="another")
+    make_sent(message_key="another")
+    make_sent(message_key="k", event_type="order.archived")  # without a handler
+    make_message("consumed", message_key="k")
+    make_message("dead", message_key="k")
+    message = make_sent(message_key="k", offset=8)
+    make_sent(message_key="k", offset=9)
+    assert blocker_behind(message) is None
+
+
+def test_a_pending_message_says_best_how_long_to_wait() -> None:
+    make_sent(message_key="k")
+    pending = make_message(message_key="k", next_retry_at=LATER)
+    make_message(message_key="k", next_retry_at=MUCH_LATER)
+    assert blocker_behind(make_sent(message_key="k", offset=8)) == Blocker(pending.id, LATER)
+
+
+@pytest.mark.parametrize(
+    ("partition", "offset", "age", "wait"),
+    [
+        (2, 9, 0, timedelta(0)),  # sent again since, so it comes later
+        (2, 3, 300, timedelta(seconds=32)),  # it was read, and the reconciler will find it
+        (1, 9, 0, timedelta(seconds=32)),  # in another partition, nobody knows
+        (2, 9, 300, timedelta(seconds=32)),  # sent before, so the topic has lost its records
+    ],
+)
+def test_one_that_was_sent_is_waited_for_as_long_as_it_takes(
+    partition: int, offset: int, age: int, wait: timedelta
+) -> None:
+    now = timezone.now()
+    published_at = now - timedelta(seconds=age)
+    earlier = make_sent(message_key="k", partition=partition, offset=offset, published_at=published_at)
+    message = make_sent(message_key="k", published_at=now - timedelta(seconds=100))
+    assert blocker_behind(message) == Blocker(earlier.id, wait)
+
+
+@pytest.mark.parametrize(("minutes", "wait"), [(0, 32), (5, 300), (60, 600)])
+def test_the_longer_debezium_is_away_the_longer_is_the_wait(minutes: int, wait: int) -> None:
+    carried: dict[str, Any] = {"message_key": "k", "partition": None, "offset": None}
+    earlier = make_sent(**carried, published_at=timezone.now() - timedelta(minutes=minutes))
+    found = blocker_behind(make_sent(message_key="k"))
+    assert found is not None
+    assert (found.id, found.until) == (earlier.id, pytest.approx(timedelta(seconds=wait), abs=timedelta(seconds=60)))
+    assert blocker_behind(make_sent(**carried)) is not None  # behind the one that the relay has sent
+
+
+def test_those_that_debezium_delivers_do_not_wait_for_each_other() -> None:
+    carried: dict[str, Any] = {"message_key": "k", "partition": None, "offset": None}
+    make_sent(**carried)
+    assert blocker_behind(make_sent(**carried)) is None
 
 
 # Pauses

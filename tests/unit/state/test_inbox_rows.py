@@ -9,9 +9,11 @@ import pytest
 
 from django_outbox.brokers.base import ReceivedRecord
 from django_outbox.events.event import Event
+from django_outbox.exceptions import UnreadableRecord
+from django_outbox.models import InboxMessage
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.state import inbox_rows
-from tests.support.inbox import received
+from tests.support.inbox import plain, received
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -49,3 +51,41 @@ def test_with_time_zones_the_time_of_an_event_is_stored_as_it_is() -> None:
 def test_rows_have_the_times_of_the_database() -> None:
     row = pending_row()
     assert (type(row.created_at), type(row.updated_at)) == (DatabaseNow, DatabaseNow)
+
+
+@pytest.mark.parametrize("length", [255, 256])
+def test_names_that_are_too_long_for_their_columns_are_left_out(length: int) -> None:
+    row = inbox_rows.poison_row(received(key="k" * length, type="t" * length), "tests", "no")
+    assert (len(row.event_type), len(row.message_key)) == ((255, 255) if length == 255 else (0, 0))
+    assert inbox_rows.poison_row(plain(b"?"), "tests", "no").message_key == ""
+
+
+@pytest.mark.parametrize("raw", [True, False])
+def test_what_cannot_be_read_is_kept_as_it_is_unless_it_is_too_large(raw: bool) -> None:
+    record = plain(b"?", key=b"k", headers=(("tenant", b"north"),))
+    row = inbox_rows.poison_row(record, "tests", "no", raw=raw)
+    assert (row.raw_key, row.raw_value, row.headers) == ((b"k", b"?", {"tenant": "north"}) if raw else (None, None, {}))
+    assert (row.status, row.source, row.last_error, row.next_retry_at) == ("dead", "", "no", None)
+
+
+@pytest.mark.parametrize(
+    ("content", "payload", "is_tombstone"),
+    [
+        ({"payload": {"order": 1}}, {"order": 1}, False),
+        ({"raw_value": b"1;2", "content_type": "text/csv"}, b"1;2", False),
+        ({"payload": None, "content_type": ""}, None, True),
+    ],
+)
+def test_the_event_of_a_row_is_the_one_that_was_received(
+    content: dict[str, Any], payload: Any, is_tombstone: bool
+) -> None:
+    row = InboxMessage(event_type="order.created", event_version="3", message_key="k", retry_count=2, **content)
+    event = inbox_rows.event_of(row)
+    assert (event.type, event.version, event.key, event.attempt) == ("order.created", "3", "k", 3)
+    assert (event.payload, event.is_tombstone) == (payload, is_tombstone)
+
+
+def test_the_error_of_a_mapper_fits_below_the_reason() -> None:
+    error = UnreadableRecord("no mapper")
+    error.__cause__ = LookupError("x" * 3000)
+    assert len(inbox_rows.unreadable(error)) == 2000

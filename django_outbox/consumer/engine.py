@@ -12,7 +12,7 @@ from django_outbox.consumer.redo import Redo
 from django_outbox.consumer.source import Claim, Item, Outcome, Source
 from django_outbox.exceptions import in_one_line, name_handlers
 from django_outbox.observability import instrumentation
-from django_outbox.observability.instrumentation import report_dead
+from django_outbox.observability.instrumentation import name_of, report_dead
 from django_outbox.observability.logging import log_extra
 from django_outbox.observability.tracing.base import current_tracing
 from django_outbox.state.failures import fingerprint
@@ -244,4 +244,4 @@ class Engine:
         instrumentation.consumed(handled, group=self._group, using=self._using)
         if log.isEnabledFor(logging.DEBUG):
             for message in handled:
-                log.debug("%s is consumed.", message, extra=log_extra("consumed", message))
+                log.debug("%s is consumed.", name_of(message), extra=log_extra("consumed", message))

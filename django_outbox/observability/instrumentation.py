@@ -106,7 +106,7 @@ def report_failed(
     """Log and report a counted failure of a handler, which ``retry_count`` includes; ``final``: the message is dead."""
     level, status = (logging.ERROR, "dead") if final else (logging.WARNING, "pending")
     counts = (message.retry_count, max(message.max_retry, 1))
-    arguments = (_name_of(message), *counts, status, said(error, message))
+    arguments = (name_of(message), *counts, status, said(error, message))
     text = "%s failed (%d of %d) and is %s: %s"
     repeats.log_failure(log, level, "failed", message, error, text, *arguments, counted=True)
     if log.isEnabledFor(logging.DEBUG):
@@ -120,11 +120,11 @@ def report_dead(
 ) -> None:
     """Log and report a message that can never be handled."""
     text = said(error, message, message.last_error if isinstance(message, InboxMessage) else text_of(error))
-    repeats.log_failure(log, logging.ERROR, "dead", message, error, "%s is dead: %s", _name_of(message), text)
+    repeats.log_failure(log, logging.ERROR, "dead", message, error, "%s is dead: %s", name_of(message), text)
     dead(message, error, using=using)
 
 
-def _name_of(message: LockedMessage | InboxMessage) -> str:
+def name_of(message: LockedMessage | InboxMessage) -> str:
     """The name of a message in a log line."""
     if not isinstance(message, InboxMessage):
         return f"Message {message.id} ({message.event_type})"

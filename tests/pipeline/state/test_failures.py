@@ -177,6 +177,7 @@ def test_a_long_error_is_cut_and_its_place_is_kept(length: int) -> None:
     text = failures.error_text(raised(tells_much))
     assert text.startswith("LookupError: xxx")
     assert f'", line {tells_much.__code__.co_firstlineno + 1}, in tells_much\n' in text
+    assert text.endswith('\n    raise LookupError("x" * length)')
     assert len(text) <= 2000
 
 
@@ -222,10 +223,10 @@ def test_of_installed_packages_the_first_other_than_django_is_the_place() -> Non
     packages = "/srv/.venv/lib/site-packages"
     socket = defined("socket", f"{packages}/socket.py", "def send(): raise OSError('away')")
     pool = defined("pool.core", f"{packages}/pool/core.py", "def get(): send()", send=socket)
-    client = defined("driver.client", f"{packages}/driver/client.py", "def ask(): get()", get=pool)
+    client = defined("driver.http.client", f"{packages}/driver/http/client.py", "def ask(): get()", get=pool)
     driver = defined("driver.core", f"{packages}/driver/core.py", "def query(): ask()", ask=client)
     error = raised(defined("django.db.utils", f"{packages}/django/db/utils.py", "def execute(): query()", query=driver))
-    assert failures.fingerprint(error) == "OSError in driver.client.ask"
+    assert failures.fingerprint(error) == "OSError in driver.http.client.ask"
 
 
 def test_a_function_without_a_module_has_a_place_too() -> None:
@@ -234,6 +235,7 @@ def test_a_function_without_a_module_has_a_place_too() -> None:
     del namespace["__builtins__"]
     error = raised(namespace["handle"])
     assert failures.place_of(error) == '"rules.py", line 1, in handle'
+    assert failures.fingerprint(error) == "OSError in .handle"
 
 
 @pytest.mark.parametrize("error", ["no", Reject("no"), Retry()])

@@ -13,7 +13,7 @@ from django.utils import timezone
 from django_outbox.brokers.base import TopicPartition
 from django_outbox.exceptions import MessageNotFound
 from django_outbox.models import InboxMessage, OutboxMessage, Pause
-from django_outbox.state import inbox, outbox, pauses, purging
+from django_outbox.state import inbox, outbox, pauses, purging, undelivered
 from django_outbox.state.ordering import Blocker, blockers_of, release_next, unhandled_before
 from django_outbox.state.outbox import Delivery
 from tests.support.inbox import make_received
@@ -287,6 +287,18 @@ def test_lost_messages_are_those_outside_of_the_log_or_with_an_unknown_place() -
     assert set(changes(OutboxMessage, lambda: requeue(5, 5))) == {unknown, unread}  # all was read
 
 
+def test_what_debezium_has_not_delivered_is_found_by_topic_type_and_age() -> None:
+    carried: dict[str, Any] = {"published_at": LONG_AGO, "partition": None, "offset": None}
+    for neighbour in ({"partition": 2}, {"topic": "another"}, {"event_type": "another"}, {"published_at": LATER}):
+        make_sent(**{**carried, **neighbour})
+    known: dict[str, Any] = {"age": timedelta(0), "event_types": ["order.created"], "using": "default"}
+    assert not undelivered.has_undelivered("outbox", **known)
+    message = make_sent(**carried)
+    assert undelivered.has_undelivered("outbox", **known)
+    changed = changes(OutboxMessage, lambda: undelivered.requeue_undelivered("outbox", horizon=None, most=10, **known))
+    assert set(changed) == {message.id}
+
+
 def test_messages_of_partitions_that_are_gone_are_lost() -> None:
     known = {"published_at": LONG_AGO, "offset": 4}
     make_sent(**known, partition=1)
@@ -391,6 +403,18 @@ def test_the_breaker_moves_the_end_of_its_own_pause_only() -> None:
     after = {row["id"]: row for row in Pause.objects.values()}
     assert {id for id in before if before[id] != after[id]} == {pause.id}
     assert (after[pause.id]["reason"], after[pause.id]["until"] > OVERDUE) == ("still away", True)
+
+
+def test_what_waits_for_a_check_time_of_a_pause_waits_for_the_next_one() -> None:
+    Pause.objects.create(group="tests", event_type="order.created", reason="no", created_by="kim")
+    (pause,) = pauses.active(Pause.objects.using("default"))
+    following, later = pause.check_times(pause.now)
+    message = make_message(next_retry_at=following)
+    make_message(next_retry_at=following - timedelta(seconds=1))
+    changed = changes(OutboxMessage, lambda: pauses.postpone(pause, pause.now, using="default"))
+    assert changed == {message.id: {"next_retry_at", "updated_at"}}
+    message.refresh_from_db()
+    assert message.next_retry_at == later
 
 
 # Purging

@@ -10,7 +10,8 @@ from itertools import pairwise
 
 import pytest
 
-from tests.mutants.faults import DIRECTORY, ROOT, Fault, load
+from tests.mutants import survivors
+from tests.mutants.faults import DIRECTORY, PACKAGE, ROOT, Fault, load
 from tests.mutants.runs import Result, judge
 
 FAULTS = load()
@@ -49,6 +50,14 @@ def test_a_fault_fits_the_code_and_its_tests_exist(fault: Fault) -> None:
         name = names.rpartition("::")[2].partition("[")[0]
         known = not names or name in functions(path)
         assert known, f"renew {fault.name!r} in {fault.source}: there is no {name} in {path}"
+
+
+@pytest.mark.parametrize("explanation", survivors.load(), ids=lambda each: f"{each.file}: {each.old}")
+def test_an_explained_survivor_is_a_change_of_a_line_that_there_is(explanation: survivors.Explanation) -> None:
+    lines = [line.strip() for line in (ROOT / PACKAGE / explanation.file).read_text().splitlines()]
+    assert explanation.old in lines, f"renew {survivors.EXPLAINED.name}"
+    assert explanation.old not in explanation.new
+    assert explanation.why.endswith(".")
 
 
 def test_names_are_unique_and_every_guarantee_has_faults() -> None:

@@ -36,7 +36,7 @@ def delete(messages: QuerySet[Any], *, using: str) -> int:
 def delete_batch(messages: QuerySet[Any], ids: Collection[int], *, using: str) -> list[str]:
     """Delete the messages with these ids in one transaction; returns their statuses."""
     with transaction.atomic(using=using):
-        return _delete(messages.filter(id__in=dialect_of(using).listed(ids)), using)
+        return _delete(messages.using(using).filter(id__in=dialect_of(using).listed(ids)), using)
 
 
 def _delete(messages: QuerySet[Any], using: str) -> list[str]:

@@ -180,7 +180,7 @@ def test_what_no_longer_fits_when_it_is_to_be_deleted_stays() -> None:
     expired = OutboxMessage.objects.filter(expiries({**AGES, "dead": WEEK}, Registry())[0].expired)
     assert list(expired) == [message]
     retry(OutboxMessage.objects.all(), using="default")
-    assert delete_batch(expired.using("default"), [message.id], using="default") == []
+    assert delete_batch(expired, [message.id], using="default") == []
     assert statuses() == ["pending"]
 
 

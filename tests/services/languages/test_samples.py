@@ -101,7 +101,7 @@ def reader(request: Any, kafka_outbox: Mapping[str, Any], topic: str, tmp_path: 
 def send_again(ids: list[int]) -> None:
     """Let the relay send these messages once more, as after failures of a handler here."""
     for id in ids:
-        assert requeue(OutboxMessage.objects.filter(id=id, status="published"), timedelta(0))
+        assert requeue(OutboxMessage.objects.using("default").filter(id=id, status="published"), timedelta(0))
 
 
 def test_each_event_takes_effect_once_and_in_order_when_the_reader_is_killed(

@@ -18,7 +18,7 @@ unnamed: list[str] = []
 """What has failed: a worker may take the failure for that of a handler."""
 
 
-class Named:
+class NoDefaultDatabase:
     """A database router that fails where Django would have to choose the database itself."""
 
     def db_for_read(self, model: type[Any], **hints: Any) -> None:

@@ -69,7 +69,7 @@ elif env.bool("PREPARED_STATEMENTS", default=False):
     # psycopg's own way, with parameters that the server binds; Django's default is text made by the client.
     database["OPTIONS"] = {**database.get("OPTIONS", {}), "server_side_binding": True, "prepare_threshold": 1}
 DATABASES = {"default": database}
-DATABASE_ROUTERS = ["tests.support.routers.Named"]
+DATABASE_ROUTERS = ["tests.support.routers.NoDefaultDatabase"]
 
 BACKEND = env.str("OUTBOX_BACKEND", default="django_outbox.brokers.memory.MemoryBroker")
 # A killed consumer frees its partitions sooner; and Tansu lets a group's first member wait half of it.

@@ -27,13 +27,17 @@ LATER = timezone.now() + timedelta(days=1)
 MUCH_LATER = LATER + timedelta(days=1)
 
 
+def stored(model: type[Any]) -> dict[int, dict[str, Any]]:
+    return {row["id"]: row for row in model.objects.values()}
+
+
 def changes(model: type[Any], write: Callable[[], Any]) -> dict[int, set[str]]:
     """By id, the columns that a write changes; of a row that it deletes, ``gone``."""
     model.objects.update(updated_at=LONG_AGO)
-    before = {row["id"]: row for row in model.objects.values()}
+    before = stored(model)
     with transaction.atomic():
         write()
-    after = {row["id"]: row for row in model.objects.values()}
+    after = stored(model)
     differing = {
         id: {name for name, value in row.items() if after[id][name] != value} if id in after else {"gone"}
         for id, row in before.items()
@@ -398,9 +402,9 @@ def test_the_breaker_moves_the_end_of_its_own_pause_only() -> None:
     Pause.objects.create(group="another", handler="shop.ship", **known)
     Pause.objects.create(group="tests", event_type="order.created", **known)
     pause = Pause.objects.create(group="tests", handler="shop.ship", **known)
-    before = {row["id"]: row for row in Pause.objects.values()}
+    before = stored(Pause)
     assert not pauses.trip("tests", "shop.ship", timedelta(minutes=1), "still away", using="default")
-    after = {row["id"]: row for row in Pause.objects.values()}
+    after = stored(Pause)
     assert {id for id in before if before[id] != after[id]} == {pause.id}
     assert (after[pause.id]["reason"], after[pause.id]["until"] > OVERDUE) == ("still away", True)
 

@@ -41,6 +41,11 @@ def make_message(status: str = Status.PENDING, **fields: Any) -> OutboxMessage:
     return OutboxMessage.objects.get(id=message.id)  # refresh_from_db() would leave deferred what MySQL does not return
 
 
+def make_sent(**fields: Any) -> OutboxMessage:
+    """A message whose record has a place."""
+    return make_message("published", **{"partition": 2, "offset": 7, "publish_count": 3, **fields})
+
+
 def make_due(*messages: OutboxMessage) -> None:
     """Let pending messages be due now, as if their wait were over."""
     OutboxMessage.objects.filter(id__in=[m.id for m in messages], status=Status.PENDING).update(

@@ -319,3 +319,10 @@ def test_dead_letters_of_the_inbox_go_with_those_of_the_outbox() -> None:
     age(InboxMessage.objects.all())
     assert purge() == {}
     assert purge(dead=WEEK) == {"dead": 1, "dead inbox": 1}
+
+
+def test_deleting_counts_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(purging, "BATCH_SIZE", 2)
+    for _ in range(4):
+        make_message("published")
+    assert purging.delete(OutboxMessage.objects.all(), using="default") == 4

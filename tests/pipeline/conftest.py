@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
 import pytest
 
+from tests.support.logs import Checking
 from tests.support.routers import naming, unnamed
 
 OTHER = "other"
@@ -27,6 +29,19 @@ def named_databases(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     found = list(unnamed)
     unnamed.clear()
     assert not found
+
+
+@pytest.fixture(autouse=True)
+def checked_logs() -> Iterator[None]:
+    """Log as in production, and fail if a line cannot be formatted or has no known action."""
+    log, checking = logging.getLogger("django_outbox"), Checking()
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(checking)
+    yield
+    log.removeHandler(checking)
+    log.setLevel(level)
+    assert not checking.wrong
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 from collections import Counter
@@ -10,7 +11,7 @@ from datetime import timedelta
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import urlsplit
 
 import pytest
@@ -24,6 +25,7 @@ import django_outbox
 from django_outbox.brokers.loading import get_broker
 from django_outbox.brokers.url import PROTOCOLS, parse_url
 from django_outbox.conf import BrokerSettings, OutboxSettings
+from tests.support.logs import ACTIONS
 from tests.support.processes import ROOT
 
 DOCS = ROOT / "docs"
@@ -253,3 +255,28 @@ def test_a_url_of_the_documentation_is_taken_by_both_backends_as_it_stands(backe
     parsed = parse_url(url)
     assert broker.location == f"{url.partition('://')[0]}://{','.join(parsed.hosts)}"
     assert (parsed.username, parsed.password) == (("shop", "s@cret") if "sasl" in url else (None, None))
+
+
+# Logs
+
+
+def test_all_actions_of_the_log_are_documented() -> None:
+    text = (DOCS / "monitoring.rst").read_text()
+    table = text[text.index("About                   ``action``") :].split("\n\n")[0]
+    assert set(re.findall("``([a-z_]+)``", table)) - {"action"} == ACTIONS
+
+
+def test_every_log_record_has_an_action() -> None:
+    sources = "".join(path.read_text() for path in PACKAGE.rglob("*.py"))
+    written = re.findall(r"extra(?: = |=){\"action\": \"([a-z_]+)|log_extra\(\"([a-z_]+)", sources)
+    assert {name for names in written for name in names if name} <= ACTIONS
+    calls = [node for path in PACKAGE.rglob("*.py") for node in ast.walk(ast.parse(path.read_text())) if is_log(node)]
+    assert len(calls) > 40
+    assert not [ast.unparse(call) for call in calls if "extra" not in {keyword.arg for keyword in call.keywords}]
+
+
+def is_log(node: ast.AST) -> TypeGuard[ast.Call]:
+    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Attribute):
+        return False
+    levels = ("debug", "info", "warning", "error", "exception", "log")
+    return node.func.attr in levels and ast.unparse(node.func.value).rpartition(".")[2] in ("log", "_log", "logger")

@@ -41,9 +41,9 @@ class Engine:
         group: str,
         clock: Callable[[], float],
         *,
-        outages: OutageCounts | None = None,
-        breaker: Breaker | None = None,
-        is_lane: bool = False,
+        outages: OutageCounts,
+        breaker: Breaker,
+        is_lane: bool,
     ) -> None:
         """
         Args:
@@ -54,7 +54,7 @@ class Engine:
         self._breaker = breaker
         self._group = group
         self._clock = clock
-        self._outages = outages or OutageCounts()
+        self._outages = outages
         self._budget = LANE_BUDGET_SECONDS if is_lane else TIME_BUDGET_SECONDS
         self._least = 1.0 if is_lane else 2.0
         self.transaction_size = self._least
@@ -134,7 +134,7 @@ class Engine:
             self._alone_left = redo.alone(len(outcomes))
             return outcomes
         # Outside the except block, where the error would be the context of later ones.
-        self._alone_left = redo.alone()
+        self._alone_left = redo.alone(0)
         return [self.handle_alone(source, batch[0])]
 
     def _is_over(self, over_at: float, is_stopping: Callable[[], bool]) -> bool:
@@ -180,7 +180,7 @@ class Engine:
 
     def _fail(self, source: Source[Item], item: Item, claim: Claim | None, error: Exception) -> Outcome:
         outcome = source.fail(item, claim, error)
-        if outcome is Outcome.FAILED and claim is not None and self._breaker is not None:
+        if outcome is Outcome.FAILED and claim is not None:
             self._breaker.failed(claim.handlers, error)
         return outcome
 
@@ -236,11 +236,10 @@ class Engine:
                 instrumentation.requeued(claim.reason)
             if claim.outcome is Outcome.DEAD and claim.message is not None:
                 report_dead(log, claim.message, claim.reason, using=self._using)
-        if self._breaker is not None:
-            # By id, as a handler may be any callable, also one without a hash.
-            succeeded = {id(claim.handlers): claim.handlers for claim in done if claim.outcome is Outcome.CONSUMED}
-            for handlers in succeeded.values():
-                self._breaker.succeeded(handlers)
+        # By id, as a handler may be any callable, also one without a hash.
+        succeeded = {id(claim.handlers): claim.handlers for claim in done if claim.outcome is Outcome.CONSUMED}
+        for handlers in succeeded.values():
+            self._breaker.succeeded(handlers)
         instrumentation.consumed(handled, group=self._group, using=self._using)
         if log.isEnabledFor(logging.DEBUG):
             for message in handled:

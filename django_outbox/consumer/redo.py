@@ -93,6 +93,6 @@ class Redo(Generic[Item]):
             outcomes.append(claim.outcome)
         return outcomes
 
-    def alone(self, handled: int = 0) -> int:
+    def alone(self, handled: int) -> int:
         """How many of the deliveries behind the first ``handled`` must be handled one by one."""
         return max(0, self._alone_until - handled)

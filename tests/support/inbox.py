@@ -16,6 +16,7 @@ from django_outbox.events.event import Event
 from django_outbox.handlers.registry import GroupHandlers, Registry
 from django_outbox.models import InboxMessage
 from django_outbox.models.fields import DatabaseNow
+from django_outbox.worker.transactions import OutageCounts
 
 Status = InboxMessage.Status
 
@@ -85,7 +86,8 @@ class Receiver:
         if self._inbox is None:
             handlers = GroupHandlers(self.handlers, self.group)
             pauses = Pauses("default", handlers, self._clock)
-            engine = Engine("default", self.group, self._clock, breaker=Breaker("default", self.group, pauses))
+            breaker = Breaker("default", self.group, pauses)
+            engine = Engine("default", self.group, self._clock, outages=OutageCounts(), breaker=breaker, is_lane=False)
             engine.transaction_size = self.transaction_size
             self._inbox = Inbox(using="default", handlers=handlers, pauses=pauses).with_engine(engine)
         return self._inbox

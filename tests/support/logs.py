@@ -5,11 +5,48 @@ from __future__ import annotations
 import logging
 
 ACTIONS = frozenset(
-    """
-    again backlog cancel consumed created dead delete drained ended failed heartbeat metrics notify observed on_commit
-    pause paused pooler purge put_back reconciled recovered reload repeated reprocess resume resumed retry rolled_back
-    scrape serving signal skipped started stopping timeout trace traceback trouble watching
-    """.split()
+    [
+        "again",
+        "backlog",
+        "cancel",
+        "consumed",
+        "created",
+        "dead",
+        "delete",
+        "drained",
+        "ended",
+        "failed",
+        "heartbeat",
+        "metrics",
+        "notify",
+        "observed",
+        "on_commit",
+        "pause",
+        "paused",
+        "pooler",
+        "purge",
+        "put_back",
+        "reconciled",
+        "recovered",
+        "reload",
+        "repeated",
+        "reprocess",
+        "resume",
+        "resumed",
+        "retry",
+        "rolled_back",
+        "scrape",
+        "serving",
+        "signal",
+        "skipped",
+        "started",
+        "stopping",
+        "timeout",
+        "trace",
+        "traceback",
+        "trouble",
+        "watching",
+    ]
 )
 
 

@@ -7,12 +7,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from django.db import OperationalError
 
+from django_outbox.consumer import engine as engine_module
 from django_outbox.consumer.engine import Engine
 from django_outbox.consumer.source import Claim, Outcome, Source
 from django_outbox.events.event import Event
+from django_outbox.exceptions import Reject
+from django_outbox.handlers.handler import Handlers
 from django_outbox.handlers.registry import GroupHandlers, Registry
 from django_outbox.observability import instrumentation
+from django_outbox.worker import database_errors
+from django_outbox.worker.transactions import MAX_ATTEMPTS, OutageCounts
 from tests.support.clock import Clock
 from tests.support.outbox import Pipeline, make_message
 
@@ -25,17 +31,23 @@ def nothing(event: Event) -> None:
     pass
 
 
+def handlers_of(function: Callable[[Event], Any]) -> Handlers:
+    registry = Registry()
+    registry.register("number", function)
+    return GroupHandlers(registry, "tests").find("number", "outbox")
+
+
 class Numbered(Source[int]):
     """Deliveries that are numbers: of any cost, with a handler that gets the number as payload."""
 
     def __init__(self, handle: Callable[[Event], Any] = nothing) -> None:
-        registry = Registry()
-        registry.register("number", handle)
-        self.handlers = GroupHandlers(registry, "tests").find("number", "outbox")
+        self.handlers = handlers_of(handle)
+        self.others: dict[int, Handlers] = {}
         self.costs: dict[int, float] = {}
         self.outcomes: dict[int, Outcome] = {}
         self.settled: list[tuple[int, int]] = []
         self.failed: list[int] = []
+        self.requeued: list[tuple[int, str]] = []
 
     def cost(self, item: int) -> float:
         return self.costs.get(item, 1.0)
@@ -46,7 +58,7 @@ class Numbered(Source[int]):
     def _claim(self, item: int) -> Claim:
         event = Event(type="number", payload=item, key="", headers={}, topic="outbox")
         outcome = self.outcomes.get(item, Outcome.CONSUMED)
-        return Claim(outcome, None, event, self.handlers, reason="it was not its turn")
+        return Claim(outcome, None, event, self.others.get(item, self.handlers), reason="it was not its turn")
 
     def settle(self, done: Sequence[Claim], left: Sequence[Claim]) -> None:
         self.settled.append((len(done), len(left)))
@@ -56,10 +68,11 @@ class Numbered(Source[int]):
         return Outcome.FAILED
 
     def requeue(self, item: int, fault: Exception) -> Outcome:
-        raise NotImplementedError
+        self.requeued.append((item, str(fault)))
+        return Outcome.REQUEUED
 
     def describe(self, item: int) -> tuple[str, dict[str, object]]:
-        return f"number {item}", {}
+        return f"number {item}", {"number": item}
 
 
 def taking(clock: Clock, seconds: float) -> Callable[[Event], None]:
@@ -86,7 +99,8 @@ class Told:
 
 
 def make_engine(clock: Clock, *, size: float | None = None, **options: Any) -> Engine:
-    engine = Engine("default", "tests", clock, **options)
+    shared = {"outages": OutageCounts(), "breaker": Told(), "is_lane": False}
+    engine = Engine("default", "tests", clock, **{**shared, **options})
     if size is not None:
         engine.transaction_size = size
     return engine
@@ -195,6 +209,119 @@ def test_a_failure_halves_the_next_transaction(clock: Clock) -> None:
     assert source.failed == [9]
 
 
+def test_the_time_of_a_transaction_counts_by_the_cost_of_its_messages(clock: Clock) -> None:
+    engine, source = make_engine(clock, size=2), Numbered()
+    source.costs = dict.fromkeys(NUMBERS, 0.25)
+    assert handle(engine, source) == [Outcome.CONSUMED] * 8
+    assert engine.transaction_size == 4
+
+
+@pytest.mark.parametrize("end", [3, 8])
+def test_after_an_error_outside_of_handlers_each_has_a_transaction_of_its_own(clock: Clock, end: int) -> None:
+    class Failing(Numbered):
+        def settle(self, done: Sequence[Claim], left: Sequence[Claim]) -> None:
+            super().settle(done, left)
+            if len(done) > 1:
+                raise ArithmeticError("no")
+
+    engine, source = make_engine(clock, size=100), Failing()
+    assert handle(engine, source) == [Outcome.CONSUMED]  # the first of ten
+    for number in range(1, 10):
+        assert engine.is_one_by_one
+        assert engine.fitting(source, NUMBERS) == [1.0]
+        assert handle(engine, source, [number]) == [Outcome.CONSUMED]
+    assert not engine.is_one_by_one
+    assert source.settled == [(10, 0), *[(1, 0)] * 10]
+
+
+def test_after_one_that_failed_the_next_has_a_transaction_of_its_own(clock: Clock) -> None:
+    def fails_at_first(event: Event) -> None:
+        if event.payload == 0:
+            raise ArithmeticError("no")
+
+    engine, source = make_engine(clock), Numbered(fails_at_first)
+    assert engine.handle_alone(source, 0) == Outcome.FAILED
+    assert engine.handle_alone(source, 1) == Outcome.CONSUMED
+    assert not engine.is_one_by_one
+
+
+# Faults of the database
+
+
+def of_the_database(code: int) -> OperationalError:
+    error = OperationalError("not now")
+    error.__cause__ = Exception(code)  # as MySQL's client gives it
+    return error
+
+
+DEADLOCK, SERVER_GONE = of_the_database(1213), of_the_database(2006)
+
+
+def test_a_transaction_is_retried_after_a_transient_fault_and_the_log_says_so(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    faults = [DEADLOCK]
+
+    def handler(event: Event) -> None:
+        if faults:
+            raise faults.pop()
+
+    assert make_engine(clock).handle_alone(Numbered(handler), 3) == Outcome.CONSUMED
+    (record,) = caplog.records
+    assert record.getMessage() == "Retrying number 3: not now"
+    assert (record.__dict__["action"], record.__dict__["number"]) == ("again", 3)
+
+
+def test_a_delivery_that_meets_faults_without_end_has_another_turn_later(clock: Clock) -> None:
+    calls: list[int] = []
+
+    def handler(event: Event) -> None:
+        calls.append(event.payload)
+        raise DEADLOCK
+
+    source = Numbered(handler)
+    assert make_engine(clock).handle_alone(source, 3) == Outcome.REQUEUED
+    assert (calls, source.requeued) == ([3] * MAX_ATTEMPTS, [(3, "not now")])
+
+
+@pytest.fixture
+def no_database(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection does not answer."""
+    monkeypatch.setattr(database_errors, "is_connected", lambda using: False)
+
+
+def goes_away(event: Event) -> None:
+    raise SERVER_GONE
+
+
+@pytest.mark.usefixtures("no_database")
+def test_a_delivery_that_meets_outages_without_end_lets_others_go_first(clock: Clock) -> None:
+    """Also if it meets each of them in another lane."""
+    outages, source = OutageCounts(), Numbered(goes_away)
+    for _ in range(MAX_ATTEMPTS):
+        with pytest.raises(OperationalError):
+            make_engine(clock, outages=outages, is_lane=True).handle_alone(source, 3)
+    with pytest.raises(OperationalError):
+        make_engine(clock, outages=outages, is_lane=True).handle_alone(source, 4)
+    assert source.requeued == []
+    assert make_engine(clock, outages=outages, is_lane=True).handle_alone(source, 3) == Outcome.REQUEUED
+    assert source.requeued == [(3, "not now")]
+
+
+@pytest.mark.usefixtures("no_database")
+def test_after_an_outage_the_deliveries_that_met_it_are_handled_one_by_one(clock: Clock) -> None:
+    engine, source = make_engine(clock, size=4), Numbered(goes_away)
+    with pytest.raises(OperationalError):
+        handle(engine, source)
+    assert (source.failed, source.settled) == ([], [])
+    after = Numbered()
+    for _ in range(4):
+        assert engine.fitting(after, NUMBERS) == [1.0]
+        handle(engine, after)
+    assert not engine.is_one_by_one
+    assert engine.transaction_size == 4
+
+
 # What is told
 
 
@@ -202,8 +329,54 @@ def test_the_breaker_hears_of_each_handler_once(clock: Clock) -> None:
     told: Any = Told()
     source = Numbered()
     source.outcomes = {3: Outcome.SKIPPED}
+    source.others = {3: handlers_of(print), 5: handlers_of(repr)}
     handle(make_engine(clock, size=100, breaker=told), source)
-    assert (told.succeeded_calls, told.failed_calls) == ([source.handlers], [])
+    assert (told.succeeded_calls, told.failed_calls) == ([source.handlers, source.others[5]], [])
+
+
+def test_the_breaker_hears_of_one_that_a_batch_handler_names(clock: Clock) -> None:
+    def names_the_second(events: Sequence[Event]) -> None:
+        if len(events) == 3:
+            raise Reject("no", events=[events[1]])
+
+    registry, told, source = Registry(), Told(), Numbered()
+    registry.register("number", names_the_second, batch=3)
+    source.handlers = GroupHandlers(registry, "tests").find("number", "outbox")
+    assert handle(make_engine(clock, size=3, breaker=told), source, range(3)) == ["consumed", "failed", "consumed"]
+    assert (source.failed, told.failed_calls) == ([1], [(source.handlers, "no")])
+
+
+def test_a_transaction_that_was_rolled_back_is_logged_for_who_looks_for_it(
+    clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fails(event: Event) -> None:
+        raise ArithmeticError("no")
+
+    with caplog.at_level(logging.DEBUG, "django_outbox.consumer"):
+        handle(make_engine(clock), Numbered(fails))
+    (record,) = (each for each in caplog.records if each.__dict__["action"] == "rolled_back")
+    assert record.getMessage().startswith("Rolled back after ArithmeticError")
+
+
+def test_metrics_hear_of_what_was_handled_after_the_commit(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[Any] = []
+    monkeypatch.setattr(instrumentation, "consumed", lambda *args, **options: heard.append((*args, options)))
+    handled, dead, skipped = (make_message() for _ in range(3))
+
+    class WithRows(Numbered):
+        def claim(self, items: Sequence[int], prepared: Sequence[Claim]) -> list[Claim]:
+            claims = super().claim(items, prepared)
+            for claim, message in zip(claims, [handled, dead, skipped, None], strict=True):
+                claim.message = message  # type: ignore[assignment]
+            return claims
+
+    source = WithRows()
+    source.outcomes = {1: Outcome.DEAD, 2: Outcome.SKIPPED}
+    reports: list[Any] = []
+    monkeypatch.setattr(engine_module, "report_dead", lambda log, *args, **options: reports.append((*args, options)))
+    handle(make_engine(clock, size=4), source, range(4))
+    assert heard == [([handled], {"group": "tests", "using": "default"})]
+    assert reports == [(dead, "it was not its turn", {"using": "default"})]
 
 
 def test_the_breaker_hears_of_failures(clock: Clock) -> None:

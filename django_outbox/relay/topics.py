@@ -42,7 +42,7 @@ class WritableTopics:
         create_topics: CreateTopics | None,
         log: logging.Logger,
         clock: Callable[[], float],
-        outages: OutageLog | None = None,
+        outages: OutageLog,
     ) -> None:
         """``create_topics`` is called with topics that do not exist; None reports them."""
         self._broker = broker
@@ -60,7 +60,7 @@ class WritableTopics:
         self._held_since: float | None = None
         self._parts: dict[str, Incident] = {}  # of these topics
         self._log = log
-        self._outages = outages or OutageLog(log, clock)
+        self._outages = outages
 
     def __bool__(self) -> bool:
         """True if some topic cannot be written to."""

@@ -32,7 +32,7 @@ class TopicHealth:
         *,
         consequence: str,
         missing_level: int = logging.ERROR,
-        outages: OutageLog | None = None,
+        outages: OutageLog,
     ) -> None:
         """
         Args:
@@ -45,7 +45,7 @@ class TopicHealth:
         self._advice = advice
         self._consequence = consequence
         self._missing_level = missing_level
-        self._outages = outages or OutageLog(log, clock)
+        self._outages = outages
         self.faults: dict[str, TopicFault] = {}
         """By topic."""
 

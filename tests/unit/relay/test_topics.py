@@ -1,18 +1,69 @@
-"""Which topics the relay writes to now."""
+"""Which topics the relay writes to now, and which it creates."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection, Iterable
+from typing import Any
 
-from django_outbox.brokers.base import TopicTrouble
-from django_outbox.relay.topics import WritableTopics
+import pytest
+
+from django_outbox.brokers.base import TopicMissing, TopicTrouble
+from django_outbox.exceptions import BrokerUnavailable, TopicNotCreated
+from django_outbox.relay.topics import CHECK_SECONDS, UNUSED_TURN_SECONDS, WritableTopics
+from django_outbox.worker.outage_log import OutageLog
 from tests.support.clock import Clock
-from tests.support.outbox import memory_broker
+from tests.support.overrides import outbox_settings
+
+log = logging.getLogger("django_outbox.relay")
 
 
-def test_batches_that_take_seconds_do_not_shorten_the_turn_of_the_other_topics() -> None:
-    clock = Clock(1000.0)
-    topics = WritableTopics(memory_broker(), None, logging.getLogger(__name__), clock)
+class Cluster:
+    """A broker that has some topics; topics with ``forbidden`` in their name cannot be created."""
+
+    def __init__(self, *topics: str) -> None:
+        self.topics = {*topics}
+        self.asked: list[set[str]] = []
+        self.is_away = False
+
+    def missing_topics(self, topics: Collection[str]) -> set[str]:
+        if self.is_away:
+            raise BrokerUnavailable("no answer")
+        self.asked.append({*topics})
+        return {*topics} - self.topics
+
+    def create(self, topics: Iterable[str]) -> None:
+        for topic in topics:
+            if "forbidden" in topic:
+                raise TopicNotCreated("not authorized.")
+            self.topics.add(topic)
+
+
+@pytest.fixture
+def cluster() -> Cluster:
+    return Cluster()
+
+
+def make(cluster: Any, clock: Clock, *, creates: bool = False) -> WritableTopics:
+    return WritableTopics(cluster, cluster.create if creates else None, log, clock, OutageLog(log, clock))
+
+
+@pytest.fixture
+def topics(cluster: Cluster, clock: Clock) -> WritableTopics:
+    return make(cluster, clock)
+
+
+@pytest.fixture
+def creating(cluster: Cluster, clock: Clock) -> WritableTopics:
+    return make(cluster, clock, creates=True)
+
+
+# Turns
+
+
+def test_batches_that_take_seconds_do_not_shorten_the_turn_of_the_other_topics(
+    topics: WritableTopics, clock: Clock
+) -> None:
     topics.record_batch([], {"failing": TopicTrouble("no leader of partition 0")}, 100.0)
 
     for _ in range(4):
@@ -25,12 +76,127 @@ def test_batches_that_take_seconds_do_not_shorten_the_turn_of_the_other_topics()
     assert topics.excluded() == []
 
 
-def test_a_topic_whose_schema_cannot_be_loaded_is_skipped_until_the_next_try() -> None:
-    clock = Clock(1000.0)
-    topics = WritableTopics(memory_broker(), None, logging.getLogger(__name__), clock)
+def test_the_turn_of_the_other_topics_ends_early_if_they_have_nothing(topics: WritableTopics, clock: Clock) -> None:
+    topics.record_batch([], {"failing": TopicTrouble("no leader of partition 0")}, 100.0)
+    clock.now += 60  # past the backoff of the topic
+    topics.record_due()
+    clock.now += UNUSED_TURN_SECONDS - 0.25
+    assert topics.excluded() == ["failing"]
+    clock.now += 0.25
+    assert topics.excluded() == []
 
+
+def test_a_topic_has_no_other_turn_at_the_start_of_the_clock(cluster: Cluster) -> None:
+    clock = Clock(0.5)
+    topics = make(cluster, clock)
+    topics.record_batch([], {"failing": TopicTrouble("no leader of partition 0")}, 0.0)
+    clock.now += 600
+    assert topics.excluded() == []
+
+
+# Schemas
+
+
+def test_a_topic_whose_schema_cannot_be_loaded_is_skipped_until_the_next_try(
+    topics: WritableTopics, clock: Clock
+) -> None:
     topics.let_wait({"orders": 5.0})
 
     assert (topics.excluded(), topics.seconds_to_wait(patience=60.0)) == (["orders"], 5.0)
     clock.now += 5
     assert topics.excluded() == []
+
+
+def test_patience_counts_from_the_first_try(topics: WritableTopics, clock: Clock) -> None:
+    topics.let_wait({"orders": 5.0})
+    clock.now += 59
+    topics.let_wait({"orders": 5.0})
+    assert topics.seconds_to_wait(patience=60.0) == 5.0
+    clock.now += 1
+    assert topics.seconds_to_wait(patience=60.0) is None
+
+
+# Topics that are missing
+
+
+def test_a_missing_topic_is_looked_for_when_its_time_has_come(
+    topics: WritableTopics, cluster: Cluster, clock: Clock
+) -> None:
+    topics.record_batch([], {"missing": TopicMissing(), "failing": TopicTrouble("no leader")}, 0.0)
+    topics.check_missing()
+    assert cluster.asked == []
+    clock.now += 60
+    topics.check_missing()
+    assert cluster.asked == [{"missing"}]
+    assert topics.excluded() == ["missing"]
+    cluster.topics.add("missing")
+    clock.now += 60
+    topics.check_missing()
+    topics.record_batch(["failing"], {}, 0.0)
+    assert not topics
+
+
+def test_a_missing_topic_is_created(creating: WritableTopics, cluster: Cluster) -> None:
+    creating.record_batch([], {"orders": TopicMissing()}, 0.0)
+    creating.check_missing()
+    assert cluster.topics == {"orders"}
+    creating.check_missing()
+    assert (cluster.asked, bool(creating)) == ([{"orders"}], False)
+
+
+def test_a_topic_that_cannot_be_created_says_so_and_is_tried_again(
+    creating: WritableTopics, cluster: Cluster, clock: Clock
+) -> None:
+    creating.record_batch([], {"forbidden": TopicMissing()}, 0.0)
+    creating.check_missing()
+    assert str(creating) == (
+        "forbidden: not authorized. Create it manually, or start the relay with other options; "
+        "its messages wait meanwhile."
+    )
+    creating.check_missing()
+    assert len(cluster.asked) == 1
+    clock.now += 60
+    creating.record_batch([], {"orders": TopicMissing()}, 0.0)
+    creating.check_missing()
+    assert cluster.asked[1:] == [{"forbidden", "orders"}]
+
+
+def test_topics_without_due_messages_are_forgotten(creating: WritableTopics, cluster: Cluster) -> None:
+    creating.record_batch([], {"orders": TopicMissing(), "kept": TopicMissing()}, 0.0)
+    creating.forget_others(["kept"])
+    creating.check_missing()
+    assert cluster.topics == {"kept"}
+
+
+def test_configured_topics_are_created_at_the_start_and_while_nothing_is_due(
+    creating: WritableTopics, cluster: Cluster, clock: Clock
+) -> None:
+    with outbox_settings(TOPIC="orders", ROUTES={}):
+        creating.create_configured()
+        assert cluster.topics == {"orders"}
+        cluster.topics.clear()
+        clock.now += CHECK_SECONDS - 0.25
+        creating.create_configured_if_due()
+        assert cluster.topics == set()
+        clock.now += 0.25
+        creating.create_configured_if_due()
+        creating.create_configured_if_due()
+        assert (cluster.topics, len(cluster.asked)) == ({"orders"}, 2)
+        clock.now += CHECK_SECONDS
+        cluster.is_away = True
+        creating.create_configured_if_due()  # reported once a message is due
+
+
+def test_topics_are_not_created_unless_that_was_asked_for(topics: WritableTopics, cluster: Cluster) -> None:
+    topics.create_configured()
+    topics.create_configured_if_due()
+    assert cluster.asked == []
+
+
+def test_faults_of_topics_and_of_the_broker_are_one_outage(
+    cluster: Any, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    outages = OutageLog(log, clock)
+    topics = WritableTopics(cluster, None, log, clock, outages)
+    topics.record_batch([], {"orders": TopicTrouble("no leader of partition 0")}, 0.0)
+    assert outages.is_active

@@ -263,14 +263,27 @@ def test_handlers_that_cannot_be_loaded_keep_what_is_published_and_nothing_else(
     for _ in range(5):
         scene.turn(after=100)
     assert statuses() == ["published"]
-    assert caplog.text.count("Published messages are kept") == 1
+    reports = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert [record.getMessage() for record in reports] == [
+        "Published messages are kept, as handlers are unknown: shop.handlers cannot be imported"
+    ]
+
+    scene.handlers.load = lambda: None  # type: ignore[method-assign]
+    for _ in range(5):
+        scene.turn(after=100)
+    assert statuses() == []
+    scene.handlers.load = load  # type: ignore[method-assign]
+    for _ in range(5):
+        scene.turn(after=100)
+    assert caplog.text.count("Published messages are kept") == 2
 
 
 # One relay at a time
 
 
 def worker(**fields: Any) -> Worker:
-    return Worker.objects.create(kind="relay", host="h", pid=1, version="", **{"state": "working", **fields})
+    known = {"kind": "relay", "source": "tests", "state": "working", **fields}
+    return Worker.objects.create(host="h", pid=1, version="", **known)
 
 
 def test_only_the_relay_that_has_been_alive_for_longest_purges(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -294,8 +307,11 @@ def test_a_relay_that_is_lost_or_in_trouble_leaves_it_to_others(
     assert scene.turn(after=1) == 1
 
 
-def test_consumers_do_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    Worker.objects.create(kind="consumer", host="h", pid=1, version="", state="working")
+@pytest.mark.parametrize("other", [{"kind": "consumer"}, {"source": "another"}], ids=["consumer", "other service"])
+def test_consumers_and_relays_of_other_services_do_not_count(
+    monkeypatch: pytest.MonkeyPatch, other: dict[str, Any]
+) -> None:
+    worker(**other)
     scene = Scene(monkeypatch)
     make_old(1)
     assert scene.turn() == 1
@@ -317,6 +333,24 @@ def test_between_steps_it_asks_the_database_nothing(scene: Scene) -> None:
 
 
 # Faults
+
+
+def test_a_fault_that_passes_ends_the_walk_for_a_minute_without_a_word(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    deadlock = OperationalError("deadlock")
+    deadlock.__cause__ = Exception(1213)
+
+    def fail(*arguments: Any, **options: Any) -> list[str]:
+        scene.steps += 1
+        raise deadlock
+
+    monkeypatch.setattr(purging, "delete_batch", fail)
+    make_old(1)
+    assert scene.turn() == 1
+    assert scene.turn(after=59) == 1
+    assert scene.turn(after=1.1) == 2
+    assert caplog.text == ""
 
 
 def test_a_message_that_a_project_protects_stops_no_relay(

@@ -60,6 +60,23 @@ def test_an_explained_survivor_is_a_change_of_a_line_that_there_is(explanation: 
     assert explanation.why.endswith(".")
 
 
+@pytest.mark.parametrize(
+    ("new", "is_wording"),
+    [
+        ('log.info("XXNot now.XX", {"a": "b"})', True),
+        ('log.info("NOT NOW.", {"a": "b"})', True),
+        ('log.info("Not then.", {"a": "b"})', False),
+        ('log.info("Not now.", {"a": "XXbXX"})', False),
+        ('log.info("Not now.", {"A": "b"})', False),
+        ('log.info("NOT NOW.", {"a": "B"})', False),
+        ('log.info("NOT NOW.", )', False),
+        ("log.info(None)", False),
+    ],
+)
+def test_the_wording_of_a_sentence_needs_no_test(new: str, is_wording: bool) -> None:
+    assert survivors.Survivor("a.py", "f", 'log.info("Not now.", {"a": "b"})', new).is_wording is is_wording
+
+
 def test_names_are_unique_and_every_guarantee_has_faults() -> None:
     assert [name for name, count in Counter(fault.name for fault in FAULTS).items() if count > 1] == []
     assert {fault.guarantee for fault in FAULTS} == set(guarantees()) - {"Guarantees", "What is not guaranteed"}

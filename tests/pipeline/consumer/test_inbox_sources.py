@@ -1,0 +1,310 @@
+"""The two sources of the inbox by themselves: fresh records, and stored messages."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import OperationalError, transaction
+from django.utils import timezone
+
+from django_outbox.consumer.inbox.arrivals import ArrivalSource
+from django_outbox.consumer.inbox.reader import Reader
+from django_outbox.consumer.inbox.stored import UNREAD_DELAY, Stored, StoredSource
+from django_outbox.consumer.pauses import Pauses
+from django_outbox.consumer.source import REQUEUE_DELAY, Claim, Outcome
+from django_outbox.events.event import Event
+from django_outbox.exceptions import Reject, Retry
+from django_outbox.handlers.registry import GroupHandlers, Registry
+from django_outbox.models import InboxMessage, Pause
+from django_outbox.state.inbox_rows import unread_row
+from tests.support.clock import Clock
+from tests.support.inbox import make_received, plain, received
+from tests.support.overrides import outbox_settings
+
+pytestmark = pytest.mark.django_db
+
+FAULT = OperationalError("deadlock")
+
+
+class Scene:
+    """Both sources, with handlers of ``order.created``: one, and one that takes lists of ten of ``order.listed``."""
+
+    def __init__(self, *, lists: bool = False) -> None:
+        registry = Registry()
+        registry.register("order.created", lambda event: None)
+        if lists:
+            registry.register("order.listed", lambda events: None, batch=10)
+        handlers = GroupHandlers(registry, "tests")
+        reader = Reader(using="default", accepts=lambda event_type, topic: True, accepts_own=False)
+        pauses = Pauses("default", handlers, Clock())
+        self.stored = StoredSource("default", handlers, reader, pauses)
+        self.arrivals = ArrivalSource("default", handlers, reader, self.stored, pauses)
+
+    def receive(self, *records: Any, left: int = 0) -> list[Claim]:
+        """Claim and settle fresh records, without running handlers."""
+        prepared = self.arrivals.prepare(records)
+        with transaction.atomic():
+            claims = self.arrivals.claim(records, prepared)
+            done = len(claims) - left
+            self.arrivals.settle(claims[:done], claims[done:])
+        return claims
+
+    def claim_stored(self, item: Stored) -> Claim:
+        with transaction.atomic():
+            (claim,) = self.stored.claim([item], self.stored.prepare([item]))
+            self.stored.settle([claim], [])
+            return claim
+
+
+@pytest.fixture
+def scene() -> Scene:
+    return Scene()
+
+
+def waits(row: InboxMessage) -> timedelta:
+    assert row.next_retry_at is not None
+    return row.next_retry_at - timezone.now()
+
+
+def close(found: timedelta, expected: timedelta) -> bool:
+    return expected - timedelta(seconds=30) < found <= expected
+
+
+# Fresh records
+
+
+def test_a_fresh_record_is_named_by_its_place(scene: Scene) -> None:
+    name, extra = scene.arrivals.describe(received(topic="elsewhere", partition=2, offset=7))
+    assert name == "elsewhere/2/7"
+    assert extra == {"event_id": "elsewhere/2/7", "topic": "elsewhere", "group": "tests"}
+
+
+def test_records_share_the_calls_of_batch_handlers() -> None:
+    assert Scene().arrivals.cost(received(type="order.listed")) == 1.0
+    arrivals = Scene(lists=True).arrivals
+    costs = {"order.listed": 0.1, "order.created": 1.0, "order.unknown": 1.0}
+    assert {event_type: arrivals.cost(received(type=event_type)) for event_type in costs} == costs
+    assert arrivals.cost(plain(b"not an event")) == 1.0
+
+
+def test_each_outcome_is_stored(scene: Scene) -> None:
+    Pause.objects.create(group="tests", event_type="order.created", reason="no", created_by="kim")
+    handled = received(type="order.paid")
+    registry_error = received(value=b"{")
+    claims = scene.receive(received(key="k", id="paused"), received(key="k", id="behind"), registry_error, handled)
+    assert [claim.outcome for claim in claims] == ["requeued", "requeued", "dead", "dead"]
+    rows = InboxMessage.objects.order_by("id").values_list("event_id", "status")
+    assert [*rows][:2] == [("paused", "pending"), ("behind", "pending")]
+    assert [status for _, status in rows][2:] == ["dead", "dead"]
+    assert "No handler is registered for 'order.paid'" in claims[3].reason
+    assert claims[2].reason.startswith("It cannot be read:")
+
+
+def test_what_has_no_time_is_not_stored(scene: Scene) -> None:
+    scene.receive(received(id="first"), received(id="second"), left=1)
+    assert [*InboxMessage.objects.values_list("event_id", "status")] == [("first", "consumed")]
+
+
+def test_duplicates_are_skipped(scene: Scene) -> None:
+    assert [claim.outcome for claim in scene.receive(received(id="first"))] == ["consumed"]
+    assert [claim.outcome for claim in scene.receive(received(id="first"), received(id="second"))] == [
+        "skipped",
+        "consumed",
+    ]
+
+
+def test_records_behind_one_that_waits_for_its_turn_wait_as_long(scene: Scene) -> None:
+    until = timezone.now() + timedelta(minutes=5)
+    make_received(topic="elsewhere", message_key="k", next_retry_at=until)
+    claims = scene.receive(received(key="k", id="behind"), received(key="l", id="other"))
+    assert [claim.outcome for claim in claims] == ["requeued", "consumed"]
+    row = InboxMessage.objects.get(event_id="behind")
+    assert (row.status, row.next_retry_at, row.payload) == ("pending", until, None)
+
+
+def test_faults_without_end_store_an_event_as_pending(scene: Scene) -> None:
+    assert scene.arrivals.requeue(received({"order": 1}, id="first"), FAULT) == "requeued"
+    row = InboxMessage.objects.get()
+    assert (row.status, row.retry_count, row.payload) == ("pending", 0, {"order": 1})
+    assert close(waits(row), REQUEUE_DELAY)
+    assert scene.arrivals.requeue(received({"order": 1}, id="first"), FAULT) == "skipped"
+
+
+def test_faults_without_end_of_what_is_no_event_are_raised(scene: Scene) -> None:
+    with pytest.raises(OperationalError):
+        scene.arrivals.requeue(received(value=b"{"), FAULT)
+
+
+@pytest.mark.parametrize(
+    ("error", "most", "outcome", "status", "retries"),
+    [
+        (ValueError("no"), 3, "failed", "pending", 1),
+        (ValueError("no"), 1, "failed", "dead", 1),
+        (Reject("no"), 3, "dead", "dead", 0),
+    ],
+)
+def test_a_failure_stores_an_event(
+    scene: Scene,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception,
+    most: int,
+    outcome: str,
+    status: str,
+    retries: int,
+) -> None:
+    with outbox_settings(MAX_RETRY=most):
+        assert scene.arrivals.fail(received({"order": 1}), None, error) == outcome
+    row = InboxMessage.objects.get()
+    assert (row.status, row.retry_count, row.payload) == (status, retries, {"order": 1})
+    assert [record.__dict__["action"] for record in caplog.records] == [outcome]
+    assert caplog.records[0].__dict__["message_id"] == row.id
+
+
+def test_a_retry_at_another_time_is_kept(scene: Scene) -> None:
+    scene.arrivals.fail(received(), None, Retry(timedelta(minutes=10)))
+    assert close(waits(InboxMessage.objects.get()), timedelta(minutes=10))
+
+
+@pytest.mark.parametrize(
+    ("record", "outcome"), [(received(id="first"), "skipped"), (received(value=b"{", id="other"), None)]
+)
+def test_what_is_stored_already_or_carries_no_event_is_not_counted(
+    scene: Scene, record: Any, outcome: str | None
+) -> None:
+    scene.receive(received(id="first"))
+    assert scene.arrivals.store_counted(record) == outcome
+
+
+def test_a_counted_event_is_pending_while_its_handler_runs(scene: Scene) -> None:
+    stored = scene.arrivals.store_counted(received())
+    row = InboxMessage.objects.get()
+    assert stored == Stored(row.id, 1, None)
+    assert (row.status, row.delivery_count) == ("pending", 1)
+    assert timedelta(0) < waits(row) < timedelta(minutes=2)
+
+
+def test_a_record_for_a_mapper_is_stored_before_it_is_read() -> None:
+    with outbox_settings(INBOX={"elsewhere": lambda record: None}):
+        scene = Scene()
+        record = plain(b"legacy", topic="elsewhere")
+        stored = scene.arrivals.store_counted(record)
+        row = InboxMessage.objects.get()
+        assert stored == Stored(row.id, 1, record)
+        assert close(waits(row), UNREAD_DELAY)
+        assert scene.arrivals.store_counted(record) == Stored(row.id, 2, record)
+
+
+# Stored messages
+
+
+def test_a_stored_message_is_named_by_its_number(scene: Scene) -> None:
+    name, extra = scene.stored.describe(Stored(7))
+    assert (name, extra) == ("inbox message 7", {"message_id": 7, "group": "tests"})
+
+
+def test_a_stored_message_that_meets_faults_without_end_waits_uncounted(
+    scene: Scene, caplog: pytest.LogCaptureFixture
+) -> None:
+    row, other = make_received(delivery_count=1), make_received(delivery_count=1)
+    assert scene.stored.requeue(Stored(row.id), FAULT) == "requeued"
+    (line,) = caplog.records
+    text = f"Inbox message {row.id} waits 32 s, because the database failed 5 times: deadlock"
+    assert line.getMessage() == text
+    assert (line.__dict__["action"], line.__dict__["message_id"], line.__dict__["group"]) == (
+        "put_back",
+        row.id,
+        "tests",
+    )
+    before = other.next_retry_at
+    row.refresh_from_db()
+    other.refresh_from_db()
+    assert close(waits(row), REQUEUE_DELAY)
+    assert (row.retry_count, other.next_retry_at) == (0, before)
+
+
+@pytest.mark.parametrize(("of_row", "of_item", "dead"), [(5, 5, False), (6, 1, True), (1, 6, True)])
+@pytest.mark.parametrize(("source", "what"), [("warehouse", "handler"), ("", "mapper")])
+def test_a_stored_message_may_take_the_process_down_five_times(
+    scene: Scene, of_row: int, of_item: int, dead: bool, source: str, what: str
+) -> None:
+    row = make_received(delivery_count=of_row, source=source)
+    record = received() if not source else None
+    if dead:
+        with pytest.raises(Reject, match=f"while the {what} ran"):
+            scene.claim_stored(Stored(row.id, of_item, record))
+    elif source:
+        assert scene.claim_stored(Stored(row.id, of_item)).outcome is Outcome.CONSUMED
+
+
+def test_a_message_without_a_handler_is_retried_as_another_release_may_have_it(scene: Scene) -> None:
+    row = make_received(event_type="order.unknown", delivery_count=1)
+    with pytest.raises(Retry, match=r"No handler is registered for 'order.unknown' \(removed, or not deployed yet\)"):
+        scene.claim_stored(Stored(row.id))
+
+
+def make_unread(**fields: Any) -> InboxMessage:
+    """A stored record that a mapper is to read."""
+    row = unread_row(plain(b"legacy", topic="elsewhere"), "tests", timedelta(0))
+    for name, value in fields.items():
+        setattr(row, name, value)
+    row.save(force_insert=True)
+    return row
+
+
+@pytest.mark.parametrize(
+    ("event_type", "outcome", "left"), [("order.created", "requeued", True), (None, "skipped", False)]
+)
+def test_what_a_mapper_has_read_becomes_an_event_or_leaves_nothing(
+    event_type: str | None, outcome: str, left: bool
+) -> None:
+    def mapper(record: Any) -> Event | None:
+        return event_type and Event(type=event_type, payload={"order": 1}, id="1", source="legacy")  # type: ignore[return-value]
+
+    with outbox_settings(INBOX={"elsewhere": mapper}):
+        scene, row = Scene(), make_unread()
+        assert scene.claim_stored(Stored(row.id, 1, plain(b"legacy", topic="elsewhere"))).outcome == outcome
+    rows = [*InboxMessage.objects.values_list("source", "event_id", "payload", "status")]
+    assert rows == ([("legacy", "1", {"order": 1}, "pending")] if left else [])
+
+
+@pytest.mark.parametrize(
+    ("event_type", "fields", "reason"),
+    [
+        ("order.unknown", {}, "No handler is registered for 'order.unknown'"),
+        (None, {"last_error": "once"}, "It can be read now, but no handler is registered for it"),
+        ("order.created", {"last_error": "once", "raw_value": None, "headers": {}}, "Its bytes were not stored"),
+        ("fails", {}, "It cannot be read: the mapper of INBOX for elsewhere failed"),
+    ],
+)
+def test_what_a_mapper_has_read_in_vain_is_dead(event_type: str | None, fields: dict[str, Any], reason: str) -> None:
+    def mapper(record: Any) -> Event | None:
+        if event_type == "fails":
+            raise KeyError("no")
+        return event_type and Event(type=event_type, payload=1)  # type: ignore[return-value]
+
+    with outbox_settings(INBOX={"elsewhere": mapper}):
+        scene, row = Scene(), make_unread(**fields)
+        with pytest.raises(Reject, match=reason):
+            scene.claim_stored(Stored(row.id, 1, plain(b"legacy", topic="elsewhere")))
+    assert InboxMessage.objects.get().source == ""
+
+
+def test_a_message_that_is_gone_is_skipped(scene: Scene) -> None:
+    row = make_received("dead")
+    assert scene.claim_stored(Stored(row.id)).outcome is Outcome.SKIPPED
+    assert scene.stored.claim_due(row.id) is None
+
+
+def test_a_due_message_that_is_paused_waits_with_those_of_its_type(scene: Scene) -> None:
+    Pause.objects.create(group="tests", event_type="order.created", reason="no", created_by="kim")
+    row = make_received()
+    assert scene.stored.claim_due(row.id) == "requeued"
+    row.refresh_from_db()
+    assert waits(row) > timedelta(0)
+
+
+def test_a_due_message_is_counted_before_it_is_handled(scene: Scene) -> None:
+    row = make_received(delivery_count=2)
+    assert scene.stored.claim_due(row.id) == Stored(row.id, 3, None)

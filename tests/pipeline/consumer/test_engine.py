@@ -216,8 +216,7 @@ def test_the_time_of_a_transaction_counts_by_the_cost_of_its_messages(clock: Clo
     assert engine.transaction_size == 4
 
 
-@pytest.mark.parametrize("end", [3, 8])
-def test_after_an_error_outside_of_handlers_each_has_a_transaction_of_its_own(clock: Clock, end: int) -> None:
+def test_after_an_error_outside_of_handlers_each_has_a_transaction_of_its_own(clock: Clock) -> None:
     class Failing(Numbered):
         def settle(self, done: Sequence[Claim], left: Sequence[Claim]) -> None:
             super().settle(done, left)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from contextlib import closing
 
 import pytest
 from django.utils import timezone
 
-from django_outbox.brokers.base import TopicMissing, TopicTrouble
+from django_outbox.brokers.base import TopicTrouble
 from django_outbox.models import OutboxMessage
 from django_outbox.relay.relay import Relay
-from django_outbox.relay.topics import WritableTopics
 from django_outbox.worker.stop import Stop
 from tests.support.clock import Clock
-from tests.support.outbox import ScriptedBroker, make_message, memory_broker
+from tests.support.outbox import ScriptedBroker, make_message
 
 pytestmark = pytest.mark.django_db
 
@@ -53,13 +51,3 @@ def test_a_topic_for_which_nothing_waits_any_more_is_forgotten(caplog: pytest.Lo
 
     assert run_one_round(relay) == ("working", "")
     assert "Topic rare is available again after 60 s." in caplog.text
-
-
-def test_a_topic_that_the_relay_is_about_to_create_is_not_in_trouble() -> None:
-    log, clock = logging.getLogger(__name__), Clock()
-    creating = WritableTopics(memory_broker(), lambda topics: None, log, clock)
-    creating.record_batch([], {"new": TopicMissing()}, 0.0)
-    assert str(creating) == ""
-    topics = WritableTopics(memory_broker(), None, log, clock)
-    topics.record_batch([], {"lost": TopicMissing()}, 0.0)
-    assert str(topics).startswith("lost: it does not exist. Create the topic")

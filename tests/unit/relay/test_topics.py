@@ -136,6 +136,15 @@ def test_a_missing_topic_is_looked_for_when_its_time_has_come(
     assert not topics
 
 
+def test_a_topic_that_is_about_to_be_created_is_not_in_trouble(
+    creating: WritableTopics, topics: WritableTopics
+) -> None:
+    creating.record_batch([], {"new": TopicMissing()}, 0.0)
+    assert str(creating) == ""
+    topics.record_batch([], {"lost": TopicMissing()}, 0.0)
+    assert str(topics).startswith("lost: it does not exist. Create the topic")
+
+
 def test_a_missing_topic_is_created(creating: WritableTopics, cluster: Cluster) -> None:
     creating.record_batch([], {"orders": TopicMissing()}, 0.0)
     creating.check_missing()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from django_outbox.models import InboxMessage, MessageFailure, OutboxMessage
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.state import controls
 from django_outbox.state.outbox import postpone
+from tests.support.changes import changes
 from tests.support.inbox import Receiver, make_received, received
 from tests.support.outbox import Pipeline, Status, in_thread, is_waiting_for_a_lock, make_message, row, statuses
 from tests.support.overrides import outbox_settings
@@ -116,6 +118,68 @@ def test_order_is_kept_as_only_a_later_message_is_due() -> None:
     assert [str(event.id) for event in pipeline.handled] == [str(earlier.event_id), str(later.event_id)]
 
 
+@pytest.mark.parametrize(
+    ("action", "columns"),
+    [
+        (controls.make_due, {"next_retry_at"}),
+        (partial(controls.cancel, reason="no"), {"status", "next_retry_at", "last_error", "fingerprint"}),
+    ],
+)
+def test_an_action_says_when_and_leaves_other_messages(action: Any, columns: set[str]) -> None:
+    make_waiting()
+    message = make_waiting()
+    chosen = OutboxMessage.objects.filter(id=message.id)
+    changed = changes(OutboxMessage, lambda: list(action(chosen, using="default")))
+    assert changed == {message.id: {*columns, "updated_at"}}
+
+
+def act_on(message: OutboxMessage) -> controls.Controlled:
+    """Make a message due now."""
+    (done,) = controls.make_due(OutboxMessage.objects.filter(id=message.id), using="default")
+    return done
+
+
+def test_messages_of_other_topics_keys_and_without_a_key_keep_the_same_due_time() -> None:
+    message = make_waiting(message_key="k")
+    without = make_waiting()
+    others = [
+        make_waiting(),
+        make_waiting(message_key="l"),
+        make_waiting(message_key="k", topic="another"),
+    ]
+    at = row(message).next_retry_at
+    OutboxMessage.objects.update(next_retry_at=at, updated_at=DatabaseNow() + timedelta(minutes=1))
+    assert (act_on(message), act_on(without)) == (controls.Controlled(1), controls.Controlled(1))
+    assert not any(is_due(other) for other in others)
+
+
+def test_messages_behind_one_that_is_due_already_did_not_take_over_its_time() -> None:
+    message, later = (make_message(message_key="k") for _ in range(2))
+    OutboxMessage.objects.update(
+        next_retry_at=row(message).next_retry_at, updated_at=DatabaseNow() + timedelta(minutes=1)
+    )
+    chosen = OutboxMessage.objects.filter(id=message.id)
+    assert [*controls.cancel(chosen, "no", using="default")] == [controls.Controlled(1)]
+    assert is_due(later)
+
+
+def test_all_that_took_over_the_due_time_are_due_however_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(controls, "BATCH_SIZE", 2)
+    message = make_waiting(message_key="k")
+    later = [make_message(message_key="k", created_at=DatabaseNow() - timedelta(minutes=1)) for _ in range(5)]
+    with transaction.atomic():
+        postpone([message.id], using="default")
+    assert act_on(message) == controls.Controlled(1, released=5)
+    assert all(is_due(each) for each in later)
+
+
+def test_what_is_chosen_itself_is_not_counted_as_released() -> None:
+    message = make_waiting(message_key="k")
+    later = postponed(message)
+    chosen = OutboxMessage.objects.filter(id__in=[message.id, later.id])
+    assert [*controls.make_due(chosen, using="default")] == [controls.Controlled(2)]
+
+
 # Cancelling
 
 
@@ -144,6 +208,7 @@ def test_cancelled_message_is_copied_to_the_topic_of_dead_letters() -> None:
     copy = OutboxMessage.objects.exclude(id=message.id).get()
     assert (copy.topic, copy.status) == ("dead", "pending")
     assert copy.headers["kafka_dlt-exception-message"] == "Cancelled by ada.\n\nwrong"
+    assert "kafka_dlt-original-consumer-group" not in copy.headers  # no consumer has had it
 
 
 def test_later_messages_of_a_cancelled_one_continue() -> None:

@@ -104,6 +104,16 @@ def test_nothing_is_added_without_rows(django_assert_num_queries: Any) -> None:
         assert inbox.add([], using="default") == 0
 
 
+def test_a_message_is_known_in_its_group_only() -> None:
+    row = make_received()
+    like_it = InboxMessage(group="another", source=row.source, event_id=row.event_id)
+    assert inbox.are_known([row], using="default")
+    assert not inbox.are_known([like_it], using="default")
+    assert not inbox.are_known(
+        [row, InboxMessage(group=row.group, source="another", event_id=row.event_id)], using="default"
+    )
+
+
 def test_a_handled_message_keeps_what_deduplication_needs() -> None:
     content = {"payload": {"order": 1}, "headers": {"a": "b"}, "content_type": "text/csv", "last_error": "once"}
     row, _other = (make_received(**content, raw_key=b"k", raw_value=b"v", message_key="k") for _ in range(2))

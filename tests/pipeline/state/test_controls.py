@@ -39,6 +39,7 @@ def cancel(model: Any = OutboxMessage, **filters: Any) -> tuple[int, int]:
 
 def _sum(batches: Any) -> tuple[int, int]:
     found = list(batches)
+    assert not any(each.released for each in found if not each.changed)
     return sum(each.changed for each in found), sum(each.skipped for each in found)
 
 

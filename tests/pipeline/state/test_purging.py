@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.apps import apps
 from django.db import connection, models, transaction
+from django.db.models import Q
 from django.test.utils import CaptureQueriesContext
 
 from django_outbox.brokers.base import ReceivedRecord, Record
@@ -326,3 +327,24 @@ def test_deleting_counts_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(4):
         make_message("published")
     assert purging.delete(OutboxMessage.objects.all(), using="default") == 4
+
+
+def test_a_walk_says_how_far_it_is() -> None:
+    for _ in range(3):
+        make_old(Status.CONSUMED)
+    OutboxMessage.objects.order_by("id").first().delete()  # type: ignore[union-attr]
+    for _ in range(2):
+        make_old(Status.CONSUMED)
+    assert [step.share for step in walk().steps(lambda: 2)] == [0.5, 1.0]
+
+
+def test_a_walk_counts_what_it_would_delete_or_what_is_asked_for() -> None:
+    make_old(Status.CONSUMED, topic="a")
+    make_old(Status.CONSUMED, topic="b")
+
+    def count(*which: Q) -> Counter[str]:
+        return sum((step.counts for step in walk().count(2, *which)), Counter())
+
+    assert count() == {"consumed": 2}
+    assert count(Q(topic="a")) == {"consumed": 1}
+    assert OutboxMessage.objects.count() == 2

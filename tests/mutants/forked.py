@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from functools import partial
 from typing import Any
 
 import pytest
@@ -68,15 +69,17 @@ def _use_a_copy(config: pytest.Config) -> None:
             "TEST": {**connection.settings_dict["TEST"], "NAME": f"{file}.test"},
         }
     config.option.reuse_db = True  # do not delete it in the end
-    config.add_cleanup(_keep)
+    config.add_cleanup(partial(_keep, connection.settings_dict["NAME"]))
 
 
-def _keep() -> None:
+def _keep(name: str) -> None:
+    """Take the database of this run, if a test has needed one, as the one to copy."""
     global made
     from django.db import connection
 
     connection.close()
-    made = connection.creation._get_test_db_name()
+    if connection.settings_dict["NAME"] != name:
+        made = str(connection.settings_dict["NAME"])
 
 
 def _copy(*args: Any, **options: Any) -> str:

@@ -26,9 +26,7 @@ def retry(messages: QuerySet[Any], *, using: str, rate: int | None = None, statu
     return sum(retry_in_batches(messages, using=using, rate=rate, status=status))
 
 
-def retry_in_batches(
-    messages: QuerySet[Any], *, using: str, rate: int | None = None, status: str = "dead"
-) -> Iterator[int]:
+def retry_in_batches(messages: QuerySet[Any], *, using: str, rate: int | None, status: str) -> Iterator[int]:
     """As ``retry``, yielding the count of each batch. Each batch is a transaction.
 
     It may stop after any batch, even by a kill. A second retry continues with the messages that still have the status.

@@ -11,7 +11,15 @@ from django.utils import timezone
 
 from django_outbox.models import InboxMessage, OutboxMessage
 from django_outbox.state import outbox
-from django_outbox.state.ordering import Blocker, blockers_of, release_next, unhandled_before
+from django_outbox.state.ordering import (
+    LONGEST_WAIT,
+    Blocker,
+    blocker_of,
+    blockers_of,
+    is_blocking,
+    release_next,
+    unhandled_before,
+)
 from tests.support.changes import changes
 from tests.support.inbox import make_received
 from tests.support.outbox import make_message, make_sent
@@ -121,3 +129,29 @@ def test_those_that_debezium_delivers_do_not_wait_for_each_other() -> None:
     carried: dict[str, Any] = {"message_key": "k", "partition": None, "offset": None}
     make_sent(**carried)
     assert blocker_behind(make_sent(**carried)) is None
+
+
+# Inbox, with ON_DEAD = "hold"
+
+
+def test_a_dead_message_holds_longer_than_a_pending_one(settings: Any) -> None:
+    settings.OUTBOX = {**settings.OUTBOX, "ON_DEAD": "hold"}
+    pending = make_received(message_key="k", next_retry_at=LATER)
+    row = make_received(message_key="k")
+    assert blocker_of(row, using="default") == Blocker(pending.id, LATER)
+    first = {("elsewhere", "k"): Blocker(pending.id, LATER)}
+    assert blockers_of([row], using="default") == first
+    assert is_blocking(Blocker(pending.id, LATER), using="default")
+    dead = make_received("dead", message_key="k", id=row.id + 10)
+    last = make_received(message_key="k", id=row.id + 20)
+    found = blocker_of(last, using="default")
+    assert found == Blocker(dead.id, LONGEST_WAIT)
+    assert is_blocking(Blocker(dead.id, LONGEST_WAIT), using="default")
+
+
+def test_a_handled_message_holds_nothing(settings: Any) -> None:
+    settings.OUTBOX = {**settings.OUTBOX, "ON_DEAD": "hold"}
+    consumed = make_received("consumed", message_key="k")
+    row = make_received(message_key="k")
+    assert blocker_of(row, using="default") is None
+    assert not is_blocking(Blocker(consumed.id, LATER), using="default")

@@ -84,9 +84,11 @@ def postponed(behind: OutboxMessage, **fields: Any) -> OutboxMessage:
 def test_messages_that_took_over_the_due_time_are_due_too() -> None:
     message = make_waiting(message_key="k")
     later, other = postponed(message), make_waiting(message_key="other")
+    written_at = row(later).updated_at
     made_due = controls.make_due(OutboxMessage.objects.filter(id=message.id), using="default")
     assert list(made_due) == [controls.Controlled(1, released=1)]
     assert (is_due(later), is_due(other)) == (True, False)
+    assert row(later).updated_at > written_at
 
 
 def test_message_with_its_own_delay_keeps_it() -> None:

@@ -53,6 +53,12 @@ def test_a_record_that_has_the_place_of_another_message_is_not_counted() -> None
     assert set(changes(OutboxMessage, lambda: outbox.count_deliveries(deliveries, using="default"))) == {other.id}
 
 
+def test_records_that_have_the_places_of_each_other_are_not_counted() -> None:
+    message, other = make_sent(), make_sent(offset=8)
+    deliveries = [delivery_of(message, offset=8), delivery_of(other, offset=7)]
+    assert changes(OutboxMessage, lambda: outbox.count_deliveries(deliveries, using="default")) == {}
+
+
 @pytest.mark.parametrize("fields", [{"source": "another"}, {"status": "dead"}])
 def test_a_delivery_of_another_service_or_after_the_end_is_not_counted(fields: dict[str, Any]) -> None:
     message = make_sent()
@@ -150,3 +156,22 @@ def test_messages_of_partitions_that_are_gone_are_lost() -> None:
         ),
     )
     assert set(changed) == {lost.id}
+
+
+def test_what_was_passed_and_is_not_in_hand_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "UPDATE_SIZE", 2)
+    known = {"published_at": LONG_AGO, "partition": 2}
+    before, *passed, in_hand, after = [make_sent(**known, offset=offset) for offset in (4, 5, 6, 7, 8, 9)]
+    for neighbour in ({"partition": 3}, {"topic": "another"}, {"event_type": "another"}, {"published_at": LATER}):
+        make_sent(**{**known, "offset": 5, **neighbour})
+
+    def requeue() -> None:
+        place, types = TopicPartition("outbox", 2), ["order.created"]
+        requeued = outbox.requeue_passed(
+            place, 5, 9, [in_hand.id], age=timedelta(0), event_types=types, using="default"
+        )
+        assert requeued == 3
+
+    changed = changes(OutboxMessage, requeue)
+    assert set(changed) == {message.id for message in passed}
+    assert not {before.id, after.id} & set(changed)

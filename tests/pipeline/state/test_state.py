@@ -515,10 +515,12 @@ def test_two_retries_at_once_give_each_message_one_new_life(monkeypatch: pytest.
     second: list[int] = []
 
     with ExitStack() as beside, transaction.atomic():
-        first = retry_in_batches(dead, using="default", rate=1)
+        first = retry_in_batches(dead, using="default", rate=1, status="dead")
         retried = next(first)
         # Sees the same messages dead, and waits for the rows.
-        beside.enter_context(in_thread(lambda: second.extend(retry_in_batches(dead, using="default", rate=1))))
+        beside.enter_context(
+            in_thread(lambda: second.extend(retry_in_batches(dead, using="default", rate=1, status="dead")))
+        )
         wait_until(is_waiting_for_a_lock)
 
     assert (retried, second, list(first)) == (2, [0, 2], [])

@@ -110,3 +110,8 @@ def test_what_is_dropped_is_not_handled(filling: Filling[Record]) -> None:
     take(filling, paid("e"))
     filling.drop(lambda item: True)
     assert (len(filling), filling.seconds_left) == (0, float("inf"))
+
+
+def test_batches_that_are_ready_at_once_come_in_the_order_of_what_ended_their_wait(filling: Filling[Record]) -> None:
+    given = [paid("a", "k"), noted("b", "l"), sent("c", "k"), sent("d", "l"), paid("e"), paid("f"), paid("g")]
+    assert take(filling, *given) == ["a", "c", "b", "d", "e", "f", "g"]

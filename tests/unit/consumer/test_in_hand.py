@@ -12,8 +12,9 @@ import pytest
 
 from django_outbox.brokers.base import ReceivedRecord, TopicPartition
 from django_outbox.consumer import in_hand
-from django_outbox.consumer.in_hand import BUSY_POLL_SECONDS, LEAST_WINDOW
+from django_outbox.consumer.in_hand import BUSY_POLL_SECONDS, DUE_GROUP, LEAST_WINDOW
 from django_outbox.consumer.lanes import Lanes
+from django_outbox.consumer.line import Queued
 from django_outbox.consumer.source import Outcome, RoundCounts
 from django_outbox.consumer.waits import Waits
 from django_outbox.events.event import Event
@@ -21,6 +22,7 @@ from django_outbox.handlers.registry import GroupHandlers, Registry
 from django_outbox.worker.state import WorkerState
 from tests.support.clock import Clock
 from tests.support.inbox import received
+from tests.support.overrides import outbox_settings
 
 OWN, FOREIGN, OTHER = TopicPartition("outbox", 0), TopicPartition("elsewhere", 0), TopicPartition("elsewhere", 1)
 
@@ -39,12 +41,14 @@ class Hand:
     Attributes:
         batches: what lanes got, as ids of own messages, offsets of other records, and names of stored messages.
         outcome: of a delivery, by such a name; CONSUMED by default.
-        due: stored messages that are due.
+        due: stored messages that are due; those with the same first letter have the same key.
         mapped: whether a mapper reads the records of others.
     """
 
     def __init__(self, clock: Clock, lanes: int = 1, read_ahead: int = 100, registry: Registry | None = None) -> None:
         self.batches: list[list[Any]] = []
+        self.queued: list[Queued[Any]] = []
+        self.suspects: set[str] = set()
         self.outcome: dict[Any, Outcome] = {}
         self.due: list[str] = []
         self.mapped = False
@@ -76,10 +80,12 @@ class Hand:
 
     def _due(self, most: int, in_hand: set[str]) -> list[Any]:
         free = [id for id in self.due if id not in in_hand]
-        return [SimpleNamespace(id=id, key=("inbox", id.encode()), is_suspect=False) for id in free[:most]]
+        keys = {id: ("inbox", id[0].encode()) for id in free}
+        return [SimpleNamespace(id=id, key=keys[id], is_suspect=id in self.suspects) for id in free[:most]]
 
     def _handle(self, batch: Sequence[Any], is_stopping: Callable[[], bool]) -> list[Outcome]:
         names = [_name_of(queued.item) for queued in batch]
+        self.queued += batch
         self.batches.append(names)
         return [self.outcome.get(name, Outcome.CONSUMED) for name in names]
 
@@ -247,6 +253,36 @@ def test_records_and_stored_messages_are_not_mixed_in_a_batch(hand: Hand) -> Non
     hand.lanes.add_due(10)
     hand.work()
     assert hand.batches == [[7, 8], [1], ["first"], ["second"]]
+
+
+@pytest.mark.parametrize(("most", "added"), [(1, 1), (2, 2), (3, 3), (4, 3)])
+def test_as_many_stored_messages_are_in_hand_as_are_asked_for(hand: Hand, most: int, added: int) -> None:
+    hand.due = ["a", "b", "c"]
+    assert hand.lanes.add_due(1)
+    assert hand.lanes.add_due(most)
+    assert len(hand.lanes) == added
+    hand.due = []
+    assert hand.lanes.add_due(added)
+    assert not hand.lanes.add_due(added + 1)
+
+
+@pytest.mark.parametrize(("most", "alone"), [(5, {"suspect"}), (1, {"suspect", "due"})])
+def test_stored_messages_are_counted_one_by_one_and_suspects_are_alone(hand: Hand, most: int, alone: set[str]) -> None:
+    hand.due, hand.suspects = ["due", "suspect"], {"suspect"}
+    with outbox_settings(MAX_DELIVERIES=most):
+        hand.lanes.add_due(10)
+    hand.work()
+    assert {queued.item for queued in hand.queued if queued.alone} == alone
+    assert [(queued.guarded, queued.most) for queued in hand.queued] == [(True, 1)] * 2
+
+
+def test_stored_messages_keep_the_order_of_their_key_and_belong_to_no_partition(hand: Hand) -> None:
+    hand.due = ["k1", "k2", "l"]
+    hand.lanes.add_due(10)
+    assert hand.lanes.revoke([OWN, FOREIGN]) == {}
+    assert hand.work() == ["k1", "k2", "l"]
+    assert [queued.key for queued in hand.queued] == [("inbox", b"k"), ("inbox", b"k"), ("inbox", b"l")]
+    assert {queued.group for queued in hand.queued} == {DUE_GROUP}
 
 
 # What is dropped

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from django_outbox.consumer.keyed_queue import KeyedQueue, Queued
 
 
@@ -39,3 +41,121 @@ def test_lines_whose_time_has_come_may_wait_on() -> None:
 
     assert items(queue.take(4, timeout=0)) == ["other"]
     assert items(queue.overdue(7.0)) == ["later"]
+
+
+def test_the_size_is_that_of_what_waits_and_of_what_lanes_have() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(2)
+    queue.put([queued("a", 0), queued("b", 1)])
+    assert (len(queue), queue.bytes) == (2, 20)
+    batch = queue.take(1, timeout=0)
+    assert (len(queue), queue.bytes) == (2, 20)
+    queue.end(batch, finished=1)
+    assert (len(queue), queue.bytes) == (1, 10)
+    queue.drop(lambda each: each.group == 1)
+    assert (len(queue), queue.bytes) == (0, 0)
+
+
+def test_what_is_dropped_is_no_longer_counted_whether_it_waits_or_not() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(2)
+    queue.put([queued("a", 0, "k"), queued("b", 1, "k"), queued("c", 1), queued("d", 0), queued("e", 1)])
+    first, second = queue.take(1, timeout=0), queue.take(1, timeout=0)
+    assert (items(first), items(second)) == (["a"], ["c"])
+    queue.drop(lambda each: each.group == 1)
+    assert (len(queue), queue.bytes) == (2, 20)
+    assert sorted(each.item for each in queue.items) == ["a", "d"]
+    queue.end(second, finished=0)
+    queue.end(first, finished=1)
+    assert (items(queue.take(5, timeout=0)), len(queue)) == (["d"], 1)
+
+
+def test_a_key_that_a_lane_has_is_not_given_to_another_even_if_all_behind_it_is_dropped() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(2)
+    queue.put([queued("a", 0, "k"), queued("b", 1, "k")])
+    batch = queue.take(1, timeout=0)
+    queue.drop(lambda each: each.group == 1)
+    queue.put([queued("c", 0, "k")])
+    assert queue.take(1, timeout=0) == []
+    queue.end(batch, finished=1)
+    assert items(queue.take(1, timeout=0)) == ["c"]
+
+
+def test_nothing_is_given_while_the_queue_is_held_or_closed() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(1)
+    queue.put([queued("a", 0)])
+    for stop in (queue.hold, queue.close):
+        stop()
+        assert queue.take(1, timeout=0) == []
+        queue.release()
+    assert items(queue.take(1, timeout=0)) == ["a"]
+
+
+def test_a_lane_takes_its_share_of_what_need_not_wait() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(2)
+    queue.put([queued("a", 0), queued("b", 0)])
+    for _ in range(2):
+        queue.end(queue.take(1, timeout=0), finished=1, parked={0: 5.0})
+    queue.put([queued(name, 0) for name in "cdefg"])
+    assert (queue.parked, items(queue.take(9, timeout=0))) == (2, ["c", "d", "e"])
+    assert items(queue.take(9, timeout=0)) == ["f"]
+
+
+def other(item: str, kind: str = "own", most: int | None = None, *, alone: bool = False) -> Queued[str]:
+    return Queued(item, None, kind, 0, most=most, alone=alone)
+
+
+@pytest.mark.parametrize(
+    ("given", "batches"),
+    [
+        ([other("a"), other("b", "foreign"), other("c", "foreign")], [["a"], ["b", "c"]]),
+        ([other("a", most=2), other("b", most=2), other("c", most=2)], [["a", "b"], ["c"]]),
+        ([other("a"), other("b", most=2), other("c", most=2)], [["a"], ["b", "c"]]),
+        ([other("a", alone=True), other("b"), other("c", alone=True)], [["a"], ["b"], ["c"]]),
+    ],
+)
+def test_a_batch_has_items_of_one_kind_and_as_many_as_they_allow(
+    given: list[Queued[str]], batches: list[list[str]]
+) -> None:
+    queue: KeyedQueue[str] = KeyedQueue(1)
+    queue.put(given)
+    for expected in batches:
+        batch = queue.take(9, timeout=0)
+        assert items(batch) == expected
+        queue.end(batch, finished=len(batch))
+
+
+def test_while_an_item_is_handled_alone_no_lane_has_another() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(3)
+    queue.put([other("a"), other("b"), other("alone", alone=True), other("c")])
+    first, second = queue.take(1, timeout=0), queue.take(1, timeout=0)
+    assert queue.take(1, timeout=0) == []
+    queue.end(first, finished=1)
+    assert queue.take(1, timeout=0) == [], "another lane is still at work"
+    queue.end(second, finished=1)
+    alone = queue.take(1, timeout=0)
+    assert (items(alone), queue.take(1, timeout=0)) == (["alone"], [])
+    queue.end(alone, finished=1)
+    assert items(queue.take(1, timeout=0)) == ["c"]
+
+
+def park(queue: KeyedQueue[str], given: list[Queued[str]], until: list[float]) -> None:
+    queue.put(given)
+    batch = queue.take(len(given), timeout=0)
+    queue.end(batch, finished=len(batch), parked=dict(enumerate(until)))
+
+
+def test_each_line_goes_on_at_its_own_time() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(1)
+    park(queue, [queued(str(number), number) for number in range(20)], [float(number % 4) for number in range(20)])
+    queue.wake(2.0)
+    assert [int(item) % 4 for item in items(queue.take(20, timeout=0))].count(3) == 0
+    assert queue.parked == 5
+
+
+def test_lines_of_a_group_and_kind_go_on_early() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(1)
+    park(queue, [Queued(str(number), None, "own", number % 2) for number in range(8)], [9.0] * 8)
+    park(queue, [Queued(f"foreign {number}", None, "foreign", number % 2) for number in range(8)], [9.0] * 8)
+    queue.wake(0.0, {1}, kind="own")
+    assert items(queue.take(20, timeout=0)) == ["1", "3", "5", "7"]
+    assert queue.parked_groups("own") == {0}
+    assert queue.parked_groups("foreign") == {0, 1}

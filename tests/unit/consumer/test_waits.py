@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 
 from django_outbox.brokers.base import TopicPartition
-from django_outbox.consumer.waits import HOLD_SECONDS, Waits
+from django_outbox.consumer.waits import HOLD_SECONDS, LOOKS_A_SECOND, Waits
 from tests.support.clock import Clock
 
 PLACE, OTHER = TopicPartition("orders", 0), TopicPartition("orders", 1)
@@ -88,3 +88,11 @@ def test_lanes_may_use_it_at_the_same_time(busy_switches: None) -> None:
     for each in lanes:
         each.join()
     assert errors == []
+
+
+def test_of_many_messages_each_waits_longer_between_two_looks() -> None:
+    some, clock = waits(2000)
+    for id in range(1000):
+        assert some.may_wait(id, PLACE, NOW)
+    until = [some.wait_on(0, PLACE) for _ in range(8)]
+    assert until[-1] == pytest.approx(clock.now + 1000 / LOOKS_A_SECOND)

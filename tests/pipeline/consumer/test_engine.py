@@ -17,6 +17,7 @@ from django_outbox.exceptions import Reject
 from django_outbox.handlers.handler import Handlers
 from django_outbox.handlers.registry import GroupHandlers, Registry
 from django_outbox.observability import instrumentation
+from django_outbox.observability.tracing.base import NoTracing
 from django_outbox.worker import database_errors
 from django_outbox.worker.transactions import MAX_ATTEMPTS, OutageCounts
 from tests.support.clock import Clock
@@ -46,13 +47,16 @@ class Numbered(Source[int]):
         self.costs: dict[int, float] = {}
         self.outcomes: dict[int, Outcome] = {}
         self.settled: list[tuple[int, int]] = []
+        self.claimed: list[list[int]] = []
         self.failed: list[int] = []
+        self.failed_claims: list[Claim | None] = []
         self.requeued: list[tuple[int, str]] = []
 
     def cost(self, item: int) -> float:
         return self.costs.get(item, 1.0)
 
     def claim(self, items: Sequence[int], prepared: Sequence[Claim]) -> list[Claim]:
+        self.claimed.append([*items])
         return [self._claim(item) for item in items]
 
     def _claim(self, item: int) -> Claim:
@@ -65,6 +69,7 @@ class Numbered(Source[int]):
 
     def fail(self, item: int, claim: Claim | None, error: Exception) -> Outcome:
         self.failed.append(item)
+        self.failed_claims.append(claim)
         return Outcome.FAILED
 
     def requeue(self, item: int, fault: Exception) -> Outcome:
@@ -225,6 +230,8 @@ def test_after_an_error_outside_of_handlers_each_has_a_transaction_of_its_own(cl
 
     engine, source = make_engine(clock, size=100), Failing()
     assert handle(engine, source) == [Outcome.CONSUMED]  # the first of ten
+    assert source.claimed == [[*NUMBERS], [0]]
+    assert engine.transaction_size == 5
     for number in range(1, 10):
         assert engine.is_one_by_one
         assert engine.fitting(source, NUMBERS) == [1.0]
@@ -321,6 +328,19 @@ def test_after_an_outage_the_deliveries_that_met_it_are_handled_one_by_one(clock
     assert engine.transaction_size == 4
 
 
+def test_deliveries_are_not_suspected_of_an_outage_that_was_there_before(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_session(using: str) -> object:
+        raise SERVER_GONE
+
+    monkeypatch.setattr(engine_module, "session_of", no_session)
+    engine = make_engine(clock, size=4)
+    with pytest.raises(OperationalError):
+        handle(engine, Numbered())
+    assert not engine.is_one_by_one
+
+
 # What is told
 
 
@@ -343,6 +363,20 @@ def test_the_breaker_hears_of_one_that_a_batch_handler_names(clock: Clock) -> No
     source.handlers = GroupHandlers(registry, "tests").find("number", "outbox")
     assert handle(make_engine(clock, size=3, breaker=told), source, range(3)) == ["consumed", "failed", "consumed"]
     assert (source.failed, told.failed_calls) == ([1], [(source.handlers, "no")])
+
+
+def test_traces_hear_whether_others_may_share_the_transaction(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[Any] = []
+
+    class Listening(NoTracing):
+        def processing(self, group: str, *, using: str, together: bool) -> Any:
+            heard.append((group, using, together))
+            return super().processing(group, using=using, together=together)
+
+    monkeypatch.setattr(engine_module, "current_tracing", Listening)
+    handle(make_engine(clock), Numbered())
+    make_engine(clock).handle_alone(Numbered(), 0)
+    assert heard == [("tests", "default", True), ("tests", "default", False)]
 
 
 def test_a_transaction_that_was_rolled_back_is_logged_for_who_looks_for_it(
@@ -386,6 +420,9 @@ def test_the_breaker_hears_of_failures(clock: Clock) -> None:
     source = Numbered(fails)
     make_engine(clock, breaker=told).handle_alone(source, 0)
     assert (told.succeeded_calls, told.failed_calls) == ([], [(source.handlers, "no")])
+    (claim,) = source.failed_claims
+    assert claim is not None
+    assert claim.handlers is source.handlers
 
 
 def test_what_is_requeued_is_counted_with_its_reason(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -126,6 +126,11 @@ def test_records_behind_one_that_waits_for_its_turn_wait_as_long(scene: Scene) -
     assert (row.status, row.next_retry_at, row.payload) == ("pending", until, None)
 
 
+def test_a_record_that_cannot_be_read_is_dead_whatever_comes_before_it(scene: Scene) -> None:
+    make_received(topic="elsewhere", message_key="k")
+    assert [claim.outcome for claim in scene.receive(received(value=b"{", key="k"))] == ["dead"]
+
+
 def test_faults_without_end_store_an_event_as_pending(scene: Scene) -> None:
     assert scene.arrivals.requeue(received({"order": 1}, id="first"), FAULT) == "requeued"
     row = InboxMessage.objects.get()

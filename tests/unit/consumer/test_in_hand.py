@@ -219,7 +219,17 @@ def test_after_a_new_start_nothing_is_in_hand_and_all_is_read_again(hand: Hand) 
     assert len(hand.lanes) == 0
     assert hand.lanes.first_unfinished(OWN) is None
     assert hand.lanes.add_due(10)
-    assert hand.work() == ["first"]
+    hand.add(own(7, offset=3), received(offset=5))
+    assert sorted(map(str, hand.work())) == ["5", "7", "first"]
+    assert hand.lanes.take_offsets() == {OWN: 4, FOREIGN: 6}
+
+
+def test_what_was_in_hand_before_a_new_start_moves_no_offset(hand: Hand) -> None:
+    """As of a record that a lane was handling when the group took its partition away."""
+    hand.add(received(offset=5))
+    hand.on_handle = lambda names: hand.lanes.clear()
+    hand.work()
+    assert hand.lanes.take_offsets() == {}
 
 
 def test_stored_messages_are_dropped_without_the_records(hand: Hand) -> None:
@@ -242,6 +252,10 @@ def test_what_waits_is_neither_counted_nor_committed_and_what_is_behind_it_is(ha
     assert hand.lanes.take_counts() == RoundCounts(received=4, stored=1, inbox_consumed=1, consumed=3, skipped=1)
     assert hand.lanes.take_offsets() == {OWN: 22}
     assert hand.lanes.first_unfinished(FOREIGN) == 0
+    hand.outcome.clear()
+    hand.clock.now += 10
+    assert hand.work() == [0]
+    assert hand.lanes.take_offsets() == {FOREIGN: 3}
 
 
 def test_stored_messages_are_counted_and_may_come_again(hand: Hand) -> None:
@@ -341,6 +355,16 @@ def test_messages_wait_again_when_half_of_the_bytes_is_gone(hand: Hand, monkeypa
         hand.add(ReceivedRecord("elsewhere", 0, 0, None, bytes(size)))
         hand.lanes.work(lambda: True, 0.0)
         assert hand.waits.most == most
+
+
+def test_records_of_others_wait_on_in_a_partition_that_was_read_far_ahead(hand: Hand) -> None:
+    hand.lanes.window = 2
+    hand.outcome[0] = Outcome.WAITING
+    hand.add(received(offset=0), received(offset=1))
+    hand.work()
+    hand.lanes.work(lambda: True, 0.0)
+    assert hand.waits.refused == {FOREIGN}
+    assert hand.lanes.active == 0
 
 
 def test_nobody_waits_in_a_partition_that_was_read_far_ahead(hand: Hand) -> None:

@@ -49,16 +49,18 @@ class Explanation(NamedTuple):
         old: the line, or lines, without indentation.
         new: what may be in its place; empty for anything.
         why: in a sentence.
+        function: where; empty for any place in the file.
     """
 
     file: str
     old: str
     new: tuple[str, ...]
     why: str
+    function: str = ""
 
     def covers(self, survivor: Survivor) -> bool:
         same = (self.file, self.old) == (survivor.file, survivor.old)
-        return same and (not self.new or survivor.new in self.new)
+        return same and self.function in ("", survivor.function) and (not self.new or survivor.new in self.new)
 
 
 def main() -> int:
@@ -79,7 +81,13 @@ def load() -> list[Explanation]:
     """All explanations."""
     entries = tomllib.loads(EXPLAINED.read_text())["survivor"]
     return [
-        Explanation(each["file"], each["old"].strip(), tuple(map(str.strip, each.get("new", []))), each["why"])
+        Explanation(
+            each["file"],
+            each["old"].strip(),
+            tuple(map(str.strip, each.get("new", []))),
+            each["why"],
+            each.get("function", ""),
+        )
         for each in entries
     ]
 

@@ -55,7 +55,7 @@ def test_a_fault_fits_the_code_and_its_tests_exist(fault: Fault) -> None:
 @pytest.mark.parametrize("explanation", survivors.load(), ids=lambda each: f"{each.file}: {each.old}")
 def test_an_explained_survivor_is_a_change_of_a_line_that_there_is(explanation: survivors.Explanation) -> None:
     lines = [line.strip() for line in (ROOT / PACKAGE / explanation.file).read_text().splitlines()]
-    assert explanation.old in lines, f"renew {survivors.EXPLAINED.name}"
+    assert "\n".join(["", explanation.old, ""]) in "\n".join(["", *lines, ""]), f"renew {survivors.EXPLAINED.name}"
     assert explanation.old not in explanation.new
     assert explanation.why.endswith(".")
 

@@ -105,7 +105,7 @@ class Engine:
             if self.transaction_size < 2.0 and self._clock() < over_at:
                 self.transaction_size = 2.0
             return [outcome]
-        session = session_of(self._using)
+        session_of(self._using)  # if this raises, no delivery has caused it
         redo = Redo(batch)
         while True:
             over_at = self._clock() + self._budget
@@ -117,7 +117,7 @@ class Engine:
             except Exception as error:
                 if redo.name(error, attempt):
                     continue
-                if not stop_preparing(error, self._using) and is_outage(error, self._using, session):
+                if not stop_preparing(error, self._using) and is_outage(error, self._using):
                     self._alone_left = len(batch)  # to find the message that causes it
                     raise
                 self.transaction_size = max(self._least, cost / 2)

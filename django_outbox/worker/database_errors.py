@@ -76,9 +76,9 @@ def is_transient(error: BaseException, using: str, session: object = None) -> bo
     return not is_connected(using) or (session is not None and connections[using].connection is not session)
 
 
-def is_outage(error: BaseException, using: str, session: object = None) -> bool:
-    """True if no work is possible until the database is back or accepts writes. Arguments as for ``is_transient``."""
-    return is_transient(error, using, session) and (is_read_only_error(error) or not is_connected(using))
+def is_outage(error: BaseException, using: str) -> bool:
+    """True if no work is possible until the database is back or accepts writes."""
+    return is_transient(error, using) and (is_read_only_error(error) or not is_connected(using))
 
 
 def is_unavailable(error: BaseException) -> bool:

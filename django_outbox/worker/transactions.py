@@ -86,7 +86,7 @@ def retry_transaction(
             return result
         except Exception as error:
             if not stop_preparing(error, using):
-                if is_outage(error, using, session):
+                if is_outage(error, using):
                     outages.add(work_id, error)
                     raise
                 if not is_transient(error, using, session):

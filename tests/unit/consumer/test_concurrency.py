@@ -9,7 +9,12 @@ import pytest
 from django.core.exceptions import ImproperlyConfigured
 
 from django_outbox.consumer import concurrency
-from django_outbox.consumer.concurrency import read_ahead, require_concurrency
+from django_outbox.consumer.concurrency import make_lanes, read_ahead, require_concurrency
+from django_outbox.consumer.lanes import Lane
+from django_outbox.handlers.registry import GroupHandlers, Registry
+from django_outbox.worker.prepared_statements import PreparedStatements
+from django_outbox.worker.state import WorkerState
+from tests.support.clock import Clock
 
 
 def serve(monkeypatch: pytest.MonkeyPatch, vendor: str = "postgresql", pool: Any = None) -> None:
@@ -55,3 +60,40 @@ def test_a_single_lane_may_have_a_pool_of_any_size(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize(("batch_size", "lanes", "records"), [(100, 1, 100), (100, 2, 2000), (1, 2, 128)])
 def test_several_lanes_read_further_ahead(batch_size: int, lanes: int, records: int) -> None:
     assert read_ahead(batch_size, lanes) == records
+
+
+@pytest.mark.parametrize(("count", "size"), [(1, 2.0), (2, 1.0), (3, 1.0)])
+def test_each_lane_has_an_engine_and_statements_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, clock: Clock, count: int, size: float
+) -> None:
+    """A single one works on the connection of the consumer."""
+    made: list[tuple[Any, ...]] = []
+
+    class Noted(Lane):
+        def __init__(self, *arguments: Any) -> None:
+            made.append(arguments)
+            super().__init__(*arguments)
+
+    monkeypatch.setattr(concurrency, "Lane", Noted)
+    outbox: Any = SimpleNamespace()
+    inbox: Any = SimpleNamespace(with_engine=lambda engine: engine)
+    breaker: Any = SimpleNamespace()
+    prepared = PreparedStatements("default", clock)
+    lanes = make_lanes(
+        count,
+        outbox,
+        inbox,
+        prepared,
+        breaker,
+        using="default",
+        handlers=GroupHandlers(Registry(), "tests"),
+        batch_size=10,
+        worker_state=WorkerState("consumer", clock),
+        clock=clock,
+    )
+    numbers, engines, outboxes, inboxes, statements = zip(*made, strict=True)
+    assert numbers == tuple(range(1, count + 1))
+    assert [engine.transaction_size for engine in engines] == [size] * count
+    assert (set(map(id, outboxes)), inboxes) == ({id(outbox)}, engines)
+    assert len({*map(id, statements), id(prepared)}) == (1 if count == 1 else count + 1)
+    assert lanes.read_ahead == read_ahead(10, count)

@@ -15,11 +15,12 @@ from django_outbox.consumer.inbox.stored import UNREAD_DELAY, Stored, StoredSour
 from django_outbox.consumer.pauses import Pauses
 from django_outbox.consumer.source import REQUEUE_DELAY, Claim, Outcome
 from django_outbox.events.event import Event
-from django_outbox.exceptions import Reject, Retry
+from django_outbox.exceptions import RegistryUnavailable, Reject, Retry
 from django_outbox.handlers.registry import GroupHandlers, Registry
 from django_outbox.models import InboxMessage, Pause
 from django_outbox.state.inbox_rows import unread_row
 from django_outbox.state.ordering import CLAIM_SECONDS
+from django_outbox.state.pauses import AFTER_OTHERS
 from tests.support.clock import Clock
 from tests.support.inbox import make_received, plain, received
 from tests.support.overrides import outbox_settings
@@ -38,7 +39,7 @@ class Scene:
         if lists:
             registry.register("order.listed", lambda events: None, batch=10)
         handlers = GroupHandlers(registry, "tests")
-        reader = Reader(using="default", accepts=lambda event_type, topic: True, accepts_own=False)
+        self.reader = reader = Reader(using="default", accepts=lambda event_type, topic: True, accepts_own=False)
         pauses = Pauses("default", handlers, Clock())
         self.stored = StoredSource("default", handlers, reader, pauses)
         self.arrivals = ArrivalSource("default", handlers, reader, self.stored, pauses)
@@ -104,9 +105,47 @@ def test_each_outcome_is_stored(scene: Scene) -> None:
     assert claims[2].reason.startswith("It cannot be read:")
 
 
-def test_what_has_no_time_is_not_stored(scene: Scene) -> None:
-    scene.receive(received(id="first"), received(id="second"), left=1)
-    assert [*InboxMessage.objects.values_list("event_id", "status")] == [("first", "consumed")]
+def test_what_has_no_time_is_not_stored_and_another_may_be_tried(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    left: list[tuple[str, str]] = []
+    monkeypatch.setattr(Pauses, "leave", lambda self, event_type, topic: left.append((event_type, topic)))
+    scene.receive(received(id="known"))
+    unread = received(value=b"{")
+    scene.receive(received(id="known"), received(id="first"), received(id="second"), unread, left=2)
+    assert [*InboxMessage.objects.order_by("id").values_list("event_id", "status")] == [
+        ("known", "consumed"),
+        ("first", "consumed"),
+    ]
+    assert left == [("order.created", "elsewhere")]
+
+
+def test_handlers_of_a_topic_are_found(scene: Scene) -> None:
+    registry = Registry()
+    registry.register("order.paid", lambda event: None, topic="elsewhere")
+    handlers, pauses = GroupHandlers(registry, "tests"), Pauses("default", GroupHandlers(registry, "tests"), Clock())
+    scene.arrivals = ArrivalSource("default", handlers, scene.reader, scene.stored, pauses)
+    claims = scene.receive(received(type="order.paid"), received(type="order.paid", topic="another"))
+    assert [claim.outcome for claim in claims] == ["consumed", "dead"]
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_behind_a_record_that_waits_for_its_schema_none_of_its_key_is_read(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, mapped: bool
+) -> None:
+    read: list[int] = []
+
+    def read_loading(record: Any) -> Event | None:
+        read.append(record.offset)
+        if record.offset in (0, 4):
+            raise RegistryUnavailable("away")
+        return None
+
+    monkeypatch.setattr(scene.reader, "read_loading", read_loading)
+    monkeypatch.setattr(scene.reader, "uses_mapper", lambda record: mapped)
+    keys = ["k", "k", "l", None, None, None]
+    claims = scene.arrivals.prepare([received(key=key, offset=offset) for offset, key in enumerate(keys)])
+    last = "waiting" if mapped else "skipped"
+    assert [claim.outcome for claim in claims] == ["waiting", "waiting", "skipped", "skipped", "waiting", last]
+    assert read == ([0, 2, 3, 4] if mapped else [0, 2, 3, 4, 5])
 
 
 def test_duplicates_are_skipped(scene: Scene) -> None:
@@ -201,6 +240,8 @@ def test_a_record_for_a_mapper_is_stored_before_it_is_read() -> None:
         assert stored == Stored(row.id, 1, record)
         assert about(waits(row), UNREAD_DELAY)
         assert scene.arrivals.store_counted(record) == Stored(row.id, 2, record)
+        row.refresh_from_db()
+        assert about(waits(row), UNREAD_DELAY)
 
 
 # Stored messages
@@ -260,18 +301,20 @@ def make_unread(**fields: Any) -> InboxMessage:
     return row
 
 
+@pytest.mark.parametrize("deliveries", [1, 5])
 @pytest.mark.parametrize(
     ("event_type", "outcome", "left"), [("order.created", "requeued", True), (None, "skipped", False)]
 )
 def test_what_a_mapper_has_read_becomes_an_event_or_leaves_nothing(
-    event_type: str | None, outcome: str, left: bool
+    event_type: str | None, outcome: str, left: bool, deliveries: int
 ) -> None:
     def mapper(record: Any) -> Event | None:
         return event_type and Event(type=event_type, payload={"order": 1}, id="1", source="legacy")  # type: ignore[return-value]
 
     with outbox_settings(INBOX={"elsewhere": mapper}):
         scene, row = Scene(), make_unread()
-        assert scene.claim_stored(Stored(row.id, 1, plain(b"legacy", topic="elsewhere"))).outcome == outcome
+        assert scene.claim_stored(Stored(row.id, deliveries, plain(b"legacy", topic="elsewhere"))).outcome == outcome
+    assert InboxMessage.objects.due().exists() is left
     rows = [*InboxMessage.objects.values_list("source", "event_id", "payload", "status")]
     assert rows == ([("legacy", "1", {"order": 1}, "pending")] if left else [])
 
@@ -315,3 +358,30 @@ def test_a_due_message_that_is_paused_waits_with_those_of_its_type(scene: Scene)
 def test_a_due_message_is_counted_before_it_is_handled(scene: Scene) -> None:
     row = make_received(delivery_count=2)
     assert scene.stored.claim_due(row.id) == Stored(row.id, 3, None)
+
+
+@pytest.mark.parametrize(("retries", "later"), [(0, timedelta(0)), (1, AFTER_OTHERS), (2, AFTER_OTHERS)])
+def test_after_a_pause_messages_that_have_failed_come_last(scene: Scene, retries: int, later: timedelta) -> None:
+    until = timezone.now() + timedelta(days=1)
+    Pause.objects.create(group="tests", event_type="order.created", reason="no", created_by="kim", until=until)
+    row = make_received(retry_count=retries)
+    assert scene.stored.claim_due(row.id) == "requeued"
+    row.refresh_from_db()
+    assert row.next_retry_at == until + later
+
+
+@pytest.mark.parametrize(("seconds", "wait"), [(1.0, CLAIM_SECONDS), (90.0, 90.0)])
+def test_a_stored_record_waits_for_a_registry_uncounted(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, seconds: float, wait: float
+) -> None:
+    monkeypatch.setattr(scene.reader, "take_wait", lambda record: seconds)
+    row, other = make_received(delivery_count=1), make_received(delivery_count=1)
+    for item in (Stored(row.id, 1, received()), Stored(other.id)):
+        scene.stored.prepare([Stored(item.id)])
+        assert item.id in scene.stored.survived
+        assert scene.stored.postpone(item) == "requeued"
+        assert item.id not in scene.stored.survived
+    for each, expected in ((row, wait), (other, CLAIM_SECONDS)):
+        each.refresh_from_db()
+        assert about(waits(each), timedelta(seconds=expected))
+        assert each.retry_count == 0

@@ -16,6 +16,7 @@ from django_outbox.consumer.pauses import Pauses
 from django_outbox.consumer.source import REQUEUE_DELAY, UNDECIDED, Claim, Outcome
 from django_outbox.handlers.registry import GroupHandlers, Registry
 from django_outbox.models import OutboxMessage, Pause
+from django_outbox.state.pauses import AFTER_OTHERS
 from tests.support.clock import Clock
 from tests.support.inbox import received
 from tests.support.outbox import make_message, make_sent
@@ -170,15 +171,23 @@ def test_of_several_records_of_a_message_its_row_names_one(scene: Scene) -> None
     ("attempt", "age", "outcome"), [(1, 0, "waiting"), (2, 0, "skipped"), (1, 3600, "skipped"), (1, 3500, "waiting")]
 )
 def test_a_row_that_may_not_be_visible_yet_is_waited_for(scene: Scene, attempt: int, age: int, outcome: str) -> None:
-    message, behind, other = make_sent(), *[make_sent(message_key=key, offset=8) for key in ("k", "l")]
+    message = make_sent()
+    behind, last, other, without_key = (make_sent(message_key=key, offset=8) for key in ("k", "k", "l", ""))
     at = (datetime.now(UTC) - timedelta(seconds=age)).isoformat()
     unseen = record_of(message, outboxattempt=str(attempt), time=at, key="k")
     message.delete()
-    claims = scene.claim(unseen, record_of(behind), record_of(other))
+    claims = scene.claim(unseen, *map(record_of, (behind, last, other, without_key)))
     expected = "waiting" if outcome == "waiting" else "consumed"
-    assert [claim.outcome for claim in claims] == [outcome, expected, "consumed"]
+    assert [claim.outcome for claim in claims] == [outcome, expected, expected, "consumed", "consumed"]
     if outcome == "waiting":
-        assert scene.source.waits.find(behind.id).awaited == 0
+        assert [scene.source.waits.find(message.id).awaited for message in (behind, last)] == [0, 0]
+
+
+def test_without_keys_a_message_waits_for_no_row_of_another(scene: Scene) -> None:
+    message, other = make_sent(), make_sent(offset=8)
+    unseen = record_of(message, outboxattempt="1", time=datetime.now(UTC).isoformat())
+    message.delete()
+    assert scene.outcomes(unseen, record_of(other)) == ["waiting", "consumed"]
 
 
 def test_what_waits_for_a_row_without_room_in_hand_is_sent_again(scene: Scene) -> None:
@@ -225,17 +234,44 @@ def test_a_message_that_comes_before_an_earlier_one_of_its_key_waits_for_its_tur
     assert scene.source.waits.find(second.id).awaited is None
 
 
+def test_a_message_that_must_not_wait_in_hand_is_sent_again_at_once_for_its_turn(scene: Scene) -> None:
+    scene.source.waits.most = 0
+    first, second = make_key(2)
+    claims = scene.claim(record_of(second), record_of(first))
+    assert [(claim.outcome, claim.until) for claim in claims] == [
+        ("requeued", timedelta(0)),
+        ("consumed", REQUEUE_DELAY),
+    ]
+
+
+def test_messages_behind_a_dead_one_do_not_wait_in_hand(scene: Scene) -> None:
+    make_message("dead", message_key="k")
+    with outbox_settings(ON_DEAD="hold"):
+        claims = scene.claim(*map(record_of, make_key(2)))
+    assert [(claim.outcome, claim.reason) for claim in claims] == [("requeued", "order")] * 2
+
+
 def test_a_paused_message_is_put_back_with_those_behind_it(scene: Scene) -> None:
-    Pause.objects.create(group="tests", event_type="order.created", reason="no", created_by="kim")
+    until = timezone.now() + timedelta(days=1)
+    Pause.objects.create(group="tests", event_type="order.created", reason="no", created_by="kim", until=until)
     first, second = make_key(2)
     claims = scene.claim(record_of(first), record_of(second))
     assert [(claim.outcome, claim.reason) for claim in claims] == [("requeued", "paused"), ("requeued", "order")]
+    assert [claim.until for claim in claims] == [until, until]
+
+
+@pytest.mark.parametrize(("retries", "later"), [(0, timedelta(0)), (1, AFTER_OTHERS), (2, AFTER_OTHERS)])
+def test_after_a_pause_messages_that_have_failed_come_last(scene: Scene, retries: int, later: timedelta) -> None:
+    until = timezone.now() + timedelta(days=1)
+    Pause.objects.create(group="tests", event_type="order.created", reason="no", created_by="kim", until=until)
+    (claim,) = scene.claim(record_of(make_sent(retry_count=retries)))
+    assert claim.until == until + later
 
 
 # Settling
 
 
-def test_each_outcome_is_stored_in_its_row_only(scene: Scene) -> None:
+def test_each_outcome_is_stored_in_its_row_only(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     Pause.objects.create(group="tests", event_type="order.paid", reason="no", created_by="kim")
     registry = Registry()
     for event_type in ("order.created", "order.paid"):
@@ -243,15 +279,20 @@ def test_each_outcome_is_stored_in_its_row_only(scene: Scene) -> None:
     handlers = GroupHandlers(registry, "tests")
     scene.source = OutboxSource("default", handlers, Pauses("default", handlers, Clock()), Clock())
     with outbox_settings(UNKNOWN_EVENT="dead"):
-        types = ["order.created", "order.paid", "order.unknown", "order.created"]
+        types = ["order.created", "order.paid", "order.unknown", "order.created", "order.paid"]
         messages = [make_sent(event_type=event_type, offset=offset) for offset, event_type in enumerate(types)]
-        scene.settle(*map(record_of, messages), left=1)
+        stale = record_of(messages[0], offset=9)
+        left: list[tuple[str, str]] = []
+        monkeypatch.setattr(Pauses, "leave", lambda self, event_type, topic: left.append((event_type, topic)))
+        scene.settle(stale, *map(record_of, messages), left=2)
     assert [*OutboxMessage.objects.order_by("id").values_list("status", flat=True)] == [
         "consumed",
         "pending",
         "dead",
         "published",
+        "published",
     ]
+    assert left == [("order.created", "outbox")]
 
 
 def test_what_waits_was_not_delivered(scene: Scene) -> None:

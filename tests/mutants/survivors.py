@@ -1,6 +1,6 @@
 """Lists what mutmut changed without any notice, after ``mutmut run``, except for what ``survivors.toml`` explains.
 
-It leaves out the wording of texts, too: tests look for the words that matter in them, not for each letter.
+``--names`` prints the names for another ``mutmut run``, such as with another database. It leaves out the wording of texts, too: tests look for the words that matter in them, not for each letter.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ _TEXT = re.compile(r'"[^"]*"')
 class Survivor(NamedTuple):
     """A change that nothing has noticed; ``old`` and ``new`` are its lines, without indentation."""
 
+    name: str
     file: str
     function: str
     old: str
@@ -67,6 +68,9 @@ def main() -> int:
     explanations = load()
     alive = [each for each in _survivors(ROOT / "mutants" / PACKAGE) if not each.is_wording]
     left = [each for each in alive if not any(explanation.covers(each) for explanation in explanations)]
+    if "--names" in sys.argv:
+        print(*[survivor.name for survivor in left], sep="\n")
+        return 0
     for survivor in left:
         print(f"{survivor.file}, {survivor.function}")
         for sign, text in (("-", survivor.old), ("+", survivor.new)):
@@ -99,17 +103,17 @@ def _results(directory: Path) -> Iterator[tuple[Path, dict[str, int | None]]]:
 
 def _survivors(directory: Path) -> Iterator[Survivor]:
     for path, codes in _results(directory):
-        names = [name.rpartition(".")[2] for name, code in codes.items() if code in (SURVIVED, NO_TESTS)]
-        if not names:
+        found = {name: name.rpartition(".")[2] for name, code in codes.items() if code in (SURVIVED, NO_TESTS)}
+        if not found:
             continue
         lines = path.read_text().splitlines()
         spans = json.loads(path.with_name(f"{path.name}.spans").read_text())["spans"]
-        for name in names:
+        for mutant, name in found.items():
             function = name.rpartition("__mutmut_")[0]
             bodies = [lines[start - 1 : end] for start, end in (spans[f"{function}__mutmut_orig"], spans[name])]
             original, changed = ([_NUMBER.sub("", line) for line in body] for body in bodies)
             shown = function.removeprefix("x_").removeprefix("xǁ").replace("ǁ", ".")  # a class is between two of them
-            yield Survivor(str(path.relative_to(directory)), shown, *_change(original, changed))
+            yield Survivor(mutant, str(path.relative_to(directory)), shown, *_change(original, changed))
 
 
 def _plain(text: str) -> str:

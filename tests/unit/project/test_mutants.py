@@ -74,7 +74,10 @@ def test_an_explained_survivor_is_a_change_of_a_line_that_there_is(explanation: 
     ],
 )
 def test_the_wording_of_a_sentence_needs_no_test(new: str, is_wording: bool) -> None:
-    assert survivors.Survivor("a.py", "f", 'log.info("Not now.", {"a": "b"})', new).is_wording is is_wording
+    assert (
+        survivors.Survivor("a.x_f__mutmut_1", "a.py", "f", 'log.info("Not now.", {"a": "b"})', new).is_wording
+        is is_wording
+    )
 
 
 def test_names_are_unique_and_every_guarantee_has_faults() -> None:

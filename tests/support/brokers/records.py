@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import pytest
 from confluent_kafka.admin import AdminClient
@@ -259,3 +259,16 @@ def seconds_of(call: Callable[[], object]) -> float:
     started = time.monotonic()
     call()
     return time.monotonic() - started
+
+
+def is_caught_up(member: Subscription) -> bool:
+    """What a member says once the broker has answered: a machine may stand still for longer than a client waits."""
+    answers: list[bool] = []
+
+    def ask() -> bool:
+        with suppress(BrokerUnavailable):
+            answers.append(member.caught_up())
+        return bool(answers)
+
+    wait_until(ask)
+    return answers[0]

@@ -1,6 +1,7 @@
 """Lists what mutmut changed without any notice, after ``mutmut run``, except for what ``survivors.toml`` explains.
 
-``--names`` prints the names for another ``mutmut run``, such as with another database. It leaves out the wording of texts, too: tests look for the words that matter in them, not for each letter.
+The wording of texts is left out, too: tests look for the words that matter in them, not for each letter. ``--names`` prints
+the names of the rest, for another ``mutmut run``, such as with another database.
 """
 
 from __future__ import annotations
@@ -85,13 +86,7 @@ def load() -> list[Explanation]:
     """All explanations."""
     entries = tomllib.loads(EXPLAINED.read_text())["survivor"]
     return [
-        Explanation(
-            each["file"],
-            each["old"].strip(),
-            tuple(map(str.strip, each.get("new", []))),
-            each["why"],
-            each.get("function", ""),
-        )
+        Explanation(**{**each, "old": each["old"].strip(), "new": tuple(map(str.strip, each.get("new", [])))})
         for each in entries
     ]
 

@@ -54,7 +54,7 @@ class Checking(logging.Handler):
     """Formats each record and notes what is wrong with it."""
 
     def __init__(self) -> None:
-        super().__init__(level=1)
+        super().__init__()
         self.wrong: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:

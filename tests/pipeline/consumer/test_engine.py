@@ -21,6 +21,7 @@ from django_outbox.observability.tracing.base import NoTracing
 from django_outbox.worker import database_errors
 from django_outbox.worker.transactions import MAX_ATTEMPTS, OutageCounts
 from tests.support.clock import Clock
+from tests.support.database_errors import caused
 from tests.support.outbox import Pipeline, make_message
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -254,13 +255,7 @@ def test_after_one_that_failed_the_next_has_a_transaction_of_its_own(clock: Cloc
 # Faults of the database
 
 
-def of_the_database(code: int) -> OperationalError:
-    error = OperationalError("not now")
-    error.__cause__ = Exception(code)  # as MySQL's client gives it
-    return error
-
-
-DEADLOCK, SERVER_GONE = of_the_database(1213), of_the_database(2006)
+DEADLOCK, SERVER_GONE = (caused(OperationalError("not now"), Exception(code)) for code in (1213, 2006))  # of MySQL
 
 
 def test_a_transaction_is_retried_after_a_transient_fault_and_the_log_says_so(

@@ -23,6 +23,7 @@ from django_outbox.worker.heartbeat import Heartbeat
 from django_outbox.worker.state import WorkerState
 from django_outbox.worker.stop import Stop
 from tests.support.clock import Clock
+from tests.support.database_errors import caused
 from tests.support.outbox import Pipeline, Status, make_message, row, statuses
 from tests.support.overrides import outbox_settings
 
@@ -338,12 +339,9 @@ def test_between_steps_it_asks_the_database_nothing(scene: Scene) -> None:
 def test_a_fault_that_passes_ends_the_walk_for_a_minute_without_a_word(
     scene: Scene, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    deadlock = OperationalError("deadlock")
-    deadlock.__cause__ = Exception(1213)
-
     def fail(*arguments: Any, **options: Any) -> list[str]:
         scene.steps += 1
-        raise deadlock
+        raise caused(OperationalError("deadlock"), Exception(1213))
 
     monkeypatch.setattr(purging, "delete_batch", fail)
     make_old(1)

@@ -34,15 +34,9 @@ from django_outbox.worker.database_errors import (
 from django_outbox.worker.stop import Stop
 from django_outbox.worker.transactions import MAX_ATTEMPTS, handler_transaction, retry_transaction
 from tests.support.app.models import Effect
+from tests.support.database_errors import caused
 from tests.support.mute import Mute
 from tests.support.outbox import Pipeline, Status, make_message, memory_broker, row
-
-
-def caused(error: DatabaseError, cause: Exception, **attributes: Any) -> DatabaseError:
-    for name, value in attributes.items():
-        setattr(cause, name, value)
-    error.__cause__ = cause
-    return error
 
 
 @pytest.mark.parametrize("sqlstate", ["40001", "40P01", "55P03", "57P01", "57P03", "08006", "53300"])

@@ -9,6 +9,7 @@ import pytest
 from django.db import OperationalError, connection
 
 from django_outbox.worker.database_errors import is_outage, is_transient, is_unavailable
+from tests.support.database_errors import caused
 
 pytestmark = [pytest.mark.databases("mariadb"), pytest.mark.django_db(transaction=True)]
 
@@ -27,8 +28,7 @@ def read_only_server() -> Iterator[None]:
 @pytest.mark.parametrize("code", [1290, 1836])
 def test_a_server_that_takes_no_writes_passes(code: int) -> None:
     """Unless this database does take them: a handler may have written to another one."""
-    error = OperationalError("x")
-    error.__cause__ = Exception(code, "text")
+    error = caused(OperationalError("x"), Exception(code, "text"))
     assert is_unavailable(error)
     assert not is_transient(error, "default")
     assert not is_outage(error, "default")

@@ -28,6 +28,7 @@ from tests.support.brokers.records import (
     SLACK_SECONDS,
     allow,
     delete_records,
+    is_caught_up,
     join,
     leader_of,
     log_of,
@@ -266,7 +267,7 @@ def read_to_the_end(member: Subscription) -> list[bytes | None]:
     def is_at_the_end() -> bool:
         records = member.poll(0.1, 2)
         values.extend(record.value for record in records)
-        return not records and member.caught_up()
+        return not records and is_caught_up(member)
 
     wait_until(is_at_the_end)
     return values
@@ -306,7 +307,7 @@ def test_what_waits_for_the_end_of_a_transaction_is_neither_read_nor_taken_for_g
     member = broker.subscribe([topic], topic)
     assert [record.value for record in read(member, 2)] == [b"0", b"1"]
     assert member.poll(0.3, 10) == []
-    assert not member.caught_up()
+    assert not is_caught_up(member)
     assert member.progress() == {TopicPartition(topic, 0): Progress(low=0, high=5, committed=None, position=2)}
     under_way.abort_transaction(SECONDS)
     assert read_to_the_end(member) == [b"2", b"3"]
@@ -350,7 +351,7 @@ def test_a_member_is_not_caught_up_while_its_share_is_dealt_out_anew(
         nonlocal empty_handed
         new.poll(0.05, 1)
         empty_handed = 0 if member.poll(0.2, 1) else empty_handed + 1
-        assert empty_handed == 0 or not member.caught_up()
+        assert empty_handed == 0 or not is_caught_up(member)
         return empty_handed == 10
 
     wait_until(has_nothing_to_read, what="partitions taken away")
@@ -358,7 +359,7 @@ def test_a_member_is_not_caught_up_while_its_share_is_dealt_out_anew(
     join(*members, places=places(topic, 3))
 
     def all_are_caught_up() -> bool:
-        told = [not each.poll(0.1, 500) and each.caught_up() for each in members]
+        told = [not each.poll(0.1, 500) and is_caught_up(each) for each in members]
         return all(told)
 
     wait_until(all_are_caught_up)
@@ -381,15 +382,15 @@ def test_a_member_that_was_away_for_too_long_is_not_caught_up_before_it_is_back(
     send(producer, *numbered(topic, 3))
     producer.close()
 
-    assert not away.caught_up()
+    assert not is_caught_up(away)
 
     def is_back() -> bool:
         records = away.poll(0.01, 500)
-        assert records or not away.caught_up()
+        assert records or not is_caught_up(away)
         return bool(records)
 
     wait_until(is_back)
-    wait_until(lambda: not away.poll(0.1, 500) and away.caught_up(), what="caught up")
+    wait_until(lambda: not away.poll(0.1, 500) and is_caught_up(away), what="caught up")
     away.close()
 
 

@@ -388,7 +388,7 @@ def test_a_member_without_records_waits_as_long_as_it_is_told_to_and_is_caught_u
         started = time.monotonic()
         assert member.poll(timeout, 10) == []
         assert timeout <= time.monotonic() - started < timeout + SLACK_SECONDS
-    wait_until(member.caught_up)
+    wait_until(lambda: is_caught_up(member))
 
 
 # Progress

@@ -21,6 +21,7 @@ from tests.support.brokers.records import (
     allow,
     delete_topic,
     forbid,
+    is_caught_up,
     leader_of,
     make_topic,
     make_topic_on,
@@ -123,7 +124,7 @@ def test_of_a_topic_that_is_gone_a_member_tells_nothing_and_of_the_others_all(
 ) -> None:
     broker = backend.make(kafka_url)
     good, bad, member = member_of_two(broker, topic)
-    assert member.caught_up()
+    assert is_caught_up(member)
     delete_topic(broker, bad)
     wait_until(lambda: bad in broker.unreadable_topics([bad]))
     assert set(member.progress()) == {place(good)}

@@ -20,7 +20,7 @@ from django_outbox.worker.stop import Stop
 from tests.support.app.models import Effect
 from tests.support.brokers.backends import Backend, kafka_broker
 from tests.support.brokers.proxy import Proxy
-from tests.support.brokers.records import SECONDS, make_topic, numbered, read, send
+from tests.support.brokers.records import SECONDS, is_caught_up, make_topic, numbered, read, send
 from tests.support.processes import wait_until
 
 CLOUDEVENT = {"ce_specversion": "1.0", "ce_source": "warehouse", "ce_type": "order.created"}
@@ -83,7 +83,7 @@ def test_a_record_with_a_header_whose_name_is_no_text_is_marked_and_its_neighbou
     assert [record.fault for record in records] == ["", *[HEADERS_ARE_NO_TEXT] * 50, ""]
     assert [records[number].headers[-1] for number in (0, 51)] == [("a", b"v"), ("ä", b"v")]
     member.commit({TopicPartition(topic, 0): 52})
-    assert member.caught_up()
+    assert is_caught_up(member)
     member.close()
 
 

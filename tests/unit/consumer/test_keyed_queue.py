@@ -159,3 +159,13 @@ def test_lines_of_a_group_and_kind_go_on_early() -> None:
     assert items(queue.take(20, timeout=0)) == ["1", "3", "5", "7"]
     assert queue.parked_groups("own") == {0}
     assert queue.parked_groups("foreign") == {0, 1}
+
+
+def test_items_are_counted_by_group_without_those_that_wait_for_their_time() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(2)
+    queue.put([queued("a", 0, "k"), queued("b", 0), queued("c", 1), queued("d", 1), queued("e", 2)])
+    taken = queue.take(1, timeout=0)
+    queue.end(queue.take(1, timeout=0), finished=1, parked={0: 5.0})
+    assert queue.count_by_group() == {0: 1, 1: 2, 2: 1}
+    queue.end(taken, finished=1)
+    assert queue.count_by_group() == {1: 2, 2: 1}

@@ -183,6 +183,7 @@ def test_what_cannot_be_taken_apart_is_told_with_what_helps(
         assert clock.now <= blamed_at + UNDECODABLE_SECONDS
     assert clock.now > blamed_at + UNDECODABLE_SECONDS - 2 * FAULT_CHECK_SECONDS
     assert len(caplog.messages) == UNDECODABLE_SECONDS // REMINDER_SECONDS
+    assert all("compressed with something" in message for message in caplog.messages)
 
 
 def test_the_brokers_own_word_ends_what_a_client_was_refused(

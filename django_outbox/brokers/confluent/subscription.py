@@ -12,7 +12,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message
 from confluent_kafka import TopicPartition as KafkaTopicPartition
 
 from django_outbox.brokers.base import ReceivedRecord, TopicPartition
-from django_outbox.brokers.calls import Patience
+from django_outbox.brokers.calls import SLICE_SECONDS, Patience
 from django_outbox.brokers.commits import Offsets
 from django_outbox.brokers.confluent.client import Faults
 from django_outbox.brokers.confluent.commits import CommitReports
@@ -212,7 +212,8 @@ class ConfluentSubscription(GroupMember):
         if self._faults.is_down:
             self._knock(seconds)  # another client fails sooner, and says why
         # The client may lose all brokers for ever (librdkafka issue 5301) while others find them.
-        question = partial(self._client.list_topics, self._topics[0], seconds)
+        # It ends before the wait for it, or the next poll would find it under way.
+        question = partial(self._client.list_topics, self._topics[0], seconds - SLICE_SECONDS)
         try:
             self._call("a question for topics", question, Patience(time.monotonic() + seconds, self._interrupted))
         except (KafkaException, TimeoutError) as error:

@@ -163,7 +163,7 @@ class Consumer:
         """Finish what is being handled, and leave the group. The consumer joins it again if it is used again."""
         try:
             self.lanes.finish()
-            with suppress(BrokerUnavailable, TopicNotReadable):  # then the records are read again, and skipped
+            with suppress(BrokerUnavailable):  # then the records are read again, and skipped
                 self._commit(wait=True)
         finally:
             self.worker_state.add_counts(self.lanes.take_counts().progress)
@@ -228,13 +228,12 @@ class Consumer:
         if not self._inbox.takes_all:
             self.reconciler.check_if_due(subscription)
         timeout = self.lanes.poll_seconds(timeout)
-        room = self.lanes.room
-        if not room and self._clock() < self._polled_at + KEEP_ALIVE_SECONDS:
+        left = self.lanes.room
+        if not left and self._clock() < self._polled_at + KEEP_ALIVE_SECONDS:
             if timeout:
                 self.lanes.wait(timeout)
             return True
         subscription.pause(self.lanes.full)
-        left = room if self.lanes.are_threads else min(room, self.batch_size)
         records = subscription.poll(timeout, left)
         self._polled_at = self._clock()
         self.lanes.add_records(records, subscription.take_assigned())

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import OperationalError
+from django.db import DataError, OperationalError
 from django.utils import timezone
 
 from django_outbox.consumer.inbox.arrivals import ArrivalSource
@@ -17,6 +18,7 @@ from django_outbox.events.event import Event
 from django_outbox.exceptions import RegistryUnavailable, Reject, Retry
 from django_outbox.handlers.registry import GroupHandlers, Registry
 from django_outbox.models import InboxMessage, Pause
+from django_outbox.state import inbox as state
 from django_outbox.state.ordering import CLAIM_SECONDS
 from tests.support.clock import Clock
 from tests.support.inbox import make_received, plain, received
@@ -64,7 +66,7 @@ def test_what_has_no_time_is_not_stored_and_another_may_be_tried(
     left: list[tuple[str, str]] = []
     monkeypatch.setattr(Pauses, "leave", lambda self, event_type, topic: left.append((event_type, topic)))
     sources.receive(received(id="known"))
-    unread = received(value=b"{")
+    unread = received(value=b"{", type="order.paid")
     sources.receive(received(id="known"), received(id="first"), received(id="second"), unread, left=2)
     assert [*InboxMessage.objects.order_by("id").values_list("event_id", "status")] == [
         ("known", "consumed"),
@@ -120,6 +122,17 @@ def test_records_behind_one_that_waits_for_its_turn_wait_as_long(sources: Source
     assert (row.status, row.next_retry_at, row.payload) == ("pending", until, None)
 
 
+def test_a_paused_event_is_stored_whole_until_its_pause_ends_also_behind_a_duplicate(sources: Sources) -> None:
+    until = timezone.now() + timedelta(days=1)
+    Pause.objects.create(group="tests", event_type="order.created", reason="no", created_by="kim", until=until)
+    make_received("consumed", event_id="known")
+    claims = sources.receive(received(id="known"), received({"order": 1}, id="paused", headers=[("h", b"v")]))
+    assert [claim.outcome for claim in claims] == ["skipped", "requeued"]
+    row = InboxMessage.objects.get(event_id="paused")
+    assert (row.status, row.next_retry_at, row.consumed_at) == ("pending", until, None)
+    assert (row.payload, row.headers) == ({"order": 1}, {"h": "v"})
+
+
 def test_a_record_that_cannot_be_read_is_dead_whatever_comes_before_it(sources: Sources) -> None:
     make_received(topic="elsewhere", message_key="k")
     assert [claim.outcome for claim in sources.receive(received(value=b"{", key="k"))] == ["dead"]
@@ -161,6 +174,43 @@ def test_a_failure_stores_an_event(
     assert (row.status, row.retry_count, row.payload) == (status, retries, {"order": 1})
     assert [record.__dict__["action"] for record in caplog.records] == [outcome]
     assert caplog.records[0].__dict__["message_id"] == row.id
+
+
+def refuse(monkeypatch: pytest.MonkeyPatch, is_refused: Callable[[InboxMessage], object], *, silently: bool) -> None:
+    """Let the database reject such rows; silently as MySQL does."""
+    add = state.add
+
+    def add_or_refuse(rows: Sequence[InboxMessage], *, using: str) -> int:
+        if not any(map(is_refused, rows)):
+            return add(rows, using=using)
+        if silently:
+            return 0
+        raise DataError("no such bytes")
+
+    monkeypatch.setattr(state, "add", add_or_refuse)
+
+
+@pytest.mark.parametrize("silently", [False, True])
+def test_an_event_that_the_database_rejects_is_dead_with_its_bytes_and_the_reason(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch, silently: bool
+) -> None:
+    refuse(monkeypatch, lambda row: row.source, silently=silently)
+    record = received({"order": 1}, key="k")
+    assert sources.arrivals.fail(record, None, ValueError("no")) == "dead"
+    row = InboxMessage.objects.get()
+    reason = "the database rejects its content" if silently else "no such bytes"
+    assert row.last_error == f"It cannot be stored: {reason}"
+    assert (row.status, bytes(row.raw_value or b""), bytes(row.raw_key or b"")) == ("dead", record.value, b"k")
+
+
+def test_a_record_whose_bytes_the_database_rejects_is_dead_without_them(
+    sources: Sources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refuse(monkeypatch, lambda row: row.raw_value is not None, silently=False)
+    assert sources.arrivals.fail(received(value=b"{", key="k"), None, ValueError("no")) == "dead"
+    row = InboxMessage.objects.get()
+    assert (row.status, row.raw_value, row.raw_key, row.headers) == ("dead", None, None, {})
+    assert row.last_error == "It cannot be stored: no such bytes"
 
 
 def test_a_retry_at_another_time_is_kept(sources: Sources) -> None:

@@ -252,6 +252,18 @@ def test_after_one_that_failed_the_next_has_a_transaction_of_its_own(clock: Cloc
     assert not engine.is_one_by_one
 
 
+def test_a_single_delivery_runs_once_before_it_fails(clock: Clock) -> None:
+    calls: list[Any] = []
+
+    def fails(event: Event) -> None:
+        calls.append(event.payload)
+        raise ArithmeticError("no")
+
+    source = Numbered(fails)
+    assert handle(make_engine(clock), source, [3]) == ["failed"]
+    assert (calls, source.failed) == ([3], [3])
+
+
 # Faults of the database
 
 

@@ -190,6 +190,34 @@ def test_without_keys_a_message_waits_for_no_row_of_another(scene: Scene) -> Non
     assert scene.outcomes(unseen, record_of(other)) == ["waiting", "consumed"]
 
 
+def test_a_key_that_is_no_text_waits_for_its_row_too(scene: Scene) -> None:
+    message = make_sent()
+    unseen = record_of(message, outboxattempt="1", time=datetime.now(UTC).isoformat(), key=b"\xff")
+    message.delete()
+    assert scene.outcomes(unseen) == ["waiting"]
+
+
+class Replica:
+    """A router that reads from a database that has not everything yet."""
+
+    def db_for_read(self, model: type[Any], **hints: Any) -> str:
+        return "replica"
+
+
+def test_whether_a_row_may_be_invisible_is_asked_of_its_own_database(scene: Scene, settings: Any) -> None:
+    message = make_sent()
+    unseen = record_of(message, outboxattempt="1", time=datetime.now(UTC).isoformat())
+    message.delete()
+    settings.DATABASE_ROUTERS = [Replica()]
+    assert scene.outcomes(unseen) == ["waiting"]
+
+
+def test_a_handler_gets_a_tombstone_as_such(scene: Scene) -> None:
+    tombstone, other = make_sent(content_type="", message_key="k"), make_sent(offset=8)
+    events = [claim.event for claim in scene.claim(record_of(tombstone), record_of(other))]
+    assert [event and event.is_tombstone for event in events] == [True, False]
+
+
 def test_what_waits_for_a_row_without_room_in_hand_is_sent_again(scene: Scene) -> None:
     scene.source.waits.most = 0
     message = make_sent()
@@ -205,13 +233,13 @@ def test_a_message_that_is_dead_holds_those_behind_it_if_that_is_asked_for(
 ) -> None:
     with outbox_settings(ON_DEAD=on_dead, UNKNOWN_EVENT="dead"):
         dead = make_sent(message_key="k", offset=0, **fields)
-        behind, other = make_sent(message_key="k", offset=1), make_sent(message_key="l", offset=2)
-        claims = scene.claim(*map(record_of, (dead, behind, other)))
-    assert [claim.outcome for claim in claims] == ["dead", outcome, "consumed"]
+        behind, last, other = (make_sent(message_key=key, offset=at) for at, key in enumerate("kkl", 1))
+        claims = scene.claim(*map(record_of, (dead, behind, last, other)))
+    assert [claim.outcome for claim in claims] == ["dead", outcome, outcome, "consumed"]
     text = "No handler is registered for 'order.unknown'" if "event_type" in fields else "while the handler ran."
     assert text in claims[0].reason
     if outcome == "requeued":
-        assert (claims[1].reason, claims[1].until) == ("order", REQUEUE_DELAY)
+        assert [(claim.reason, claim.until) for claim in claims[1:3]] == [("order", REQUEUE_DELAY)] * 2
 
 
 @pytest.mark.parametrize(("count", "outcome"), [(5, "consumed"), (6, "dead")])

@@ -227,7 +227,16 @@ def test_after_a_walk_it_rests_for_a_minute(scene: Scene) -> None:
     scene.turn()
     make_old(1)
     assert scene.turn(after=59) == 0
-    assert scene.turn(after=1.1) == 1
+    scene.clock.now += 0.5
+    assert scene.purge.run_if_due(False, False) == math.inf  # no walk is under way
+    assert scene.turn(after=0.6) == 1
+
+
+def test_a_second_after_its_last_message_a_relay_is_idle(scene: Scene) -> None:
+    make_old(6)
+    scene.turn(busy=True)
+    scene.clock.now = 1000.0 + RECENT_SECONDS
+    assert scene.purge.run_if_due(False, False) == pytest.approx(STEP * IDLE.rest)
 
 
 def test_what_was_deleted_is_told_once_a_walk(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
@@ -265,8 +274,8 @@ def test_handlers_that_cannot_be_loaded_keep_what_is_published_and_nothing_else(
         scene.turn(after=100)
     assert statuses() == ["published"]
     reports = [record for record in caplog.records if record.levelno == logging.WARNING]
-    assert [record.getMessage() for record in reports] == [
-        "Published messages are kept, as handlers are unknown: shop.handlers cannot be imported"
+    assert [(record.getMessage(), record.__dict__["action"]) for record in reports] == [
+        ("Published messages are kept, as handlers are unknown: shop.handlers cannot be imported", "purge")
     ]
 
     scene.handlers.load = lambda: None  # type: ignore[method-assign]
@@ -290,10 +299,12 @@ def worker(**fields: Any) -> Worker:
 def test_only_the_relay_that_has_been_alive_for_longest_purges(monkeypatch: pytest.MonkeyPatch) -> None:
     first = worker()
     scene = Scene(monkeypatch)
+    Worker.objects.filter(id=first.id).update(last_seen_at=DatabaseNow())  # its row is the last one that was written
     make_old(1)
     assert scene.turn(after=1) == 0
     first.delete()  # as it ends
-    assert scene.turn(after=11) == 1
+    assert scene.turn(after=background.LEADER_CHECK_SECONDS - 0.25) == 0  # that is not asked all the time
+    assert scene.turn(after=0.25) == 1
 
 
 @pytest.mark.parametrize(

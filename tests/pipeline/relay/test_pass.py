@@ -10,12 +10,15 @@ import pytest
 from django.utils import timezone
 
 from django_outbox.brokers.base import Acknowledged, Failed, Record, Refused, SendResult, TopicTrouble
+from django_outbox.events.writer import Outgoing
 from django_outbox.observability import instrumentation
+from django_outbox.relay import batch as batches
 from django_outbox.relay import relay as module
 from django_outbox.relay.relay import Pass, Relay
-from django_outbox.serializers.base import LOAD_SECONDS
+from django_outbox.serializers.base import LOAD_SECONDS, NotLoaded
+from tests.support.brokers.partitions import PartialBroker
 from tests.support.clock import Clock
-from tests.support.outbox import ScriptedBroker, make_message, memory_broker, row
+from tests.support.outbox import ScriptedBroker, make_message, memory_broker, row, statuses
 
 pytestmark = pytest.mark.django_db
 
@@ -132,3 +135,46 @@ def test_schemas_are_loaded_for_a_second_at_most(monkeypatch: pytest.MonkeyPatch
 def test_a_relay_says_what_it_is(clock: Clock) -> None:
     state = make_relay(poll_interval=7.0, clock=clock).worker_state
     assert (state.kind, state.poll_interval) == ("relay", 7.0)
+    clock.now += 5
+    assert state.seconds_without_progress == 5.0
+
+
+def test_a_relay_connects_at_its_start_although_nothing_is_due() -> None:
+    broker = ScriptedBroker(lambda records, real: real)
+    Relay(broker, using="default").run_once()
+    assert len(broker.producers) == 1
+
+
+def test_a_broker_that_answers_for_fewer_messages_than_it_got_is_an_error() -> None:
+    make_message()
+    make_message()
+    relay = Relay(ScriptedBroker(lambda records, real: real[:1]), using="default")
+    with pytest.raises(ValueError, match="zip"):
+        relay.run_once()
+    assert statuses() == ["pending", "pending"]
+
+
+# What a pass leaves for the next one
+
+
+def test_a_message_whose_schema_is_not_loaded_is_tried_once_more_and_then_its_topic_waits(
+    clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def encode(message: Outgoing, **options: Any) -> Record:
+        raise NotLoaded("schema", lambda: None)
+
+    monkeypatch.setattr(batches, "encode", encode)
+    make_message()
+    relay = make_relay(clock=clock)
+    assert relay.run_once() == Pass(claimed=1, blocked=1)
+    assert relay.load_schemas()
+    assert relay.run_once() == Pass(claimed=1, blocked=1, waiting=1)
+    assert not relay.load_schemas()
+
+
+def test_what_waits_for_its_partition_counts_as_skipped() -> None:
+    broker = PartialBroker("memory://skipped")
+    broker.silent = {1}
+    for partition in (0, 1, 1, 2):
+        make_message(message_key=broker.keys_of(partition, 1)[0])
+    assert Relay(broker, using="default").run_once() == Pass(claimed=4, published=2, skipped=2)

@@ -11,6 +11,7 @@ from django.utils import timezone
 from django_outbox.brokers.base import TopicTrouble
 from django_outbox.models import OutboxMessage
 from django_outbox.relay.relay import Relay
+from django_outbox.worker.incident import RELAPSE_SECONDS
 from django_outbox.worker.stop import Stop
 from tests.support.clock import Clock
 from tests.support.outbox import ScriptedBroker, make_message
@@ -51,3 +52,22 @@ def test_a_topic_for_which_nothing_waits_any_more_is_forgotten(caplog: pytest.Lo
 
     assert run_one_round(relay) == ("working", "")
     assert "Topic rare is available again after 60 s." in caplog.text
+
+
+def test_a_topic_that_fails_again_soon_is_still_the_same_outage(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    clock = Clock(1000.0)
+    fails = False
+    broker = ScriptedBroker(
+        lambda records, real: [TopicTrouble("no leader of partition 0") for _ in records] if fails else real
+    )
+    relay = Relay(broker, using="default", clock=clock)
+    for fails in (True, False, True, False):  # noqa: B007  # the broker reads it
+        make_message()
+        relay.run_once()
+        clock.now += RELAPSE_SECONDS - 0.25
+    told = [record.getMessage() for record in caplog.records]
+    assert told == [
+        "Topic outbox: no leader of partition 0. Check its partitions and their replicas; "
+        "its messages wait meanwhile. Trying again until it works."
+    ]

@@ -14,7 +14,7 @@ from django_outbox.models import OutboxMessage
 from django_outbox.state import outbox, undelivered
 from django_outbox.state.outbox import Delivery
 from tests.support.changes import LONG_AGO, changes
-from tests.support.outbox import make_sent
+from tests.support.outbox import make_message, make_sent
 
 pytestmark = pytest.mark.django_db
 
@@ -161,17 +161,26 @@ def test_messages_of_partitions_that_are_gone_are_lost() -> None:
 def test_what_was_passed_and_is_not_in_hand_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(outbox, "UPDATE_SIZE", 2)
     known = {"published_at": LONG_AGO, "partition": 2}
-    before, *passed, in_hand, after = [make_sent(**known, offset=offset) for offset in (4, 5, 6, 7, 8, 9)]
+    before, *passed, in_hand, after = [make_sent(**known, offset=offset) for offset in range(4, 12)]
     for neighbour in ({"partition": 3}, {"topic": "another"}, {"event_type": "another"}, {"published_at": LATER}):
         make_sent(**{**known, "offset": 5, **neighbour})
 
     def requeue() -> None:
         place, types = TopicPartition("outbox", 2), ["order.created"]
         requeued = outbox.requeue_passed(
-            place, 5, 9, [in_hand.id], age=timedelta(0), event_types=types, using="default"
+            place, 5, 11, [in_hand.id], age=timedelta(0), event_types=types, using="default"
         )
-        assert requeued == 3
+        assert requeued == 5
 
     changed = changes(OutboxMessage, requeue)
     assert set(changed) == {message.id for message in passed}
     assert not {before.id, after.id} & set(changed)
+
+
+@pytest.mark.parametrize(("seconds", "postponed"), [(-1, True), (0, False), (1, False)])
+def test_what_is_due_before_a_batch_postpones_nothing(seconds: int, postponed: bool) -> None:
+    """Usually another relay is sending it."""
+    earlier, later = (make_message(message_key="k", next_retry_at=due) for due in (LATER, LONG_AGO))
+    first = make_message(next_retry_at=LATER + timedelta(seconds=seconds))
+    changed = changes(OutboxMessage, lambda: outbox.postpone([earlier.id], first_due=first.id, using="default"))
+    assert changed == ({later.id: {"next_retry_at", "updated_at"}} if postponed else {})

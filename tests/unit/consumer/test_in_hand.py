@@ -203,6 +203,12 @@ def test_a_lost_partition_leaves_the_others_in_hand(hand: Hand) -> None:
     assert hand.work() == [8, 5]
 
 
+def test_a_lost_partition_leaves_the_offsets_of_others_to_commit(hand: Hand) -> None:
+    hand.add(received(partition=0, offset=5), received(partition=1, offset=7))
+    hand.work()
+    assert (hand.lanes.revoke([FOREIGN]), hand.lanes.take_offsets()) == ({FOREIGN: 6}, {OTHER: 8})
+
+
 def test_a_lost_partition_leaves_batches_of_others(clock: Clock) -> None:
     hand = Hand(clock, registry=batches(wait=60.0))
     hand.add(received(partition=0), received(partition=1, offset=5))

@@ -1,10 +1,14 @@
-"""The queue of the lanes: what is dropped while a lane has it."""
+"""The queue of the lanes: what they get, when, and what is dropped while a lane has it."""
 
 from __future__ import annotations
+
+import threading
 
 import pytest
 
 from django_outbox.consumer.keyed_queue import KeyedQueue, Queued
+from tests.support.processes import wait_until
+from tests.support.threads import soon, waits
 
 
 def queued(item: str, partition: int, key: str | None = None) -> Queued[str]:
@@ -45,12 +49,12 @@ def test_lines_whose_time_has_come_may_wait_on() -> None:
 
 def test_the_size_is_that_of_what_waits_and_of_what_lanes_have() -> None:
     queue: KeyedQueue[str] = KeyedQueue(2)
-    queue.put([queued("a", 0), queued("b", 1)])
-    assert (len(queue), queue.bytes) == (2, 20)
+    queue.put([queued("a", 0), queued("b", 1), queued("c", 1)])
+    assert (len(queue), queue.bytes) == (3, 30)
     batch = queue.take(1, timeout=0)
-    assert (len(queue), queue.bytes) == (2, 20)
+    assert (len(queue), queue.bytes) == (3, 30)
     queue.end(batch, finished=1)
-    assert (len(queue), queue.bytes) == (1, 10)
+    assert (len(queue), queue.bytes) == (2, 20)
     queue.drop(lambda each: each.group == 1)
     assert (len(queue), queue.bytes) == (0, 0)
 
@@ -86,7 +90,9 @@ def test_nothing_is_given_while_the_queue_is_held_or_closed() -> None:
         stop()
         assert queue.take(1, timeout=0) == []
         queue.release()
-    assert items(queue.take(1, timeout=0)) == ["a"]
+        batch = queue.take(1, timeout=0)
+        assert items(batch) == ["a"]
+        queue.end(batch, finished=0)
 
 
 def test_a_lane_takes_its_share_of_what_need_not_wait() -> None:
@@ -169,3 +175,76 @@ def test_items_are_counted_by_group_without_those_that_wait_for_their_time() -> 
     assert queue.count_by_group() == {0: 1, 1: 2, 2: 1}
     queue.end(taken, finished=1)
     assert queue.count_by_group() == {1: 2, 2: 1}
+
+
+def test_what_is_dropped_from_the_middle_of_a_line_is_no_longer_counted() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(1)
+    queue.put([queued("a", 0, "k"), queued("b", 1, "k"), queued("c", 0, "k")])
+    queue.drop(lambda each: each.group == 1)
+    assert (len(queue), items(queue.take(3, timeout=0))) == (2, ["a", "c"])
+
+
+def test_what_waits_for_its_time_waits_on_while_others_are_dropped() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(1)
+    park(queue, [queued("waiting", 0)], [5.0])
+    queue.put([queued("lost", 1)])
+    queue.drop(lambda each: each.group == 1)
+    assert (queue.take(2, timeout=0), queue.parked) == ([], 1)
+    queue.wake(5.0)
+    assert items(queue.take(2, timeout=0)) == ["waiting"]
+
+
+# Waiting
+
+
+def test_a_lane_gets_at_once_what_is_there() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(1)
+    queue.put([queued("a", 0)])
+    assert items(soon(lambda: queue.take(1))) == ["a"]
+
+
+def test_a_lane_waits_as_long_as_it_is_told() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(1)
+    assert soon(lambda: queue.take(1, timeout=0)) == []
+    assert soon(lambda: queue.take(1, timeout=0.001)) == []
+
+
+def test_a_lane_that_waits_gets_what_comes() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(1)
+    taken: list[str] = []
+    lane = threading.Thread(target=lambda: taken.extend(items(queue.take(1))), daemon=True)
+    lane.start()
+    wait_until(lambda: waits(lane))
+    queue.put([queued("a", 0)])
+    wait_until(lambda: taken)
+    assert taken == ["a"]
+
+
+def test_a_lane_that_waits_gets_nothing_from_a_queue_that_is_closed() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(1)
+    queue.close()
+    assert soon(lambda: queue.take(1)) == []
+
+
+def test_nobody_waits_for_the_end_of_batches_that_there_are_not() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(1)
+    queue.put([queued("a", 0)])
+    soon(queue.wait_until_ended)
+    queue.take(1, timeout=0)
+    soon(lambda: queue.wait_for_end(0))
+
+
+def test_all_wait_until_the_last_batch_has_ended() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(2)
+    queue.put([queued("a", 0), queued("b", 0)])
+    first, last = queue.take(1, timeout=0), queue.take(1, timeout=0)
+    waiting = [
+        threading.Thread(target=wait, daemon=True)
+        for wait in (queue.wait_until_ended, lambda: queue.wait_for_end(threading.TIMEOUT_MAX))
+    ]
+    for each in waiting:
+        each.start()
+    queue.end(first, finished=1)
+    wait_until(lambda: all(waits(each) for each in waiting))
+    queue.end(last, finished=1)
+    wait_until(lambda: not any(each.is_alive() for each in waiting))

@@ -12,9 +12,11 @@ from django_outbox.brokers.base import TopicPartition
 from django_outbox.consumer.lanes import Lane, text_of
 from django_outbox.consumer.line import Queued
 from django_outbox.consumer.source import Kind, Outcome
+from django_outbox.exceptions import MessagesLeft
 from tests.support.clock import Clock
 from tests.support.hand import Hand, batches, own
 from tests.support.inbox import received
+from tests.support.threads import soon
 
 OWN = TopicPartition("outbox", 0)
 
@@ -57,6 +59,23 @@ def test_nothing_new_is_begun_after_the_deadline(hand: Hand) -> None:
     hand.add(*[received(offset=offset) for offset in range(3)])
     hand.on_handle = lambda names: setattr(hand.clock, "now", hand.clock.now + 0.5)
     assert hand.work() == [0, 1]
+
+
+class Passing(Clock):
+    """Time passes whenever somebody looks."""
+
+    def __call__(self) -> float:
+        self.now += 0.01
+        return self.now
+
+
+@pytest.mark.parametrize("one_by_one", [False, True])
+def test_one_lane_handles_each_delivery_once_and_returns_when_none_is_left(one_by_one: bool) -> None:
+    hand = Hand(Passing())
+    hand.partial, hand.engine.is_one_by_one = 1, one_by_one
+    hand.on_handle = lambda names: setattr(hand, "interrupted", len(hand.batches) > 9)
+    hand.add(*[received(offset=offset) for offset in range(3)])
+    assert soon(hand.work) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("partial", [1, None])
@@ -132,6 +151,25 @@ def test_a_message_that_waits_for_no_other_is_claimed_again(hand: Hand) -> None:
     hand.outcome.clear()
     assert hand.work() == [7]
     assert hand.looked_for == []
+
+
+def test_a_drain_ends_when_records_have_waited_too_long_for_a_schema_registry(hand: Hand) -> None:
+    hand.add(own(7))
+    hand.lanes.require_patience(5.0)
+    hand.clock.now += 100
+    hand.lanes.require_patience(5.0)  # nothing waits for a registry
+
+    hand.outcome = {3: Outcome.WAITING}
+    for _ in range(2):  # its time begins anew after all was handled
+        hand.add(received(offset=3))
+        hand.work()
+        for _ in range(5):
+            hand.lanes.require_patience(5.0)
+            hand.clock.now += 1
+        with pytest.raises(MessagesLeft, match="Messages are left that wait for a schema registry"):
+            hand.lanes.require_patience(5.0)
+        hand.lanes.clear()
+        hand.lanes.require_patience(5.0)
 
 
 @pytest.mark.parametrize(("lanes", "resets"), [(1, 1), (2, 0)])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import threading
 from collections.abc import Callable
 
@@ -17,6 +16,7 @@ from django_outbox.consumer.offsets import OffsetTracker
 from django_outbox.handlers.handler import Handler, Handlers
 from tests.support.processes import wait_until
 from tests.support.properties import examples
+from tests.support.threads import waits
 
 LANES = 3
 PARTITIONS = (0, 1)
@@ -248,12 +248,6 @@ def test_lanes_that_wait_are_woken_when_an_item_to_be_handled_alone_no_longer_co
     change(queue)
 
     wait_until(lambda: sorted(taken) == ready)
-
-
-def waits(thread: threading.Thread) -> bool:
-    """True if a thread waits for a condition."""
-    frame = sys._current_frames().get(thread.ident or 0)
-    return frame is not None and frame.f_code is threading.Condition.wait.__code__
 
 
 def test_offsets_that_go_back_begin_again() -> None:

@@ -63,3 +63,29 @@ def _handled(queue: KeyedQueue[str]) -> list[Queued[str]]:
     batch = queue.take(1, timeout=0)
     queue.end(batch, finished=len(batch))
     return batch
+
+
+def test_the_one_that_a_message_waits_for_comes_before_it_also_where_both_count_as_they_arrive() -> None:
+    first = debezium(4)
+    first.awaits = 1
+    waiting = line(first)
+    waiting.insert(relay(1))
+    assert order(waiting) == ["R1", "D4"]
+
+
+def test_what_is_sent_again_has_its_place_by_rank_and_comes_after_its_like() -> None:
+    waiting = line()
+    for item, rank in [("one", 1), ("three", 3), ("five", 5), ("four", 4), ("three again", 3)]:
+        waiting.insert(Queued(item, "key", "own", 0, rank=rank))
+    assert order(waiting) == ["one", "three", "three again", "four", "five"]
+
+
+def test_what_a_lane_gives_back_keeps_the_order_of_arrival_before_one_that_waits() -> None:
+    queue: KeyedQueue[str] = KeyedQueue(1)
+    queue.put([relay(5), debezium(4)])
+    batch = queue.take(2, timeout=0)
+    assert [each.item for each in batch] == ["R5", "D4"]
+    queue.put([debezium(3)])
+    batch[0].awaits, batch[0].by_arrival = 4, False
+    queue.end(batch, finished=1, parked={0: 10.0})
+    assert [each.item for _ in range(3) for each in _handled(queue)] == ["D4", "D3", "R5"]

@@ -86,3 +86,12 @@ def test_offsets_that_were_refused_are_returned_again_and_no_others() -> None:
     assert offsets.take() == {PLACE: 6}
     offsets.give_back([PLACE, TopicPartition("another", 0)])
     assert offsets.take() == {PLACE: 6}
+
+
+def test_offsets_of_some_partitions_are_taken_without_those_of_others() -> None:
+    offsets, other = OffsetTracker(), TopicPartition("another", 0)
+    finished(offsets, 5)
+    elsewhere = ReceivedRecord(other.topic, other.partition, 7, None, None)
+    offsets.add(elsewhere)
+    offsets.finish(elsewhere)
+    assert (offsets.take([other]), offsets.take([other]), offsets.take()) == ({other: 8}, {}, {PLACE: 6})

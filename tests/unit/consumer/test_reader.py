@@ -53,6 +53,21 @@ def test_a_mapper_may_return_json_bytes_or_a_tombstone() -> None:
     assert (tombstone.payload, tombstone.is_tombstone) == (None, True)
 
 
+def test_bytes_of_a_mapper_are_deserialized_by_their_content_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[tuple[Any, ...]] = []
+
+    def deserialized(event: Event, *about: Any) -> Event:
+        given.append(about)
+        return EVENT
+
+    monkeypatch.setattr(module, "deserialized", deserialized)
+    for payload in (RawBytes(b"a,b", content_type="text/csv"), b"plain"):
+        event = map_to(Event(type="order.created", payload=payload))
+        assert event is not None
+        assert event.payload == EVENT.payload
+    assert given == [(b"a,b", "text/csv", "elsewhere"), (b"plain", "", "elsewhere")]
+
+
 def test_a_mapper_has_as_much_time_as_a_handler(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[Any, ...]] = []
 

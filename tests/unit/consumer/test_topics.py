@@ -196,3 +196,45 @@ def test_the_brokers_own_word_ends_what_a_client_was_refused(
     broker.faults = {}
     assert look(topics, clock) == {"a", "b", "c"}
     assert not topics.unread
+
+
+def test_what_cannot_be_taken_apart_is_tried_again_after_its_time_and_over_after_a_probation(
+    topics: ReadableTopics, broker: Broker, clock: Clock
+) -> None:
+    look(topics, clock)
+    topics.refuse(RecordsUndecodable({"b"}, "compressed with something", "Install a package"))
+    clock.now += UNDECODABLE_SECONDS - 1
+    assert look(topics, clock, 0.0) == {"a", "c"}
+    assert look(topics, clock, 1.0) == {"a", "b", "c"}
+    assert topics.unread
+
+    asked = broker.asked
+    look(topics, clock, FAULT_CHECK_SECONDS - 0.1)
+    assert broker.asked == asked
+    look(topics, clock, PROBATION_SECONDS - FAULT_CHECK_SECONDS - 0.4)
+    assert broker.asked == asked + 1
+    assert topics.unread
+    look(topics, clock, 0.5)
+    assert not topics.unread
+
+
+def test_the_reminder_of_what_cannot_be_taken_apart_says_what_helps(
+    topics: ReadableTopics, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    look(topics, clock)
+    topics.refuse(RecordsUndecodable({"b"}, "compressed with something", "Install a package"))
+    look(topics, clock, REMINDER_SECONDS)
+    assert caplog.messages[-1] == (
+        f"Topic b is still unavailable after {REMINDER_SECONDS:.0f} s: compressed with something. Install a package; "
+        "other topics are read meanwhile."
+    )
+
+
+def test_a_member_that_gets_no_partition_looks_once_whether_its_topics_are_there(
+    topics: ReadableTopics, broker: Broker, clock: Clock
+) -> None:
+    look(topics, clock)
+    for is_idle, asked in [(True, 2), (True, 2), (False, 2), (True, 3)]:
+        topics.record_idle(is_idle)
+        look(topics, clock, 0.0)
+        assert broker.asked == asked

@@ -11,7 +11,7 @@ from datetime import timedelta
 import pytest
 
 from django_outbox.brokers.base import TopicPartition
-from django_outbox.consumer.waits import HOLD_SECONDS, LOOKS_A_SECOND, Waits
+from django_outbox.consumer.waits import HOLD_SECONDS, LONGEST_WAIT_SECONDS, LOOKS_A_SECOND, Waits
 from tests.support.clock import Clock
 
 PLACE, OTHER = TopicPartition("orders", 0), TopicPartition("orders", 1)
@@ -40,6 +40,38 @@ def test_only_so_many_wait_until_others_are_past_their_time() -> None:
     clock.now += HOLD_SECONDS + 1
     assert some.may_wait(3, PLACE, NOW)
     assert some.find(1).until == 0.0
+
+
+def test_nobody_waits_before_it_is_said_how_many_may() -> None:
+    assert not Waits(Clock(1000.0)).may_wait(1, PLACE, NOW)
+
+
+def test_those_past_their_time_are_looked_for_once_a_second() -> None:
+    some, clock = waits(1)
+    assert some.may_wait(1, PLACE, NOW)
+    clock.now += HOLD_SECONDS
+    assert not some.may_wait(2, PLACE, NOW), "it is the last moment of the first"
+    for seconds, expected in [(0.5, False), (0.5, True)]:
+        clock.now += seconds
+        assert some.may_wait(2, PLACE, NOW) is expected
+
+
+def test_the_time_of_a_message_does_not_begin_anew_while_there_is_room() -> None:
+    some, clock = waits(10)
+    assert some.may_wait(1, PLACE, NOW)
+    clock.now += HOLD_SECONDS + 1
+    assert some.may_wait(2, PLACE, NOW)
+    assert not some.may_wait(1, PLACE, NOW)
+
+
+def test_a_message_waits_up_to_the_last_moment_and_is_not_placed_unless_that_is_said() -> None:
+    some, clock = waits(10)
+    assert some.may_wait(1, PLACE, NOW)
+    assert not some.find(1).is_placed
+    for _ in range(6):
+        some.wait_on(1, PLACE)
+    clock.now += HOLD_SECONDS - LONGEST_WAIT_SECONDS
+    assert some.wait_on(1, PLACE) == clock.now + LONGEST_WAIT_SECONDS
 
 
 def test_messages_of_a_refused_partition_do_not_wait_and_others_do() -> None:

@@ -221,6 +221,17 @@ def test_a_claim_goes_on_behind_its_last_message(postgresql: PostgresqlPassing) 
     assert postgresql.claim_more(5, 6) == [41]
 
 
+@pytest.mark.parametrize(("more", "begin"), [([3], START), ([3, 4], 41)])
+def test_what_was_claimed_last_tells_whether_the_last_message_was_reached(
+    postgresql: PostgresqlPassing, clock: Clock, more: list[int], begin: Any
+) -> None:
+    postgresql.claim(1, 2)
+    assert postgresql.claim_more(*more) == [21]
+    assert postgresql.claims.pass_over(more[-1])
+    clock.now += LOOK_BACK_SECONDS
+    assert postgresql.claim(5, 6) == [begin]
+
+
 def test_only_a_full_claim_from_the_beginning_goes_on(postgresql: PostgresqlPassing) -> None:
     postgresql.claim(1, 2)
     postgresql.claim(3)

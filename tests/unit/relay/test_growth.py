@@ -40,8 +40,16 @@ def test_a_batch_that_would_lock_its_rows_for_too_long_if_it_were_larger_stays_a
     assert growth.claims == 1
 
 
+def test_a_batch_has_as_many_claims_as_it_may_and_no_more() -> None:
+    assert not BatchGrowth().has_room(1, [])
+    assert grown().has_room(MOST_CLAIMS - 1, [])
+    assert not grown().has_room(MOST_CLAIMS, [])
+
+
 def test_slow_batches_are_halved() -> None:
     growth = grown()
+    growth.record(LOCK_SECONDS, is_full=True)
+    assert growth.claims == MOST_CLAIMS, "it is not slow yet"
     claims = []
     for _ in range(5):
         growth.record(LOCK_SECONDS * 1.01, is_full=True)

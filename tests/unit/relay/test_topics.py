@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from django_outbox.brokers.base import TopicMissing, TopicTrouble
+from django_outbox.brokers.base import TopicMissing, TopicPartition, TopicTrouble
+from django_outbox.brokers.waiting import NOTHING_WAITS, WaitingPartitions
 from django_outbox.exceptions import BrokerUnavailable, TopicNotCreated
-from django_outbox.relay.topics import CHECK_SECONDS, UNUSED_TURN_SECONDS, WritableTopics
+from django_outbox.relay.topics import CHECK_SECONDS, LOOK_SECONDS, UNUSED_TURN_SECONDS, WritableTopics
+from django_outbox.worker import incident
 from django_outbox.worker.outage_log import OutageLog
 from tests.support.clock import Clock
 from tests.support.overrides import outbox_settings
@@ -94,6 +96,17 @@ def test_a_topic_has_no_other_turn_at_the_start_of_the_clock(cluster: Cluster) -
     assert topics.excluded() == []
 
 
+def test_a_topic_is_tried_again_as_soon_as_its_backoff_is_over(
+    topics: WritableTopics, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incident, "delay_of", lambda failures: 2.0)
+    topics.record_batch([], {"failing": TopicTrouble("no leader of partition 0")}, 0.0)
+    clock.now += 1.75
+    assert topics.excluded() == ["failing"]
+    clock.now += 0.25
+    assert topics.excluded() == []
+
+
 # Schemas
 
 
@@ -114,6 +127,63 @@ def test_patience_counts_from_the_first_try(topics: WritableTopics, clock: Clock
     assert topics.seconds_to_wait(patience=60.0) == 5.0
     clock.now += 1
     assert topics.seconds_to_wait(patience=60.0) is None
+
+
+def test_topics_wait_for_their_schemas_each_for_itself(topics: WritableTopics, clock: Clock) -> None:
+    topics.let_wait({"orders": 5.0})
+    topics.let_wait({"invoices": 3.0})
+    assert topics.excluded() == ["orders", "invoices"]
+    clock.now += 2.5
+    assert topics.seconds_to_wait(patience=60.0) == 0.5
+    clock.now += 1.5
+    assert (topics.excluded(), topics.seconds_to_wait(patience=60.0)) == (["orders"], 0.0)
+
+
+# Partitions
+
+SOME_WAIT = WaitingPartitions(frozenset([TopicPartition("orders", 1)]), reasons={"orders": "no answer"})
+
+
+def hold(topics: WritableTopics) -> None:
+    """A pass that has a message for the partition."""
+    topics.let_partitions_wait(SOME_WAIT)
+    topics.record_held(["orders"])
+
+
+def test_patience_with_a_partition_counts_from_when_it_first_held_a_message(
+    topics: WritableTopics, clock: Clock
+) -> None:
+    topics.let_partitions_wait(SOME_WAIT)
+    assert topics.seconds_to_wait(patience=60.0) is None
+    clock.now += 50
+    hold(topics)
+    hold(topics)
+    clock.now += 30
+    hold(topics)
+    clock.now += 29.75
+    hold(topics)
+    assert topics.seconds_to_wait(patience=60.0) == LOOK_SECONDS
+    clock.now += 0.25
+    assert topics.seconds_to_wait(patience=60.0) is None
+
+
+def test_patience_with_a_partition_begins_again_once_what_it_held_was_sent(
+    topics: WritableTopics, clock: Clock
+) -> None:
+    hold(topics)
+    hold(topics)
+    clock.now += 100
+    topics.let_partitions_wait(NOTHING_WAITS)
+    topics.record_held([])
+    hold(topics)
+    hold(topics)
+    assert topics.seconds_to_wait(patience=60.0) == LOOK_SECONDS
+
+
+def test_while_a_partition_waits_the_relay_looks_often(topics: WritableTopics) -> None:
+    assert topics.poll_interval(10.0) == 10.0
+    topics.let_partitions_wait(SOME_WAIT)
+    assert (topics.poll_interval(10.0), topics.poll_interval(0.125)) == (LOOK_SECONDS, 0.125)
 
 
 # Topics that are missing
@@ -194,6 +264,11 @@ def test_configured_topics_are_created_at_the_start_and_while_nothing_is_due(
         clock.now += CHECK_SECONDS
         cluster.is_away = True
         creating.create_configured_if_due()  # reported once a message is due
+    cluster.is_away = False
+    with outbox_settings(TOPIC="forbidden", ROUTES={}):
+        clock.now += CHECK_SECONDS
+        creating.create_configured_if_due()  # the same
+    assert "forbidden" in cluster.asked[-1]
 
 
 def test_topics_are_not_created_unless_that_was_asked_for(topics: WritableTopics, cluster: Cluster) -> None:
@@ -202,10 +277,15 @@ def test_topics_are_not_created_unless_that_was_asked_for(topics: WritableTopics
     assert cluster.asked == []
 
 
+@pytest.mark.parametrize("is_whole", [True, False], ids=["topic", "partition"])
 def test_faults_of_topics_and_of_the_broker_are_one_outage(
-    cluster: Any, clock: Clock, caplog: pytest.LogCaptureFixture
+    cluster: Any, clock: Clock, caplog: pytest.LogCaptureFixture, is_whole: bool
 ) -> None:
     outages = OutageLog(log, clock)
     topics = WritableTopics(cluster, None, log, clock, outages)
-    topics.record_batch([], {"orders": TopicTrouble("no leader of partition 0")}, 0.0)
+    if is_whole:
+        topics.record_batch([], {"orders": TopicTrouble("no leader of partition 0")}, 0.0)
+    else:
+        hold(topics)
+        topics.let_partitions_wait(SOME_WAIT)
     assert outages.is_active

@@ -1,13 +1,16 @@
-"""Which messages of a batch come before an earlier one of their key."""
+"""Which messages of a batch come before an earlier one of their key, and what is asked of the database."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from django.utils import timezone
 
-from django_outbox.state.ordering import overtaking
+from django_outbox.state import ordering
+from django_outbox.state.dialects.results import Unsent
+from django_outbox.state.ordering import overtaking, unsent_before
 from django_outbox.state.rows import LockedMessage
 
 
@@ -55,3 +58,16 @@ def test_those_that_debezium_delivers_have_the_order_of_their_commits_among_them
     messages: list[LockedMessage], expected: set[int]
 ) -> None:
     assert overtaking(messages) == expected
+
+
+@pytest.mark.parametrize("found", [[Unsent("outbox", "a", 3, "pending")], [], None])
+def test_earlier_messages_that_the_claim_has_found_are_not_looked_for_again(
+    monkeypatch: pytest.MonkeyPatch, found: list[Unsent] | None
+) -> None:
+    def of_database(keyed: Any, ids: Any, *, dead: bool, pending: Any) -> Any:
+        return {"keyed": [message.id for message in keyed], "ids": ids, "dead": dead, "pending": pending}
+
+    monkeypatch.setattr(ordering, "dialect_of", lambda using: SimpleNamespace(unsent_before=of_database))
+    batch: Any = [sent(4, ""), sent(5)]
+    asked: Any = unsent_before(batch, found, using="shop")
+    assert asked == {"keyed": [5], "ids": [4, 5], "dead": False, "pending": found}

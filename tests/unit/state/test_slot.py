@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from django_outbox.state import slot
-from django_outbox.state.slot import Slot, replication_slot
+from django_outbox.state.slot import Slot, debezium_slot, replication_slot
 from tests.support.overrides import outbox_settings
 
 
@@ -59,3 +59,21 @@ def test_a_slot_is_what_the_server_says(
     with outbox_settings(DEBEZIUM={"SLOT": "orders"}):
         assert replication_slot("shop") == expected
     assert cursor.parameters == ["orders"]
+
+
+@pytest.mark.parametrize(
+    ("publisher", "vendor", "has_slot"),
+    [
+        ("debezium", "postgresql", True),
+        ("debezium", "mysql", False),
+        ("debezium", "sqlite", False),
+        ("relay", "postgresql", False),
+    ],
+)
+def test_debezium_has_a_slot_where_it_publishes_from_postgresql(
+    monkeypatch: pytest.MonkeyPatch, publisher: str, vendor: str, has_slot: bool
+) -> None:
+    server = SimpleNamespace(vendor=vendor, cursor=lambda: closing(Cursor(None)))
+    monkeypatch.setattr(slot, "connections", {"shop": server})
+    with outbox_settings(PUBLISHER=publisher, DEBEZIUM={"SLOT": "orders"}):
+        assert debezium_slot("shop") == (Slot("orders") if has_slot else None)

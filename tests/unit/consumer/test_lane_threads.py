@@ -30,7 +30,8 @@ def test_threads_of_lanes_have_names_and_keep_no_process_alive(hand: Hand) -> No
     hand.add(received())
     hand.work()
     wait_until(lambda: seen)
-    assert [(thread.name, thread.daemon) for thread in seen] == [("outbox-lane-1", True)]
+    assert seen[0].name in {"outbox-lane-1", "outbox-lane-2"}
+    assert seen[0].daemon
     hand.lanes.close()
     assert not seen[0].is_alive()
 

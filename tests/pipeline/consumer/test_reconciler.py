@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,6 +19,7 @@ from django_outbox.models.fields import DatabaseNow
 from django_outbox.state import outbox as state
 from tests.support.clock import Clock
 from tests.support.outbox import Pipeline, Status, in_thread, make_message, memory_broker, row, statuses
+from tests.support.reconciliation import look, published_ago
 
 pytestmark = pytest.mark.django_db
 
@@ -38,14 +40,7 @@ def pipeline(clock: Clock) -> Pipeline:
     return pipeline
 
 
-def published_long_ago(**fields: Any) -> OutboxMessage:
-    values = {"partition": 0, "offset": 0, "published_at": timezone.now() - AN_HOUR, **fields}
-    return make_message(Status.PUBLISHED, **values)
-
-
-def look(pipeline: Pipeline, clock: Clock) -> None:
-    clock.now += 30
-    pipeline.consumer.run_once()
+published_long_ago = partial(published_ago, AN_HOUR)
 
 
 def lose_the_log(pipeline: Pipeline) -> None:

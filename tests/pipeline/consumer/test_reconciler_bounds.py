@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from django_outbox.brokers.base import Progress, TopicPartition
 from django_outbox.models import OutboxMessage
 from tests.support.clock import Clock
 from tests.support.outbox import Pipeline, Status, make_message, row
+from tests.support.reconciliation import look, published_ago
 
 pytestmark = pytest.mark.django_db
 
@@ -28,9 +30,7 @@ def pipeline(clock: Clock) -> Pipeline:
     return pipeline
 
 
-def published_long_ago(**fields: Any) -> OutboxMessage:
-    values = {"partition": 0, "published_at": timezone.now() - timedelta(hours=1), **fields}
-    return make_message(Status.PUBLISHED, **values)
+published_long_ago = partial(published_ago, timedelta(hours=1))
 
 
 def is_lost(message: OutboxMessage) -> bool:
@@ -39,8 +39,7 @@ def is_lost(message: OutboxMessage) -> bool:
 
 def check(pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch, progress: Progress) -> None:
     monkeypatch.setattr(pipeline.consumer.subscription, "progress", lambda: {OUTBOX: progress})
-    clock.now += 30
-    pipeline.consumer.run_once()
+    look(pipeline, clock)
 
 
 def test_the_last_record_that_was_read_is_lost_and_the_next_one_is_not(
@@ -76,8 +75,7 @@ def test_what_the_log_has_dropped_before_it_was_read_is_lost_and_its_first_recor
 def test_the_first_partition_that_the_topic_no_longer_has_is_lost(pipeline: Pipeline, clock: Clock) -> None:
     message = published_long_ago(partition=1, offset=0)
 
-    clock.now += 30
-    pipeline.consumer.run_once()
+    look(pipeline, clock)
 
     assert is_lost(message)
 
@@ -89,8 +87,7 @@ def test_what_was_published_just_before_the_check_is_not_lost(
     monkeypatch.setattr("django_outbox.consumer.reconciler.LOST_AFTER", day)
     young, old = (published_long_ago(offset=7, published_at=timezone.now() - age) for age in (day / 2, 2 * day))
 
-    clock.now += 30
-    pipeline.consumer.run_once()
+    look(pipeline, clock)
 
     assert (is_lost(young), is_lost(old)) == (False, True)
 
@@ -116,8 +113,7 @@ def test_what_is_published_while_the_broker_answers_for_another_topic_is_not_los
         return {}
 
     monkeypatch.setattr(pipeline.broker, "progress", slowly)
-    clock.now += 30
-    pipeline.consumer.run_once()
+    look(pipeline, clock)
 
     assert [is_lost(message) for message in messages] == [False]
 
@@ -130,8 +126,7 @@ def test_a_record_that_was_read_and_not_handled_yet_is_not_lost(
     OutboxMessage.objects.update(published_at=timezone.now() - timedelta(hours=1))
     monkeypatch.setattr(pipeline.consumer.lanes, "work", lambda *arguments: None)
     for _ in range(2):
-        clock.now += 30
-        pipeline.consumer.run_once()
+        look(pipeline, clock)
 
     assert pipeline.consumer.lanes.first_unfinished(OUTBOX) == 0
     assert not is_lost(message)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import pytest
-from django.utils import timezone
 
 from django_outbox.brokers.base import Progress, Subscription, TopicPartition
 from django_outbox.consumer import reconciler as module
@@ -15,6 +15,7 @@ from django_outbox.exceptions import BrokerUnavailable
 from django_outbox.models import OutboxMessage
 from tests.support.clock import Clock
 from tests.support.outbox import Pipeline, Status, make_message, row
+from tests.support.reconciliation import look, published_ago
 
 pytestmark = pytest.mark.django_db
 
@@ -22,15 +23,7 @@ A_MINUTE = timedelta(minutes=1)
 OUTBOX = TopicPartition("outbox", 0)
 
 
-def published(**fields: Any) -> OutboxMessage:
-    """A message that was published a minute ago."""
-    values = {"partition": 0, "offset": 0, "published_at": timezone.now() - A_MINUTE, **fields}
-    return make_message(Status.PUBLISHED, **values)
-
-
-def look(pipeline: Pipeline, clock: Clock) -> None:
-    clock.now += 30
-    pipeline.consumer.run_once()
+published = partial(published_ago, A_MINUTE)
 
 
 @pytest.fixture

@@ -211,8 +211,7 @@ class Consumer:
             if subscription is None:
                 return
             try:
-                if not self._read(subscription, timeout):
-                    return
+                self._read(subscription, timeout)
                 self.lanes.work(self._is_stopping, self._clock() + KEEP_ALIVE_SECONDS)
             finally:
                 self._commit()
@@ -223,8 +222,8 @@ class Consumer:
             self._leave()
             raise
 
-    def _read(self, subscription: Subscription, timeout: float) -> bool:
-        """Read records into the lanes, as many as there is room for; False if this member must join again."""
+    def _read(self, subscription: Subscription, timeout: float) -> None:
+        """Read records into the lanes, as many as there is room for. Leave the group if this member must join again."""
         if not self._inbox.takes_all:
             self.reconciler.check_if_due(subscription)
         timeout = self.lanes.poll_seconds(timeout)
@@ -232,7 +231,7 @@ class Consumer:
         if not left and self._clock() < self._polled_at + KEEP_ALIVE_SECONDS:
             if timeout:
                 self.lanes.wait(timeout)
-            return True
+            return
         subscription.pause(self.lanes.full)
         records = subscription.poll(timeout, left)
         self._polled_at = self._clock()
@@ -243,10 +242,8 @@ class Consumer:
             self.lanes.add_records(more, subscription.take_assigned())
         if self._assignment.is_overdue(subscription) or subscription.needs_new_client:
             self._leave()
-            return False
-        if not records:
+        elif not records:
             self.readable_topics.record_idle(subscription.is_idle)
-        return True
 
     def _commit(self, *, wait: bool = False) -> None:
         offsets, member = self.lanes.take_offsets(), self.subscription

@@ -99,7 +99,7 @@ class Engine:
     def _handle(
         self, source: Source[Item], batch: Sequence[Item], cost: float, is_stopping: Callable[[], bool]
     ) -> list[Outcome]:
-        if len(batch) < 2 or self._alone_left:
+        if len(batch) < 2:
             over_at = self._clock() + self._budget
             outcome = self.handle_alone(source, batch[0])
             if self.transaction_size < 2.0 and self._clock() < over_at:

@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from django.db.models import Case, IntegerField, Value, When
+from django.db.models import Case, When
 
 from django_outbox.conf import settings
 from django_outbox.exceptions import HandlersNotImportable, in_one_line
@@ -184,7 +184,7 @@ class BackgroundPurge:
         return self._is_leader
 
     def _leader(self) -> int | None:
-        troubled = Case(When(state=Worker.State.WORKING, then=Value(0)), default=Value(1), output_field=IntegerField())
+        troubled = Case(When(state=Worker.State.WORKING, then=0), default=1)
         alive = Worker.objects.using(self._using).filter(
             kind=Worker.Kind.RELAY, source=settings.source, last_seen_at__gte=DatabaseNow() - ALIVE
         )

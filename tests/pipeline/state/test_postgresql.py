@@ -1,4 +1,4 @@
-"""PostgreSQL's own way to insert: in few statements, and what it returns is what was stored."""
+"""PostgreSQL's own statements: inserts in few of them, and a look at earlier messages that few keep short."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 from django.db import IntegrityError, connection, transaction
 from django.test.utils import CaptureQueriesContext
+from django.utils import timezone
 
+from django_outbox.events.writer import Outgoing
 from django_outbox.models import OutboxMessage
 from django_outbox.state.dialects import postgresql
-from django_outbox.state.dialects.postgresql import PostgreSQL
+from django_outbox.state.dialects.postgresql import START, PostgreSQL
+from django_outbox.state.dialects.results import Unsent
 from django_outbox.state.rows import NewMessage
+from tests.support.outbox import make_message, make_sent
 
 pytestmark = [pytest.mark.databases("postgresql"), pytest.mark.django_db]
 
@@ -89,7 +93,16 @@ def test_a_statement_inserts_so_many(monkeypatch: pytest.MonkeyPatch, count: int
 
 @pytest.mark.parametrize(
     ("sizes", "statements"),
-    [([10, 10], 1), ([15, 10], 1), ([15, 11], 2), ([10, 10, 10, 10], 2), ([40], 1), ([40, 40], 2), ([10, 40, 10], 3)],
+    [
+        ([10, 10], 1),
+        ([15, 10], 1),
+        ([15, 11], 2),
+        ([10, 10, 10, 10], 2),
+        ([40], 1),
+        ([40, 40], 2),
+        ([10, 40, 10], 3),
+        ([20, 20, 5], 2),
+    ],
 )
 @pytest.mark.parametrize("is_json", [True, False])
 def test_a_statement_inserts_so_many_bytes(
@@ -120,3 +133,92 @@ def test_an_error_ends_the_transaction_around_it() -> None:
             PostgreSQL("default").insert([message])
         assert connection.needs_rollback
         raise IntegrityError
+
+
+# Earlier messages
+
+
+@pytest.fixture
+def earlier() -> dict[str, int]:
+    """Ids of messages of some keys that are not due, or dead, before ``batch`` of the same keys."""
+    later = timezone.now() + timedelta(hours=1)
+    return {
+        "a, dead": make_message("dead", message_key="a").id,
+        "b": make_message(message_key="b", next_retry_at=later).id,
+        "a": make_message(message_key="a", next_retry_at=later).id,
+        "c": make_message(message_key="c", next_retry_at=later).id,
+    }
+
+
+@pytest.fixture
+def batch(earlier: dict[str, int]) -> list[OutboxMessage]:
+    return [make_message(message_key=key) for key in ("a", "b", "c", "free")]
+
+
+def claim_with_pending() -> tuple[list[Outgoing], list[Unsent]]:
+    return PostgreSQL("default").claim_with_pending(10, [], START)
+
+
+@pytest.mark.usefixtures("batch")
+@pytest.mark.parametrize("most", [1, 2, 3, 1000])
+@pytest.mark.parametrize(("holds_dead", "is_read"), [(False, False), (False, True), (True, False)])
+def test_the_first_of_each_key_is_found_however_many_a_look_shows(
+    monkeypatch: pytest.MonkeyPatch, earlier: dict[str, int], most: int, holds_dead: bool, is_read: bool
+) -> None:
+    monkeypatch.setattr(postgresql, "MOST_PENDING_BEFORE", most)
+    with transaction.atomic():
+        keyed, pending = claim_with_pending()
+        assert len(pending) == min(most, 3)
+        found = PostgreSQL("default").unsent_before(
+            keyed,
+            [message.id for message in keyed],
+            dead=holds_dead,
+            pending=pending if is_read else None,
+        )
+    first_of_a = earlier["a, dead" if holds_dead else "a"]
+    assert found == {("outbox", "a"): first_of_a, ("outbox", "b"): earlier["b"], ("outbox", "c"): earlier["c"]}
+
+
+def test_what_a_claim_has_read_is_not_asked_for_again(
+    batch: list[OutboxMessage], earlier: dict[str, int], django_assert_num_queries: Any
+) -> None:
+    with transaction.atomic():
+        keyed, pending = claim_with_pending()
+        assert [message.id for message in keyed] == [message.id for message in batch]
+        assert {*pending} == {Unsent("outbox", key, earlier[key], "pending") for key in ("a", "b", "c")}
+        with django_assert_num_queries(0):
+            PostgreSQL("default").unsent_before(keyed, [each.id for each in keyed], dead=False, pending=pending)
+
+
+def test_a_message_waits_for_another_one_than_the_last_of_its_key(django_assert_num_queries: Any) -> None:
+    waiting = make_message(message_key="k", next_retry_at=timezone.now() + timedelta(hours=1))
+    first = make_sent(message_key="k", offset=1)
+    dead = make_message("dead", message_key="k")
+    last = make_sent(message_key="k", offset=2)
+    make_sent(message_key="free")
+    with transaction.atomic():
+        locked = PostgreSQL("default").lock([first.id, last.id])
+        with django_assert_num_queries(2):
+            found = PostgreSQL("default").unhandled_before(locked, ["order.created"], dead=True)
+    assert {id: each.id for id, each in found.items()} == {first.id: waiting.id, last.id: dead.id}
+
+
+def test_messages_behind_that_of_the_last_of_their_key_are_looked_at_once(django_assert_num_queries: Any) -> None:
+    waiting = make_message(message_key="k", next_retry_at=timezone.now() + timedelta(hours=1))
+    sent = [make_sent(message_key=key, offset=n).id for n, key in enumerate(["k", "k", "free"])]
+    with transaction.atomic():
+        locked = PostgreSQL("default").lock(sent)
+        with django_assert_num_queries(1):
+            found = PostgreSQL("default").unhandled_before(locked, ["order.created"], dead=True)
+    assert {id: each.id for id, each in found.items()} == dict.fromkeys(sent[:2], waiting.id)
+
+
+# Reports
+
+
+def test_the_oldest_is_the_first_however_often_it_has_changed() -> None:
+    messages = [make_message() for _ in range(3)]
+    for message in (messages[0], messages[1]):  # each change moves the row
+        OutboxMessage.objects.filter(id=message.id).update(last_error="once")
+    found = PostgreSQL("default").oldest_first(OutboxMessage.objects.all(), "pending")
+    assert [message.id for message in found] == [message.id for message in messages]

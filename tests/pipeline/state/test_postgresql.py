@@ -216,9 +216,11 @@ def test_messages_behind_that_of_the_last_of_their_key_are_looked_at_once(django
 # Reports
 
 
-def test_the_oldest_is_the_first_however_often_it_has_changed() -> None:
+def test_the_oldest_is_the_first_without_an_index_too() -> None:
     messages = [make_message() for _ in range(3)]
-    for message in (messages[0], messages[1]):  # each change moves the row
-        OutboxMessage.objects.filter(id=message.id).update(last_error="once")
+    OutboxMessage.objects.filter(id=messages[0].id).update(id=1)  # if it was not the first of all
+    OutboxMessage.objects.filter(id=messages[1].id).update(last_error="once")  # each change moves a row
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_indexscan = off; SET LOCAL enable_bitmapscan = off")
     found = PostgreSQL("default").oldest_first(OutboxMessage.objects.all(), "pending")
-    assert [message.id for message in found] == [message.id for message in messages]
+    assert [message.id for message in found] == [1, messages[1].id, messages[2].id]

@@ -36,7 +36,7 @@ def test_what_the_client_refuses_is_named_and_not_shown(
     for option in options:
         assert f'OUTBOX["BROKER"]["{key}"] ({option})' in str(raised.value)
     assert "s3cret" not in str(raised.value)
-    assert set(threading.enumerate()) == threads
+    assert set(threading.enumerate()) <= threads  # some of other tests may have ended
 
 
 # Passwords

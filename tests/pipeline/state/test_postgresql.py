@@ -203,7 +203,7 @@ def test_a_message_waits_for_another_one_than_the_last_of_its_key(django_assert_
     assert {id: each.id for id, each in found.items()} == {first.id: waiting.id, last.id: dead.id}
 
 
-def test_messages_behind_that_of_the_last_of_their_key_are_looked_at_once(django_assert_num_queries: Any) -> None:
+def test_messages_that_wait_for_the_same_one_take_one_look(django_assert_num_queries: Any) -> None:
     waiting = make_message(message_key="k", next_retry_at=timezone.now() + timedelta(hours=1))
     sent = [make_sent(message_key=key, offset=n).id for n, key in enumerate(["k", "k", "free"])]
     with transaction.atomic():

@@ -97,6 +97,7 @@ class Waits:
         longest = max(LONGEST_WAIT_SECONDS, len(self._waits) / LOOKS_A_SECOND)
         seconds = min(FIRST_WAIT_SECONDS * 2**wait.looks, longest)
         if isinstance(until, datetime):
+            # By this worker's clock: if it is wrong, the message is looked at too early, or sent again. Order is not at stake.
             due_in = (until - timezone.now()).total_seconds()
             if due_in > RETRY_SECONDS:
                 return False

@@ -42,6 +42,8 @@ _MYSQL_CODES = frozenset(
 )
 # The server is read-only, as during a failover: PostgreSQL (read_only_sql_transaction), MySQL and MariaDB.
 _READ_ONLY_CODES = ("25006", 1290, 1836)
+# PostgreSQL has ended the session, as its transaction was idle, or open, for too long. Its drivers call that an InternalError.
+_ENDED_CODES = ("25P03", "25P04")
 _READ_ONLY_QUERIES = {"postgresql": "SHOW transaction_read_only", "mysql": "SELECT @@global.read_only"}
 _SQLITE_TEXTS = ("database is locked", "database table is locked", "database schema is locked")
 
@@ -82,8 +84,8 @@ def is_outage(error: BaseException, using: str) -> bool:
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """True for errors of a database that is unavailable or read-only."""
-    return isinstance(error, UNAVAILABLE) or is_read_only_error(error)
+    """True for errors of a database that is unavailable or read-only, or has ended the session."""
+    return isinstance(error, UNAVAILABLE) or is_read_only_error(error) or _code_of(error) in _ENDED_CODES
 
 
 def is_read_only_error(error: BaseException) -> bool:

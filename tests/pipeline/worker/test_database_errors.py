@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import closing
 from functools import partial
 from typing import Any
 
@@ -21,6 +22,7 @@ from django.db import (
     transaction,
 )
 
+from django_outbox.brokers.base import Record, SendResult
 from django_outbox.events.event import Event
 from django_outbox.exceptions import in_one_line, text_of
 from django_outbox.relay.relay import Relay
@@ -36,7 +38,8 @@ from django_outbox.worker.transactions import MAX_ATTEMPTS, handler_transaction,
 from tests.support.app.models import Effect
 from tests.support.database_errors import caused
 from tests.support.mute import Mute
-from tests.support.outbox import Pipeline, Status, make_message, memory_broker, row
+from tests.support.outbox import Pipeline, ScriptedBroker, Status, make_message, memory_broker, row
+from tests.support.processes import wait_until
 
 
 @pytest.mark.parametrize("sqlstate", ["40001", "40P01", "55P03", "57P01", "57P03", "08006", "53300"])
@@ -100,6 +103,41 @@ def test_a_relay_outlives_a_failover(
     assert (row(message).status, row(message).publish_count) == (Status.PUBLISHED, 1)
     assert "read-only transaction. Trying again until it works." in caplog.text
     assert "The database is available again after" in caplog.text
+
+
+@pytest.mark.databases("postgresql")
+@pytest.mark.django_db(transaction=True)
+def test_a_relay_outlives_the_end_of_its_session(stop: Stop, caplog: pytest.LogCaptureFixture) -> None:
+    """A broker takes longer than the server lets a transaction be idle."""
+    caplog.set_level("INFO")
+    message = make_message()
+    with connection.cursor() as cursor:
+        cursor.execute("SET idle_in_transaction_session_timeout = '100ms'")
+    connection.close_at = None  # as with CONN_MAX_AGE
+    session = connection.connection.info.backend_pid
+
+    def is_over() -> bool:
+        with closing(connection.copy()) as beside, beside.cursor() as cursor:
+            cursor.execute("SELECT count(*) = 0 FROM pg_stat_activity WHERE pid = %s", [session])
+            return bool(cursor.fetchone()[0])
+
+    def answer(records: Sequence[Record], results: list[SendResult]) -> list[SendResult]:
+        wait_until(is_over)
+        return results
+
+    Relay(ScriptedBroker(answer), using="default").run(stop, drain=True)
+    assert (row(message).status, row(message).retry_count) == (Status.PUBLISHED, 0)
+    assert "Trying again until it works." in caplog.text
+    assert "The database is available again after" in caplog.text
+
+
+@pytest.mark.parametrize("sqlstate", ["25P03", "25P04"])
+def test_a_session_that_the_server_ended_is_an_outage_and_the_failure_of_the_handler_that_took_so_long(
+    sqlstate: str,
+) -> None:
+    error = caused(InternalError("x"), Exception(), sqlstate=sqlstate)
+    assert is_unavailable(error)
+    assert not is_transient(error, "default")
 
 
 @pytest.mark.databases("postgresql")

@@ -232,7 +232,8 @@ class Consumer:
             if timeout:
                 self.lanes.wait(timeout)
             return
-        subscription.pause(self.lanes.full)
+        paused = self.lanes.full
+        subscription.pause(paused)
         records = subscription.poll(timeout, left)
         self._polled_at = self._clock()
         self.lanes.add_records(records, subscription.take_assigned())
@@ -244,6 +245,8 @@ class Consumer:
             self._leave()
         elif not records:
             self.readable_topics.record_idle(subscription.is_idle)
+            if not paused and (self.lanes.are_threads or not self.lanes.active):  # otherwise the poll did not wait
+                self.reconciler.stand_still()
 
     def _commit(self, *, wait: bool = False) -> None:
         offsets, member = self.lanes.take_offsets(), self.subscription

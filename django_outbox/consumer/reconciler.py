@@ -51,9 +51,15 @@ class Reconciler:
         self._outages = outages
         self._in_hand = in_hand
         self._next_check_at = clock() + INTERVAL_SECONDS
+        # Since the last check, which found these, a poll has waited for records of all partitions in vain.
+        self._has_stood_still = False
         self._last: dict[TopicPartition, Progress] = {}
         self._undelivered = Undelivered(clock, using)
         self._incident = Incident(log, "Comparing with the broker", clock, level=logging.WARNING)
+
+    def stand_still(self) -> None:
+        """Note that the member has waited for records of all its partitions, and got none."""
+        self._has_stood_still = True
 
     def check_if_due(self, subscription: Subscription) -> None:
         """Check every 30 s.
@@ -104,7 +110,7 @@ class Reconciler:
                     _log_lost(lost, f"{topic}, in partitions that no longer exist")
                     lost = self._undelivered.requeue_lost(topic, partitions, read, age=age(), event_types=types)
                     _log_lost(lost, topic, "Debezium did not deliver them, or their records were skipped or lost")
-        self._last = dict(found)
+        self._has_stood_still, self._last = False, dict(found)
         if unknown is not None:
             raise unknown
 
@@ -130,8 +136,9 @@ class Reconciler:
         read = max(progress.position or 0, progress.low)
         if unfinished is not None:
             return min(read, unfinished)
-        if progress == self._last.get(place):
-            # It has read nothing since the last check: an end behind its position is that of a log that is gone.
+        if self._has_stood_still and progress == self._last.get(place):
+            # It had time to read, and has read nothing since the last check: an end behind its position is that of a log
+            # that is gone. A busy member may not have come to this partition yet.
             return max(read, progress.high)
         return read
 

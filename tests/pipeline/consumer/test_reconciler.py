@@ -12,13 +12,14 @@ from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from django_outbox.brokers.base import Progress, Subscription, TopicPartition
+from django_outbox.consumer.lanes import Lanes
 from django_outbox.consumer.reconciler import LOST_AFTER
 from django_outbox.exceptions import BrokerUnavailable, TopicNotReadable
 from django_outbox.models import OutboxMessage
 from django_outbox.models.fields import DatabaseNow
 from django_outbox.state import outbox as state
 from tests.support.clock import Clock
-from tests.support.outbox import Pipeline, Status, in_thread, make_message, memory_broker, row, statuses
+from tests.support.outbox import Pipeline, Status, in_thread, make_message, memory_broker, row, send, statuses
 from tests.support.reconciliation import look, published_ago
 
 pytestmark = pytest.mark.django_db
@@ -119,6 +120,28 @@ def test_what_lies_before_the_end_of_a_log_that_is_gone_is_sent_again_as_the_mem
     assert row(message).status == Status.PUBLISHED
     look(pipeline, clock)
     assert row(message).status == Status.PENDING
+
+
+@pytest.mark.parametrize("busy", ["others come first", "paused", "something to handle"])
+def test_what_a_busy_member_has_not_come_to_is_not_lost(
+    pipeline: Pipeline, clock: Clock, monkeypatch: pytest.MonkeyPatch, busy: str
+) -> None:
+    """Its position stands still, too: clients return what they have fetched of one partition before that of another."""
+    subscription = pipeline.consumer.subscription
+    assert subscription is not None
+    message = published_long_ago(offset=2)
+    with monkeypatch.context() as patch:
+        patch.setattr(subscription, "progress", lambda: {OUTBOX: Progress(0, 3, None, 2)})
+        if busy == "paused":
+            patch.setattr(Lanes, "full", {OUTBOX})
+        elif busy == "something to handle":
+            patch.setattr(Lanes, "active", 1)
+        for _ in range(3):
+            if busy == "others come first":
+                send(pipeline.broker)
+            look(pipeline, clock)
+
+    assert row(message).status == Status.PUBLISHED
 
 
 def test_what_was_published_to_a_partition_that_is_gone_is_sent_again(pipeline: Pipeline, clock: Clock) -> None:

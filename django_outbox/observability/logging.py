@@ -129,6 +129,7 @@ class Repeats:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
+        self._lock = threading.Lock()  # for what follows: lanes count failures while the loop sums up
         self._counts: dict[_Kind, _Count] = {}
 
     def log_failure(
@@ -160,18 +161,23 @@ class Repeats:
     def sum_up(self, *, now: bool = False) -> None:
         """Log the summaries of kinds whose minute is over, or of all. The loops call this on each iteration."""
         at = self._clock()
-        while self._counts:
-            kind, count = next(iter(self._counts.items()))  # the oldest
-            if not now and at - count.since < SECONDS:
-                return
+        while (ended := self._take_oldest(at, now=now)) is not None:
+            _log_summary(*ended, at)
+
+    def _take_oldest(self, at: float, *, now: bool) -> tuple[_Kind, _Count] | None:
+        with self._lock:
+            kind, count = next(iter(self._counts.items()), (None, None))
+            if kind is None or count is None or not (now or at - count.since >= SECONDS):
+                return None
             del self._counts[kind]
-            _log_summary(kind, count, at)
+            return kind, count
 
     def _count_of(self, log: logging.Logger, kind: _Kind) -> _Count:
         self.sum_up()
-        if kind not in self._counts and len(self._counts) >= KINDS:
-            kind = ("", kind[1], kind[2], "various causes")
-        return self._counts.setdefault(kind, _Count(log, self._clock()))
+        with self._lock:
+            if kind not in self._counts and len(self._counts) >= KINDS:
+                kind = ("", kind[1], kind[2], "various causes")
+            return self._counts.setdefault(kind, _Count(log, self._clock()))
 
 
 def _log_summary(kind: _Kind, count: _Count, at: float) -> None:

@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -346,6 +347,30 @@ def test_what_is_summed_up_is_one_line(clock: Clock, caplog: pytest.LogCaptureFi
 
 
 # Repeats
+
+
+@pytest.mark.django_db
+def test_a_lane_and_the_loop_may_sum_up_at_the_same_time(caplog: pytest.LogCaptureFixture) -> None:
+    other = Thread(target=lambda: repeats.sum_up(now=True), daemon=True)
+
+    class Meanwhile(float):
+        """A time during whose comparison the other thread begins."""
+
+        def __sub__(self, since: float) -> float:
+            if other.ident is None:  # not begun
+                other.start()
+                other.join(0.1)
+            return float(self) - since
+
+    times = iter([0.0] * (2 * SHOWN + 4))
+    repeats = Repeats(lambda: next(times, Meanwhile(100.0)))
+    for _ in range(SHOWN + 2):
+        repeats.log_failure(log, logging.WARNING, "failed", make_received(), "odd", "Message failed")
+    repeats.sum_up()
+    other.join(10)
+    assert not other.is_alive()
+    assert [text for text in caplog.messages if "more messages" in text] == caplog.messages[SHOWN:]
+    assert len(caplog.messages) == SHOWN + 1
 
 
 @pytest.mark.django_db

@@ -136,14 +136,15 @@ class Lanes(InHand):
         """With ``drain``, wait for a schema registry for so many seconds, as for a broker.
 
         Raises:
-            MessagesLeft: records in hand have waited so long.
+            MessagesLeft: the registry has been away so long, and records in hand wait for it.
         """
-        if not self:
+        trouble = registry_trouble()
+        if not (self and trouble):
             self._waiting_since = None
         elif self._waiting_since is None:
             self._waiting_since = self._clock() if self._queue.parked_groups(Kind.FOREIGN) else None
         elif self._clock() - self._waiting_since >= seconds:
-            raise MessagesLeft(f"Messages are left that wait for a schema registry. {registry_trouble()}")
+            raise MessagesLeft(f"Messages are left that wait for a schema registry. {trouble}")
 
     def wait(self, seconds: float) -> None:
         """Wait until all that lanes have begun is finished, at most so many seconds."""

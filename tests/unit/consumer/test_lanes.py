@@ -153,7 +153,10 @@ def test_a_message_that_waits_for_no_other_is_claimed_again(hand: Hand) -> None:
     assert hand.looked_for == []
 
 
-def test_a_drain_ends_when_records_have_waited_too_long_for_a_schema_registry(hand: Hand) -> None:
+def test_a_drain_ends_when_records_have_waited_too_long_for_a_schema_registry(
+    hand: Hand, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("django_outbox.consumer.lanes.registry_trouble", lambda: "It is away.")
     hand.add(own(7))
     hand.lanes.require_patience(5.0)
     hand.clock.now += 100
@@ -166,10 +169,22 @@ def test_a_drain_ends_when_records_have_waited_too_long_for_a_schema_registry(ha
         for _ in range(5):
             hand.lanes.require_patience(5.0)
             hand.clock.now += 1
-        with pytest.raises(MessagesLeft, match="Messages are left that wait for a schema registry"):
+        with pytest.raises(MessagesLeft, match=r"Messages are left that wait for a schema registry\. It is away\."):
             hand.lanes.require_patience(5.0)
         hand.lanes.clear()
         hand.lanes.require_patience(5.0)
+
+
+def test_a_drain_goes_on_after_a_schema_registry_has_come_back(hand: Hand, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long what is in hand takes."""
+    troubles = ["It is away again.", "", "It is away."]
+    monkeypatch.setattr("django_outbox.consumer.lanes.registry_trouble", troubles.pop)
+    hand.outcome = {3: Outcome.WAITING}
+    hand.add(received(offset=3))
+    hand.work()
+    for _ in range(3):
+        hand.lanes.require_patience(5.0)
+        hand.clock.now += 6.0
 
 
 @pytest.mark.parametrize(("lanes", "resets"), [(1, 1), (2, 0)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import NamedTuple
 
 from django_outbox.brokers.base import ReceivedRecord, TopicPartition
@@ -72,7 +72,10 @@ class OwnRecord(NamedTuple):
 
     @property
     def is_first(self) -> bool:
-        """True if Debezium may have sent it, as a first publication; also after a switch to the relay, or before all switched."""
+        """True for a first publication: Debezium sends no others.
+
+        ``PUBLISHER`` does not decide: records may be older than a switch, or of processes that have not switched yet.
+        """
         return self.identity.attempt == 1
 
     def may_be_unseen(self, now: datetime) -> bool:
@@ -85,7 +88,8 @@ class OwnRecord(NamedTuple):
         except UnreadableRecord:
             return False
         ages = [age for status, age in settings.retention.items() if age is not None and status != "inbox"]
-        return now - inserted_at < min([UNSEEN_FOR, *ages])
+        # With USE_TZ = False, `now` is in the zone in which the writer took the row's time to be.
+        return now.astimezone(UTC) - inserted_at < min([UNSEEN_FOR, *ages])
 
 
 def own_record(record: ReceivedRecord, source: str) -> OwnRecord | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 
@@ -37,6 +38,14 @@ def test_a_row_may_be_unseen_for_an_hour_unless_it_may_be_purged_before(
     with outbox_settings(RETENTION=retention):
         ages = (longest - A_MOMENT, longest, longest + A_MOMENT)
         assert [record_at((NOW - age).isoformat()).may_be_unseen(NOW) for age in ages] == [True, False, False]
+
+
+@pytest.mark.parametrize(("minutes", "may_be"), [(59, True), (61, False)])
+def test_without_time_zones_the_time_is_that_of_the_process(settings: Any, minutes: int, may_be: bool) -> None:
+    settings.USE_TZ = False
+    settings.TIME_ZONE = "Asia/Tokyo"
+    now = NOW.astimezone(ZoneInfo("Asia/Tokyo")).replace(tzinfo=None)
+    assert record_at((NOW - timedelta(minutes=minutes)).isoformat()).may_be_unseen(now) is may_be
 
 
 @pytest.mark.parametrize("time", ["soon", None], ids=["wrong", "missing"])

@@ -17,7 +17,7 @@ REFRESH_SECONDS = 2.0
 LONGEST_TRANSACTION_SECONDS = 60.0
 """For so long after the end of a pause, messages are looked for that wait for it. Others wait for their check time."""
 FIRST = 10
-"""Messages that wait for the end of the circuit breaker's pause, so that one can be tried; the others are spared the way."""
+"""So many messages are due at the end of the circuit breaker's pause, so that one can be tried. Others wait for a check time."""
 TRY_EVERY = timedelta(seconds=30)
 """Between two messages that are tried, if ``CIRCUIT_BREAKER`` has been removed since."""
 

@@ -181,9 +181,10 @@ class Source(ABC, Generic[Item]):
 
 
 class Survived:
-    """Deliveries that this process has counted and survived, although the database failed: the last thousand of them.
+    """Deliveries that this process has counted and not finished: the last thousand of them.
 
-    Not all, as another consumer may handle them, and nobody reports that here. Lanes share it.
+    They are not counted again after a fault of the database, as they did not kill the process. Not all are kept, as another
+    consumer may finish them, which nobody reports here. Lanes share it.
     """
 
     def __init__(self) -> None:

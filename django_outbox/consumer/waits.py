@@ -12,9 +12,9 @@ from django.utils import timezone
 from django_outbox.brokers.base import TopicPartition
 
 HOLD_SECONDS = 60.0
-"""How long a message may wait: the earlier one may be far behind in another partition, and be lost after half a minute."""
+"""How long a message may wait: the earlier one may be far behind, or lost, which is found out after half a minute at least."""
 RETRY_SECONDS = 10.0
-"""How long it waits at a time for a retry of the earlier one: for two or three retries."""
+"""The longest wait for a retry of the earlier one: its first four. Before a later retry, the message is sent again."""
 FIRST_WAIT_SECONDS, LONGEST_WAIT_SECONDS = 0.05, 1.0
 """Between two looks whether its turn has come, doubled each time."""
 LOOKS_A_SECOND = 500
@@ -62,8 +62,8 @@ class Waits:
         Args:
             partition: of its record.
             until: when the earlier one is due, if that is known.
-            awaited: the id of the earlier one; 0 if its row is not visible yet; None if it is in the same batch, or if the
-                message waits for its own row.
+            awaited: the id of the earlier one; 0 if its row is not visible yet; None if it comes later in the same
+                batch, or if the message waits for its own row.
             is_placed: the relay sent the message, so it comes after all with lower ids.
         """
         now = self._clock()

@@ -97,7 +97,7 @@ class Claims:
     def claim_more(self, limit: int, excluded_topics: Sequence[str]) -> list[Outgoing]:
         """Lock and read messages after those of the last claim, in the same transaction, if that claim was full.
 
-        Only PostgreSQL's claims can start there.
+        Nothing here: only on PostgreSQL does a batch take several claims.
         """
         return []
 
@@ -124,7 +124,7 @@ class PostgresqlClaims(Claims):
 
     _dialect: PostgreSQL
     expects_full = True
-    """True if the last claim was a full batch."""
+    """True if the last claim from the start of the index was a full batch, and before the first one."""
 
     def __init__(self, dialect: PostgreSQL, clock: Callable[[], float]) -> None:
         super().__init__(dialect, clock)

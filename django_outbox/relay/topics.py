@@ -28,7 +28,7 @@ _ADVICE: dict[type[TopicTrouble], str] = {
     TopicTrouble: "Check its partitions and their replicas",
 }
 LOOK_SECONDS = 0.5
-"""Between two passes while partitions wait, or more often."""
+"""The longest time between two passes while partitions wait."""
 SLOW_LOAD = "A schema takes long to load; its topic waits."
 _NOT_CREATED_ADVICE = "Create it manually, or start the relay with other options"
 
@@ -103,7 +103,7 @@ class WritableTopics:
             self._turn_ends_at = self._used_at + seconds
 
     def let_wait(self, topics: Mapping[str, float]) -> None:
-        """Skip topics for some seconds, as a schema cannot be loaded. That a registry is away, it reports itself."""
+        """Skip topics for some seconds, as a schema cannot be loaded. ``serializers/outage.py`` logs an outage of the registry."""
         now = self._clock()
         if not self._waits and not self._parts:
             self._waiting_since = now
@@ -129,7 +129,7 @@ class WritableTopics:
     def record_held(self, topics: Collection[str]) -> None:
         """Record the topics of messages that were not sent, as their partition cannot be written to."""
         self._held.update(topics)
-        if not self._held:  # what was held is sent: it is not if its partition was only tried
+        if not self._held:  # asked only after a batch: a partition that does not wait may only have been tried
             self._held_since = None
 
     def poll_interval(self, seconds: float) -> float:
@@ -137,7 +137,7 @@ class WritableTopics:
         return min(seconds, LOOK_SECONDS) if self._partitions.partitions else seconds
 
     def seconds_to_wait(self, patience: float) -> float | None:
-        """Return when to try again what waits for a schema or its partition.
+        """Return the seconds until what waits for a schema or its partition is tried again.
 
         None if nothing does, or for longer than ``patience``.
         """

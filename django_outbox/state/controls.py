@@ -91,7 +91,7 @@ def cancel(messages: QuerySet[Any], reason: str, *, using: str) -> Iterator[Cont
 def _in_batches(messages: QuerySet[Any], work: Callable[[Sequence[Any]], int], using: str) -> Iterator[Controlled]:
     """Lock pending messages and work on them, batch by batch, each in a transaction."""
     found = messages.model._base_manager.using(using).filter(status_is("pending")).annotate(clock=DatabaseNow())
-    # Later messages may be the copies of cancelled ones for DEAD_LETTER_TOPIC.
+    # Not later ones: cancelling writes copies for DEAD_LETTER_TOPIC, which are pending and would be cancelled, too.
     messages = messages.filter(id__lte=messages.aggregate(newest=Max("id"))["newest"] or 0).order_by("id")
     last_id = 0
     while ids := list(messages.filter(id__gt=last_id).values_list("id", flat=True)[:BATCH_SIZE]):
@@ -145,7 +145,7 @@ def _release(ids: Sequence[int], waits: Mapping[tuple[Any, ...], int], using: st
     due = [
         id
         for *key, id, created_at, updated_at in locked.values_list(*columns)
-        # Unchanged since it was written: its own delay is as long.
+        # One that has not changed since it was inserted has a delay of its own, which is as long by chance.
         if id > waits.get(tuple(key), id) and updated_at > created_at
     ]
     return pending.filter(id__in=due).update(next_retry_at=DatabaseNow(), updated_at=DatabaseNow())

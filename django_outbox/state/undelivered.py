@@ -19,7 +19,7 @@ def log_position(slot: str, *, using: str) -> LogPosition | None:
 
 
 def has_undelivered(topic: str, *, age: timedelta, event_types: Collection[str] | None, using: str) -> bool:
-    """True if such messages of a topic were published before.
+    """True if a topic has such messages that have been published for some time.
 
     Args:
         age: minimum time since the publication.

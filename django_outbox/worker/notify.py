@@ -135,7 +135,7 @@ class Listener:
         return arrives
 
     def seconds_to_wait(self, pass_began_at: float, poll_interval: float) -> float:
-        """How long to wait after a pass. One soon after a notification may have missed messages that it stands for."""
+        """How long to wait after a pass: not long after a notification, which may stand for commits that the pass missed."""
         return ALERT_SECONDS if pass_began_at < self._alert_until else poll_interval
 
     def wait(self, stop: Stop, seconds: float) -> bool:

@@ -46,7 +46,7 @@ class Inbox:
                 f"The consumer group {group[:20]!r}... has {len(group)} characters; {GROUP_LENGTH} are allowed."
             )
         reader = Reader(using=using, accepts=handlers.accepts_foreign, accepts_own=handlers.uses_inbox)
-        self._engine: Engine
+        self._engine: Engine  # set by with_engine()
         self._messages = InboxMessage.objects.using(using).filter(group=group)
         self._stored = StoredSource(using, handlers, reader, pauses)
         self._arrivals = ArrivalSource(using, handlers, reader, self._stored, pauses)

@@ -31,7 +31,7 @@ OUTGOING_COLUMNS = [
 class Dialect:
     """Statements on the outbox of one database, called by ``state.outbox`` and ``state.ordering``.
 
-    Every write names in its WHERE clause the status that it leaves. Messages of other services are never locked.
+    Every write names in its WHERE clause the status that it leaves. Claims leave out messages of other services.
     """
 
     def __init__(self, using: str) -> None:

@@ -67,7 +67,7 @@ class Lanes(InHand):
     """Handles records and stored messages, those of one topic and key in their order and never two at a time.
 
     One lane works in the consumer's thread, within ``work()``. Several have threads, which work all the time; their
-    faults of the database are raised in the consumer's thread. Only that thread calls the public methods.
+    faults of the database are raised in the consumer's thread. That thread alone calls what is public, except ``revoke()``.
     """
 
     def __init__(

@@ -110,7 +110,8 @@ class Reconciler:
                     _log_lost(lost, f"{topic}, in partitions that no longer exist")
                     lost = self._undelivered.requeue_lost(topic, partitions, read, age=age(), event_types=types)
                     _log_lost(lost, topic, "Debezium did not deliver them, or their records were skipped or lost")
-        self._has_stood_still, self._last = False, dict(found)
+        self._has_stood_still = False
+        self._last = dict(found)
         if unknown is not None:
             raise unknown
 

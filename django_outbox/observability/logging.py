@@ -166,11 +166,11 @@ class Repeats:
 
     def _take_oldest(self, at: float, *, now: bool) -> tuple[_Kind, _Count] | None:
         with self._lock:
-            kind, count = next(iter(self._counts.items()), (None, None))
-            if kind is None or count is None or not (now or at - count.since >= SECONDS):
+            oldest = next(iter(self._counts.items()), None)
+            if oldest is None or (not now and at - oldest[1].since < SECONDS):
                 return None
-            del self._counts[kind]
-            return kind, count
+            del self._counts[oldest[0]]
+            return oldest
 
     def _count_of(self, log: logging.Logger, kind: _Kind) -> _Count:
         self.sum_up()

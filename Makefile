@@ -19,8 +19,8 @@ TOX = if command -v pyenv >/dev/null 2>&1; then \
 
 help:
 	@echo 'make demo       the example shop: orders travel from the database through a broker to their handlers'
-	@echo 'make quick      tests without services: SQLite, memory broker (2 minutes on 2 cores)'
-	@echo 'make test       make quick, then PostgreSQL, and real processes with a broker (4 minutes)'
+	@echo 'make quick      tests without services: SQLite, memory broker (3 minutes on 2 cores)'
+	@echo 'make test       make quick, then PostgreSQL, and real processes with a broker (5 minutes)'
 	@echo 'make test-browser  the admin in a real browser (needs Chromium and its driver)'
 	@echo 'make test-full  all supported Pythons and Djangos, MariaDB, Apache Kafka, browser, style, types, package'
 	@echo '                (needs Python 3.11, 3.12 and 3.13, MariaDB, Java 17, Maven, npm and Chromium)'

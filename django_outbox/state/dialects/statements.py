@@ -116,7 +116,8 @@ CLAIM_DUE_AND_PENDING_BEFORE = f"""
 """  # noqa: S608  # of constants
 
 # For the last message of each key in a batch, and for each status, the first message before it that is not in the
-# batch. Ordered by id alone, PostgreSQL would walk the primary key past all finished rows.
+# batch. Ordered by id alone, or with a plain comparison of ids, PostgreSQL would walk the primary key past all finished
+# rows where statistics know of no row: an ANALYZE counts none of a large transaction that has not ended.
 UNSENT_BEFORE = """
     SELECT last.topic, last.message_key, earlier.id, earlier.status
     FROM django_outbox_outboxmessage AS last
@@ -129,7 +130,7 @@ UNSENT_BEFORE = """
           AND message.source = last.source
           AND message.status = ANY(ARRAY[wanted.status])
           AND message.status IN ('pending', 'dead')
-          AND message.id < last.id
+          AND (message.status, message.id) < (wanted.status, last.id)
           AND message.id <> ALL(%s::bigint[])
         ORDER BY message.status, message.id
         LIMIT 1
@@ -206,8 +207,9 @@ LOCK = """
 
 # For some messages of a batch, those that must be handled before them and are not in the batch: dead and holding the key,
 # pending, published by the relay or, for a message that the relay sent, by Debezium. Two messages of Debezium come in the
-# order of their commits. Each is one step into an index. The fifth column is true if the earlier one's record comes later;
-# a later record with a lower offset means that the topic has lost its records. The last is for how long Debezium carries it.
+# order of their commits. Each is one step into an index; as in UNSENT_BEFORE, the primary key is of no use. The fifth
+# column is true if the earlier one's record comes later; a later record with a lower offset means that the topic has lost
+# its records. The last is for how long Debezium carries it.
 UNHANDLED_BEFORE = """
     SELECT mine.id, earlier.id, earlier.status, earlier.next_retry_at,
            earlier."partition" = mine."partition" AND earlier."offset" > mine."offset"
@@ -221,23 +223,31 @@ UNHANDLED_BEFORE = """
             FROM django_outbox_outboxmessage AS message
             WHERE message.topic = mine.topic AND message.message_key = mine.message_key
               AND message.source = mine.source
-              AND message.status = 'dead' AND message.id < mine.id AND %(dead)s
-            ORDER BY message.id LIMIT 1
+              AND message.status IN ('pending', 'dead') AND message.status >= 'dead'
+              AND (message.status, message.id) < ('dead', mine.id) AND %(dead)s
+            ORDER BY message.status, message.id LIMIT 1
         ) UNION ALL (
             SELECT id, status, next_retry_at, "partition", "offset", published_at
             FROM django_outbox_outboxmessage AS message
             WHERE message.topic = mine.topic AND message.message_key = mine.message_key
               AND message.source = mine.source
-              AND message.status = 'pending' AND message.id < mine.id
-            ORDER BY message.id LIMIT 1
+              AND message.status IN ('pending', 'dead') AND message.status >= 'pending'
+              AND (message.status, message.id) < ('pending', mine.id)
+            ORDER BY message.status, message.id LIMIT 1
         ) UNION ALL (
-            SELECT id, status, next_retry_at, "partition", "offset", published_at
-            FROM django_outbox_outboxmessage AS message
-            WHERE message.topic = mine.topic AND message.message_key = mine.message_key
-              AND message.source = mine.source
-              AND message.status = 'published' AND message.event_type = ANY(%(known_types)s)
-              AND message."partition" IS NOT NULL AND message.id = message.id + 0
-              AND message.id < mine.id AND message.id <> ALL(%(ids)s::bigint[])
+            SELECT of_type.*
+            FROM unnest(%(known_types)s::text[]) AS known(event_type)
+            CROSS JOIN LATERAL (
+                SELECT id, status, next_retry_at, "partition", "offset", published_at
+                FROM django_outbox_outboxmessage AS message
+                WHERE message.topic = mine.topic AND message.message_key = mine.message_key
+                  AND message.source = mine.source
+                  AND message.status = 'published' AND message.event_type = known.event_type
+                  AND message."partition" IS NOT NULL AND message.id = message.id + 0
+                  AND (message.event_type, message.id) < (known.event_type, mine.id)
+                  AND message.id <> ALL(%(ids)s::bigint[])
+                LIMIT 1
+            ) AS of_type
             LIMIT 1
         ) UNION ALL (
             SELECT of_type.*
@@ -249,7 +259,8 @@ UNHANDLED_BEFORE = """
                   AND message.source = mine.source
                   AND message.status = 'published' AND message.event_type = known.event_type
                   AND message."partition" IS NULL AND message.id = message.id + 0 AND mine."partition" IS NOT NULL
-                  AND message.id < mine.id AND message.id <> ALL(%(ids)s::bigint[])
+                  AND (message.event_type, message.id) < (known.event_type, mine.id)
+                  AND message.id <> ALL(%(ids)s::bigint[])
                 ORDER BY message.id LIMIT 1
             ) AS of_type
             ORDER BY of_type.id LIMIT 1

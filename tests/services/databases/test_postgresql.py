@@ -85,6 +85,17 @@ def plan_of(sql: str) -> dict[str, Any]:
     return plan
 
 
+def plans_of(sql: str) -> Iterator[dict[str, Any]]:
+    """With these statistics, and with those of an ANALYZE that ran before the rows were committed: it counts none."""
+    yield plan_of(sql)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "UPDATE pg_class SET reltuples = 0, relpages = pg_relation_size(oid) / current_setting('block_size')::int"
+            " WHERE relname = 'django_outbox_outboxmessage'"
+        )
+    yield plan_of(sql)
+
+
 def rows_read(plan: dict[str, Any]) -> float:
     """The rows that the widest step of a plan handled or dropped."""
     own = plan["Actual Loops"] * (plan["Actual Rows"] + plan.get("Rows Removed by Filter", 0))
@@ -112,8 +123,7 @@ def test_a_pass_reads_no_more_rows_than_its_batch_whatever_the_statistics_say(
     assert len(statements) == 4
     with connection.cursor() as cursor:
         cursor.execute(PLAN_FOR_FULL_BATCH)
-        for sql in statements:
-            plan = plan_of(sql)
+        for plan in itertools.chain.from_iterable(map(plans_of, statements)):
             assert rows_read(plan) <= 100, json.dumps(plan, indent=1)
 
 
@@ -140,8 +150,7 @@ def test_a_pass_reads_no_messages_of_another_service_whatever_the_statistics_say
     OutboxMessage.objects.filter(id__in=[message.id for message in due]).update(
         status=Status.PENDING, publish_count=0, next_retry_at=timezone.now() - AN_HOUR
     )
-    for sql in statements:
-        plan = plan_of(sql)
+    for plan in itertools.chain.from_iterable(map(plans_of, statements)):
         assert rows_read(plan) <= 100, json.dumps(plan, indent=1)
 
 
@@ -153,8 +162,8 @@ def test_an_idle_poll_reads_no_messages_of_another_service(known: str | None) ->
     fill(20_000, source="billing", late=AN_HOUR)
     with CaptureQueriesContext(connection) as queries:
         assert not PostgreSQL("default").is_due([])
-    plan = plan_of(queries[0]["sql"])
-    assert rows_read(plan) == 0, json.dumps(plan, indent=1)
+    for plan in plans_of(queries[0]["sql"]):
+        assert rows_read(plan) == 0, json.dumps(plan, indent=1)
 
 
 @pytest.mark.parametrize("known", [None, "tests", "billing"])
@@ -168,8 +177,8 @@ def test_a_look_before_a_handler_reads_no_messages_of_another_service(known: str
     messages: Any = [make_message(Status.PUBLISHED, message_key=str(number)) for number in range(20)]
     with CaptureQueriesContext(connection) as queries:
         assert PostgreSQL("default").unhandled_before(messages, ["order.created"], dead=True) == {}
-    plan = plan_of(queries[0]["sql"])
-    assert rows_read(plan) <= 100, json.dumps(plan, indent=1)
+    for plan in plans_of(queries[0]["sql"]):
+        assert rows_read(plan) <= 100, json.dumps(plan, indent=1)
 
 
 @pytest.mark.parametrize("known", [None, Status.PENDING, Status.PUBLISHED, Status.CONSUMED])
@@ -187,8 +196,7 @@ def test_a_failure_reads_no_other_message_whatever_the_statistics_say(known: str
         transaction.set_rollback(True)
     statements = [query["sql"] for query in queries if "FOR UPDATE" in query["sql"] or "UPDATE" in query["sql"][:6]]
     assert len(statements) == 2
-    for sql in statements:
-        plan = plan_of(sql)
+    for plan in itertools.chain.from_iterable(map(plans_of, statements)):
         assert rows_read(plan) <= 10, json.dumps(plan, indent=1)
 
 

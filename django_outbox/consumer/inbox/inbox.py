@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 from copy import copy
+from functools import partial
 from typing import NamedTuple
 
 from django.core.exceptions import ImproperlyConfigured
@@ -19,6 +20,7 @@ from django_outbox.consumer.source import Outcome
 from django_outbox.handlers.registry import GroupHandlers
 from django_outbox.models import InboxMessage
 from django_outbox.models.lengths import GROUP_LENGTH
+from django_outbox.worker.transactions import retry_transaction
 
 
 class Due(NamedTuple):
@@ -72,7 +74,8 @@ class Inbox:
 
         Not if it waits for a schema registry, which killed nothing.
         """
-        stored = self._arrivals.store_counted(record)
+        # Another consumer that has the record, too, may have its row in hand: InnoDB reports that as a deadlock.
+        stored = retry_transaction(partial(self._arrivals.store_counted, record), using=self._messages.db)
         if stored is None:
             return self._engine.handle_alone(self._arrivals, record)
         if isinstance(stored, Outcome):
@@ -109,7 +112,7 @@ class Inbox:
         Returns:
             The outcome; None if the message is not due any more, or another consumer handles it.
         """
-        stored = self._stored.claim_due(id)
+        stored = retry_transaction(partial(self._stored.claim_due, id), using=self._messages.db)
         if not isinstance(stored, Stored):
             return stored
         outcome = self.handle(stored)

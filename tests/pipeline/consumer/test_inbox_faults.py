@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import OperationalError
@@ -118,6 +119,26 @@ def test_a_deadlock_is_tried_again_and_not_counted(receiver: Receiver, counted: 
 
     assert receiver.receive(received(1), counted=counted) == ["consumed"]
     assert (only().retry_count, effects()) == (0, ["1"])
+
+
+@pytest.mark.parametrize("name", ["add", "count_delivery"])
+def test_a_deadlock_before_the_handler_is_tried_again(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """When a delivery is counted, another consumer may have the row in hand."""
+    receiver.on("order.created", effect_of_payload)
+    row = make_received() if name == "count_delivery" else None
+    do, faults = getattr(inbox_state, name), [PassingFault("deadlock detected"), PassingFault("deadlock detected")]
+
+    def deadlock_at_first(*args: Any, **options: Any) -> Any:
+        if faults:
+            raise faults.pop()
+        return do(*args, **options)
+
+    monkeypatch.setattr(inbox_state, name, deadlock_at_first)
+
+    outcomes = receiver.retry() if row else receiver.receive(received(1), counted=True)
+    assert (outcomes, faults, only().delivery_count, only().retry_count) == (["consumed"], [], 1, 0)
 
 
 @pytest.mark.parametrize("counted", [True, False])

@@ -205,12 +205,31 @@ LOCK = """
     FOR UPDATE
 """
 
+# For UNHANDLED_BEFORE, the first published message before ``mine`` that is not in the batch. The relay's and Debezium's
+# are in an index each, by event type.
+_PUBLISHED_BEFORE = """
+    SELECT of_type.*
+    FROM unnest(%(known_types)s::text[]) AS known(event_type)
+    CROSS JOIN LATERAL (
+        SELECT id, status, next_retry_at, "partition", "offset", published_at
+        FROM django_outbox_outboxmessage AS message
+        WHERE message.topic = mine.topic AND message.message_key = mine.message_key
+          AND message.source = mine.source
+          AND message.status = 'published' AND message.event_type = known.event_type
+          AND message."partition" {place} AND message.id = message.id + 0
+          AND (message.event_type, message.id) < (known.event_type, mine.id)
+          AND message.id <> ALL(%(ids)s::bigint[])
+        ORDER BY message.id LIMIT 1
+    ) AS of_type
+    ORDER BY of_type.id LIMIT 1
+"""
+
 # For some messages of a batch, those that must be handled before them and are not in the batch: dead and holding the key,
 # pending, published by the relay or, for a message that the relay sent, by Debezium. Two messages of Debezium come in the
 # order of their commits. Each is one step into an index; as in UNSENT_BEFORE, the primary key is of no use. The fifth
 # column is true if the earlier one's record comes later; a later record with a lower offset means that the topic has lost
 # its records. The last is for how long Debezium carries it.
-UNHANDLED_BEFORE = """
+UNHANDLED_BEFORE = f"""
     SELECT mine.id, earlier.id, earlier.status, earlier.next_retry_at,
            earlier."partition" = mine."partition" AND earlier."offset" > mine."offset"
            AND earlier.published_at >= mine.published_at,
@@ -235,39 +254,13 @@ UNHANDLED_BEFORE = """
               AND (message.status, message.id) < ('pending', mine.id)
             ORDER BY message.status, message.id LIMIT 1
         ) UNION ALL (
-            SELECT of_type.*
-            FROM unnest(%(known_types)s::text[]) AS known(event_type)
-            CROSS JOIN LATERAL (
-                SELECT id, status, next_retry_at, "partition", "offset", published_at
-                FROM django_outbox_outboxmessage AS message
-                WHERE message.topic = mine.topic AND message.message_key = mine.message_key
-                  AND message.source = mine.source
-                  AND message.status = 'published' AND message.event_type = known.event_type
-                  AND message."partition" IS NOT NULL AND message.id = message.id + 0
-                  AND (message.event_type, message.id) < (known.event_type, mine.id)
-                  AND message.id <> ALL(%(ids)s::bigint[])
-                LIMIT 1
-            ) AS of_type
-            LIMIT 1
+            {_PUBLISHED_BEFORE.format(place="IS NOT NULL")}
         ) UNION ALL (
-            SELECT of_type.*
-            FROM unnest(%(known_types)s::text[]) AS known(event_type)
-            CROSS JOIN LATERAL (
-                SELECT id, status, next_retry_at, "partition", "offset", published_at
-                FROM django_outbox_outboxmessage AS message
-                WHERE message.topic = mine.topic AND message.message_key = mine.message_key
-                  AND message.source = mine.source
-                  AND message.status = 'published' AND message.event_type = known.event_type
-                  AND message."partition" IS NULL AND message.id = message.id + 0 AND mine."partition" IS NOT NULL
-                  AND (message.event_type, message.id) < (known.event_type, mine.id)
-                  AND message.id <> ALL(%(ids)s::bigint[])
-                ORDER BY message.id LIMIT 1
-            ) AS of_type
-            ORDER BY of_type.id LIMIT 1
+            {_PUBLISHED_BEFORE.format(place='IS NULL AND mine."partition" IS NOT NULL')}
         )
     ) AS earlier
     WHERE mine.id = ANY(%(mine)s::bigint[]) AND mine.message_key <> ''
-"""
+"""  # noqa: S608  # of constants
 
 # Published to consumed.
 MARK_CONSUMED = """

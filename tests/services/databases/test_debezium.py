@@ -21,7 +21,7 @@ from django_outbox.state import outbox
 from django_outbox.state import undelivered as state
 from django_outbox.state.dialects.results import LogPosition
 from django_outbox.state.ordering import unhandled_before
-from tests.services.databases.test_postgresql import plan_of, rows_read
+from tests.services.databases.test_postgresql import analyze, plan_of, rows_read
 from tests.support.outbox import in_thread, make_message, row, statuses
 from tests.support.processes import wait_until
 
@@ -180,10 +180,6 @@ def fill(number: int, *, placed: bool) -> None:
 def test_what_comes_before_a_batch_is_found_in_few_steps_however_many_messages_its_key_has(
     analyzed: str, placed: bool, begin: int
 ) -> None:
-    def analyze() -> None:
-        with connection.cursor() as cursor:
-            cursor.execute("ANALYZE django_outbox_outboxmessage")
-
     with connection.cursor() as cursor:
         cursor.execute("TRUNCATE django_outbox_outboxmessage CASCADE")
     if analyzed == "empty":

@@ -129,7 +129,9 @@ def connector_config(access: Access) -> dict[str, str]:
         "errors.tolerance": "none",
         "producer.override.acks": "all",
         "producer.override.enable.idempotence": "true",
-        "producer.override.max.in.flight.requests.per.connection": "5",
+        # With more, a broker that does not have the first record of a new partition yet takes the second one, for good: it
+        # knows nothing of the producer there, so idempotence does not help.
+        "producer.override.max.in.flight.requests.per.connection": "1",
         "producer.override.batch.size": "131072",
         # PostgreSQL may write a payload as longer JSON than publish() has checked.
         "producer.override.max.request.size": "" if payload is None else str(2 * (payload + HEADROOM)),

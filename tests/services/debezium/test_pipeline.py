@@ -6,11 +6,12 @@ import signal
 import threading
 from collections import Counter
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from functools import partial
 from typing import Any
 
 from django.db import transaction
+from kafka import KafkaAdminClient
 
 from django_outbox import publish
 from django_outbox.models import OutboxMessage
@@ -137,6 +138,25 @@ def write(number: int, has_written: threading.Event, may_commit: threading.Event
         publish("test.effect", number, key="a")
         has_written.set()
         assert may_commit.wait(60)
+
+
+def test_the_first_messages_of_a_new_topic_keep_their_order(debezium: KafkaConnect, servers: str, topic: str) -> None:
+    # A broker names itself as the leader of a partition before it has created it. The more there are, the longer that takes.
+    keys, rounds = [str(number) for number in range(150)], 6
+    names = [f"{topic}-{number}" for number in range(5)]
+    with KafkaAdminClient(bootstrap_servers=servers) as admin:
+        for name in names:
+            admin.create_topics({name: {"num_partitions": 100, "replication_factor": 1}}, wait_for_metadata=False)
+            for number in range(rounds):
+                with transaction.atomic():
+                    for key in keys:
+                        publish("test.unhandled", number, key=key, topic=name)
+            with closing(Log(servers, name)) as log:
+                records = log.read(rounds * len(keys))
+            for key in keys:
+                numbers = [int(record.value) for record in records if record.key == key.encode()]
+                assert numbers == list(range(rounds)), key
+        admin.delete_topics(names)
 
 
 def test_a_message_whose_handler_fails_is_retried_by_the_relay_and_holds_its_key(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import suppress
 from typing import Any
 
 import pytest
 from kafka.producer.sender import Sender
 from kafka.structs import MemberState
 
-from django_outbox.brokers.base import Acknowledged, Broker, Producer, Record, Refused, TopicMissing
+from django_outbox.brokers.base import Acknowledged, Record, Refused, TopicMissing
 from django_outbox.brokers.kafka import broker as kafka
 from django_outbox.brokers.kafka.client import connect
 from django_outbox.exceptions import BrokerUnavailable
@@ -21,6 +20,7 @@ from tests.support.brokers.proxy import Proxy
 from tests.support.brokers.records import (
     SECONDS,
     SLACK_SECONDS,
+    connected_producer,
     delete_topic,
     join,
     log_of,
@@ -59,23 +59,12 @@ def test_what_was_closed_leaves_neither_threads_nor_sockets_behind_and_is_quiet(
 # Sending
 
 
-def _producer_with_record(broker: Broker, topic: str) -> tuple[Producer, int]:
-    """A producer that gives up after a second, and the end of the log after its first record: it may take longer."""
-    while True:
-        producer = broker.producer(1)
-        with suppress(BrokerUnavailable):
-            (sent,) = producer.send([Record(topic, b"k", b"before")], 1)
-            if isinstance(sent, Acknowledged) and sent.offset is not None:
-                return producer, sent.offset + 1
-        producer.close()
-
-
 def test_a_broker_that_dies_is_reported_within_the_deadline_and_nothing_is_sent_when_it_is_back(
     own_broker: Service, topic: str
 ) -> None:
     broker = kafka_broker(own_broker.url)
     make_topic(broker, topic, partitions=1)
-    producer, kept = _producer_with_record(broker, topic)
+    producer, kept = connected_producer(broker, topic, 1)
 
     own_broker.kill()
     seconds, text = seconds_until(BrokerUnavailable, lambda: producer.send(numbered(topic, 10), 1))

@@ -142,15 +142,18 @@ def write(number: int, has_written: threading.Event, may_commit: threading.Event
 
 def test_the_first_messages_of_a_new_topic_keep_their_order(debezium: KafkaConnect, servers: str, topic: str) -> None:
     # A broker names itself as the leader of a partition before it has created it. The more there are, the longer that takes.
-    keys, rounds = [str(number) for number in range(150)], 6
+    keys, rounds, partitions = [str(number) for number in range(150)], 6, 100
     names = [f"{topic}-{number}" for number in range(5)]
     with KafkaAdminClient(bootstrap_servers=servers) as admin:
         for name in names:
-            admin.create_topics({name: {"num_partitions": 100, "replication_factor": 1}}, wait_for_metadata=False)
+            admin.create_topics(
+                {name: {"num_partitions": partitions, "replication_factor": 1}}, wait_for_metadata=False
+            )
             for number in range(rounds):
                 with transaction.atomic():
                     for key in keys:
                         publish("test.unhandled", number, key=key, topic=name)
+            wait_until(lambda name=name: len(admin.describe_topics([name])[0]["partitions"]) == partitions)
             with closing(Log(servers, name)) as log:
                 records = log.read(rounds * len(keys))
             for key in keys:

@@ -109,6 +109,25 @@ def send(producer: Producer, *records: Record) -> list[Acknowledged]:
     return acknowledged
 
 
+def connected_producer(broker: Broker, topic: str, seconds: float) -> tuple[Producer, int]:
+    """A producer that gives up after so long, and the end of the log after its first record, `before`.
+
+    On a busy machine, that record takes several tries. What was given up may be in the log as well.
+    """
+
+    def connected() -> tuple[Producer, int] | None:
+        producer = broker.producer(seconds)
+        with suppress(BrokerUnavailable):
+            (sent,) = producer.send([Record(topic, b"k", b"before")], seconds)
+            if isinstance(sent, Acknowledged):
+                assert sent.offset is not None
+                return producer, sent.offset + 1
+        producer.close()
+        return None
+
+    return wait_until(connected, what="a record is acknowledged")
+
+
 def read(subscription: Subscription, count: int, *, limit: int = 500) -> list[ReceivedRecord]:
     """Read `count` records, and assert that no more come."""
     records: list[ReceivedRecord] = []

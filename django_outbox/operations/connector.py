@@ -129,8 +129,8 @@ def connector_config(access: Access) -> dict[str, str]:
         "errors.tolerance": "none",
         "producer.override.acks": "all",
         "producer.override.enable.idempotence": "true",
-        # With more, a broker that does not have the first record of a new partition yet takes the second one, for good: it
-        # knows nothing of the producer there, so idempotence does not help.
+        # With more, a broker that is still creating a partition may refuse its first batch and store the second one.
+        # Idempotence does not prevent that: the broker knows nothing of the producer there.
         "producer.override.max.in.flight.requests.per.connection": "1",
         "producer.override.batch.size": "131072",
         # PostgreSQL may write a payload as longer JSON than publish() has checked.

@@ -34,7 +34,7 @@ class DatabaseNow(Now):
 
 
 def due_at(when: datetime | timedelta) -> Any:
-    """A value for ``next_retry_at``; a timedelta counts from now by the database's clock."""
+    """A value for ``next_retry_at`` or ``until``; a timedelta counts from now by the database's clock."""
     if not isinstance(when, timedelta):
         return when
     # SQLite compares times as text, and a sum has more digits: it would be due a millisecond late.

@@ -14,7 +14,7 @@ from django_outbox.events.parsing import record_reference
 from django_outbox.events.payloads import Content, content_of, has_bytes, is_tombstone, raw_bytes
 from django_outbox.exceptions import UnreadableRecord
 from django_outbox.models import InboxMessage
-from django_outbox.models.fields import DatabaseNow
+from django_outbox.models.fields import DatabaseNow, due_at
 from django_outbox.models.lengths import ERROR_LENGTH, KEY_LENGTH, TYPE_LENGTH
 from django_outbox.models.validation import as_text, headers_as_text
 from django_outbox.state.failures import columns, error_text
@@ -31,7 +31,7 @@ def consumed_row(event: Event, group: str) -> InboxMessage:
 
 def pending_row(event: Event, group: str, wait: timedelta, **counts: Any) -> InboxMessage:
     """The row of an event that is handled later."""
-    return _row(event, group, next_retry_at=DatabaseNow() + wait, **_content(event), **counts)
+    return _row(event, group, next_retry_at=due_at(wait), **_content(event), **counts)
 
 
 def dead_row(event: Event, group: str, error: BaseException | str, **counts: Any) -> InboxMessage:
@@ -70,7 +70,7 @@ def unread_row(record: ReceivedRecord, group: str, wait: timedelta) -> InboxMess
     The event's key is unknown, so nothing waits behind this row.
     """
     row = poison_row(record, group, "")
-    row.status, row.next_retry_at, row.delivery_count = Status.PENDING, DatabaseNow() + wait, 1
+    row.status, row.next_retry_at, row.delivery_count = Status.PENDING, due_at(wait), 1
     row.message_key = ""
     return row
 

@@ -24,7 +24,7 @@ from django.db.models import QuerySet
 from django_outbox.conf import settings
 from django_outbox.exceptions import PauseLocked
 from django_outbox.models import InboxMessage, OutboxMessage, Pause
-from django_outbox.models.fields import DatabaseNow
+from django_outbox.models.fields import DatabaseNow, due_at
 
 INTERVAL = timedelta(minutes=5)
 """Between two check times."""
@@ -93,7 +93,7 @@ def pause(group: str, *, event_type: str = "", handler: str = "", reason: str, b
 
 def trip(group: str, handler: str, length: timedelta, reason: str, *, using: str) -> bool:
     """Pause a handler for a time, as the circuit breaker; True if it was not paused. An operator's pause stays as it is."""
-    until = DatabaseNow() + length
+    until = due_at(length)
     rows = Pause.objects.using(using)
     subject = {"group": group, "event_type": "", "handler": handler}
     _, is_new = rows.get_or_create(**subject, defaults={"reason": reason, "created_by": BREAKER, "until": until})
@@ -114,7 +114,7 @@ def try_one(pauses: Sequence[ActivePause], length: timedelta, *, using: str) -> 
         half_open = rows.filter(until__lte=DatabaseNow()).order_by("id").select_for_update(skip_locked=True)
         if len(half_open) < len(pauses):
             return None
-        rows.update(until=DatabaseNow() + length)
+        rows.update(until=due_at(length))
         return active(rows)
 
 

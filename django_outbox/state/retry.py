@@ -9,7 +9,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Case, DateTimeField, QuerySet, When
 
-from django_outbox.models.fields import DatabaseNow
+from django_outbox.models.fields import DatabaseNow, due_at
 from django_outbox.models.message import status_is
 
 BATCH_SIZE = 500
@@ -35,8 +35,8 @@ def retry_in_batches(messages: QuerySet[Any], *, using: str, rate: int | None, s
     retried = last_id = 0
     # "id > 0" makes the index on unfinished messages usable.
     while ids := list(ended.filter(id__gt=last_id).values_list("id", flat=True)[:BATCH_SIZE]):
-        due_at = DatabaseNow() if rate is None else _spread(ids, retried, rate)
-        yield _retry(messages.model._base_manager.using(using).filter(id__in=ids), due_at, status)
+        due = DatabaseNow() if rate is None else _spread(ids, retried, rate)
+        yield _retry(messages.model._base_manager.using(using).filter(id__in=ids), due, status)
         retried, last_id = retried + len(ids), ids[-1]
 
 
@@ -52,13 +52,13 @@ def _spread(ids: Sequence[int], retried: int, rate: int) -> Case:
     """Due times at a rate per second, after those of the messages that were retried before."""
     last_of_second = {(retried + index) // rate: id for index, id in enumerate(ids)}
     return Case(
-        *[When(id__lte=id, then=DatabaseNow() + timedelta(seconds=s)) for s, id in last_of_second.items()],
+        *[When(id__lte=id, then=due_at(timedelta(seconds=s))) for s, id in last_of_second.items()],
         output_field=DateTimeField(),
     )
 
 
-def _retry(rows: QuerySet[Any], due_at: Any, status: str, **changes: Any) -> int:
+def _retry(rows: QuerySet[Any], due: Any, status: str, **changes: Any) -> int:
     counts = {"retry_count": 0, "delivery_count": 0}
     return rows.filter(status_is(status)).update(
-        status="pending", **counts, next_retry_at=due_at, consumed_at=None, updated_at=DatabaseNow(), **changes
+        status="pending", **counts, next_retry_at=due, consumed_at=None, updated_at=DatabaseNow(), **changes
     )

@@ -108,7 +108,7 @@ def test_delayed_message_is_not_due_before(delay: Any) -> None:
     wait = delay if isinstance(delay, timedelta) else timedelta(seconds=delay)
     assert message.next_retry_at == message.created_at + wait
     assert not OutboxMessage.objects.due().exists()
-    OutboxMessage.objects.update(next_retry_at=F("next_retry_at") - wait)
+    OutboxMessage.objects.update(next_retry_at=F("next_retry_at") - wait - timedelta(milliseconds=1))
     assert OutboxMessage.objects.due().exists()
 
 

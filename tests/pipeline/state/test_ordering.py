@@ -302,8 +302,10 @@ def test_one_whose_log_began_anew_keeps_the_next_from_going_round_and_round() ->
     """The offset that it had is higher than any in the new log, and yet its record will never come."""
     pipeline = Pipeline()
     pipeline.on("order.created")
-    make_message(Status.PUBLISHED, message_key="a", partition=0, offset=1000, published_at=timezone.now())
-    later = make_message(message_key="a")
+    make_message(
+        Status.PUBLISHED, message_key="a", partition=0, offset=1000, published_at=timezone.now() - timedelta(seconds=1)
+    )
+    later = make_message(message_key="a", next_retry_at=timezone.now() - AN_HOUR)
 
     for _ in range(5):
         pipeline.turn()
@@ -360,11 +362,11 @@ def test_behind_a_dead_message_that_holds_its_key_only_what_is_due_is_put_off(se
     make_message(Status.DEAD, message_key="a")
     relay = Relay(memory_broker(), using="default")
     for _ in range(10):
-        make_message(message_key="a")
+        make_message(message_key="a", next_retry_at=timezone.now() - AN_HOUR)
     assert relay.run_once().postponed == 10
 
     for _ in range(2):
-        make_message(message_key="a")
+        make_message(message_key="a", next_retry_at=timezone.now() - AN_HOUR)
         assert relay.run_once().postponed == 1
 
 

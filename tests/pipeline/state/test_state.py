@@ -394,7 +394,7 @@ def test_what_waits_behind_a_message_waits_as_long_and_never_shorter() -> None:
 
 def test_what_waits_behind_a_dead_message_looks_again_later() -> None:
     dead = make_message(Status.DEAD, message_key="k")
-    message = make_message(message_key="k")
+    message = make_message(message_key="k", next_retry_at=timezone.now() - timedelta(seconds=1))
 
     assert state.postpone([dead.id], using="default") == 1
 
@@ -437,7 +437,7 @@ def test_retrying_touches_only_what_was_chosen_and_is_dead() -> None:
 
 
 def test_due_messages_come_by_time_then_id() -> None:
-    now = timezone.now()
+    now = timezone.now() - timedelta(minutes=1)
     third, second = make_message(next_retry_at=now), make_message(next_retry_at=now - A_DAY)
     first = make_message(next_retry_at=now - 2 * A_DAY)
     fourth = make_message(next_retry_at=now)

@@ -25,6 +25,7 @@ from django_outbox.brokers.base import (
     Record,
     Refused,
     Subscription,
+    TopicMissing,
     TopicPartition,
     TopicTrouble,
 )
@@ -102,8 +103,20 @@ def numbered(topic: str, count: int, *, key: bytes | None = b"key", start: int =
 
 
 def send(producer: Producer, *records: Record) -> list[Acknowledged]:
-    """Send, and assert that all records are acknowledged."""
-    outcomes = producer.send(records, SECONDS)
+    """Send, and assert that all records are acknowledged.
+
+    Brokers of a cluster do not hear of a new topic at the same moment, so what is told to be missing is sent again.
+    """
+    outcomes = list(producer.send(records, SECONDS))
+
+    def all_there() -> bool:
+        missing = [number for number, outcome in enumerate(outcomes) if isinstance(outcome, TopicMissing)]
+        again = producer.send([records[number] for number in missing], SECONDS) if missing else []
+        for number, outcome in zip(missing, again, strict=True):
+            outcomes[number] = outcome
+        return not any(isinstance(outcome, TopicMissing) for outcome in again)
+
+    wait_until(all_there, what="the topics exist")
     acknowledged = [outcome for outcome in outcomes if isinstance(outcome, Acknowledged)]
     assert acknowledged == outcomes
     return acknowledged

@@ -69,11 +69,19 @@ class ConfluentBrokerProducer(BatchProducer):
         self, records: Sequence[Record], results: list[SendResult | None], chosen: Iterable[int], patience: Patience
     ) -> set[int]:
         suspects: set[int] = set()
+        # A broker that refuses the first requests of a producer to a partition, for example as it is just being created,
+        # may take the next one. The library (2.16) then reports success for all of them, for those that were refused
+        # without an offset (rd_kafka_handle_idempotent_Produce_success). What is sent alone has no next one.
+        alone = isinstance(chosen, Sequence) and len(chosen) == 1
 
         def report(index: int, error: KafkaError | None, message: Any) -> None:
             """What the library calls with a record's result."""
             if error is None:
-                results[index] = _acknowledged((message.partition(), message.offset()))
+                offset = message.offset()
+                if offset is None and not alone:
+                    suspects.add(index)
+                else:
+                    results[index] = _acknowledged((message.partition(), offset))
                 return
             if error.code() == KafkaError._DESTROY and self._usable:
                 # A topic was deleted, and the library has dropped its partition before this record had an answer.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from itertools import count
 
 import pytest
 
@@ -168,6 +169,45 @@ def test_a_broker_that_dies_is_reported_within_the_deadline_and_nothing_is_sent_
     send(again, Record(topic, b"k", b"after"))
     again.close()
     assert log_of(broker, topic, kept + 1) == [b"before"] * kept + [b"after"]
+
+
+@pytest.mark.brokers("apache")  # Tansu refuses the second request, too, as it is out of order
+def test_what_the_broker_refused_before_it_took_later_records_is_not_told_to_be_in_the_log(
+    proxied_url: str, proxy: Proxy, topic: str
+) -> None:
+    """The broker knows nothing of a new producer, so it takes a second request when it has refused the first."""
+    broker = confluent_broker(proxied_url, producer_options={"batch.num.messages": 1})
+    tries = count()
+
+    def took_later_records_first() -> bool:
+        name = make_topic(broker, f"{topic}-{next(tries)}", partitions=1)
+        proxy.alter = OtherPartition(name)
+        producer = broker.producer(SECONDS)
+        told = [outcome.offset for outcome in send(producer, *numbered(name, 9))]
+        producer.close()
+        proxy.heal()
+        values = log_of(broker, name, max(offset or 0 for offset in told) + 1)
+        assert [values[offset] for offset in told if offset is not None] == [b"%d" % number for number in range(9)]
+        assert told == sorted(told)  # type: ignore[type-var]
+        return values[0] != b"0"
+
+    wait_until(took_later_records_first)
+
+
+class OtherPartition:
+    """What a proxy does to the first records that are sent to a topic: they go to a partition that it does not have."""
+
+    def __init__(self, topic: str) -> None:
+        # The topic's name, a list of one partition as older and newer versions of the protocol write it, its number.
+        self._place = re.compile(re.escape(topic.encode()) + rb"(?:\x00\x00\x00\x01|\x02)\x00\x00\x00(?=\x00)")
+        self.is_done = False
+
+    def __call__(self, data: bytes) -> bytes:
+        found = None if self.is_done else self._place.search(data)
+        if found is None:
+            return data
+        self.is_done = True
+        return data[: found.end()] + b"\x07" + data[found.end() + 1 :]
 
 
 # The first two fit into what the kernel holds for a connection that hangs; of five of the last, the first does.

@@ -350,8 +350,21 @@ def test_a_library_without_room_is_asked_again() -> None:
     assert outcomes_of(producer_of(1, full, full, 2), 2) == [Acknowledged(0, 1), Acknowledged(0, 2)]
 
 
+NO_OFFSET = -1001
+
+
 def test_an_offset_that_the_broker_does_not_tell_is_unknown() -> None:
-    assert outcomes_of(producer_of(-1001), 1) == [Acknowledged(0, None)]
+    client = Client(NO_OFFSET, NO_OFFSET)
+    assert outcomes_of(producer_with(client), 1) == [Acknowledged(0, None)]
+    assert client.sent == [b"0", b"0"]
+
+
+def test_what_is_told_to_be_in_the_log_but_not_where_is_sent_again_and_so_is_what_comes_after_it() -> None:
+    records = [Record("topic", key, key + b"%d" % number) for number in range(2) for key in (b"a", b"b")]
+    client = Client(NO_OFFSET, 1, 2, 3, *(4, 5))
+    outcomes = producer_with(client).send(records, SECONDS)
+    assert client.sent[4:] == [b"a0", b"a1"]
+    assert outcomes == [Acknowledged(0, offset) for offset in (4, 1, 5, 3)]
 
 
 def test_all_records_of_a_batch_share_one_deadline() -> None:

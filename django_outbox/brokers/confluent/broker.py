@@ -63,9 +63,11 @@ class ConfluentBroker(ClusterBroker):
             **self._servers(),
             "socket.send.buffer.bytes": SEND_BUFFER_BYTES,
         }
+        own_partitioner = options["partitioner"] != _PARTITIONER
+        if own_partitioner:  # nobody else knows which record is the first of its partition
+            options["max.in.flight.requests.per.connection"] = 1
         faults = Faults(self._access())
         client = self._connect(KafkaProducer, options, faults, self._knock)
-        own_partitioner = options["partitioner"] != _PARTITIONER
         return ConfluentBrokerProducer(
             client, faults, self.topic_faults, self._silence, own_partitioner=own_partitioner
         )

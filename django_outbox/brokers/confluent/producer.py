@@ -13,6 +13,7 @@ from django_outbox.brokers.base import Acknowledged, Record, Refused, SendResult
 from django_outbox.brokers.calls import CLOSE_SECONDS, GRACE_SECONDS, SLICE_SECONDS, Patience, close_in_time
 from django_outbox.brokers.confluent.client import Faults, drop_unsent
 from django_outbox.brokers.confluent.errors import client_error
+from django_outbox.brokers.confluent.first_records import FirstRecords
 from django_outbox.brokers.errors import Blame
 from django_outbox.brokers.producer import BatchProducer, LookUpTopics
 from django_outbox.brokers.silence import SilentBrokers
@@ -42,6 +43,7 @@ class ConfluentBrokerProducer(BatchProducer):
         """
         super().__init__(faults.access, look_up, silence)
         self._own_partitioner = own_partitioner
+        self._first = FirstRecords(silence)
         self._client = client
         self._trouble = faults
         self._closed = False
@@ -61,6 +63,8 @@ class ConfluentBrokerProducer(BatchProducer):
 
     def _get_ready(self, topics: Collection[str], timeout: float) -> None:
         """Have the library connect and get its producer id, which it would start only after a second."""
+        if not self._own_partitioner:
+            self._first.expect(topics)
         if not self._known_topics:
             with suppress(KafkaException):  # sending will show the error
                 self._client.list_topics(min(topics), timeout=min(1.0, timeout / 4))
@@ -69,13 +73,15 @@ class ConfluentBrokerProducer(BatchProducer):
         self, records: Sequence[Record], results: list[SendResult | None], chosen: Iterable[int], patience: Patience
     ) -> set[int]:
         suspects: set[int] = set()
-        # A broker that refuses the first requests of a producer to a partition, for example as it is just being created,
-        # may take the next one. The library (2.16) then reports success for all of them, for those that were refused
-        # without an offset (rd_kafka_handle_idempotent_Produce_success). What is sent alone has no next one.
+        first = self._first
+        first.begin()
+        # Success without an offset may mean that a later record arrived; see FirstRecords. Here, there is none.
         alone = isinstance(chosen, Sequence) and len(chosen) == 1
 
         def report(index: int, error: KafkaError | None, message: Any) -> None:
             """What the library calls with a record's result."""
+            if index in first.heads:
+                first.answered(index)
             if error is None:
                 offset = message.offset()
                 if offset is None and not alone:
@@ -92,17 +98,44 @@ class ConfluentBrokerProducer(BatchProducer):
                 suspects.add(index)
 
         anywhere = self._client.produce
-        for index in chosen:  # which finds out first what waits
+
+        def start(index: int, partition: int | None = None) -> None:
+            """Hand a record to the library, for this partition if it has no key."""
             topic, key, value, headers = record = records[index]
+            if key is not None:
+                partition = None  # the library knows best how many there are
             on_delivery = partial(report, index)
-            produce = anywhere if not self._waiting.partitions else self._produce_elsewhere
+            produce = anywhere
+            if self._waiting.partitions or partition is not None:
+                produce = partial(self._produce_elsewhere, partition=partition)
             try:  # the speed of this backend depends on this line
                 produce(topic, value, key, on_delivery=on_delivery, headers=list(headers))
             except (BufferError, KafkaException, TypeError, ValueError):
-                results[index] = self._start(record, on_delivery, patience)
+                results[index] = self._start(record, on_delivery, patience, partition)
+                if results[index] is not None and index in first.heads:
+                    first.answered(index)
+
+        def start_released() -> bool:
+            """Start the records whose first one was answered; True if there were any."""
+            started = False
+            for index, partition in first.released(results, suspects, self._waiting):
+                started = True
+                start(index, partition)
                 if not self._usable:
                     break
-        self._await_answers(patience)
+            return started
+
+        for index in chosen:  # which finds out first what waits
+            topic, key, *_ = records[index]
+            if topic not in first.new:
+                start(index)
+            else:
+                partition = first.choose(topic, self._waiting) if key is None else self._partition_of(topic, key)
+                if first.may_go(index, topic, partition):
+                    start(index, partition)
+            if not self._usable:
+                break
+        self._await_answers(patience, start_released)
         return suspects
 
     def _produce_elsewhere(
@@ -113,10 +146,11 @@ class ConfluentBrokerProducer(BatchProducer):
         *,
         on_delivery: DeliveryReport,
         headers: Sequence[tuple[str, bytes]],
+        partition: int | None = None,
     ) -> None:
-        """Hand a record to the library, one without a key for a partition that does not wait."""
+        """Hand a record to the library, for this partition, or one without a key for a partition that does not wait."""
         produce = partial(self._client.produce, topic, value, key, on_delivery=on_delivery, headers=list(headers))
-        chosen = self._choose(topic, key)
+        chosen = self._choose(topic, key) if partition is None else partition
         if chosen is not None:
             try:
                 produce(partition=chosen)
@@ -129,12 +163,19 @@ class ConfluentBrokerProducer(BatchProducer):
     def _partition_of(self, topic: str, key: bytes) -> int | None:
         return None if self._own_partitioner else super()._partition_of(topic, key)
 
-    def _start(self, record: Record, on_delivery: DeliveryReport, patience: Patience) -> SendResult | None:
+    def _start(
+        self, record: Record, on_delivery: DeliveryReport, patience: Patience, partition: int | None
+    ) -> SendResult | None:
         """Hand one record to the library as soon as it has room; returns the result if it does not take the record."""
         while self._usable:
             try:
                 self._produce_elsewhere(
-                    record.topic, record.value, record.key, on_delivery=on_delivery, headers=record.headers
+                    record.topic,
+                    record.value,
+                    record.key,
+                    on_delivery=on_delivery,
+                    headers=record.headers,
+                    partition=partition,
                 )
                 return None
             except BufferError:
@@ -148,12 +189,16 @@ class ConfluentBrokerProducer(BatchProducer):
                 return Refused(f"It cannot be encoded: {error}")
         return None
 
-    def _await_answers(self, patience: Patience) -> None:
+    def _await_answers(self, patience: Patience, start_released: Callable[[], bool]) -> None:
         """Wait until all records have their result, or abandon them."""
         if self._closed:
             return
         before = None
-        while left := self._flush():
+        while (left := self._flush()) or self._usable:
+            if self._usable and start_released():
+                continue
+            if not left:
+                break
             if before is None:
                 drop_unsent()  # in case this process is killed while the broker hangs
             elif left < before:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import time
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from random import Random
 from typing import Any
 
 import pytest
@@ -10,6 +13,7 @@ from confluent_kafka import KafkaError, Message
 
 from django_outbox.brokers.base import Acknowledged, Record, Refused, TopicTrouble
 from django_outbox.brokers.confluent.client import Faults
+from django_outbox.brokers.confluent.first_records import FirstRecords
 from django_outbox.brokers.confluent.producer import ConfluentBrokerProducer
 from django_outbox.brokers.diagnosis import Access
 from django_outbox.brokers.partitioner import partition_of
@@ -17,11 +21,19 @@ from django_outbox.brokers.silence import Replicas, SilentBrokers
 from django_outbox.brokers.tls import TLS
 from django_outbox.brokers.url import parse_url
 from tests.support.brokers.records import SECONDS
+from tests.support.clock import Clock
 
 ACCESS = Access(parse_url("kafka://broker:9092"), "PLAINTEXT", TLS(), lambda: False)
 Report = Callable[[KafkaError | None, Any], None]
 KEYS = {partition_of(b"%d" % number, 3): b"%d" % number for number in range(20)}
 """A key for each of three partitions."""
+CLOCK = Clock(1000.0)
+
+
+@pytest.fixture(autouse=True)
+def waits_are_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let time pass only while a client waits."""
+    monkeypatch.setattr(time, "monotonic", CLOCK)
 
 
 class Client:
@@ -76,6 +88,8 @@ class Client:
                 report(None, Message(topic=topic, partition=place, offset=1))
             else:
                 report(KafkaError(code, "why"), None)
+        if self._waiting:
+            CLOCK.now += timeout
         return len(self._waiting)
 
     def poll(self, timeout: float) -> int:
@@ -194,3 +208,83 @@ def test_of_a_partitioner_of_the_project_nothing_is_known() -> None:
     producer_of(client, own_partitioner=True).send([record("0"), record("1"), record("2", None)], SECONDS)
     assert rounds_of(client) == [[b"0", b"1", b"2"]]
     assert client.sent[-1] == ("topic", -1)
+
+
+class Partitions(Client):
+    """Takes records at random, and keeps them. May refuse the first ones of a partition for a moment, as a new one does.
+
+    If it has taken later ones by then, those that it refused are told to be in the log, without an offset.
+    """
+
+    def __init__(self, chance: Random) -> None:
+        super().__init__({}, room=chance.choice([1, 3, 1000]))
+        self._chance = chance
+        self.log: dict[tuple[str, int], list[bytes]] = defaultdict(list)
+        self.overtaken = 0
+
+    def flush(self, timeout: float) -> int:
+        count = len(self._waiting) if self._chance.random() < 0.7 else self._chance.randint(0, len(self._waiting))
+        answered, self._waiting = self._waiting[:count], self._waiting[count:]
+        refused: dict[tuple[str, int], list[tuple[bytes, Report]]] = defaultdict(list)
+        for topic, partition, value, report in answered:
+            place = (topic, partition if partition >= 0 else self._chance.randrange(3))
+            if code := self._errors.get(value.decode()):
+                report(KafkaError(code, "why"), None)
+            elif not self.log[place] and self._chance.random() < 0.3:
+                refused[place].append((value, report))
+            else:
+                for _, overtaken in refused.pop(place, ()):
+                    self.overtaken += 1
+                    overtaken(None, Message(topic=topic, partition=place[1], offset=-1001))
+                self._take(place, value, report)
+        for place, others in refused.items():
+            for value, report in others:
+                self._take(place, value, report)
+        return len(self._waiting)
+
+    def _take(self, place: tuple[str, int], value: bytes, report: Report) -> None:
+        self.log[place].append(value)
+        report(None, Message(topic=place[0], partition=place[1], offset=len(self.log[place]) - 1))
+
+
+ERRORS = [
+    KafkaError.TOPIC_EXCEPTION,
+    KafkaError.MSG_SIZE_TOO_LARGE,
+    KafkaError.NOT_ENOUGH_REPLICAS,
+    KafkaError._BAD_MSG,
+]
+
+
+@pytest.mark.parametrize("first_goes_alone", [True, False])
+def test_what_is_acknowledged_is_in_the_log_in_the_order_of_its_key(
+    first_goes_alone: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not first_goes_alone:
+        monkeypatch.setattr(FirstRecords, "expect", lambda *topics: None)
+    overtaken = 0
+    for seed in range(300):
+        chance = Random(seed)
+        client = Partitions(chance)
+        producer = producer_of(client)
+        for batch in range(3):
+            records = [
+                record(f"{batch}{n:02}", chance.choice([0, 1, 2, None]), chance.choice(["topic", "other"]))
+                for n in range(chance.randint(1, 12))
+            ]
+            client._errors = {
+                each.value.decode(): chance.choice(ERRORS) for each in records if each.value and chance.random() < 0.15
+            }
+            results = producer.send(records, SECONDS)
+            assert len(results) == len(records), seed
+            taken: dict[tuple[str, bytes | None], list[int]] = defaultdict(list)
+            for each, result in zip(records, results, strict=True):
+                if isinstance(result, Acknowledged):
+                    assert result.offset is not None, seed
+                    assert client.log[each.topic, result.partition][result.offset] == each.value, seed
+                    taken[each.topic, each.key].append(result.offset)
+                else:
+                    assert each.value
+                    assert each.value.decode() in client._errors or isinstance(result, TopicTrouble), seed
+            assert all(offsets == sorted(offsets) for (_, key), offsets in taken.items() if key), seed
+        overtaken += client.overtaken
+    assert bool(overtaken) is not first_goes_alone

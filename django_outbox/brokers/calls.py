@@ -80,6 +80,11 @@ class Patience:
         self._unanswered: int | None = None
         self._heard_at = 0.0
 
+    @property
+    def is_late(self) -> bool:
+        """True after the deadline."""
+        return time.monotonic() >= self._deadline
+
     def is_over(self, unanswered: int = 1) -> bool:
         """True if waiting is over; ``unanswered``: how many answers are missing."""
         now = time.monotonic()

@@ -147,7 +147,8 @@ class BatchProducer(Producer):
         """Send the chosen records in their order and set their results; those without an answer keep None.
 
         Records and results are added while this iterates over ``chosen``. It ends early if this producer has ended.
-        Returns the indices of records that the broker refused together, so that any of them may be the reason.
+        Returns the indices of suspects: records that the broker refused together, so that any of them may be the reason,
+        and records that may not be in the log although the client says so.
         """
 
     def _get_ready(self, topics: Collection[str], timeout: float) -> None:
@@ -160,13 +161,15 @@ class BatchProducer(Producer):
     def _send_again(
         self, records: Sequence[Record], results: list[SendResult | None], suspects: set[int], patience: Patience
     ) -> None:
-        """Send the records without a result again; those that were refused together, the suspects, alone.
+        """Send the records without a result again until the deadline; the suspects of ``_send_once()`` alone.
 
         If that puts a record behind a later one of its key, the later one is sent again, too.
         """
         for index in suspects:
             results[index] = None
         while self._usable and (left := [index for index, result in enumerate(results) if result is None]):
+            if patience.is_late:
+                return
             chosen = _first_of(left, suspects)
             found = self._send_once(records, results, chosen, patience)
             if left[0] in suspects:

@@ -64,7 +64,8 @@ class ConfluentBroker(ClusterBroker):
             "socket.send.buffer.bytes": SEND_BUFFER_BYTES,
         }
         own_partitioner = options["partitioner"] != _PARTITIONER
-        if own_partitioner:  # nobody else knows which record is the first of its partition
+        if own_partitioner:  # this process cannot know which record is the first of its partition
+            options.pop("max.in.flight", None)
             options["max.in.flight.requests.per.connection"] = 1
         faults = Faults(self._access())
         client = self._connect(KafkaProducer, options, faults, self._knock)

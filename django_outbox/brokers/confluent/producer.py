@@ -64,7 +64,7 @@ class ConfluentBrokerProducer(BatchProducer):
     def _get_ready(self, topics: Collection[str], timeout: float) -> None:
         """Have the library connect and get its producer id, which it would start only after a second."""
         if not self._own_partitioner:
-            self._first.expect(topics)
+            self._first.renew(topics)
         if not self._known_topics:
             with suppress(KafkaException):  # sending will show the error
                 self._client.list_topics(min(topics), timeout=min(1.0, timeout / 4))
@@ -75,7 +75,7 @@ class ConfluentBrokerProducer(BatchProducer):
         suspects: set[int] = set()
         first = self._first
         first.begin()
-        # Success without an offset may mean that a later record arrived; see FirstRecords. Here, there is none.
+        # Success without an offset may only mean that a later record arrived; see FirstRecords. Here, there is none.
         alone = isinstance(chosen, Sequence) and len(chosen) == 1
 
         def report(index: int, error: KafkaError | None, message: Any) -> None:
@@ -116,22 +116,20 @@ class ConfluentBrokerProducer(BatchProducer):
                     first.answered(index)
 
         def start_released() -> bool:
-            """Start the records whose first one was answered; True if there were any."""
-            started = False
+            """Start the records whose first one was answered; False if this producer was closed meanwhile."""
             for index, partition in first.released(results, suspects, self._waiting):
-                started = True
                 start(index, partition)
                 if not self._usable:
                     break
-            return started
+            return not self._closed
 
         for index in chosen:  # which finds out first what waits
             topic, key, *_ = records[index]
             if topic not in first.new:
                 start(index)
             else:
-                partition = first.choose(topic, self._waiting) if key is None else self._partition_of(topic, key)
-                if first.may_go(index, topic, partition):
+                goes, partition = first.may_go(index, topic, key, self._waiting)
+                if goes:
                     start(index, partition)
             if not self._usable:
                 break
@@ -190,15 +188,11 @@ class ConfluentBrokerProducer(BatchProducer):
         return None
 
     def _await_answers(self, patience: Patience, start_released: Callable[[], bool]) -> None:
-        """Wait until all records have their result, or abandon them."""
+        """Wait until all records have their result, or abandon them. Starts those that waited for others."""
         if self._closed:
             return
         before = None
-        while (left := self._flush()) or self._usable:
-            if self._usable and start_released():
-                continue
-            if not left:
-                break
+        while left := self._flush() + (self._first.unfinished if self._usable else 0):
             if before is None:
                 drop_unsent()  # in case this process is killed while the broker hangs
             elif left < before:
@@ -207,6 +201,8 @@ class ConfluentBrokerProducer(BatchProducer):
                 self._abandon()
                 return
             before = left
+            if self._usable and not start_released():
+                return
         self._trouble.heard()
 
     def _flush(self, seconds: float = SLICE_SECONDS) -> int:

@@ -197,7 +197,7 @@ def test_what_the_broker_refused_before_it_took_later_records_is_not_told_to_be_
     proxied_url: str, proxy: Proxy, topic: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As it may happen in a partition that was added while the producer was at work."""
-    monkeypatch.setattr(FirstRecords, "expect", lambda *topics: None)
+    monkeypatch.setattr(FirstRecords, "renew", lambda *topics: None)
     broker = confluent_broker(proxied_url, producer_options={"batch.num.messages": 1})
     tries = count()
 

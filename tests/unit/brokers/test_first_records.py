@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from random import Random
 from typing import Any
 
@@ -48,6 +48,7 @@ class Client:
         self.rounds: list[list[bytes]] = [[]]
         """Values that were on their way at the same time."""
         self.sent: list[tuple[str, int]] = []
+        self.closed = False
         self._room = room
         self._hangs = hangs
         self._errors = errors or {}
@@ -79,6 +80,8 @@ class Client:
         self._waiting.append((topic, place, value, on_delivery))
 
     def flush(self, timeout: float) -> int:
+        if self.closed:
+            raise RuntimeError("Producer has been closed")
         answered = [each for each in self._waiting if each[2] not in self._hangs]
         self._waiting = [each for each in self._waiting if each[2] in self._hangs]
         self.rounds.append([])
@@ -101,13 +104,13 @@ class Client:
             report(KafkaError(KafkaError._PURGE_INFLIGHT), None)
 
     def close(self) -> None:
-        pass
+        self.closed = True
 
 
-def producer_of(client: Any, **options: bool) -> ConfluentBrokerProducer:
+def producer_of(client: Any, faults: Faults | None = None, **options: bool) -> ConfluentBrokerProducer:
     silence = SilentBrokers(lambda topics, seconds: None, lambda address: True)
     silence.record({topic: dict.fromkeys(range(3), Replicas("a:9092")) for topic in ("topic", "other")})
-    return ConfluentBrokerProducer(client, Faults(ACCESS), lambda topics, seconds: {}, silence, **options)
+    return ConfluentBrokerProducer(client, faults or Faults(ACCESS), lambda topics, seconds: {}, silence, **options)
 
 
 def record(value: str, partition: int | None = 0, topic: str = "topic") -> Record:
@@ -203,6 +206,80 @@ def test_a_library_without_room_is_waited_for() -> None:
     assert sorted(value for each in client.rounds for value in each) == [each.value for each in records]
 
 
+def test_a_library_without_room_until_the_deadline_ends_the_batch() -> None:
+    client = Client(room=1, hangs=[b"a1"])
+    results = producer_of(client).send([record(f"a{n}") for n in range(3)], 0.5)
+    assert [type(result) for result in results] == [Acknowledged, TopicTrouble, TopicTrouble]
+    assert client.closed
+
+
+class OneByOne(Client):
+    """Answers one record each time it is flushed."""
+
+    def __init__(self, errors: Mapping[str, int] | None = None, before_the_second: Callable[[], object] = int) -> None:
+        super().__init__(errors)
+        self._before = iter([int, before_the_second])
+
+    def flush(self, timeout: float) -> int:
+        CLOCK.now += timeout
+        next(self._before, int)()
+        others, self._waiting = self._waiting[1:], self._waiting[:1]
+        super().flush(0)
+        self._waiting += others
+        return len(self._waiting)
+
+
+def test_a_process_that_stops_waits_for_what_was_held_back_as_long_as_answers_come() -> None:
+    stopping = Access(parse_url("kafka://broker:9092"), "PLAINTEXT", TLS(), lambda: True)
+    producer = producer_of(OneByOne(), Faults(stopping))
+    results = producer.send([record("b0", 1), *(record(f"a{n}") for n in range(9))], SECONDS)
+    assert {type(result) for result in results} == {Acknowledged}
+
+
+def test_a_broker_that_answers_a_first_record_is_forgiven() -> None:
+    faults = Faults(ACCESS)
+    client = OneByOne(before_the_second=lambda: faults(KafkaError(KafkaError._AUTHENTICATION, "why")))
+    results = producer_of(client, faults).send([record("b0", 1), *(record(f"a{n}") for n in range(3))], SECONDS)
+    assert {type(result) for result in results} == {Acknowledged}
+
+
+def test_the_deadline_ends_a_batch_whose_first_records_are_refused_one_after_the_other() -> None:
+    client = OneByOne({f"a{n}": KafkaError.TOPIC_EXCEPTION for n in range(100)})
+    started = CLOCK.now
+    results = producer_of(client).send([record(f"a{n}") for n in range(100)], 1)
+    assert CLOCK.now - started < 5
+    assert results[0] == Refused("why")
+    assert type(results[99]) is TopicTrouble
+
+
+def test_the_deadline_ends_a_batch_whose_records_are_refused_together_and_so_sent_alone() -> None:
+    client = OneByOne({f"a{n}": KafkaError.MSG_SIZE_TOO_LARGE for n in range(100)})
+    started = CLOCK.now
+    producer_of(client, own_partitioner=True).send([record(f"a{n}") for n in range(100)], 15)
+    assert CLOCK.now - started < 16
+
+
+def test_a_topic_that_grows_while_its_records_are_taken_keeps_the_order_of_a_key() -> None:
+    client = Client()
+    producer = producer_of(client)
+    key = next(key for key in (b"%d" % n for n in range(99)) if partition_of(key, 3) != partition_of(key, 4) == 3)
+
+    def records() -> Iterator[Record]:
+        yield from (Record("topic", key, b"%d" % n) for n in range(200))
+        producer._silence.record({"topic": dict.fromkeys(range(4), Replicas("a:9092"))})
+        yield Record("topic", key, b"200")
+
+    producer.send(records(), SECONDS)
+    assert [len(each) for each in rounds_of(client)] == [1, 200]
+
+
+def test_records_without_a_key_begin_with_another_partition_each_time() -> None:
+    clients = [Client() for _ in range(60)]
+    for client in clients:
+        producer_of(client).send([record("0", None)], SECONDS)
+    assert {client.sent[0] for client in clients} == {("topic", partition) for partition in range(3)}
+
+
 def test_of_a_partitioner_of_the_project_nothing_is_known() -> None:
     client = Client()
     producer_of(client, own_partitioner=True).send([record("0"), record("1"), record("2", None)], SECONDS)
@@ -260,7 +337,7 @@ def test_what_is_acknowledged_is_in_the_log_in_the_order_of_its_key(
     first_goes_alone: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not first_goes_alone:
-        monkeypatch.setattr(FirstRecords, "expect", lambda *topics: None)
+        monkeypatch.setattr(FirstRecords, "renew", lambda *topics: None)
     overtaken = 0
     for seed in range(300):
         chance = Random(seed)

@@ -124,13 +124,11 @@ class ConfluentBrokerProducer(BatchProducer):
             return not self._closed
 
         for index in chosen:  # which finds out first what waits
-            topic, key, *_ = records[index]
-            if topic not in first.new:
-                start(index)
-            else:
-                goes, partition = first.may_go(index, topic, key, self._waiting)
-                if goes:
-                    start(index, partition)
+            topic, goes, partition = records[index].topic, True, None
+            if topic in first.new:
+                goes, partition = first.may_go(index, topic, records[index].key, self._waiting)
+            if goes:
+                start(index, partition)
             if not self._usable:
                 break
         self._await_answers(patience, start_released)

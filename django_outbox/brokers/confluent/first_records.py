@@ -35,7 +35,10 @@ class FirstRecords:
 
     @property
     def unfinished(self) -> int:
-        """How many records wait, and how many went alone and are not dealt with yet. It never rises once all wait."""
+        """How many records wait, and how many went alone and are not dealt with yet.
+
+        Once all of a batch were looked at, the sum of this and of what the library holds only falls.
+        """
         queues = (*self._behind.values(), *self._keyless.values())
         return len(self.heads) + sum(map(len, queues))
 
